@@ -1,0 +1,147 @@
+"""Everything that is saved: typed JSON files with a version, and writes that happen whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from autoseg.errors import ArtifactError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Gives a path to write to; on success the file takes the place of `path`, on failure nothing is left.
+
+    The temporary name keeps the full ending of `path`, because image writers choose the format by it.
+
+    Args:
+        path: Final place of the file. Missing parent folders are made.
+
+    Raises:
+        ArtifactError: The folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".writing_", dir=path.parent))
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    try:
+        yield folder / path.name
+        with (folder / path.name).open("rb") as file:
+            os.fsync(file.fileno())
+        (folder / path.name).replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill; on success it takes the place of `path`, on failure `path` is as before.
+
+    Args:
+        path: Final place of the folder. A folder that stands there is replaced.
+
+    Raises:
+        ArtifactError: The folder cannot be made or written, for example because the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".writing_{path.name}_", dir=path.parent))
+        folder.chmod(0o777 & ~_umask())
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    try:
+        yield folder
+        if path.exists():
+            replaced = folder.with_name(folder.name + "_replaced")
+            path.replace(replaced)
+            folder.replace(path)
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            folder.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"cannot write {path}: {error.strerror or error}", "free some space or choose a folder that you may write to"
+    )
+
+
+class Artifact(BaseModel):
+    """Base of every value that crosses the disk: frozen, strict about unknown keys, versioned, plain JSON.
+
+    A subclass raises its own `version` when the meaning of its fields changes; older files are then refused with a
+    clear line instead of being misread.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: ClassVar[int] = 1
+    format_version: int = 1
+
+    @model_validator(mode="after")
+    def _check_version(self) -> Self:
+        if self.format_version != self.version:
+            raise ValueError(f"format_version is {self.format_version}, this program reads {self.version}")
+        return self
+
+    def save(self, path: Path) -> None:
+        """Writes the value as indented JSON, atomically."""
+        with atomic_file(path) as writing:
+            writing.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads a value that `save` wrote, or that a user edited since.
+
+        Raises:
+            ArtifactError: The file is missing, not JSON, of another version, or a field has an impossible value; the
+                text names the file and the field.
+        """
+        return cls.parse(read_text(path), source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> Self:
+        """Reads a value from JSON text; `source` says where it came from, for errors."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ArtifactError(f"{source}: {first_mistake(error)}", "mend that field or make the file anew") from error
+
+
+def read_text(path: Path) -> str:
+    """Reads a UTF-8 text file.
+
+    Raises:
+        ArtifactError: The file is missing or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise ArtifactError(f"cannot read {path}: {reason}", "run the step that makes it") from error
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Says the first of pydantic's complaints in one line: the field, and what is wrong with it."""
+    mistake = error.errors()[0]
+    field = ".".join(str(part) for part in mistake["loc"])
+    return f"{field}: {mistake['msg']}" if field else mistake["msg"]

@@ -1,0 +1,278 @@
+"""What a dataset is: nnU-Net's raw format, read without opening a single image.
+
+    raw/Dataset004_Hippocampus/
+        dataset.json                 channel_names, labels, file_ending
+        imagesTr/CASE_0000.nii.gz    one file per channel; "_0000" may be left out if there is one channel
+        labelsTr/CASE.nii.gz
+
+Checks that need voxels live in `integrity`.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from autoseg.artifact import atomic_file, first_mistake, read_text
+from autoseg.errors import DatasetError
+
+CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
+FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w-]*)$")
+NOT_SUPPORTED = {
+    "regions_class_order": "overlapping regions",
+    "dataset": "files listed in place",
+}
+
+
+def _numbered(value: object) -> object:
+    """Accepts the field's older spelling of channel names, a plain list."""
+    return {str(index): name for index, name in enumerate(value)} if isinstance(value, list) else value
+
+
+class DatasetInfo(BaseModel):
+    """The content of dataset.json: nnU-Net's format, of which unknown keys are left alone.
+
+    Attributes:
+        channel_names: Channel number ("0", "1", ...) to name. The name chooses the normalization: "CT", "noNorm",
+            "zscore", "rescale_to_0_1", "rgb_to_0_1"; any other name means z-score, as for MR.
+        labels: Name to number; "background" is 0 and the numbers are consecutive.
+        file_ending: Ending of every image and label file, such as ".nii.gz".
+        name: What people call the dataset.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    channel_names: Annotated[dict[str, str], BeforeValidator(_numbered)] = Field(min_length=1)
+    labels: dict[str, int]
+    file_ending: str = Field(pattern=r"^\.\w[\w.]*$")
+    name: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for key, meaning in NOT_SUPPORTED.items():
+            if key in data:
+                raise ValueError(f"{key!r} ({meaning}) is outside what this version trains on")
+        if "channel_names" not in data and "modality" in data:  # the format's first version
+            return {**data, "channel_names": data["modality"]}
+        return data
+
+    @field_validator("channel_names")
+    @classmethod
+    def _channels_are_numbered(cls, names: dict[str, str]) -> dict[str, str]:
+        if sorted(names) != sorted(str(index) for index in range(len(names))):
+            raise ValueError(f"the keys must be '0', '1', ... without gaps, not {sorted(names)}")
+        return {str(index): names[str(index)] for index in range(len(names))}
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_are_exclusive(cls, labels: Any) -> Any:
+        if isinstance(labels, dict):
+            if "ignore" in labels:
+                raise ValueError("an 'ignore' label is outside what this version trains on")
+            regions = [name for name, value in labels.items() if isinstance(value, list)]
+            if regions:
+                raise ValueError(f"regions such as {regions[0]!r} are outside what this version trains on")
+            if labels and all(str(key).isdigit() for key in labels):  # number -> name, as the Decathlon writes it
+                return {str(name): int(number) for number, name in labels.items()}
+        return labels
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_consecutive(cls, labels: dict[str, int]) -> dict[str, int]:
+        if labels.get("background") != 0:
+            raise ValueError("'background' must be there and be 0")
+        if sorted(labels.values()) != list(range(len(labels))):
+            raise ValueError(f"the numbers must be 0, 1, ... without gaps, not {sorted(labels.values())}")
+        if len(labels) < 2:
+            raise ValueError("there must be at least one label besides the background")
+        return dict(sorted(labels.items(), key=lambda item: item[1]))
+
+    @property
+    def channels(self) -> int:
+        """Number of image channels."""
+        return len(self.channel_names)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, the background included."""
+        return len(self.labels)
+
+    @property
+    def foreground(self) -> dict[str, int]:
+        """Name to number of every label but the background, by number."""
+        return {name: number for name, number in self.labels.items() if number != 0}
+
+    @classmethod
+    def load(cls, path: Path) -> "DatasetInfo":
+        """Reads dataset.json.
+
+        Raises:
+            ArtifactError: The file is missing.
+            DatasetError: The file is not JSON, or a field is missing or wrong.
+        """
+        text = read_text(path)
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise DatasetError(f"{path}: {first_mistake(error)}", "mend that field") from error
+
+    def save(self, path: Path) -> None:
+        """Writes dataset.json, atomically."""
+        content = {key: value for key, value in self.model_dump(mode="json").items() if value != ""}
+        with atomic_file(path) as writing:
+            writing.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One scan: a file per channel, in the order of the channels, and its label map if there is one."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that keeps a dataset from being used: whose it is, what it is, and what to do."""
+
+    case: str
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        return f"case {self.case!r}: {self.what}; {self.fix}" if self.case else f"{self.what}; {self.fix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A raw dataset on disk.
+
+    Attributes:
+        folder: Its folder, named "Dataset004_Hippocampus".
+        info: The content of dataset.json.
+        cases: The training cases that have all their files, by name.
+        problems: What is wrong with the files of the other cases.
+    """
+
+    folder: Path
+    info: DatasetInfo
+    cases: tuple[Case, ...]
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def open(cls, folder: Path) -> "Dataset":
+        """Reads dataset.json and lists the training cases.
+
+        Raises:
+            ArtifactError, DatasetError: dataset.json is missing or wrong, or there are no training cases at all.
+        """
+        info = DatasetInfo.load(folder / "dataset.json")
+        images = group_channels(folder / "imagesTr", info, known=_names(folder / "labelsTr", info.file_ending))
+        labels = {
+            name: folder / "labelsTr" / (name + info.file_ending)
+            for name in _names(folder / "labelsTr", info.file_ending)
+        }
+        if not images and not labels:
+            raise DatasetError(
+                f"{folder / 'imagesTr'} holds no file that ends in {info.file_ending}",
+                "copy images and labels there, or correct file_ending in dataset.json",
+            )
+        cases, problems = [], []
+        for name in sorted(images.keys() | labels.keys()):
+            case = Case(name=name, images=images.get(name, ()), label=labels.get(name))
+            problem = _file_problem(case, info)
+            if problem is None:
+                cases.append(case)
+            else:
+                problems.append(problem)
+        return cls(folder=folder, info=info, cases=tuple(cases), problems=tuple(problems))
+
+    @property
+    def name(self) -> str:
+        """The folder's name, such as "Dataset004_Hippocampus"."""
+        return self.folder.name
+
+    def without(self, names: Iterable[str]) -> "Dataset":
+        """The dataset without some cases.
+
+        Raises:
+            DatasetError: A name is not a case of this dataset.
+        """
+        names = set(names)
+        known = {case.name for case in self.cases} | {problem.case for problem in self.problems}
+        unknown = sorted(names - known)
+        if unknown:
+            raise DatasetError(f"{self.name} has no case {unknown[0]!r}", "check the name given to --skip")
+        return replace(
+            self,
+            cases=tuple(case for case in self.cases if case.name not in names),
+            problems=tuple(problem for problem in self.problems if problem.case not in names),
+        )
+
+
+def group_channels(folder: Path, info: DatasetInfo, known: Iterable[str] = ()) -> dict[str, tuple[Path, ...]]:
+    """Finds the images of a folder and groups them by case.
+
+    "liver_0001.nii.gz" is channel 1 of "liver" in a dataset of two channels. In a dataset of one channel it is the case
+    "liver_0001", unless it ends in "_0000" and `known` does not list it in full.
+
+    Args:
+        folder: Holds one file per case and channel.
+        info: Says the number of channels and the file ending.
+        known: Names of cases known from elsewhere, such as from the label files.
+
+    Returns:
+        Case name to its files by channel number, gaps left out; empty if the folder is missing or holds no image.
+    """
+    known = set(known)
+    groups: dict[str, dict[int, Path]] = {}
+    for stem in _names(folder, info.file_ending):
+        match = CHANNEL_SUFFIX.search(stem)
+        channel = int(match[1]) if match else 0
+        suffixed = match is not None and stem not in known and (info.channels > 1 or channel == 0)
+        name = stem[: match.start()] if match and suffixed else stem
+        groups.setdefault(name, {})[channel if suffixed else 0] = folder / (stem + info.file_ending)
+    return {name: tuple(files[channel] for channel in sorted(files)) for name, files in sorted(groups.items())}
+
+
+def _names(folder: Path, ending: str) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(path.name[: -len(ending)] for path in folder.iterdir() if _is_image(path, ending))
+
+
+def _is_image(path: Path, ending: str) -> bool:
+    return path.name.endswith(ending) and not path.name.startswith(".")
+
+
+def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
+    leave_out = f"or leave the case out with --skip {case.name}"
+    if not case.images:
+        return Problem(case=case.name, what="its image is missing in imagesTr", fix=f"add it {leave_out}")
+    if case.label is None:
+        return Problem(
+            case=case.name,
+            what=f"its label labelsTr/{case.name}{info.file_ending} is missing",
+            fix=f"add it {leave_out}",
+        )
+    one_file_of_colours = len(case.images) == 1 and info.file_ending.lower() in PLANE_ENDINGS
+    if len(case.images) != info.channels and not one_file_of_colours:
+        return Problem(
+            case=case.name,
+            what=f"it has {len(case.images)} image files in imagesTr for {info.channels} channels",
+            fix=f"add {case.name}_0000 to _{info.channels - 1:04d} {leave_out}",
+        )
+    return None
+
+
+# Files that hold one plane; a colour file holds all its channels at once.
+PLANE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg")

@@ -1,0 +1,41 @@
+"""Errors that a user can mend. Each says what is wrong, where, and what to do about it, in one line."""
+
+
+class AutosegError(Exception):
+    """Base of all errors that come from the user's data, files or options rather than from a bug here.
+
+    The command line prints the text as one line and exits with code 2.
+
+    Args:
+        what: What is wrong and where, for example ``"case 'liver_017': label shape (4, 4, 4) differs"``.
+        fix: What to do about it, as an imperative.
+    """
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}; {fix}")
+        self.what = what
+        self.fix = fix
+
+    def __reduce__(self) -> tuple[type["AutosegError"], tuple[str, str]]:
+        """Errors cross process borders whole."""
+        return type(self), (self.what, self.fix)
+
+
+class ImageError(AutosegError):
+    """An image or label file that cannot be read, understood or written."""
+
+
+class DatasetError(AutosegError):
+    """A dataset, or a case of it, that is incomplete or contradicts itself."""
+
+
+class ArtifactError(AutosegError):
+    """A file written by this program, or edited by its user, that is missing, damaged or of another version."""
+
+
+class ModelError(AutosegError):
+    """A trained model that is missing, damaged, or does not fit what it is asked to do."""
+
+
+class UsageError(AutosegError):
+    """Options that contradict each other or name something that does not exist."""

@@ -1,0 +1,166 @@
+"""Where voxels are in space. Every array travels with its `Geometry`; all orders here are array order (z, y, x).
+
+The file formats' own (x, y, z) order exists inside `imageio` only: there, vectors are reversed once on reading and once
+on writing. Physical coordinates are therefore (z, y, x) too, so that
+
+    point_mm = origin_mm + direction @ (index * spacing_mm)
+
+holds with `index` in array order.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]
+Vector = tuple[float, float, float]
+Matrix = tuple[Vector, Vector, Vector]
+
+Number = TypeVar("Number", int, float)
+
+IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+# Headers store floats of 32 bit, and tools write them with rounding: differences below these are not differences.
+SPACING_TOLERANCE = 1e-3  # relative
+ORIGIN_TOLERANCE = 0.1  # in voxels
+DIRECTION_TOLERANCE = 1e-3  # of a cosine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A half-open box of voxels, (z, y, x): `start` belongs to it, `stop` does not."""
+
+    start: Shape
+    stop: Shape
+
+    @property
+    def shape(self) -> Shape:
+        """Number of voxels along each axis."""
+        z, y, x = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The box as an index into an array of shape (z, y, x)."""
+        z, y, x = (slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """The grid of an image in space; see the module's text for the frame.
+
+    Attributes:
+        shape: Voxels along (z, y, x). A plane, such as a PNG file, has one slice.
+        spacing_mm: Distance between voxel centres along each array axis. The through-plane spacing of a plane is not
+            known and is set to its larger in-plane spacing.
+        origin_mm: Position of the centre of voxel (0, 0, 0), as (z, y, x).
+        direction: Column j is the unit vector, in (z, y, x), along which array axis j runs.
+        dimensions: 2 if the file holds a plane, 3 if it holds a volume; decides how a result is written.
+    """
+
+    shape: Shape
+    spacing_mm: Vector
+    origin_mm: Vector = (0.0, 0.0, 0.0)
+    direction: Matrix = IDENTITY
+    dimensions: Literal[2, 3] = 3
+
+    def crop(self, box: Box) -> "Geometry":
+        """The grid of the voxels inside `box`."""
+        return replace(self, shape=box.shape, origin_mm=self._position(np.asarray(box.start, float)))
+
+    def permute(self, axes: tuple[int, int, int]) -> "Geometry":
+        """The grid of `array.transpose(axes)`: the same points in space, other array axes."""
+        columns = np.asarray(self.direction)[:, list(axes)]
+        return replace(
+            self,
+            shape=_three(self.shape[axis] for axis in axes),
+            spacing_mm=_three(self.spacing_mm[axis] for axis in axes),
+            direction=_matrix(columns),
+        )
+
+    def resample(self, shape: Shape) -> "Geometry":
+        """The grid with `shape` voxels that covers the same part of space, border to border."""
+        old = np.asarray(self.spacing_mm)
+        new = old * np.asarray(self.shape) / np.asarray(shape)
+        shift_in_voxels = (new - old) / 2 / old
+        return replace(self, shape=shape, spacing_mm=_vector(new), origin_mm=self._position(shift_in_voxels))
+
+    def difference(self, other: "Geometry") -> str | None:
+        """Says how `other` differs, as ``"spacing (1, 1, 1) differs from (1, 1, 2) mm"``, or None if it does not.
+
+        Rounding in file headers is no difference: up to 0.1 % of the spacing, a tenth of a voxel of the origin and
+        0.001 of a direction cosine.
+        """
+        if self.shape != other.shape:
+            return f"shape {self.shape} differs from {other.shape}"
+        if not np.allclose(self.spacing_mm, other.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+            return f"spacing {_rounded(self.spacing_mm)} differs from {_rounded(other.spacing_mm)} mm"
+        if not np.allclose(self.direction, other.direction, rtol=0, atol=DIRECTION_TOLERANCE):
+            return "direction of the axes differs"
+        tolerance_mm = ORIGIN_TOLERANCE * min(self.spacing_mm)
+        if not np.allclose(self.origin_mm, other.origin_mm, rtol=0, atol=tolerance_mm):
+            return f"origin {_rounded(self.origin_mm)} differs from {_rounded(other.origin_mm)} mm"
+        return None
+
+    def _position(self, index: NDArray[np.floating]) -> Vector:
+        """Position in mm of a voxel index, which may be fractional."""
+        offset = np.asarray(self.direction) @ (index * np.asarray(self.spacing_mm))
+        return _vector(np.asarray(self.origin_mm) + offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """An array with its place in space.
+
+    Attributes:
+        array: An image of shape (c, z, y, x), float32, or a label map of shape (z, y, x) of integers.
+        geometry: The grid of the last three axes.
+
+    Raises:
+        ValueError: The shapes of array and geometry disagree.
+    """
+
+    array: NDArray[Any]
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (3, 4) or self.array.shape[-3:] != self.geometry.shape:
+            raise ValueError(f"array of shape {self.array.shape} does not lie on a grid of shape {self.geometry.shape}")
+
+    def crop(self, box: Box) -> "Volume":
+        """The part inside `box`; a view of the same memory."""
+        return Volume(array=self.array[(..., *box.slices)], geometry=self.geometry.crop(box))
+
+    def permute(self, axes: tuple[int, int, int]) -> "Volume":
+        """The same volume with its spatial axes in another order; a view of the same memory."""
+        leading = self.array.ndim - 3
+        order = (*range(leading), *(leading + axis for axis in axes))
+        return Volume(array=self.array.transpose(order), geometry=self.geometry.permute(axes))
+
+
+def inverse_order(axes: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The axis order that undoes `axes`: (1, 2, 0) for (2, 0, 1)."""
+    return _three(axes.index(axis) for axis in range(3))
+
+
+def _three(values: Iterable[Number]) -> tuple[Number, Number, Number]:
+    first, second, third = values
+    return first, second, third
+
+
+def _vector(values: NDArray[np.floating]) -> Vector:
+    z, y, x = (float(value) for value in values)
+    return z, y, x
+
+
+def _matrix(values: NDArray[np.floating]) -> Matrix:
+    first, second, third = (_vector(row) for row in values)
+    return first, second, third
+
+
+def _rounded(values: Vector) -> Vector:
+    return _vector(np.round(np.asarray(values), 4))

@@ -1,0 +1,182 @@
+"""Medical image files to volumes and back: the only user of SimpleITK, and the only place where axes are reversed."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from autoseg.artifact import atomic_file
+from autoseg.dataset import PLANE_ENDINGS
+from autoseg.errors import ImageError
+from autoseg.geometry import Geometry, Matrix, Shape, Vector, Volume
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's remarks would break the progress display; errors still raise
+
+
+def read_image(paths: tuple[Path, ...]) -> Volume:
+    """Reads the channels of one case.
+
+    Args:
+        paths: One file per channel, in order; a colour file (PNG, BMP, JPEG) holds all its channels.
+
+    Returns:
+        Volume of shape (c, z, y, x), float32.
+
+    Raises:
+        ImageError: A file is missing, damaged or no image, holds NaN or infinite voxels, or lies on another grid than
+            the first.
+    """
+    volumes = [_read(path) for path in paths]
+    geometry = volumes[0].geometry
+    for path, volume in zip(paths[1:], volumes[1:], strict=True):
+        difference = geometry.difference(volume.geometry)
+        if difference is not None:
+            raise ImageError(f"{paths[0]} and {path}: {difference}", "put all channels on one grid")
+    array = np.concatenate([volume.array for volume in volumes], dtype=np.float32)
+    if not np.isfinite(array).all():
+        bad = int(np.size(array) - np.isfinite(array).sum())
+        raise ImageError(f"{', '.join(map(str, paths))}: {bad} voxels are NaN or infinite", "replace them by numbers")
+    return Volume(array=array, geometry=geometry)
+
+
+def read_label_map(path: Path) -> Volume:
+    """Reads a label map.
+
+    Returns:
+        Volume of shape (z, y, x), int32.
+
+    Raises:
+        ImageError: The file is missing, damaged or no image, has colours, or holds voxels that are no whole numbers.
+    """
+    volume = _read(path)
+    if volume.array.shape[0] != 1:
+        raise ImageError(f"{path}: a label map has one channel, not {volume.array.shape[0]}", "save it without colours")
+    array = volume.array[0]
+    if np.issubdtype(array.dtype, np.floating):
+        whole = np.isfinite(array) & (array == np.round(array))
+        if not whole.all():
+            value = array[~whole].flat[0]
+            raise ImageError(f"{path}: voxel value {value:g} is no label", "save whole numbers, without interpolation")
+    return Volume(array=array.astype(np.int32), geometry=volume.geometry)
+
+
+def write_label_map(path: Path, volume: Volume) -> None:
+    """Writes a label map in the smallest integer type that holds it, atomically; the ending chooses the format.
+
+    Raises:
+        ImageError: The format cannot hold this volume or the file cannot be written.
+        ArtifactError: The folder cannot be written.
+    """
+    highest = int(volume.array.max(initial=0))
+    dtype = np.uint8 if highest < 256 else np.uint16
+    _write(path, sitk.GetImageFromArray(_planes(volume, volume.array.astype(dtype))), volume.geometry)
+
+
+def write_image(path: Path, volume: Volume) -> None:
+    """Writes one channel of shape (1, z, y, x) as float32, atomically; the ending chooses the format.
+
+    Raises:
+        ImageError: The format cannot hold this volume or the file cannot be written.
+        ArtifactError: The folder cannot be written.
+    """
+    array = np.asarray(volume.array[0], dtype=np.float32)
+    _write(path, sitk.GetImageFromArray(_planes(volume, array)), volume.geometry)
+
+
+def from_sitk(image: sitk.Image) -> Volume:
+    """Converts an image of SimpleITK; colours or vectors become channels.
+
+    Returns:
+        Volume of shape (c, z, y, x) in the image's own number type.
+
+    Raises:
+        ValueError: The image has more than three dimensions.
+    """
+    dimensions = image.GetDimension()
+    if dimensions not in (2, 3):
+        raise ValueError(f"an image has 2 or 3 dimensions, not {dimensions}")
+    array = sitk.GetArrayFromImage(image)
+    has_colours = image.GetNumberOfComponentsPerPixel() > 1
+    array = np.moveaxis(array, -1, 0) if has_colours else array[np.newaxis]
+    if dimensions == 2:
+        array = array[:, np.newaxis]
+    return Volume(array=array, geometry=_geometry(image, array.shape[-3:]))
+
+
+def to_sitk(volume: Volume) -> sitk.Image:
+    """Converts a label map (z, y, x) to an image of SimpleITK in the same place."""
+    image = sitk.GetImageFromArray(_planes(volume, volume.array))
+    _place(image, volume.geometry)
+    return image
+
+
+def _read(path: Path) -> Volume:
+    """Reads a file as (c, z, y, x) in its own number type."""
+    if not path.is_file():
+        raise ImageError(f"{path} does not exist", "check the path")
+    try:
+        image = sitk.ReadImage(str(path))
+        volume = from_sitk(image)
+    except RuntimeError as error:
+        raise ImageError(f"{path} cannot be read as an image (damaged, cut off or no image)", "replace it") from error
+    except ValueError as error:
+        raise ImageError(f"{path}: {error}", "extract one volume from it") from error
+    if volume.array.size == 0:
+        raise ImageError(f"{path} holds no voxels", "replace it")
+    has_alpha = path.suffix.lower() in PLANE_ENDINGS and volume.array.shape[0] in (2, 4)
+    return Volume(array=volume.array[:-1], geometry=volume.geometry) if has_alpha else volume
+
+
+def _geometry(image: sitk.Image, shape: Shape) -> Geometry:
+    if image.GetDimension() == 3:
+        columns = np.asarray(image.GetDirection()).reshape(3, 3)[::-1, ::-1]
+        return Geometry(
+            shape=shape,
+            spacing_mm=_reversed(image.GetSpacing()),
+            origin_mm=_reversed(image.GetOrigin()),
+            direction=_rows(columns),
+        )
+    x_spacing, y_spacing = image.GetSpacing()
+    x_origin, y_origin = image.GetOrigin()
+    direction = np.eye(3)
+    direction[1:, 1:] = np.asarray(image.GetDirection()).reshape(2, 2)[::-1, ::-1]
+    return Geometry(
+        shape=shape,
+        spacing_mm=(max(x_spacing, y_spacing), y_spacing, x_spacing),
+        origin_mm=(0.0, y_origin, x_origin),
+        direction=_rows(direction),
+        dimensions=2,
+    )
+
+
+def _place(image: sitk.Image, geometry: Geometry) -> None:
+    """Gives an image the spacing, origin and direction of `geometry`."""
+    axes = geometry.dimensions
+    columns = np.asarray(geometry.direction)[::-1, ::-1][:axes, :axes]
+    image.SetSpacing(geometry.spacing_mm[::-1][:axes])
+    image.SetOrigin(geometry.origin_mm[::-1][:axes])
+    image.SetDirection(columns.flatten().tolist())
+
+
+def _planes(volume: Volume, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return array[0] if volume.geometry.dimensions == 2 else array
+
+
+def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+    with atomic_file(path) as writing:
+        try:
+            _place(image, geometry)
+            sitk.WriteImage(image, str(writing), useCompression=True)
+        except RuntimeError as error:
+            raise ImageError(f"cannot write {path} as an image", "check its ending and the free space") from error
+
+
+def _reversed(values: tuple[float, ...]) -> Vector:
+    x, y, z = values
+    return z, y, x
+
+
+def _rows(values: NDArray[np.floating]) -> Matrix:
+    first, second, third = ((float(a), float(b), float(c)) for a, b, c in values)
+    return first, second, third

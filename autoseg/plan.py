@@ -1,0 +1,248 @@
+"""What the planner decides, as types: plan.json, made to be read and edited. Every number carries its unit.
+
+Numbers that shape the result live here; numbers that only shape a run (device, workers) are command-line options.
+"""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from autoseg.artifact import Artifact
+
+ConfigurationName = Literal["2d", "3d_fullres"]
+CONFIGURATION_NAMES: tuple[ConfigurationName, ...] = ("2d", "3d_fullres")
+PresetName = Literal["standard", "small"]
+PRESET_NAMES: tuple[PresetName, ...] = ("standard", "small")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Axes = tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
+Spacing = tuple[PositiveFloat, PositiveFloat] | tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+class Section(BaseModel):
+    """A part of the plan: frozen, strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(Section):
+    """One resolution level of the U-shaped network.
+
+    Attributes:
+        features: Channels of its feature maps.
+        kernel: Size of its convolutions, per axis.
+        stride: How much its first convolution reduces each axis; all ones in the first stage.
+        convolutions: Convolutions on the way down; the way up has the same number.
+    """
+
+    features: PositiveInt
+    kernel: Axes
+    stride: Axes
+    convolutions: PositiveInt
+
+
+class Architecture(Section):
+    """The network, completely: the same values always build the same one.
+
+    Attributes:
+        residual: "stage" adds the input of each stage to the output of its convolutions, as V-Net does; "none" is the
+            plain U-Net.
+        in_channels: Image channels.
+        out_channels: Classes, the background included.
+        stages: From full to coarsest resolution.
+        deep_supervision: Whether the coarser decoder stages are trained on coarser targets too.
+    """
+
+    residual: Literal["stage", "none"]
+    in_channels: PositiveInt
+    out_channels: Annotated[int, Field(ge=2)]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=2)]
+    deep_supervision: bool = True
+
+    @model_validator(mode="after")
+    def _axes_agree(self) -> Self:
+        if len({len(axes) for stage in self.stages for axes in (stage.kernel, stage.stride)}) != 1:
+            raise ValueError("kernel and stride must have the same number of axes in all stages")
+        if any(step != 1 for step in self.stages[0].stride):
+            raise ValueError("the stride of the first stage must be 1 along every axis")
+        return self
+
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return len(self.stages[0].kernel)
+
+    @property
+    def divisor(self) -> tuple[int, ...]:
+        """What each axis of a patch must be divisible by: the product of the strides."""
+        product = [1] * self.dimensions
+        for stage in self.stages:
+            product = [total * step for total, step in zip(product, stage.stride, strict=True)]
+        return tuple(product)
+
+
+class Normalization(Section):
+    """How the intensities of one channel are brought to a common scale.
+
+    Attributes:
+        scheme: "ct" clips to [lower, upper], then subtracts `mean` and divides by `std`, all four measured over the
+            foreground of the dataset; "zscore" subtracts the image's own mean and divides by its own standard
+            deviation; "rescale_to_0_1" maps the image's own range to 0 to 1; "rgb_to_0_1" divides by 255; "none"
+            leaves values alone.
+        only_nonzero: z-score over the region that is not zero and leave the rest at zero.
+        lower, upper, mean, std: For "ct", in the unit of the image (Hounsfield units).
+    """
+
+    scheme: Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
+    only_nonzero: bool = False
+    lower: float | None = None
+    upper: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    @model_validator(mode="after")
+    def _ct_is_complete(self) -> Self:
+        if self.scheme == "ct" and None in (self.lower, self.upper, self.mean, self.std):
+            raise ValueError("the scheme 'ct' needs lower, upper, mean and std")
+        return self
+
+
+class Configuration(Section):
+    """One way to look at the data.
+
+    Attributes:
+        spacing_mm: Voxel spacing of the network's input, in the plan's axis order; a 2D configuration leaves out the
+            first axis, which keeps its own spacing.
+        patch_size: Voxels that the network sees at once, per axis.
+        batch_size: Patches per training step.
+        median_shape: Median shape of the resampled training cases, per axis.
+        normalization: One per channel.
+        batch_dice: Whether the Dice loss pools the patches of a batch before it divides.
+        architecture: The network.
+        estimated_bytes: Device memory of one training step, by `planning.memory`.
+    """
+
+    spacing_mm: Spacing
+    patch_size: Axes
+    batch_size: PositiveInt
+    median_shape: Axes
+    normalization: Annotated[tuple[Normalization, ...], Field(min_length=1)]
+    batch_dice: bool
+    architecture: Architecture
+    estimated_bytes: PositiveInt
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        dimensions = self.architecture.dimensions
+        for name in ("spacing_mm", "patch_size", "median_shape"):
+            if len(getattr(self, name)) != dimensions:
+                raise ValueError(f"{name} must have {dimensions} values, as the network's kernels have")
+        for size, divisor in zip(self.patch_size, self.architecture.divisor, strict=True):
+            if size % divisor:
+                raise ValueError(f"patch_size {self.patch_size} must be divisible by {self.architecture.divisor}")
+        if len(self.normalization) != self.architecture.in_channels:
+            raise ValueError("normalization needs one entry per input channel of the architecture")
+        return self
+
+
+class AugmentationSettings(Section):
+    """Random changes of the training patches. Source: the reference method's table (nnU-Net v2.8.1).
+
+    A probability is per patch, an amount is drawn uniformly from its range. A "factor" range (low, high) that
+    spans 1 is drawn from below or above 1 with equal chance.
+
+    Attributes:
+        rotation_probability, rotation_degrees: About each axis; the largest angle either way.
+        scaling_probability, scaling_factor: The same for all axes; above 1 the structures appear larger.
+        noise_probability, noise_std: Gaussian, its standard deviation between 0 and this.
+        blur_probability, blur_sigma_voxels: Gaussian, each channel with chance one half.
+        brightness_probability, brightness_factor: Multiplies, per channel.
+        contrast_probability, contrast_factor: About the channel's mean, keeping its range.
+        low_resolution_probability, low_resolution_factor: Down and up again, each channel with chance one half.
+        gamma_inverted_probability, gamma_probability, gamma_exponent: Keeping the channel's mean and deviation.
+        mirror_axes: Axes that are flipped with chance one half each, in training and in prediction.
+    """
+
+    rotation_probability: Fraction = 0.2
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
+    scaling_probability: Fraction = 0.2
+    scaling_factor: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.4)
+    noise_probability: Fraction = 0.1
+    noise_std: Annotated[float, Field(ge=0)] = 0.1
+    blur_probability: Fraction = 0.2
+    blur_sigma_voxels: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.0)
+    brightness_probability: Fraction = 0.15
+    brightness_factor: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.25)
+    contrast_probability: Fraction = 0.15
+    contrast_factor: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.25)
+    low_resolution_probability: Fraction = 0.25
+    low_resolution_factor: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.0)
+    gamma_inverted_probability: Fraction = 0.1
+    gamma_probability: Fraction = 0.3
+    gamma_exponent: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.5)
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = (0, 1, 2)
+
+
+class TrainingSettings(Section):
+    """How a fold is trained.
+
+    Attributes:
+        epochs: Times the learning rate and the report are renewed; a run always anneals over all of them.
+        steps_per_epoch: Optimizer steps in an epoch.
+        validation_steps: Batches of held-out patches at the end of an epoch, for the reported pseudo Dice.
+        learning_rate: At the start.
+        schedule_power: Learning rate falls as (1 - progress) to this power.
+        momentum: Of stochastic gradient descent, Nesterov's form.
+        weight_decay: Of all weights.
+        gradient_norm: Gradients are scaled down to this L2 norm if they exceed it.
+        foreground_fraction: Share of patches that are centred on foreground.
+        average_decay: Share of the running average of the weights that one step keeps; 0 switches the average off.
+            The averaged weights are the ones that are validated and predict.
+        seed: Of every random draw, together with the fold.
+    """
+
+    epochs: PositiveInt = 250
+    steps_per_epoch: PositiveInt = 250
+    validation_steps: PositiveInt = 25
+    learning_rate: PositiveFloat = 1e-2
+    schedule_power: PositiveFloat = 0.9
+    momentum: Fraction = 0.99
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    gradient_norm: PositiveFloat = 12.0
+    foreground_fraction: Fraction = 0.33
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    seed: Annotated[int, Field(ge=0)] = 12345
+
+
+class Plan(Artifact):
+    """Everything that was decided for a dataset; plan.json.
+
+    Attributes:
+        dataset: Name of its folder, such as "Dataset004_Hippocampus".
+        preset: "standard" for a GPU, "small" for two CPU cores or a laptop.
+        memory_budget_bytes: Device memory that training may use.
+        axis_order: Order in which the array axes (z, y, x) of an image are put before anything else; the first one is
+            the coarsest.
+        configurations: By name.
+        augmentation, training: See there.
+        why: One sentence per decision, with the numbers behind it.
+    """
+
+    version: ClassVar[int] = 1
+
+    dataset: str
+    preset: PresetName
+    memory_budget_bytes: PositiveInt
+    axis_order: tuple[int, int, int]
+    configurations: Annotated[dict[ConfigurationName, Configuration], Field(min_length=1)]
+    augmentation: AugmentationSettings = AugmentationSettings()
+    training: TrainingSettings = TrainingSettings()
+    why: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _axis_order_is_one(self) -> Self:
+        if sorted(self.axis_order) != [0, 1, 2]:
+            raise ValueError("axis_order must hold 0, 1 and 2 once each")
+        return self

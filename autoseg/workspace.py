@@ -1,0 +1,144 @@
+"""Where each file lives. No other module builds a path inside the workspace.
+
+raw/Dataset004_Name/                      what the user brings (see `dataset`)
+preprocessed/Dataset004_Name/
+    fingerprint.json  plan.json  splits.json
+    3d_fullres/                           preprocessed cases (see `data.store`)
+results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
+    postprocessing.json
+    fold_0/
+        checkpoint.pt  progress.csv  progress.png
+        validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.dataset import FOLDER_NAME
+from autoseg.errors import DatasetError, UsageError
+
+Fold = int | str
+"""A fold's number, or "all" for a model that is trained on every case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFolder:
+    """The folder of one trained configuration, in a workspace or copied anywhere else."""
+
+    path: Path
+
+    @property
+    def postprocessing(self) -> Path:
+        """The rules that were found on the held-out cases."""
+        return self.path / "postprocessing.json"
+
+    def fold(self, fold: Fold) -> Path:
+        """The folder of one fold."""
+        return self.path / f"fold_{fold}"
+
+    def checkpoint(self, fold: Fold) -> Path:
+        """Weights and all that rebuilds them."""
+        return self.fold(fold) / "checkpoint.pt"
+
+    def progress(self, fold: Fold, ending: str) -> Path:
+        """The curve of a training run: "csv" for tools, "png" for eyes."""
+        return self.fold(fold) / f"progress.{ending}"
+
+    def validation(self, fold: Fold) -> Path:
+        """Segmentations of the held-out cases, their summary and pictures."""
+        return self.fold(fold) / "validation"
+
+    def trained_folds(self) -> list[Fold]:
+        """Folds that have a checkpoint: numbers in order, then "all"."""
+        names = [path.parent.name.removeprefix("fold_") for path in self.path.glob("fold_*/checkpoint.pt")]
+        numbers: list[Fold] = sorted(int(name) for name in names if name.isdigit())
+        return numbers + [name for name in names if name == "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFolders:
+    """The three places of one dataset."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @property
+    def fingerprint(self) -> Path:
+        """What the data look like."""
+        return self.preprocessed / "fingerprint.json"
+
+    @property
+    def plan(self) -> Path:
+        """What was decided."""
+        return self.preprocessed / "plan.json"
+
+    @property
+    def splits(self) -> Path:
+        """Which cases are held out in which fold."""
+        return self.preprocessed / "splits.json"
+
+    def cases(self, configuration: str) -> Path:
+        """The preprocessed cases of one configuration."""
+        return self.preprocessed / configuration
+
+    def model(self, configuration: str) -> ModelFolder:
+        """The trained folds of one configuration."""
+        return ModelFolder(path=self.results / configuration)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A folder with raw data, preprocessed data and results."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        """All raw datasets."""
+        return self.root / "raw"
+
+    def dataset(self, number: int) -> DatasetFolders:
+        """The folders of the dataset with this number.
+
+        Raises:
+            DatasetError: There is none, or there are several.
+        """
+        names = self.names(number)
+        if not names:
+            present = ", ".join(sorted(path.name for path in self.raw.glob("Dataset*_*"))) or "no dataset at all"
+            raise DatasetError(
+                f"no dataset {number} in {self.raw} (there: {present})",
+                f"make one with 'autoseg import SOURCE -d {number}', or point to another workspace with -w",
+            )
+        if len(names) > 1:
+            raise DatasetError(f"{self.raw} holds {' and '.join(names)}", "rename or remove all but one")
+        return self.folders(names[0])
+
+    def names(self, number: int) -> list[str]:
+        """Names of the raw datasets with this number."""
+        if not self.raw.is_dir():
+            return []
+        matches = ((path.name, FOLDER_NAME.match(path.name)) for path in self.raw.iterdir() if path.is_dir())
+        return sorted(name for name, match in matches if match and int(match[1]) == number)
+
+    def folders(self, name: str) -> DatasetFolders:
+        """The folders of a dataset by its full name, whether they exist or not."""
+        return DatasetFolders(
+            raw=self.raw / name, preprocessed=self.root / "preprocessed" / name, results=self.root / "results" / name
+        )
+
+
+def dataset_folder_name(number: int, name: str) -> str:
+    """The folder name of a dataset: "Dataset004_Hippocampus" for 4 and "Hippocampus".
+
+    Raises:
+        UsageError: The number or the name cannot be part of a folder name.
+    """
+    folder = f"Dataset{number:03d}_{name}"
+    if not 0 < number < 1000 or not FOLDER_NAME.match(folder):
+        raise UsageError(
+            f"number {number} and name {name!r} do not make a dataset name",
+            "take a number from 1 to 999 and a name of letters, digits, '_' and '-'",
+        )
+    return folder
