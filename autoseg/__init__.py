@@ -1,5 +1,55 @@
-"""Self-configuring segmentation of medical images."""
+"""Self-configuring segmentation of medical images: point it at scans and masks, get a model back.
+
+    import autoseg
+
+    autoseg.plan_and_preprocess(4)
+    autoseg.train(4, "3d_fullres", [0])
+    autoseg.predict("scans", "masks", number=4)
+    mask = autoseg.load_model("results/Dataset004_Hippocampus/3d_fullres").predict("scan.nii.gz")
+
+The names below load their modules when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from autoseg._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from autoseg.dataset import Dataset
+    from autoseg.errors import AutosegError
+    from autoseg.model import Model, load_model
+    from autoseg.pipeline import evaluate, plan_and_preprocess, predict, train
+    from autoseg.plan import Plan
+
+_MODULES = {
+    "AutosegError": "errors",
+    "Dataset": "dataset",
+    "Model": "model",
+    "Plan": "plan",
+    "evaluate": "pipeline",
+    "load_model": "model",
+    "plan_and_preprocess": "pipeline",
+    "predict": "pipeline",
+    "train": "pipeline",
+}
+
+__all__ = [
+    "AutosegError",
+    "Dataset",
+    "Model",
+    "Plan",
+    "__version__",
+    "evaluate",
+    "load_model",
+    "plan_and_preprocess",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'autoseg' has no attribute {name!r}")
+    return getattr(import_module(f"autoseg.{_MODULES[name]}"), name)

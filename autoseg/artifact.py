@@ -1,15 +1,24 @@
 """Everything that is saved: typed JSON files with a version, and writes that happen whole or not at all."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from autoseg.errors import ArtifactError
 
@@ -63,7 +72,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             replaced = folder.with_name(folder.name + "_replaced")
             path.replace(replaced)
-            folder.replace(path)
+            try:
+                folder.replace(path)
+            except OSError:
+                replaced.replace(path)
+                raise
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             folder.replace(path)
@@ -83,6 +96,24 @@ def _unwritable(path: Path, error: OSError) -> ArtifactError:
     return ArtifactError(
         f"cannot write {path}: {error.strerror or error}", "free some space or choose a folder that you may write to"
     )
+
+
+def _read_null(value: object) -> object:
+    return math.nan if value is None else value
+
+
+def _one_nan(value: float) -> float:
+    return math.nan if math.isnan(value) else value  # the same object everywhere, so that equal artefacts compare equal
+
+
+def _write_null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+Score = Annotated[
+    float, BeforeValidator(_read_null), AfterValidator(_one_nan), PlainSerializer(_write_null, when_used="json")
+]
+"""A number that may be undefined: NaN in memory, null in the file, because JSON has no NaN."""
 
 
 class Artifact(BaseModel):

@@ -10,7 +10,7 @@ Checks that need voxels live in `integrity`.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from autoseg.artifact import atomic_file, first_mistake, read_text
 from autoseg.errors import DatasetError
 
 CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
-FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w-]*)$")
+FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w-]*)\Z")
 NOT_SUPPORTED = {
     "regions_class_order": "overlapping regions",
     "dataset": "files listed in place",
@@ -111,21 +111,25 @@ class DatasetInfo(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> "DatasetInfo":
-        """Reads dataset.json.
+        """Reads dataset.json; raises as `parse` does, and ArtifactError if the file is missing."""
+        return cls.parse(read_text(path), source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> "DatasetInfo":
+        """Reads the text of a dataset.json; `source` says where it came from, for errors.
 
         Raises:
-            ArtifactError: The file is missing.
-            DatasetError: The file is not JSON, or a field is missing or wrong.
+            DatasetError: The text is not JSON, or a field is missing or wrong.
         """
-        text = read_text(path)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise DatasetError(f"{path}: {first_mistake(error)}", "mend that field") from error
+            raise DatasetError(f"{source}: {first_mistake(error)}", "mend that field") from error
 
-    def save(self, path: Path) -> None:
-        """Writes dataset.json, atomically."""
+    def save(self, path: Path, notes: Mapping[str, object] | None = None) -> None:
+        """Writes dataset.json, atomically, with further keys such as numTraining, which nnU-Net asks for."""
         content = {key: value for key, value in self.model_dump(mode="json").items() if value != ""}
+        content.update(notes or {})
         with atomic_file(path) as writing:
             writing.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -176,11 +180,9 @@ class Dataset:
             ArtifactError, DatasetError: dataset.json is missing or wrong, or there are no training cases at all.
         """
         info = DatasetInfo.load(folder / "dataset.json")
-        images = group_channels(folder / "imagesTr", info, known=_names(folder / "labelsTr", info.file_ending))
-        labels = {
-            name: folder / "labelsTr" / (name + info.file_ending)
-            for name in _names(folder / "labelsTr", info.file_ending)
-        }
+        label_names = _names(folder / "labelsTr", info.file_ending)
+        labels = {name: folder / "labelsTr" / (name + info.file_ending) for name in label_names}
+        images = group_channels(folder / "imagesTr", info, known=label_names)
         if not images and not labels:
             raise DatasetError(
                 f"{folder / 'imagesTr'} holds no file that ends in {info.file_ending}",
@@ -223,7 +225,8 @@ def group_channels(folder: Path, info: DatasetInfo, known: Iterable[str] = ()) -
     """Finds the images of a folder and groups them by case.
 
     "liver_0001.nii.gz" is channel 1 of "liver" in a dataset of two channels. In a dataset of one channel it is the case
-    "liver_0001", unless it ends in "_0000" and `known` does not list it in full.
+    "liver_0001", unless it ends in "_0000" and `known` does not list it in full. In a dataset of colour pictures,
+    "frame_0000.png" to "frame_0099.png" are a hundred cases: numbers that do not count the channels count the cases.
 
     Args:
         folder: Holds one file per case and channel.
@@ -233,9 +236,10 @@ def group_channels(folder: Path, info: DatasetInfo, known: Iterable[str] = ()) -
     Returns:
         Case name to its files by channel number, gaps left out; empty if the folder is missing or holds no image.
     """
-    known = set(known)
+    stems = _names(folder, info.file_ending)
+    known = set(known) | _numbered_pictures(stems, info)
     groups: dict[str, dict[int, Path]] = {}
-    for stem in _names(folder, info.file_ending):
+    for stem in stems:
         match = CHANNEL_SUFFIX.search(stem)
         channel = int(match[1]) if match else 0
         suffixed = match is not None and stem not in known and (info.channels > 1 or channel == 0)
@@ -244,14 +248,24 @@ def group_channels(folder: Path, info: DatasetInfo, known: Iterable[str] = ()) -
     return {name: tuple(files[channel] for channel in sorted(files)) for name, files in sorted(groups.items())}
 
 
+def _numbered_pictures(stems: Iterable[str], info: DatasetInfo) -> set[str]:
+    """Stems whose number is part of the name, because each picture holds all colours."""
+    if info.channels == 1 or info.file_ending.lower() not in PLANE_ENDINGS:
+        return set()
+    numbers: dict[str, dict[int, str]] = {}
+    for stem in stems:
+        if match := CHANNEL_SUFFIX.search(stem):
+            numbers.setdefault(stem[: match.start()], {})[int(match[1])] = stem
+    channel_files = (set(range(info.channels)), {0})
+    groups = (files for files in numbers.values() if files.keys() not in channel_files)
+    return {stem for files in groups for stem in files.values()}
+
+
 def _names(folder: Path, ending: str) -> list[str]:
     if not folder.is_dir():
         return []
-    return sorted(path.name[: -len(ending)] for path in folder.iterdir() if _is_image(path, ending))
-
-
-def _is_image(path: Path, ending: str) -> bool:
-    return path.name.endswith(ending) and not path.name.startswith(".")
+    visible = (path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(name[: -len(ending)] for name in visible if name.endswith(ending))
 
 
 def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
@@ -265,13 +279,21 @@ def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
             fix=f"add it {leave_out}",
         )
     one_file_of_colours = len(case.images) == 1 and info.file_ending.lower() in PLANE_ENDINGS
-    if len(case.images) != info.channels and not one_file_of_colours:
+    if not one_file_of_colours and not _channels_complete(case, info):
+        present = ", ".join(path.name for path in case.images)
         return Problem(
             case=case.name,
-            what=f"it has {len(case.images)} image files in imagesTr for {info.channels} channels",
+            what=f"imagesTr does not hold one file for each of its {info.channels} channels (there: {present})",
             fix=f"add {case.name}_0000 to _{info.channels - 1:04d} {leave_out}",
         )
     return None
+
+
+def _channels_complete(case: Case, info: DatasetInfo) -> bool:
+    if len(case.images) != info.channels:
+        return False
+    stems = (path.name[: -len(info.file_ending)] for path in case.images)
+    return info.channels == 1 or all(stem.endswith(f"_{channel:04d}") for channel, stem in enumerate(stems))
 
 
 # Files that hold one plane; a colour file holds all its channels at once.

@@ -1,5 +1,7 @@
 """Errors that a user can mend. Each says what is wrong, where, and what to do about it, in one line."""
 
+from collections.abc import Sequence
+
 
 class AutosegError(Exception):
     """Base of all errors that come from the user's data, files or options rather than from a bug here.
@@ -39,3 +41,20 @@ class ModelError(AutosegError):
 
 class UsageError(AutosegError):
     """Options that contradict each other or name something that does not exist."""
+
+
+class ProblemsError(AutosegError):
+    """More than one thing to mend, a line each: one bad case never hides the others.
+
+    Args:
+        lines: One clear line per problem.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        Exception.__init__(self, "\n".join(lines))
+        self.what, self.fix = self.args[0], "mend each of them"
+        self.lines = tuple(lines)
+
+    def __reduce__(self) -> tuple[type["ProblemsError"], tuple[tuple[str, ...]]]:  # type: ignore[override]
+        """Errors cross process borders whole."""
+        return type(self), (self.lines,)

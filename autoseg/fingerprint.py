@@ -1,7 +1,7 @@
 """What the data look like: facts of each case, gathered into the facts of the dataset; fingerprint.json.
 
 Source of the contents and of the sampling rule: the reference method (nnU-Net v2.8.1, fingerprint extractor). All
-facts are taken after cropping to the non-zero region, in the array order of the files, before any axis is moved.
+facts are in the array order of the files, before any axis is moved.
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,8 @@ def fingerprint_case(name: str, image: Volume, label: Volume, *, number_of_cases
         number_of_cases: Of the dataset; the more there are, the fewer voxels are drawn from each.
     """
     box, _ = nonzero_region(image.array)
-    foreground = image.array[:, label.array > 0]
+    inside = (..., *box.slices)
+    foreground = image.array[inside][:, label.array[inside] > 0]
     count = max(1, FOREGROUND_SAMPLES // number_of_cases)
     if foreground.shape[1] > 0:
         random = np.random.default_rng(SAMPLING_SEED)

@@ -10,12 +10,16 @@ from autoseg.artifact import atomic_file
 from autoseg.dataset import PLANE_ENDINGS
 from autoseg.errors import ImageError
 from autoseg.geometry import Geometry, Matrix, Shape, Vector, Volume
+from autoseg.nifti import check_nifti
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's remarks would break the progress display; errors still raise
 
 
 def read_image(paths: tuple[Path, ...]) -> Volume:
     """Reads the channels of one case.
+
+    The NIfTI library puts 0 in the place of NaN and infinite voxels before anyone sees them, in training and prediction
+    alike; files of other types with such voxels are refused.
 
     Args:
         paths: One file per channel, in order; a colour file (PNG, BMP, JPEG) holds all its channels.
@@ -41,7 +45,7 @@ def read_image(paths: tuple[Path, ...]) -> Volume:
 
 
 def read_label_map(path: Path) -> Volume:
-    """Reads a label map.
+    """Reads a label map. A colour picture counts as one if it is grey, that is, if all its colours are equal.
 
     Returns:
         Volume of shape (z, y, x), int32.
@@ -50,9 +54,9 @@ def read_label_map(path: Path) -> Volume:
         ImageError: The file is missing, damaged or no image, has colours, or holds voxels that are no whole numbers.
     """
     volume = _read(path)
-    if volume.array.shape[0] != 1:
-        raise ImageError(f"{path}: a label map has one channel, not {volume.array.shape[0]}", "save it without colours")
     array = volume.array[0]
+    if any(not np.array_equal(channel, array) for channel in volume.array[1:]):
+        raise ImageError(f"{path}: a label map has one channel, not {len(volume.array)}", "save it without colours")
     if np.issubdtype(array.dtype, np.floating):
         whole = np.isfinite(array) & (array == np.round(array))
         if not whole.all():
@@ -84,6 +88,46 @@ def write_image(path: Path, volume: Volume) -> None:
     _write(path, sitk.GetImageFromArray(_planes(volume, array)), volume.geometry)
 
 
+def channels_in(path: Path) -> int:
+    """Number of channels that a file holds as colours, vectors or a fourth dimension; reads its header only.
+
+    Raises:
+        ImageError: The file is missing or no image.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path) from error
+    if reader.GetDimension() == 4:
+        return int(reader.GetSize()[3])
+    components = int(reader.GetNumberOfComponents())
+    return components - 1 if _has_alpha(path, components) else components
+
+
+def convert_image(source: Path, targets: tuple[Path, ...]) -> None:
+    """Writes an image in another format, atomically, in its own number type and place; the ending chooses the format.
+
+    Args:
+        source: Any image that `channels_in` understands.
+        targets: One file for the whole image with its colours, or one file per channel.
+
+    Raises:
+        ImageError: The file cannot be read or written, or has another number of channels.
+        ArtifactError: The folder cannot be written.
+    """
+    try:
+        image = _open(source)
+        parts = [image] if len(targets) == 1 and image.GetDimension() < 4 else _split(image, source)
+    except RuntimeError as error:
+        raise _unreadable(source) from error
+    if len(parts) != len(targets):
+        raise ImageError(f"{source} holds {len(parts)} channels, not {len(targets)}", "leave it out or mend it")
+    for part, target in zip(parts, targets, strict=True):
+        _save(target, part)
+
+
 def from_sitk(image: sitk.Image) -> Volume:
     """Converts an image of SimpleITK; colours or vectors become channels.
 
@@ -113,19 +157,48 @@ def to_sitk(volume: Volume) -> sitk.Image:
 
 def _read(path: Path) -> Volume:
     """Reads a file as (c, z, y, x) in its own number type."""
-    if not path.is_file():
-        raise ImageError(f"{path} does not exist", "check the path")
     try:
-        image = sitk.ReadImage(str(path))
-        volume = from_sitk(image)
+        volume = from_sitk(_open(path))
     except RuntimeError as error:
-        raise ImageError(f"{path} cannot be read as an image (damaged, cut off or no image)", "replace it") from error
+        raise _unreadable(path) from error
     except ValueError as error:
         raise ImageError(f"{path}: {error}", "extract one volume from it") from error
     if volume.array.size == 0:
         raise ImageError(f"{path} holds no voxels", "replace it")
-    has_alpha = path.suffix.lower() in PLANE_ENDINGS and volume.array.shape[0] in (2, 4)
-    return Volume(array=volume.array[:-1], geometry=volume.geometry) if has_alpha else volume
+    if _has_alpha(path, len(volume.array)):
+        return Volume(array=volume.array[:-1], geometry=volume.geometry)
+    return volume
+
+
+def _open(path: Path) -> sitk.Image:
+    if not path.is_file():
+        raise ImageError(f"{path} does not exist", "check the path")
+    check_nifti(path)
+    return sitk.ReadImage(str(path))
+
+
+def _unreadable(path: Path) -> ImageError:
+    return ImageError(f"{path} cannot be read as an image (damaged, cut off or no image)", "replace it")
+
+
+def _unwritable(path: Path) -> ImageError:
+    return ImageError(f"cannot write {path} as an image", "check its ending and the free space")
+
+
+def _has_alpha(path: Path, components: int) -> bool:
+    """Whether the last component of a picture is its transparency."""
+    return path.suffix.lower() in PLANE_ENDINGS and components in (2, 4)
+
+
+def _split(image: sitk.Image, source: Path) -> list[sitk.Image]:
+    """The channels of an image, each with its place in space."""
+    if image.GetDimension() == 4:
+        return [image[:, :, :, channel] for channel in range(image.GetSize()[3])]
+    components = image.GetNumberOfComponentsPerPixel()
+    if components == 1:
+        return [image]
+    kept = components - 1 if _has_alpha(source, components) else components
+    return [sitk.VectorIndexSelectionCast(image, channel) for channel in range(kept)]
 
 
 def _geometry(image: sitk.Image, shape: Shape) -> Geometry:
@@ -164,12 +237,19 @@ def _planes(volume: Volume, array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+    try:
+        _place(image, geometry)
+    except RuntimeError as error:
+        raise _unwritable(path) from error
+    _save(path, image)
+
+
+def _save(path: Path, image: sitk.Image) -> None:
     with atomic_file(path) as writing:
         try:
-            _place(image, geometry)
             sitk.WriteImage(image, str(writing), useCompression=True)
         except RuntimeError as error:
-            raise ImageError(f"cannot write {path} as an image", "check its ending and the free space") from error
+            raise _unwritable(path) from error
 
 
 def _reversed(values: tuple[float, ...]) -> Vector:

@@ -3,9 +3,9 @@
 Numbers that shape the result live here; numbers that only shape a run (device, workers) are command-line options.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autoseg.artifact import Artifact
 
@@ -13,10 +13,12 @@ ConfigurationName = Literal["2d", "3d_fullres"]
 CONFIGURATION_NAMES: tuple[ConfigurationName, ...] = ("2d", "3d_fullres")
 PresetName = Literal["standard", "small"]
 PRESET_NAMES: tuple[PresetName, ...] = ("standard", "small")
+NormalizationScheme = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+AxisNumbers = tuple[Annotated[int, Field(ge=0, le=2)], ...]
 Axes = tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
 Spacing = tuple[PositiveFloat, PositiveFloat] | tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
@@ -67,6 +69,9 @@ class Architecture(Section):
             raise ValueError("kernel and stride must have the same number of axes in all stages")
         if any(step != 1 for step in self.stages[0].stride):
             raise ValueError("the stride of the first stage must be 1 along every axis")
+        for number, stage in enumerate(self.stages):
+            if any(size % 2 == 0 for size in stage.kernel):
+                raise ValueError(f"kernel {stage.kernel} of stage {number} must be odd along every axis")
         return self
 
     @property
@@ -95,7 +100,7 @@ class Normalization(Section):
         lower, upper, mean, std: For "ct", in the unit of the image (Hounsfield units).
     """
 
-    scheme: Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
+    scheme: NormalizationScheme
     only_nonzero: bool = False
     lower: float | None = None
     upper: float | None = None
@@ -109,44 +114,6 @@ class Normalization(Section):
         return self
 
 
-class Configuration(Section):
-    """One way to look at the data.
-
-    Attributes:
-        spacing_mm: Voxel spacing of the network's input, in the plan's axis order; a 2D configuration leaves out the
-            first axis, which keeps its own spacing.
-        patch_size: Voxels that the network sees at once, per axis.
-        batch_size: Patches per training step.
-        median_shape: Median shape of the resampled training cases, per axis.
-        normalization: One per channel.
-        batch_dice: Whether the Dice loss pools the patches of a batch before it divides.
-        architecture: The network.
-        estimated_bytes: Device memory of one training step, by `planning.memory`.
-    """
-
-    spacing_mm: Spacing
-    patch_size: Axes
-    batch_size: PositiveInt
-    median_shape: Axes
-    normalization: Annotated[tuple[Normalization, ...], Field(min_length=1)]
-    batch_dice: bool
-    architecture: Architecture
-    estimated_bytes: PositiveInt
-
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        dimensions = self.architecture.dimensions
-        for name in ("spacing_mm", "patch_size", "median_shape"):
-            if len(getattr(self, name)) != dimensions:
-                raise ValueError(f"{name} must have {dimensions} values, as the network's kernels have")
-        for size, divisor in zip(self.patch_size, self.architecture.divisor, strict=True):
-            if size % divisor:
-                raise ValueError(f"patch_size {self.patch_size} must be divisible by {self.architecture.divisor}")
-        if len(self.normalization) != self.architecture.in_channels:
-            raise ValueError("normalization needs one entry per input channel of the architecture")
-        return self
-
-
 class AugmentationSettings(Section):
     """Random changes of the training patches. Source: the reference method's table (nnU-Net v2.8.1).
 
@@ -154,7 +121,9 @@ class AugmentationSettings(Section):
     spans 1 is drawn from below or above 1 with equal chance.
 
     Attributes:
-        rotation_probability, rotation_degrees: About each axis; the largest angle either way.
+        rotation_probability, rotation_degrees: About each of `rotation_axes`; the largest angle either way.
+        rotation_axes: Axes of the case, in the plan's order, about which patches rotate. (0,) turns them within the
+            planes that are stacked along the first axis, which is the only turn that a 2D patch knows.
         scaling_probability, scaling_factor: The same for all axes; above 1 the structures appear larger.
         noise_probability, noise_std: Gaussian, its standard deviation between 0 and this.
         blur_probability, blur_sigma_voxels: Gaussian, each channel with chance one half.
@@ -162,11 +131,12 @@ class AugmentationSettings(Section):
         contrast_probability, contrast_factor: About the channel's mean, keeping its range.
         low_resolution_probability, low_resolution_factor: Down and up again, each channel with chance one half.
         gamma_inverted_probability, gamma_probability, gamma_exponent: Keeping the channel's mean and deviation.
-        mirror_axes: Axes that are flipped with chance one half each, in training and in prediction.
+        mirror_axes: Axes of the patch that are flipped with chance one half each, in training and in prediction.
     """
 
     rotation_probability: Fraction = 0.2
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
+    rotation_axes: AxisNumbers = (0, 1, 2)
     scaling_probability: Fraction = 0.2
     scaling_factor: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.4)
     noise_probability: Fraction = 0.1
@@ -182,14 +152,74 @@ class AugmentationSettings(Section):
     gamma_inverted_probability: Fraction = 0.1
     gamma_probability: Fraction = 0.3
     gamma_exponent: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.5)
-    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = (0, 1, 2)
+    mirror_axes: AxisNumbers = (0, 1, 2)
+
+    @field_validator("rotation_axes", "mirror_axes")
+    @classmethod
+    def _axes_differ(cls, axes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"each axis may be named once, not {axes}")
+        return axes
+
+
+def _usual_augmentation(known: dict[str, Any]) -> AugmentationSettings:
+    """The augmentation of a configuration whose other fields are `known`."""
+    architecture = known.get("architecture")
+    if isinstance(architecture, Architecture) and architecture.dimensions == 2:
+        return AugmentationSettings(rotation_degrees=180, rotation_axes=(0,), mirror_axes=(0, 1))
+    return AugmentationSettings()
+
+
+class Configuration(Section):
+    """One way to look at the data.
+
+    Attributes:
+        spacing_mm: Voxel spacing of the network's input, in the plan's axis order; a 2D configuration leaves out the
+            first axis, which keeps its own spacing.
+        patch_size: Voxels that the network sees at once, per axis.
+        batch_size: Patches per training step.
+        median_shape: Median shape of the resampled training cases, per axis.
+        normalization: One per channel.
+        batch_dice: Whether the Dice loss pools the patches of a batch before it divides.
+        architecture: The network.
+        estimated_bytes: Device memory of one training step, by `planning.memory`.
+        augmentation: See there; left out, it is that of a patch with equal edges.
+    """
+
+    spacing_mm: Spacing
+    patch_size: Axes
+    batch_size: PositiveInt
+    median_shape: Axes
+    normalization: Annotated[tuple[Normalization, ...], Field(min_length=1)]
+    batch_dice: bool
+    architecture: Architecture
+    estimated_bytes: PositiveInt
+    augmentation: AugmentationSettings = Field(default_factory=_usual_augmentation)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        dimensions = self.architecture.dimensions
+        for name in ("spacing_mm", "patch_size", "median_shape"):
+            if len(getattr(self, name)) != dimensions:
+                raise ValueError(f"{name} must have {dimensions} values, as the network's kernels have")
+        for size, divisor in zip(self.patch_size, self.architecture.divisor, strict=True):
+            if size % divisor:
+                raise ValueError(f"patch_size {self.patch_size} must be divisible by {self.architecture.divisor}")
+        if len(self.normalization) != self.architecture.in_channels:
+            raise ValueError("normalization needs one entry per input channel of the architecture")
+        if dimensions == 2 and not set(self.augmentation.rotation_axes) <= {0}:
+            raise ValueError("augmentation.rotation_axes of a 2D configuration must be [0], or [] for no rotation")
+        if any(axis >= dimensions for axis in self.augmentation.mirror_axes):
+            raise ValueError(f"augmentation.mirror_axes must be below {dimensions}, the number of axes of the patch")
+        return self
 
 
 class TrainingSettings(Section):
     """How a fold is trained.
 
     Attributes:
-        epochs: Times the learning rate and the report are renewed; a run always anneals over all of them.
+        epochs: Number of epochs; the learning rate anneals over all of them.
+        budget_seconds: If set, training lasts this long whatever the number of epochs, and anneals over that time.
         steps_per_epoch: Optimizer steps in an epoch.
         validation_steps: Batches of held-out patches at the end of an epoch, for the reported pseudo Dice.
         learning_rate: At the start.
@@ -204,6 +234,7 @@ class TrainingSettings(Section):
     """
 
     epochs: PositiveInt = 250
+    budget_seconds: PositiveFloat | None = None
     steps_per_epoch: PositiveInt = 250
     validation_steps: PositiveInt = 25
     learning_rate: PositiveFloat = 1e-2
@@ -226,7 +257,7 @@ class Plan(Artifact):
         axis_order: Order in which the array axes (z, y, x) of an image are put before anything else; the first one is
             the coarsest.
         configurations: By name.
-        augmentation, training: See there.
+        training: See there.
         why: One sentence per decision, with the numbers behind it.
     """
 
@@ -237,7 +268,6 @@ class Plan(Artifact):
     memory_budget_bytes: PositiveInt
     axis_order: tuple[int, int, int]
     configurations: Annotated[dict[ConfigurationName, Configuration], Field(min_length=1)]
-    augmentation: AugmentationSettings = AugmentationSettings()
     training: TrainingSettings = TrainingSettings()
     why: tuple[str, ...] = ()
 
@@ -245,4 +275,11 @@ class Plan(Artifact):
     def _axis_order_is_one(self) -> Self:
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError("axis_order must hold 0, 1 and 2 once each")
+        return self
+
+    @model_validator(mode="after")
+    def _names_say_the_dimensions(self) -> Self:
+        for name, configuration in self.configurations.items():
+            if not name.startswith(f"{configuration.architecture.dimensions}d"):
+                raise ValueError(f"configuration {name!r} has kernels of {configuration.architecture.dimensions} axes")
         return self

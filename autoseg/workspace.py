@@ -11,6 +11,7 @@ results/Dataset004_Name/3d_fullres/       a model folder: all that prediction ne
         validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,16 @@ class Workspace:
         """All raw datasets."""
         return self.root / "raw"
 
+    @property
+    def preprocessed(self) -> Path:
+        """What was found, decided and prepared, per dataset."""
+        return self.root / "preprocessed"
+
+    @property
+    def results(self) -> Path:
+        """All trained models."""
+        return self.root / "results"
+
     def dataset(self, number: int) -> DatasetFolders:
         """The folders of the dataset with this number.
 
@@ -124,9 +135,7 @@ class Workspace:
 
     def folders(self, name: str) -> DatasetFolders:
         """The folders of a dataset by its full name, whether they exist or not."""
-        return DatasetFolders(
-            raw=self.raw / name, preprocessed=self.root / "preprocessed" / name, results=self.root / "results" / name
-        )
+        return DatasetFolders(raw=self.raw / name, preprocessed=self.preprocessed / name, results=self.results / name)
 
 
 def dataset_folder_name(number: int, name: str) -> str:
@@ -142,3 +151,8 @@ def dataset_folder_name(number: int, name: str) -> str:
             "take a number from 1 to 999 and a name of letters, digits, '_' and '-'",
         )
     return folder
+
+
+def find_workspace(path: str | os.PathLike[str] | None = None) -> Workspace:
+    """The workspace that a user means: the path given, else AUTOSEG_WORKSPACE, else the current folder."""
+    return Workspace(root=Path(path or os.environ.get("AUTOSEG_WORKSPACE") or Path.cwd()))

@@ -1,0 +1,85 @@
+"""What people see: progress bars with the time that is left, remarks, and tables."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.table import Table
+
+from autoseg.reporting import Task
+
+if TYPE_CHECKING:
+    from autoseg.evaluation.summary import Summary
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task: TaskID, title: str) -> None:
+        self._progress, self._task, self._title = progress, task, title
+
+    def advance(self, units: float = 1, note: str = "") -> None:
+        """Moves the bar on."""
+        description = f"{self._title} {note}" if note else self._title
+        self._progress.update(self._task, advance=units, description=description)
+
+
+class Terminal:
+    """A reporter that draws bars and prints remarks above them."""
+
+    @contextmanager
+    def task(self, title: str, total: float) -> Iterator[Task]:
+        """Draws a bar while the work goes on; it stays when the work is done."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeLeftColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            yield _Bar(progress, progress.add_task(title, total=total), title)
+
+    def say(self, line: str) -> None:
+        """Prints a remark."""
+        console.print(line, markup=False)
+
+
+def print_scores(summary: "Summary", *, title: str, cases: bool = True) -> None:
+    """Prints the Dice of every case and label, worst case first, and the means."""
+    labels = list(summary.mean)
+    scores = {case.name: case for case in summary.cases}
+    rows = [(name, [scores[name].scores[label].dice for label in labels]) for name in summary.ranked()] if cases else []
+    table = Table(title=title, title_justify="left", show_footer=True)
+    table.add_column("case", footer="mean")
+    for label in labels:
+        mean = summary.mean[label]
+        table.add_column(label, justify="right", footer=f"{_score(mean.dice)}")
+    for name, values in rows:
+        table.add_row(name, *(_score(value) for value in values))
+    console.print(table)
+    foreground = summary.foreground_mean
+    console.print(f"mean foreground Dice {_score(foreground.dice)}, IoU {_score(foreground.iou)}", markup=False)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a plain table."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Prints names and values, one pair a line."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        console.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def _score(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"  # noqa: PLR0124, RUF001 - only NaN differs from itself

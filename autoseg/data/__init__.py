@@ -1,0 +1,1 @@
+"""Training data: splits into folds, preprocessed cases on disk, patches, augmentation and the loader."""

@@ -1,0 +1,192 @@
+"""Where training patches are taken from, and how a patch that is rotated or scaled is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from autoseg.geometry import Box, Shape
+from autoseg.plan import AugmentationSettings
+
+OUTSIDE = -1
+"""Label of voxels outside the non-zero region of a case, and of all that lies beyond its border."""
+
+
+class PatchSource(Protocol):
+    """A preprocessed case of which parts can be read."""
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along (z, y, x)."""
+
+    @property
+    def foreground(self) -> Mapping[int, NDArray[np.integer]]:
+        """Label to some of its voxels, shape (n, 3); labels that do not occur are left out or empty."""
+
+    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+        """The image (c, z, y, x) and label map (z, y, x) inside a box that lies within the case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InMemoryCase:
+    """A case held in memory whole."""
+
+    image: NDArray[np.float32]
+    label: NDArray[np.integer]
+    foreground: Mapping[int, NDArray[np.integer]]
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along (z, y, x)."""
+        z, y, x = self.label.shape
+        return z, y, x
+
+    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+        """The image and label map inside a box."""
+        return self.image[(slice(None), *box.slices)], self.label[box.slices]
+
+
+def count_forced(batch_size: int, foreground_fraction: float) -> int:
+    """Number of patches in a batch that are centred on foreground: 1 of 2, 1 of 3, 2 of 5, 4 of 12 for a third.
+
+    Source: the reference method: the last patches of the batch, from round(batch * (1 - fraction)) on.
+    """
+    return batch_size - round(batch_size * (1 - foreground_fraction))
+
+
+def choose_start(case: PatchSource, patch: Shape, *, forced: bool, random: np.random.Generator) -> tuple[int, int, int]:
+    """Draws the first voxel of a patch; it may be negative, and the patch may stick out of the case.
+
+    Source: the reference method. An ordinary patch lies inside the case, or around it if the case is smaller. A forced
+    one is centred on a voxel of a class drawn evenly from those that occur; near the lower border it is moved inside,
+    near the upper border it sticks out.
+
+    Example along one axis of 10 voxels with a patch of 4: ordinary starts are 0 to 6; a patch forced on voxel 1 starts
+    at 0 and one forced on voxel 9 starts at 7, its last voxel lying outside. With a patch of 14 the start is -2.
+    """
+    lowest = [min(0, -((size - extent) // -2)) for size, extent in zip(case.shape, patch, strict=True)]
+    present = [label for label, voxels in case.foreground.items() if len(voxels)]
+    if forced and present:
+        voxels = case.foreground[present[random.integers(len(present))]]
+        voxel = voxels[random.integers(len(voxels))]
+        z, y, x = (max(low, int(at) - extent // 2) for low, at, extent in zip(lowest, voxel, patch, strict=True))
+        return z, y, x
+    highest = [max(low, size - extent) for low, size, extent in zip(lowest, case.shape, patch, strict=True)]
+    z, y, x = (int(random.integers(low, high + 1)) for low, high in zip(lowest, highest, strict=True))
+    return z, y, x
+
+
+def draw_affine(
+    settings: AugmentationSettings, dimensions: int, random: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """Draws rotation and scaling of one patch.
+
+    Returns:
+        Matrix of shape (dimensions, dimensions) that maps an offset from the patch's centre, in voxels, to the offset
+        at which the case is read; None if the patch is read as it is.
+    """
+    matrix = np.eye(dimensions)
+    if random.random() < settings.rotation_probability:
+        limit = np.deg2rad(settings.rotation_degrees)
+        for axis in settings.rotation_axes:
+            first, second = (other for other in range(dimensions) if dimensions == 2 or other != axis)
+            matrix = _plane_rotation(dimensions, first, second, random.uniform(-limit, limit)) @ matrix
+    if random.random() < settings.scaling_probability:
+        matrix = matrix / random.uniform(*settings.scaling_factor)
+    return None if np.array_equal(matrix, np.eye(dimensions)) else matrix
+
+
+def read_patch(
+    case: PatchSource, start: tuple[int, int, int], patch: Shape, affine: NDArray[np.float64] | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reads a patch, rotated and scaled about its centre if `affine` is given.
+
+    Beyond the border of the case the image is 0 and the label `OUTSIDE`. The image is interpolated linearly; the label
+    is the one with the largest interpolated share.
+
+    Args:
+        case: The case.
+        start: First voxel of the patch.
+        patch: Shape (z, y, x); (1, y, x) for a 2D configuration.
+        affine: From `draw_affine`, of 3 dimensions, or of 2 for a patch of one slice.
+
+    Returns:
+        Image (c, z, y, x), float32, and label map (z, y, x), int64.
+    """
+    if affine is None:
+        image, label = _read_padded(case, start, patch)
+        return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
+    matrix = np.eye(3)
+    matrix[3 - len(affine) :, 3 - len(affine) :] = affine
+    # The corners of the patch span the part of the case that it needs.
+    half = (np.asarray(patch) - 1) / 2
+    reach = np.ceil(np.abs(matrix) @ half).astype(int) + 1
+    reach[: 3 - len(affine)] = 0
+    centre = np.asarray(start) + half
+    first = np.floor(centre).astype(int) - reach
+    last = np.ceil(centre).astype(int) + reach
+    image, label = _read_padded(case, _three(first), _three(last - first + 1))
+    return _warp(image, label, centre - first, matrix, patch)
+
+
+def _warp(
+    image: NDArray[np.float32],
+    label: NDArray[np.integer],
+    centre: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+    patch: Shape,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples a patch of shape `patch` around `centre` (in voxels of the arrays) along `matrix`."""
+    axes = [torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in patch]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    voxels = offsets @ torch.from_numpy(matrix.T).float() + torch.from_numpy(centre).float()
+    extent = torch.tensor([max(size - 1, 1) for size in label.shape], dtype=torch.float32)
+    # grid_sample wants (x, y, z) from -1 to 1 between the first and the last voxel centre; one slice is at -1.
+    grid = (voxels / extent * 2 - 1).flip(-1)[None]
+    warped = F.grid_sample(torch.from_numpy(image)[None], grid, align_corners=True, padding_mode="zeros")[0]
+    present = np.unique(label)
+    winner = torch.full(patch, int(present[0]), dtype=torch.int64)
+    if len(present) > 1:
+        shares = torch.from_numpy(np.stack([label == value for value in present]).astype(np.float32))
+        best = F.grid_sample(shares[None], grid, align_corners=True, padding_mode="border")[0].argmax(dim=0)
+        winner = torch.from_numpy(present.astype(np.int64))[best]
+    return warped, winner
+
+
+def _read_padded(
+    case: PatchSource, start: tuple[int, int, int], patch: Shape
+) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    """Reads a patch that may stick out of the case on any side, or miss it altogether."""
+    inner_start = [min(max(first, 0), size) for first, size in zip(start, case.shape, strict=True)]
+    inner_stop = [
+        min(max(first + extent, 0), size) for first, extent, size in zip(start, patch, case.shape, strict=True)
+    ]
+    image, label = case.read(Box(start=_three(inner_start), stop=_three(inner_stop)))
+    if label.shape == patch:
+        return np.ascontiguousarray(image), label
+    place = tuple(
+        slice(inner - first, inner - first + size)
+        for inner, first, size in zip(inner_start, start, label.shape, strict=True)
+    )
+    padded_image = np.zeros((image.shape[0], *patch), dtype=np.float32)
+    padded_label = np.full(patch, OUTSIDE, dtype=label.dtype)
+    padded_image[(slice(None), *place)] = image
+    padded_label[place] = label
+    return padded_image, padded_label
+
+
+def _plane_rotation(dimensions: int, first: int, second: int, angle: float) -> NDArray[np.float64]:
+    """Rotation in the plane of two axes, angle in radians."""
+    matrix = np.eye(dimensions)
+    matrix[first, first] = matrix[second, second] = np.cos(angle)
+    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+def _three(values: "NDArray[np.integer] | list[int]") -> tuple[int, int, int]:
+    z, y, x = (int(value) for value in values)
+    return z, y, x

@@ -1,0 +1,1 @@
+"""How good segmentations are: overlap with the reference, its summary, pictures, and the rules that improve it."""

@@ -1,0 +1,99 @@
+"""How far two label maps agree, counted in voxels, per label."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """Agreement of a reference and a prediction about one label, in voxels.
+
+    A label that is in neither of the two has no score: `dice` and `iou` are NaN, and means leave it out. A label that
+    is in one of the two only scores 0. Source: the reference method (nnU-Net v2.8.1, evaluate_predictions).
+
+    Attributes:
+        true_positive: Voxels that both give the label.
+        false_positive: Voxels that only the prediction gives it.
+        false_negative: Voxels that only the reference gives it.
+    """
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+
+    @property
+    def reference_voxels(self) -> int:
+        """Size of the label in the reference."""
+        return self.true_positive + self.false_negative
+
+    @property
+    def predicted_voxels(self) -> int:
+        """Size of the label in the prediction."""
+        return self.true_positive + self.false_positive
+
+    @property
+    def dice(self) -> float:
+        """Dice coefficient, 0 to 1, or NaN."""
+        both = self.reference_voxels + self.predicted_voxels
+        return 2 * self.true_positive / both if both else math.nan
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union (Jaccard index), 0 to 1, or NaN."""
+        union = self.true_positive + self.false_positive + self.false_negative
+        return self.true_positive / union if union else math.nan
+
+
+def overlap(reference: NDArray[np.integer], prediction: NDArray[np.integer], label: int) -> Overlap:
+    """Counts the agreement about one label; see `case_overlaps`, which counts all labels in the same time."""
+    return case_overlaps(reference, prediction, [label])[label]
+
+
+def case_overlaps(
+    reference: NDArray[np.integer], prediction: NDArray[np.integer], labels: Collection[int]
+) -> dict[int, Overlap]:
+    """Counts the agreement about each label of a case, in one look at its voxels.
+
+    Pairs of labels are counted in a joint histogram, plane by plane: it takes the same time for 2 labels and for 100,
+    and no memory to speak of beside the label maps.
+
+    Args:
+        reference: Shape (z, y, x).
+        prediction: The same shape; its number type may be another.
+        labels: Not negative, and small, as in a dataset: the histogram has the square of the highest as its size.
+
+    Returns:
+        Label to its overlap, in the order of `labels`.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if reference.shape != prediction.shape:
+        raise ValueError(f"reference of shape {reference.shape} and prediction of shape {prediction.shape} differ")
+    size = max(labels, default=0) + 2  # one more than needed: it stands for all values that nobody asked for
+    pairs = np.zeros(size * size, dtype=np.int64)
+    for reference_plane, predicted_plane in zip(reference, prediction, strict=True):
+        codes = _codes(reference_plane, size) * size + _codes(predicted_plane, size)
+        pairs += np.bincount(codes.ravel(), minlength=size * size)
+    table = pairs.reshape(size, size)
+    in_reference, in_prediction = table.sum(axis=1), table.sum(axis=0)
+    return {
+        label: Overlap(
+            true_positive=int(table[label, label]),
+            false_positive=int(in_prediction[label] - table[label, label]),
+            false_negative=int(in_reference[label] - table[label, label]),
+        )
+        for label in labels
+    }
+
+
+def _codes(plane: NDArray[np.integer], size: int) -> NDArray[np.intp]:
+    """The labels of a plane as numbers below `size`, of which the last stands for every value outside."""
+    codes = plane.astype(np.intp)
+    if codes.size and (codes.min() < 0 or codes.max() >= size):
+        codes[(codes < 0) | (codes >= size)] = size - 1
+    return codes

@@ -1,0 +1,1 @@
+"""From a trained network to the segmentation of an image of any size."""

@@ -1,0 +1,121 @@
+"""From an image to its segmentation, and a trained model as something that can be called."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from autoseg.checkpoint import Checkpoint
+from autoseg.dataset import DatasetInfo
+from autoseg.errors import ImageError, ModelError
+from autoseg.geometry import Volume
+from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor, Predictor
+from autoseg.inference.sliding_window import predict_volume
+from autoseg.network.unet import build_network
+from autoseg.plan import Configuration
+from autoseg.postprocessing import PostprocessingRules, apply_rules
+from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, restore_case
+
+OnProgress = Callable[[float], None]
+
+
+def _ignore(share: float) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmenter:
+    """A trained configuration, ready to segment any number of images.
+
+    Attributes:
+        configuration: Says how images are prepared and tiled.
+        axis_order: Of the plan.
+        info: Channels and labels.
+        predictor: Patches to logits; folds and mirroring are inside.
+        rules: Applied to each result.
+        device: Where the networks are.
+    """
+
+    configuration: Configuration
+    axis_order: tuple[int, int, int]
+    info: DatasetInfo
+    predictor: Predictor
+    rules: PostprocessingRules
+    device: torch.device
+
+    def segment(self, image: Volume, on_progress: OnProgress = _ignore) -> Volume:
+        """Segments one image.
+
+        Args:
+            image: Shape (c, z, y, x), as its scanner made it.
+            on_progress: Called with the share of the work, 0 to 1, that each step adds.
+
+        Returns:
+            Label map (z, y, x) on the grid of the image.
+
+        Raises:
+            ImageError: The image has another number of channels than the model.
+        """
+        if image.array.shape[0] != self.info.channels:
+            names = ", ".join(self.info.channel_names.values())
+            raise ImageError(
+                f"the image has {image.array.shape[0]} channels, the model wants {self.info.channels} ({names})",
+                "give one file per channel, named CASE_0000, CASE_0001, ...",
+            )
+        case = preprocess_case(image, None, axis_order=self.axis_order, configuration=self.configuration)
+        return self.segment_preprocessed(case, on_progress)
+
+    def segment_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = _ignore) -> Volume:
+        """Segments a case that was preprocessed for this configuration; see `segment`."""
+        logits = predict_volume(
+            case.image,
+            self.predictor,
+            patch_size=self.configuration.patch_size,
+            batch_size=self.configuration.batch_size,
+            device=self.device,
+            on_progress=on_progress,
+        )
+        segmentation = restore_case(logits, case.record)
+        return Volume(array=apply_rules(segmentation.array, self.rules), geometry=segmentation.geometry)
+
+
+def make_segmenter(
+    checkpoints: list[Checkpoint], rules: PostprocessingRules, device: torch.device, *, mirroring: bool = True
+) -> Segmenter:
+    """Builds the ensemble of some folds of one configuration.
+
+    Args:
+        checkpoints: At least one.
+        rules: Applied to each result.
+        device: Where to put the networks.
+        mirroring: Average over mirrored copies; several times slower, a little more accurate.
+
+    Raises:
+        ModelError: The folds are of different configurations or plans, or the weights do not fit the plan.
+    """
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        if (other.configuration, other.info.labels) != (first.configuration, first.info.labels):
+            raise ModelError(f"folds {first.fold} and {other.fold} follow different plans", "train them by one plan")
+    folds: list[Predictor] = [NetworkPredictor(_restore_network(fold, device), device) for fold in checkpoints]
+    predictor = folds[0] if len(folds) == 1 else EnsemblePredictor(tuple(folds))
+    if mirroring:
+        predictor = MirroringPredictor(predictor, first.configuration.augmentation.mirror_axes)
+    return Segmenter(
+        configuration=first.configuration,
+        axis_order=first.plan.axis_order,
+        info=first.info,
+        predictor=predictor,
+        rules=rules,
+        device=device,
+    )
+
+
+def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
+    network = build_network(checkpoint.configuration.architecture)
+    try:
+        network.load_state_dict(dict(checkpoint.weights))
+    except RuntimeError as error:
+        text = f"the weights of fold {checkpoint.fold} do not fit its plan"
+        raise ModelError(text, "train that fold again") from error
+    return network.to(device)

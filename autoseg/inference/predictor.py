@@ -1,0 +1,93 @@
+"""Things that turn patches into logits. Each wrapper takes a predictor and is one, so they combine freely."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain, combinations
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.device import autocast
+
+
+class Predictor(Protocol):
+    """Anything that maps patches (n, c, *patch) to logits (n, classes, *patch)."""
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """Predicts the logits of some patches, on the device of the patches."""
+
+
+@dataclass(frozen=True)
+class NetworkPredictor:
+    """A network as a predictor.
+
+    Attributes:
+        network: Moved to the device and put into evaluation mode, for good.
+        device: Where it runs; patches may come from anywhere.
+    """
+
+    network: nn.Module
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.network.to(self.device).eval()
+
+    @torch.inference_mode()
+    def __call__(self, patches: Tensor) -> Tensor:
+        """Returns float32 logits on the predictor's device."""
+        with autocast(self.device):
+            logits: Tensor = self.network(patches.to(self.device))
+        return logits.float()
+
+
+@dataclass(frozen=True)
+class MirroringPredictor:
+    """Averages the logits of a patch over all its mirror images, each mirrored back.
+
+    Source: the reference method: with three axes these are eight images, the patch itself included.
+
+    Attributes:
+        predictor: Sees the mirror images.
+        axes: Axes of the patch, 0 for its first; those of samples and channels do not count. May be empty.
+    """
+
+    predictor: Predictor
+    axes: tuple[int, ...]
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """Returns the mean of the logits."""
+        axes = [axis + 2 for axis in self.axes]
+        flips = chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
+        return _mean(self.predictor(patches.flip(flip)).flip(flip) for flip in flips)
+
+
+@dataclass(frozen=True)
+class EnsemblePredictor:
+    """Averages the logits of several predictors, such as the folds of one configuration.
+
+    Attributes:
+        predictors: At least one, of the same classes.
+    """
+
+    predictors: tuple[Predictor, ...]
+
+    def __post_init__(self) -> None:
+        if not self.predictors:
+            raise ValueError("an ensemble needs at least one predictor")
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """Returns the mean of the logits."""
+        return _mean(predictor(patches) for predictor in self.predictors)
+
+
+def _mean(predictions: Iterable[Tensor]) -> Tensor:
+    """Mean of some tensors of which only one, and the sum, are held at a time."""
+    total: Tensor | None = None
+    count = 0
+    for prediction in predictions:
+        total = prediction if total is None else total + prediction
+        count += 1
+    if total is None:
+        raise ValueError("there is nothing to average")
+    return total / count

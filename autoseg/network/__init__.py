@@ -1,0 +1,1 @@
+"""The network: its blocks, and the U shape that they are put in."""

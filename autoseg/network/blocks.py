@@ -1,0 +1,161 @@
+"""The parts of the network, in 2D and 3D, each fast on a CPU as well.
+
+On a CPU feature maps lie in memory with the channels last: convolutions then read and write them without reordering.
+Two layers of torch undo that order or are slow in it, and have their own form here; both hold the same parameters,
+under the same names, as the layers that they replace.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.plan import Stage
+
+NEGATIVE_SLOPE = 0.01
+"""Of the leaky ReLU. Source: the reference method."""
+
+NORM_EPSILON = 1e-5
+"""Added to the variance of a feature map. Source: the reference method."""
+
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Copies a batch (n, c, *size) so that the channels of a voxel are neighbours in memory.
+
+    A copy, because torch takes a map of one channel for already reordered and would leave its strides alone; then no
+    convolution after it would see the order.
+    """
+    return x.clone(memory_format=_CHANNELS_LAST[x.ndim - 2])
+
+
+class InstanceNorm(nn.Module):
+    """Brings each feature map of each sample to mean 0 and variance 1, then scales and shifts it.
+
+    Decision: on a CPU each sample goes through batch norm alone, which is the same function. `F.instance_norm` copies
+    channels-last maps to the other order, `F.group_norm` keeps it but is over ten times slower on the way back.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size); a map needs at least two voxels."""
+        if x.device.type != "cpu":
+            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=NORM_EPSILON)
+        return torch.cat([self._normalize_sample(sample) for sample in x.chunk(len(x))])
+
+    def _normalize_sample(self, sample: Tensor) -> Tensor:
+        return F.batch_norm(sample, None, None, self.weight, self.bias, training=True, eps=NORM_EPSILON)
+
+
+class ConvBlock(nn.Module):
+    """Convolution with bias, instance norm, leaky ReLU.
+
+    Args:
+        in_features: Channels of the input.
+        features: Channels of the output.
+        kernel: Odd sizes, per axis; the border is padded so that a stride of 1 keeps the size.
+        stride: Per axis.
+    """
+
+    def __init__(self, in_features: int, features: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
+        super().__init__()
+        convolution = nn.Conv2d if len(kernel) == 2 else nn.Conv3d
+        padding = tuple(size // 2 for size in kernel)
+        self.conv: nn.Conv2d | nn.Conv3d = convolution(in_features, features, kernel, stride, padding)  # type: ignore[arg-type]
+        self.norm = InstanceNorm(features)
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride).
+
+        Args:
+            x: Input.
+            shortcut: Added before the activation; of the shape of the output.
+        """
+        x = self.norm(self.conv(x))
+        if shortcut is not None:
+            x = x.add_(shortcut)
+        return F.leaky_relu_(x, NEGATIVE_SLOPE)
+
+
+class ConvStage(nn.Module):
+    """The convolutions of one resolution level.
+
+    Source: V-Net (Milletari et al. 2016, section 2): the stage learns a residual, the sum is activated. Decision: the
+    stage input that is added is the output of the first convolution, which has the stage's size and features; the
+    paper widens by copying channels instead.
+
+    Args:
+        in_features: Channels of the input.
+        stage: Features, kernel and number of convolutions.
+        stride: Of the first convolution.
+        residual: Whether to add the output of the first convolution to that of the last, before its activation. A
+            stage of one convolution has nothing to add.
+    """
+
+    def __init__(self, in_features: int, stage: Stage, stride: tuple[int, ...], *, residual: bool) -> None:
+        super().__init__()
+        self.residual = residual
+        self.blocks = nn.ModuleList([ConvBlock(in_features, stage.features, stage.kernel, stride)])
+        for _ in range(stage.convolutions - 1):
+            self.blocks.append(ConvBlock(stage.features, stage.features, stage.kernel, (1,) * len(stage.kernel)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride)."""
+        first, *others = self.blocks
+        x = shortcut = first(x)
+        for block in others:
+            is_last = block is others[-1]
+            x = block(x, shortcut if self.residual and is_last else None)
+        return x
+
+
+class Upsampling(nn.Module):
+    """Transposed convolution whose kernel is its stride: every voxel becomes a small block of voxels.
+
+    Decision: such blocks do not overlap, so on a CPU they are one matrix product followed by a reordering; the
+    gradient of torch's transposed convolution takes several times as long there.
+
+    Args:
+        in_features: Channels of the input.
+        features: Channels of the output.
+        stride: Growth of each axis.
+    """
+
+    def __init__(self, in_features: int, features: int, stride: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(in_features, features, *stride))
+        self.bias = nn.Parameter(torch.empty(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size * stride)."""
+        if x.device.type == "cpu":
+            return self._multiply(x)
+        if len(self.stride) == 2:
+            return F.conv_transpose2d(x, self.weight, self.bias, self.stride)
+        return F.conv_transpose3d(x, self.weight, self.bias, self.stride)
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        samples, in_features, *size = x.shape
+        features = self.weight.shape[1]
+        matrix = self.weight.movedim((0, 1), (-1, -2)).reshape(
+            -1, in_features
+        )  # (block voxels * features, in_features)
+        blocks = F.linear(x.movedim(1, -1), matrix, self.bias.repeat(prod(self.stride)))
+        blocks = blocks.view(samples, *size, *self.stride, features)
+        blocks = blocks.permute(0, *_interleave(len(size)), -1)  # each axis of voxels beside its axis in the block
+        grown = [length * step for length, step in zip(size, self.stride, strict=True)]
+        return blocks.reshape(samples, *grown, features).movedim(-1, 1)
+
+
+def _interleave(dimensions: int) -> Iterator[int]:
+    """The axes 1, 1 + d, 2, 2 + d, ...: for d = 3 they are 1, 4, 2, 5, 3, 6."""
+    return chain.from_iterable((axis, axis + dimensions) for axis in range(1, dimensions + 1))

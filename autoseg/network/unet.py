@@ -1,0 +1,117 @@
+"""The U-shaped network, completely described by a plan's `Architecture`."""
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.network.blocks import NEGATIVE_SLOPE, ConvStage, InstanceNorm, Upsampling, channels_last
+from autoseg.plan import Architecture
+
+
+class UNet(nn.Module):
+    """Encoder, decoder, and a segmentation head at each level of the decoder.
+
+    With four stages of 16, 32, 64 and 128 features, strides of 2, and a patch of 40 x 56 x 40 voxels:
+
+        image (n, c, 40, 56, 40)                                       logits (n, classes, 40, 56, 40)
+          |                                                               ^ head, 1 x 1
+        encoder 0 (n, 16, 40, 56, 40)  --- skip ------------ concat -> decoder 0 (n, 16, 40, 56, 40)
+          | strided convolution                                 ^ upsampling      (32 -> 16, before concat)
+          |                                                     |         logits (n, classes, 20, 28, 20)
+          v                                                     |         ^ head
+        encoder 1 (n, 32, 20, 28, 20)  --- skip --- concat -> decoder 1 (n, 32, 20, 28, 20)
+          v                                            ^ upsampling
+        encoder 2 (n, 64, 10, 14, 10)  -- ... -->   decoder 2 (n, 64, 10, 14, 10), with a head as well
+          v                                            ^ upsampling
+        encoder 3 (n, 128, 5, 7, 5)  ------------------'
+
+    `decoder[i]`, `upsampling[i]` and `heads[i]` belong to the resolution of `encoder[i]`. Each stage is a `ConvStage`.
+
+    Source: the shape is the reference method's plain U-Net (nnU-Net v2.8.1); residual stages follow V-Net (Milletari
+    et al. 2016). V-Net itself has kernels of 5, PReLU, no normalization and no deep supervision.
+
+    Args:
+        architecture: The plan's.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        stages = architecture.stages
+        residual = architecture.residual == "stage"
+        levels = range(len(stages) - 1)
+        one = (1,) * architecture.dimensions
+        widths = (architecture.in_channels, *(stage.features for stage in stages))
+        self.encoder = nn.ModuleList(
+            ConvStage(width, stage, stage.stride, residual=residual)
+            for width, stage in zip(widths, stages, strict=False)
+        )
+        self.upsampling = nn.ModuleList(
+            Upsampling(stages[i + 1].features, stages[i].features, stages[i + 1].stride) for i in levels
+        )
+        self.decoder = nn.ModuleList(
+            ConvStage(2 * stages[i].features, stages[i], one, residual=residual) for i in levels
+        )
+        head = nn.Conv2d if architecture.dimensions == 2 else nn.Conv3d
+        self.heads = nn.ModuleList(
+            head(stages[i].features, architecture.out_channels, 1)
+            for i in (levels if architecture.deep_supervision else levels[:1])
+        )
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Maps an image to logits.
+
+        Args:
+            image: Shape (n, in_channels, *size), each axis divisible by the architecture's `divisor`.
+
+        Returns:
+            In evaluation mode the logits (n, out_channels, *size). In training mode a list that starts with these; with
+            deep supervision the logits of all coarser decoder stages follow, in the sizes of the stages.
+
+        Raises:
+            ValueError: An axis of the image is not divisible.
+        """
+        self._check_size(image)
+        x = channels_last(image) if image.device.type == "cpu" else image
+        skips = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        logits = []
+        for level in reversed(range(len(self.decoder))):
+            x = self.decoder[level](torch.cat([self.upsampling[level](x), skips[level]], dim=1))
+            if level == 0 or (self.training and level < len(self.heads)):
+                logits.append(self.heads[level](x))
+        return logits[::-1] if self.training else logits[0]
+
+    def _check_size(self, image: Tensor) -> None:
+        size, divisor = tuple(image.shape[2:]), self.architecture.divisor
+        if len(size) != len(divisor) or any(length % step for length, step in zip(size, divisor, strict=True)):
+            remedy = f"pad it or choose a patch_size whose axes are divisible by {divisor}"
+            raise ValueError(f"the network cannot halve an image of size {size} evenly; {remedy}")
+
+
+def build_network(architecture: Architecture, generator: torch.Generator | None = None) -> UNet:
+    """Builds a network with fresh weights, in training mode, on the CPU.
+
+    Source: the reference method: weights by He's normal rule for the leaky ReLU, biases 0.
+
+    Args:
+        architecture: The plan's.
+        generator: Where the weights are drawn from; left out, torch's own generator, which the caller seeds.
+    """
+    with torch.device("meta"):  # without this, each layer would first draw weights of its own
+        network = UNet(architecture)
+    network = network.to_empty(device="cpu")
+    for module in network.modules():
+        _initialize(module, generator)
+    return network
+
+
+def _initialize(module: nn.Module, generator: torch.Generator | None) -> None:
+    if isinstance(module, InstanceNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d | nn.Conv3d | Upsampling):
+        nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE, generator=generator)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,62 @@
+"""The same work on many cases at once, in threads: one bad case never hides or stops the others.
+
+Array work and file reading release Python's global lock, so threads use all cores, share memory, and cannot be left
+behind by a stop.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+from autoseg.errors import AutosegError, ProblemsError
+from autoseg.reporting import Reporter
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def count_workers() -> int:
+    """Cores that this process may use, at most eight: beyond that, disks are the limit."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, available)
+
+
+def work_on_each(
+    work: Callable[[Item], Result], items: Sequence[Item], *, title: str, reporter: Reporter
+) -> list[Result | AutosegError]:
+    """Calls `work` with each item.
+
+    Returns:
+        For each item, in order, the result or the error that the user can mend. Any other error is a bug and is raised
+        once the running work has ended; so is Ctrl-C.
+    """
+
+    def attempt(item: Item) -> Result | AutosegError:
+        try:
+            return work(item)
+        except AutosegError as error:
+            return error
+
+    pool = ThreadPoolExecutor(count_workers())
+    try:
+        with reporter.task(title, total=len(items)) as task:
+            futures = [pool.submit(attempt, item) for item in items]
+            for future in as_completed(futures):
+                future.result()
+                task.advance()
+        return [future.result() for future in futures]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def all_sound(results: Sequence[Result | AutosegError]) -> list[Result]:
+    """The results of `work_on_each` if none is an error.
+
+    Raises:
+        ProblemsError: Some are; each has its line.
+    """
+    errors = [result for result in results if isinstance(result, AutosegError)]
+    if errors:
+        raise ProblemsError([str(error) for error in errors])
+    return [result for result in results if not isinstance(result, AutosegError)]

@@ -1,0 +1,79 @@
+"""Which scale the intensities of each channel are brought to."""
+
+from collections.abc import Iterator, Sequence
+
+from autoseg.dataset import DatasetInfo
+from autoseg.errors import DatasetError
+from autoseg.fingerprint import ChannelFacts, Fingerprint
+from autoseg.plan import Normalization, NormalizationScheme
+
+# By the casefolded name of the channel; any other name means "zscore". Source: nnU-Net's dataset format.
+SCHEMES: dict[str, NormalizationScheme] = {
+    "ct": "ct",
+    "nonorm": "none",
+    "zscore": "zscore",
+    "rescale_to_0_1": "rescale_to_0_1",
+    "rgb_to_0_1": "rgb_to_0_1",
+}
+
+# Share of the voxels below which the border that was cropped away is wide enough to count. Source: the reference method
+WIDE_BORDER = 0.75
+
+
+def choose_normalization(fingerprint: Fingerprint, info: DatasetInfo) -> tuple[Normalization, ...]:
+    """Chooses a scheme per channel from the channel's name.
+
+    A z-score leaves out the voxels that are zero if cropping to the non-zero region keeps less than `WIDE_BORDER` of
+    the typical image, as in brain scans without the skull: zeros then mean "nothing here" rather than "dark".
+
+    Source: the reference method (nnU-Net v2.8.1).
+
+    Raises:
+        DatasetError: The fingerprint holds another number of channels than dataset.json names.
+    """
+    if len(fingerprint.channels) != info.channels:
+        raise DatasetError(
+            f"dataset.json names {info.channels} channels, the fingerprint holds {len(fingerprint.channels)}",
+            "correct channel_names, or take the fingerprint anew",
+        )
+    wide_border = fingerprint.median_relative_size_after_crop < WIDE_BORDER
+    return tuple(
+        _normalization(name, facts, wide_border=wide_border)
+        for name, facts in zip(info.channel_names.values(), fingerprint.channels, strict=True)
+    )
+
+
+def explain_normalization(normalization: Sequence[Normalization], info: DatasetInfo) -> Iterator[str]:
+    """Says in one sentence per channel what was chosen and why."""
+    for (number, name), chosen in zip(info.channel_names.items(), normalization, strict=True):
+        known = name.casefold() in SCHEMES
+        reason = "as its name asks" if known else "as for every channel whose name asks for nothing else"
+        yield f"Channel {number} ({name}): {_effect(chosen)}, {reason}."
+
+
+def _normalization(name: str, facts: ChannelFacts, *, wide_border: bool) -> Normalization:
+    scheme = SCHEMES.get(name.casefold(), "zscore")
+    if scheme == "ct":
+        return Normalization(
+            scheme=scheme, lower=facts.percentile_00_5, upper=facts.percentile_99_5, mean=facts.mean, std=facts.std
+        )
+    return Normalization(scheme=scheme, only_nonzero=scheme == "zscore" and wide_border)
+
+
+def _effect(chosen: Normalization) -> str:
+    if chosen.scheme == "ct":
+        return (
+            f"intensities are clipped to {chosen.lower:.6g} to {chosen.upper:.6g}, which holds 99 % of the labelled "
+            f"voxels, then shifted by their mean {chosen.mean:.6g} and divided by their deviation {chosen.std:.6g}"
+        )
+    if chosen.only_nonzero:
+        return (
+            "each image is shifted and scaled to mean 0 and deviation 1 over its voxels that are not zero, because "
+            "wide borders of zeros were cropped"
+        )
+    return {
+        "none": "intensities stay as they are",
+        "zscore": "each image is shifted and scaled to mean 0 and deviation 1",
+        "rescale_to_0_1": "each image is rescaled to the range 0 to 1",
+        "rgb_to_0_1": "intensities are divided by 255",
+    }[chosen.scheme]

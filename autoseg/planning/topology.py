@@ -1,0 +1,202 @@
+"""How the network takes a patch apart: which axes each stage halves, and how large its convolutions are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil, prod
+
+from autoseg.geometry import Number
+from autoseg.plan import Architecture, Axes, Stage
+from autoseg.planning.presets import Preset
+
+SMALLEST_EDGE = 4  # voxels that an axis keeps at the coarsest stage. Source: the reference method
+LONE_AXIS_EDGE = 3 * SMALLEST_EDGE  # voxels below which an axis is not halved on its own. Source: the reference method
+INITIAL_EDGE = {2: 2048, 3: 256}  # voxels, by the number of axes. Source: the reference method
+SAME_RESOLUTION = 2.0  # spacings whose ratio is below this count as equal. Source: the reference method
+
+Pair = tuple[Number, Number] | tuple[Number, Number, Number]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """The skeleton of a network for patches of one size.
+
+    Attributes:
+        patch_size: The patch, padded up so that every stage divides it.
+        strides: Per stage, how much it reduces each axis; all ones in the first stage.
+        kernels: Per stage, the size of its convolutions along each axis, 1 or 3.
+    """
+
+    patch_size: Axes
+    strides: tuple[Axes, ...]
+    kernels: tuple[Axes, ...]
+
+    @property
+    def divisor(self) -> Axes:
+        """What each axis of a patch must be divisible by."""
+        return two_or_three([prod(steps) for steps in zip(*self.strides, strict=True)])
+
+    @property
+    def voxels(self) -> int:
+        """Of the patch."""
+        return prod(self.patch_size)
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether it has the two stages that make a U; a patch of few voxels cannot be halved at all."""
+        return len(self.strides) >= 2
+
+
+@dataclass(slots=True, kw_only=True)
+class _Level:
+    """The grid of one resolution while the stages are counted down; an axis that is halved grows coarser."""
+
+    sizes: list[int]
+    spacing: list[float]
+    kernel: list[int] = field(default_factory=list)
+
+    def axes_to_halve(self) -> list[int]:
+        """The finest of the axes that are long enough, and those less than twice as coarse."""
+        long_enough = [axis for axis, size in enumerate(self.sizes) if size >= 2 * SMALLEST_EDGE]
+        finest = min((self.spacing[axis] for axis in long_enough), default=0.0)
+        chosen = [axis for axis in long_enough if self.spacing[axis] / finest < SAME_RESOLUTION]
+        if len(chosen) == 1 and self.sizes[chosen[0]] < LONE_AXIS_EDGE:
+            return []
+        return chosen
+
+    def widen_kernel(self) -> None:
+        """Lets the convolutions look along every axis that has caught up with the finest; once 3, always 3."""
+        finest = min(self.spacing)
+        for axis, spacing in enumerate(self.spacing):
+            if spacing / finest < SAME_RESOLUTION:
+                self.kernel[axis] = 3
+
+    def halve(self, axes: Sequence[int]) -> None:
+        for axis in axes:
+            self.sizes[axis] = ceil(self.sizes[axis] / 2)
+            self.spacing[axis] *= 2
+
+
+def initial_patch(spacing: Sequence[float], median_shape: Sequence[int]) -> tuple[int, ...]:
+    """The patch that planning starts from: as long in mm along every axis, though no longer than the typical image.
+
+    Source: the reference method (nnU-Net v2.8.1): it starts from the volume of `INITIAL_EDGE` voxels along each edge.
+
+    Args:
+        spacing: In mm, per axis.
+        median_shape: Of the resampled cases, in voxels per axis.
+    """
+    dimensions = len(spacing)
+    aspect = [1 / step for step in spacing]
+    scale = (INITIAL_EDGE[dimensions] ** dimensions / prod(aspect)) ** (1 / dimensions)
+    edges = (max(1, round(length * scale)) for length in aspect)
+    return tuple(min(edge, median) for edge, median in zip(edges, median_shape, strict=True))
+
+
+def choose_topology(spacing: Sequence[float], patch_size: Sequence[int]) -> Topology:
+    """Chooses strides and kernels, and pads the patch up to what they divide.
+
+    Each stage halves the finest axes, until their spacing has caught up with the coarser ones; then it halves these
+    too. An axis is halved while at least `SMALLEST_EDGE` voxels are left. Convolutions do not look along an axis that
+    is still twice as coarse as the finest. Worked example, spacing (3, 1) mm and patch (10, 40): stage 1 halves the
+    second axis to 20 voxels of 2 mm, stage 2 halves both (3 / 2 < 2) to (5, 10), 5 is too short, and stage 3 halves
+    nothing, since 10 is below `LONE_AXIS_EDGE`; so the strides are (1, 1), (1, 2), (2, 2), the kernels (1, 3), (3, 3),
+    (3, 3), and the patch stays (10, 40).
+
+    Source: the reference method (nnU-Net v2.8.1, network topology).
+
+    Args:
+        spacing: In mm, per axis.
+        patch_size: In voxels, per axis.
+    """
+    level = _Level(sizes=list(patch_size), spacing=list(spacing), kernel=[1] * len(patch_size))
+    strides, kernels = [[1] * len(patch_size)], []
+    while axes := level.axes_to_halve():
+        level.widen_kernel()
+        kernels.append(list(level.kernel))
+        strides.append([2 if axis in axes else 1 for axis in range(len(patch_size))])
+        level.halve(axes)
+    kernels.append([3] * len(patch_size))
+    divisors = [prod(steps) for steps in zip(*strides, strict=True)]
+    padded = [ceil(size / divisor) * divisor for size, divisor in zip(patch_size, divisors, strict=True)]
+    return Topology(
+        patch_size=two_or_three(padded),
+        strides=tuple(two_or_three(stride) for stride in strides),
+        kernels=tuple(two_or_three(kernel) for kernel in kernels),
+    )
+
+
+def smaller_topologies(topology: Topology, spacing: Sequence[float], median_shape: Sequence[int]) -> Iterator[Topology]:
+    """Goes on to ever smaller patches, each with its own strides and kernels, until none is left.
+
+    The axis that covers most of the typical image gives way first, by one step of what it must be divisible by. If the
+    smaller patch allows smaller steps, such a step is taken. The patches do not depend on any budget, so a larger
+    budget stops earlier at a larger patch.
+
+    Source: the reference method (nnU-Net v2.8.1, default experiment planner). Decision: an axis that cannot shrink any
+    more, below `SMALLEST_EDGE` or because padding would undo the step, is passed over in favour of the next one; the
+    reference method does not end in that case.
+
+    Args:
+        topology: To start from; not repeated.
+        spacing: In mm, per axis.
+        median_shape: Of the resampled cases, in voxels per axis.
+    """
+    smaller: Topology | None = topology
+    while smaller is not None:
+        smaller = _next_smaller(smaller, spacing, median_shape)
+        if smaller is not None:
+            yield smaller
+
+
+def _next_smaller(topology: Topology, spacing: Sequence[float], median_shape: Sequence[int]) -> Topology | None:
+    patch_size = topology.patch_size
+    coverage = [size / median for size, median in zip(patch_size, median_shape, strict=True)]
+    # Of axes that cover the same share the last gives way first: the reference method's order.
+    for axis in sorted(range(len(patch_size)), key=lambda axis: (coverage[axis], axis), reverse=True):
+        smaller = _shrunk_along(topology, axis, spacing)
+        if smaller is not None and smaller.is_trainable and smaller.voxels < topology.voxels:
+            return smaller
+    return None
+
+
+def _shrunk_along(topology: Topology, axis: int, spacing: Sequence[float]) -> Topology | None:
+    tentative = list(topology.patch_size)
+    tentative[axis] -= topology.divisor[axis]
+    if tentative[axis] < 1:
+        return None
+    shrunk = list(topology.patch_size)
+    shrunk[axis] -= choose_topology(spacing, tentative).divisor[axis]
+    return choose_topology(spacing, shrunk) if shrunk[axis] >= SMALLEST_EDGE else None
+
+
+def design_network(topology: Topology, preset: Preset, *, in_channels: int, out_channels: int) -> Architecture:
+    """Fills the skeleton with features and convolutions.
+
+    Features double from stage to stage up to the preset's limit. Deep supervision needs two decoder stages: the
+    coarsest of them never counts, so with a single one there would be nothing to learn from.
+    """
+    limit = preset.limits(len(topology.patch_size)).features
+    stages = tuple(
+        Stage(
+            features=min(limit, preset.base_features * 2**number),
+            kernel=kernel,
+            stride=stride,
+            convolutions=preset.convolutions[min(number, len(preset.convolutions) - 1)],
+        )
+        for number, (kernel, stride) in enumerate(zip(topology.kernels, topology.strides, strict=True))
+    )
+    return Architecture(
+        residual=preset.residual,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        stages=stages,
+        deep_supervision=len(stages) > 2,
+    )
+
+
+def two_or_three(values: Sequence[Number]) -> Pair[Number]:
+    """The same values as a tuple whose length the type knows."""
+    if len(values) == 2:
+        return values[0], values[1]
+    first, second, third = values
+    return first, second, third

@@ -1,0 +1,1 @@
+"""A case as the network sees it, and the way back: cropping, normalization, resampling and their inverse."""

@@ -1,0 +1,155 @@
+"""One case, as the network sees it, and the way back: `preprocess_case` and its inverse `restore_case`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from autoseg.artifact import Artifact
+from autoseg.errors import ImageError
+from autoseg.geometry import Box, Geometry, Shape, Vector, Volume, inverse_order
+from autoseg.preprocessing.cropping import nonzero_region
+from autoseg.preprocessing.label_resampling import argmax_resampled, resample_labels
+from autoseg.preprocessing.normalization import normalize
+from autoseg.preprocessing.resampling import resample_image
+
+if TYPE_CHECKING:
+    import torch
+
+    from autoseg.plan import Configuration
+
+OUTSIDE = -1  # Label of background outside the region that is not zero. Source: the reference method
+
+Axis = Annotated[int, Field(ge=0, le=2)]
+
+
+class PreprocessRecord(Artifact):
+    """What was done to a case: exactly what `restore_case` needs to undo it.
+
+    Attributes:
+        geometry: The grid of the image file.
+        axis_order: Order into which its axes were put; all else is in that order.
+        box: What cropping kept of the permuted image.
+        shape: Voxels (z, y, x) of the preprocessed case.
+        spacing_mm: The spacing that was aimed at; `shape` is rounded.
+    """
+
+    version: ClassVar[int] = 1
+
+    geometry: Geometry
+    axis_order: tuple[Axis, Axis, Axis]
+    box: Box
+    shape: Shape
+    spacing_mm: Vector
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if sorted(self.axis_order) != [0, 1, 2]:
+            raise ValueError("axis_order must hold 0, 1 and 2 once each")
+        grid = self.geometry.permute(self.axis_order).shape
+        edges = zip(self.box.start, self.box.stop, grid, strict=True)
+        if not all(0 <= start < stop <= size for start, stop, size in edges):
+            raise ValueError(f"box does not lie inside the image of shape {grid}")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessedCase:
+    """A case on the grid of a configuration.
+
+    Attributes:
+        image: Shape (c, z, y, x), float32.
+        label: Shape (z, y, x), int8 or int16, `OUTSIDE` for background outside the region that is not zero; None if the
+            case has no label map.
+        record: How to get back.
+    """
+
+    image: NDArray[np.float32]
+    label: NDArray[np.integer] | None
+    record: PreprocessRecord
+
+
+def preprocess_case(
+    image: Volume, label: Volume | None, *, axis_order: tuple[int, int, int], configuration: Configuration
+) -> PreprocessedCase:
+    """Permutes the axes, crops to the region that is not zero, normalizes, and resamples.
+
+    Source of the steps and their order: the reference method (nnU-Net v2.8.1, default preprocessor). An image of zeros
+    only is not cropped.
+
+    Args:
+        image: Shape (c, z, y, x).
+        label: Shape (z, y, x) on the same grid, or None.
+        axis_order: Of the plan.
+        configuration: Says how to normalize, and the spacing; a 2D configuration leaves the first axis as it is.
+
+    Raises:
+        ImageError: The image has another number of channels than the plan, or a label map of another shape.
+    """
+    if label is not None and label.geometry.shape != image.geometry.shape:
+        what = f"the label map has shape {label.geometry.shape}, its image {image.geometry.shape}"
+        raise ImageError(what, "put both on one grid")
+    permuted = image.permute(axis_order)
+    box, mask = nonzero_region(permuted.array)
+    cropped, mask = permuted.crop(box), mask[box.slices]
+    spacing_mm = cropped.geometry.spacing_mm
+    target_mm = _complete(configuration.spacing_mm, spacing_mm)
+    shape = _resampled_shape(box.shape, spacing_mm, target_mm)
+    normalized = normalize(cropped.array, configuration.normalization, mask)
+    resampled_label = None
+    if label is not None:
+        marked = _mark_outside(label.permute(axis_order).crop(box).array, mask)
+        resampled_label = resample_labels(marked, spacing_mm, shape, target_mm)
+    return PreprocessedCase(
+        image=resample_image(normalized, spacing_mm, shape, target_mm),
+        label=resampled_label,
+        record=PreprocessRecord(
+            geometry=image.geometry, axis_order=axis_order, box=box, shape=shape, spacing_mm=target_mm
+        ),
+    )
+
+
+def restore_case(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> Volume:
+    """Brings the logits of a preprocessed case back to the grid of its image file, as a label map.
+
+    Args:
+        logits: Shape (classes, *record.shape), of 16 or 32 bit, in the memory of the CPU.
+        record: Of the case.
+
+    Returns:
+        Label map (z, y, x), uint8 or int16, with the geometry of the image file; 0 outside the cropping box.
+
+    Raises:
+        ValueError: The logits lie on another grid than the preprocessed case.
+    """
+    values = np.asarray(logits)
+    if values.shape[1:] != record.shape:
+        raise ValueError(f"logits of shape {values.shape} do not lie on the grid {record.shape} of the case")
+    grid = record.geometry.permute(record.axis_order)
+    winners = argmax_resampled(values, record.spacing_mm, record.box.shape, grid.spacing_mm)
+    whole = np.zeros(grid.shape, dtype=winners.dtype)
+    whole[record.box.slices] = winners
+    array = np.ascontiguousarray(whole.transpose(inverse_order(record.axis_order)))
+    return Volume(array=array, geometry=record.geometry)
+
+
+def _complete(spacing_mm: tuple[float, ...], own: Vector) -> Vector:
+    """The spacing to resample to: a 2D configuration leaves the first axis its own."""
+    z, y, x = spacing_mm if len(spacing_mm) == 3 else (own[0], *spacing_mm)
+    return z, y, x
+
+
+def _resampled_shape(shape: Shape, spacing_mm: Vector, target_mm: Vector) -> Shape:
+    """(24, 392, 392) for (20, 320, 320) from (3.6, .6125, .6125) to (3, .5, .5) mm; at least one voxel everywhere."""
+    z, y, x = (max(1, round(old / new * size)) for size, old, new in zip(shape, spacing_mm, target_mm, strict=True))
+    return z, y, x
+
+
+def _mark_outside(label: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.integer]:
+    """Sets background outside the mask to `OUTSIDE`, in the smallest integer type that holds all labels."""
+    dtype = np.result_type(np.int8, np.min_scalar_type(-int(label.max(initial=0)) - 1))
+    return np.where(mask | (label != 0), label, OUTSIDE).astype(dtype)

@@ -1,0 +1,52 @@
+"""Amounts as people write them: "8GB", "2h"."""
+
+import re
+
+from autoseg.errors import UsageError
+
+BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+AMOUNT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*$")
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of "8GB" (8e9), "11.5 GiB" or "800MB".
+
+    Raises:
+        UsageError: The text is no positive amount of memory.
+    """
+    return max(1, int(_parse(text, BYTES, "an amount of memory such as 8GB")))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "5m", "2h" or "1.5d".
+
+    Raises:
+        UsageError: The text is no positive duration.
+    """
+    return _parse(text, SECONDS, "a duration such as 90s, 5m or 2h")
+
+
+def describe_duration(seconds: float) -> str:
+    """A duration for people: "42 s", "5 min 03 s", "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def describe_memory(amount_bytes: float) -> str:
+    """Bytes for people, in decimal units: "812 MB", "7.9 GB"."""
+    if amount_bytes < 10**9:
+        return f"{amount_bytes / 10**6:.0f} MB"
+    return f"{amount_bytes / 10**9:.1f} GB"
+
+
+def _parse(text: str, units: dict[str, float] | dict[str, int], wanted: str) -> float:
+    match = AMOUNT.match(text)
+    if match is None or match[2].lower() not in units or float(match[1]) == 0:
+        raise UsageError(f"{text!r} is not {wanted}", f"use one of the units {', '.join(units)}")
+    return float(match[1]) * units[match[2].lower()]

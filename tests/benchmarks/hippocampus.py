@@ -1,0 +1,71 @@
+"""The README's commands on real data, timed one by one: import, check, plan, train fold 0, predict, evaluate.
+
+    python tests/benchmarks/hippocampus.py PATH/TO/Task04_Hippocampus WORKSPACE [--budget 5m] [--preset small]
+
+Each command runs as a process of its own, as a user would type it. Prints a table in Markdown for RESULTS.md. The data
+are those of the Medical Segmentation Decathlon, task 4.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    """Runs the commands and prints what they took and gave."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--budget", default="5m")
+    parser.add_argument("--preset", default="small")
+    arguments = parser.parse_args()
+    workspace = ["-w", str(arguments.workspace)]
+    raw = arguments.workspace / "raw" / "Dataset004_Hippocampus"
+    model = arguments.workspace / "results" / "Dataset004_Hippocampus" / "3d_fullres"
+    scans, references = arguments.workspace / "scans", arguments.workspace / "references"
+
+    seconds = {
+        "import": run("import", arguments.source, "-d", "4", *workspace),
+        "check": run("check", "-d", "4", *workspace),
+        "plan_and_preprocess": run("plan_and_preprocess", "-d", "4", "--preset", arguments.preset, *workspace),
+        "train": run("train", "-d", "4", "-c", "3d_fullres", "-f", "0", "--budget", arguments.budget, *workspace),
+    }
+    held_out = json.loads((arguments.workspace / "preprocessed" / raw.name / "splits.json").read_text())["folds"][0]
+    copy_cases(raw, held_out["validation"], scans, references)
+    masks = arguments.workspace / "masks"
+    seconds["predict"] = run("predict", "-d", "4", "-i", scans, "-o", masks, *workspace)
+    seconds["evaluate"] = run("evaluate", references, masks)
+
+    print("\n| command | seconds |\n|---|---|")
+    for name, value in seconds.items():
+        print(f"| {name} | {value:.1f} |")
+    for name, path in {"held-out cases": model / "fold_0" / "validation", "predict and evaluate": masks}.items():
+        summary = json.loads((path / "summary.json").read_text())
+        means = ", ".join(f"{label} {scores['dice']:.4f}" for label, scores in summary["mean"].items())
+        print(f"\n{name}: mean foreground Dice {summary['foreground_mean']['dice']:.4f} ({means})")
+
+
+def run(*arguments: object) -> float:
+    """Runs a command of autoseg; returns its duration in seconds."""
+    command = [sys.executable, "-m", "autoseg", *map(str, arguments)]
+    print("$ autoseg", *arguments, flush=True)
+    started = time.perf_counter()
+    subprocess.run(command, check=True)
+    return time.perf_counter() - started
+
+
+def copy_cases(raw: Path, names: list[str], scans: Path, references: Path) -> None:
+    """Puts the held-out cases where predict and evaluate look for them."""
+    for folder in (scans, references):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copy(raw / "imagesTr" / f"{name}_0000.nii.gz", scans)
+        shutil.copy(raw / "labelsTr" / f"{name}.nii.gz", references)
+
+
+if __name__ == "__main__":
+    main()

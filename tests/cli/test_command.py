@@ -1,0 +1,80 @@
+"""Options take several values; errors are one line and exit code 2."""
+
+import errno
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from autoseg.cli.command import Command, spread
+from autoseg.cli.options import parse_folds
+from autoseg.errors import ProblemsError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["-d", "4", "-f", "0", "1", "-c", "2d"], ["-d", "4", "-f", "0", "-f", "1", "-c", "2d"]),
+        (["-f", "0", "-f", "1"], ["-f", "0", "-f", "1"]),
+        (["-f", "cv"], ["-f", "cv"]),
+        (["-d", "4"], ["-d", "4"]),
+    ],
+)
+def test_values_are_spread(args, expected):
+    """An option is repeated before each of its values."""
+    assert spread(args, {"-f"}) == expected
+
+
+def test_folds_are_parsed():
+    """Numbers, all, and cv for all five; doubles count once."""
+    assert parse_folds(["0", "3", "0"]) == [0, 3]
+    assert parse_folds(["cv"]) == [0, 1, 2, 3, 4]
+    assert parse_folds(["all"]) == ["all"]
+    with pytest.raises(UsageError, match="'x' is no fold"):
+        parse_folds(["x"])
+
+
+def run_failing(error):
+    """Runs a command that fails with `error`."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command(cls=Command)
+    def failing() -> None:
+        raise error
+
+    return CliRunner().invoke(app, [])
+
+
+def test_mendable_errors_are_one_line_and_exit_with_2():
+    """The text goes to the error stream, without a traceback."""
+    result = run_failing(UsageError("there is no fold 7", "take 0 to 4"))
+    assert result.exit_code == 2
+    assert result.stderr == "error: there is no fold 7; take 0 to 4\n"
+
+
+def test_several_problems_have_a_line_each():
+    """One bad case never hides the others."""
+    result = run_failing(ProblemsError(["first", "second"]))
+    assert result.exit_code == 2
+    assert result.stderr == "error: first\nerror: second\n"
+
+
+def test_full_disk_is_a_mendable_error():
+    """The system's own error is put in words."""
+    result = run_failing(OSError(errno.ENOSPC, "No space left on device", "case.b2nd"))
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: cannot write or read case.b2nd: No space left on device; free some space or choose another folder\n"
+    )
+
+
+def test_interrupt_is_said_and_exits_with_130():
+    """Ctrl-C shows no traceback."""
+    result = run_failing(KeyboardInterrupt())
+    assert result.exit_code == 130
+    assert result.stderr.startswith("stopped;")
+
+
+def test_bugs_are_shown_whole():
+    """An error that the user cannot mend is not dressed up."""
+    assert isinstance(run_failing(ZeroDivisionError()).exception, ZeroDivisionError)

@@ -1,0 +1,107 @@
+"""Batches have the right shapes, follow from their number, and come in order."""
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_cases, small_configuration
+
+from autoseg.data import loader
+from autoseg.data.loader import Batches
+from autoseg.data.sampling import OUTSIDE
+from autoseg.errors import AutosegError
+from autoseg.plan import Normalization
+
+
+def make_batches(**changes):
+    """Batches of small cases."""
+    values = {
+        "cases": small_cases(),
+        "configuration": small_configuration(),
+        "foreground_fraction": 0.5,
+        "seed": (7,),
+        "augmented": True,
+        **changes,
+    }
+    return Batches(**values)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_shapes_are_those_of_the_plan(dimensions):
+    """Planes for a 2D configuration, volumes for a 3D one; labels hold no voxel outside."""
+    batch = make_batches(configuration=small_configuration(dimensions)).make(0)
+    assert batch.images.shape == (2, 1, *[8] * dimensions)
+    assert batch.labels.shape == (2, *[8] * dimensions)
+    assert batch.images.dtype == torch.float32
+    assert batch.labels.min() >= 0
+
+
+def test_batches_follow_from_their_number():
+    """Equal numbers give equal batches, other numbers and seeds others."""
+    batches = make_batches()
+    assert torch.equal(batches.make(3).images, make_batches().make(3).images)
+    assert not torch.equal(batches.make(3).images, batches.make(4).images)
+    assert not torch.equal(batches.make(3).images, make_batches(seed=(8,)).make(3).images)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_come_in_order(workers):
+    """Threads change neither order nor content."""
+    batches = make_batches()
+    ahead = list(batches.ahead(range(5, 12), workers=workers))
+    assert len(ahead) == 7
+    assert all(torch.equal(batch.images, batches.make(5 + index).images) for index, batch in enumerate(ahead))
+
+
+def test_last_patches_of_a_batch_hold_foreground():
+    """With half of the patches forced, the second of two always has a label."""
+    batches = make_batches(augmented=False)
+    assert all((batches.make(number).labels[1] > 0).any() for number in range(20))
+
+
+def test_region_outside_stays_zero_where_normalization_left_it_so():
+    """Noise must not fill the background of skull-stripped images."""
+    configuration = small_configuration()
+    noisy = configuration.augmentation.model_copy(update={"noise_probability": 1.0, "mirror_axes": ()})
+    only = (Normalization(scheme="zscore", only_nonzero=True),)
+    configuration = configuration.model_copy(update={"normalization": only, "augmentation": noisy})
+    case = small_cases(1)[0]
+    case.label[:, :, :4] = OUTSIDE
+    case.image[..., :4] = 0
+    batch = make_batches(cases=[case], configuration=configuration).make(1)
+    assert (batch.images == 0).any()
+    assert (batch.images != 0).any()
+
+
+class Broken:
+    """A case whose file cannot be read."""
+
+    shape = (10, 10, 10)
+    foreground: dict[int, np.ndarray] = {}
+
+    def read(self, box):
+        """Fails as a damaged store does."""
+        raise AutosegError("case 'a' is damaged", "run plan_and_preprocess again")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_case_is_said(workers):
+    """The error of a thread reaches the training loop."""
+    with pytest.raises(AutosegError, match="case 'a' is damaged"):
+        list(make_batches(cases=[Broken()]).ahead(range(3), workers=workers))
+
+
+def test_stalled_disk_is_said(monkeypatch):
+    """Training does not wait for ever."""
+    from threading import Event
+
+    release = Event()
+
+    class Stalled(Broken):
+        def read(self, box):
+            release.wait(10)
+            return super().read(box)
+
+    monkeypatch.setattr(loader, "STALL_SECONDS", 0.2)
+    with pytest.raises(AutosegError, match="no training patch could be read"):
+        list(make_batches(cases=[Stalled()]).ahead(range(3), workers=1))
+    release.set()

@@ -1,0 +1,85 @@
+"""Counting agreement, held against brute force."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from autoseg.evaluation.metrics import Overlap, case_overlaps, overlap
+
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+PAIRS = SHAPES.flatmap(
+    lambda shape: st.tuples(
+        arrays(np.int32, shape, elements=st.integers(-1, 6)), arrays(np.uint8, shape, elements=st.integers(0, 6))
+    )
+)
+
+
+def brute_force(reference, prediction, label):
+    """Counts voxel by voxel."""
+    pairs = list(zip(reference.ravel().tolist(), prediction.ravel().tolist(), strict=True))
+    return Overlap(
+        true_positive=sum(a == label and b == label for a, b in pairs),
+        false_positive=sum(a != label and b == label for a, b in pairs),
+        false_negative=sum(a == label and b != label for a, b in pairs),
+    )
+
+
+@given(PAIRS, st.lists(st.integers(1, 6), unique=True))
+@settings(max_examples=60, deadline=None)
+def test_counts_equal_brute_force(pair, labels):
+    """Every label is counted right, whatever other values the maps hold and whatever labels are left out."""
+    reference, prediction = pair
+    assert case_overlaps(reference, prediction, labels) == {
+        label: brute_force(reference, prediction, label) for label in labels
+    }
+
+
+@given(PAIRS)
+@settings(max_examples=40, deadline=None)
+def test_scores_equal_set_definitions(pair):
+    """Dice and IoU are those of the sets of voxels, and Dice is 2 IoU / (1 + IoU)."""
+    reference, prediction = pair
+    result = overlap(reference, prediction, 1)
+    a, b = set(np.flatnonzero(reference == 1)), set(np.flatnonzero(prediction == 1))
+    if not a | b:
+        assert math.isnan(result.dice)
+        assert math.isnan(result.iou)
+    else:
+        assert result.dice == pytest.approx(2 * len(a & b) / (len(a) + len(b)))
+        assert result.iou == pytest.approx(len(a & b) / len(a | b))
+        assert result.dice == pytest.approx(2 * result.iou / (1 + result.iou))
+
+
+@given(PAIRS)
+@settings(max_examples=30, deadline=None)
+def test_swapping_the_maps_swaps_the_errors(pair):
+    """What one map has too much, the other has too little."""
+    reference, prediction = (np.abs(array.astype(np.int16)) for array in pair)
+    forward, backward = overlap(reference, prediction, 2), overlap(prediction, reference, 2)
+    assert forward.false_positive == backward.false_negative
+    assert forward.true_positive == backward.true_positive
+    assert forward.reference_voxels == backward.predicted_voxels
+
+
+def test_counts_are_plain_integers():
+    """Counts go into JSON, so they are no numpy numbers."""
+    result = overlap(np.ones((1, 2, 2), np.uint8), np.ones((1, 2, 2), np.uint8), 1)
+    assert type(result.true_positive) is int
+    assert result == Overlap(true_positive=4, false_positive=0, false_negative=0)
+
+
+def test_an_extreme_value_of_a_narrow_type_is_no_label():
+    """Values beside the labels do not wrap around into one."""
+    reference = np.array([[[255, 0, 1]]], dtype=np.uint8)
+    prediction = np.array([[[-128, 127, 1]]], dtype=np.int8)
+    assert overlap(reference, prediction, 1) == Overlap(true_positive=1, false_positive=0, false_negative=0)
+
+
+def test_maps_of_different_shape_are_refused():
+    """Comparing maps that do not fit is a mistake of the caller."""
+    with pytest.raises(ValueError, match=r"\(1, 2, 2\).*\(1, 2, 3\)"):
+        overlap(np.zeros((1, 2, 2), int), np.zeros((1, 2, 3), int), 1)

@@ -1,0 +1,117 @@
+"""Finding the postprocessing rules that help."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.evaluation.rules import find_rules
+from autoseg.evaluation.summary import evaluate_case, summarize
+from autoseg.geometry import Geometry, Volume
+from autoseg.postprocessing import PostprocessingRules, apply_rules
+
+LABELS = {"organ": 1, "lesion": 2}
+
+
+def row(text):
+    """A label map of one row: "110.2" is two voxels of label 1, two of background, one of label 2."""
+    return np.array([[[int(letter) if letter.isdigit() else 0 for letter in text]]], dtype=np.uint8)
+
+
+def mean_dice(cases, rules):
+    """Mean Dice by label and overall, by the summary."""
+    results = []
+    for reference, prediction in cases:
+        grid = Geometry(shape=reference.shape, spacing_mm=(1.0, 1.0, 1.0))
+        volumes = (Volume(array=array, geometry=grid) for array in (reference, apply_rules(prediction, rules)))
+        results.append(evaluate_case("case", *volumes, LABELS))
+    return summarize(results, LABELS)
+
+
+def test_false_islands_make_the_foreground_rule():
+    """Islands of every label, far from the organ, are worth removing together."""
+    rules = find_rules([(row("1122......"), row("1122..2..1"))], LABELS)
+    assert rules.keep_largest_foreground
+    assert rules.keep_largest == ()
+    assert rules.evidence[0].adopted
+    assert rules.evidence[0].before["organ"] == pytest.approx(0.8)
+    assert rules.evidence[0].after == {"organ": 1.0, "lesion": 1.0}
+
+
+def test_true_islands_keep_the_foreground_rule_away():
+    """If one label gets worse the foreground rule is out, but the other label may have its own."""
+    rules = find_rules([(row("1111...2...2..."), row("1111.1.2...2..1"))], LABELS)
+    assert not rules.keep_largest_foreground
+    assert rules.keep_largest == (1,)
+    assert [trial.adopted for trial in rules.evidence] == [False, True, False]
+    assert rules.evidence[0].after["lesion"] == 0
+
+
+def test_perfect_predictions_make_no_rules():
+    """A rule that changes nothing is not adopted."""
+    perfect = row("1122..")
+    assert not any(trial.adopted for trial in find_rules([(perfect, perfect)], LABELS).evidence)
+
+
+def test_one_label_has_no_rule_of_its_own():
+    """With one label both rules are the same, and only the first is tried."""
+    rules = find_rules([(row("11..."), row("11..1"))], {"organ": 1})
+    assert rules.keep_largest_foreground
+    assert len(rules.evidence) == 1
+
+
+def test_the_rule_of_a_label_follows_the_rule_of_the_foreground():
+    """What the foreground rule has mended is no reason for another rule."""
+    rules = find_rules([(row("1122......."), row("1122.....22"))], LABELS)
+    assert rules.keep_largest_foreground
+    assert rules.keep_largest == ()
+    assert rules.evidence[2].before == {"lesion": rules.evidence[0].after["lesion"]}
+
+
+def test_no_cases_make_no_rules():
+    """Without evidence nothing is done."""
+    rules = find_rules([], LABELS)
+    assert not rules.keep_largest_foreground
+    assert rules.keep_largest == ()
+    assert math.isnan(rules.evidence[0].before["organ"])
+
+
+def test_cases_are_taken_one_by_one():
+    """A generator is enough: each case is read once."""
+    taken = []
+
+    def cases():
+        for index in range(3):
+            taken.append(index)
+            yield row("11.."), row("11.1")
+
+    assert find_rules(cases(), LABELS).keep_largest_foreground
+    assert taken == [0, 1, 2]
+
+
+MAPS = st.lists(st.integers(0, 2), min_size=9, max_size=9).map(lambda values: np.array([[values]], dtype=np.uint8))
+
+
+@given(st.lists(st.tuples(MAPS, MAPS), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_the_choice_follows_the_stated_rule_step_by_step(cases):
+    """Trying each rule in turn, with the summary as judge, leads to the same rules and the same evidence."""
+    before = mean_dice(cases, PostprocessingRules())
+    after = mean_dice(cases, PostprocessingRules(keep_largest_foreground=True))
+    worse = [name for name in LABELS if after.mean[name].dice < before.mean[name].dice]
+    adopted = after.foreground_mean.dice > before.foreground_mean.dice and not worse
+    kept = []
+    for name, number in LABELS.items():
+        now = PostprocessingRules(keep_largest_foreground=adopted, keep_largest=tuple(kept))
+        then = PostprocessingRules(keep_largest_foreground=adopted, keep_largest=(*kept, number))
+        if mean_dice(cases, then).mean[name].dice > mean_dice(cases, now).mean[name].dice:
+            kept.append(number)
+    rules = find_rules(cases, LABELS)
+    assert rules.keep_largest_foreground == adopted
+    assert rules.keep_largest == tuple(kept)
+    final = mean_dice(cases, rules)
+    for name, trial in zip(LABELS, rules.evidence[1:], strict=True):
+        expected = trial.after[name] if trial.adopted else trial.before[name]
+        assert final.mean[name].dice == pytest.approx(expected, nan_ok=True)

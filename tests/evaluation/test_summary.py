@@ -1,0 +1,142 @@
+"""Scores of many cases: means, tables, files and order."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.errors import DatasetError
+from autoseg.evaluation.summary import Summary, evaluate_case, summarize
+from autoseg.geometry import Geometry, Volume
+
+LABELS = {"liver": 1, "tumour": 2}
+
+
+def volume(values, spacing_mm=(2.0, 1.0, 0.5), dimensions=3):
+    """A label map of one row."""
+    array = np.asarray(values, dtype=np.uint8).reshape(1, 1, -1)
+    return Volume(array=array, geometry=Geometry(shape=array.shape, spacing_mm=spacing_mm, dimensions=dimensions))
+
+
+def result(name, reference, prediction):
+    """The result of a case of one row."""
+    return evaluate_case(name, volume(reference), volume(prediction), LABELS)
+
+
+@pytest.fixture
+def summary():
+    """Three cases: one half right, one right, one without any label."""
+    return summarize(
+        [
+            result("b_half", [1, 1, 2, 0], [1, 0, 0, 0]),
+            result("a_right", [1, 1, 0, 0], [1, 1, 0, 0]),
+            result("c_empty", [0, 0, 0, 0], [0, 0, 0, 0]),
+        ],
+        LABELS,
+    )
+
+
+def test_a_case_has_all_scores_of_each_label():
+    """Counts are in voxels, volumes in mm3, scores as defined."""
+    scores = evaluate_case(
+        "a", volume([1, 1, 2, 0]), volume([1, 2, 0, 1]), LABELS, reference_file="r.nii.gz", prediction_file="p.nii.gz"
+    )
+    liver = scores.scores["liver"]
+    assert (liver.true_positive, liver.false_positive, liver.false_negative) == (1, 1, 1)
+    assert (liver.dice, liver.iou) == (0.5, pytest.approx(1 / 3))
+    assert (liver.reference_volume_mm3, liver.predicted_volume_mm3) == (2.0, 2.0)
+    assert scores.scores["tumour"].dice == 0
+    assert (scores.reference_file, scores.prediction_file) == ("r.nii.gz", "p.nii.gz")
+
+
+def test_a_plane_has_no_volume():
+    """The thickness of a plane file is not known, so its volumes are undefined."""
+    plane = volume([1, 1], dimensions=2)
+    assert math.isnan(evaluate_case("a", plane, plane, LABELS).scores["liver"].reference_volume_mm3)
+
+
+def test_different_grids_are_refused_by_name():
+    """The error names the case and the difference."""
+    with pytest.raises(DatasetError, match=r"case 'x7': .*spacing \(2.0, 1.0, 0.5\) differs from \(3.0, 1.0, 0.5\) mm"):
+        evaluate_case("x7", volume([1]), volume([1], spacing_mm=(3.0, 1.0, 0.5)), LABELS)
+
+
+def test_means_leave_out_what_is_undefined(summary):
+    """A label's mean is over the cases that have it, the foreground mean over the labels."""
+    assert summary.mean["liver"].dice == pytest.approx((2 / 3 + 1) / 2)
+    assert summary.mean["tumour"].dice == 0
+    assert summary.foreground_mean.dice == pytest.approx((5 / 6 + 0) / 2)
+
+
+def test_a_label_that_is_nowhere_does_not_spoil_the_foreground_mean():
+    """The other labels still have a mean."""
+    summary = summarize([result("a", [1, 1], [1, 1])], LABELS)
+    assert math.isnan(summary.mean["tumour"].dice)
+    assert summary.foreground_mean.dice == 1
+
+
+@pytest.mark.parametrize("cases", [[], [result("a", [0, 0], [0, 0])]])
+def test_without_any_score_the_means_are_undefined(cases, tmp_path):
+    """No cases, or only empty ones, make a summary without numbers and without warnings."""
+    summary = summarize(cases, LABELS)
+    assert math.isnan(summary.foreground_mean.dice)
+    assert len(summary.table()) == len(cases) * len(LABELS)
+    summary.save(tmp_path / "summary.json")
+    assert Summary.load(tmp_path / "summary.json") == summary
+
+
+def test_undefined_scores_are_null_in_the_file(summary, tmp_path):
+    """The file is strict JSON, and reading it gives the same summary."""
+    path = tmp_path / "summary.json"
+    summary.save(path)
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is not JSON")
+
+    content = json.loads(path.read_text(), parse_constant=refuse)
+    assert content["cases"][2]["scores"]["liver"]["dice"] is None
+    assert content["foreground_mean"]["dice"] == pytest.approx(5 / 12)
+    loaded = Summary.load(path)
+    assert loaded == summary
+    assert math.isnan(loaded.cases[2].scores["liver"].dice)
+
+
+def test_the_table_has_one_row_per_case_and_label(summary, tmp_path):
+    """The table survives a CSV file, undefined scores included."""
+    table = summary.table()
+    assert list(zip(table["case"], table["label"], strict=True)) == [
+        (case, label) for case in ("b_half", "a_right", "c_empty") for label in LABELS
+    ]
+    summary.save_csv(tmp_path / "summary.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "summary.csv"), table, check_dtype=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]
+
+
+def test_cases_rank_from_worst_to_best_with_empty_ones_last(summary):
+    """The first is the case to look at."""
+    assert summary.ranked() == ["b_half", "a_right", "c_empty"]
+
+
+MAPS = st.lists(st.integers(0, 2), min_size=6, max_size=6)
+
+
+@given(st.lists(st.tuples(MAPS, MAPS), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_means_are_those_of_the_table(pairs):
+    """Pandas, which skips undefined values, finds the same means; ranking is a sorting of all cases."""
+    summary = summarize([result(f"case{index}", *pair) for index, pair in enumerate(pairs)], LABELS)
+    table = summary.table()
+    by_label = table.groupby("label")["dice"].mean()
+    for label, mean in summary.mean.items():
+        assert mean.dice == pytest.approx(by_label[label], nan_ok=True)
+    assert summary.foreground_mean.dice == pytest.approx(by_label.mean(), nan_ok=True)
+    by_case = table.groupby("case")["dice"].mean()
+    ranked = [by_case[name] for name in summary.ranked()]
+    defined = [dice for dice in ranked if not math.isnan(dice)]
+    assert len(ranked) == len(pairs)
+    assert defined == sorted(defined)
+    assert all(math.isnan(dice) for dice in ranked[len(defined) :])

@@ -1,0 +1,101 @@
+"""Tests of the predictors and how they combine."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor
+from autoseg.network.unet import build_network
+from autoseg.plan import Architecture, Stage
+
+CPU = torch.device("cpu")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers that follow from the seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def voxelwise(patches: Tensor) -> Tensor:
+    """Two classes from each voxel alone, so mirroring changes nothing."""
+    return torch.cat([patches.sum(1, keepdim=True), patches.square().sum(1, keepdim=True)], dim=1)
+
+
+def with_position(patches: Tensor) -> Tensor:
+    """Logits that depend on where a voxel lies along the last axis."""
+    return voxelwise(patches) * torch.arange(1.0, patches.shape[-1] + 1)
+
+
+@pytest.fixture
+def network():
+    """A small 2D network in training mode."""
+    stages = (
+        Stage(features=4, kernel=(3, 3), stride=(1, 1), convolutions=1),
+        Stage(features=8, kernel=(3, 3), stride=(2, 2), convolutions=2),
+    )
+    described = Architecture(residual="stage", in_channels=1, out_channels=3, stages=stages)
+    return build_network(described, torch.Generator().manual_seed(0))
+
+
+def test_network_predicts_full_resolution_without_gradients(network):
+    """The predictor of a network returns its full logits in float32, close to those of full precision."""
+    patches = random(2, 1, 8, 8)
+    logits = NetworkPredictor(network, CPU)(patches)
+    assert logits.dtype == torch.float32
+    assert not logits.requires_grad
+    assert not network.training
+    with torch.inference_mode():
+        torch.testing.assert_close(logits, network(patches), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (2,), (0, 1), (0, 1, 2)])
+def test_mirroring_leaves_an_equivariant_predictor_alone(axes):
+    """If mirrored input gives mirrored output, the mean is the output."""
+    patches = random(2, 1, 4, 5, 6)
+    torch.testing.assert_close(MirroringPredictor(voxelwise, axes)(patches), voxelwise(patches))
+
+
+@pytest.mark.parametrize(("axes", "calls"), [((), 1), ((1,), 2), ((0, 1), 4), ((0, 1, 2), 8)])
+def test_every_combination_of_axes_is_seen_once(axes, calls):
+    """Mirroring along n axes makes 2 ** n different images."""
+    seen = []
+
+    def watch(patches: Tensor) -> Tensor:
+        seen.append(patches.clone())
+        return patches
+
+    MirroringPredictor(watch, axes)(random(1, 1, 3, 3, 3))
+    assert len(seen) == calls
+    assert len({tuple(image.flatten().tolist()) for image in seen}) == calls
+
+
+def test_mirroring_is_the_mean_of_the_mirrored_back_logits():
+    """A predictor that depends on the position gets the mean of both positions."""
+    patches = random(2, 1, 3, 4)
+    expected = voxelwise(patches) * (4 + 1) / 2
+    torch.testing.assert_close(MirroringPredictor(with_position, (1,))(patches), expected)
+
+
+def test_ensemble_is_the_mean_of_its_predictors():
+    """Logits are averaged, not changed in place."""
+    patches = random(2, 2, 3, 4)
+    kept = random(2, 2, 3, 4, seed=1)
+    untouched = kept.clone()
+    ensemble = EnsemblePredictor((voxelwise, lambda _: kept, lambda x: 3 * x))
+    torch.testing.assert_close(ensemble(patches), (voxelwise(patches) + kept + 3 * patches) / 3)
+    assert torch.equal(kept, untouched)
+
+
+def test_ensemble_and_mirroring_commute():
+    """Mirroring an ensemble is the ensemble of mirrored predictors."""
+    patches = random(1, 1, 4, 4)
+    members = (voxelwise, with_position)
+    outside = MirroringPredictor(EnsemblePredictor(members), (0, 1))(patches)
+    inside = EnsemblePredictor(tuple(MirroringPredictor(member, (0, 1)) for member in members))(patches)
+    torch.testing.assert_close(outside, inside)
+
+
+def test_empty_ensemble_is_refused():
+    """There is no mean of nothing."""
+    with pytest.raises(ValueError, match="at least one"):
+        EnsemblePredictor(())

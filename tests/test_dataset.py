@@ -1,0 +1,172 @@
+"""Reading dataset.json and listing the cases of a raw dataset."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from phantoms import write_json
+
+from autoseg.dataset import Dataset, DatasetInfo, Problem, group_channels
+from autoseg.errors import ArtifactError, DatasetError
+
+BASE = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+names = st.text(st.characters(categories=["Ll", "Nd"]), min_size=1, max_size=8)
+
+
+def make_info(channels: int = 1, ending: str = ".nii.gz") -> DatasetInfo:
+    """Builds the content of a dataset.json."""
+    return DatasetInfo(
+        channel_names={str(channel): f"c{channel}" for channel in range(channels)},
+        labels={"background": 0, "liver": 1},
+        file_ending=ending,
+    )
+
+
+def touch(folder: Path, *files: str) -> None:
+    """Makes empty files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        (folder / file).touch()
+
+
+def parse(**changes: object) -> DatasetInfo:
+    """Parses a dataset.json that differs from the base."""
+    return DatasetInfo.parse(json.dumps(BASE | changes), source="dataset.json")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(channels=st.lists(names, min_size=1, max_size=4), organs=st.sets(names, min_size=1, max_size=5))
+def test_info_survives_saving(tmp_path: Path, channels: list[str], organs: set[str]) -> None:
+    """What is saved is read back, whatever further keys stand beside it."""
+    info = DatasetInfo(
+        channel_names={str(index): name for index, name in enumerate(channels)},
+        labels={"background": 0} | {name: number for number, name in enumerate(sorted(organs), start=1)},
+        file_ending=".mha",
+    )
+    info.save(tmp_path / "dataset.json", {"numTraining": 7, "path": "a key of someone else"})
+    assert DatasetInfo.load(tmp_path / "dataset.json") == info
+    assert json.loads((tmp_path / "dataset.json").read_text())["numTraining"] == 7
+
+
+def test_info_orders_labels_and_channels() -> None:
+    """Labels and channels are in the order of their numbers, not of the file."""
+    info = parse(labels={"b": 2, "background": 0, "a": 1}, channel_names={"1": "ADC", "0": "T2"})
+    assert list(info.labels) == ["background", "a", "b"]
+    assert list(info.channel_names.values()) == ["T2", "ADC"]
+    assert (info.channels, info.classes, info.foreground) == (2, 3, {"a": 1, "b": 2})
+
+
+def test_info_reads_older_spellings() -> None:
+    """Channel names as a list, the key "modality" and labels by number mean the same."""
+    old = {"modality": ["T2", "ADC"], "labels": {"0": "background", "1": "liver"}, "file_ending": ".nii.gz"}
+    info = DatasetInfo.parse(json.dumps(old), source="dataset.json")
+    assert info == parse(channel_names={"0": "T2", "1": "ADC"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"labels": {"background": 0, "a": [1, 2]}}, "regions"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "ignore"),
+        ({"labels": {"background": 0, "a": 2}}, "without gaps"),
+        ({"labels": {"background": 0}}, "at least one label"),
+        ({"labels": {"liver": 0, "a": 1}}, "background"),
+        ({"channel_names": {"0": "a", "2": "b"}}, "without gaps"),
+        ({"channel_names": {}}, "channel_names"),
+        ({"file_ending": "nii.gz"}, "file_ending"),
+        ({"regions_class_order": [1]}, "overlapping regions"),
+        ({"dataset": {}}, "files listed in place"),
+    ],
+)
+def test_info_refuses_what_it_cannot_honour(changes: dict[str, object], complaint: str) -> None:
+    """An impossible or unsupported field is named in one line."""
+    with pytest.raises(DatasetError, match=complaint) as caught:
+        parse(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_info_says_which_file_is_broken(tmp_path: Path) -> None:
+    """A file that is missing or no JSON is named."""
+    path = tmp_path / "dataset.json"
+    with pytest.raises(ArtifactError, match=r"dataset\.json"):
+        DatasetInfo.load(path)
+    path.write_text("{")
+    with pytest.raises(DatasetError, match=r"dataset\.json"):
+        DatasetInfo.load(path)
+
+
+def test_files_are_grouped_by_channel(tmp_path: Path) -> None:
+    """Each case has its files in the order of the channels; hidden and foreign files do not count."""
+    touch(tmp_path, "a_0001.nii.gz", "a_0000.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "._a_0000.nii.gz", "notes.txt")
+    groups = group_channels(tmp_path, make_info(channels=2))
+    assert {name: [path.name for path in files] for name, files in groups.items()} == {
+        "a": ["a_0000.nii.gz", "a_0001.nii.gz"],
+        "b": ["b_0000.nii.gz", "b_0001.nii.gz"],
+    }
+
+
+def test_numbers_of_a_single_channel_belong_to_the_name(tmp_path: Path) -> None:
+    """With one channel "liver_0001" is a case, and "liver_0000" is the image of "liver" unless there is such a case."""
+    touch(tmp_path, "liver_0000.nii.gz", "liver_0001.nii.gz")
+    assert list(group_channels(tmp_path, make_info())) == ["liver", "liver_0001"]
+    assert list(group_channels(tmp_path, make_info(), known=["liver_0000"])) == ["liver_0000", "liver_0001"]
+
+
+def test_numbered_colour_pictures_are_cases(tmp_path: Path) -> None:
+    """Numbers that do not count the three colours count pictures."""
+    info = make_info(channels=3, ending=".png")
+    touch(tmp_path / "frames", *(f"frame_{number:04d}.png" for number in range(5)))
+    touch(tmp_path / "split", "a_0000.png", "a_0001.png", "a_0002.png", "b_0000.png", "c.png")
+    assert [len(files) for files in group_channels(tmp_path / "frames", info).values()] == [1] * 5
+    assert {name: len(files) for name, files in group_channels(tmp_path / "split", info).items()} == {
+        "a": 3, "b": 1, "c": 1,
+    }  # fmt: skip
+
+
+def test_missing_folder_holds_no_cases(tmp_path: Path) -> None:
+    """A folder that is not there has no images."""
+    assert group_channels(tmp_path / "imagesTs", make_info()) == {}
+
+
+def test_open_lists_whole_cases_and_the_problems_of_others(tmp_path: Path) -> None:
+    """Cases without image, label or channel are problems, and the others are cases."""
+    write_json(tmp_path / "dataset.json", BASE | {"channel_names": {"0": "T2", "1": "ADC"}})
+    touch(tmp_path / "imagesTr", "whole_0000.nii.gz", "whole_0001.nii.gz", "bare_0000.nii.gz", "bare_0001.nii.gz")
+    touch(tmp_path / "imagesTr", "half_0000.nii.gz", "gap_0000.nii.gz", "gap_0002.nii.gz")
+    touch(tmp_path / "labelsTr", "whole.nii.gz", "half.nii.gz", "gap.nii.gz", "lonely.nii.gz")
+    dataset = Dataset.open(tmp_path)
+    assert [case.name for case in dataset.cases] == ["whole"]
+    assert {problem.case: problem.what for problem in dataset.problems} == {
+        "bare": "its label labelsTr/bare.nii.gz is missing",
+        "gap": "imagesTr does not hold one file for each of its 2 channels (there: gap_0000.nii.gz, gap_0002.nii.gz)",
+        "half": "imagesTr does not hold one file for each of its 2 channels (there: half_0000.nii.gz)",
+        "lonely": "its image is missing in imagesTr",
+    }
+    assert all("--skip" in str(problem) for problem in dataset.problems)
+
+
+def test_open_refuses_an_empty_dataset(tmp_path: Path) -> None:
+    """A dataset without any file of its ending says where they belong."""
+    write_json(tmp_path / "dataset.json", BASE)
+    touch(tmp_path / "imagesTr", "a_0000.nrrd")
+    with pytest.raises(DatasetError, match=r"imagesTr.*\.nii\.gz"):
+        Dataset.open(tmp_path)
+
+
+def test_without_leaves_out_cases_and_their_problems(tmp_path: Path) -> None:
+    """A skipped case is gone together with its problems; an unknown name is refused."""
+    write_json(tmp_path / "dataset.json", BASE)
+    touch(tmp_path / "imagesTr", "a_0000.nii.gz", "b_0000.nii.gz", "c_0000.nii.gz")
+    touch(tmp_path / "labelsTr", "a.nii.gz", "b.nii.gz")
+    left = Dataset.open(tmp_path).without(["b", "c"])
+    assert ([case.name for case in left.cases], left.problems) == (["a"], ())
+    with pytest.raises(DatasetError, match="'d'"):
+        left.without(["d"])
+
+
+def test_problem_is_one_line() -> None:
+    """A problem names its case, or none if it belongs to the dataset."""
+    assert str(Problem(case="a", what="is bad", fix="mend it")) == "case 'a': is bad; mend it"
+    assert str(Problem(case="", what="is bad", fix="mend it")) == "is bad; mend it"

@@ -1,0 +1,169 @@
+"""The plan as a file that people edit."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from autoseg.errors import ArtifactError
+from autoseg.plan import (
+    Architecture,
+    AugmentationSettings,
+    Configuration,
+    Normalization,
+    Plan,
+    Stage,
+    TrainingSettings,
+)
+
+
+def architecture(dimensions):
+    """A network of three stages, of which the first axis is halved once and the others twice."""
+    strides = [(1, 1, 1), (1, 2, 2), (2, 2, 2)]
+    stages = tuple(
+        Stage(features=8 * 2**number, kernel=(3,) * dimensions, stride=stride[-dimensions:], convolutions=2)
+        for number, stride in enumerate(strides)
+    )
+    return Architecture(residual="stage", in_channels=2, out_channels=3, stages=stages)
+
+
+def configuration(dimensions):
+    """One that agrees with itself."""
+    return Configuration(
+        spacing_mm=(3.0, 1.0, 1.0)[-dimensions:],
+        patch_size=(8, 32, 32)[-dimensions:],
+        batch_size=2,
+        median_shape=(20, 100, 100)[-dimensions:],
+        normalization=(
+            Normalization(scheme="ct", lower=-100, upper=300, mean=40, std=20),
+            Normalization(scheme="zscore", only_nonzero=True),
+        ),
+        batch_dice=dimensions == 2,
+        architecture=architecture(dimensions),
+        estimated_bytes=10**9,
+    )
+
+
+@pytest.fixture
+def plan():
+    """A plan with a 2D and a 3D configuration."""
+    return Plan(
+        dataset="Dataset001_Test",
+        preset="standard",
+        memory_budget_bytes=8 * 10**9,
+        axis_order=(2, 0, 1),
+        configurations={"2d": configuration(2), "3d_fullres": configuration(3)},
+        training=TrainingSettings(epochs=7),
+        why=("Because.",),
+    )
+
+
+def edited(plan, path, *keys, value):
+    """Saves the plan to `path` after a user's edit of one value."""
+    plan.save(path)
+    content = json.loads(path.read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_plan_reads_back_as_it_was_saved(plan, tmp_path):
+    """Saving and loading changes nothing."""
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+
+
+def test_an_edit_is_read(plan, tmp_path):
+    """A value that a user changed is the value that counts."""
+    path = edited(plan, tmp_path / "plan.json", "configurations", "3d_fullres", "patch_size", value=[16, 64, 32])
+    assert Plan.load(path).configurations["3d_fullres"].patch_size == (16, 64, 32)
+
+
+FULL = ("configurations", "3d_fullres")
+STAGES = (*FULL, "architecture", "stages")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "complaint"),
+    [
+        (("epochs",), 100, "epochs: Extra inputs"),
+        (("training", "epoch"), 100, "training.epoch: Extra inputs"),
+        ((*STAGES, 1, "dilation"), 2, "stages.1.dilation: Extra inputs"),
+        (("training", "epochs"), 0, "training.epochs"),
+        (("training", "learning_rate"), "fast", "training.learning_rate"),
+        (("preset",), "huge", "preset"),
+        (("axis_order",), [0, 1, 1], "axis_order must hold 0, 1 and 2 once each"),
+        (("format_version",), 99, "format_version is 99"),
+        ((*FULL, "patch_size"), [8, 30, 32], "patch_size (8, 30, 32) must be divisible by (2, 4, 4)"),
+        ((*FULL, "patch_size"), [32, 32], "patch_size must have 3 values"),
+        ((*FULL, "batch_size"), 0, "3d_fullres.batch_size"),
+        ((*FULL, "normalization"), [{"scheme": "none"}], "one entry per input channel"),
+        ((*FULL, "normalization", 0, "std"), None, "the scheme 'ct' needs lower, upper, mean and std"),
+        ((*FULL, "augmentation", "mirror_axes"), [0, 0], "each axis may be named once"),
+        ((*FULL, "augmentation", "rotation_degrees"), 270, "rotation_degrees"),
+        ((*STAGES, 0, "stride"), [1, 2, 2], "stride of the first stage must be 1"),
+        ((*STAGES, 2, "stride"), [16, 2, 2], "must be divisible by (16, 4, 4)"),
+        ((*STAGES, 2, "stride"), [2, 2], "same number of axes in all stages"),
+        ((*STAGES, 1, "kernel"), [3, 2, 3], "kernel (3, 2, 3) of stage 1 must be odd"),
+        (("configurations", "2d", "augmentation", "mirror_axes"), [0, 1, 2], "mirror_axes must be below 2"),
+        (("configurations", "2d", "augmentation", "rotation_axes"), [1], "rotation_axes of a 2D configuration"),
+        (("configurations", "4d"), {}, "configurations.4d"),
+        (("configurations",), {}, "configurations"),
+    ],
+)
+def test_an_impossible_edit_is_refused_by_name(plan, tmp_path, keys, value, complaint):
+    """The error names the file, the place and what is wrong with it, in one line."""
+    path = edited(plan, tmp_path / "plan.json", *keys, value=value)
+    with pytest.raises(ArtifactError) as refused:
+        Plan.load(path)
+    assert complaint in str(refused.value)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_field_is_named(plan, tmp_path):
+    """A field without a default cannot be left out."""
+    path = tmp_path / "plan.json"
+    plan.save(path)
+    content = json.loads(path.read_text())
+    del content["configurations"]["2d"]["spacing_mm"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=r"configurations\.2d\.spacing_mm: Field required"):
+        Plan.load(path)
+
+
+def test_a_configuration_has_the_dimensions_of_its_name(plan):
+    """A volume network cannot go by the name of a plane one."""
+    with pytest.raises(ValidationError, match="'2d' has kernels of 3 axes"):
+        Plan(**(dict(plan) | {"configurations": {"2d": configuration(3)}}))
+
+
+def test_the_divisor_is_the_product_of_the_strides():
+    """Strides (1, 1, 1), (1, 2, 2), (2, 2, 2) divide a patch by (2, 4, 4)."""
+    assert architecture(3).divisor == (2, 4, 4)
+    assert architecture(3).dimensions == 3
+    assert architecture(2).divisor == (4, 4)
+
+
+def test_augmentation_left_out_suits_the_dimensions():
+    """Planes turn freely in-plane and are flipped along two axes, volumes turn by 30 degrees about all three."""
+    assert configuration(3).augmentation == AugmentationSettings()
+    plane = configuration(2).augmentation
+    assert (plane.rotation_degrees, plane.rotation_axes, plane.mirror_axes) == (180, (0,), (0, 1))
+
+
+def test_augmentation_is_read_per_configuration(plan, tmp_path):
+    """An edit of one configuration's augmentation leaves the other's alone."""
+    path = edited(plan, tmp_path / "plan.json", *FULL, "augmentation", "mirror_axes", value=[])
+    configurations = Plan.load(path).configurations
+    assert configurations["3d_fullres"].augmentation.mirror_axes == ()
+    assert configurations["2d"] == plan.configurations["2d"]
+
+
+def test_values_cannot_be_changed_in_place(plan):
+    """A plan is a value: changing it means making a new one."""
+    with pytest.raises(ValidationError, match="frozen"):
+        plan.training.epochs = 3
