@@ -6,7 +6,7 @@ import os
 # running, steps became several times slower. Must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from autoseg.cli.app import app  # noqa: E402
+from autoseg.cli.app import app
 
 
 def main() -> None:

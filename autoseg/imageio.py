@@ -14,6 +14,14 @@ from autoseg.nifti import check_nifti
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's remarks would break the progress display; errors still raise
 
+LOSSY_ENDINGS = (".jpg", ".jpeg")
+
+# What SimpleITK says of files that are sound but beyond it, and what that means to people: (what, fix).
+KNOWN_REASONS = {
+    "orthonormal": ("its axes are not at right angles", "resample it to a straight grid"),
+    "Unknown PixelType": ("pixels of its kind, such as grey with transparency, are not supported", "save plain grey"),
+}
+
 
 def read_image(paths: tuple[Path, ...]) -> Volume:
     """Reads the channels of one case.
@@ -37,7 +45,8 @@ def read_image(paths: tuple[Path, ...]) -> Volume:
         difference = geometry.difference(volume.geometry)
         if difference is not None:
             raise ImageError(f"{paths[0]} and {path}: {difference}", "put all channels on one grid")
-    array = np.concatenate([volume.array for volume in volumes], dtype=np.float32)
+    with np.errstate(over="ignore"):  # what 32 bit cannot hold becomes infinite and is refused below
+        array = np.concatenate([volume.array for volume in volumes], dtype=np.float32)
     if not np.isfinite(array).all():
         bad = int(np.size(array) - np.isfinite(array).sum())
         raise ImageError(f"{', '.join(map(str, paths))}: {bad} voxels are NaN or infinite", "replace them by numbers")
@@ -62,6 +71,9 @@ def read_label_map(path: Path) -> Volume:
         if not whole.all():
             value = array[~whole].flat[0]
             raise ImageError(f"{path}: voxel value {value:g} is no label", "save whole numbers, without interpolation")
+    extreme = max(int(array.min()), int(array.max()), key=abs)
+    if abs(extreme) > np.iinfo(np.int32).max:
+        raise ImageError(f"{path}: voxel value {extreme} is no label", "number the labels 0, 1, 2, ...")
     return Volume(array=array.astype(np.int32), geometry=volume.geometry)
 
 
@@ -69,10 +81,15 @@ def write_label_map(path: Path, volume: Volume) -> None:
     """Writes a label map in the smallest integer type that holds it, atomically; the ending chooses the format.
 
     Raises:
-        ImageError: The format cannot hold this volume or the file cannot be written.
+        ImageError: A label is negative or above 65535, the format cannot hold this volume or changes labels, as JPEG
+            does, or the file cannot be written.
         ArtifactError: The folder cannot be written.
     """
-    highest = int(volume.array.max(initial=0))
+    lowest, highest = int(volume.array.min(initial=0)), int(volume.array.max(initial=0))
+    if lowest < 0 or highest > np.iinfo(np.uint16).max:
+        raise ImageError(f"cannot write {path}: it holds values from {lowest} to {highest}", "use labels 0 to 65535")
+    if path.suffix.lower() in LOSSY_ENDINGS:
+        raise ImageError(f"cannot write {path}: JPEG would change labels", "choose .png")
     dtype = np.uint8 if highest < 256 else np.uint16
     _write(path, sitk.GetImageFromArray(_planes(volume, volume.array.astype(dtype))), volume.geometry)
 
@@ -160,9 +177,12 @@ def _read(path: Path) -> Volume:
     try:
         volume = from_sitk(_open(path))
     except RuntimeError as error:
-        raise _unreadable(path) from error
+        reasons = [reason for sign, reason in KNOWN_REASONS.items() if sign in str(error)]
+        raise (ImageError(f"{path}: {reasons[0][0]}", reasons[0][1]) if reasons else _unreadable(path)) from error
     except ValueError as error:
         raise ImageError(f"{path}: {error}", "extract one volume from it") from error
+    if np.iscomplexobj(volume.array):
+        raise ImageError(f"{path} holds complex numbers", "save their magnitude")
     if volume.array.size == 0:
         raise ImageError(f"{path} holds no voxels", "replace it")
     if _has_alpha(path, len(volume.array)):
@@ -245,11 +265,15 @@ def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
 
 
 def _save(path: Path, image: sitk.Image) -> None:
+    if path.suffix.lower() in PLANE_ENDINGS and image.GetDimension() == 3 and image.GetDepth() > 1:
+        raise ImageError(f"cannot write {path}: a picture holds one slice, not {image.GetDepth()}", "choose .nii.gz")
     with atomic_file(path) as writing:
         try:
             sitk.WriteImage(image, str(writing), useCompression=True)
         except RuntimeError as error:
             raise _unwritable(path) from error
+        if len(list(writing.parent.iterdir())) > 1:
+            raise ImageError(f"cannot write {path}: its format takes two files", "choose .nii.gz, .nrrd or .mha")
 
 
 def _reversed(values: tuple[float, ...]) -> Vector:

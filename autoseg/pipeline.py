@@ -244,8 +244,8 @@ def _take_fingerprint(dataset: Dataset, reporter: Reporter) -> Fingerprint:
 
     def inspect(case: Case) -> tuple[Inspection, CaseSample | None]:
         inspection = inspect_case(case, dataset.info)
-        if inspection.image is None or inspection.label is None:
-            return inspection, None
+        if inspection.problems or inspection.image is None or inspection.label is None:
+            return inspection.without_voxels(), None
         sample = fingerprint_case(case.name, inspection.image, inspection.label, number_of_cases=len(dataset.cases))
         return inspection.without_voxels(), sample
 

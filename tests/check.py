@@ -1,7 +1,7 @@
 """The one check command: format, lint, types, import contracts, tests. Stops at the first that fails.
 
-    python tests/check.py            all of it
-    python tests/check.py -m slow    further arguments go to pytest
+python tests/check.py            all of it
+python tests/check.py -m slow    further arguments go to pytest
 """
 
 import os

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_models import small_checkpoint
 
 from autoseg.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.errors import ModelError
-from small_models import small_checkpoint
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
     torch.save({"format_version": 1, "weights": Hostile()}, tmp_path / "checkpoint.pt")
     with pytest.raises(ModelError, match="more than weights"):
         load_checkpoint(tmp_path / "checkpoint.pt")
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile()))
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile(), protocol=2))
     with pytest.raises(ModelError):
         load_checkpoint(tmp_path / "plain.pt")
     assert not (tmp_path / "harmed").exists()

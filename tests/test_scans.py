@@ -81,5 +81,5 @@ def test_label_maps_are_paired_by_name(tmp_path):
     guess = touch(tmp_path / "guess", "a.nii.gz", "c.nii.gz", "summary.json", "overlay_worst.png")
     assert list(pair_label_maps(truth, guess)) == ["a", "c"]
     touch(guess, "d.nii.gz")
-    with pytest.raises(DatasetError, match="d.nii.gz has no reference"):
+    with pytest.raises(DatasetError, match=r"d\.nii\.gz has no reference"):
         pair_label_maps(truth, guess)

@@ -32,7 +32,7 @@ FOREGROUND_SEED = 1234
 # less space, and reading a patch took about as long.
 CODEC = blosc2.Codec.ZSTD
 LEVEL = 1
-BLOCK_EDGE = 32  # Voxels. Decision: blocks of at most 128 KiB fit into the cache; a patch decompresses little in vain
+BLOCK_EDGE = {2: 128, 3: 32}  # Voxels, by dimension. Decision: 64 or 128 KiB fit into the cache, and waste little
 
 DAMAGED = "run 'autoseg plan_and_preprocess' again"
 
@@ -61,11 +61,14 @@ class StoredCase:
             ArtifactError: A file of the case is missing or damaged.
         """
         paths = _Paths(folder, name)
-        if not paths.record.is_file():
-            raise ArtifactError(f"{folder} holds no preprocessed case {name!r}", DAMAGED)
-        record = PreprocessRecord.load(paths.record)
+        for path in (paths.record, paths.foreground):
+            if not path.is_file():
+                raise ArtifactError(f"{path} is missing", DAMAGED)
+        try:
+            record = PreprocessRecord.load(paths.record)
+        except ArtifactError as error:
+            raise ArtifactError(error.what, DAMAGED) from error
         image, label = (_open_array(path, record.shape) for path in (paths.image, paths.label))
-        _read_foreground(paths.foreground)
         nbytes = math.prod(image.shape) * image.dtype.itemsize + math.prod(label.shape) * label.dtype.itemsize
         return cls(folder=folder, name=name, record=record, nbytes=nbytes)
 
@@ -153,8 +156,10 @@ def sample_foreground(label: NDArray[np.integer]) -> dict[int, NDArray[np.int32]
     values = label.ravel()[places]
     places = places[np.argsort(values, kind="stable")]
     found, counts = np.unique(values, return_counts=True)
+    ends = np.cumsum(counts)
     result = {}
-    for value, group in zip(found, np.split(places, np.cumsum(counts)[:-1]), strict=True):
+    for value, start, end in zip(found, ends - counts, ends, strict=True):
+        group = places[start:end]
         kept = min(len(group), max(FOREGROUND_VOXELS, math.ceil(FOREGROUND_SHARE * len(group))))
         drawn = random.choice(group, size=kept, replace=False)
         result[int(value)] = np.stack(np.unravel_index(drawn, label.shape), axis=1).astype(np.int32)
@@ -179,7 +184,7 @@ def _write_array(path: Path, array: NDArray[Any], patch_size: tuple[int, ...]) -
     compressed = blosc2.asarray(
         np.ascontiguousarray(array),
         chunks=chunks,
-        blocks=tuple(min(size, BLOCK_EDGE) for size in chunks),
+        blocks=tuple(min(size, BLOCK_EDGE[len(patch_size)]) for size in chunks),
         cparams={
             "codec": CODEC,
             "clevel": LEVEL,
@@ -225,11 +230,12 @@ def _write_foreground(path: Path, foreground: dict[int, NDArray[np.int32]]) -> N
 
 def _read_foreground(path: Path) -> dict[int, NDArray[np.int32]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            labels, ends, places = file["labels"], np.cumsum(file["counts"]), file["places"]
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            labels, counts, places = file["labels"], file["counts"], file["places"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
-    return {int(label): group for label, group in zip(labels, np.split(places, ends[:-1]), strict=True)}
+    ends = np.cumsum(counts)
+    return {int(label): places[start:end] for label, start, end in zip(labels, ends - counts, ends, strict=True)}
 
 
 def _damaged(path: Path) -> ArtifactError:

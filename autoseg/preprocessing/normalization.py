@@ -70,7 +70,7 @@ def _standardize(values: Image) -> Image:
 
 
 def _rescale_to_0_1(channel: Image, _settings: Normalization, _mask: Mask) -> Image:
-    result = channel - channel.min()
+    result: Image = channel - channel.min()
     result /= max(result.max(), np.float32(SMALLEST_DIVISOR))
     return result
 
@@ -82,7 +82,9 @@ def _rgb_to_0_1(channel: Image, _settings: Normalization, _mask: Mask) -> Image:
             f"a colour channel holds values from {lowest:g} to {highest:g}, outside 0 to 255",
             "give colours of 8 bit, or name the channel otherwise in dataset.json to have it z-scored",
         )
-    return channel / np.float32(255)
+    result = channel.copy()
+    result /= 255
+    return result
 
 
 def _none(channel: Image, _settings: Normalization, _mask: Mask) -> Image:

@@ -10,6 +10,7 @@ label maps and logits linearly; along the coarse axis of an anisotropic image th
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,15 @@ from scipy import ndimage
 from autoseg.geometry import Shape, Vector
 
 ANISOTROPY_THRESHOLD = 3  # Largest by smallest spacing above which slices are kept apart. Source: the reference method
-IMAGE_ORDER = 3
+
+Order = Literal[0, 1, 3]
+"""Of a spline: 0 takes the nearest voxel, 1 is linear, 3 is cubic."""
+
+IMAGE_ORDER: Order = 3
 
 
 @lru_cache(maxsize=16)
-def resampling_matrix(old: int, new: int, order: int) -> NDArray[np.float64]:
+def resampling_matrix(old: int, new: int, order: Order) -> NDArray[np.float64]:
     """The matrix that resamples a line of `old` voxels to `new` voxels, border to border.
 
     Values beyond the border are those of the outermost voxel. Four voxels to two, linearly: [[.5, .5, 0, 0],
@@ -31,12 +36,12 @@ def resampling_matrix(old: int, new: int, order: int) -> NDArray[np.float64]:
     Args:
         old: Voxels before.
         new: Voxels after.
-        order: Of the spline: 0 takes the nearest voxel, 1 is linear, 3 is cubic.
+        order: Of the spline.
 
     Returns:
         Shape (new, old), float64, read-only; each row sums to 1.
     """
-    matrix = ndimage.zoom(np.eye(old), (new / old, 1), order=order, mode="nearest", grid_mode=True)
+    matrix: NDArray[np.float64] = ndimage.zoom(np.eye(old), (new / old, 1), order=order, mode="nearest", grid_mode=True)
     matrix.flags.writeable = False
     return matrix
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from autoseg.checkpoint import Weights
-from autoseg.plan import Architecture, TrainingSettings
 from autoseg.network.unet import build_network
+from autoseg.plan import Architecture, TrainingSettings
 from autoseg.training.optimization import make_optimizer
 from autoseg.training.progress import EpochReport
 

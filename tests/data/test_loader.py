@@ -1,5 +1,7 @@
 """Batches have the right shapes, follow from their number, and come in order."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -76,9 +78,9 @@ class Broken:
     """A case whose file cannot be read."""
 
     shape = (10, 10, 10)
-    foreground: dict[int, np.ndarray] = {}
+    foreground: ClassVar[dict[int, np.ndarray]] = {}
 
-    def read(self, box):
+    def read(self, box):  # noqa: ARG002 - the protocol's argument
         """Fails as a damaged store does."""
         raise AutosegError("case 'a' is damaged", "run plan_and_preprocess again")
 

@@ -1,0 +1,127 @@
+"""Label maps and logits on another grid: equal to interpolating every label everywhere."""
+
+import numpy as np
+import pytest
+from batchgenerators.augmentations.utils import resize_segmentation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from autoseg.geometry import Shape, Vector
+from autoseg.preprocessing import label_resampling
+from autoseg.preprocessing.label_resampling import argmax_resampled, resample_labels
+from autoseg.preprocessing.resampling import resampling_matrix
+
+ISOTROPIC: Vector = (1.0, 1.0, 1.0)
+shapes = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))
+
+
+def make_labels(shape: Shape, seed: int, *, blobs: bool) -> NDArray[np.int8]:
+    """Labels from -1 to 3: noise, or blobs."""
+    random = np.random.default_rng(seed)
+    if not blobs:
+        return random.integers(-1, 4, shape).astype(np.int8)
+    field = ndimage.gaussian_filter(random.normal(size=shape), 1.5)
+    return np.clip(np.round(field * 20), -1, 3).astype(np.int8)
+
+
+def interpolate(volume: NDArray[np.float32], shape: Shape, separate: int | None = None) -> NDArray[np.float32]:
+    """Linear interpolation of the whole volume, with the nearest slice along one axis."""
+    for axis, size in enumerate(shape):
+        matrix = resampling_matrix(volume.shape[axis], size, 0 if axis == separate else 1)
+        volume = np.moveaxis(np.tensordot(matrix, volume, axes=(1, axis)), 0, axis)
+    return volume
+
+
+@settings(max_examples=60, deadline=None)
+@given(old=shapes, new=shapes, seed=st.integers(0, 999), blobs=st.booleans())
+def test_labels_equal_batchgenerators(old: Shape, new: Shape, seed: int, blobs: bool) -> None:
+    """Every voxel, draws included, for any labels and shapes."""
+    labels = make_labels(old, seed, blobs=blobs)
+    result = resample_labels(labels, ISOTROPIC, new, ISOTROPIC)
+    assert result.dtype == labels.dtype
+    np.testing.assert_array_equal(result, resize_segmentation(labels, new, order=1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(old=shapes, factor=st.integers(2, 4), seed=st.integers(0, 99))
+def test_labels_equal_batchgenerators_where_draws_are_many(old: Shape, factor: int, seed: int) -> None:
+    """Halving by an even number puts every voxel between others."""
+    larger: Shape = tuple(size * factor for size in old)  # type: ignore[assignment]
+    labels = make_labels(larger, seed, blobs=False)
+    result = resample_labels(labels, ISOTROPIC, old, ISOTROPIC)
+    np.testing.assert_array_equal(result, resize_segmentation(labels, old, order=1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(old=shapes, new=shapes, axis=st.integers(0, 2), seed=st.integers(0, 99), blobs=st.booleans())
+def test_anisotropic_labels_equal_batchgenerators_slice_by_slice(
+    old: Shape, new: Shape, axis: int, seed: int, blobs: bool
+) -> None:
+    """In-plane by batchgenerators, across by the nearest slice."""
+    coarse: Vector = tuple(5.0 if other == axis else 1.0 for other in range(3))  # type: ignore[assignment]
+    labels = make_labels(old, seed, blobs=blobs)
+    in_plane = tuple(size for other, size in enumerate(new) if other != axis)
+    slices = np.stack([resize_segmentation(one, in_plane, order=1) for one in np.moveaxis(labels, axis, 0)])
+    nearest = resampling_matrix(old[axis], new[axis], 0).argmax(axis=1)
+    expected = np.moveaxis(slices[nearest], 0, axis)
+    np.testing.assert_array_equal(resample_labels(labels, coarse, new, ISOTROPIC), expected)
+
+
+def test_memory_is_bounded_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at few voxels at once changes nothing."""
+    labels = make_labels((9, 8, 7), 5, blobs=True)
+    whole = resample_labels(labels, ISOTROPIC, (13, 12, 11), ISOTROPIC)
+    monkeypatch.setattr(label_resampling, "VOXELS_AT_ONCE", 1)
+    np.testing.assert_array_equal(resample_labels(labels, ISOTROPIC, (13, 12, 11), ISOTROPIC), whole)
+
+
+def test_equal_shapes_are_not_resampled() -> None:
+    """The label map itself comes back."""
+    labels = make_labels((3, 4, 5), 0, blobs=False)
+    assert resample_labels(labels, ISOTROPIC, (3, 4, 5), (2.0, 1.0, 1.0)) is labels
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    old=shapes,
+    new=shapes,
+    classes=st.integers(1, 5),
+    seed=st.integers(0, 99),
+    smooth=st.booleans(),
+    axis=st.sampled_from([None, 0, 1, 2]),
+)
+def test_winners_equal_those_of_all_logits_resampled(
+    old: Shape, new: Shape, classes: int, seed: int, smooth: bool, axis: int | None
+) -> None:
+    """Looking only at mixed cells loses nothing; rounding may decide where two classes all but draw."""
+    spacing_mm: Vector = tuple(5.0 if other == axis else 1.0 for other in range(3))  # type: ignore[assignment]
+    logits = np.random.default_rng(seed).normal(size=(classes, *old))
+    logits = (ndimage.gaussian_filter(logits, (0, 2, 2, 2)) if smooth else logits).astype(np.float32)
+    everywhere = np.stack([interpolate(volume, new, axis) for volume in logits])
+    result = argmax_resampled(logits, spacing_mm, new, ISOTROPIC)
+    chosen = np.take_along_axis(everywhere, result[np.newaxis].astype(np.intp), axis=0)[0]
+    np.testing.assert_allclose(chosen, everywhere.max(axis=0), atol=1e-6)
+
+
+def test_the_lowest_class_wins_a_draw() -> None:
+    """Equal logits give background, at the old voxels and between them."""
+    logits = np.zeros((3, 2, 2, 2), dtype=np.float32)
+    assert not argmax_resampled(logits, ISOTROPIC, (2, 2, 2), ISOTROPIC).any()
+    logits[1, 0], logits[0, 1] = 1, 1
+    middle = argmax_resampled(logits, ISOTROPIC, (3, 2, 2), ISOTROPIC)[1]
+    assert not middle.any()
+
+
+def test_a_class_that_wins_at_no_corner_can_win_between_them() -> None:
+    """The second best of both neighbours is the best in the middle."""
+    logits = np.array([[5, -5], [-5, 5], [3, 3]], dtype=np.float32).reshape(3, 2, 1, 1)
+    np.testing.assert_array_equal(argmax_resampled(logits, ISOTROPIC, (3, 1, 1), ISOTROPIC).ravel(), [0, 2, 1])
+
+
+def test_more_than_256_classes_are_told_apart() -> None:
+    """Labels do not wrap around."""
+    logits = np.zeros((300, 1, 1, 2), dtype=np.float16)
+    logits[299, :, :, 0], logits[7, :, :, 1] = 9, 9
+    np.testing.assert_array_equal(argmax_resampled(logits, ISOTROPIC, (1, 1, 4), ISOTROPIC).ravel(), [299, 299, 7, 7])
