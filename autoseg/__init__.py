@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoseg.dataset import Dataset
     from autoseg.errors import AutosegError
     from autoseg.model import Model, load_model
-    from autoseg.pipeline import evaluate, plan_and_preprocess, predict, train
+    from autoseg.pipeline import evaluate, plan_and_preprocess, predict, preprocess, train
     from autoseg.plan import Plan
 
 _MODULES = {
@@ -31,6 +31,7 @@ _MODULES = {
     "load_model": "model",
     "plan_and_preprocess": "pipeline",
     "predict": "pipeline",
+    "preprocess": "pipeline",
     "train": "pipeline",
 }
 
@@ -44,6 +45,7 @@ __all__ = [
     "load_model",
     "plan_and_preprocess",
     "predict",
+    "preprocess",
     "train",
 ]
 

@@ -203,6 +203,21 @@ class Dataset:
         """The folder's name, such as "Dataset004_Hippocampus"."""
         return self.folder.name
 
+    def only(self, names: Iterable[str]) -> "Dataset":
+        """The dataset with the cases of these names alone.
+
+        Raises:
+            DatasetError: One of them is missing or incomplete.
+        """
+        names = set(names)
+        problems = [problem for problem in self.problems if problem.case in names]
+        missing = sorted(names - {case.name for case in self.cases})
+        if problems or missing:
+            what = str(problems[0].what) if problems else "it is not there any more"
+            case = problems[0].case if problems else missing[0]
+            raise DatasetError(f"case {case!r} of {self.name}: {what}", "bring it back, or plan again")
+        return replace(self, cases=tuple(case for case in self.cases if case.name in names), problems=())
+
     def without(self, names: Iterable[str]) -> "Dataset":
         """The dataset without some cases.
 

@@ -136,6 +136,7 @@ def train_to_end(job: FoldJob, former: Checkpoint | None, reporter: Reporter) ->
         unpack_state(state, former.training, former.weights)
     checkpoint = _checkpoint(job, state)
     if checkpoint.finished:
+        reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew")
         return checkpoint
 
     drawn_at = -SECONDS_BETWEEN_PICTURES

@@ -65,17 +65,16 @@ def plan_and_preprocess(
         reporter: Shows progress and states what was decided.
 
     Raises:
-        DatasetError: A case is damaged or incomplete; all such cases are named.
-        UsageError: A configuration or dataset does not exist, or the memory is too small.
+        AutosegError: Cases are damaged or incomplete, each with its line; or a configuration or dataset does not exist,
+            or the memory is too small.
     """
     folders = find_workspace(workspace).dataset(number)
     dataset = Dataset.open(folders.raw).without(skip)
+    budget_bytes = parse_memory(memory)
     fingerprint = _take_fingerprint(dataset, reporter)
-    plan = make_plan(
-        fingerprint, dataset.info, dataset=dataset.name, preset=preset, memory_budget_bytes=parse_memory(memory)
-    )
-    chosen = [_configuration(plan, name) for name in configurations or plan.configurations]
+    plan = make_plan(fingerprint, dataset.info, dataset=dataset.name, preset=preset, memory_budget_bytes=budget_bytes)
     splits = make_splits([case.name for case in dataset.cases])
+    chosen = _choose_configurations(plan, configurations)
 
     fingerprint.save(folders.fingerprint)
     plan.save(folders.plan)
@@ -83,7 +82,23 @@ def plan_and_preprocess(
     for sentence in plan.why:
         reporter.say(sentence)
     for name in chosen:
-        _preprocess(dataset, plan, name, folders, reporter)
+        _preprocess_configuration(dataset, plan, name, folders, reporter)
+    return plan
+
+
+def preprocess(
+    number: int,
+    *,
+    configurations: Sequence[ConfigurationName] | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> Plan:
+    """Prepares the cases anew by plan.json as it stands, after it was edited; see `plan_and_preprocess`."""
+    folders = find_workspace(workspace).dataset(number)
+    plan, splits = _load_decisions(number, folders)
+    dataset = Dataset.open(folders.raw).only(splits.fold("all").training)
+    for name in _choose_configurations(plan, configurations):
+        _preprocess_configuration(dataset, plan, name, folders, reporter)
     return plan
 
 
@@ -125,10 +140,11 @@ def train(
     if epochs is not None and budget is not None:
         raise UsageError("--epochs and --budget both say how long to train", "give one of them")
     folders = find_workspace(workspace).dataset(number)
-    plan, splits = Plan.load(folders.plan), Splits.load(folders.splits)
+    plan, splits = _load_decisions(number, folders)
     plan = replace_length(plan, epochs=epochs, budget_seconds=parse_duration(budget) if budget else None)
-    name, model = _configuration(plan, configuration), folders.model(configuration)
-    dataset = Dataset.open(folders.raw)
+    [name] = _choose_configurations(plan, [configuration])
+    _check_preprocessed(plan, name, folders, number)
+    dataset, model = Dataset.open(folders.raw), folders.model(name)
     jobs = [
         FoldJob(
             dataset=dataset,
@@ -256,10 +272,10 @@ def _take_fingerprint(dataset: Dataset, reporter: Reporter) -> Fingerprint:
     return fingerprint_dataset([sample for _, sample in inspected if sample is not None])
 
 
-def _preprocess(
+def _preprocess_configuration(
     dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, reporter: Reporter
 ) -> None:
-    """Prepares all cases for one configuration; its folder appears when all are done."""
+    """Prepares all cases for one configuration; its folder appears when all are done, with the plan they follow."""
     configuration = plan.configurations[name]
 
     with atomic_folder(folders.cases(name)) as folder:
@@ -270,6 +286,26 @@ def _preprocess(
             save_case(folder, case.name, prepared, patch_size=configuration.patch_size)
 
         all_sound(work_on_each(prepare, dataset.cases, title=f"preprocessing {name}", reporter=reporter))
+        plan.save(folder / folders.plan.name)
+
+
+def _load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
+    """Reads what `plan_and_preprocess` decided."""
+    if not folders.plan.is_file() or not folders.splits.is_file():
+        raise UsageError(f"{folders.raw.name} has no plan", f"run 'autoseg plan_and_preprocess -d {number}' first")
+    return Plan.load(folders.plan), Splits.load(folders.splits)
+
+
+def _check_preprocessed(plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
+    """Makes sure that the cases were prepared as the plan says now."""
+    prepared = folders.cases(name) / folders.plan.name
+    fix = f"run 'autoseg preprocess -d {number} -c {name}' first"
+    if not prepared.is_file():
+        raise UsageError(f"{plan.dataset} is not preprocessed for {name}", fix)
+    former = Plan.load(prepared)
+    now, then = plan.configurations[name], former.configurations[name]
+    if (now.spacing_mm, now.normalization, plan.axis_order) != (then.spacing_mm, then.normalization, former.axis_order):
+        raise UsageError(f"plan.json has changed since {plan.dataset} was preprocessed for {name}", fix)
 
 
 def _train_and_validate(job: FoldJob, *, restart: bool, length_was_given: bool, reporter: Reporter) -> None:
@@ -287,11 +323,13 @@ def _train_and_validate(job: FoldJob, *, restart: bool, length_was_given: bool, 
         reporter.say(f"fold {job.fold}: mean Dice of whole held-out cases {summary.foreground_mean.dice:.4f}")
 
 
-def _configuration(plan: Plan, name: str) -> ConfigurationName:
-    for known in plan.configurations:
-        if known == name:
-            return known
-    raise UsageError(f"{plan.dataset} has no configuration {name!r}", f"choose from {', '.join(plan.configurations)}")
+def _choose_configurations(plan: Plan, names: Sequence[str] | None) -> list[ConfigurationName]:
+    """The configurations of the plan with these names; all of them if there are no names."""
+    unknown = sorted(set(names or ()) - set(plan.configurations))
+    if unknown:
+        known = ", ".join(plan.configurations)
+        raise UsageError(f"{plan.dataset} has no configuration {unknown[0]!r}", f"choose from {known}")
+    return [name for name in plan.configurations if not names or name in names]
 
 
 def _model_folder(

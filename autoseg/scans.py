@@ -24,9 +24,12 @@ def split_ending(path: Path) -> tuple[str, str]:
 
 
 def result_ending(case: Case) -> str:
-    """The ending for the segmentation of a case: that of its image, but PNG for JPEG, which would change labels."""
+    """The ending for the segmentation of a case: that of its image where possible.
+
+    JPEG would change labels and becomes PNG; a MetaImage in two files, .mhd, becomes one, .mha.
+    """
     ending = split_ending(case.images[0])[1]
-    return ".png" if ending.lower() in (".jpg", ".jpeg") else ending
+    return {".jpg": ".png", ".jpeg": ".png", ".mhd": ".mha"}.get(ending.lower(), ending)
 
 
 def find_scans(source: Path, info: DatasetInfo) -> list[Case]:

@@ -1,13 +1,14 @@
-"""The commands. Each imports what it needs when it runs, so that ``autoseg --help`` answers at once."""
+"""The command line, put together: which commands there are, and the options that stand before them."""
 
-from pathlib import Path
-from typing import Annotated, Any, cast
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli.command import EXIT_ERROR, Command, fail
-from autoseg.cli.options import DatasetNumber, Device, Skip, WorkspacePath, parse_folds
+from autoseg.cli import commands
+from autoseg.cli.command import Command
+from autoseg.cli.demonstration import demo
 
 app = typer.Typer(
     name="autoseg",
@@ -18,6 +19,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# In the order in which people need them.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "import": commands.import_dataset,
+    "check": commands.check,
+    "plan_and_preprocess": commands.plan_and_preprocess,
+    "preprocess": commands.preprocess,
+    "train": commands.train,
+    "predict": commands.predict,
+    "evaluate": commands.evaluate,
+    "demo": demo,
+    "doctor": commands.doctor,
+}
+for _name, _function in COMMANDS.items():
+    app.command(_name, cls=Command)(_function)
 
 
 def _show_version(wanted: bool) -> None:
@@ -31,204 +46,3 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """Takes the options that stand before the command."""
-
-
-@app.command("import", cls=Command)
-def import_command(
-    source: Annotated[Path, typer.Argument(help="A Decathlon or nnU-Net folder, or a folder of images.")],
-    number: DatasetNumber,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", help="Folder of masks, if SOURCE holds images only.")
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Of the dataset. [default: as the source says]")] = None,
-    workspace: WorkspacePath = None,
-) -> None:
-    """Brings a dataset into the workspace.
-
-    It becomes raw/Dataset004_Name: images as CASE_0000.nii.gz in imagesTr, masks as CASE.nii.gz in labelsTr.
-    """
-    from autoseg.cli.terminal import Terminal, console
-    from autoseg.importing import import_dataset
-    from autoseg.workspace import find_workspace
-
-    origin = source if labels is None else (source, labels)
-    dataset = import_dataset(origin, workspace=find_workspace(workspace), number=number, name=name, reporter=Terminal())
-    console.print(f"{dataset.folder}: {len(dataset.cases)} cases", markup=False)
-    for problem in dataset.problems:
-        console.print(f"left out: {problem}", markup=False)
-
-
-@app.command(cls=Command)
-def check(number: DatasetNumber, skip: Skip = None, workspace: WorkspacePath = None) -> None:
-    """Lists all that is wrong with a dataset."""
-    from autoseg.cli.terminal import Terminal, console, print_table
-    from autoseg.dataset import Dataset
-    from autoseg.integrity import check_dataset
-    from autoseg.workspace import find_workspace
-
-    dataset = Dataset.open(find_workspace(workspace).dataset(number).raw).without(skip or ())
-    problems = check_dataset(dataset, Terminal())
-    if not problems:
-        console.print(f"{dataset.name}: {len(dataset.cases)} cases, all sound", markup=False)
-        return
-    rows = [(problem.case or "–", problem.what, problem.fix) for problem in problems]  # noqa: RUF001
-    print_table(f"{dataset.name}: {len(problems)} problems", ("case", "problem", "what to do"), rows)
-    raise typer.Exit(EXIT_ERROR)
-
-
-@app.command("plan_and_preprocess", cls=Command)
-def plan_and_preprocess_command(
-    number: DatasetNumber,
-    configurations: Annotated[
-        list[str] | None,
-        typer.Option("-c", "--configuration", help="Which to prepare. [default: all]", metavar="2d 3d_fullres"),
-    ] = None,
-    memory: Annotated[str, typer.Option("--memory", help="GPU memory that training may use.")] = "8GB",
-    preset: Annotated[str, typer.Option("--preset", help="standard, or small for CPUs and laptops.")] = "standard",
-    skip: Skip = None,
-    workspace: WorkspacePath = None,
-) -> None:
-    """Looks at the data, decides, and prepares.
-
-    Writes fingerprint.json, plan.json (made to be read and edited), splits.json and the preprocessed cases.
-    """
-    from autoseg.cli.terminal import Terminal, console
-    from autoseg.pipeline import plan_and_preprocess
-    from autoseg.plan import PRESET_NAMES
-
-    if preset not in PRESET_NAMES:
-        fail(f"there is no preset {preset!r}; choose from {', '.join(PRESET_NAMES)}")
-    plan = plan_and_preprocess(
-        number,
-        configurations=cast("Any", configurations),
-        memory=memory,
-        preset=cast("Any", preset),
-        skip=skip or (),
-        workspace=workspace,
-        reporter=Terminal(),
-    )
-    names = " or ".join(plan.configurations)
-    console.print(f"ready; next: autoseg train -d {number} -c CONFIGURATION -f 0   ({names})", markup=False)
-
-
-@app.command("train", cls=Command)
-def train_command(
-    number: DatasetNumber,
-    configuration: Annotated[str, typer.Option("-c", "--configuration", help="2d or 3d_fullres.")],
-    folds: Annotated[
-        list[str],
-        typer.Option("-f", "--fold", help="0 to 4, several of them, cv for all five, or all.", metavar="FOLD..."),
-    ],
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the plan's.")] = None,
-    budget: Annotated[str | None, typer.Option("--budget", help="Training time per fold: 5m, 2h.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained of these folds.")] = False,
-    device: Device = "auto",
-    workspace: WorkspacePath = None,
-) -> None:
-    """Trains folds and judges each on unseen cases.
-
-    Run it again to go on after a stop.
-    """
-    from autoseg.cli.terminal import Terminal, console, print_scores
-    from autoseg.pipeline import train
-    from autoseg.workspace import find_workspace
-
-    summary = train(
-        number,
-        cast("Any", configuration),
-        parse_folds(folds),
-        epochs=epochs,
-        budget=budget,
-        device=device,
-        restart=restart,
-        workspace=workspace,
-        reporter=Terminal(),
-    )
-    folder = find_workspace(workspace).dataset(number).model(configuration)
-    if summary is not None:
-        print_scores(summary, title="held-out cases of all trained folds", cases=len(summary.cases) <= 30)
-    console.print(f"model, curves, scores and pictures: {folder.path}", markup=False)
-
-
-@app.command("predict", cls=Command)
-def predict_command(
-    source: Annotated[Path, typer.Option("-i", "--input", help="Folder of scans, or one scan.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the segmentations.")],
-    number: Annotated[int | None, typer.Option("-d", "--dataset", help="Number of the trained dataset.")] = None,
-    model: Annotated[Path | None, typer.Option("-m", "--model", help="A model folder, instead of -d.")] = None,
-    configuration: Annotated[
-        str | None, typer.Option("-c", "--configuration", help="[default: the trained one, or 3d_fullres]")
-    ] = None,
-    folds: Annotated[
-        list[str] | None, typer.Option("-f", "--fold", help="[default: all that are trained]", metavar="FOLD...")
-    ] = None,
-    device: Device = "auto",
-    workspace: WorkspacePath = None,
-) -> None:
-    """Segments every scan of a folder.
-
-    Each result has the name, grid, geometry and file type of its scan.
-    """
-    from autoseg.cli.terminal import Terminal, console
-    from autoseg.pipeline import predict
-
-    written = predict(
-        source,
-        output,
-        model=model,
-        number=number,
-        configuration=cast("Any", configuration),
-        folds=parse_folds(folds) if folds else None,
-        device=device,
-        workspace=workspace,
-        reporter=Terminal(),
-    )
-    console.print(f"{len(written)} segmentations: {output}", markup=False)
-
-
-@app.command("evaluate", cls=Command)
-def evaluate_command(
-    reference: Annotated[Path, typer.Argument(help="Folder of reference label maps.")],
-    prediction: Annotated[Path, typer.Argument(help="Folder of segmentations with the same names.")],
-) -> None:
-    """Compares segmentations with references.
-
-    Prints Dice per case and label, and writes summary.json and summary.csv beside the segmentations.
-    """
-    from autoseg.cli.terminal import Terminal, console, print_scores
-    from autoseg.pipeline import evaluate
-
-    summary = evaluate(reference, prediction, reporter=Terminal())
-    print_scores(summary, title=f"{len(summary.cases)} cases")
-    console.print(f"also in {prediction / 'summary.json'} and summary.csv", markup=False)
-
-
-@app.command("demo", cls=Command)
-def demo_command(
-    workspace: Annotated[Path, typer.Option("-w", "--workspace", help="Where to put it.")] = Path("autoseg_demo"),
-    device: Device = "auto",
-) -> None:
-    """Takes a small made-up dataset through it all.
-
-    Needs about three minutes on two cores; ends with a table of Dice and a picture.
-    """
-    from autoseg.cli.demonstration import demonstrate
-
-    demonstrate(workspace, device)
-
-
-@app.command("doctor", cls=Command)
-def doctor_command(workspace: WorkspacePath = None) -> None:
-    """Looks for what could go wrong on this machine.
-
-    Shows versions, devices, memory and folders, and tries a convolution.
-    """
-    from autoseg.cli.terminal import print_table
-    from autoseg.doctor import examine
-    from autoseg.workspace import find_workspace
-
-    findings = examine(find_workspace(workspace))
-    rows = [(finding.state, finding.title, finding.value, finding.advice) for finding in findings]
-    print_table("", ("", "what", "found", "advice"), rows)
-    if any(finding.state == "failure" for finding in findings):
-        raise typer.Exit(EXIT_ERROR)

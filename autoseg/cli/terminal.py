@@ -49,12 +49,17 @@ class Terminal:
         console.print(line, markup=False)
 
 
-def print_scores(summary: "Summary", *, title: str, cases: bool = True) -> None:
-    """Prints the Dice of every case and label, worst case first, and the means."""
+MOST_CASES = 20
+
+
+def print_scores(summary: "Summary", *, title: str) -> None:
+    """Prints the Dice per case and label, worst case first, and the means; of many cases only the worst."""
     labels = list(summary.mean)
     scores = {case.name: case for case in summary.cases}
-    rows = [(name, [scores[name].scores[label].dice for label in labels]) for name in summary.ranked()] if cases else []
-    table = Table(title=title, title_justify="left", show_footer=True)
+    shown = summary.ranked()[:MOST_CASES]
+    rows = [(name, [scores[name].scores[label].dice for label in labels]) for name in shown]
+    part = f", the worst {len(shown)} of {len(scores)}" if len(shown) < len(scores) else ""
+    table = Table(title=f"{title}: Dice{part}", title_justify="left", show_footer=True)
     table.add_column("case", footer="mean")
     for label in labels:
         mean = summary.mean[label]

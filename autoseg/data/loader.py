@@ -17,7 +17,6 @@ import torch
 
 from autoseg.data.augmentation import augment
 from autoseg.data.sampling import (
-    OUTSIDE,
     InMemoryCase,
     PatchSource,
     choose_start,
@@ -29,6 +28,7 @@ from autoseg.data.store import StoredCase
 from autoseg.errors import AutosegError
 from autoseg.geometry import Shape
 from autoseg.plan import Configuration
+from autoseg.preprocessing.case import OUTSIDE
 
 MEMORY_FOR_CASES_BYTES = 4 * 10**9
 """Cases are held in memory whole if all of them fit. Decision: half the memory of a small laptop."""

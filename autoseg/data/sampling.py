@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from autoseg.geometry import Box, Shape
 from autoseg.plan import AugmentationSettings
-
-OUTSIDE = -1
-"""Label of voxels outside the non-zero region of a case, and of all that lies beyond its border."""
+from autoseg.preprocessing.case import OUTSIDE
 
 
 class PatchSource(Protocol):
@@ -69,9 +67,9 @@ def choose_start(case: PatchSource, patch: Shape, *, forced: bool, random: np.ra
     at 0 and one forced on voxel 9 starts at 7, its last voxel lying outside. With a patch of 14 the start is -2.
     """
     lowest = [min(0, -((size - extent) // -2)) for size, extent in zip(case.shape, patch, strict=True)]
-    present = [label for label, voxels in case.foreground.items() if len(voxels)]
-    if forced and present:
-        voxels = case.foreground[present[random.integers(len(present))]]
+    present = [voxels for voxels in case.foreground.values() if len(voxels)] if forced else []
+    if present:
+        voxels = present[random.integers(len(present))]
         voxel = voxels[random.integers(len(voxels))]
         z, y, x = (max(low, int(at) - extent // 2) for low, at, extent in zip(lowest, voxel, patch, strict=True))
         return z, y, x

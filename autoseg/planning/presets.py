@@ -56,7 +56,8 @@ PRESETS: dict[PresetName, Preset] = {
         training=TrainingSettings(),
     ),
     # For two CPU cores or a laptop. Decision: half the features and patches of 64 voxels along each edge, a tenth of
-    # what 8 GB hold; the average of the weights makes up for part of the short schedule.
+    # what 8 GB hold. Momentum 0.99 looks back 100 steps, too slow for a schedule of minutes; 0.9 with a larger learning
+    # rate and the average of the weights learn several times faster (figures: tests/benchmarks/RESULTS.md).
     "small": Preset(
         residual="stage",
         base_features=16,
@@ -64,10 +65,11 @@ PRESETS: dict[PresetName, Preset] = {
         plane=Limits(features=128, patch_voxels=192**2, batch_size=4),
         volume=Limits(features=128, patch_voxels=64**3, batch_size=2),
         training=TrainingSettings(
-            epochs=50,
+            epochs=100,
             steps_per_epoch=50,
             validation_steps=10,
-            learning_rate=1e-2,
+            learning_rate=0.2,
+            momentum=0.9,
             average_decay=0.99,
         ),
     ),

@@ -13,9 +13,7 @@ from autoseg.data.augmentation import (
 )
 from autoseg.plan import AugmentationSettings
 
-OFF = dict.fromkeys(
-    (name for name in AugmentationSettings.model_fields if name.endswith("probability")), 0.0
-)
+OFF = dict.fromkeys((name for name in AugmentationSettings.model_fields if name.endswith("probability")), 0.0)
 
 
 def settings(**changes):

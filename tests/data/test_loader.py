@@ -9,9 +9,9 @@ from small_models import small_cases, small_configuration
 
 from autoseg.data import loader
 from autoseg.data.loader import Batches
-from autoseg.data.sampling import OUTSIDE
 from autoseg.errors import AutosegError
 from autoseg.plan import Normalization
+from autoseg.preprocessing.case import OUTSIDE
 
 
 def make_batches(**changes):

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from autoseg.data.sampling import (
-    OUTSIDE,
     InMemoryCase,
     choose_start,
     count_forced,
@@ -13,6 +12,7 @@ from autoseg.data.sampling import (
     read_patch,
 )
 from autoseg.plan import AugmentationSettings
+from autoseg.preprocessing.case import OUTSIDE
 
 
 def make_case(shape, voxel=None):
