@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from autoseg.errors import ArtifactError
+from autoseg.errors import ArtifactError, WriteError
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path: Final place of the file. Missing parent folders are made.
 
     Raises:
-        ArtifactError: The folder cannot be made or written.
+        WriteError: The folder cannot be made or written, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +46,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         (folder / path.name).replace(path)
     except OSError as error:
+        if _is_elsewhere(error, path.parent):
+            raise
         raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -59,7 +61,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path: Final place of the folder. A folder that stands there is replaced.
 
     Raises:
-        ArtifactError: The folder cannot be made or written, for example because the disk is full.
+        WriteError: The folder cannot be made or written, for example because the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,13 +76,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.replace(replaced)
             try:
                 folder.replace(path)
-            except OSError:
-                replaced.replace(path)
-                raise
+            finally:
+                if not path.exists():  # not even Ctrl-C between the two loses what stood there
+                    replaced.replace(path)
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             folder.replace(path)
+    except WriteError as error:  # of a file inside, whose place for the time being means nothing to anyone
+        raise _unwritable(path, error.__cause__ or error) from error
     except OSError as error:
+        if _is_elsewhere(error, path.parent):
+            raise
         raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,10 +98,15 @@ def _umask() -> int:
     return mask
 
 
-def _unwritable(path: Path, error: OSError) -> ArtifactError:
-    return ArtifactError(
-        f"cannot write {path}: {error.strerror or error}", "free some space or choose a folder that you may write to"
-    )
+def _is_elsewhere(error: OSError, folder: Path) -> bool:
+    """Whether the error names only files outside the folder, such as one that was to be read."""
+    named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    return bool(named) and not any(path.is_relative_to(folder) for path in named)
+
+
+def _unwritable(path: Path, error: BaseException) -> WriteError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return WriteError(f"cannot write {path}: {reason}", "free some space or choose a folder that you may write to")
 
 
 def _read_null(value: object) -> object:
@@ -175,4 +186,5 @@ def first_mistake(error: ValidationError) -> str:
     """Says the first of pydantic's complaints in one line: the field, and what is wrong with it."""
     mistake = error.errors()[0]
     field = ".".join(str(part) for part in mistake["loc"])
-    return f"{field}: {mistake['msg']}" if field else mistake["msg"]
+    what = " ".join(mistake["msg"].removeprefix("Value error, ").split())
+    return f"{field}: {what}" if field else what

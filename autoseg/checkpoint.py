@@ -19,6 +19,7 @@ from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.workspace import Fold
 
 FORMAT_VERSION = 1
+ANEW = "get a sound copy, or train that fold anew with --restart"
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -85,9 +86,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{path} is damaged or holds more than weights", "get a sound copy") from error
+        raise ModelError(f"{path} is damaged or holds more than weights", ANEW) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise ModelError(f"{path} is damaged or no checkpoint", "train that fold again or get a sound copy") from error
+        raise ModelError(f"{path} is damaged or no checkpoint", ANEW) from error
     return _from_content(content, path)
 
 
@@ -110,9 +111,7 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
             training=content["training"],
         )
     except (KeyError, TypeError, ValueError, AutosegError) as error:
-        raise ModelError(
-            f"{path} is damaged: {_first_line(error)}", "train that fold again or get a sound copy"
-        ) from error
+        raise ModelError(f"{path} is damaged: {_first_line(error)}", ANEW) from error
     if checkpoint.configuration_name not in get_args(ConfigurationName):
         raise ModelError(f"{path} is of an unknown configuration {checkpoint.configuration_name!r}", "check the path")
     return checkpoint

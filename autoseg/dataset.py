@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autoseg.artifact import atomic_file, first_mistake, read_text
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, ProblemsError
 
 CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
 FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w-]*)\Z")
@@ -177,8 +177,13 @@ class Dataset:
         """Reads dataset.json and lists the training cases.
 
         Raises:
-            ArtifactError, DatasetError: dataset.json is missing or wrong, or there are no training cases at all.
+            DatasetError: dataset.json is missing or wrong, or there are no training cases at all.
         """
+        if not (folder / "dataset.json").is_file():
+            raise DatasetError(
+                f"{folder} has no dataset.json",
+                "write one that states channel_names, labels and file_ending, or bring the data with 'autoseg import'",
+            )
         info = DatasetInfo.load(folder / "dataset.json")
         label_names = _names(folder / "labelsTr", info.file_ending)
         labels = {name: folder / "labelsTr" / (name + info.file_ending) for name in label_names}
@@ -207,15 +212,17 @@ class Dataset:
         """The dataset with the cases of these names alone.
 
         Raises:
-            DatasetError: One of them is missing or incomplete.
+            ProblemsError: Some of them are missing or incomplete; each has its line.
         """
         names = set(names)
-        problems = [problem for problem in self.problems if problem.case in names]
+        whats = {problem.case: problem.what for problem in self.problems}
         missing = sorted(names - {case.name for case in self.cases})
-        if problems or missing:
-            what = str(problems[0].what) if problems else "it is not there any more"
-            case = problems[0].case if problems else missing[0]
-            raise DatasetError(f"case {case!r} of {self.name}: {what}", "bring it back, or plan again")
+        if missing:
+            lines = [
+                f"case {name!r} of {self.name}: {whats.get(name, 'it is not there any more')}; mend it, or plan again"
+                for name in missing
+            ]
+            raise ProblemsError(lines)
         return replace(self, cases=tuple(case for case in self.cases if case.name in names), problems=())
 
     def without(self, names: Iterable[str]) -> "Dataset":
@@ -249,18 +256,19 @@ def group_channels(folder: Path, info: DatasetInfo, known: Iterable[str] = ()) -
         known: Names of cases known from elsewhere, such as from the label files.
 
     Returns:
-        Case name to its files by channel number, gaps left out; empty if the folder is missing or holds no image.
+        Case name to its files by channel number, gaps left out; two files of one channel, such as "liver.nii.gz" and
+        "liver_0000.nii.gz", are both there. Empty if the folder is missing or holds no image.
     """
     stems = _names(folder, info.file_ending)
     known = set(known) | _numbered_pictures(stems, info)
-    groups: dict[str, dict[int, Path]] = {}
+    groups: dict[str, list[tuple[int, Path]]] = {}
     for stem in stems:
         match = CHANNEL_SUFFIX.search(stem)
         channel = int(match[1]) if match else 0
         suffixed = match is not None and stem not in known and (info.channels > 1 or channel == 0)
         name = stem[: match.start()] if match and suffixed else stem
-        groups.setdefault(name, {})[channel if suffixed else 0] = folder / (stem + info.file_ending)
-    return {name: tuple(files[channel] for channel in sorted(files)) for name, files in sorted(groups.items())}
+        groups.setdefault(name, []).append((channel if suffixed else 0, folder / (stem + info.file_ending)))
+    return {name: tuple(path for _, path in sorted(files)) for name, files in sorted(groups.items())}
 
 
 def _numbered_pictures(stems: Iterable[str], info: DatasetInfo) -> set[str]:
@@ -296,10 +304,12 @@ def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
     one_file_of_colours = len(case.images) == 1 and info.file_ending.lower() in PLANE_ENDINGS
     if not one_file_of_colours and not _channels_complete(case, info):
         present = ", ".join(path.name for path in case.images)
+        channels = f"each of its {info.channels} channels" if info.channels > 1 else "its channel"
+        bring = f"bring {case.name}_0000 to _{info.channels - 1:04d}" if info.channels > 1 else "keep one of them"
         return Problem(
             case=case.name,
-            what=f"imagesTr does not hold one file for each of its {info.channels} channels (there: {present})",
-            fix=f"add {case.name}_0000 to _{info.channels - 1:04d} {leave_out}",
+            what=f"imagesTr does not hold one file for {channels} (there: {present})",
+            fix=f"{bring} {leave_out}",
         )
     return None
 

@@ -35,6 +35,10 @@ class ArtifactError(AutosegError):
     """A file written by this program, or edited by its user, that is missing, damaged or of another version."""
 
 
+class WriteError(ArtifactError):
+    """A full disk, or a folder that may not be written. It ends the work: every other case would meet it too."""
+
+
 class ModelError(AutosegError):
     """A trained model that is missing, damaged, or does not fit what it is asked to do."""
 

@@ -12,7 +12,7 @@ from autoseg.artifact import atomic_folder
 from autoseg.checkpoint import Checkpoint, save_checkpoint
 from autoseg.data.loader import Batches, count_loader_threads, open_cases
 from autoseg.data.splits import Split
-from autoseg.data.store import StoredCase
+from autoseg.data.store import StoredCase, open_stored
 from autoseg.dataset import Case, Dataset
 from autoseg.device import needs_scaling
 from autoseg.errors import ModelError, UsageError
@@ -236,9 +236,10 @@ def conclude(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules,
 def _make_run(job: FoldJob) -> Run:
     settings = job.plan.training
     held_out = job.split.validation or job.split.training  # fold "all" holds nothing out and watches its own cases
+    stored = open_stored(job.cases_folder, {*job.split.training, *held_out})
     batches = [
         Batches(
-            cases=open_cases([StoredCase.open(job.cases_folder, name) for name in names]),
+            cases=open_cases([stored[name] for name in names]),
             configuration=job.configuration,
             foreground_fraction=settings.foreground_fraction,
             seed=(job.seed, number),

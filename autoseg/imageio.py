@@ -1,5 +1,7 @@
 """Medical image files to volumes and back: the only user of SimpleITK, and the only place where axes are reversed."""
 
+import errno
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.artifact import atomic_file
+from autoseg.damage import check_file
 from autoseg.dataset import PLANE_ENDINGS
 from autoseg.errors import ImageError
 from autoseg.geometry import Geometry, Matrix, Shape, Vector, Volume
-from autoseg.nifti import check_nifti
+from autoseg.nifti import is_cut_off
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's remarks would break the progress display; errors still raise
 
@@ -176,6 +179,8 @@ def _read(path: Path) -> Volume:
     """Reads a file as (c, z, y, x) in its own number type."""
     try:
         volume = from_sitk(_open(path))
+    except MemoryError as error:
+        raise ImageError(f"{path} does not fit into the memory", "crop it, or use a machine with more") from error
     except RuntimeError as error:
         reasons = [reason for sign, reason in KNOWN_REASONS.items() if sign in str(error)]
         raise (ImageError(f"{path}: {reasons[0][0]}", reasons[0][1]) if reasons else _unreadable(path)) from error
@@ -191,9 +196,7 @@ def _read(path: Path) -> Volume:
 
 
 def _open(path: Path) -> sitk.Image:
-    if not path.is_file():
-        raise ImageError(f"{path} does not exist", "check the path")
-    check_nifti(path)
+    check_file(path)
     return sitk.ReadImage(str(path))
 
 
@@ -271,9 +274,19 @@ def _save(path: Path, image: sitk.Image) -> None:
         try:
             sitk.WriteImage(image, str(writing), useCompression=True)
         except RuntimeError as error:
+            _check_space(writing.parent, image)
             raise _unwritable(path) from error
+        if is_cut_off(writing):
+            raise OSError(errno.ENOSPC, "the file was cut off, the disk may be full")
         if len(list(writing.parent.iterdir())) > 1:
             raise ImageError(f"cannot write {path}: its format takes two files", "choose .nii.gz, .nrrd or .mha")
+
+
+def _check_space(folder: Path, image: sitk.Image) -> None:
+    """Raises OSError if the image, not compressed, is larger than what is free on the disk."""
+    voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+    if shutil.disk_usage(folder).free < voxels * image.GetSizeOfPixelComponent():
+        raise OSError(errno.ENOSPC, "the disk is full")
 
 
 def _reversed(values: tuple[float, ...]) -> Vector:

@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from autoseg.workspace import Workspace, dataset_folder_name
 
 IMAGE_FOLDERS = ("images", "imagestr", "image")
 LABEL_FOLDERS = ("labels", "labelstr", "masks", "mask", "label")
+
+# The values of a mask, and those of them that fill an area somewhere; see `_mask_values`.
+_Values = tuple[set[int], set[int]]
 
 # Keys of a foreign dataset.json that the new one states anew; the others, such as the licence, travel with the data.
 RESTATED = {*DatasetInfo.model_fields, "modality", "training", "test", "numTraining", "numTest", "tensorImageSize"}
@@ -123,7 +126,7 @@ def _from_description(folder: Path, reporter: Reporter) -> Source:
     cases = pairing.pair_by_name(images, masks, folder, reporter)
     described = {**_first_label_named(content), "file_ending": pairing.common_ending(cases)}
     info = DatasetInfo.parse(json.dumps(described), source=str(path))
-    cases = _keep_complete(cases, info.channels, reporter)
+    cases = _keep_complete(cases, _count_channels(cases, info.channels, reporter), info.channels, reporter)
     notes = {key: value for key, value in content.items() if key not in RESTATED}
     tests = pairing.group_tests(pairing.list_images(folder / "imagesTs", ending), len(cases[0].images), reporter)
     return Source(info=info, cases=cases, tests=tests, notes=notes)
@@ -151,10 +154,11 @@ def _from_folders(images_folder: Path, labels_folder: Path, tests_folder: Path |
     """Two folders: the files alone say what they are."""
     images = pairing.list_images(images_folder)
     cases = pairing.pair_by_name(images, pairing.masks_by_image(labels_folder, images), images_folder, reporter)
-    cases = _keep_complete(cases, None, reporter)
-    channels = _channels(cases[0])
+    counts, values = _look_inside(cases, reporter)
+    cases = _keep_complete(cases, counts, None, reporter)
+    channels = counts[cases[0].name]
     colours = channels == 3 and len(cases[0].images) == 1 and pairing.ending_of(cases[0].images[0]) in PLANE_ENDINGS
-    numbers = _number_labels(cases, labels_folder, reporter)
+    numbers = _number_labels([values[case.name] for case in cases], labels_folder, reporter)
     if not colours:
         reporter.say(
             "The kind of image is not known and counts as MR (z-score); for CT, write 'CT' as the channel's name into "
@@ -170,9 +174,27 @@ def _from_folders(images_folder: Path, labels_folder: Path, tests_folder: Path |
     return Source(info=info, cases=cases, tests=tests, numbers=numbers)
 
 
-def _keep_complete(cases: tuple[Case, ...], expected: int | None, reporter: Reporter) -> tuple[Case, ...]:
+def _look_inside(cases: tuple[Case, ...], reporter: Reporter) -> tuple[dict[str, int], dict[str, _Values]]:
+    """The number of channels and the mask values of each case, by name; every file that cannot be read is named."""
+    masks = [case.label for case in cases if case.label]
+    counts = work_on_each(_channels, cases, title="reading headers", reporter=reporter)
+    values = work_on_each(_mask_values, masks, title="reading masks", reporter=reporter)
+    all_sound([*counts, *values])
+    names = [case.name for case in cases]
+    return dict(zip(names, all_sound(counts), strict=True)), dict(zip(names, all_sound(values), strict=True))
+
+
+def _count_channels(cases: tuple[Case, ...], expected: int, reporter: Reporter) -> dict[str, int]:
+    """The number of channels of each case, by name; a single file is believed to be the single channel expected."""
+    unknown = [case for case in cases if expected > 1 or len(case.images) > 1]
+    counts = all_sound(work_on_each(_channels, unknown, title="reading headers", reporter=reporter))
+    return {case.name: 1 for case in cases} | dict(zip((case.name for case in unknown), counts, strict=True))
+
+
+def _keep_complete(
+    cases: tuple[Case, ...], counts: Mapping[str, int], expected: int | None, reporter: Reporter
+) -> tuple[Case, ...]:
     """Leaves out cases with another number of channels than expected, or than most cases have."""
-    counts = {case.name: 1 if expected == 1 and len(case.images) == 1 else _channels(case) for case in cases}
     usual = expected or Counter(counts.values()).most_common(1)[0][0]
     kept = tuple(case for case in cases if counts[case.name] == usual)
     if not kept:
@@ -187,13 +209,10 @@ def _channels(case: Case) -> int:
     return len(case.images) if len(case.images) > 1 else channels_in(case.images[0])
 
 
-def _number_labels(cases: tuple[Case, ...], folder: Path, reporter: Reporter) -> dict[int, int]:
-    """Reads all masks and numbers their values 0, 1, 2, ...; 0 stays background whether it occurs or not."""
-    solid: set[int] = set()
-    values = {0}
-    masks = [case.label for case in cases if case.label]
-    for seen, filled in all_sound(work_on_each(_mask_values, masks, title="reading masks", reporter=reporter)):
-        values, solid = values | seen, solid | filled
+def _number_labels(masks: Sequence[_Values], folder: Path, reporter: Reporter) -> dict[int, int]:
+    """Numbers the values of all masks 0, 1, 2, ...; 0 stays background whether it occurs or not."""
+    values = {0}.union(*(seen for seen, _ in masks))
+    solid: set[int] = set().union(*(filled for _, filled in masks))
     if min(values) < 0:
         raise DatasetError(f"{folder}: a mask holds the value {min(values)}", "number the labels from 0 upwards")
     thin = values - solid
@@ -212,7 +231,7 @@ def _number_labels(cases: tuple[Case, ...], folder: Path, reporter: Reporter) ->
     return numbers
 
 
-def _mask_values(path: Path) -> tuple[set[int], set[int]]:
+def _mask_values(path: Path) -> _Values:
     """The values of a mask, and those of them that somewhere fill a cross of five pixels in a slice.
 
     Decision: a drawn label nearly always fills such a cross, while the grey seams that smoothing, anti-aliasing and
@@ -281,7 +300,7 @@ def _bring(path: Path, target: Path) -> None:
     try:
         shutil.copy2(path, target)
     except OSError as error:
-        if error.filename != str(path):
+        if error.filename != str(path) or error.filename2 is not None:  # both are named if the copying fails
             raise
         raise ImageError(f"cannot read {path}: {error.strerror}", "check that you may read it") from error
 

@@ -78,7 +78,8 @@ def load_model(path: ImagePath, *, folds: Sequence[Fold] | None = None, device: 
 
     Args:
         path: A model folder, such as ``results/Dataset004_Hippocampus/3d_fullres``.
-        folds: Which folds to average; by default all that are trained.
+        folds: Which folds to average; by default, and for "cv", all numbers that are trained. A model of "all" cases
+            is taken if it is asked for, or the only one.
         device: "auto", "cpu", "cuda" or "mps".
 
     Raises:
@@ -93,7 +94,8 @@ def load_segmenter(folder: ModelFolder, *, folds: Sequence[Fold] | None, device:
     trained = folder.trained_folds()
     if not trained:
         raise ModelError(f"{folder.path} holds no trained fold", "train one with 'autoseg train', or check the path")
-    chosen = list(folds) if folds else [fold for fold in trained if fold != "all"] or trained
+    numbers = [fold for fold in trained if fold != "all"] or trained
+    chosen = numbers if not folds or "cv" in folds else list(dict.fromkeys(folds))
     missing = [fold for fold in chosen if fold not in trained]
     if missing:
         present = ", ".join(map(str, trained))

@@ -39,19 +39,13 @@ def check_nifti(path: Path) -> None:
         ImageError: The file ends before its last voxel, is damaged, holds NaN or infinity, or another file would be
             read in its place.
     """
-    name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")):
+    if not _is_nifti(path):
         return
     rival = path.with_name(path.name[: -len(".gz")])
-    if name.endswith(".gz") and rival.is_file():
+    if path.name.lower().endswith(".gz") and rival.is_file():
         raise ImageError(f"{path} lies beside {rival.name}, which would be read in its place", "move one of them away")
-    with path.open("rb") as file:
-        is_packed = file.read(len(GZIP_START)) == GZIP_START
     try:
-        with gzip.open(path) if is_packed else path.open("rb") as file:
-            missing, not_finite = _examine(file)
-    except EOFError:
-        missing, not_finite = 1, 0
+        missing, not_finite = _examine(path)
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ImageError(f"{path} is damaged: it cannot be unpacked", "copy it again") from error
     if missing > 0:
@@ -60,8 +54,30 @@ def check_nifti(path: Path) -> None:
         raise ImageError(f"{path}: {not_finite} voxels are NaN or infinite", "replace them by numbers")
 
 
-def _examine(file: gzip.GzipFile | BufferedReader) -> tuple[int, int]:
-    """Reads a file to its end; returns the number of missing bytes and of voxels that are NaN or infinite."""
+def is_cut_off(path: Path) -> bool:
+    """Whether a NIfTI file that was just written ends before its last voxel; no, if it has another ending.
+
+    The library that writes them takes a full disk for a success.
+    """
+    return _is_nifti(path) and (path.stat().st_size == 0 or _examine(path)[0] > 0)
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _examine(path: Path) -> tuple[int, int]:
+    """Reads a file to its end; returns the number of missing bytes, at least, and of voxels that are not finite."""
+    with path.open("rb") as start:
+        is_packed = start.read(len(GZIP_START)) == GZIP_START
+    try:
+        with gzip.open(path) if is_packed else path.open("rb") as file:
+            return _examine_unpacked(file)
+    except EOFError:
+        return 1, 0
+
+
+def _examine_unpacked(file: gzip.GzipFile | BufferedReader) -> tuple[int, int]:
     header = file.read(SECOND_HEADER_BYTES)
     layout = _find_layout(header)
     if layout is None:

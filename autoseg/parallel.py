@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from autoseg.errors import AutosegError, ProblemsError
+from autoseg.errors import AutosegError, ProblemsError, WriteError
 from autoseg.reporting import Reporter
 
 Item = TypeVar("Item")
@@ -29,12 +29,14 @@ def work_on_each(
 
     Returns:
         For each item, in order, the result or the error that the user can mend. Any other error is a bug and is raised
-        once the running work has ended; so is Ctrl-C.
+        once the running work has ended; so are Ctrl-C and a full disk, which every other item would meet too.
     """
 
     def attempt(item: Item) -> Result | AutosegError:
         try:
             return work(item)
+        except WriteError:
+            raise
         except AutosegError as error:
             return error
 

@@ -11,9 +11,12 @@ Stages are functions from values to values; the files between them are read and 
 """
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from autoseg.artifact import atomic_file, atomic_folder
 from autoseg.checkpoint import load_checkpoint
@@ -21,7 +24,7 @@ from autoseg.data.splits import Splits, make_splits
 from autoseg.data.store import save_case
 from autoseg.dataset import Case, Dataset
 from autoseg.device import resolve_device
-from autoseg.errors import AutosegError, ProblemsError, UsageError
+from autoseg.errors import AutosegError, DatasetError, ProblemsError, UsageError, WriteError
 from autoseg.evaluation.summary import CaseResult, Summary, evaluate_case, summarize
 from autoseg.fingerprint import CaseSample, Fingerprint, fingerprint_case, fingerprint_dataset
 from autoseg.folds import FoldJob, conclude, replace_length, save_summary, settle_plan, train_to_end, validate
@@ -29,11 +32,11 @@ from autoseg.imageio import read_image, read_label_map, write_label_map
 from autoseg.integrity import Inspection, find_problems, inspect_case, load_case
 from autoseg.model import load_segmenter
 from autoseg.parallel import all_sound, work_on_each
-from autoseg.plan import ConfigurationName, Plan, PresetName
+from autoseg.plan import CONFIGURATION_NAMES, ConfigurationName, Plan, PresetName
 from autoseg.planning.planner import make_plan
 from autoseg.preprocessing.case import preprocess_case
 from autoseg.reporting import SILENT, Reporter
-from autoseg.scans import find_labels, find_scans, pair_label_maps, result_ending
+from autoseg.scans import check_channels, check_values, find_labels, find_scans, pair_label_maps, result_ending
 from autoseg.units import parse_duration, parse_memory
 from autoseg.workspace import DatasetFolders, Fold, ModelFolder, find_workspace
 
@@ -53,7 +56,8 @@ def plan_and_preprocess(
 ) -> Plan:
     """Looks at a dataset, decides how to segment it, and prepares its cases for training.
 
-    Nothing is written before every case was read and found sound.
+    Nothing is written before every case was read and found sound. A splits.json that holds the same cases is kept: it
+    may have been edited.
 
     Args:
         number: Of the dataset: 4 for "Dataset004_Hippocampus".
@@ -68,12 +72,13 @@ def plan_and_preprocess(
         AutosegError: Cases are damaged or incomplete, each with its line; or a configuration or dataset does not exist,
             or the memory is too small.
     """
+    _check_names(configurations)
     folders = find_workspace(workspace).dataset(number)
     dataset = Dataset.open(folders.raw).without(skip)
     budget_bytes = parse_memory(memory)
     fingerprint = _take_fingerprint(dataset, reporter)
     plan = make_plan(fingerprint, dataset.info, dataset=dataset.name, preset=preset, memory_budget_bytes=budget_bytes)
-    splits = make_splits([case.name for case in dataset.cases])
+    splits = _settle_splits([case.name for case in dataset.cases], folders, reporter)
     chosen = _choose_configurations(plan, configurations)
 
     fingerprint.save(folders.fingerprint)
@@ -96,7 +101,7 @@ def preprocess(
     """Prepares the cases anew by plan.json as it stands, after it was edited; see `plan_and_preprocess`."""
     folders = find_workspace(workspace).dataset(number)
     plan, splits = _load_decisions(number, folders)
-    dataset = Dataset.open(folders.raw).only(splits.fold("all").training)
+    dataset = _open_planned(number, folders, plan, splits)
     for name in _choose_configurations(plan, configurations):
         _preprocess_configuration(dataset, plan, name, folders, reporter)
     return plan
@@ -121,7 +126,7 @@ def train(
     Args:
         number: Of the dataset.
         configuration: "2d" or "3d_fullres".
-        folds: Numbers from 0 to 4, or "all" for a model of all cases, which holds none out.
+        folds: Numbers from 0 to 4, "cv" for each of them, or "all" for a model of all cases, which holds none out.
         epochs: Instead of the plan's.
         budget: Training time per fold instead of epochs, such as "5m" or "2h".
         device: "auto", "cpu", "cuda" or "mps".
@@ -144,7 +149,7 @@ def train(
     plan = replace_length(plan, epochs=epochs, budget_seconds=parse_duration(budget) if budget else None)
     [name] = _choose_configurations(plan, [configuration])
     _check_preprocessed(plan, name, folders, number)
-    dataset, model = Dataset.open(folders.raw), folders.model(name)
+    dataset, model = _open_planned(number, folders, plan, splits), folders.model(name)
     jobs = [
         FoldJob(
             dataset=dataset,
@@ -156,7 +161,7 @@ def train(
             model=model,
             device=resolve_device(device),
         )
-        for fold in folds
+        for fold in splits.expand(folds)
     ]
     for job in jobs:
         _train_and_validate(job, restart=restart, length_was_given=bool(epochs or budget), reporter=reporter)
@@ -200,7 +205,8 @@ def predict(
 
     Raises:
         ModelError: The model or a fold of it is missing or damaged.
-        DatasetError: There are no scans, or some could not be segmented; they are named, the others are done.
+        DatasetError: There are no scans.
+        ProblemsError: Some scans could not be segmented, each with its line; the others are done.
     """
     folder = _model_folder(model, number, configuration, workspace)
     segmenter = load_segmenter(folder, folds=folds, device=device)
@@ -210,14 +216,19 @@ def predict(
     with reporter.task("segmenting", total=len(scans)) as task:
         for scan in scans:
             try:
+                check_channels(scan, segmenter.info)
                 segmentation = segmenter.segment(read_image(scan.images), on_progress=task.advance)
                 path = output / (scan.name + result_ending(scan))
                 write_label_map(path, segmentation)
                 written.append(path)
+            except WriteError as error:  # every other scan would meet it too
+                failures.append(str(error))
+                break
             except AutosegError as error:
                 failures.append(f"case {scan.name!r}: {error}")
     if failures:
-        raise ProblemsError([*failures, f"{len(written)} of {len(scans)} scans were segmented; see {output}"])
+        reporter.say(f"{len(written)} of {len(scans)} scans were segmented: {output}")
+        raise ProblemsError(failures)
     return written
 
 
@@ -239,20 +250,40 @@ def evaluate(
         reporter: Shows progress.
 
     Raises:
-        DatasetError: Nothing can be compared, or a pair is damaged or lies on different grids.
+        DatasetError: Nothing can be compared.
+        ProblemsError: Pairs are damaged, lie on different grids or hold values that dataset.json does not name; each
+            has its line.
     """
     pairs = pair_label_maps(Path(reference), Path(prediction))
-    chosen = labels or find_labels(Path(reference), pairs)
+    named = None if labels else find_labels(Path(reference))
+    chosen = labels or named or _number_labels(pairs, reporter)
 
     def compare(name: str) -> CaseResult:
-        truth, guess = pairs[name]
-        files = {"reference_file": truth.name, "prediction_file": guess.name}
-        return evaluate_case(name, read_label_map(truth), read_label_map(guess), chosen, **files)
+        truth, guess = (read_label_map(path) for path in pairs[name])
+        files = dict(zip(("reference_file", "prediction_file"), (path.name for path in pairs[name]), strict=True))
+        if named:
+            check_values(pairs[name], (truth, guess), named)
+        return evaluate_case(name, truth, guess, chosen, **files)
 
     results = all_sound(work_on_each(compare, list(pairs), title="comparing", reporter=reporter))
     summary = summarize(results, chosen)
     save_summary(summary, Path(prediction))
     return summary
+
+
+def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> dict[str, int]:
+    """Names the labels by the numbers that the references hold: "label_1", "label_2", ..."""
+
+    def find_numbers(name: str) -> set[int]:
+        truth, guess = (read_label_map(path) for path in pairs[name])
+        evaluate_case(name, truth, guess, {})  # whether they can be compared at all
+        return set(np.unique(truth.array).tolist())
+
+    found = all_sound(work_on_each(find_numbers, list(pairs), title="looking for labels", reporter=reporter))
+    numbers = sorted(set().union(*found) - {0})
+    if not numbers:
+        raise DatasetError("the reference label maps hold background only", "check the folder of references")
+    return {f"label_{number}": number for number in numbers}
 
 
 def _take_fingerprint(dataset: Dataset, reporter: Reporter) -> Fingerprint:
@@ -289,11 +320,36 @@ def _preprocess_configuration(
         plan.save(folder / folders.plan.name)
 
 
+def _settle_splits(names: Sequence[str], folders: DatasetFolders, reporter: Reporter) -> Splits:
+    """The folds of splits.json if it holds these cases and no others, else new ones."""
+    usual = make_splits(names)
+    present = Splits.load(folders.splits) if folders.splits.is_file() else usual
+    if present == usual:
+        return usual
+    if present.names == set(names):
+        reporter.say(f"kept the folds of {folders.splits}; remove it to have the cases dealt anew")
+        return present
+    reporter.say(f"dealt the cases anew, because {folders.splits} held others")
+    return usual
+
+
 def _load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
     """Reads what `plan_and_preprocess` decided."""
     if not folders.plan.is_file() or not folders.splits.is_file():
         raise UsageError(f"{folders.raw.name} has no plan", f"run 'autoseg plan_and_preprocess -d {number}' first")
     return Plan.load(folders.plan), Splits.load(folders.splits)
+
+
+def _open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Splits) -> Dataset:
+    """The cases of splits.json, which must be what the plan was made for."""
+    dataset = Dataset.open(folders.raw).only(splits.names)
+    networks = (configuration.architecture for configuration in plan.configurations.values())
+    if {(network.in_channels, network.out_channels) for network in networks} != {
+        (dataset.info.channels, dataset.info.classes)
+    }:
+        what = f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
+        raise UsageError(what, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}' again")
+    return dataset
 
 
 def _check_preprocessed(plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
@@ -310,8 +366,10 @@ def _check_preprocessed(plan: Plan, name: ConfigurationName, folders: DatasetFol
 
 def _train_and_validate(job: FoldJob, *, restart: bool, length_was_given: bool, reporter: Reporter) -> None:
     """Brings one fold to its end, from wherever it stands."""
+    if restart and job.model.fold(job.fold).exists():
+        shutil.rmtree(job.model.fold(job.fold))
     path = job.model.checkpoint(job.fold)
-    former = load_checkpoint(path) if path.is_file() and not restart else None
+    former = load_checkpoint(path) if path.is_file() else None
     if former is not None:
         plan = settle_plan(job.plan, former, job.configuration_name, length_was_given=length_was_given)
         job = replace(job, plan=plan)
@@ -321,6 +379,13 @@ def _train_and_validate(job: FoldJob, *, restart: bool, length_was_given: bool, 
     if job.split.validation and not (is_judged and former is not None and former.finished):
         summary = validate(job, checkpoint, reporter)
         reporter.say(f"fold {job.fold}: mean Dice of whole held-out cases {summary.foreground_mean.dice:.4f}")
+
+
+def _check_names(configurations: Sequence[str] | None) -> None:
+    """Refuses a misspelt configuration before hours of reading."""
+    for name in configurations or ():
+        if name not in CONFIGURATION_NAMES:
+            raise UsageError(f"there is no configuration {name!r}", f"choose from {', '.join(CONFIGURATION_NAMES)}")
 
 
 def _choose_configurations(plan: Plan, names: Sequence[str] | None) -> list[ConfigurationName]:
@@ -351,7 +416,7 @@ def _model_folder(
 
 def _make_output_folder(output: Path, source: Path) -> Path:
     """Makes the folder, and finds out before the work whether it can be written."""
-    if output.resolve() == source.resolve():
+    if output.resolve() == (source.parent if source.is_file() else source).resolve():
         raise UsageError(f"{output} holds the scans, which the results would replace", "give another folder with -o")
     with atomic_file(output / ".writable") as probe:
         probe.touch()

@@ -1,16 +1,14 @@
 """Finding files by name: scans to segment, and label maps to compare."""
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from autoseg.dataset import Case, DatasetInfo, group_channels
-from autoseg.errors import DatasetError
-from autoseg.imageio import read_label_map
+from autoseg.errors import DatasetError, ProblemsError
+from autoseg.geometry import Volume
 
 # Longest first, so that ".nii.gz" is not taken for ".gz".
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl.gz", ".gipl")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 READABLE_ENDINGS = (*VOLUME_ENDINGS, ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
@@ -40,24 +38,41 @@ def find_scans(source: Path, info: DatasetInfo) -> list[Case]:
         info: Says the number of channels and the usual ending.
 
     Raises:
-        DatasetError: The folder is missing or holds no images, or two scans have one name.
+        DatasetError: The folder is missing or holds no images.
+
+    Returns:
+        By name; files of one name but different types are one scan, which `check_channels` refuses.
     """
     if source.is_file():
         return [Case(name=split_ending(source)[0].removesuffix("_0000"), images=(source,))]
     if not source.is_dir():
         raise DatasetError(f"{source} does not exist", "give a folder of scans with -i")
     endings = sorted({split_ending(path)[1] for path in source.iterdir() if not path.name.startswith(".")} - {""})
-    cases = [
-        Case(name=name, images=images)
-        for ending in endings
-        for name, images in group_channels(source, info.model_copy(update={"file_ending": ending})).items()
-    ]
-    if not cases:
+    scans: dict[str, tuple[Path, ...]] = {}
+    for ending in endings:
+        for name, images in group_channels(source, info.model_copy(update={"file_ending": ending})).items():
+            scans[name] = (*scans.get(name, ()), *images)
+    if not scans:
         raise DatasetError(f"{source} holds no image files", f"put scans there, such as CASE_0000{info.file_ending}")
-    name, count = Counter(case.name for case in cases).most_common(1)[0]
-    if count > 1:
-        raise DatasetError(f"{source} holds {count} scans named {name!r}", "keep one file type of each scan")
-    return sorted(cases, key=lambda case: case.name)
+    return [Case(name=name, images=images) for name, images in sorted(scans.items())]
+
+
+def check_channels(scan: Case, info: DatasetInfo) -> None:
+    """Makes sure that a scan has one file for each channel of a model; one file may hold them all.
+
+    Raises:
+        DatasetError: There are others, or several files are the same channel.
+    """
+    stems = [split_ending(path)[0] for path in scan.images]
+    if len(stems) == 1 or stems == [f"{scan.name}_{channel:04d}" for channel in range(info.channels)]:
+        return
+    files = ", ".join(path.name for path in scan.images)
+    if info.channels == 1:
+        raise DatasetError(f"{files} have the same name", "keep one of them, or rename the others")
+    raise DatasetError(
+        f"{files} are not one file for each of the {info.channels} channels ({', '.join(info.channel_names.values())})",
+        f"bring {scan.name}_0000 to {scan.name}_{info.channels - 1:04d}",
+    )
 
 
 def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
@@ -67,38 +82,56 @@ def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, 
         Name to (reference, prediction), for every prediction.
 
     Raises:
-        DatasetError: A folder is missing or empty, or a prediction has no reference.
+        DatasetError: A folder is missing or empty.
+        ProblemsError: Predictions have no reference, or files of a folder differ in type only; each has its line.
     """
     references, predictions = _label_maps(reference), _label_maps(prediction)
-    alone = sorted(predictions.keys() - references.keys())
-    if alone:
-        raise DatasetError(f"{predictions[alone[0]]} has no reference in {reference}", "remove it or add its reference")
-    return {name: (references[name], path) for name, path in sorted(predictions.items())}
+    doubled = [paths for found in (references, predictions) for paths in found.values() if len(paths) > 1]
+    problems = [f"{paths[0]} and {paths[1].name} have the same name; keep one of them" for paths in doubled]
+    problems += [
+        f"{predictions[name][0]} has no reference in {reference}; remove it or add its reference"
+        for name in sorted(predictions.keys() - references.keys())
+    ]
+    if problems:
+        raise ProblemsError(problems)
+    return {name: (references[name][0], paths[0]) for name, paths in sorted(predictions.items())}
 
 
-def find_labels(reference: Path, pairs: dict[str, tuple[Path, Path]]) -> dict[str, int]:
-    """Names the labels to compare: those of the dataset.json beside the references, else the numbers that they hold.
+def find_labels(reference: Path) -> dict[str, int] | None:
+    """The labels of the dataset.json in or beside a folder of references; None if there is no such file.
 
     Raises:
-        DatasetError: dataset.json is wrong, or no reference holds any label.
-        ImageError: A reference cannot be read.
+        DatasetError: dataset.json is wrong.
     """
     for folder in (reference, reference.parent):
         if (folder / "dataset.json").is_file():
             return DatasetInfo.load(folder / "dataset.json").foreground
-    numbers: set[int] = set()
-    for truth, _ in pairs.values():
-        numbers.update(np.unique(read_label_map(truth).array).tolist())
-    if not numbers - {0}:
-        raise DatasetError(f"the label maps in {reference} hold background only", "check the folder")
-    return {f"label_{number}": number for number in sorted(numbers - {0})}
+    return None
 
 
-def _label_maps(folder: Path) -> dict[str, Path]:
+def check_values(paths: Sequence[Path], label_maps: Sequence[Volume], labels: Mapping[str, int]) -> None:
+    """Makes sure that label maps hold only what a dataset.json names; its numbers have no gaps.
+
+    Raises:
+        DatasetError: One holds another value.
+    """
+    highest = max(labels.values())
+    for path, label_map in zip(paths, label_maps, strict=True):
+        for value in (int(label_map.array.min()), int(label_map.array.max())):
+            if not 0 <= value <= highest:
+                what = f"{path} holds the value {value}, but dataset.json names 0 to {highest}"
+                raise DatasetError(what, "correct the label map or dataset.json")
+
+
+def _label_maps(folder: Path) -> dict[str, list[Path]]:
+    """The label maps of a folder by name; more than one if they have several types."""
     if not folder.is_dir():
         raise DatasetError(f"{folder} does not exist", "give a folder of label maps")
-    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "overlay_"))]
-    found = {name: path for path in files for name, ending in [split_ending(path)] if ending}
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        name, ending = split_ending(path)
+        if ending and not path.name.startswith((".", "overlay_")):
+            found.setdefault(name, []).append(path)
     if not found:
         raise DatasetError(f"{folder} holds no label maps", "check the path")
     return found

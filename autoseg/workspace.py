@@ -19,7 +19,7 @@ from autoseg.dataset import FOLDER_NAME
 from autoseg.errors import DatasetError, UsageError
 
 Fold = int | str
-"""A fold's number, or "all" for a model that is trained on every case."""
+"""A fold's number, or "all" for a model that is trained on every case. Users may say "cv" for each number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,13 +163,13 @@ def test_a_colour_label_map_is_refused_unless_it_is_grey(tmp_path: Path) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """Reading and converting say which path does not exist; a folder is no image either."""
     (tmp_path / "folder.nii.gz").mkdir()
-    for name in ("missing.nii.gz", "folder.nii.gz"):
+    for name, what in (("missing.nii.gz", "does not exist"), ("folder.nii.gz", "is a folder")):
         path = tmp_path / name
-        with pytest.raises(ImageError, match=rf"{name} does not exist"):
+        with pytest.raises(ImageError, match=rf"{name} {what}"):
             read_image((path,))
-        with pytest.raises(ImageError, match=rf"{name} does not exist"):
+        with pytest.raises(ImageError, match=rf"{name} {what}"):
             read_label_map(path)
-        with pytest.raises(ImageError, match=rf"{name} does not exist"):
+        with pytest.raises(ImageError, match=rf"{name} {what}"):
             convert_image(path, (tmp_path / "to.nii.gz",))
 
 

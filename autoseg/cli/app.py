@@ -7,12 +7,13 @@ import typer
 
 from autoseg._version import __version__
 from autoseg.cli import commands
-from autoseg.cli.command import Command
+from autoseg.cli.command import Command, Commands
 from autoseg.cli.demonstration import demo
 
 app = typer.Typer(
     name="autoseg",
     help="Self-configuring segmentation of medical images: point it at scans and masks, get a model back.",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

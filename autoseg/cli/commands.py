@@ -9,21 +9,26 @@ from typing import Annotated, Any, cast
 import typer
 
 from autoseg.cli.command import EXIT_ERROR, fail
-from autoseg.cli.options import DatasetNumber, Device, Skip, WorkspacePath, parse_folds
+from autoseg.cli.options import Configurations, DatasetNumber, Device, Skip, WorkspacePath, parse_folds
 
 
 def import_dataset(
-    source: Annotated[Path, typer.Argument(help="A Decathlon or nnU-Net folder, or a folder of images.")],
+    source: Annotated[
+        Path, typer.Argument(help="A Decathlon or nnU-Net folder, or a folder of images.", metavar="SOURCE")
+    ],
     number: DatasetNumber,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Folder of masks, if SOURCE holds images only.")
+        Path | None, typer.Option("--labels", help="Folder of masks, if SOURCE holds images only.", metavar="FOLDER")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Of the dataset. [default: as the source says]")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name for the dataset. [default: as SOURCE says]", metavar="NAME")
+    ] = None,
     workspace: WorkspacePath = None,
 ) -> None:
     """Brings a dataset into the workspace.
 
-    It becomes raw/Dataset004_Name: images as CASE_0000.nii.gz in imagesTr, masks as CASE.nii.gz in labelsTr.
+    With -d 4 it becomes raw/Dataset004_Name: images as CASE_0000.nii.gz in imagesTr, masks as CASE.nii.gz in labelsTr.
+    SOURCE is left as it is.
     """
     from autoseg.cli.terminal import Terminal, console
     from autoseg.importing import import_dataset
@@ -31,9 +36,9 @@ def import_dataset(
 
     origin = source if labels is None else (source, labels)
     dataset = import_dataset(origin, workspace=find_workspace(workspace), number=number, name=name, reporter=Terminal())
-    console.print(f"{dataset.folder}: {len(dataset.cases)} cases", markup=False)
+    console.print(f"{dataset.folder}: {len(dataset.cases)} cases")
     for problem in dataset.problems:
-        console.print(f"left out: {problem}", markup=False)
+        console.print(f"left out: {problem}")
 
 
 def check(number: DatasetNumber, skip: Skip = None, workspace: WorkspacePath = None) -> None:
@@ -46,7 +51,7 @@ def check(number: DatasetNumber, skip: Skip = None, workspace: WorkspacePath = N
     dataset = Dataset.open(find_workspace(workspace).dataset(number).raw).without(skip or ())
     problems = check_dataset(dataset, Terminal())
     if not problems:
-        console.print(f"{dataset.name}: {len(dataset.cases)} cases, all sound", markup=False)
+        console.print(f"{dataset.name}: {len(dataset.cases)} cases, all sound")
         return
     rows = [(problem.case or "–", problem.what, problem.fix) for problem in problems]  # noqa: RUF001
     print_table(f"{dataset.name}: {len(problems)} problems", ("case", "problem", "what to do"), rows)
@@ -55,16 +60,17 @@ def check(number: DatasetNumber, skip: Skip = None, workspace: WorkspacePath = N
 
 def plan_and_preprocess(
     number: DatasetNumber,
-    configurations: Annotated[
-        list[str] | None,
-        typer.Option("-c", "--configuration", help="Which to prepare. [default: all]", metavar="2d 3d_fullres"),
-    ] = None,
-    memory: Annotated[str, typer.Option("--memory", help="GPU memory that training may use.")] = "8GB",
-    preset: Annotated[str, typer.Option("--preset", help="standard, or small for CPUs and laptops.")] = "standard",
+    configurations: Configurations = None,
+    memory: Annotated[
+        str, typer.Option("--memory", help="Memory of the GPU that training may use: 8GB, 11.5GiB.", metavar="SIZE")
+    ] = "8GB",
+    preset: Annotated[
+        str, typer.Option("--preset", help="standard, or small for CPUs and laptops.", metavar="NAME")
+    ] = "standard",
     skip: Skip = None,
     workspace: WorkspacePath = None,
 ) -> None:
-    """Looks at the data, decides, and prepares.
+    """Looks at a dataset, decides how to segment it, and prepares it.
 
     Writes fingerprint.json, plan.json (made to be read and edited), splits.json and the preprocessed cases.
     """
@@ -83,19 +89,16 @@ def plan_and_preprocess(
         workspace=workspace,
         reporter=Terminal(),
     )
-    names = " or ".join(plan.configurations)
-    console.print(f"ready; next: autoseg train -d {number} -c CONFIGURATION -f 0   ({names})", markup=False)
+    names = " or ".join(dict.fromkeys(configurations or plan.configurations))
+    console.print(f"ready; next: autoseg train -d {number} -c CONFIGURATION -f 0   ({names})")
 
 
 def preprocess(
     number: DatasetNumber,
-    configurations: Annotated[
-        list[str] | None,
-        typer.Option("-c", "--configuration", help="Which to prepare. [default: all]", metavar="2d 3d_fullres"),
-    ] = None,
+    configurations: Configurations = None,
     workspace: WorkspacePath = None,
 ) -> None:
-    """Prepares the data again by an edited plan.json."""
+    """Prepares the data again, after plan.json was edited."""
     from autoseg.cli.terminal import Terminal
     from autoseg.pipeline import preprocess
 
@@ -104,20 +107,30 @@ def preprocess(
 
 def train(
     number: DatasetNumber,
-    configuration: Annotated[str, typer.Option("-c", "--configuration", help="2d or 3d_fullres.")],
+    configuration: Annotated[str, typer.Option("-c", "--configuration", help="2d or 3d_fullres.", metavar="NAME")],
     folds: Annotated[
         list[str],
-        typer.Option("-f", "--fold", help="0 to 4, several of them, cv for all five, or all.", metavar="FOLD..."),
+        typer.Option(
+            "-f",
+            "--fold",
+            help="0 to 4, several of them, cv for each, or all: one model of all cases.",
+            metavar="FOLD...",
+        ),
     ],
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the plan's.")] = None,
-    budget: Annotated[str | None, typer.Option("--budget", help="Training time per fold: 5m, 2h.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="How many, instead of the plan's.", metavar="NUMBER")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="Training time per fold, instead of epochs: 90s, 5m, 2h.", metavar="TIME"),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained of these folds.")] = False,
     device: Device = "auto",
     workspace: WorkspacePath = None,
 ) -> None:
     """Trains folds and judges each on unseen cases.
 
-    Run it again to go on after a stop.
+    Without --epochs and --budget it trains as long as plan.json says. Run it again to go on after a stop.
     """
     from autoseg.cli.terminal import Terminal, console, print_scores
     from autoseg.pipeline import train
@@ -137,26 +150,39 @@ def train(
     folder = find_workspace(workspace).dataset(number).model(configuration)
     if summary is not None:
         print_scores(summary, title="held-out cases of all trained folds")
-    console.print(f"model, curves, scores and pictures: {folder.path}", markup=False)
+    console.print(f"model, curves, scores and pictures: {folder.path}")
 
 
 def predict(
-    source: Annotated[Path, typer.Option("-i", "--input", help="Folder of scans, or one scan.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the segmentations.")],
-    number: Annotated[int | None, typer.Option("-d", "--dataset", help="Number of the trained dataset.")] = None,
-    model: Annotated[Path | None, typer.Option("-m", "--model", help="A model folder, instead of -d.")] = None,
+    source: Annotated[Path, typer.Option("-i", "--input", help="Folder of scans, or one scan.", metavar="PATH")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the segmentations.", metavar="FOLDER")],
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "-d", "--dataset", min=1, max=999, help="Number of the dataset that was trained.", metavar="NUMBER"
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("-m", "--model", help="A model folder, instead of -d: one that holds fold_0.", metavar="FOLDER"),
+    ] = None,
     configuration: Annotated[
-        str | None, typer.Option("-c", "--configuration", help="[default: the trained one, or 3d_fullres]")
+        str | None,
+        typer.Option(
+            "-c", "--configuration", help="2d or 3d_fullres. [default: the trained one, or 3d_fullres]", metavar="NAME"
+        ),
     ] = None,
     folds: Annotated[
-        list[str] | None, typer.Option("-f", "--fold", help="[default: all that are trained]", metavar="FOLD...")
+        list[str] | None,
+        typer.Option("-f", "--fold", help="Which to average. [default: all that are trained]", metavar="FOLD..."),
     ] = None,
     device: Device = "auto",
     workspace: WorkspacePath = None,
 ) -> None:
     """Segments every scan of a folder.
 
-    Each result has the name, grid, geometry and file type of its scan.
+    Give a trained dataset with -d, or a model folder with -m. Scans are named as for training, CASE_0000.nii.gz; each
+    result has the name, grid, geometry and file type of its scan.
     """
     from autoseg.cli.terminal import Terminal, console
     from autoseg.pipeline import predict
@@ -172,23 +198,26 @@ def predict(
         workspace=workspace,
         reporter=Terminal(),
     )
-    console.print(f"{len(written)} segmentations: {output}", markup=False)
+    console.print(f"{len(written)} segmentations: {output}")
 
 
 def evaluate(
-    reference: Annotated[Path, typer.Argument(help="Folder of reference label maps.")],
-    prediction: Annotated[Path, typer.Argument(help="Folder of segmentations with the same names.")],
+    reference: Annotated[Path, typer.Argument(help="Folder of reference label maps.", metavar="REFERENCE")],
+    prediction: Annotated[
+        Path, typer.Argument(help="Folder of segmentations with the same names.", metavar="PREDICTION")
+    ],
 ) -> None:
     """Compares segmentations with references.
 
-    Prints Dice per case and label, and writes summary.json and summary.csv beside the segmentations.
+    Prints Dice per case and label, and writes summary.json and summary.csv beside the segmentations. Labels are named
+    as in the dataset.json in or beside REFERENCE, if there is one.
     """
     from autoseg.cli.terminal import Terminal, console, print_scores
     from autoseg.pipeline import evaluate
 
     summary = evaluate(reference, prediction, reporter=Terminal())
     print_scores(summary, title=f"{len(summary.cases)} cases")
-    console.print(f"also in {prediction / 'summary.json'} and summary.csv", markup=False)
+    console.print(f"also in {prediction / 'summary.json'} and summary.csv")
 
 
 def doctor(workspace: WorkspacePath = None) -> None:

@@ -29,7 +29,7 @@ def demo(
 
     source = workspace / "source" / "Dataset001_Demo"
     if not source.exists():
-        console.print(f"making twelve scans with four organs: {source}", markup=False)
+        console.print(f"making twelve scans with four organs: {source}")
         make_demo_dataset(source)
     folders = Workspace(root=workspace).folders(source.name)
     model = folders.model(CONFIGURATION)
@@ -71,7 +71,7 @@ def demo(
         )
         steps.insert(0, importing)
     for command, run in steps:
-        console.print(f"\n$ autoseg {command}", style="bold", markup=False)
+        console.print(f"\n$ autoseg {command}", style="bold")
         run()
-    console.print(f"\npicture of the worst held-out case: {model.validation(0) / 'overlay_worst.png'}", markup=False)
-    console.print("next, your own data: autoseg import SOURCE -d 2", markup=False)
+    console.print(f"\npicture of the worst held-out case: {model.validation(0) / 'overlay_worst.png'}")
+    console.print("next, your own data: autoseg import SOURCE -d 2")

@@ -1,6 +1,6 @@
 """What people see: progress bars with the time that is left, remarks, and tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ from autoseg.reporting import Task
 if TYPE_CHECKING:
     from autoseg.evaluation.summary import Summary
 
-console = Console(highlight=False, soft_wrap=True)
+# Names and paths are shown as they are, whatever brackets and colons they hold.
+console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Bar:
@@ -34,7 +35,7 @@ class Terminal:
     def task(self, title: str, total: float) -> Iterator[Task]:
         """Draws a bar while the work goes on; it stays when the work is done."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -46,7 +47,7 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """Prints a remark."""
-        console.print(line, markup=False)
+        console.print(line)
 
 
 MOST_CASES = 20
@@ -68,7 +69,7 @@ def print_scores(summary: "Summary", *, title: str) -> None:
         table.add_row(name, *(_score(value) for value in values))
     console.print(table)
     foreground = summary.foreground_mean
-    console.print(f"mean foreground Dice {_score(foreground.dice)}, IoU {_score(foreground.iou)}", markup=False)
+    console.print(f"mean foreground Dice {_score(foreground.dice)}, IoU {_score(foreground.iou)}")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -77,13 +78,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def print_facts(facts: Mapping[str, str]) -> None:
-    """Prints names and values, one pair a line."""
-    width = max(map(len, facts), default=0)
-    for name, value in facts.items():
-        console.print(f"{name:<{width}}  {value}", markup=False)
 
 
 def _score(value: float) -> str:

@@ -1,6 +1,7 @@
 """Which cases a fold learns from and which it is judged on; splits.json."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -40,6 +41,17 @@ class Splits(Artifact):
                 raise ValueError(f"fold {number} needs at least one case to train on and one to be validated on")
         return self
 
+    @property
+    def names(self) -> set[str]:
+        """The cases of all folds together."""
+        return {name for fold in self.folds for name in (*fold.training, *fold.validation)}
+
+    def expand(self, folds: Sequence[Fold]) -> list[Fold]:
+        """The folds that are meant: "cv" stands for each number, and doubles count once."""
+        every: list[Fold] = list(range(len(self.folds)))
+        meant = (every if fold == "cv" else [fold] for fold in folds)
+        return list(dict.fromkeys(chain.from_iterable(meant)))
+
     def fold(self, fold: Fold) -> Split:
         """The cases of one fold; "all" trains on every case and holds none out.
 
@@ -47,8 +59,7 @@ class Splits(Artifact):
             UsageError: There is no such fold.
         """
         if fold == "all":
-            names = {name for split in self.folds for name in (*split.training, *split.validation)}
-            return Split(training=tuple(sorted(names)), validation=())
+            return Split(training=tuple(sorted(self.names)), validation=())
         if not isinstance(fold, int) or not 0 <= fold < len(self.folds):
             raise UsageError(f"there is no fold {fold}", f"take a number from 0 to {len(self.folds) - 1}, or 'all'")
         return self.folds[fold]

@@ -10,6 +10,7 @@ A case has four files in the folder of its configuration; the record comes last,
 
 import math
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.artifact import atomic_file
-from autoseg.errors import ArtifactError
+from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.geometry import Box, Shape
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 
@@ -34,7 +35,7 @@ CODEC = blosc2.Codec.ZSTD
 LEVEL = 1
 BLOCK_EDGE = {2: 128, 3: 32}  # Voxels, by dimension. Decision: 64 or 128 KiB fit into the cache, and waste little
 
-DAMAGED = "run 'autoseg plan_and_preprocess' again"
+DAMAGED = "run 'autoseg preprocess' again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,23 @@ def save_case(folder: Path, name: str, case: PreprocessedCase, *, patch_size: tu
     _write_array(paths.label, case.label, patch_size)
     _write_foreground(paths.foreground, sample_foreground(case.label))
     case.record.save(paths.record)
+
+
+def open_stored(folder: Path, names: Iterable[str]) -> dict[str, StoredCase]:
+    """Finds many cases by name.
+
+    Raises:
+        ProblemsError: Some are missing or damaged; each has its line.
+    """
+    cases, problems = {}, []
+    for name in sorted(names):
+        try:
+            cases[name] = StoredCase.open(folder, name)
+        except ArtifactError as error:
+            problems.append(str(error))
+    if problems:
+        raise ProblemsError(problems)
+    return cases
 
 
 def case_names(folder: Path) -> list[str]:

@@ -95,7 +95,7 @@ def make_segmenter(
     """
     first = checkpoints[0]
     for other in checkpoints[1:]:
-        if (other.configuration, other.info.labels) != (first.configuration, first.info.labels):
+        if _interface(other) != _interface(first):
             raise ModelError(f"folds {first.fold} and {other.fold} follow different plans", "train them by one plan")
     folds: list[Predictor] = [NetworkPredictor(_restore_network(fold, device), device) for fold in checkpoints]
     predictor = folds[0] if len(folds) == 1 else EnsemblePredictor(tuple(folds))
@@ -109,6 +109,11 @@ def make_segmenter(
         rules=rules,
         device=device,
     )
+
+
+def _interface(checkpoint: Checkpoint) -> tuple[object, ...]:
+    """What the folds of an ensemble must share."""
+    return checkpoint.configuration, checkpoint.plan.axis_order, checkpoint.info.labels
 
 
 def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:

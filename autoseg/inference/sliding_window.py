@@ -20,9 +20,9 @@ from math import ceil
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from autoseg.errors import ModelError
 from autoseg.inference.predictor import Predictor
@@ -143,7 +143,7 @@ def predict_volume(
     """
     is_flat = len(patch_size) == 2
     tile = (1, *patch_size) if is_flat else patch_size
-    volume, inside = _pad(_as_tensor(image), tile)
+    volume, inside = pad_nd_image(_as_tensor(image), tile, "constant", {"value": 0}, return_slicer=True)
     tiles = [Tile(along) for along in product(*map(axis_tiles, volume.shape[1:], tile))]
     result: Tensor | None = None
     for start in range(0, len(tiles), batch_size):
@@ -158,27 +158,13 @@ def predict_volume(
         on_progress(len(batch) / len(tiles))
     if result is None:
         raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
-    return result[inside].contiguous()
+    return result[(slice(None), *inside[1:])].contiguous()  # as many classes as there are, not channels
 
 
 def _as_tensor(image: Tensor | NDArray[np.float32]) -> Tensor:
     if isinstance(image, Tensor):
         return image
     return torch.from_numpy(np.require(image, np.float32, ["C", "W"]))  # torch refuses read-only and reversed arrays
-
-
-def _pad(image: Tensor, tile: tuple[int, ...]) -> tuple[Tensor, Slices]:
-    """Pads an image to at least the size of a tile; also returns where the image lies in the result.
-
-    Example: 5 voxels and a tile of 8 lack 3, of which 1 comes before and 2 after; the image lies at 1 to 5.
-    """
-    sizes = image.shape[1:]
-    lacking = [max(0, length - size) for size, length in zip(sizes, tile, strict=True)]
-    sides = [(lack // 2, lack - lack // 2) for lack in lacking]
-    inside = (slice(None), *(slice(before, before + size) for (before, _), size in zip(sides, sizes, strict=True)))
-    if not any(lacking):
-        return image, inside
-    return F.pad(image, [voxels for side in reversed(sides) for voxels in side]), inside  # torch wants x first
 
 
 def _check_finite(logits: Tensor) -> None:

@@ -69,3 +69,11 @@ def test_splits_survive_the_disk(tmp_path):
     splits = Splits(folds=(Split(training=("a",), validation=("b",)),))
     splits.save(tmp_path / "splits.json")
     assert Splits.load(tmp_path / "splits.json") == splits
+
+
+def test_cv_stands_for_every_number():
+    """As many as the file has, each once, in order of mention."""
+    splits = make_splits(["a", "b", "c"])
+    assert splits.expand(["cv"]) == [0, 1, 2]
+    assert splits.expand([2, "cv", "all", "all"]) == [2, 0, 1, "all"]
+    assert splits.names == {"a", "b", "c"}

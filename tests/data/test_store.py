@@ -29,7 +29,7 @@ from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 SHAPE: Shape = (9, 20, 17)
 PATCH = (4, 8, 8)
 FILES = ["case_image.b2nd", "case_label.b2nd", "case_foreground.npz", "case.json"]
-AGAIN = r"run 'autoseg plan_and_preprocess' again"
+AGAIN = r"run 'autoseg preprocess' again"
 
 
 def make_case(shape: Shape = SHAPE, channels: int = 2, dtype: type[np.integer] = np.int8) -> PreprocessedCase:

@@ -1,0 +1,80 @@
+"""Schedules of the small preset, compared in one run on real data: how much is learned in a minute?
+
+    python tests/benchmarks/small_schedule.py WORKSPACE [--budget 60s]
+
+WORKSPACE holds the preprocessed hippocampus dataset that `hippocampus.py` leaves behind. Each schedule trains fold 0 from
+the same initial weights on the same patches; the table gives the Dice of held-out patches at the end.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from autoseg.data.loader import Batches, open_cases
+from autoseg.data.splits import Splits
+from autoseg.data.store import StoredCase
+from autoseg.plan import Plan
+from autoseg.reporting import SILENT
+from autoseg.training.loop import Run, train_fold
+from autoseg.training.state import start_training
+from autoseg.units import parse_duration
+from autoseg.workspace import Workspace
+
+CPU = torch.device("cpu")
+SCHEDULES = (
+    {"learning_rate": 0.01, "momentum": 0.99, "average_decay": 0.0},  # the reference method's
+    {"learning_rate": 0.01, "momentum": 0.99, "average_decay": 0.99},
+    {"learning_rate": 0.01, "momentum": 0.9, "average_decay": 0.99},
+    {"learning_rate": 0.1, "momentum": 0.9, "average_decay": 0.99},
+    {"learning_rate": 0.2, "momentum": 0.9, "average_decay": 0.99},
+    {"learning_rate": 0.2, "momentum": 0.9, "average_decay": 0.0},
+    {"learning_rate": 0.4, "momentum": 0.9, "average_decay": 0.99},
+)
+
+
+def main() -> None:
+    """Trains with each schedule in turn and prints a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--budget", default="60s")
+    arguments = parser.parse_args()
+    folders = Workspace(root=arguments.workspace).folders("Dataset004_Hippocampus")
+    run = make_run(folders, parse_duration(arguments.budget))
+    print("| learning rate | momentum | average | steps | Dice of held-out patches |\n|---|---|---|---|---|", flush=True)
+    for schedule in SCHEDULES:
+        tried = replace(run, settings=run.settings.model_copy(update=schedule))
+        state = start_training(run.training.configuration.architecture, tried.settings, CPU, 0, scaled=False)
+        train_fold(state, tried, SILENT, lambda _: None)
+        dice = state.reports[-1].mean_pseudo_dice
+        print(f"| {' | '.join(f'{value:g}' for value in schedule.values())} | {state.step} | {dice:.3f} |", flush=True)
+
+
+def make_run(folders, seconds) -> Run:
+    """Fold 0 of 3d_fullres, in one long epoch that the budget ends."""
+    plan, split = Plan.load(folders.plan), Splits.load(folders.splits).fold(0)
+    long = {"budget_seconds": seconds, "steps_per_epoch": 10**6, "validation_steps": 40}
+    training, validation = (
+        Batches(
+            cases=open_cases([StoredCase.open(folders.cases("3d_fullres"), name) for name in names]),
+            configuration=plan.configurations["3d_fullres"],
+            foreground_fraction=plan.training.foreground_fraction,
+            seed=(0, number),
+            augmented=number == 0,
+        )
+        for number, names in enumerate((split.training, split.validation))
+    )
+    return Run(
+        settings=plan.training.model_copy(update=long),
+        training=training,
+        validation=validation,
+        batch_dice=training.configuration.batch_dice,
+        labels=("anterior", "posterior"),
+        device=CPU,
+        workers=1,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The commands, from scans to scores, as people type them, and as README shows them."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+import typer
+from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
+from typer.testing import CliRunner
+
+import autoseg
+from autoseg.cli import demonstration
+from autoseg.cli.app import COMMANDS, app
+from autoseg.cli.terminal import console
+from autoseg.dataset import Dataset
+from autoseg.demo import make_demo_dataset
+from autoseg.doctor import Finding
+from autoseg.plan import Plan
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def wide_and_quick(monkeypatch):
+    """A console that breaks no line, and a fingerprint that takes no second."""
+    monkeypatch.setattr(console, "_width", 200)
+    monkeypatch.setattr("autoseg.fingerprint.FOREGROUND_SAMPLES", 10_000)
+
+
+def run(command: str, *, code: int = 0) -> str:
+    """Runs a command and gives back what it printed."""
+    result = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def group():
+    """The program as its parser sees it."""
+    return typer.main.get_command(app)
+
+
+def parse(command: str) -> None:
+    """Parses a command without running it; exits if a command, an option or a value is unknown."""
+    name, *arguments = shlex.split(command)
+    assert name in group().commands, f"there is no command {name!r}"
+    group().commands[name].make_context(name, arguments)
+
+
+def shown_commands(text: str) -> list[str]:
+    """What follows "autoseg" in the shell blocks of README, without comments."""
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+    lines = (line.split("#")[0] for line in blocks.splitlines())
+    return [match.strip() for line in lines for match in re.findall(r"(?:^|/|\s)autoseg ([a-z].*)", line)]
+
+
+def test_readme_shows_commands_that_exist():
+    """Every command line of README is understood, options and all."""
+    commands = shown_commands(README)
+    assert {command.split()[0] for command in commands} >= {"demo", "import", "train", "predict", "evaluate"}
+    for command in commands:
+        parse(command)
+
+
+def test_readme_names_options_that_exist():
+    """In running text, tables and comments too, but for those of other programs."""
+    mine = re.sub(r"^.*(pip|python3?) .*$", "", README, flags=re.MULTILINE)
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", mine)) - {"--strict"}
+    options = {name for command in group().commands.values() for option in command.params for name in option.opts}
+    assert {"--epochs", "--budget", "--restart"} <= mentioned
+    assert mentioned <= options | {"--help", "--version"}
+
+
+def test_readme_script_runs(tmp_path, monkeypatch):
+    """The Python example does what it says, on a dataset of its name."""
+    [script] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    folders = write_volumes(tmp_path / "made")
+    raw = tmp_path / "raw" / "Dataset004_Hippocampus"
+    shutil.copytree(folders.raw, raw)
+    scan = sitk.ReadImage(str(raw / "imagesTs" / "case_4_0000.nii.gz"))
+    sitk.WriteImage(scan, str(tmp_path / "scan.nii.gz"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AUTOSEG_WORKSPACE", raising=False)
+    names = {"array": sitk.GetArrayFromImage(scan)}
+    assert 'budget="5m"' in script
+    exec(script.replace('budget="5m"', 'budget="1s"'), names)  # noqa: S102 - README's own example
+    assert names["mask"].shape == names["array"].shape
+
+
+def test_version_is_shown():
+    """Alone, without a command."""
+    assert run("--version") == f"autoseg {autoseg.__version__}\n"
+
+
+def test_help_lists_every_command():
+    """With the first sentence of each, and -h for --help."""
+    text = run("--help")
+    assert run("-h") == text
+    for name, function in COMMANDS.items():
+        assert re.search(rf"^ +{name} +\S", text, re.MULTILINE), name
+        assert function.__doc__
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_explains_every_option(name):
+    """Each option stands in the help, and has a text."""
+    text = run(f"{name} --help")
+    for option in group().commands[name].params:
+        spellings = [name for name in option.opts if name.startswith("-")] or [option.metavar]
+        assert all(spelling in text for spelling in spellings), option.name
+        assert option.help, f"{name} {option.name} has no help"
+
+
+def test_from_scans_to_scores(tmp_path):
+    """Import, check, plan, prepare, train two folds of 3D and one of 2D, go on, predict, evaluate."""
+    source = write_volumes(tmp_path / "made", cases=3).raw
+    where = f"-w {shlex.quote(str(tmp_path / 'my work'))}"
+    folders = folders_of(tmp_path / "my work")
+    assert "3 cases" in run(f"import {source} -d {NUMBER} --name Tiny {where}")
+    assert "all sound" in run(f"check -d {NUMBER} {where}")
+
+    output = run(f"plan_and_preprocess -d {NUMBER} -c 2d 3d_fullres --memory 4GB --preset small {where}")
+    plan = Plan.load(folders.plan)
+    for sentence in plan.why:
+        assert sentence in output
+    assert f"autoseg train -d {NUMBER}" in output
+    edit_training(tmp_path / "my work", steps_per_epoch=4, validation_steps=1)
+    run(f"preprocess -d {NUMBER} -c 3d_fullres {where}")
+
+    output = run(f"train -d {NUMBER} -c 3d_fullres -f 0 1 --epochs 2 --device cpu {where}")
+    assert "fold 0: 2 cases" in output
+    assert "fold 1: 2 cases" in output
+    assert "mean foreground Dice 0." in output
+    model = folders.model("3d_fullres")
+    assert str(model.path) in output
+    assert model.trained_folds() == [0, 1]
+    again = run(f"train -d {NUMBER} -c 3d_fullres -f 0 1 --device cpu {where}")
+    assert again.count("is trained to its end") == 2
+
+    masks = tmp_path / "masks"
+    scans = folders.raw / "imagesTr"
+    output = run(
+        f"predict -i {shlex.quote(str(scans))} -o {masks} -m {shlex.quote(str(model.path))} -f 0 1 --device cpu"
+    )
+    assert "3 segmentations" in output
+    output = run(f"evaluate {shlex.quote(str(folders.raw / 'labelsTr'))} {masks}")
+    assert all(f"case_{number}" in output for number in (1, 2, 3))
+    assert (masks / "summary.csv").is_file()
+
+
+def test_folds_cv_are_those_of_the_dataset(tmp_path):
+    """Two cases make two folds."""
+    folders = write_volumes(tmp_path, cases=2)
+    plan_tiny(tmp_path, epochs=1)
+    output = run(f"train -d {NUMBER} -c 2d -f cv --device cpu -w {tmp_path}")
+    assert folders.model("2d").trained_folds() == [0, 1]
+    assert "case_1" in output
+    assert "case_2" in output
+    output = run(f"train -d {NUMBER} -c 2d -f all --device cpu -w {tmp_path}")
+    assert "mean foreground" not in output
+    assert folders.model("2d").trained_folds() == [0, 1, "all"]
+
+
+def test_workspace_may_come_from_the_environment(trained_volumes, tmp_path, monkeypatch):
+    """AUTOSEG_WORKSPACE, or the current folder."""
+    monkeypatch.setenv("AUTOSEG_WORKSPACE", str(trained_volumes))
+    scans = folders_of(trained_volumes).raw / "imagesTs"
+    assert "1 segmentations" in run(f"predict -i {scans} -o {tmp_path / 'one'} -d {NUMBER} --device cpu")
+    monkeypatch.delenv("AUTOSEG_WORKSPACE")
+    monkeypatch.chdir(trained_volumes)
+    assert "1 segmentations" in run(f"predict -i {scans} -o {tmp_path / 'two'} -d {NUMBER} --device cpu")
+    assert {path.name for path in tmp_path.rglob("*.nii.gz")} == {"case_4.nii.gz"}
+
+
+def test_damaged_cases_are_listed(tmp_path):
+    """`check` shows a table of them, `--skip` leaves them out."""
+    folders = write_volumes(tmp_path, cases=4)
+    (folders.raw / "labelsTr" / "case_2.nii.gz").unlink()
+    (folders.raw / "imagesTr" / "case_3_0000.nii.gz").write_bytes(b"no image")
+    output = run(f"check -d {NUMBER} -w {tmp_path}", code=2)
+    assert "2 problems" in output
+    assert "case_2" in output
+    assert "case_3" in output
+    assert "2 cases, all sound" in run(f"check -d {NUMBER} --skip case_2 case_3 -w {tmp_path}")
+
+
+@pytest.mark.parametrize(("state", "code"), [("warning", 0), ("failure", 2)])
+def test_doctor_shows_what_it_found(state, code, monkeypatch):
+    """A table; a failure is an error, a warning is not."""
+    finding = Finding(state=state, title="disk", value="3 GB", advice="free some space")
+    monkeypatch.setattr("autoseg.doctor.examine", lambda _: [finding])
+    output = run("doctor", code=code)
+    for text in (state, "disk", "3 GB", "free some space"):
+        assert text in output
+
+
+def test_demo_goes_all_the_way(tmp_path, monkeypatch):
+    """With fewer and coarser scans and less time than usual; what it prints can be typed, and it can be run again."""
+
+    def make_fewer(folder: Path) -> Dataset:
+        return make_demo_dataset(folder, cases=2)
+
+    monkeypatch.setattr("autoseg.demo.make_demo_dataset", make_fewer)
+    coarse = {"SPACING_MM": (5.0, 2.0, 2.0), "LOWEST_SHAPE": (12, 29, 29), "HIGHEST_SHAPE": (16, 35, 35)}
+    for name, value in {**coarse, "TEST_SCANS": 1}.items():
+        monkeypatch.setattr(f"autoseg.demo.{name}", value)
+    monkeypatch.setattr(demonstration, "TRAINING_TIME", "1s")
+    output = run(f"demo -w {tmp_path / 'demo'} --device cpu")
+    commands = re.findall(r"^\$ autoseg (.*)$", output, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == [
+        "import",
+        "check",
+        "plan_and_preprocess",
+        "train",
+        "predict",
+        "evaluate",
+    ]
+    for command in commands:
+        parse(command)
+    [picture] = re.findall(r"^picture .*: (.*)$", output, re.MULTILINE)
+    assert Path(picture).is_file()
+    assert [path.name for path in (tmp_path / "demo" / "masks").iterdir()] == ["demo_003.nii.gz"]
+
+    again = run(f"demo -w {tmp_path / 'demo'} --device cpu")
+    assert "$ autoseg import" not in again
+    assert "is trained to its end" in again
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_demo_learns_its_organs(tmp_path):
+    """As README promises it, on whatever this machine has."""
+    output = run(f"demo -w {tmp_path / 'demo'}")
+    [dice] = set(re.findall(r"mean foreground Dice (\d\.\d+)", output))
+    assert float(dice) > 0.6

@@ -1,0 +1,38 @@
+"""Trained workspaces that several test files look at. They are made once: copy them before you change anything."""
+
+import os
+
+# Steps of tiny networks are several times slower on two threads that wait for each other. Must be set before torch is
+# loaded, and is inherited by the programs that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
+
+from autoseg.pipeline import train
+
+CONFIGURATION = "3d_fullres"
+
+
+@pytest.fixture(scope="session")
+def trained_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of equal-sided voxels and one channel; the folds 0, 1 and "all" are trained."""
+    root = tmp_path_factory.mktemp("volumes")
+    write_volumes(root)
+    plan_tiny(root, epochs=2, steps_per_epoch=4)
+    train(NUMBER, CONFIGURATION, [0, 1, "all"], device="cpu", workspace=root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained_oblique(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of two channels whose slices are tilted and stacked along the file's first axis; all are learned."""
+    root = tmp_path_factory.mktemp("oblique")
+    write_volumes(
+        root, shape=(26, 30, 8), spacing_mm=(1.0, 0.8, 4.0), direction=tilted(20, -15, 30), channels=2, cases=2
+    )
+    plan_tiny(root, epochs=2, steps_per_epoch=12)
+    train(NUMBER, CONFIGURATION, [0, "all"], device="cpu", workspace=root)
+    return root

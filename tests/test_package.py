@@ -1,0 +1,76 @@
+"""The package from outside: its names, what importing costs, and what README promises."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autoseg
+
+HEAVY = ("torch", "SimpleITK", "matplotlib", "pandas", "scipy", "skimage", "blosc2")
+
+
+def run_python(code: str) -> str:
+    """Runs code in a fresh interpreter."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def heavy_modules_after(code: str) -> list[str]:
+    """Names of the large libraries that some code loads."""
+    shown = run_python(f"import sys\n{code}\nprint(*[name for name in {HEAVY} if name in sys.modules], sep=',')")
+    return [name for name in shown.strip().split(",") if name]
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """Nor does looking at what it offers."""
+    assert heavy_modules_after("import autoseg; dir(autoseg); autoseg.__all__; autoseg.__version__") == []
+
+
+def test_vocabulary_needs_neither_torch_nor_images():
+    """Plan, Dataset and AutosegError are there in a moment."""
+    loaded = heavy_modules_after("import autoseg; autoseg.Plan, autoseg.Dataset, autoseg.AutosegError")
+    assert not {"torch", "SimpleITK"} & set(loaded)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["train", "--help"], ["plan_and_preprocess", "-h"]])
+def test_help_loads_nothing_heavy(arguments):
+    """So that it answers at once."""
+    code = f"""
+import contextlib, io, sys
+sys.argv = ["autoseg", *{arguments!r}]
+from autoseg.__main__ import main
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
+    main()
+assert "autoseg" in shown.getvalue()
+"""
+    assert heavy_modules_after(code) == []
+
+
+def test_package_runs_as_a_module():
+    """`python -m autoseg` is the command."""
+    command = [sys.executable, "-m", "autoseg", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == (
+        f"autoseg {autoseg.__version__}\n"
+    )
+
+
+def test_every_public_name_loads():
+    """Each name stands for an object of that name, from the package; others are refused."""
+    for name in autoseg.__all__:
+        value = getattr(autoseg, name)
+        if name != "__version__":
+            assert value.__name__ == name
+            assert value.__module__.startswith("autoseg.")
+            assert inspect.getdoc(value)
+    assert sorted(autoseg.__all__) == autoseg.__all__ == sorted({*autoseg._MODULES, "__version__"})
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = autoseg.nothing
+
+
+def test_package_says_that_it_is_typed():
+    """Type checkers of users read the annotations."""
+    assert (Path(autoseg.__file__).parent / "py.typed").is_file()

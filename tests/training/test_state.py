@@ -1,0 +1,106 @@
+"""What resuming needs is packed whole, in plain values, and unpacked into a fresh run."""
+
+import io
+from dataclasses import replace
+
+import pytest
+import torch
+from small_models import small_cases, small_plan
+
+from autoseg.data.loader import Batches
+from autoseg.reporting import SILENT
+from autoseg.training.loop import Run, train_fold
+from autoseg.training.state import pack_state, start_training, unpack_state
+
+CPU = torch.device("cpu")
+
+
+def start(seed=5, scaled=False, **training):
+    """A state before the first step."""
+    plan = small_plan(**training)
+    return start_training(plan.configurations["3d_fullres"].architecture, plan.training, CPU, seed=seed, scaled=scaled)
+
+
+def train(state, **training):
+    """Trains a state to the end of its plan."""
+    plan = small_plan(**training)
+    batches = Batches(
+        cases=small_cases(),
+        configuration=plan.configurations["3d_fullres"],
+        foreground_fraction=0.5,
+        seed=(1, 0),
+        augmented=False,
+    )
+    run = Run(
+        settings=plan.training,
+        training=batches,
+        validation=replace(batches, seed=(1, 1)),
+        batch_dice=False,
+        labels=("bright", "dark"),
+        device=CPU,
+        workers=0,
+    )
+    train_fold(state, run, SILENT, lambda _: None)
+    return state
+
+
+def through_the_disk(packed):
+    """Saves and loads as a checkpoint does, without running any code of the file."""
+    file = io.BytesIO()
+    torch.save(packed, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def assert_equal(one, other):
+    """Compares two networks bit for bit."""
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_packed_state_comes_back_whole(average_decay):
+    """Weights, average, momentum, counters and reports, with an average of the weights and without."""
+    state = train(start(average_decay=average_decay), average_decay=average_decay)
+    restored = start(seed=6, average_decay=average_decay)
+    unpack_state(restored, through_the_disk(pack_state(state)), state.weights)
+    assert_equal(restored.network, state.network)
+    assert_equal(restored.average, state.average)
+    assert (restored.average is restored.network) == (average_decay == 0)
+    assert (
+        (restored.step, restored.elapsed_seconds) == (state.step, state.elapsed_seconds) == (6, state.elapsed_seconds)
+    )
+    assert restored.reports == state.reports
+    momenta = [run.optimizer.state_dict()["state"] for run in (restored, state)]
+    assert momenta[0].keys() == momenta[1].keys() != set()
+    for number, entry in momenta[0].items():
+        assert torch.equal(entry["momentum_buffer"], momenta[1][number]["momentum_buffer"])
+
+
+def test_weights_that_predict_are_the_average():
+    """Or, without an average, those that the optimizer left."""
+    state = train(start())
+    average = state.average.state_dict()
+    assert all(torch.equal(value, average[name]) for name, value in state.weights.items())
+    assert any(not torch.equal(value, state.network.state_dict()[name]) for name, value in state.weights.items())
+    plain = train(start(average_decay=0.0), average_decay=0.0)
+    assert all(torch.equal(value, plain.network.state_dict()[name]) for name, value in plain.weights.items())
+
+
+def test_average_is_not_trained():
+    """Only the network's own weights ask for gradients."""
+    state = start()
+    assert all(parameter.requires_grad for parameter in state.network.parameters())
+    assert not any(parameter.requires_grad for parameter in state.average.parameters())
+
+
+def test_seed_decides_the_first_weights():
+    """Whatever else draws random numbers."""
+    first = start()
+    torch.rand(3)
+    assert_equal(first.network, start().network)
+    assert any(
+        not torch.equal(value, start(seed=6).network.state_dict()[name])
+        for name, value in first.network.state_dict().items()
+    )
+    assert first.weights.keys() == first.network.state_dict().keys()
