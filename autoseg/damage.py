@@ -12,8 +12,10 @@ from pathlib import Path
 from autoseg.errors import ImageError
 from autoseg.nifti import check_nifti
 
-JPEG_SCAN, JPEG_END = b"\xda", b"\xff\xd9"
-BMP_HEADER_BYTES = 38
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+BMP_HEAD_BYTES = 38  # as far as it matters here
+BMP_USUAL_HEAD = 40
+BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not packed
 
 
 def check_file(path: Path) -> None:
@@ -50,25 +52,35 @@ def check_picture(path: Path) -> None:
 
 
 def _ends(file: BufferedReader, size: int) -> bool:
-    """Whether a JPEG has its end mark; those of a thumbnail inside an earlier segment do not count."""
+    """Whether a JPEG has its end mark behind its pixels; that of a thumbnail in its head does not count.
+
+    The head is a row of segments: 255, a kind, and the length of the rest. Any number of 255 may come before one.
+    """
     content = file.read(size)
-    place = 2
+    if not content.startswith(JPEG_START):
+        return True  # reading it will fail
+    place = len(JPEG_START)
     while content[place : place + 1] == b"\xff" and place + 4 <= size:
-        (length,) = struct.unpack_from(">H", content, place + 2)
-        if content[place + 1 : place + 2] == JPEG_SCAN:
-            return JPEG_END in content[place + 2 + length :]
-        place += 2 + length
-    return not content.startswith(b"\xff\xd8")  # whatever else it is, reading it will fail
+        if content[place + 1] == 0xFF:
+            place += 1
+            continue
+        is_scan = content[place + 1] == JPEG_SCAN
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if is_scan:
+            break
+    return JPEG_END in content[place:]
 
 
 def _holds_all_rows(file: BufferedReader, size: int) -> bool:
-    """Whether a BMP is as long as its header says; of a packed one, as the header says of the packed pixels."""
-    header = file.read(BMP_HEADER_BYTES)
-    if len(header) < BMP_HEADER_BYTES or not header.startswith(b"BM"):
+    """Whether a BMP is as long as its head says; of a packed one, as the head says of the packed pixels."""
+    head = file.read(BMP_HEAD_BYTES)
+    if len(head) < BMP_HEAD_BYTES or not head.startswith(b"BM"):
         return True  # reading it will fail
-    start, width, height, bits, packing, packed_bytes = struct.unpack_from("<10xI4xii2xHII", header)
+    start, head_bytes, width, height, bits, packing, packed_bytes = struct.unpack_from("<10xIIii2xHII", head)
+    if head_bytes < BMP_USUAL_HEAD:
+        return True  # of the time before Windows 3; reading it will fail
     row_bytes = (bits * width + 31) // 32 * 4
-    needed: int = start + (packed_bytes if packing in {1, 2} else row_bytes * abs(height))
+    needed: int = start + (row_bytes * abs(height) if packing in BMP_PLAIN else packed_bytes)
     return size >= needed
 
 

@@ -292,7 +292,7 @@ def _names(folder: Path, ending: str) -> list[str]:
 
 
 def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
-    leave_out = f"or leave the case out with --skip {case.name}"
+    leave_out = f"or leave the case out with 'plan_and_preprocess --skip {case.name}'"
     if not case.images:
         return Problem(case=case.name, what="its image is missing in imagesTr", fix=f"add it {leave_out}")
     if case.label is None:

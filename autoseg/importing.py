@@ -19,22 +19,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autoseg import pairing
 from autoseg.artifact import atomic_folder, read_text
 from autoseg.dataset import CHANNEL_SUFFIX, PLANE_ENDINGS, Case, Dataset, DatasetInfo
 from autoseg.errors import DatasetError, ImageError, UsageError
 from autoseg.imageio import channels_in, convert_image, read_label_map, write_label_map
+from autoseg.masks import MaskValues, number_values, read_values, renumber, stay
 from autoseg.parallel import all_sound, work_on_each
 from autoseg.reporting import SILENT, Reporter
 from autoseg.workspace import Workspace, dataset_folder_name
 
 IMAGE_FOLDERS = ("images", "imagestr", "image")
 LABEL_FOLDERS = ("labels", "labelstr", "masks", "mask", "label")
-
-# The values of a mask, and those of them that fill an area somewhere; see `_mask_values`.
-_Values = tuple[set[int], set[int]]
 
 # Keys of a foreign dataset.json that the new one states anew; the others, such as the licence, travel with the data.
 RESTATED = {*DatasetInfo.model_fields, "modality", "training", "test", "numTraining", "numTest", "tensorImageSize"}
@@ -158,7 +154,7 @@ def _from_folders(images_folder: Path, labels_folder: Path, tests_folder: Path |
     cases = _keep_complete(cases, counts, None, reporter)
     channels = counts[cases[0].name]
     colours = channels == 3 and len(cases[0].images) == 1 and pairing.ending_of(cases[0].images[0]) in PLANE_ENDINGS
-    numbers = _number_labels([values[case.name] for case in cases], labels_folder, reporter)
+    numbers = number_values([values[case.name] for case in cases], labels_folder, reporter)
     if not colours:
         reporter.say(
             "The kind of image is not known and counts as MR (z-score); for CT, write 'CT' as the channel's name into "
@@ -174,11 +170,11 @@ def _from_folders(images_folder: Path, labels_folder: Path, tests_folder: Path |
     return Source(info=info, cases=cases, tests=tests, numbers=numbers)
 
 
-def _look_inside(cases: tuple[Case, ...], reporter: Reporter) -> tuple[dict[str, int], dict[str, _Values]]:
+def _look_inside(cases: tuple[Case, ...], reporter: Reporter) -> tuple[dict[str, int], dict[str, MaskValues]]:
     """The number of channels and the mask values of each case, by name; every file that cannot be read is named."""
     masks = [case.label for case in cases if case.label]
     counts = work_on_each(_channels, cases, title="reading headers", reporter=reporter)
-    values = work_on_each(_mask_values, masks, title="reading masks", reporter=reporter)
+    values = work_on_each(read_values, masks, title="reading masks", reporter=reporter)
     all_sound([*counts, *values])
     names = [case.name for case in cases]
     return dict(zip(names, all_sound(counts), strict=True)), dict(zip(names, all_sound(values), strict=True))
@@ -207,45 +203,6 @@ def _keep_complete(
 
 def _channels(case: Case) -> int:
     return len(case.images) if len(case.images) > 1 else channels_in(case.images[0])
-
-
-def _number_labels(masks: Sequence[_Values], folder: Path, reporter: Reporter) -> dict[int, int]:
-    """Numbers the values of all masks 0, 1, 2, ...; 0 stays background whether it occurs or not."""
-    values = {0}.union(*(seen for seen, _ in masks))
-    solid: set[int] = set().union(*(filled for _, filled in masks))
-    if min(values) < 0:
-        raise DatasetError(f"{folder}: a mask holds the value {min(values)}", "number the labels from 0 upwards")
-    thin = values - solid
-    if len(values) > 256 or (len(thin) >= 4 and 2 * len(thin) > len(values)):
-        raise DatasetError(
-            f"the masks in {folder} hold {len(values)} values, {len(thin)} of them along edges only: they were blurred "
-            f"or compressed with loss",
-            "save masks as PNG, with one whole number per label and without smoothing",
-        )
-    if len(values) < 2:
-        raise DatasetError(f"the masks in {folder} are all empty", "check that they are the masks")
-    numbers = {value: number for number, value in enumerate(sorted(values))}
-    if not _stay(numbers):
-        changes = ", ".join(f"{value} becomes {number}" for value, number in numbers.items())
-        reporter.say(f"Mask values are renumbered: {changes}")
-    return numbers
-
-
-def _mask_values(path: Path) -> _Values:
-    """The values of a mask, and those of them that somewhere fill a cross of five pixels in a slice.
-
-    Decision: a drawn label nearly always fills such a cross, while the grey seams that smoothing, anti-aliasing and
-    JPEG leave along edges do not.
-    """
-    seen: set[int] = set()
-    solid: set[int] = set()
-    for plane in read_label_map(path).array:
-        centre = plane[1:-1, 1:-1]
-        sides = (plane[:-2, 1:-1], plane[2:, 1:-1], plane[1:-1, :-2], plane[1:-1, 2:])
-        filled = np.logical_and.reduce([centre == side for side in sides])
-        seen |= set(np.unique(plane).tolist())
-        solid |= set(np.unique(centre[filled]).tolist())
-    return seen, solid
 
 
 def _write(source: Source, folder: Path, reporter: Reporter) -> None:
@@ -280,17 +237,13 @@ def _write_images(case: Case, folder: Path, info: DatasetInfo) -> None:
 
 
 def _write_label(path: Path, target: Path, numbers: dict[int, int]) -> None:
-    if _stay(numbers) and pairing.ending_of(path) == pairing.ending_of(target):
+    if stay(numbers) and pairing.ending_of(path) == pairing.ending_of(target):
         _bring(path, target)
         return
     volume = read_label_map(path)
-    if not _stay(numbers):  # a value's number is its rank among the values
-        volume = replace(volume, array=np.searchsorted(sorted(numbers), volume.array))
+    if not stay(numbers):
+        volume = replace(volume, array=renumber(volume.array, numbers))
     write_label_map(target, volume)
-
-
-def _stay(numbers: dict[int, int]) -> bool:
-    return all(value == number for value, number in numbers.items())
 
 
 def _bring(path: Path, target: Path) -> None:

@@ -160,7 +160,7 @@ def _label_problems(seen: Iterable[int], name: str, info: DatasetInfo) -> list[P
 
 
 def _problem(name: str, what: str, fix: str) -> Problem:
-    return Problem(case=name, what=what, fix=f"{fix}, or leave the case out with --skip {name}")
+    return Problem(case=name, what=what, fix=f"{fix}, or leave the case out with 'plan_and_preprocess --skip {name}'")
 
 
 def _values(array: NDArray[np.integer]) -> frozenset[int]:

@@ -102,6 +102,8 @@ def load_segmenter(folder: ModelFolder, *, folds: Sequence[Fold] | None, device:
         raise ModelError(f"fold {missing[0]} of {folder.path} is not trained (there: {present})", "choose with -f")
     rules = PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES
     checkpoints = [load_checkpoint(folder.checkpoint(fold)) for fold in chosen]
+    if not folds:  # a fold whose training goes on has no say, unless there is no other
+        checkpoints = [checkpoint for checkpoint in checkpoints if checkpoint.finished] or checkpoints
     return make_segmenter(checkpoints, rules, resolve_device(device))
 
 

@@ -1,5 +1,6 @@
 """What is saved is whole, versioned and strict, and a failed write changes nothing."""
 
+import errno
 import json
 import math
 from typing import ClassVar
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.artifact import Artifact, Score, atomic_file, atomic_folder, read_text
-from autoseg.errors import ArtifactError
+from autoseg.errors import ArtifactError, WriteError
 
 
 class Note(Artifact):
@@ -188,6 +189,44 @@ def test_a_failed_change_of_places_brings_the_old_folder_back(tmp_path, monkeypa
 
     monkeypatch.setattr(type(path), "replace", refuse_new)
     with pytest.raises(ArtifactError, match="No space left on device"), atomic_folder(path) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path) == ["cases"]
+    assert names(path) == ["old"]
+
+
+@pytest.mark.parametrize("write", [atomic_file, atomic_folder])
+def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path, write):
+    """An error that names another place than the one to be written is about that place."""
+    with pytest.raises(FileNotFoundError, match="scan"), write(tmp_path / "results" / "a"):
+        (tmp_path / "scan").read_bytes()
+    assert names(tmp_path / "results") == []
+
+
+def test_a_full_disk_names_the_folder_that_was_to_be(tmp_path):
+    """The place where it is written for the time being means nothing to anyone."""
+    with (
+        pytest.raises(WriteError, match=r"cannot write \S+cases: No space left on device; free"),
+        atomic_folder(tmp_path / "cases") as folder,
+        atomic_file(folder / "a.txt"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert names(tmp_path) == []
+
+
+def test_ctrl_c_between_two_renames_brings_the_old_folder_back(tmp_path, monkeypatch):
+    """There is no moment at which a stop loses what was there."""
+    path = tmp_path / "cases"
+    path.mkdir()
+    (path / "old").write_text("old")
+    replace = type(path).replace
+
+    def stop_at_new(self, target):
+        if target == path and (self / "new").exists():
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", stop_at_new)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as folder:
         (folder / "new").write_text("new")
     assert names(tmp_path) == ["cases"]
     assert names(path) == ["old"]

@@ -242,7 +242,7 @@ def test_each_bad_case_of_a_dataset_has_its_line(spoilt: Path) -> None:
     for name, text in SPOILT.items():
         line = only([line for line in lines if line.startswith(f"case {name!r}: ")])
         assert re.search(text, line), line
-        assert line.endswith(f"or leave the case out with --skip {name}")
+        assert line.endswith(f"or leave the case out with 'plan_and_preprocess --skip {name}'")
 
 
 def test_check_lists_each_bad_case(spoilt: Path) -> None:
@@ -557,6 +557,16 @@ def test_raw_cases_that_went_away(trained: Path) -> None:
         assert re.search(
             r"case 'case_2'.*its label labelsTr/case_2\.nii\.gz is missing; mend it, or plan again", second
         )
+
+
+def test_cases_that_went_bad(trained: Path) -> None:
+    """Preparing the data again names each of them and keeps what was prepared before."""
+    raw = folders_of(trained).raw
+    cut(image_of(raw / "imagesTr", "case_1"))
+    change_label(folders_of(trained), "case_3", valued(7))
+    first, third = refuse(trained, "preprocess", "-d", NUMBER)
+    assert re.search(r"case 'case_1': .*case_1_0000\.nii\.gz is cut off.*; copy it again, or leave the case out", first)
+    assert re.search(r"case 'case_3': its label map holds 7.*; correct the label map", third)
 
 
 def test_dataset_with_other_labels_than_the_plan(trained: Path) -> None:

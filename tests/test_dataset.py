@@ -114,6 +114,21 @@ def test_numbers_of_a_single_channel_belong_to_the_name(tmp_path: Path) -> None:
     assert list(group_channels(tmp_path, make_info(), known=["liver_0000"])) == ["liver_0000", "liver_0001"]
 
 
+def test_two_files_of_one_channel_are_a_problem(tmp_path: Path) -> None:
+    """None of them is taken in silence, and the other cases are not touched by it."""
+    write_json(tmp_path / "dataset.json", BASE)
+    touch(tmp_path / "imagesTr", "liver.nii.gz", "liver_0000.nii.gz", "spleen_0000.nii.gz")
+    touch(tmp_path / "labelsTr", "liver.nii.gz", "spleen.nii.gz")
+    dataset = Dataset.open(tmp_path)
+    assert [case.name for case in dataset.cases] == ["spleen"]
+    [problem] = dataset.problems
+    assert (problem.case, problem.what) == (
+        "liver",
+        "imagesTr does not hold one file for its channel (there: liver.nii.gz, liver_0000.nii.gz)",
+    )
+    assert problem.fix.startswith("keep one of them or leave the case out")
+
+
 def test_numbered_colour_pictures_are_cases(tmp_path: Path) -> None:
     """Numbers that do not count the three colours count pictures."""
     info = make_info(channels=3, ending=".png")

@@ -12,7 +12,7 @@ from phantoms import REALDATA, blocks, noise, place
 
 from autoseg.errors import ImageError
 from autoseg.imageio import read_image, read_label_map, write_image, write_label_map
-from autoseg.nifti import check_nifti
+from autoseg.nifti import check_nifti, is_cut_off
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -30,6 +30,21 @@ def test_cut_off_files_are_refused(tmp_path: Path, fraction: float, ending: str,
     path.write_bytes(content[: int(len(content) * fraction)])
     with pytest.raises(ImageError, match=r"cut off"):
         read_label_map(path) if is_label else read_image((path,))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_files_that_were_written_to_a_full_disk_are_noticed(tmp_path: Path, ending: str) -> None:
+    """The library that writes them says nothing; NaN is the writer's own business, and so are other formats."""
+    path = tmp_path / f"a{ending}"
+    image = noise(0)[np.newaxis]
+    image[0, 0, 0, 0] = np.nan
+    write_image(path, place(image))
+    assert not is_cut_off(path)
+    content = path.read_bytes()
+    for size in (0, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        assert is_cut_off(path)
+    assert not is_cut_off(tmp_path / "a.nrrd")
 
 
 def test_one_missing_byte_is_noticed(tmp_path: Path) -> None:

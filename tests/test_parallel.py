@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoseg.errors import DatasetError, ProblemsError
+from autoseg.errors import DatasetError, ProblemsError, WriteError
 from autoseg.parallel import all_sound, work_on_each
 from autoseg.reporting import SILENT
 
@@ -33,3 +33,16 @@ def test_bugs_are_not_hidden():
     """An error that the user cannot mend is raised as it is."""
     with pytest.raises(ZeroDivisionError):
         work_on_each(lambda number: 1 // number, [1, 0], title="", reporter=SILENT)
+
+
+def test_full_disk_ends_the_work():
+    """Every other item would meet it too, so it is said once."""
+    begun = []
+
+    def write(number):
+        begun.append(number)
+        raise WriteError("cannot write: the disk is full", "free some space")
+
+    with pytest.raises(WriteError, match="the disk is full"):
+        work_on_each(write, range(1000), title="", reporter=SILENT)
+    assert len(begun) < 1000

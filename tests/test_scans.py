@@ -1,10 +1,11 @@
 """Scans and label maps are found by name, whatever image type they have."""
 
 import pytest
+from phantoms import blocks, place
 
 from autoseg.dataset import DatasetInfo
-from autoseg.errors import DatasetError
-from autoseg.scans import find_scans, pair_label_maps, result_ending, split_ending
+from autoseg.errors import DatasetError, ProblemsError
+from autoseg.scans import check_channels, check_values, find_scans, pair_label_maps, result_ending, split_ending
 
 ONE = DatasetInfo(channel_names={"0": "MR"}, labels={"background": 0, "organ": 1}, file_ending=".nii.gz")
 TWO = ONE.model_copy(update={"channel_names": {"0": "T1", "1": "T2"}})
@@ -40,11 +41,24 @@ def test_one_file_is_one_scan(tmp_path):
     assert [case.name for case in find_scans(scan, ONE)] == ["a"]
 
 
-def test_two_scans_of_one_name_are_refused(tmp_path):
-    """Their results would overwrite each other."""
-    folder = touch(tmp_path / "in", "a.nii.gz", "a.nrrd")
-    with pytest.raises(DatasetError, match="2 scans named 'a'"):
-        find_scans(folder, ONE)
+@pytest.mark.parametrize("other", ["a.nrrd", "a_0000.nii.gz"])
+def test_two_scans_of_one_name_are_refused(tmp_path, other):
+    """Their results would overwrite each other; the other scans are not touched by it."""
+    double, sound = find_scans(touch(tmp_path / "in", "a.nii.gz", other, "b.nii.gz"), ONE)
+    with pytest.raises(DatasetError, match=r"a\.nii\.gz.* have the same name; keep one of them"):
+        check_channels(double, ONE)
+    check_channels(sound, ONE)
+
+
+@pytest.mark.parametrize("names", [("a_0001", "a_0002"), ("a_0000", "a_0002"), ("a_0000", "a_0001", "a_0002")])
+def test_channels_must_be_those_of_the_model(tmp_path, names):
+    """A wrong number would be another channel's image; one file may hold all channels, which shows when it is read."""
+    [scan] = find_scans(touch(tmp_path / "in", *(f"{name}.nrrd" for name in names)), TWO)
+    with pytest.raises(DatasetError, match=r"2 channels \(T1, T2\); bring a_0000 to a_0001"):
+        check_channels(scan, TWO)
+    for right in (("a_0000.nrrd", "a_0001.nrrd"), ("b.nrrd",)):
+        [scan] = find_scans(touch(tmp_path / right[0], *right), TWO)
+        check_channels(scan, TWO)
 
 
 @pytest.mark.parametrize("names", [(), ("notes.txt",)])
@@ -81,5 +95,21 @@ def test_label_maps_are_paired_by_name(tmp_path):
     guess = touch(tmp_path / "guess", "a.nii.gz", "c.nii.gz", "summary.json", "overlay_worst.png")
     assert list(pair_label_maps(truth, guess)) == ["a", "c"]
     touch(guess, "d.nii.gz")
-    with pytest.raises(DatasetError, match=r"d\.nii\.gz has no reference"):
+    touch(guess, "e.nii.gz", "a.nrrd")
+    with pytest.raises(ProblemsError) as caught:
         pair_label_maps(truth, guess)
+    first, second, third = str(caught.value).splitlines()
+    assert "a.nii.gz and a.nrrd have the same name" in first
+    assert "d.nii.gz has no reference" in second
+    assert "e.nii.gz has no reference" in third
+
+
+@pytest.mark.parametrize("value", [-1, 2, 300])
+def test_values_must_be_named(value):
+    """Label maps hold what dataset.json names and nothing else."""
+    from pathlib import Path
+
+    sound, wrong = place(blocks((0, 1))), place(blocks((0, value)))
+    check_values([Path("a.nii.gz")], [sound], ONE.foreground)
+    with pytest.raises(DatasetError, match=rf"b\.nii\.gz holds the value {value}, but dataset\.json names 0 to 1"):
+        check_values([Path("a.nii.gz"), Path("b.nii.gz")], [sound, wrong], ONE.foreground)

@@ -54,7 +54,8 @@ def check(number: DatasetNumber, skip: Skip = None, workspace: WorkspacePath = N
         console.print(f"{dataset.name}: {len(dataset.cases)} cases, all sound")
         return
     rows = [(problem.case or "–", problem.what, problem.fix) for problem in problems]  # noqa: RUF001
-    print_table(f"{dataset.name}: {len(problems)} problems", ("case", "problem", "what to do"), rows)
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    print_table(f"{dataset.name}: {count}", ("case", "problem", "what to do"), rows)
     raise typer.Exit(EXIT_ERROR)
 
 

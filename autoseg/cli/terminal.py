@@ -73,8 +73,10 @@ def print_scores(summary: "Summary", *, title: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a plain table."""
-    table = Table(*columns, title=title, title_justify="left")
+    """Prints a plain table; words that are too long for it, such as paths, go on in the next line."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
