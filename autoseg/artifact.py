@@ -50,7 +50,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             raise
         raise _unwritable(path, error) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 @contextmanager
@@ -89,7 +89,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise
         raise _unwritable(path, error) from error
     finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, also if Ctrl-C comes in between."""
+    try:
         shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _umask() -> int:

@@ -16,9 +16,9 @@ from autoseg.artifact import Artifact
 from autoseg.geometry import Shape, Vector, Volume
 from autoseg.preprocessing.cropping import nonzero_region
 
-# Voxels drawn in all and from one case at most, the same number from each case so that each weighs the same whatever the
-# size of its foreground. Source of the rule: the reference method, which draws ten times as many. Decision: percentiles
-# of this many draws differ by less than the noise of a scan, in a tenth of the time and memory.
+# Voxels drawn in all and from one case at most, the same number from each case so that each weighs the same whatever
+# the size of its foreground. Source of the rule: the reference method, which draws ten times as many. Decision:
+# percentiles of this many draws differ by less than the noise of a scan, in a tenth of the time and memory.
 FOREGROUND_SAMPLES = 10_000_000
 FOREGROUND_SAMPLES_PER_CASE = 200_000
 SAMPLING_SEED = 1234  # Source: the reference method

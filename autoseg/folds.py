@@ -1,29 +1,19 @@
-"""One fold on disk: begun or continued, trained, and judged on the cases that it never saw."""
+"""One fold on disk: begun or continued, and trained to its end."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from autoseg.artifact import atomic_folder
-from autoseg.checkpoint import Checkpoint, save_checkpoint
+from autoseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.data.loader import Batches, count_loader_threads, open_cases
 from autoseg.data.splits import Split
-from autoseg.data.store import StoredCase, open_stored
-from autoseg.dataset import Case, Dataset
+from autoseg.data.store import open_stored
+from autoseg.dataset import Dataset
 from autoseg.device import needs_scaling
 from autoseg.errors import ModelError, UsageError
-from autoseg.evaluation.overlay import draw_overlay
-from autoseg.evaluation.rules import find_rules
-from autoseg.evaluation.summary import CaseResult, Summary, evaluate_case, summarize
-from autoseg.imageio import read_image, read_label_map, write_label_map
-from autoseg.inference.case import make_segmenter
 from autoseg.plan import Configuration, ConfigurationName, Plan
-from autoseg.postprocessing import NO_RULES, PostprocessingRules
-from autoseg.preprocessing.case import PreprocessedCase
 from autoseg.reporting import Reporter
 from autoseg.training.loop import Run, progress, train_fold
 from autoseg.training.progress import draw_progress, write_progress
@@ -63,6 +53,11 @@ class FoldJob:
     def configuration(self) -> Configuration:
         """The configuration to train."""
         return self.plan.configurations[self.configuration_name]
+
+    def load_former(self) -> Checkpoint | None:
+        """The checkpoint that an earlier run of this fold left, if there is one."""
+        path = self.model.checkpoint(self.fold)
+        return load_checkpoint(path) if path.is_file() else None
 
     def describe(self) -> str:
         """One line for people: how much is learned from what, on which device."""
@@ -127,8 +122,34 @@ def replace_length(plan: Plan, *, epochs: int | None, budget_seconds: float | No
     return plan.model_copy(update={"training": training})
 
 
-def train_to_end(job: FoldJob, former: Checkpoint | None, reporter: Reporter) -> Checkpoint:
-    """Trains a fold from its start, or from where `former` left it, and saves it after every epoch."""
+def settle_job(job: FoldJob, *, restart: bool, length_was_given: bool) -> FoldJob:
+    """Finds out how a fold goes on, before anything is changed.
+
+    Returns:
+        The job, with the length of training that a begun fold was begun with.
+
+    Raises:
+        ModelError, UsageError: The fold was begun in another way, or its checkpoint is damaged; see `settle_plan`.
+        ProblemsError: Preprocessed cases that it needs are damaged, each with its line.
+    """
+    open_stored(job.cases_folder, {*job.split.training, *job.split.validation})
+    former = None if restart else job.load_former()
+    if former is None:
+        return job
+    return replace(job, plan=settle_plan(job.plan, former, job.configuration_name, length_was_given=length_was_given))
+
+
+def train_to_end(job: FoldJob, reporter: Reporter, *, restart: bool) -> Checkpoint:
+    """Trains a fold from its start, or from where it was left, and saves it after every epoch.
+
+    Args:
+        job: From `settle_job`.
+        reporter: Shows progress and one line per epoch.
+        restart: Forget what was trained and judged of this fold.
+    """
+    if restart and job.model.fold(job.fold).exists():
+        shutil.rmtree(job.model.fold(job.fold))
+    former = job.load_former()
     settings = job.plan.training
     scaled = needs_scaling(job.device)
     state = start_training(job.configuration.architecture, settings, job.device, job.seed, scaled=scaled)
@@ -152,85 +173,6 @@ def train_to_end(job: FoldJob, former: Checkpoint | None, reporter: Reporter) ->
 
     train_fold(state, _make_run(job), reporter, save)
     return checkpoint
-
-
-def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summary:
-    """Segments the held-out cases whole and compares them with their labels.
-
-    Writes CASE.nii.gz for each, summary.json and summary.csv, and pictures of the worst and of the median case, all at
-    once when all are done.
-    """
-    segmenter = make_segmenter([checkpoint], NO_RULES, job.device)
-    labels = job.dataset.info.foreground
-    cases = [case for case in job.dataset.cases if case.name in set(job.split.validation)]
-    ending = job.dataset.info.file_ending
-    results: list[CaseResult] = []
-    with atomic_folder(job.model.validation(job.fold)) as folder, reporter.task("validating", len(cases)) as task:
-        for case in cases:
-            stored = StoredCase.open(job.cases_folder, case.name)
-            image, _ = stored.load()
-            prepared = PreprocessedCase(image=image, label=None, record=stored.record)
-            segmentation = segmenter.segment_preprocessed(prepared, on_progress=task.advance)
-            write_label_map(folder / (case.name + ending), segmentation)
-            results.append(
-                evaluate_case(
-                    case.name,
-                    read_label_map(_label(case)),
-                    segmentation,
-                    labels,
-                    reference_file=_label(case).name,
-                    prediction_file=case.name + ending,
-                )
-            )
-        summary = summarize(results, labels)
-        save_summary(summary, folder)
-        ranked = summary.ranked()
-        for word, name in {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2]}.items():
-            case = next(case for case in cases if case.name == name)
-            draw_case(case, folder / (name + ending), folder / f"overlay_{word}.png", summary, labels)
-    return summary
-
-
-def save_summary(summary: Summary, folder: Path) -> None:
-    """Writes summary.json and the same as a table, summary.csv."""
-    summary.save(folder / "summary.json")
-    summary.save_csv(folder / "summary.csv")
-
-
-def draw_case(case: Case, segmentation: Path, picture: Path, summary: Summary, labels: dict[str, int]) -> None:
-    """Draws the overlay of one evaluated case."""
-    result = next(result for result in summary.cases if result.name == case.name)
-    draw_overlay(
-        picture,
-        read_image(case.images),
-        read_label_map(_label(case)),
-        read_label_map(segmentation),
-        title=f"{case.name}: mean Dice {result.mean_dice:.3f}" if result.mean_dice == result.mean_dice else case.name,
-        labels=labels,
-    )
-
-
-def conclude(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules, Summary]:
-    """Pools the held-out cases of all validated folds: writes the postprocessing that helps, and the pooled summary.
-
-    The rules go into postprocessing.json, where prediction finds them; the scores are those before postprocessing.
-    """
-    labels = dataset.info.foreground
-    validated = [fold for fold in model.trained_folds() if (model.validation(fold) / "summary.json").is_file()]
-    summaries = {fold: Summary.load(model.validation(fold) / "summary.json") for fold in validated}
-    references = {case.name: _label(case) for case in dataset.cases}
-
-    def pairs() -> Iterator[tuple[NDArray[np.integer], NDArray[np.integer]]]:
-        for fold, summary in summaries.items():
-            for result in summary.cases:
-                prediction = model.validation(fold) / result.prediction_file
-                yield read_label_map(references[result.name]).array, read_label_map(prediction).array
-
-    rules = find_rules(pairs(), labels)
-    rules.save(model.postprocessing)
-    pooled = summarize([result for summary in summaries.values() for result in summary.cases], labels)
-    save_summary(pooled, model.path)
-    return rules, pooled
 
 
 def _make_run(job: FoldJob) -> Run:
@@ -268,9 +210,3 @@ def _checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:
         finished=progress(state, job.plan.training) >= 1,
         training=pack_state(state),
     )
-
-
-def _label(case: Case) -> Path:
-    if case.label is None:
-        raise ModelError(f"case {case.name!r} has no label", "only labelled cases can be trained on or judged")
-    return case.label

@@ -97,13 +97,13 @@ def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, 
     return {name: (references[name][0], paths[0]) for name, paths in sorted(predictions.items())}
 
 
-def find_labels(reference: Path) -> dict[str, int] | None:
-    """The labels of the dataset.json in or beside a folder of references; None if there is no such file.
+def find_labels(reference: Path, prediction: Path) -> dict[str, int] | None:
+    """The labels of the dataset.json in or beside a folder of references, or among predictions; None if there is none.
 
     Raises:
         DatasetError: dataset.json is wrong.
     """
-    for folder in (reference, reference.parent):
+    for folder in (reference, reference.parent, prediction):
         if (folder / "dataset.json").is_file():
             return DatasetInfo.load(folder / "dataset.json").foreground
     return None

@@ -14,18 +14,19 @@ import torch
 from phantoms import Listener
 from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
 
-from autoseg import folds
+from autoseg import validation
 from autoseg.checkpoint import Checkpoint, load_checkpoint
 from autoseg.data.splits import Splits
 from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.folds import conclude, replace_length, settle_plan
+from autoseg.folds import replace_length, settle_plan
 from autoseg.geometry import Volume
 from autoseg.imageio import read_label_map, write_label_map
 from autoseg.pipeline import train
 from autoseg.postprocessing import PostprocessingRules
 from autoseg.training import loop
+from autoseg.validation import conclude
 
 CONFIGURATION = "3d_fullres"
 EPOCHS, STEPS = 3, 3
@@ -176,7 +177,7 @@ def test_interrupted_validation_is_done_by_the_next_run(trained, monkeypatch):
     """Nothing half done is left, and the fold is judged without being trained."""
     shutil.rmtree(model_of(trained).validation(0))
     with monkeypatch.context() as patch:
-        patch.setattr(folds, "draw_case", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(validation, "_draw_case", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_train(trained)
     assert sorted(path.name for path in model_of(trained).fold(0).iterdir()) == [
@@ -208,7 +209,7 @@ def test_restart_forgets_the_old_judgement(trained, monkeypatch):
     """Masks of the old weights never stand beside new ones: a restarted fold is judged again, even after a stop."""
     (model_of(trained).validation(0) / "old").touch()
     with monkeypatch.context() as patch:
-        patch.setattr(folds, "draw_case", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(validation, "_draw_case", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_train(trained, restart=True)
     assert not model_of(trained).validation(0).exists()

@@ -9,7 +9,7 @@ from phantoms import REALDATA, SHAPE, Listener, blocks, noise, place, write_data
 from autoseg.dataset import Case, Dataset, DatasetInfo, Problem
 from autoseg.errors import DatasetError
 from autoseg.imageio import write_image, write_label_map
-from autoseg.importing import import_dataset
+from autoseg.importing.sources import import_dataset
 from autoseg.integrity import check_dataset, find_problems, inspect_case, load_case
 from autoseg.workspace import Workspace
 

@@ -31,7 +31,7 @@ def import_dataset(
     SOURCE is left as it is.
     """
     from autoseg.cli.terminal import Terminal, console
-    from autoseg.importing import import_dataset
+    from autoseg.importing.sources import import_dataset
     from autoseg.workspace import find_workspace
 
     origin = source if labels is None else (source, labels)

@@ -95,6 +95,11 @@ class Summary(Artifact):
         with atomic_file(path) as writing:
             self.table().to_csv(writing, index=False)
 
+    def write(self, folder: Path) -> None:
+        """Writes summary.json, and the same as a table, summary.csv."""
+        self.save(folder / "summary.json")
+        self.save_csv(folder / "summary.csv")
+
     def ranked(self) -> list[str]:
         """Names of the cases from worst to best mean Dice, equals by name.
 

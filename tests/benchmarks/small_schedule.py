@@ -2,8 +2,8 @@
 
     python tests/benchmarks/small_schedule.py WORKSPACE [--budget 60s]
 
-WORKSPACE holds the preprocessed hippocampus dataset that `hippocampus.py` leaves behind. Each schedule trains fold 0 from
-the same initial weights on the same patches; the table gives the Dice of held-out patches at the end.
+WORKSPACE holds the preprocessed hippocampus dataset that `hippocampus.py` leaves behind. Each schedule trains fold 0
+from the same initial weights on the same patches; the table gives the Dice of held-out patches at the end.
 """
 
 import argparse
@@ -42,7 +42,9 @@ def main() -> None:
     arguments = parser.parse_args()
     folders = Workspace(root=arguments.workspace).folders("Dataset004_Hippocampus")
     run = make_run(folders, parse_duration(arguments.budget))
-    print("| learning rate | momentum | average | steps | Dice of held-out patches |\n|---|---|---|---|---|", flush=True)
+    print(
+        "| learning rate | momentum | average | steps | Dice of held-out patches |\n|---|---|---|---|---|", flush=True
+    )
     for schedule in SCHEDULES:
         tried = replace(run, settings=run.settings.model_copy(update=schedule))
         state = start_training(run.training.configuration.architecture, tried.settings, CPU, 0, scaled=False)

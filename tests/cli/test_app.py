@@ -221,7 +221,7 @@ def test_demo_goes_all_the_way(tmp_path, monkeypatch):
         parse(command)
     [picture] = re.findall(r"^picture .*: (.*)$", output, re.MULTILINE)
     assert Path(picture).is_file()
-    assert [path.name for path in (tmp_path / "demo" / "masks").iterdir()] == ["demo_003.nii.gz"]
+    assert [path.name for path in (tmp_path / "demo" / "masks").glob("*.nii.gz")] == ["demo_003.nii.gz"]
 
     again = run(f"demo -w {tmp_path / 'demo'} --device cpu")
     assert "$ autoseg import" not in again

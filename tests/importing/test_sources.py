@@ -12,7 +12,7 @@ from phantoms import REALDATA, SHAPE, Listener, blocks, noise, place, write_data
 from autoseg.dataset import Dataset
 from autoseg.errors import AutosegError, DatasetError, UsageError
 from autoseg.imageio import read_image, read_label_map, write_image, write_label_map
-from autoseg.importing import import_dataset
+from autoseg.importing.sources import import_dataset
 from autoseg.integrity import check_dataset, load_case
 from autoseg.workspace import Workspace
 
