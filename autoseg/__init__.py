@@ -55,3 +55,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'autoseg' has no attribute {name!r}")
     return getattr(import_module(f"autoseg.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the public names whether they are loaded or not, for completion and help."""
+    return sorted({*globals(), *__all__})

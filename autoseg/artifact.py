@@ -35,22 +35,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: The folder cannot be made or written, or the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".writing_", dir=path.parent))
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-    try:
-        yield folder / path.name
-        with (folder / path.name).open("rb") as file:
+    with _work_beside(path, ".writing_") as folder:
+        writing = folder / path.name
+        yield writing
+        with writing.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
-        (folder / path.name).replace(path)
-    except OSError as error:
-        if _is_elsewhere(error, path.parent):
-            raise
-        raise _unwritable(path, error) from error
-    finally:
-        _remove(folder)
+        writing.replace(path)
 
 
 @contextmanager
@@ -63,14 +53,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: The folder cannot be made or written, for example because the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".writing_{path.name}_", dir=path.parent))
+    with _work_beside(path, f".writing_{path.name}_") as folder:
         folder.chmod(0o777 & ~_umask())
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-    try:
-        yield folder
+        try:
+            yield folder
+        except WriteError as error:  # of a file inside, whose place for the time being means nothing to anyone
+            raise _unwritable(path, error.__cause__ or error) from error
         if path.exists():
             replaced = folder.with_name(folder.name + "_replaced")
             path.replace(replaced)
@@ -82,8 +70,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             folder.replace(path)
-    except WriteError as error:  # of a file inside, whose place for the time being means nothing to anyone
-        raise _unwritable(path, error.__cause__ or error) from error
+
+
+@contextmanager
+def _work_beside(path: Path, prefix: str) -> Iterator[Path]:
+    """Gives an empty folder on the disk of `path` to work in, and removes it in the end.
+
+    Raises:
+        WriteError: An OSError about the folder of `path` came out of the work.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    try:
+        yield folder
     except OSError as error:
         if _is_elsewhere(error, path.parent):
             raise

@@ -69,7 +69,7 @@ def make_demo_dataset(folder: Path, *, cases: int = 12, seed: int = 0) -> Datase
         ArtifactError: The folder cannot be written.
     """
     if folder.exists():
-        raise UsageError(f"{folder} exists already", "choose another number with -d or remove it")
+        raise UsageError(f"{folder} exists already", "choose another folder or remove it")
     if cases < 1:
         raise UsageError(f"{cases} cases are too few", "ask for at least 1")
     info = DatasetInfo(

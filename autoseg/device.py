@@ -1,11 +1,12 @@
 """Where the network runs, and in which precision."""
 
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from autoseg.errors import UsageError
+from autoseg.errors import AutosegError, UsageError
 
 
 def resolve_device(name: str) -> torch.device:
@@ -72,10 +73,16 @@ def needs_scaling(device: torch.device) -> bool:
     return precision(device) == torch.float16
 
 
-def device_memory_bytes(device: torch.device) -> int | None:
-    """Memory of a GPU, in bytes; None for the CPU, whose memory is shared with all other programs."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory()
-    return None
+@contextmanager
+def memory_named(device: torch.device, advice: str) -> Iterator[None]:
+    """Says in one line that the memory of a device is full, and what to do about it.
+
+    Raises:
+        AutosegError: It is. Torch has an error of its own for CUDA; of an Apple GPU only the text tells.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise AutosegError(f"the memory of the device {device} is full", advice) from error

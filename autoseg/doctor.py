@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 
 from autoseg.device import autocast, precision, resolve_device
+from autoseg.parallel import count_cores
 from autoseg.workspace import Workspace
 
 State = Literal["ok", "warning", "failure"]
@@ -90,9 +91,7 @@ def examine_torch(version: str) -> list[Finding]:
 
 def examine_cores() -> Finding:
     """Cores that this process may use, which can be fewer than the machine has."""
-    every = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
-    return Finding(title="cores", value=f"{usable} of {every} usable")
+    return Finding(title="cores", value=f"{count_cores()} of {os.cpu_count() or 1} usable")
 
 
 def examine_memory() -> Finding:

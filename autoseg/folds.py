@@ -112,7 +112,13 @@ def settle_plan(plan: Plan, former: Checkpoint, name: ConfigurationName, *, leng
 
 
 def replace_length(plan: Plan, *, epochs: int | None, budget_seconds: float | None) -> Plan:
-    """The plan with another length of training; what is None is left as it is, but a number of epochs ends a budget."""
+    """The plan with another length of training; what is None is left as it is, but a number of epochs ends a budget.
+
+    Raises:
+        UsageError: There is not even one epoch.
+    """
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"training takes at least one epoch, not {epochs}", "choose another number with --epochs")
     changes: dict[str, float | None] = {}
     if epochs is not None:
         changes = {"epochs": epochs, "budget_seconds": None}
@@ -179,9 +185,10 @@ def _make_run(job: FoldJob) -> Run:
     settings = job.plan.training
     held_out = job.split.validation or job.split.training  # fold "all" holds nothing out and watches its own cases
     stored = open_stored(job.cases_folder, {*job.split.training, *held_out})
+    cases = dict(zip(stored, open_cases(list(stored.values())), strict=True))
     batches = [
         Batches(
-            cases=open_cases([stored[name] for name in names]),
+            cases=[cases[name] for name in names],
             configuration=job.configuration,
             foreground_fraction=settings.foreground_fraction,
             seed=(job.seed, number),

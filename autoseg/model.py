@@ -5,6 +5,7 @@ label_map = model.predict("scan.nii.gz")                         # SimpleITK ima
 label_map = model.predict(array, spacing_mm=(3.0, 0.8, 0.8))     # array (z, y, x), as given
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -21,7 +22,7 @@ from autoseg.geometry import Geometry, Volume
 from autoseg.imageio import from_sitk, read_image, to_sitk
 from autoseg.inference.case import Segmenter, make_segmenter
 from autoseg.postprocessing import NO_RULES, PostprocessingRules
-from autoseg.workspace import Fold, ModelFolder
+from autoseg.workspace import Fold, ModelFolder, list_folds
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -63,8 +64,8 @@ class Model:
             the input.
 
         Raises:
-            ImageError: The image cannot be read, has the wrong number of channels or holds NaN, or an array came
-                without spacing.
+            ImageError: The image cannot be read, has the wrong number of channels or dimensions, or holds NaN; or an
+                array came without the spacing of each axis.
         """
         if isinstance(image, np.ndarray):
             volume = _volume_of_array(image, spacing_mm)
@@ -73,36 +74,38 @@ class Model:
         return to_sitk(self.segmenter.segment(_read(image)))
 
 
-def load_model(path: ImagePath, *, folds: Sequence[Fold] | None = None, device: str = "auto") -> Model:
+def load_model(path: ImagePath, *, folds: Fold | Sequence[Fold] | None = None, device: str = "auto") -> Model:
     """Loads a trained configuration.
 
     Args:
         path: A model folder, such as ``results/Dataset004_Hippocampus/3d_fullres``.
-        folds: Which folds to average; by default, and for "cv", all numbers that are trained. A model of "all" cases
-            is taken if it is asked for, or the only one.
+        folds: Which to average. By default all numbers that are trained to their end, or, if none is, those that are
+            begun; for "cv" both. A model of "all" cases is taken if it is asked for, or the only one.
         device: "auto", "cpu", "cuda" or "mps".
 
     Raises:
-        ModelError: There is no trained fold, or not the one asked for, or a file is damaged.
+        ModelError: There is no trained fold, or not the one asked for, or a checkpoint is damaged.
+        ArtifactError: postprocessing.json is damaged.
         UsageError: The device is not there.
     """
     return Model(segmenter=load_segmenter(ModelFolder(path=Path(path)), folds=folds, device=device))
 
 
-def load_segmenter(folder: ModelFolder, *, folds: Sequence[Fold] | None, device: str) -> Segmenter:
+def load_segmenter(folder: ModelFolder, *, folds: Fold | Sequence[Fold] | None, device: str) -> Segmenter:
     """Loads the ensemble of some folds of a model folder; see `load_model`."""
     trained = folder.trained_folds()
     if not trained:
         raise ModelError(f"{folder.path} holds no trained fold", "train one with 'autoseg train', or check the path")
     numbers = [fold for fold in trained if fold != "all"] or trained
-    chosen = numbers if not folds or "cv" in folds else list(dict.fromkeys(folds))
+    asked = [] if folds is None else list_folds(folds)
+    chosen = numbers if not asked or "cv" in asked else list(dict.fromkeys(asked))
     missing = [fold for fold in chosen if fold not in trained]
     if missing:
         present = ", ".join(map(str, trained))
         raise ModelError(f"fold {missing[0]} of {folder.path} is not trained (there: {present})", "choose with -f")
     rules = PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES
     checkpoints = [load_checkpoint(folder.checkpoint(fold)) for fold in chosen]
-    if not folds:  # a fold whose training goes on has no say, unless there is no other
+    if not asked:  # a fold whose training goes on has no say, unless there is no other
         checkpoints = [checkpoint for checkpoint in checkpoints if checkpoint.finished] or checkpoints
     return make_segmenter(checkpoints, rules, resolve_device(device))
 
@@ -112,19 +115,24 @@ def _read(image: "ImagePath | Sequence[ImagePath] | sitk.Image") -> Volume:
         return read_image((Path(image),))
     if isinstance(image, Sequence):
         return read_image(tuple(Path(path) for path in image))
-    return _as_float(from_sitk(image))
+    try:
+        return _as_float(from_sitk(image))
+    except ValueError as error:
+        raise ImageError(str(error), "give one volume or plane") from error
 
 
 def _volume_of_array(array: NDArray[np.generic], spacing_mm: Sequence[float] | None) -> Volume:
     """Places (y, x), (z, y, x) or (c, z, y, x) in space."""
     if array.ndim not in (2, 3, 4):
         raise ImageError(f"an array of shape {array.shape} is no image", "give (z, y, x) or (c, z, y, x)")
-    if spacing_mm is None or len(spacing_mm) not in (2, 3) or min(spacing_mm) <= 0:
-        raise ImageError(f"an array needs its spacing, not {spacing_mm}", "pass spacing_mm=(z, y, x) in millimetres")
     spaced = array.reshape((1,) * (4 - array.ndim) + array.shape)
     _, z, y, x = spaced.shape
-    y_mm, x_mm = (float(value) for value in spacing_mm[-2:])
-    z_mm = float(spacing_mm[0]) if len(spacing_mm) == 3 else max(y_mm, x_mm)
+    steps = [] if spacing_mm is None else [float(step) for step in spacing_mm]
+    if len(steps) == 2 and z == 1:
+        steps.insert(0, max(steps))  # as `imageio` places planes
+    if len(steps) != 3 or not all(0 < step < math.inf for step in steps):
+        raise ImageError(f"an array needs its spacing, not {spacing_mm}", "pass spacing_mm=(z, y, x) in millimetres")
+    z_mm, y_mm, x_mm = steps
     return _as_float(Volume(array=spaced, geometry=Geometry(shape=(z, y, x), spacing_mm=(z_mm, y_mm, x_mm))))
 
 

@@ -16,10 +16,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def count_workers() -> int:
-    """Cores that this process may use, at most eight: beyond that, disks are the limit."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, available)
+MOST_WORKERS = 8
+"""Decision: beyond that, disks are the limit."""
+
+
+def count_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def work_on_each(
@@ -40,7 +43,7 @@ def work_on_each(
         except AutosegError as error:
             return error
 
-    pool = ThreadPoolExecutor(count_workers())
+    pool = ThreadPoolExecutor(min(MOST_WORKERS, count_cores()))
     try:
         with reporter.task(title, total=len(items)) as task:
             futures = [pool.submit(attempt, item) for item in items]

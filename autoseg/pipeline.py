@@ -7,8 +7,8 @@
       -> train         learn a fold, judge it on held-out cases     checkpoint.pt, summary.json
       -> predict       segment new scans with what was learned      masks
 
-Stages are functions from values to values; the files between them are read and written here, and in the four
-modules that stand just below: `preparation`, `folds`, `validation`, `prediction`.
+Stages are functions from values to values; the files between them are read and written here, and in the modules that
+stand just below: `preparation`, `folds`, `validation`, `prediction`, `comparison`.
 """
 
 import os
@@ -39,7 +39,7 @@ from autoseg.reporting import SILENT, Reporter
 from autoseg.scans import find_scans
 from autoseg.units import parse_duration, parse_memory
 from autoseg.validation import conclude, is_validated, validate
-from autoseg.workspace import Fold, find_workspace
+from autoseg.workspace import Fold, find_workspace, list_folds
 
 DEFAULT_MEMORY = "8GB"
 """Fits the GPUs that most groups have. Source: the budget of the reference method."""
@@ -63,17 +63,22 @@ def plan_and_preprocess(
     Args:
         number: Of the dataset: 4 for "Dataset004_Hippocampus".
         configurations: Which to prepare; by default all that the plan has.
-        memory: Device memory that training may use, such as "8GB".
+        memory: Device memory that training may use, such as "8GB"; patches and batches grow with it.
         preset: "standard", or "small" for two CPU cores or a laptop.
         skip: Cases to leave out.
         workspace: Folder that holds raw/, preprocessed/ and results/; see `find_workspace`.
         reporter: Shows progress and states what was decided.
 
+    Returns:
+        The plan, as it stands in plan.json.
+
     Raises:
-        AutosegError: Cases are damaged or incomplete, each with its line; or a configuration or dataset does not exist,
-            or the memory is too small.
+        ProblemsError: Cases are damaged or incomplete, each with its line.
+        DatasetError: There is no such dataset, or no such case to skip, or the images are too small for any network.
+        UsageError: There is no such configuration or preset, or the memory is too small.
+        WriteError: The disk is full, or the workspace cannot be written.
     """
-    check_names(configurations)
+    check_names(configurations, preset)
     folders = find_workspace(workspace).dataset(number)
     dataset = Dataset.open(folders.raw).without(skip)
     budget_bytes = parse_memory(memory)
@@ -99,7 +104,22 @@ def preprocess(
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> Plan:
-    """Prepares the cases anew by plan.json as it stands, after it was edited; see `plan_and_preprocess`."""
+    """Prepares the cases anew by plan.json as it stands, after it was edited.
+
+    Args:
+        number: Of the dataset.
+        configurations: Which to prepare; by default all that the plan has.
+        workspace: See `find_workspace`.
+        reporter: Shows progress.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UsageError: There is no plan yet, or it has no such configuration, or dataset.json has changed since.
+        ArtifactError: plan.json is damaged: the text names the field.
+        ProblemsError: Cases are damaged or missing, each with its line.
+    """
     folders = find_workspace(workspace).dataset(number)
     plan, splits = load_decisions(number, folders)
     dataset = open_planned(number, folders, plan, splits)
@@ -111,7 +131,7 @@ def preprocess(
 def train(
     number: int,
     configuration: ConfigurationName,
-    folds: Sequence[Fold],
+    folds: Fold | Sequence[Fold],
     *,
     epochs: int | None = None,
     budget: str | None = None,
@@ -127,7 +147,8 @@ def train(
     Args:
         number: Of the dataset.
         configuration: "2d" or "3d_fullres".
-        folds: Numbers from 0 to 4, "cv" for each of them, or "all" for a model of all cases, which holds none out.
+        folds: A number from 0 to 4 or several, "cv" for each of them, or "all" for a model of all cases, which holds
+            none out.
         epochs: Instead of the plan's.
         budget: Training time per fold instead of epochs, such as "5m" or "2h".
         device: "auto", "cpu", "cuda" or "mps".
@@ -139,9 +160,13 @@ def train(
         Scores of the held-out cases of all folds trained so far, before postprocessing; None if none is held out.
 
     Raises:
-        UsageError: No such fold, configuration or device, or options that contradict the run to be continued.
-        ArtifactError: The dataset is not preprocessed.
-        ModelError: The plan changed since a fold was begun.
+        UsageError: The dataset is not preprocessed as its plan says, there is no such fold, configuration or device, or
+            options contradict each other or the run to be continued.
+        DatasetError: There is no such dataset.
+        ArtifactError: plan.json or splits.json is damaged, or the disk is full.
+        ProblemsError: Raw or preprocessed cases are damaged or missing, each with its line.
+        ModelError: The plan changed since a fold was begun, or its checkpoint is damaged.
+        AutosegError: The loss is no longer a number, or the device's memory is full.
     """
     if epochs is not None and budget is not None:
         raise UsageError("--epochs and --budget both say how long to train", "give one of them")
@@ -162,7 +187,7 @@ def train(
             model=model,
             device=resolve_device(device),
         )
-        for fold in splits.expand(folds)
+        for fold in splits.expand(list_folds(folds))
     ]
     jobs = [settle_job(job, restart=restart, length_was_given=bool(epochs or budget)) for job in jobs]
     for job in jobs:
@@ -185,7 +210,7 @@ def predict(
     model: str | os.PathLike[str] | None = None,
     number: int | None = None,
     configuration: ConfigurationName | None = None,
-    folds: Sequence[Fold] | None = None,
+    folds: Fold | Sequence[Fold] | None = None,
     device: str = "auto",
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
@@ -201,7 +226,7 @@ def predict(
         model: A model folder; instead of `number` and `configuration`.
         number: Of the dataset that was trained.
         configuration: Which one; by default the only one that is trained, else "3d_fullres".
-        folds: Which folds to average; by default all that are trained.
+        folds: Which to average; by default all that are trained.
         device: "auto", "cpu", "cuda" or "mps".
         workspace: See `find_workspace`.
         reporter: Shows progress.
@@ -210,8 +235,9 @@ def predict(
         The files that were written.
 
     Raises:
+        UsageError: The model was named in both ways or in none, there is no such device, or `output` holds the scans.
         ModelError: The model or a fold of it is missing or damaged.
-        DatasetError: There are no scans.
+        DatasetError: There are no scans, or no such dataset.
         ProblemsError: Some scans could not be segmented, each with its line; the others are done.
     """
     folder = find_model(model, number, configuration, workspace)
@@ -235,8 +261,12 @@ def evaluate(
     Args:
         reference: Label maps.
         prediction: Segmentations; each must have its reference, but references may have none.
-        labels: Name to number; by default those of the dataset.json beside the references, else the numbers found.
+        labels: Name to number, the background left out; by default those of the dataset.json in or beside the folder of
+            references or among the segmentations, else the numbers that the references hold.
         reporter: Shows progress.
+
+    Returns:
+        The scores, as they stand in summary.json.
 
     Raises:
         DatasetError: Nothing can be compared.

@@ -26,10 +26,12 @@ def find_model(
     """Finds the model that a user means: by its folder, or by its dataset and perhaps its configuration.
 
     Raises:
-        UsageError: It was named in both ways or in none.
+        UsageError: It was named in both ways or in none, or a configuration beside the folder of one.
         DatasetError: There is no such dataset.
     """
     if model is not None and number is None:
+        if configuration is not None:
+            raise UsageError("a model folder holds one configuration", "leave out -c, or give -d instead of -m")
         return ModelFolder(path=Path(model))
     if number is None or model is not None:
         raise UsageError("a model is named by its folder or by its dataset", "give either -m FOLDER or -d NUMBER")

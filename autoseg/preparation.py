@@ -10,14 +10,18 @@ from autoseg.errors import ProblemsError, UsageError
 from autoseg.fingerprint import CaseSample, Fingerprint, fingerprint_case, fingerprint_dataset
 from autoseg.integrity import Inspection, find_problems, inspect_case, load_case
 from autoseg.parallel import all_sound, work_on_each
-from autoseg.plan import CONFIGURATION_NAMES, ConfigurationName, Plan
+from autoseg.plan import CONFIGURATION_NAMES, PRESET_NAMES, ConfigurationName, Plan
 from autoseg.preprocessing.case import preprocess_case
 from autoseg.reporting import Reporter
 from autoseg.workspace import DatasetFolders
 
 
 def take_fingerprint(dataset: Dataset, reporter: Reporter) -> Fingerprint:
-    """Reads every case once: checks it, and takes its facts."""
+    """Reads every case once: checks it, and takes its facts.
+
+    Raises:
+        ProblemsError: Cases are damaged or incomplete, each with its line.
+    """
 
     def inspect(case: Case) -> tuple[Inspection, CaseSample | None]:
         inspection = inspect_case(case, dataset.info)
@@ -49,7 +53,12 @@ def settle_splits(names: Sequence[str], folders: DatasetFolders, reporter: Repor
 def prepare_cases(
     dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, reporter: Reporter
 ) -> None:
-    """Prepares all cases for one configuration; its folder appears when all are done, with the plan they follow."""
+    """Prepares all cases for one configuration; its folder appears when all are done, with the plan they follow.
+
+    Raises:
+        ProblemsError: Cases cannot be prepared, each with its line.
+        WriteError: The disk is full, or the folder cannot be written.
+    """
     configuration = plan.configurations[name]
 
     with atomic_folder(folders.cases(name)) as folder:
@@ -64,14 +73,24 @@ def prepare_cases(
 
 
 def load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
-    """Reads what `plan_and_preprocess` decided."""
+    """Reads what `plan_and_preprocess` decided.
+
+    Raises:
+        UsageError: It has not been run.
+        ArtifactError: plan.json or splits.json is damaged.
+    """
     if not folders.plan.is_file() or not folders.splits.is_file():
         raise UsageError(f"{folders.raw.name} has no plan", f"run 'autoseg plan_and_preprocess -d {number}' first")
     return Plan.load(folders.plan), Splits.load(folders.splits)
 
 
 def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Splits) -> Dataset:
-    """The cases of splits.json, which must be what the plan was made for."""
+    """The cases of splits.json, which must be what the plan was made for.
+
+    Raises:
+        ProblemsError: Cases are missing, each with its line.
+        UsageError: dataset.json names other channels or labels than the plan.
+    """
     dataset = Dataset.open(folders.raw).only(splits.names)
     networks = (configuration.architecture for configuration in plan.configurations.values())
     if {(network.in_channels, network.out_channels) for network in networks} != {
@@ -83,7 +102,11 @@ def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Split
 
 
 def check_prepared(plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
-    """Makes sure that the cases were prepared as the plan says now."""
+    """Makes sure that the cases were prepared as the plan says now.
+
+    Raises:
+        UsageError: They were not.
+    """
     prepared = folders.cases(name) / folders.plan.name
     fix = f"run 'autoseg preprocess -d {number} -c {name}' first"
     if not prepared.is_file():
@@ -94,15 +117,25 @@ def check_prepared(plan: Plan, name: ConfigurationName, folders: DatasetFolders,
         raise UsageError(f"plan.json has changed since {plan.dataset} was preprocessed for {name}", fix)
 
 
-def check_names(configurations: Sequence[str] | None) -> None:
-    """Refuses a misspelt configuration before hours of reading."""
+def check_names(configurations: Sequence[str] | None, preset: str) -> None:
+    """Refuses a misspelt configuration or preset before hours of reading.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if preset not in PRESET_NAMES:
+        raise UsageError(f"there is no preset {preset!r}", f"choose from {', '.join(PRESET_NAMES)}")
     for name in configurations or ():
         if name not in CONFIGURATION_NAMES:
             raise UsageError(f"there is no configuration {name!r}", f"choose from {', '.join(CONFIGURATION_NAMES)}")
 
 
 def choose_configurations(plan: Plan, names: Sequence[str] | None) -> list[ConfigurationName]:
-    """The configurations of the plan with these names; all of them if there are no names."""
+    """The configurations of the plan with these names; all of them if there are no names.
+
+    Raises:
+        UsageError: The plan has none of that name.
+    """
     unknown = sorted(set(names or ()) - set(plan.configurations))
     if unknown:
         known = ", ".join(plan.configurations)

@@ -8,8 +8,8 @@ from typing import Protocol
 class Task(Protocol):
     """One piece of work with a known length."""
 
-    def advance(self, units: float = 1, note: str = "") -> None:
-        """Moves on by some units of the task's total; a non-empty note replaces the one shown beside the bar."""
+    def advance(self, units: float = 1) -> None:
+        """Moves on by some units of the task's total."""
 
 
 class Reporter(Protocol):
@@ -23,7 +23,7 @@ class Reporter(Protocol):
 
 
 class _SilentTask:
-    def advance(self, units: float = 1, note: str = "") -> None:
+    def advance(self, units: float = 1) -> None:
         """Says nothing."""
 
 

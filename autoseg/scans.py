@@ -37,11 +37,11 @@ def find_scans(source: Path, info: DatasetInfo) -> list[Case]:
         source: A folder, whose files are grouped as those of a dataset are, whatever image type they have; or one file.
         info: Says the number of channels and the usual ending.
 
-    Raises:
-        DatasetError: The folder is missing or holds no images.
-
     Returns:
         By name; files of one name but different types are one scan, which `check_channels` refuses.
+
+    Raises:
+        DatasetError: The folder is missing or holds no images.
     """
     if source.is_file():
         return [Case(name=split_ending(source)[0].removesuffix("_0000"), images=(source,))]

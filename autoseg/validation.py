@@ -1,5 +1,6 @@
 """Trained folds, judged on the cases that they never saw, one fold at a time and then all together."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from autoseg.inference.case import make_segmenter
 from autoseg.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.preprocessing.case import PreprocessedCase
 from autoseg.reporting import Reporter
+from autoseg.scans import result_ending
 from autoseg.workspace import Fold, ModelFolder
 
 
@@ -31,13 +33,20 @@ def is_validated(model: ModelFolder, fold: Fold) -> bool:
 def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summary:
     """Segments the held-out cases whole and compares them with their labels.
 
-    Writes CASE.nii.gz for each, summary.json and summary.csv, and pictures of the worst and of the median case, all at
-    once when all are done.
+    Writes a segmentation of each in the file type of its image, summary.json and summary.csv, and pictures of the worst
+    and of the median case, all at once when all are done.
+
+    Args:
+        job: The fold.
+        checkpoint: Its weights.
+        reporter: Shows progress.
+
+    Returns:
+        The scores, before postprocessing.
     """
     segmenter = make_segmenter([checkpoint], NO_RULES, job.device)
     labels = job.dataset.info.foreground
-    cases = [case for case in job.dataset.cases if case.name in set(job.split.validation)]
-    ending = job.dataset.info.file_ending
+    cases = job.dataset.only(job.split.validation).cases
     results: list[CaseResult] = []
     with atomic_folder(job.model.validation(job.fold)) as folder, reporter.task("validating", len(cases)) as task:
         for case in cases:
@@ -45,7 +54,8 @@ def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summar
             image, _ = stored.load()
             prepared = PreprocessedCase(image=image, label=None, record=stored.record)
             segmentation = segmenter.segment_preprocessed(prepared, on_progress=task.advance)
-            write_label_map(folder / (case.name + ending), segmentation)
+            path = folder / (case.name + result_ending(case))
+            write_label_map(path, segmentation)
             results.append(
                 evaluate_case(
                     case.name,
@@ -53,7 +63,7 @@ def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summar
                     segmentation,
                     labels,
                     reference_file=_label(case).name,
-                    prediction_file=case.name + ending,
+                    prediction_file=path.name,
                 )
             )
         summary = summarize(results, labels)
@@ -61,7 +71,7 @@ def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summar
         ranked = summary.ranked()
         for word, name in {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2]}.items():
             case = next(case for case in cases if case.name == name)
-            _draw_case(case, folder / (name + ending), folder / f"overlay_{word}.png", summary, labels)
+            _draw_case(case, folder, f"overlay_{word}.png", summary, labels)
     return summary
 
 
@@ -88,15 +98,15 @@ def conclude(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules,
     return rules, pooled
 
 
-def _draw_case(case: Case, segmentation: Path, picture: Path, summary: Summary, labels: dict[str, int]) -> None:
-    """Draws the overlay of one evaluated case."""
+def _draw_case(case: Case, folder: Path, picture: str, summary: Summary, labels: dict[str, int]) -> None:
+    """Draws the overlay of one evaluated case into the folder of its segmentation."""
     result = next(result for result in summary.cases if result.name == case.name)
     draw_overlay(
-        picture,
+        folder / picture,
         read_image(case.images),
         read_label_map(_label(case)),
-        read_label_map(segmentation),
-        title=f"{case.name}: mean Dice {result.mean_dice:.3f}" if result.mean_dice == result.mean_dice else case.name,
+        read_label_map(folder / result.prediction_file),
+        title=case.name if math.isnan(result.mean_dice) else f"{case.name}: mean Dice {result.mean_dice:.3f}",
         labels=labels,
     )
 

@@ -5,13 +5,14 @@ preprocessed/Dataset004_Name/
     fingerprint.json  plan.json  splits.json
     3d_fullres/                           preprocessed cases (see `data.store`)
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
-    postprocessing.json
+    postprocessing.json  summary.json  summary.csv
     fold_0/
         checkpoint.pt  progress.csv  progress.png
         validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from autoseg.errors import DatasetError, UsageError
 
 Fold = int | str
 """A fold's number, or "all" for a model that is trained on every case. Users may say "cv" for each number."""
+
+
+def list_folds(folds: Fold | Sequence[Fold]) -> list[Fold]:
+    """One fold, or several, as a list."""
+    return [folds] if isinstance(folds, int | str) else list(folds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ class Listener:
         listener = self
 
         class Counting:
-            def advance(self, units: float = 1, note: str = "") -> None:  # noqa: ARG002 - the protocol's name
+            def advance(self, units: float = 1) -> None:
                 listener.advanced[title] += units
 
         yield Counting()

@@ -1,13 +1,18 @@
 """Plans, checkpoints and cases that train in a second, for tests."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from autoseg.checkpoint import Checkpoint
+from autoseg.data.loader import Batches
 from autoseg.data.sampling import InMemoryCase
 from autoseg.dataset import DatasetInfo
 from autoseg.network.unet import build_network
 from autoseg.plan import Architecture, Configuration, Normalization, Plan, Stage, TrainingSettings
+from autoseg.training.loop import Run
+from autoseg.training.state import TrainState, start_training
 
 SMALL_INFO = DatasetInfo(
     channel_names={"0": "MR"}, labels={"background": 0, "bright": 1, "dark": 2}, file_ending=".nii.gz"
@@ -73,3 +78,30 @@ def small_cases(count: int = 3) -> list[InMemoryCase]:
         foreground = {number: np.argwhere(label == number) for number in (1, 2)}
         cases.append(InMemoryCase(image=image, label=label, foreground=foreground))
     return cases
+
+
+def small_run(*, augmented: bool = True, workers: int = 1, **training) -> Run:
+    """A run over small cases on the CPU; `training` changes the settings."""
+    plan = small_plan(**training)
+    batches = Batches(
+        cases=small_cases(),
+        configuration=plan.configurations["3d_fullres"],
+        foreground_fraction=0.5,
+        seed=(1, 0),
+        augmented=augmented,
+    )
+    return Run(
+        settings=plan.training,
+        training=batches,
+        validation=replace(batches, augmented=False),
+        batch_dice=False,
+        labels=tuple(SMALL_INFO.foreground),
+        device=torch.device("cpu"),
+        workers=workers,
+    )
+
+
+def small_state(run: Run, *, seed: int = 5, scaled: bool = False) -> TrainState:
+    """A run's state before its first step."""
+    architecture = run.training.configuration.architecture
+    return start_training(architecture, run.settings, run.device, seed=seed, scaled=scaled)

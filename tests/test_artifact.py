@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 from typing import ClassVar
 
 import pytest
@@ -230,3 +231,14 @@ def test_ctrl_c_between_two_renames_brings_the_old_folder_back(tmp_path, monkeyp
         (folder / "new").write_text("new")
     assert names(tmp_path) == ["cases"]
     assert names(path) == ["old"]
+
+
+def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch):
+    """Windows flushes no other."""
+    fcntl = pytest.importorskip("fcntl")
+    modes = []
+    monkeypatch.setattr(os, "fsync", lambda number: modes.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE))
+    with atomic_file(tmp_path / "note.txt") as writing:
+        writing.write_text("text")
+    assert modes == [os.O_RDWR]
+    assert (tmp_path / "note.txt").read_text() == "text"

@@ -431,6 +431,10 @@ TRAIN = ("train", "-d", NUMBER, "-c", "3d_fullres")
         ((*TRAIN, "-f", 0, "--fast"), "No such option: --fast"),
         (("predict", "-i", "in", "-o", "out"), "a model is named by its folder or by its dataset; give either -m"),
         (
+            ("predict", "-m", "model", "-c", "2d", "-i", "in", "-o", "out"),
+            "a model folder holds one configuration; leave",
+        ),
+        (
             ("predict", "-i", "in", "-o", "out", "-d", 1, "-m", "m"),
             "named by its folder or by its dataset; give either",
         ),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from autoseg.device import autocast, device_memory_bytes, needs_scaling, precision, resolve_device
-from autoseg.errors import UsageError
+from autoseg.device import autocast, memory_named, needs_scaling, precision, resolve_device
+from autoseg.errors import AutosegError, UsageError
 
 CPU = torch.device("cpu")
 
@@ -73,14 +73,23 @@ def test_autocast_calculates_in_the_precision_of_the_device(machine, bfloat16):
     assert (ones @ ones).dtype == torch.float32
 
 
-def test_memory_of_the_cpu_is_not_a_budget():
-    """The CPU has no memory of its own to report."""
-    assert device_memory_bytes(CPU) is None
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+def test_full_memory_is_said_in_one_line(error):
+    """With the device and the advice, whatever the device says at length."""
+    with (
+        pytest.raises(AutosegError, match=r"^the memory of the device cpu is full; take a smaller patch$"),
+        memory_named(CPU, "take a smaller patch"),
+    ):
+        raise error
 
 
-@pytest.mark.gpu
-def test_memory_of_a_gpu_is_known():
-    """A GPU reports its memory."""
-    memory = device_memory_bytes(torch.device("cuda"))
-    assert memory is not None
-    assert memory > 2**30
+def test_other_errors_of_the_device_are_bugs():
+    """They are shown whole."""
+    with pytest.raises(RuntimeError, match="illegal access"), memory_named(CPU, "take a smaller patch"):
+        raise RuntimeError("illegal access")

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from phantoms import Listener
 from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
 
 from autoseg import validation
 from autoseg.checkpoint import Checkpoint, load_checkpoint
+from autoseg.data.loader import open_cases
 from autoseg.data.splits import Splits
 from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
@@ -286,6 +288,12 @@ def test_epochs_end_a_budget_and_a_budget_outlives_epochs(trained):
     assert (by_time.epochs, by_time.budget_seconds) == (7, 5)
 
 
+def test_no_epoch_at_all_is_refused(trained):
+    """In one line, as every other option."""
+    with pytest.raises(UsageError, match="at least one epoch, not 0; choose another number"):
+        train(NUMBER, CONFIGURATION, 0, epochs=0, device="cpu", workspace=trained)
+
+
 def test_rules_are_found_on_the_masks_of_all_folds(trained):
     """Islands beside the bright box in every held-out mask lead to a rule that removes them, kept for prediction."""
     dataset, model = Dataset.open(folders_of(trained).raw), model_of(trained)
@@ -308,3 +316,31 @@ def test_masks_are_pictured(straight):
     for word in ("worst", "median"):
         picture = imread(model_of(straight).validation(0) / f"overlay_{word}.png")
         assert len(np.unique(picture)) > 10
+
+
+def test_cases_are_judged_in_a_type_that_keeps_labels_in_one_file(tmp_path):
+    """MetaImages in two files, .mhd and .raw, can be trained on; the held-out masks become .mha."""
+    folders = write_volumes(tmp_path, ending=".mha")
+    for path in folders.raw.rglob("*.mha"):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path.with_suffix(".mhd")))
+        path.unlink()
+    description = folders.raw / "dataset.json"
+    description.write_text(description.read_text().replace(".mha", ".mhd"))
+    plan_tiny(tmp_path, epochs=1, steps_per_epoch=1)
+    train(NUMBER, CONFIGURATION, 0, device="cpu", workspace=tmp_path)
+    held_out = Splits.load(folders.splits).fold(0).validation
+    masks = model_of(tmp_path).validation(0).glob("case_*")
+    assert sorted(path.name for path in masks) == [f"{name}.mha" for name in held_out]
+
+
+def test_cases_of_a_fold_are_read_once(fresh, monkeypatch):
+    """Those that are both trained on and watched, as in a fold of all cases, are held in memory once."""
+    opened = []
+
+    def listen(cases):
+        opened.extend(case.name for case in cases)
+        return open_cases(cases)
+
+    monkeypatch.setattr("autoseg.folds.open_cases", listen)
+    run_train(fresh, ["all"], epochs=1)
+    assert sorted(opened) == sorted(set(opened)) != []

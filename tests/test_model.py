@@ -10,6 +10,7 @@ from tiny_workspaces import LABELS, NUMBER, boxes, folders_of, plan_tiny, scan, 
 
 import autoseg
 from autoseg.checkpoint import load_checkpoint
+from autoseg.errors import ImageError
 from autoseg.model import Model, load_model
 from autoseg.pipeline import predict, train
 
@@ -174,3 +175,24 @@ def test_folder_is_all_that_is_read(trained_volumes):
     checkpoint = load_checkpoint(folders_of(trained_volumes).model("3d_fullres").checkpoint(0))
     assert checkpoint.info.labels == LABELS
     assert checkpoint.plan.configurations.keys() == {"2d", "3d_fullres"}
+
+
+@pytest.mark.parametrize("spacing_mm", [None, (1, 1), (1, 1, 1, 1), (1, 0, 1), (1, float("nan"), 1), ()])
+def test_volume_needs_the_spacing_of_each_axis(model, spacing_mm):
+    """The distance of slices is not guessed."""
+    with pytest.raises(ImageError, match=r"an array needs its spacing, not .*; pass spacing_mm=\(z, y, x\)"):
+        model.predict(np.ones((14, 16, 18)), spacing_mm=spacing_mm)
+
+
+def test_image_of_four_dimensions_is_refused(model):
+    """As every other image that does not fit."""
+    with pytest.raises(ImageError, match="2 or 3 dimensions, not 4; give one volume"):
+        model.predict(sitk.Image([8, 8, 8, 2], sitk.sitkFloat32))
+
+
+def test_folds_are_given_one_by_one_or_in_a_list(trained_volumes):
+    """0 is [0], "cv" is ["cv"]."""
+    path = folders_of(trained_volumes).model("3d_fullres").path
+    for fold in (0, "all", "cv"):
+        one, listed = (logits(load_model(path, folds=folds, device="cpu")) for folds in (fold, [fold]))
+        np.testing.assert_array_equal(one, listed)

@@ -71,6 +71,15 @@ def test_every_public_name_loads():
         _ = autoseg.nothing
 
 
+def test_names_are_listed_before_they_are_loaded():
+    """So that completion and help show them."""
+    listed = run_python("import autoseg; print(*dir(autoseg))").split()
+    assert set(autoseg.__all__) <= set(listed)
+    shown = run_python("import pydoc, autoseg; print(pydoc.plain(pydoc.render_doc(autoseg)))")
+    assert "plan_and_preprocess(" in shown
+    assert "class Model(" in shown
+
+
 def test_package_says_that_it_is_typed():
     """Type checkers of users read the annotations."""
     assert (Path(autoseg.__file__).parent / "py.typed").is_file()

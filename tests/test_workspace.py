@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autoseg.dataset import FOLDER_NAME
 from autoseg.errors import DatasetError, UsageError
-from autoseg.workspace import ModelFolder, Workspace, dataset_folder_name, find_workspace
+from autoseg.workspace import ModelFolder, Workspace, dataset_folder_name, find_workspace, list_folds
 
 
 @given(number=st.integers(1, 999), name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True))
@@ -67,6 +67,11 @@ def test_trained_folds_have_a_checkpoint(tmp_path: Path) -> None:
     model.fold(3).mkdir()
     assert model.trained_folds() == [2, 10, "all"]
     assert model.progress(2, "csv").parent == model.validation(2).parent == model.fold(2)
+
+
+def test_a_single_fold_is_a_list_of_one() -> None:
+    """Also if it is a word, which is not taken letter by letter."""
+    assert [list_folds(folds) for folds in (0, "cv", (1, 2), ["all"])] == [[0], ["cv"], [1, 2], ["all"]]
 
 
 def test_workspace_is_given_or_set_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from autoseg.cli.command import EXIT_ERROR, fail
+from autoseg.cli.command import EXIT_ERROR
 from autoseg.cli.options import Configurations, DatasetNumber, Device, Skip, WorkspacePath, parse_folds
 
 
@@ -77,10 +77,7 @@ def plan_and_preprocess(
     """
     from autoseg.cli.terminal import Terminal, console
     from autoseg.pipeline import plan_and_preprocess
-    from autoseg.plan import PRESET_NAMES
 
-    if preset not in PRESET_NAMES:
-        fail(f"there is no preset {preset!r}; choose from {', '.join(PRESET_NAMES)}")
     plan = plan_and_preprocess(
         number,
         configurations=cast("Any", configurations),

@@ -15,7 +15,9 @@ TRAINING_TIME = "75s"
 
 
 def demo(
-    workspace: Annotated[Path, typer.Option("-w", "--workspace", help="Where to put it.")] = Path("autoseg_demo"),
+    workspace: Annotated[Path, typer.Option("-w", "--workspace", help="Where to put it.", metavar="FOLDER")] = Path(
+        "autoseg_demo"
+    ),
     device: Device = "auto",
 ) -> None:
     """Takes a small made-up dataset through it all.

@@ -46,7 +46,7 @@ def parse_folds(values: list[str]) -> "list[Fold]":
     for value in values:
         if value in ("all", "cv"):
             folds.append(value)
-        elif value.isdigit():
+        elif value.isdecimal():
             folds.append(int(value))
         else:
             raise UsageError(f"{value!r} is no fold", "take numbers from 0 to 4, 'cv' for each of them, or 'all'")

@@ -1,5 +1,6 @@
 """What people see: progress bars with the time that is left, remarks, and tables."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,13 +20,12 @@ console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Bar:
-    def __init__(self, progress: Progress, task: TaskID, title: str) -> None:
-        self._progress, self._task, self._title = progress, task, title
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
 
-    def advance(self, units: float = 1, note: str = "") -> None:
+    def advance(self, units: float = 1) -> None:
         """Moves the bar on."""
-        description = f"{self._title} {note}" if note else self._title
-        self._progress.update(self._task, advance=units, description=description)
+        self._progress.update(self._task, advance=units)
 
 
 class Terminal:
@@ -43,7 +43,9 @@ class Terminal:
             TimeLeftColumn(),
         )
         with Progress(*columns, console=console) as progress:
-            yield _Bar(progress, progress.add_task(title, total=total), title)
+            task = progress.add_task(title, total=total)
+            yield _Bar(progress, task)
+            progress.update(task, completed=total)  # shares of a scan may add up to a little less than one
 
     def say(self, line: str) -> None:
         """Prints a remark."""
@@ -83,4 +85,4 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def _score(value: float) -> str:
-    return "–" if value != value else f"{value:.3f}"  # noqa: PLR0124, RUF001 - only NaN differs from itself
+    return "–" if math.isnan(value) else f"{value:.3f}"  # noqa: RUF001

@@ -5,7 +5,6 @@ resume in between change nothing. Threads share the memory of the process: nothi
 there is no worker process that could die silently or hang.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from autoseg.data.sampling import (
 from autoseg.data.store import StoredCase
 from autoseg.errors import AutosegError
 from autoseg.geometry import Shape
+from autoseg.parallel import count_cores
 from autoseg.plan import Configuration
 from autoseg.preprocessing.case import OUTSIDE
 
@@ -79,8 +79,9 @@ class Batches:
         if self.augmented:
             generator = torch.Generator().manual_seed(int(random.integers(2**62)))
             images, labels = augment(images, labels, self.configuration.augmentation, generator)
-        if any(channel.only_nonzero for channel in self.configuration.normalization):
-            images = images * (labels != OUTSIDE).unsqueeze(1)
+        masked = [channel.only_nonzero for channel in self.configuration.normalization]
+        if any(masked):  # what augmentation put where these channels are zero by definition
+            images[:, masked] *= (labels != OUTSIDE).unsqueeze(1)
         return Batch(images=images, labels=labels.clamp_min(0))
 
     def _draw_patch(self, forced: bool, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,6 +107,7 @@ class Batches:
         if workers == 0:
             yield from map(self.make, numbers)
             return
+        usual_threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="batch", initializer=torch.set_num_threads, initargs=(1,))
         waiting: deque[Future[Batch]] = deque()
         try:
@@ -117,6 +119,7 @@ class Batches:
                 yield _result(waiting.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            torch.set_num_threads(usual_threads)  # torch took the 1 of these threads for that of all threads to come
 
 
 def open_cases(cases: Sequence[StoredCase]) -> list[PatchSource]:
@@ -131,9 +134,8 @@ def open_cases(cases: Sequence[StoredCase]) -> list[PatchSource]:
 
 
 def count_loader_threads(device: torch.device) -> int:
-    """Threads that make batches: one beside a CPU that trains, else what the machine has but two, at most eight."""
-    cores = os.cpu_count() or 1
-    return 1 if device.type == "cpu" else max(1, min(8, cores - 2))
+    """Threads that make batches: one beside a CPU that trains, else the cores but two, at most eight."""
+    return 1 if device.type == "cpu" else max(1, min(8, count_cores() - 2))
 
 
 def _result(batch: Future[Batch]) -> Batch:

@@ -152,11 +152,6 @@ def open_stored(folder: Path, names: Iterable[str]) -> dict[str, StoredCase]:
     return cases
 
 
-def case_names(folder: Path) -> list[str]:
-    """Names of the cases that are complete, sorted; none if the folder is missing."""
-    return sorted(path.name.removesuffix(".json") for path in folder.glob("*.json") if not path.name.startswith("."))
-
-
 def sample_foreground(label: NDArray[np.integer]) -> dict[int, NDArray[np.int32]]:
     """Draws voxels of each label above 0, evenly and each at most once.
 

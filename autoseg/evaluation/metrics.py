@@ -48,11 +48,6 @@ class Overlap:
         return self.true_positive / union if union else math.nan
 
 
-def overlap(reference: NDArray[np.integer], prediction: NDArray[np.integer], label: int) -> Overlap:
-    """Counts the agreement about one label; see `case_overlaps`, which counts all labels in the same time."""
-    return case_overlaps(reference, prediction, [label])[label]
-
-
 def case_overlaps(
     reference: NDArray[np.integer], prediction: NDArray[np.integer], labels: Collection[int]
 ) -> dict[int, Overlap]:

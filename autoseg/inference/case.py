@@ -1,26 +1,20 @@
 """From an image to its segmentation, and a trained model as something that can be called."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from autoseg.checkpoint import Checkpoint
 from autoseg.dataset import DatasetInfo
+from autoseg.device import memory_named
 from autoseg.errors import ImageError, ModelError
 from autoseg.geometry import Volume
 from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor, Predictor
-from autoseg.inference.sliding_window import predict_volume
+from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
 from autoseg.network.unet import build_network
 from autoseg.plan import Configuration
 from autoseg.postprocessing import PostprocessingRules, apply_rules
 from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, restore_case
-
-OnProgress = Callable[[float], None]
-
-
-def _ignore(share: float) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +37,7 @@ class Segmenter:
     rules: PostprocessingRules
     device: torch.device
 
-    def segment(self, image: Volume, on_progress: OnProgress = _ignore) -> Volume:
+    def segment(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Volume:
         """Segments one image.
 
         Args:
@@ -54,7 +48,9 @@ class Segmenter:
             Label map (z, y, x) on the grid of the image.
 
         Raises:
-            ImageError: The image has another number of channels than the model.
+            ImageError: The image has another number of channels than the model, or colours outside 0 to 255.
+            ModelError: The network returned infinite values or NaN.
+            AutosegError: The device's memory is full.
         """
         if image.array.shape[0] != self.info.channels:
             names = ", ".join(self.info.channel_names.values())
@@ -65,16 +61,17 @@ class Segmenter:
         case = preprocess_case(image, None, axis_order=self.axis_order, configuration=self.configuration)
         return self.segment_preprocessed(case, on_progress)
 
-    def segment_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = _ignore) -> Volume:
+    def segment_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = ignore_progress) -> Volume:
         """Segments a case that was preprocessed for this configuration; see `segment`."""
-        logits = predict_volume(
-            case.image,
-            self.predictor,
-            patch_size=self.configuration.patch_size,
-            batch_size=self.configuration.batch_size,
-            device=self.device,
-            on_progress=on_progress,
-        )
+        with memory_named(self.device, "stop other programs that use it, or choose another with --device"):
+            logits = predict_volume(
+                case.image,
+                self.predictor,
+                patch_size=self.configuration.patch_size,
+                batch_size=self.configuration.batch_size,
+                device=self.device,
+                on_progress=on_progress,
+            )
         segmentation = restore_case(logits, case.record)
         return Volume(array=apply_rules(segmentation.array, self.rules), geometry=segmentation.geometry)
 

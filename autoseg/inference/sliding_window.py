@@ -34,7 +34,7 @@ Slices = tuple[slice, ...]
 OnProgress = Callable[[float], None]
 
 
-def _ignore(share: float) -> None:
+def ignore_progress(share: float) -> None:
     """Nobody watches."""
 
 
@@ -120,7 +120,7 @@ def predict_volume(
     patch_size: tuple[int, ...],
     batch_size: int,
     device: torch.device,
-    on_progress: OnProgress = _ignore,
+    on_progress: OnProgress = ignore_progress,
 ) -> Tensor:
     """Predicts the logits of a whole image.
 

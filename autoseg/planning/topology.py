@@ -51,48 +51,48 @@ class _Level:
     """The grid of one resolution while the stages are counted down; an axis that is halved grows coarser."""
 
     sizes: list[int]
-    spacing: list[float]
+    spacing_mm: list[float]
     kernel: list[int] = field(default_factory=list)
 
     def axes_to_halve(self) -> list[int]:
         """The finest of the axes that are long enough, and those less than twice as coarse."""
         long_enough = [axis for axis, size in enumerate(self.sizes) if size >= 2 * SMALLEST_EDGE]
-        finest = min((self.spacing[axis] for axis in long_enough), default=0.0)
-        chosen = [axis for axis in long_enough if self.spacing[axis] / finest < SAME_RESOLUTION]
+        finest = min((self.spacing_mm[axis] for axis in long_enough), default=0.0)
+        chosen = [axis for axis in long_enough if self.spacing_mm[axis] / finest < SAME_RESOLUTION]
         if len(chosen) == 1 and self.sizes[chosen[0]] < LONE_AXIS_EDGE:
             return []
         return chosen
 
     def widen_kernel(self) -> None:
         """Lets the convolutions look along every axis that has caught up with the finest; once 3, always 3."""
-        finest = min(self.spacing)
-        for axis, spacing in enumerate(self.spacing):
-            if spacing / finest < SAME_RESOLUTION:
+        finest = min(self.spacing_mm)
+        for axis, step_mm in enumerate(self.spacing_mm):
+            if step_mm / finest < SAME_RESOLUTION:
                 self.kernel[axis] = 3
 
     def halve(self, axes: Sequence[int]) -> None:
         for axis in axes:
             self.sizes[axis] = ceil(self.sizes[axis] / 2)
-            self.spacing[axis] *= 2
+            self.spacing_mm[axis] *= 2
 
 
-def initial_patch(spacing: Sequence[float], median_shape: Sequence[int]) -> tuple[int, ...]:
+def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[int]) -> tuple[int, ...]:
     """The patch that planning starts from: as long in mm along every axis, though no longer than the typical image.
 
     Source: the reference method (nnU-Net v2.8.1): it starts from the volume of `INITIAL_EDGE` voxels along each edge.
 
     Args:
-        spacing: In mm, per axis.
+        spacing_mm: Per axis.
         median_shape: Of the resampled cases, in voxels per axis.
     """
-    dimensions = len(spacing)
-    aspect = [1 / step for step in spacing]
+    dimensions = len(spacing_mm)
+    aspect = [1 / step for step in spacing_mm]
     scale = (INITIAL_EDGE[dimensions] ** dimensions / prod(aspect)) ** (1 / dimensions)
     edges = (max(1, round(length * scale)) for length in aspect)
     return tuple(min(edge, median) for edge, median in zip(edges, median_shape, strict=True))
 
 
-def choose_topology(spacing: Sequence[float], patch_size: Sequence[int]) -> Topology:
+def choose_topology(spacing_mm: Sequence[float], patch_size: Sequence[int]) -> Topology:
     """Chooses strides and kernels, and pads the patch up to what they divide.
 
     Each stage halves the finest axes, until their spacing has caught up with the coarser ones; then it halves these
@@ -105,10 +105,10 @@ def choose_topology(spacing: Sequence[float], patch_size: Sequence[int]) -> Topo
     Source: the reference method (nnU-Net v2.8.1, network topology).
 
     Args:
-        spacing: In mm, per axis.
+        spacing_mm: Per axis.
         patch_size: In voxels, per axis.
     """
-    level = _Level(sizes=list(patch_size), spacing=list(spacing), kernel=[1] * len(patch_size))
+    level = _Level(sizes=list(patch_size), spacing_mm=list(spacing_mm), kernel=[1] * len(patch_size))
     strides, kernels = [[1] * len(patch_size)], []
     while axes := level.axes_to_halve():
         level.widen_kernel()
@@ -125,7 +125,9 @@ def choose_topology(spacing: Sequence[float], patch_size: Sequence[int]) -> Topo
     )
 
 
-def smaller_topologies(topology: Topology, spacing: Sequence[float], median_shape: Sequence[int]) -> Iterator[Topology]:
+def smaller_topologies(
+    topology: Topology, spacing_mm: Sequence[float], median_shape: Sequence[int]
+) -> Iterator[Topology]:
     """Goes on to ever smaller patches, each with its own strides and kernels, until none is left.
 
     The axis that covers most of the typical image gives way first, by one step of what it must be divisible by. If the
@@ -138,35 +140,35 @@ def smaller_topologies(topology: Topology, spacing: Sequence[float], median_shap
 
     Args:
         topology: To start from; not repeated.
-        spacing: In mm, per axis.
+        spacing_mm: Per axis.
         median_shape: Of the resampled cases, in voxels per axis.
     """
     smaller: Topology | None = topology
     while smaller is not None:
-        smaller = _next_smaller(smaller, spacing, median_shape)
+        smaller = _next_smaller(smaller, spacing_mm, median_shape)
         if smaller is not None:
             yield smaller
 
 
-def _next_smaller(topology: Topology, spacing: Sequence[float], median_shape: Sequence[int]) -> Topology | None:
+def _next_smaller(topology: Topology, spacing_mm: Sequence[float], median_shape: Sequence[int]) -> Topology | None:
     patch_size = topology.patch_size
     coverage = [size / median for size, median in zip(patch_size, median_shape, strict=True)]
     # Of axes that cover the same share the last gives way first: the reference method's order.
     for axis in sorted(range(len(patch_size)), key=lambda axis: (coverage[axis], axis), reverse=True):
-        smaller = _shrunk_along(topology, axis, spacing)
+        smaller = _shrunk_along(topology, axis, spacing_mm)
         if smaller is not None and smaller.is_trainable and smaller.voxels < topology.voxels:
             return smaller
     return None
 
 
-def _shrunk_along(topology: Topology, axis: int, spacing: Sequence[float]) -> Topology | None:
+def _shrunk_along(topology: Topology, axis: int, spacing_mm: Sequence[float]) -> Topology | None:
     tentative = list(topology.patch_size)
     tentative[axis] -= topology.divisor[axis]
     if tentative[axis] < 1:
         return None
     shrunk = list(topology.patch_size)
-    shrunk[axis] -= choose_topology(spacing, tentative).divisor[axis]
-    return choose_topology(spacing, shrunk) if shrunk[axis] >= SMALLEST_EDGE else None
+    shrunk[axis] -= choose_topology(spacing_mm, tentative).divisor[axis]
+    return choose_topology(spacing_mm, shrunk) if shrunk[axis] >= SMALLEST_EDGE else None
 
 
 def design_network(topology: Topology, preset: Preset, *, in_channels: int, out_channels: int) -> Architecture:

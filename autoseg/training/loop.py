@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autoseg.data.loader import Batch, Batches
-from autoseg.device import autocast
+from autoseg.device import autocast, memory_named
 from autoseg.errors import AutosegError
 from autoseg.plan import TrainingSettings
 from autoseg.reporting import Reporter, Task
@@ -28,7 +28,8 @@ class Run:
     Attributes:
         settings: From the plan, with the length that the user asked for.
         training: Augmented batches of the training cases.
-        validation: Plain batches of the held-out cases, the same ones after every epoch.
+        validation: Plain batches of the held-out cases, or of the training cases if none is held out; the same ones
+            after every epoch.
         batch_dice: See `losses.dice_loss`.
         labels: Names of the foreground classes, in order.
         device: Where the network is.
@@ -54,9 +55,10 @@ def train_fold(state: TrainState, run: Run, reporter: Reporter, on_epoch_end: On
         on_epoch_end: Called after each epoch, to save and draw.
 
     Raises:
-        AutosegError: The loss is no longer a number, or no training data come.
+        AutosegError: The loss is no longer a number, no training data come, or the device's memory is full.
     """
-    with reporter.task("training", total=1.0) as task:
+    advice = "stop other programs that use it, or plan again with less --memory"
+    with reporter.task("training", total=1.0) as task, memory_named(run.device, advice):
         task.advance(progress(state, run.settings))
         while progress(state, run.settings) < 1:
             report = train_epoch(state, run, task)
@@ -134,7 +136,7 @@ def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
     but is no substitute for the Dice of whole cases. A class that occurs in no patch and no prediction gives NaN.
     """
     network.eval()
-    losses, counts = [], torch.zeros(3, len(run.labels))
+    losses, counts = [], torch.zeros(3, len(run.labels), dtype=torch.int64)
     for batch in run.validation.ahead(range(run.settings.validation_steps), workers=run.workers):
         images, labels = _to_device(batch, run.device)
         with autocast(run.device):
@@ -162,4 +164,5 @@ def _count(prediction: torch.Tensor, target: torch.Tensor, labels: int) -> torch
 
 
 def _to_device(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
+    at_once = device.type == "cuda"  # an Apple GPU may read the memory only when it has been given away again
+    return batch.images.to(device, non_blocking=at_once), batch.labels.to(device, non_blocking=at_once)

@@ -32,8 +32,8 @@ class EpochReport:
     Attributes:
         epoch: Its number, from 0.
         training_loss: Mean over the steps of the epoch.
-        validation_loss: Mean over held-out patches; NaN if nothing is held out.
-        pseudo_dice: Label name to the Dice of held-out patches, 0 to 1; NaN for a label that occurred nowhere.
+        validation_loss: Mean over patches of the held-out cases, or of the training cases if none is held out.
+        pseudo_dice: Label name to the Dice of the same patches, 0 to 1; NaN for a label that occurred nowhere.
         learning_rate: At the start of the epoch.
         seconds: Duration of the epoch, its validation included.
         elapsed_seconds: Training time up to its end, pauses between interrupted runs left out.

@@ -76,7 +76,8 @@ def unpack_state(state: TrainState, packed: dict[str, Any], weights: Weights) ->
     if state.average is not state.network:
         state.average.load_state_dict(dict(weights))
     state.optimizer.load_state_dict(packed["optimizer"])
-    state.scaler.load_state_dict(packed["scaler"])
+    if packed["scaler"]:  # empty if the run was on a device that needs no scaling, and goes on where one does
+        state.scaler.load_state_dict(packed["scaler"])
     state.step = packed["step"]
     state.elapsed_seconds = packed["elapsed_seconds"]
     state.reports = [EpochReport.from_dict(report) for report in packed["reports"]]

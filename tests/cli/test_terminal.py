@@ -66,20 +66,20 @@ def test_remarks_and_cells_are_shown_as_they_are(capsys):
     print_table("[b]names", ("case", "problem"), [("[red]a", "b[/]:heart:")])
     print_scores(summary_of({"[/]case": (1.0, 1.0)}), title="[/]")
     with Terminal().task("[/] reading", total=1) as task:
-        task.advance(1, note="[/]")
+        task.advance(1)
     out = capsys.readouterr().out
     for text in ("[bold]results[/bold] to a[0]:heart:.nii", "[b]names", "[red]a", "b[/]:heart:", "[/]case"):
         assert text in out
-    assert "[/] reading [/]" in out
+    assert "[/] reading" in out
 
 
-def test_bar_fills_and_shows_the_note(capsys):
-    """Title, note and share."""
+def test_bar_fills(capsys):
+    """Title and share are shown."""
     with Terminal().task("training [0]", total=2) as task:
         task.advance(0.5)
-        task.advance(1.5, note="epoch 3")
+        task.advance(1.5)
     out = capsys.readouterr().out
-    assert "training [0] epoch 3" in out
+    assert "training [0]" in out
     assert "100%" in out
 
 

@@ -1,5 +1,6 @@
 """Batches have the right shapes, follow from their number, and come in order."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -72,6 +73,42 @@ def test_region_outside_stays_zero_where_normalization_left_it_so():
     batch = make_batches(cases=[case], configuration=configuration).make(1)
     assert (batch.images == 0).any()
     assert (batch.images != 0).any()
+
+
+def test_only_the_channels_that_were_normalized_so_are_set_to_zero_outside():
+    """A CT has no zero there, neither in training nor in prediction."""
+    schemes = (
+        Normalization(scheme="ct", lower=-1000, upper=1000, mean=100, std=50),
+        Normalization(scheme="zscore", only_nonzero=True),
+    )
+    architecture = small_configuration().architecture.model_copy(update={"in_channels": 2})
+    configuration = small_configuration().model_copy(update={"normalization": schemes, "architecture": architecture})
+    [case] = small_cases(1)
+    case = replace(case, image=np.full((2, *case.shape), -2.0, np.float32), label=np.full_like(case.label, OUTSIDE))
+    batch = make_batches(cases=[case], configuration=configuration, augmented=False).make(0)
+    assert (batch.images[:, 0] == -2).any()
+    assert not batch.images[:, 1].any()
+
+
+def test_threads_of_others_stay_as_many():
+    """A thread that starts after training calculates with all cores, as it would have before."""
+    from threading import Thread
+
+    def count():
+        torch.ones(10).sum()
+        counted.append(torch.get_num_threads())
+
+    counted: list[int] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        list(make_batches().ahead(range(3), workers=1))
+        thread = Thread(target=count)
+        thread.start()
+        thread.join()
+        assert [torch.get_num_threads(), *counted] == [2, 2]
+    finally:
+        torch.set_num_threads(before)
 
 
 class Broken:

@@ -18,7 +18,6 @@ from autoseg.data.store import (
     FOREGROUND_SHARE,
     FOREGROUND_VOXELS,
     StoredCase,
-    case_names,
     sample_foreground,
     save_case,
 )
@@ -112,17 +111,16 @@ def test_files_are_cut_into_chunks_of_the_size_of_a_patch(
     assert blosc2.open(str(tmp_path / "case_label.b2nd"), mode="r").chunks == chunks[1:]
 
 
-def test_cases_are_listed_by_their_records(tmp_path: Path) -> None:
-    """A case without a record is not complete; names that look like kinds of files do not mix."""
+def test_names_that_look_like_kinds_of_files_do_not_mix(tmp_path: Path) -> None:
+    """Each case has files of its own; one without a record is not complete."""
     names = ["b", "a", "a_label", "a_image", "a.b", "a_foreground"]
     for number, name in enumerate(names):
         save_case(tmp_path, name, make_case((2, 3, number + 1)), patch_size=PATCH)
-    assert case_names(tmp_path) == sorted(names)
     for number, name in enumerate(names):
         assert StoredCase.open(tmp_path, name).load()[1].shape == (2, 3, number + 1)
     (tmp_path / "b.json").unlink()
-    assert case_names(tmp_path) == sorted(set(names) - {"b"})
-    assert case_names(tmp_path / "nowhere") == []
+    with pytest.raises(ArtifactError, match=r"b\.json is missing"):
+        StoredCase.open(tmp_path, "b")
 
 
 def test_foreground_is_where_the_labels_are(tmp_path: Path) -> None:

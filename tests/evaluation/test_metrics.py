@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from autoseg.evaluation.metrics import Overlap, case_overlaps, overlap
+from autoseg.evaluation.metrics import Overlap, case_overlaps
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 PAIRS = SHAPES.flatmap(
@@ -16,6 +16,11 @@ PAIRS = SHAPES.flatmap(
         arrays(np.int32, shape, elements=st.integers(-1, 6)), arrays(np.uint8, shape, elements=st.integers(0, 6))
     )
 )
+
+
+def overlap(reference, prediction, label):
+    """The agreement about one label."""
+    return case_overlaps(reference, prediction, [label])[label]
 
 
 def brute_force(reference, prediction, label):

@@ -8,7 +8,7 @@ import torch
 from phantoms import place
 from small_models import small_checkpoint
 
-from autoseg.errors import ImageError, ModelError
+from autoseg.errors import AutosegError, ImageError, ModelError
 from autoseg.inference.case import Segmenter, make_segmenter
 from autoseg.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.preprocessing.case import preprocess_case, restore_case
@@ -105,3 +105,13 @@ def test_weights_that_do_not_fit_are_refused():
     weights = {f"other.{name}": value for name, value in small_checkpoint().weights.items()}
     with pytest.raises(ModelError, match="weights of fold 0 do not fit its plan"):
         make([replace(small_checkpoint(), weights=weights)])
+
+
+def test_full_memory_of_the_device_is_said():
+    """As an error of this image, so that the others of a folder go on."""
+
+    def fail(_patches):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(AutosegError, match=r"memory of the device cpu is full; .*--device"):
+        replace(make(), predictor=fail).segment(image())

@@ -6,43 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from phantoms import Listener
-from small_models import small_cases, small_plan
+from small_models import small_cases, small_plan, small_run, small_state
 
-from autoseg.data.loader import Batches
 from autoseg.errors import AutosegError
 from autoseg.reporting import SILENT
-from autoseg.training.loop import Run, progress, train_fold
+from autoseg.training import loop
+from autoseg.training.loop import progress, train_fold
 from autoseg.training.optimization import learning_rate
-from autoseg.training.state import pack_state, start_training, unpack_state
-
-CPU = torch.device("cpu")
-
-
-def make_run(**training):
-    """A run over small cases."""
-    plan = small_plan(**training)
-    batches = Batches(
-        cases=small_cases(),
-        configuration=plan.configurations["3d_fullres"],
-        foreground_fraction=0.5,
-        seed=(1, 0),
-        augmented=True,
-    )
-    return Run(
-        settings=plan.training,
-        training=batches,
-        validation=replace(batches, augmented=False),
-        batch_dice=False,
-        labels=("bright", "dark"),
-        device=CPU,
-        workers=1,
-    )
-
-
-def start(run):
-    """A state before the first step."""
-    architecture = run.training.configuration.architecture
-    return start_training(architecture, run.settings, CPU, seed=5, scaled=False)
+from autoseg.training.state import pack_state, unpack_state
 
 
 def ignore(state):
@@ -56,8 +27,8 @@ def same_weights(one, other):
 
 def test_training_learns():
     """The loss falls and bright and dark cubes are told apart."""
-    run = make_run(epochs=4, steps_per_epoch=25, learning_rate=0.05)
-    state = start(run)
+    run = small_run(epochs=4, steps_per_epoch=25, learning_rate=0.05)
+    state = small_state(run)
     train_fold(state, run, SILENT, ignore)
     assert state.reports[-1].training_loss < state.reports[0].training_loss - 0.5
     assert state.reports[-1].mean_pseudo_dice > 0.8
@@ -66,8 +37,8 @@ def test_training_learns():
 
 def test_resumed_run_equals_an_uninterrupted_one():
     """Weights, average and reported losses are the same bit for bit after a stop between epochs."""
-    run = make_run(epochs=3)
-    straight = start(run)
+    run = small_run(epochs=3)
+    straight = small_state(run)
     train_fold(straight, run, SILENT, ignore)
 
     class StopError(Exception):
@@ -80,8 +51,8 @@ def test_resumed_run_equals_an_uninterrupted_one():
         raise StopError
 
     with pytest.raises(StopError):
-        train_fold(start(run), run, SILENT, stop_after_first)
-    resumed = start(run)
+        train_fold(small_state(run), run, SILENT, stop_after_first)
+    resumed = small_state(run)
     average = packed.pop("average")
     unpack_state(resumed, packed, average)
     assert resumed.step == 3
@@ -95,8 +66,8 @@ def test_number_of_loader_threads_changes_nothing():
     """Batches follow from their number, not from who makes them."""
     states = []
     for workers in (0, 3):
-        run = replace(make_run(epochs=1), workers=workers)
-        state = start(run)
+        run = replace(small_run(epochs=1), workers=workers)
+        state = small_state(run)
         train_fold(state, run, SILENT, ignore)
         states.append(state)
     assert same_weights(states[0].network, states[1].network)
@@ -104,19 +75,19 @@ def test_number_of_loader_threads_changes_nothing():
 
 def test_average_differs_from_the_weights_and_can_be_switched_off():
     """With a decay of 0 there is one network only."""
-    run = make_run(epochs=1)
-    state = start(run)
+    run = small_run(epochs=1)
+    state = small_state(run)
     train_fold(state, run, SILENT, ignore)
     assert not same_weights(state.average, state.network)
-    assert start(make_run(average_decay=0)).average is not None
-    plain = start(make_run(average_decay=0))
+    assert small_state(small_run(average_decay=0)).average is not None
+    plain = small_state(small_run(average_decay=0))
     assert plain.average is plain.network
 
 
 def test_budget_of_seconds_ends_the_run_and_anneals_fully():
     """Time decides, not epochs, and the last learning rate is near zero."""
-    run = make_run(epochs=1, budget_seconds=1.0, steps_per_epoch=5)
-    state = start(run)
+    run = small_run(epochs=1, budget_seconds=1.0, steps_per_epoch=5)
+    state = small_state(run)
     train_fold(state, run, SILENT, ignore)
     assert 1.0 <= state.elapsed_seconds < 3.0
     assert progress(state, run.settings) == 1
@@ -125,8 +96,8 @@ def test_budget_of_seconds_ends_the_run_and_anneals_fully():
 
 def test_progress_is_reported_whole():
     """The bar ends at its total and every epoch has a line with the Dice of each label."""
-    listener, run = Listener(), make_run(epochs=2)
-    train_fold(start(run), run, listener, ignore)
+    listener, run = Listener(), small_run(epochs=2)
+    train_fold(small_state(run), run, listener, ignore)
     assert listener.advanced["training"] == pytest.approx(1)
     assert len(listener.lines) == 2
     assert "bright" in listener.lines[0]
@@ -135,10 +106,10 @@ def test_progress_is_reported_whole():
 
 def test_loss_that_is_no_number_is_said_and_nothing_is_saved():
     """The run ends with advice before the broken weights could replace good ones."""
-    run = make_run(epochs=2, learning_rate=1e30, gradient_norm=1e30, momentum=0.0)
+    run = small_run(epochs=2, learning_rate=1e30, gradient_norm=1e30, momentum=0.0)
     saved = []
     with pytest.raises(AutosegError, match=r"training loss became (nan|inf).*learning_rate"):
-        train_fold(start(run), run, SILENT, saved.append)
+        train_fold(small_state(run), run, SILENT, saved.append)
     assert saved == []
 
 
@@ -153,14 +124,26 @@ def test_learning_rate_is_golden():
 
 def test_class_that_never_occurs_has_no_pseudo_dice():
     """NaN, neither zero nor one, and the mean leaves it out."""
-    run = make_run(epochs=1, steps_per_epoch=30, learning_rate=0.05)
+    run = small_run(epochs=1, steps_per_epoch=30, learning_rate=0.05)
     cases = []
     for case in small_cases():
         label = case.label * (case.label == 1)
         cases.append(replace(case, label=label, foreground={1: case.foreground[1]}))
     run = replace(run, training=replace(run.training, cases=cases), validation=replace(run.validation, cases=cases))
-    state = start(run)
+    state = small_state(run)
     train_fold(state, run, SILENT, ignore)
     dice = state.reports[-1].pseudo_dice
     assert math.isnan(dice["dark"]) or dice["dark"] == 0
     assert dice["bright"] > 0
+
+
+def test_full_memory_of_the_device_is_said(monkeypatch):
+    """With what to do about it, instead of a page of numbers."""
+    run = small_run(epochs=1)
+
+    def fail(*_arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(loop, "train_step", fail)
+    with pytest.raises(AutosegError, match=r"memory of the device cpu is full; .* plan again with less --memory"):
+        train_fold(small_state(run), run, SILENT, ignore)

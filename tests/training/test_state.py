@@ -1,46 +1,24 @@
 """What resuming needs is packed whole, in plain values, and unpacked into a fresh run."""
 
 import io
-from dataclasses import replace
 
 import pytest
 import torch
-from small_models import small_cases, small_plan
+from small_models import small_run, small_state
 
-from autoseg.data.loader import Batches
 from autoseg.reporting import SILENT
-from autoseg.training.loop import Run, train_fold
-from autoseg.training.state import pack_state, start_training, unpack_state
-
-CPU = torch.device("cpu")
+from autoseg.training.loop import train_fold
+from autoseg.training.state import pack_state, unpack_state
 
 
 def start(seed=5, scaled=False, **training):
     """A state before the first step."""
-    plan = small_plan(**training)
-    return start_training(plan.configurations["3d_fullres"].architecture, plan.training, CPU, seed=seed, scaled=scaled)
+    return small_state(small_run(**training), seed=seed, scaled=scaled)
 
 
 def train(state, **training):
     """Trains a state to the end of its plan."""
-    plan = small_plan(**training)
-    batches = Batches(
-        cases=small_cases(),
-        configuration=plan.configurations["3d_fullres"],
-        foreground_fraction=0.5,
-        seed=(1, 0),
-        augmented=False,
-    )
-    run = Run(
-        settings=plan.training,
-        training=batches,
-        validation=replace(batches, seed=(1, 1)),
-        batch_dice=False,
-        labels=("bright", "dark"),
-        device=CPU,
-        workers=0,
-    )
-    train_fold(state, run, SILENT, lambda _: None)
+    train_fold(state, small_run(**training), SILENT, lambda _: None)
     return state
 
 
@@ -104,3 +82,14 @@ def test_seed_decides_the_first_weights():
         for name, value in first.network.state_dict().items()
     )
     assert first.weights.keys() == first.network.state_dict().keys()
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_run_goes_on_where_gradients_need_another_scale(scaled):
+    """A run of a CPU goes on on a GPU that calculates in float16, and the other way round."""
+    state = train(start(scaled=not scaled))
+    restored = start(seed=6, scaled=scaled)
+    unpack_state(restored, through_the_disk(pack_state(state)), state.weights)
+    assert_equal(restored.network, state.network)
+    assert restored.scaler.is_enabled() == scaled
+    assert restored.step == state.step
