@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ from pydantic import (
 )
 
 from autoseg.errors import ArtifactError, WriteError
+
+ABANDONED_SECONDS = 24 * 3600
+"""A half-filled folder to which nothing was added for this long belongs to no running process. Decision: one day."""
 
 
 @contextmanager
@@ -47,6 +51,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder to fill; on success it takes the place of `path`, on failure `path` is as before.
 
+    What a run that was killed left half-filled is removed by the next one that succeeds, if it is a day old.
+
     Args:
         path: Final place of the folder. A folder that stands there is replaced.
 
@@ -70,6 +76,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             folder.replace(path)
+    for left in path.parent.glob(f".writing_{path.name}_*"):
+        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            _remove(left)
 
 
 @contextmanager

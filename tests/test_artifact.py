@@ -242,3 +242,16 @@ def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch
         writing.write_text("text")
     assert modes == [os.O_RDWR]
     assert (tmp_path / "note.txt").read_text() == "text"
+
+
+def test_what_a_killed_run_left_is_removed_after_a_day(tmp_path):
+    """A half-filled folder goes once it is old; a fresh one, and those of other folders, stay."""
+    old, fresh, other = (tmp_path / f".writing_{name}" for name in ("cases_old", "cases_fresh", "else_old"))
+    for folder in (old, fresh, other):
+        folder.mkdir()
+        (folder / "half").touch()
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    with atomic_folder(tmp_path / "cases") as folder:
+        (folder / "whole").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing_cases_fresh", ".writing_else_old", "cases"]
