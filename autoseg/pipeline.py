@@ -190,6 +190,8 @@ def train(
         for fold in splits.expand(list_folds(folds))
     ]
     jobs = [settle_job(job, restart=restart, length_was_given=bool(epochs or budget)) for job in jobs]
+    if plan.preset == "standard" and resolve_device(device).type == "cpu":
+        reporter.say("this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner")
     for job in jobs:
         reporter.say(job.describe())
         checkpoint = train_to_end(job, reporter, restart=restart)

@@ -24,7 +24,7 @@ class TrainState:
         optimizer: With its momentum.
         scaler: Scales the loss where gradients are float16; does nothing elsewhere.
         step: Optimizer steps done.
-        elapsed_seconds: Spent in training epochs, over all sessions of the run.
+        elapsed_seconds: Spent in training epochs, however often the run was stopped.
         reports: One per finished epoch.
     """
 
