@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,6 +23,8 @@ from pydantic import (
 )
 
 from autoseg.errors import ArtifactError, WriteError
+
+NUMBERS = re.compile(r"\[\n([^\[\]{}\"]+)\n *\]")  # a list without lists, objects or texts in it, as json indents it
 
 ABANDONED_SECONDS = 24 * 3600
 """A half-filled folder to which nothing was added for this long belongs to no running process. Decision: one day."""
@@ -103,6 +106,10 @@ def _work_beside(path: Path, prefix: str) -> Iterator[Path]:
         _remove(folder)
 
 
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return f"[{' '.join(numbers[1].split())}]"
+
+
 def _remove(folder: Path) -> None:
     """Removes a folder, also if Ctrl-C comes in between."""
     try:
@@ -166,9 +173,10 @@ class Artifact(BaseModel):
         return self
 
     def save(self, path: Path) -> None:
-        """Writes the value as indented JSON, atomically."""
+        """Writes the value as indented JSON, lists of numbers on one line, atomically."""
         with atomic_file(path) as writing:
-            writing.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+            text = json.dumps(self.model_dump(mode="json"), indent=2)
+            writing.write_text(NUMBERS.sub(_on_one_line, text) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Self:

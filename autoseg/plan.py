@@ -254,11 +254,11 @@ class Plan(Artifact):
         dataset: Name of its folder, such as "Dataset004_Hippocampus".
         preset: "standard" for a GPU, "small" for two CPU cores or a laptop.
         memory_budget_bytes: Device memory that training may use.
+        why: One sentence per decision, with the numbers behind it.
         axis_order: Order in which the array axes (z, y, x) of an image are put before anything else; the first one is
             the coarsest.
-        configurations: By name.
         training: See there.
-        why: One sentence per decision, with the numbers behind it.
+        configurations: By name.
     """
 
     version: ClassVar[int] = 1
@@ -266,10 +266,10 @@ class Plan(Artifact):
     dataset: str
     preset: PresetName
     memory_budget_bytes: PositiveInt
-    axis_order: tuple[int, int, int]
-    configurations: Annotated[dict[ConfigurationName, Configuration], Field(min_length=1)]
-    training: TrainingSettings = TrainingSettings()
     why: tuple[str, ...] = ()
+    axis_order: tuple[int, int, int]
+    training: TrainingSettings = TrainingSettings()
+    configurations: Annotated[dict[ConfigurationName, Configuration], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _axis_order_is_one(self) -> Self:

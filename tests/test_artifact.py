@@ -255,3 +255,19 @@ def test_what_a_killed_run_left_is_removed_after_a_day(tmp_path):
     with atomic_folder(tmp_path / "cases") as folder:
         (folder / "whole").touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".writing_cases_fresh", ".writing_else_old", "cases"]
+
+
+def test_lists_of_numbers_stand_on_one_line(tmp_path):
+    """Files are made to be read: a shape is one line, and texts are left as they are."""
+
+    class Shaped(Artifact):
+        shape: tuple[int, ...]
+        matrix: tuple[tuple[float, ...], ...]
+        names: tuple[str, ...]
+
+    value = Shaped(shape=(1, 2, 3), matrix=((1.0, 0.5), (0.0, -1e-9)), names=("[\n 1,\n 2\n]", "b"))
+    value.save(tmp_path / "value.json")
+    text = (tmp_path / "value.json").read_text()
+    assert '"shape": [1, 2, 3],' in text
+    assert "[1.0, 0.5]" in text
+    assert Shaped.load(tmp_path / "value.json") == value
