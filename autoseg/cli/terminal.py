@@ -13,7 +13,7 @@ from rich.table import Table
 from autoseg.reporting import Task
 
 if TYPE_CHECKING:
-    from autoseg.evaluation.summary import Summary
+    from autoseg.evaluation.summary import LabelScores, MeanScores, Summary
 
 # Names and paths are shown as they are, whatever brackets and colons they hold.
 console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -53,25 +53,38 @@ class Terminal:
 
 
 MOST_CASES = 20
+MOST_COLUMNS = 6
 
 
 def print_scores(summary: "Summary", *, title: str) -> None:
-    """Prints the Dice per case and label, worst case first, and the means; of many cases only the worst."""
-    labels = list(summary.mean)
-    scores = {case.name: case for case in summary.cases}
-    shown = summary.ranked()[:MOST_CASES]
-    rows = [(name, [scores[name].scores[label].dice for label in labels]) for name in shown]
-    part = f", the worst {len(shown)} of {len(scores)}" if len(shown) < len(scores) else ""
-    table = Table(title=f"{title}: Dice{part}", title_justify="left", show_footer=True)
-    table.add_column("case", footer="mean")
-    for label in labels:
-        mean = summary.mean[label]
-        table.add_column(label, justify="right", footer=f"{_score(mean.dice)}")
-    for name, values in rows:
-        table.add_row(name, *(_score(value) for value in values))
-    console.print(table)
+    """Prints Dice and IoU: per case and label, worst case first, or per label if there are too many for a screen."""
+    many = len(summary.mean) > MOST_COLUMNS
+    console.print(_label_table(summary, title) if many else _case_table(summary, title))
     foreground = summary.foreground_mean
     console.print(f"mean foreground Dice {_score(foreground.dice)}, IoU {_score(foreground.iou)}")
+
+
+def _case_table(summary: "Summary", title: str) -> Table:
+    """A row per case, a column per label; of many cases only the worst."""
+    scores = {case.name: case.scores for case in summary.cases}
+    shown = summary.ranked()[:MOST_CASES]
+    part = f", the worst {len(shown)} of {len(scores)}" if len(shown) < len(scores) else ""
+    table = Table(title=f"{title}: Dice / IoU{part}", title_justify="left", show_footer=True)
+    table.add_column("case", footer="mean")
+    for label, mean in summary.mean.items():
+        table.add_column(label, justify="right", footer=_pair(mean))
+    for name in shown:
+        table.add_row(name, *(_pair(scores[name][label]) for label in summary.mean))
+    return table
+
+
+def _label_table(summary: "Summary", title: str) -> Table:
+    """A row per label, with its means over the cases."""
+    table = Table("label", title=f"{title}: mean over {len(summary.cases)} cases", title_justify="left")
+    table.add_column("Dice / IoU", justify="right")
+    for label, mean in summary.mean.items():
+        table.add_row(label, _pair(mean))
+    return table
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -82,6 +95,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _pair(scores: "LabelScores | MeanScores") -> str:
+    return f"{_score(scores.dice)} / {_score(scores.iou)}"
 
 
 def _score(value: float) -> str:

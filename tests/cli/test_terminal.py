@@ -42,11 +42,11 @@ def test_scores_are_listed_from_the_worst(capsys):
     """A row per case, a column per label, the means below; what is undefined is a dash."""
     print_scores(summary_of({"good": (0.9, 0.8), "bad": (0.1, math.nan)}), title="two cases")
     out = capsys.readouterr().out
-    assert "two cases: Dice" in out
+    assert "two cases: Dice / IoU" in out
     assert out.index("bad") < out.index("good")
-    rows = {line.split()[1]: line.split() for line in out.splitlines() if len(line.split()) > 5}
-    assert [rows["bad"][3], rows["bad"][5]] == ["0.100", "–"]  # noqa: RUF001
-    assert [rows["mean"][3], rows["mean"][5]] == ["0.500", "0.800"]
+    rows = {line.split()[1]: " ".join(line.split()) for line in out.splitlines() if len(line.split()) > 5}
+    assert "0.100 / 0.053 │ – / –" in rows["bad"]  # noqa: RUF001
+    assert "0.500 / 0.435 │ 0.800 / 0.667" in rows["mean"]
     assert "mean foreground Dice 0.650" in out
 
 
@@ -58,6 +58,16 @@ def test_only_the_worst_of_many_cases_are_shown(capsys):
     assert "case_19" in out
     assert "case_20" not in out
     assert "mean foreground Dice 0.245" in out
+
+
+def test_many_labels_have_a_row_each(capsys):
+    """A hundred structures would be too wide a table; their means are listed."""
+    labels = {f"rib_{number}": number for number in range(1, 25)}
+    cases = [CaseResult(name=f"case_{n}", scores=dict.fromkeys(labels, scores(n / 4))) for n in range(1, 4)]
+    print_scores(summarize(cases, labels), title="ribs")
+    out = capsys.readouterr().out
+    assert "ribs: mean over 3 cases" in out
+    assert sum("rib_" in line and "0.500 / 0.359" in line for line in out.splitlines()) == 24
 
 
 def test_remarks_and_cells_are_shown_as_they_are(capsys):
