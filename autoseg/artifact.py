@@ -5,11 +5,11 @@ import math
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Annotated, ClassVar, Self
 
 from pydantic import (
@@ -34,7 +34,8 @@ ABANDONED_SECONDS = 24 * 3600
 def atomic_file(path: Path) -> Iterator[Path]:
     """Gives a path to write to; on success the file takes the place of `path`, on failure nothing is left.
 
-    The temporary name keeps the full ending of `path`, because image writers choose the format by it.
+    The path keeps the ending of `path`, because image writers choose the format by it, and lies in the same folder. So
+    taking the place is the last step, after which there is nothing to clear away, whenever Ctrl-C comes.
 
     Args:
         path: Final place of the file. Missing parent folders are made.
@@ -42,12 +43,20 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: The folder cannot be made or written, or the disk is full.
     """
-    with _work_beside(path, ".writing_") as folder:
-        writing = folder / path.name
-        yield writing
-        with writing.open("r+b") as file:  # Windows flushes only what is open for writing
-            os.fsync(file.fileno())
-        writing.replace(path)
+    writing = path.with_name(f".writing_{token_hex(4)}_{path.name}")
+    try:
+        with _write_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writing.touch()  # may the folder be written at all? If not, the folder is to blame, not the file
+            writing.unlink()
+        with _write_errors(path):
+            yield writing
+            with writing.open("r+b") as file:  # Windows flushes only what is open for writing
+                os.fsync(file.fileno())
+            writing.replace(path)
+    finally:
+        if writing.parent.is_dir():
+            writing.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -62,52 +71,46 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: The folder cannot be made or written, for example because the disk is full.
     """
-    with _work_beside(path, f".writing_{path.name}_") as folder:
-        folder.chmod(0o777 & ~_umask())
+    folder = path.with_name(f".writing_{path.name}_{token_hex(4)}")
+    replaced = folder.with_name(folder.name + "_replaced")
+    with _write_errors(path.parent):
+        folder.mkdir(parents=True)
+    with _write_errors(path):
         try:
             yield folder
-        except WriteError as error:  # of a file inside, whose place for the time being means nothing to anyone
-            raise _unwritable(path, error.__cause__ or error) from error
-        if path.exists():
-            replaced = folder.with_name(folder.name + "_replaced")
-            path.replace(replaced)
-            try:
-                folder.replace(path)
-            finally:
-                if not path.exists():  # not even Ctrl-C between the two loses what stood there
-                    replaced.replace(path)
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            folder.replace(path)
+            _take_place(folder, path, replaced)
+        finally:
+            for left in (folder, replaced):
+                _remove(left)
     for left in path.parent.glob(f".writing_{path.name}_*"):
         if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
             _remove(left)
 
 
-@contextmanager
-def _work_beside(path: Path, prefix: str) -> Iterator[Path]:
-    """Gives an empty folder on the disk of `path` to work in, and removes it in the end.
+def _take_place(folder: Path, path: Path, replaced: Path) -> None:
+    """Puts a folder in the place of another, which is kept as `replaced`."""
+    if not path.exists():
+        folder.replace(path)
+        return
+    try:
+        path.replace(replaced)
+        folder.replace(path)
+    finally:
+        if not path.exists():  # not even Ctrl-C between the two loses what stood there
+            replaced.replace(path)
 
-    Raises:
-        WriteError: An OSError about the folder of `path` came out of the work.
-    """
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turns every OSError about the folder of `path` into one about `path`, the only name that means something."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-    try:
-        yield folder
+        yield
+    except WriteError as error:
+        raise _unwritable(path, error.__cause__ or error) from error
     except OSError as error:
         if _is_elsewhere(error, path.parent):
             raise
         raise _unwritable(path, error) from error
-    finally:
-        _remove(folder)
-
-
-def _on_one_line(numbers: re.Match[str]) -> str:
-    return f"[{' '.join(numbers[1].split())}]"
 
 
 def _remove(folder: Path) -> None:
@@ -119,10 +122,8 @@ def _remove(folder: Path) -> None:
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return f"[{' '.join(numbers[1].split())}]"
 
 
 def _is_elsewhere(error: OSError, folder: Path) -> bool:

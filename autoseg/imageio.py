@@ -25,12 +25,12 @@ KNOWN_REASONS = {
     "Unknown PixelType": ("pixels of its kind, such as grey with transparency, are not supported", "save plain grey"),
 }
 
+# Formats that put header and voxels into two files, which cannot take the place of others in one step.
+TWO_FILE_ENDINGS = (".mhd", ".nhdr", ".hdr", ".img")
+
 
 def read_image(paths: tuple[Path, ...]) -> Volume:
     """Reads the channels of one case.
-
-    The NIfTI library puts 0 in the place of NaN and infinite voxels before anyone sees them, in training and prediction
-    alike; files of other types with such voxels are refused.
 
     Args:
         paths: One file per channel, in order; a colour file (PNG, BMP, JPEG) holds all its channels.
@@ -270,6 +270,8 @@ def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
 def _save(path: Path, image: sitk.Image) -> None:
     if path.suffix.lower() in PLANE_ENDINGS and image.GetDimension() == 3 and image.GetDepth() > 1:
         raise ImageError(f"cannot write {path}: a picture holds one slice, not {image.GetDepth()}", "choose .nii.gz")
+    if path.suffix.lower() in TWO_FILE_ENDINGS:
+        raise ImageError(f"cannot write {path}: its format takes two files", "choose .nii.gz, .nrrd or .mha")
     with atomic_file(path) as writing:
         try:
             sitk.WriteImage(image, str(writing), useCompression=True)
@@ -278,8 +280,6 @@ def _save(path: Path, image: sitk.Image) -> None:
             raise _unwritable(path) from error
         if is_cut_off(writing):
             raise OSError(errno.ENOSPC, "the file was cut off, the disk may be full")
-        if len(list(writing.parent.iterdir())) > 1:
-            raise ImageError(f"cannot write {path}: its format takes two files", "choose .nii.gz, .nrrd or .mha")
 
 
 def _check_space(folder: Path, image: sitk.Image) -> None:

@@ -107,7 +107,8 @@ def test_a_file_appears_whole_and_alone(tmp_path):
     path = tmp_path / "a" / "b" / "image.nii.gz"
     for content in ("old", "new"):
         with atomic_file(path) as writing:
-            assert writing.name == "image.nii.gz"
+            assert writing.name.endswith("image.nii.gz")
+            assert writing.parent == path.parent
             writing.write_text(content)
             assert not path.exists() or path.read_text() == "old"
     assert path.read_text() == "new"
