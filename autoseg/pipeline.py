@@ -176,6 +176,7 @@ def train(
     [name] = choose_configurations(plan, [configuration])
     check_prepared(plan, name, folders, number)
     dataset, model = open_planned(number, folders, plan, splits), folders.model(name)
+    place = resolve_device(device)
     jobs = [
         FoldJob(
             dataset=dataset,
@@ -185,12 +186,12 @@ def train(
             split=splits.fold(fold),
             cases_folder=folders.cases(name),
             model=model,
-            device=resolve_device(device),
+            device=place,
         )
         for fold in splits.expand(list_folds(folds))
     ]
     jobs = [settle_job(job, restart=restart, length_was_given=bool(epochs or budget)) for job in jobs]
-    if plan.preset == "standard" and resolve_device(device).type == "cpu":
+    if plan.preset == "standard" and place.type == "cpu":
         reporter.say("this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner")
     for job in jobs:
         reporter.say(job.describe())
