@@ -17,7 +17,9 @@ from autoseg._version import __version__
 
 if TYPE_CHECKING:
     from autoseg.dataset import Dataset
+    from autoseg.decisions import plan_configurations
     from autoseg.errors import AutosegError
+    from autoseg.inspection import extract_fingerprint
     from autoseg.model import Model, load_model
     from autoseg.pipeline import evaluate, plan_and_preprocess, predict, preprocess, train
     from autoseg.plan import Plan
@@ -28,8 +30,10 @@ _MODULES = {
     "Model": "model",
     "Plan": "plan",
     "evaluate": "pipeline",
+    "extract_fingerprint": "inspection",
     "load_model": "model",
     "plan_and_preprocess": "pipeline",
+    "plan_configurations": "decisions",
     "predict": "pipeline",
     "preprocess": "pipeline",
     "train": "pipeline",
@@ -42,8 +46,10 @@ __all__ = [
     "Plan",
     "__version__",
     "evaluate",
+    "extract_fingerprint",
     "load_model",
     "plan_and_preprocess",
+    "plan_configurations",
     "predict",
     "preprocess",
     "train",

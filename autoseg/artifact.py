@@ -127,9 +127,9 @@ def _on_one_line(numbers: re.Match[str]) -> str:
 
 
 def _is_elsewhere(error: OSError, folder: Path) -> bool:
-    """Whether the error names only files outside the folder, such as one that was to be read."""
+    """Whether the error names only files elsewhere, such as one to be read; not the folder, and none above it."""
     named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
-    return bool(named) and not any(path.is_relative_to(folder) for path in named)
+    return bool(named) and not any(path.is_relative_to(folder) or folder.is_relative_to(path) for path in named)
 
 
 def _unwritable(path: Path, error: BaseException) -> WriteError:
@@ -176,8 +176,12 @@ class Artifact(BaseModel):
     def save(self, path: Path) -> None:
         """Writes the value as indented JSON, lists of numbers on one line, atomically."""
         with atomic_file(path) as writing:
-            text = json.dumps(self.model_dump(mode="json"), indent=2)
-            writing.write_text(NUMBERS.sub(_on_one_line, text) + "\n", encoding="utf-8")
+            writing.write_text(self.to_json(), encoding="utf-8", newline="\n")
+
+    def to_json(self) -> str:
+        """The text that `save` writes."""
+        text = json.dumps(self.model_dump(mode="json"), indent=2)
+        return NUMBERS.sub(_on_one_line, text) + "\n"
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -18,7 +18,7 @@ from autoseg.errors import AutosegError, ModelError
 from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.workspace import Fold
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ANEW = "get a sound copy, or train that fold anew with --restart"
 
 Weights = Mapping[str, torch.Tensor]
@@ -33,6 +33,7 @@ class Checkpoint:
         info: Channels and labels of the dataset.
         configuration_name: Which configuration of the plan.
         fold: Which fold.
+        cases: Digest of its cases; see `Split.digest`. Their names stay at home when a model is passed on.
         weights: Of the network that predicts, by name.
         finished: Whether training came to its end.
         training: What resuming needs, in tensors and plain values; see `training.state`.
@@ -42,6 +43,7 @@ class Checkpoint:
     info: DatasetInfo
     configuration_name: ConfigurationName
     fold: Fold
+    cases: str
     weights: Weights
     finished: bool
     training: dict[str, Any]
@@ -64,6 +66,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "dataset": checkpoint.info.model_dump_json(),
         "configuration": checkpoint.configuration_name,
         "fold": checkpoint.fold,
+        "cases": checkpoint.cases,
         "weights": dict(checkpoint.weights),
         "finished": checkpoint.finished,
         "training": checkpoint.training,
@@ -106,6 +109,7 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
             info=DatasetInfo.model_validate_json(content["dataset"]),
             configuration_name=content["configuration"],
             fold=content["fold"],
+            cases=str(content["cases"]),
             weights=content["weights"],
             finished=content["finished"],
             training=content["training"],

@@ -28,6 +28,24 @@ NOT_SUPPORTED = {
 }
 
 
+LONGEST_PATTERN = 200
+"""Characters of the regular expression that groups cases. Decision: whatever is longer was not meant as one."""
+
+
+def compile_groups(pattern: str) -> re.Pattern[str]:
+    """Reads the regular expression whose first bracket, or whole match, in a case's name is its group.
+
+    Raises:
+        ValueError: It is none, or longer than `LONGEST_PATTERN`.
+    """
+    if len(pattern) > LONGEST_PATTERN:
+        raise ValueError(f"a pattern of {len(pattern)} characters is too long; {LONGEST_PATTERN} are allowed")
+    try:
+        return re.compile(pattern)
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+
+
 def _numbered(value: object) -> object:
     """Accepts the field's older spelling of channel names, a plain list."""
     return {str(index): name for index, name in enumerate(value)} if isinstance(value, list) else value
@@ -42,6 +60,10 @@ class DatasetInfo(BaseModel):
         labels: Name to number; "background" is 0 and the numbers are consecutive.
         file_ending: Ending of every image and label file, such as ".nii.gz".
         name: What people call the dataset.
+        groups: Cases that belong together, such as the scans of one patient: case name to group, or a regular
+            expression whose first bracket, or whole match, in a case's name is its group.
+        sides: Pairs of words that tell left from right in label names, such as ["links", "rechts"]; left out, the
+            usual ones; empty, labels have no sides.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -50,6 +72,8 @@ class DatasetInfo(BaseModel):
     labels: dict[str, int]
     file_ending: str = Field(pattern=r"^\.\w[\w.]*$")
     name: str = ""
+    groups: dict[str, str] | str | None = None
+    sides: tuple[tuple[str, str], ...] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +118,31 @@ class DatasetInfo(BaseModel):
             raise ValueError("there must be at least one label besides the background")
         return dict(sorted(labels.items(), key=lambda item: item[1]))
 
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _groups_are_understood(cls, groups: Any) -> Any:
+        if isinstance(groups, str):
+            compile_groups(groups)
+        if isinstance(groups, str | None):
+            return groups
+        if not isinstance(groups, dict):
+            raise ValueError("it must be a regular expression, or case names with their groups")  # noqa: TRY004
+        for name, group in groups.items():
+            if not isinstance(group, str | int) or isinstance(group, bool) or group == "":
+                raise ValueError(f"the group of {name!r} must be a text or a number; leave out cases that stand alone")
+        return {name: str(group) for name, group in groups.items()}  # numbers of patients are names, too
+
+    @field_validator("sides")
+    @classmethod
+    def _sides_differ(cls, sides: tuple[tuple[str, str], ...] | None) -> tuple[tuple[str, str], ...] | None:
+        left, right = ({pair[side].casefold() for pair in sides or ()} for side in (0, 1))
+        for word in left | right:
+            if not any(sign.isalnum() for sign in word):
+                raise ValueError(f"{word!r} of sides is no word; give pairs such as ['links', 'rechts']")
+        for word in left & right:
+            raise ValueError(f"{word!r} of sides cannot mean both left and right")
+        return sides
+
     @property
     def channels(self) -> int:
         """Number of image channels."""
@@ -128,7 +177,7 @@ class DatasetInfo(BaseModel):
 
     def save(self, path: Path, notes: Mapping[str, object] | None = None) -> None:
         """Writes dataset.json, atomically, with further keys such as numTraining, which nnU-Net asks for."""
-        content = {key: value for key, value in self.model_dump(mode="json").items() if value != ""}
+        content = {key: value for key, value in self.model_dump(mode="json").items() if value not in ("", None)}
         content.update(notes or {})
         with atomic_file(path) as writing:
             writing.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -40,6 +40,11 @@ def _available_devices() -> list[str]:
     return [*devices, "cpu"]
 
 
+def gpu_memory_bytes() -> int | None:
+    """Memory of the first CUDA GPU; None if there is none."""
+    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+
+
 def precision(device: torch.device) -> torch.dtype:
     """The number format in which the network calculates on a device; its weights stay float32 everywhere.
 

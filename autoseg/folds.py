@@ -142,6 +142,9 @@ def settle_job(job: FoldJob, *, restart: bool, length_was_given: bool) -> FoldJo
     former = None if restart else job.load_former()
     if former is None:
         return job
+    if former.cases != job.split.digest:
+        what = f"fold {job.fold} of {job.configuration_name} was begun with other cases than splits.json gives it now"
+        raise ModelError(what, "restore splits.json, or add --restart to train the fold anew")
     return replace(job, plan=settle_plan(job.plan, former, job.configuration_name, length_was_given=length_was_given))
 
 
@@ -210,9 +213,10 @@ def _make_run(job: FoldJob) -> Run:
 def _checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:
     return Checkpoint(
         plan=job.plan,
-        info=job.dataset.info,
+        info=job.dataset.info.model_copy(update={"groups": None}),  # may name patients, whom no model should know
         configuration_name=job.configuration_name,
         fold=job.fold,
+        cases=job.split.digest,
         weights=state.weights,
         finished=progress(state, job.plan.training) >= 1,
         training=pack_state(state),

@@ -10,6 +10,7 @@ holds with `index` in array order.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -22,6 +23,10 @@ Matrix = tuple[Vector, Vector, Vector]
 Number = TypeVar("Number", int, float)
 
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+# Where the physical axes (z, y, x) lead, and the opposite ways: superior, posterior, left. Source: SimpleITK's frame,
+# which is that of DICOM.
+WAYS_FORTH, WAYS_BACK = "SPL", "IAR"
 
 # Headers store floats of 32 bit, and tools write them with rounding: differences below these are not differences.
 SPACING_TOLERANCE = 1e-3  # relative
@@ -67,6 +72,23 @@ class Geometry:
     origin_mm: Vector = (0.0, 0.0, 0.0)
     direction: Matrix = IDENTITY
     dimensions: Literal[2, 3] = 3
+
+    @property
+    def orientation(self) -> str | None:
+        """Where in the patient each array axis leads as its index grows; None for a plane, which does not know.
+
+        A letter per axis: superior or inferior, posterior or anterior, left or right. "SPL" is the usual volume: slices
+        from the feet upwards, rows from front to back, columns from the patient's right to the left. A tilted axis gets
+        the letter of its largest component. Decision: where two axes lean the same way, the letters are those with the
+        largest components in sum, so that each axis of the patient occurs once.
+        """
+        if self.dimensions == 2:
+            return None
+        direction = np.asarray(self.direction)
+        columns = [0, 1, 2]
+        rows = max(permutations(columns), key=lambda rows: float(np.abs(direction[list(rows), columns]).sum()))
+        ways = ((WAYS_FORTH if direction[row, column] > 0 else WAYS_BACK)[row] for column, row in enumerate(rows))
+        return "".join(ways)
 
     def crop(self, box: Box) -> "Geometry":
         """The grid of the voxels inside `box`."""

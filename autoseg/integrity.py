@@ -164,8 +164,14 @@ def _problem(name: str, what: str, fix: str) -> Problem:
 
 
 def _values(array: NDArray[np.integer]) -> frozenset[int]:
-    """The values of a label map, slice by slice to bound the memory."""
-    return frozenset(int(value) for plane in array for value in np.unique(plane))
+    """The values of a label map, slice by slice to bound the memory; voxels like the one before need no sorting."""
+    found: set[int] = set()
+    for plane in array:
+        voxels = plane.ravel()
+        begins_run = np.ones(len(voxels), dtype=bool)
+        np.not_equal(voxels[1:], voxels[:-1], out=begins_run[1:])
+        found.update(np.unique(voxels[begins_run]).tolist())
+    return frozenset(found)
 
 
 def _count_labels(info: DatasetInfo, inspections: Iterable[Inspection]) -> dict[str, int]:

@@ -8,7 +8,8 @@
       -> predict       segment new scans with what was learned      masks
 
 Stages are functions from values to values; the files between them are read and written here, and in the modules that
-stand just below: `preparation`, `folds`, `validation`, `prediction`, `comparison`.
+stand just below: `inspection`, `decisions`, `preparation`, `folds`, `validation`, `prediction`, `comparison`. The first
+two have commands of their own, `extract_fingerprint` and `plan_configurations`, which need no torch.
 """
 
 import os
@@ -16,55 +17,64 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.comparison import compare_folders
-from autoseg.dataset import Dataset
+from autoseg.dataset import Dataset, DatasetInfo
+from autoseg.decisions import save_plan, settle_options
 from autoseg.device import resolve_device
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
 from autoseg.folds import FoldJob, replace_length, settle_job, train_to_end
+from autoseg.inspection import take_fingerprint
 from autoseg.model import load_segmenter
-from autoseg.plan import ConfigurationName, Plan, PresetName
+from autoseg.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.planner import make_plan
 from autoseg.prediction import find_model, make_output_folder, segment_scans
 from autoseg.preparation import (
     check_names,
     check_prepared,
+    check_trainable,
     choose_configurations,
+    list_cases,
     load_decisions,
+    load_plan,
     open_planned,
     prepare_cases,
-    settle_splits,
-    take_fingerprint,
+    with_own_cases,
 )
 from autoseg.reporting import SILENT, Reporter
 from autoseg.scans import find_scans
-from autoseg.units import parse_duration, parse_memory
+from autoseg.splitting import check_leaks, settle_splits
+from autoseg.units import parse_duration
 from autoseg.validation import conclude, is_validated, validate
 from autoseg.workspace import Fold, find_workspace, list_folds
-
-DEFAULT_MEMORY = "8GB"
-"""Fits the GPUs that most groups have. Source: the budget of the reference method."""
 
 
 def plan_and_preprocess(
     number: int,
     *,
     configurations: Sequence[ConfigurationName] | None = None,
-    memory: str = DEFAULT_MEMORY,
-    preset: PresetName = "standard",
+    memory: str | None = None,
+    preset: PresetName | None = None,
+    rules: RulesName = "autoseg",
+    plan_name: str | None = None,
+    groups: str | None = None,
+    splits: str | os.PathLike[str] | None = None,
     skip: Sequence[str] = (),
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> Plan:
     """Looks at a dataset, decides how to segment it, and prepares its cases for training.
 
-    Nothing is written before every case was read and found sound. A splits.json that holds the same cases is kept: it
-    may have been edited.
+    Nothing is decided before every case was read and found sound. A splits.json that was edited is kept.
 
     Args:
         number: Of the dataset: 4 for "Dataset004_Hippocampus".
         configurations: Which to prepare; by default all that the plan has.
-        memory: Device memory that training may use, such as "8GB"; patches and batches grow with it.
-        preset: "standard", or "small" for two CPU cores or a laptop.
+        memory: See `plan_configurations`, here and in the next three.
+        preset: Size of the network.
+        rules: "autoseg" or "nnunet".
+        plan_name: Of a plan beside the usual one.
+        groups: Regular expression that finds the patient in a case's name; see `settle_splits`.
+        splits: File of folds to train by, ours or nnU-Net's; by default they are dealt.
         skip: Cases to leave out.
         workspace: Folder that holds raw/, preprocessed/ and results/; see `find_workspace`.
         reporter: Shows progress and states what was decided.
@@ -75,40 +85,47 @@ def plan_and_preprocess(
     Raises:
         ProblemsError: Cases are damaged or incomplete, each with its line.
         DatasetError: There is no such dataset, or no such case to skip, or the images are too small for any network.
-        UsageError: There is no such configuration or preset, or the memory is too small.
+        UsageError: There is no such configuration or preset, the memory is too small, or folds do not fit the cases.
+        ArtifactError: A file of folds is damaged.
         WriteError: The disk is full, or the workspace cannot be written.
     """
-    check_names(configurations, preset)
-    folders = find_workspace(workspace).dataset(number)
+    check_names(configurations)
+    folders = find_workspace(workspace).dataset(number, plan_name)
     dataset = Dataset.open(folders.raw).without(skip)
-    budget_bytes = parse_memory(memory)
-    fingerprint = take_fingerprint(dataset, reporter)
-    plan = make_plan(fingerprint, dataset.info, dataset=dataset.name, preset=preset, memory_budget_bytes=budget_bytes)
-    splits = settle_splits([case.name for case in dataset.cases], folders, reporter)
-    chosen = choose_configurations(plan, configurations)
+    options = settle_options(dataset.name, memory=memory, preset=preset, rules=rules, reporter=reporter)
 
-    fingerprint.save(folders.fingerprint)
-    plan.save(folders.plan)
-    splits.save(folders.splits)
-    for sentence in plan.why:
-        reporter.say(sentence)
-    for name in chosen:
-        prepare_cases(dataset, plan, name, folders, reporter)
-    return plan
+    facts = take_fingerprint(dataset, folders, reporter)
+    made = make_plan(facts, dataset.info, options)
+    names = [case.name for case in dataset.cases]
+    source = None if splits is None else Path(splits)
+    folds = settle_splits(names, folders, dataset.info, reporter, groups=groups, source=source)
+    chosen = choose_configurations(made, configurations)
+
+    save_plan(made, folders, reporter)
+    folds.save(folders.splits)
+    for configuration in with_own_cases(made, chosen):
+        prepare_cases(dataset, made, configuration, folders, reporter)
+    return made
 
 
 def preprocess(
     number: int,
     *,
     configurations: Sequence[ConfigurationName] | None = None,
+    plan_name: str | None = None,
+    groups: str | None = None,
+    splits: str | os.PathLike[str] | None = None,
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> Plan:
-    """Prepares the cases anew by plan.json as it stands, after it was edited.
+    """Prepares the cases by plan.json as it stands: after `plan_configurations`, or after the file was edited.
 
     Args:
         number: Of the dataset.
         configurations: Which to prepare; by default all that the plan has.
+        plan_name: Of the plan, if it is not the usual one.
+        groups: See `plan_and_preprocess`.
+        splits: See `plan_and_preprocess`.
         workspace: See `find_workspace`.
         reporter: Shows progress.
 
@@ -120,12 +137,18 @@ def preprocess(
         ArtifactError: plan.json is damaged: the text names the field.
         ProblemsError: Cases are damaged or missing, each with its line.
     """
-    folders = find_workspace(workspace).dataset(number)
-    plan, splits = load_decisions(number, folders)
-    dataset = open_planned(number, folders, plan, splits)
-    for name in choose_configurations(plan, configurations):
-        prepare_cases(dataset, plan, name, folders, reporter)
-    return plan
+    folders = find_workspace(workspace).dataset(number, plan_name)
+    made = load_plan(number, folders)
+    names = list_cases(folders)
+    info = DatasetInfo.load(folders.raw / "dataset.json")
+    source = None if splits is None else Path(splits)
+    folds = settle_splits(names, folders, info, reporter, groups=groups, source=source)
+    dataset = open_planned(number, folders, made, folds)
+    chosen = choose_configurations(made, configurations)
+    folds.save(folders.splits)
+    for configuration in with_own_cases(made, chosen):
+        prepare_cases(dataset, made, configuration, folders, reporter)
+    return made
 
 
 def train(
@@ -137,6 +160,7 @@ def train(
     budget: str | None = None,
     device: str = "auto",
     restart: bool = False,
+    plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> Summary | None:
@@ -146,13 +170,14 @@ def train(
 
     Args:
         number: Of the dataset.
-        configuration: "2d" or "3d_fullres".
+        configuration: "2d", "3d_fullres" or "3d_lowres".
         folds: A number from 0 to 4 or several, "cv" for each of them, or "all" for a model of all cases, which holds
             none out.
         epochs: Instead of the plan's.
         budget: Training time per fold instead of epochs, such as "5m" or "2h".
         device: "auto", "cpu", "cuda" or "mps".
         restart: Forget what was trained of these folds.
+        plan_name: Of the plan, if it is not the usual one.
         workspace: See `find_workspace`.
         reporter: Shows progress and states results.
 
@@ -170,12 +195,14 @@ def train(
     """
     if epochs is not None and budget is not None:
         raise UsageError("--epochs and --budget both say how long to train", "give one of them")
-    folders = find_workspace(workspace).dataset(number)
+    folders = find_workspace(workspace).dataset(number, plan_name)
     plan, splits = load_decisions(number, folders)
     plan = replace_length(plan, epochs=epochs, budget_seconds=parse_duration(budget) if budget else None)
     [name] = choose_configurations(plan, [configuration])
+    check_trainable(plan, name)
     check_prepared(plan, name, folders, number)
     dataset, model = open_planned(number, folders, plan, splits), folders.model(name)
+    check_leaks(splits, folders, dataset.info)
     place = resolve_device(device)
     jobs = [
         FoldJob(
@@ -191,7 +218,7 @@ def train(
         for fold in splits.expand(list_folds(folds))
     ]
     jobs = [settle_job(job, restart=restart, length_was_given=bool(epochs or budget)) for job in jobs]
-    if plan.preset == "standard" and place.type == "cpu":
+    if plan.preset != "small" and place.type == "cpu":
         reporter.say("this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner")
     for job in jobs:
         reporter.say(job.describe())
@@ -215,6 +242,7 @@ def predict(
     configuration: ConfigurationName | None = None,
     folds: Fold | Sequence[Fold] | None = None,
     device: str = "auto",
+    plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> list[Path]:
@@ -231,6 +259,7 @@ def predict(
         configuration: Which one; by default the only one that is trained, else "3d_fullres".
         folds: Which to average; by default all that are trained.
         device: "auto", "cpu", "cuda" or "mps".
+        plan_name: Of the plan that was trained, if it is not the usual one.
         workspace: See `find_workspace`.
         reporter: Shows progress.
 
@@ -243,7 +272,7 @@ def predict(
         DatasetError: There are no scans, or no such dataset.
         ProblemsError: Some scans could not be segmented, each with its line; the others are done.
     """
-    folder = find_model(model, number, configuration, workspace)
+    folder = find_model(model, number, configuration, workspace, plan_name)
     segmenter = load_segmenter(folder, folds=folds, device=device)
     scans = find_scans(Path(source), segmenter.info)
     output = make_output_folder(Path(output), Path(source))

@@ -3,16 +3,21 @@
 Numbers that shape the result live here; numbers that only shape a run (device, workers) are command-line options.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from math import prod
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autoseg.artifact import Artifact
 
-ConfigurationName = Literal["2d", "3d_fullres"]
-CONFIGURATION_NAMES: tuple[ConfigurationName, ...] = ("2d", "3d_fullres")
-PresetName = Literal["standard", "small"]
-PRESET_NAMES: tuple[PresetName, ...] = ("standard", "small")
+ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
+CONFIGURATION_NAMES: tuple[ConfigurationName, ...] = get_args(ConfigurationName)
+RulesName = Literal["autoseg", "nnunet"]
+RULES_NAMES: tuple[RulesName, ...] = get_args(RulesName)
+PresetName = Literal[
+    "small", "4gb", "8gb", "11gb", "16gb", "24gb", "40gb", "80gb", "plain", "resenc_m", "resenc_l", "resenc_xl"
+]
+PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
 NormalizationScheme = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -35,29 +40,35 @@ class Stage(Section):
     Attributes:
         features: Channels of its feature maps.
         kernel: Size of its convolutions, per axis.
-        stride: How much its first convolution reduces each axis; all ones in the first stage.
-        convolutions: Convolutions on the way down; the way up has the same number.
+        stride: How much it reduces each axis on the way down; all ones in the first stage.
+        convolutions: Of each of its blocks.
+        blocks: On the way down; the way up has a single one.
+        decoder_convolutions: Of the block on the way up; left out, as many as those on the way down have. The coarsest
+            stage has no way up.
     """
 
     features: PositiveInt
     kernel: Axes
     stride: Axes
     convolutions: PositiveInt
+    blocks: PositiveInt = 1
+    decoder_convolutions: PositiveInt | None = None
 
 
 class Architecture(Section):
     """The network, completely: the same values always build the same one.
 
     Attributes:
-        residual: "stage" adds the input of each stage to the output of its convolutions, as V-Net does; "none" is the
-            plain U-Net.
-        in_channels: Image channels.
+        residual: "stage" adds the input of each block to the output of its convolutions, on the way down and up, as the
+            stages of V-Net do; "block" is the residual-encoder U-Net: blocks of a ResNet (type D) after a first
+            convolution on the way down, plain convolutions on the way up; "none" is the plain U-Net.
+        in_channels: Image channels, and one per foreground class if a former configuration's segmentation is seen too.
         out_channels: Classes, the background included.
         stages: From full to coarsest resolution.
         deep_supervision: Whether the coarser decoder stages are trained on coarser targets too.
     """
 
-    residual: Literal["stage", "none"]
+    residual: Literal["stage", "block", "none"]
     in_channels: PositiveInt
     out_channels: Annotated[int, Field(ge=2)]
     stages: Annotated[tuple[Stage, ...], Field(min_length=2)]
@@ -69,6 +80,8 @@ class Architecture(Section):
             raise ValueError("kernel and stride must have the same number of axes in all stages")
         if any(step != 1 for step in self.stages[0].stride):
             raise ValueError("the stride of the first stage must be 1 along every axis")
+        if self.residual == "block" and any(stage.convolutions != 2 for stage in self.stages):
+            raise ValueError("the blocks of a residual encoder have 2 convolutions in all stages")
         for number, stage in enumerate(self.stages):
             if any(size % 2 == 0 for size in stage.kernel):
                 raise ValueError(f"kernel {stage.kernel} of stage {number} must be odd along every axis")
@@ -132,6 +145,9 @@ class AugmentationSettings(Section):
         low_resolution_probability, low_resolution_factor: Down and up again, each channel with chance one half.
         gamma_inverted_probability, gamma_probability, gamma_exponent: Keeping the channel's mean and deviation.
         mirror_axes: Axes of the patch that are flipped with chance one half each, in training and in prediction.
+        swap_axis: The one of `mirror_axes` that runs from the left to the right of the body, if left and right
+            structures have labels of their own.
+        swapped_labels: Pairs of label numbers, such as left and right kidney, that a flip along `swap_axis` exchanges.
     """
 
     rotation_probability: Fraction = 0.2
@@ -153,6 +169,19 @@ class AugmentationSettings(Section):
     gamma_probability: Fraction = 0.3
     gamma_exponent: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.5)
     mirror_axes: AxisNumbers = (0, 1, 2)
+    swap_axis: Annotated[int, Field(ge=0, le=2)] | None = None
+    swapped_labels: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
+
+    @model_validator(mode="after")
+    def _swaps_are_complete(self) -> Self:
+        if (self.swap_axis is None) != (not self.swapped_labels):
+            raise ValueError("swap_axis and swapped_labels must be given together, or both left out")
+        if self.swap_axis is not None and self.swap_axis not in self.mirror_axes:
+            raise ValueError(f"swap_axis must be one of mirror_axes, {list(self.mirror_axes)}")
+        labels = [label for pair in self.swapped_labels for label in pair]
+        if len(set(labels)) != len(labels):
+            raise ValueError("each label may stand once in swapped_labels")
+        return self
 
     @field_validator("rotation_axes", "mirror_axes")
     @classmethod
@@ -183,6 +212,7 @@ class Configuration(Section):
         batch_dice: Whether the Dice loss pools the patches of a batch before it divides.
         architecture: The network.
         estimated_bytes: Device memory of one training step, by `planning.memory`.
+        previous: The configuration whose segmentation is a further input: "3d_lowres" in a cascade.
         augmentation: See there; left out, it is that of a patch with equal edges.
     """
 
@@ -194,6 +224,7 @@ class Configuration(Section):
     batch_dice: bool
     architecture: Architecture
     estimated_bytes: PositiveInt
+    previous: ConfigurationName | None = None
     augmentation: AugmentationSettings = Field(default_factory=_usual_augmentation)
 
     @model_validator(mode="after")
@@ -205,13 +236,36 @@ class Configuration(Section):
         for size, divisor in zip(self.patch_size, self.architecture.divisor, strict=True):
             if size % divisor:
                 raise ValueError(f"patch_size {self.patch_size} must be divisible by {self.architecture.divisor}")
-        if len(self.normalization) != self.architecture.in_channels:
-            raise ValueError("normalization needs one entry per input channel of the architecture")
-        if dimensions == 2 and not set(self.augmentation.rotation_axes) <= {0}:
-            raise ValueError("augmentation.rotation_axes of a 2D configuration must be [0], or [] for no rotation")
-        if any(axis >= dimensions for axis in self.augmentation.mirror_axes):
-            raise ValueError(f"augmentation.mirror_axes must be below {dimensions}, the number of axes of the patch")
+        if len(self.normalization) != self.image_channels:
+            raise ValueError(f"normalization needs one entry per image channel, {self.image_channels}")
         return self
+
+    @model_validator(mode="after")
+    def _augmentation_suits(self) -> Self:
+        dimensions, settings = self.architecture.dimensions, self.augmentation
+        if dimensions == 2 and not set(settings.rotation_axes) <= {0}:
+            raise ValueError("augmentation.rotation_axes of a 2D configuration must be [0], or [] for no rotation")
+        if any(axis >= dimensions for axis in settings.mirror_axes):
+            raise ValueError(f"augmentation.mirror_axes must be below {dimensions}, the number of axes of the patch")
+        if any(max(pair) >= self.architecture.out_channels for pair in settings.swapped_labels):
+            raise ValueError("augmentation.swapped_labels must be below out_channels of the architecture")
+        return self
+
+    @property
+    def patch_voxels(self) -> int:
+        """Of one patch."""
+        return prod(self.patch_size)
+
+    @property
+    def step_voxels(self) -> int:
+        """Of all patches of a training step."""
+        return self.patch_voxels * self.batch_size
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images: what the network gets, less what a previous configuration adds."""
+        added = 0 if self.previous is None else self.architecture.out_channels - 1
+        return self.architecture.in_channels - added
 
 
 class TrainingSettings(Section):
@@ -252,7 +306,8 @@ class Plan(Artifact):
 
     Attributes:
         dataset: Name of its folder, such as "Dataset004_Hippocampus".
-        preset: "standard" for a GPU, "small" for two CPU cores or a laptop.
+        rules: Those it was made by: this project's, or the reference method's.
+        preset: The network's size: "small" for two CPU cores or a laptop, "8gb" for a GPU of 8 GB, ...
         memory_budget_bytes: Device memory that training may use.
         why: One sentence per decision, with the numbers behind it.
         axis_order: Order in which the array axes (z, y, x) of an image are put before anything else; the first one is
@@ -264,12 +319,18 @@ class Plan(Artifact):
     version: ClassVar[int] = 1
 
     dataset: str
+    rules: RulesName = "autoseg"
     preset: PresetName
     memory_budget_bytes: PositiveInt
     why: tuple[str, ...] = ()
     axis_order: tuple[int, int, int]
     training: TrainingSettings = TrainingSettings()
     configurations: Annotated[dict[ConfigurationName, Configuration], Field(min_length=1)]
+
+    @property
+    def trainable(self) -> list[ConfigurationName]:
+        """The configurations that need nothing but images."""
+        return [name for name, configuration in self.configurations.items() if configuration.previous is None]
 
     @model_validator(mode="after")
     def _axis_order_is_one(self) -> Self:
@@ -282,4 +343,13 @@ class Plan(Artifact):
         for name, configuration in self.configurations.items():
             if not name.startswith(f"{configuration.architecture.dimensions}d"):
                 raise ValueError(f"configuration {name!r} has kernels of {configuration.architecture.dimensions} axes")
+        return self
+
+    @model_validator(mode="after")
+    def _previous_configurations_are_there(self) -> Self:
+        for name, configuration in self.configurations.items():
+            if configuration.previous is not None and configuration.previous not in self.configurations:
+                raise ValueError(f"configuration {name!r} follows {configuration.previous!r}, which the plan lacks")
+            if configuration.previous == name:
+                raise ValueError(f"configuration {name!r} cannot follow itself")
         return self

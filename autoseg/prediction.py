@@ -22,6 +22,7 @@ def find_model(
     number: int | None,
     configuration: str | None,
     workspace: str | os.PathLike[str] | None,
+    plan: str | None = None,
 ) -> ModelFolder:
     """Finds the model that a user means: by its folder, or by its dataset and perhaps its configuration.
 
@@ -30,13 +31,14 @@ def find_model(
         DatasetError: There is no such dataset.
     """
     if model is not None and number is None:
-        if configuration is not None:
-            raise UsageError("a model folder holds one configuration", "leave out -c, or give -d instead of -m")
+        if configuration is not None or plan is not None:
+            what = "a model folder holds one configuration of one plan"
+            raise UsageError(what, "leave out -c and --plan, or give -d instead of -m")
         return ModelFolder(path=Path(model))
     if number is None or model is not None:
         raise UsageError("a model is named by its folder or by its dataset", "give either -m FOLDER or -d NUMBER")
-    folders = find_workspace(workspace).dataset(number)
-    trained = [path.name for path in sorted(folders.results.glob("*")) if folders.model(path.name).trained_folds()]
+    folders = find_workspace(workspace).dataset(number, plan)
+    trained = [path.name for path in sorted(folders.models.glob("*")) if folders.model(path.name).trained_folds()]
     if configuration is None and len(trained) == 1:
         return folders.model(trained[0])
     return folders.model(configuration or "3d_fullres")

@@ -3,51 +3,17 @@
 from collections.abc import Sequence
 
 from autoseg.artifact import atomic_folder
-from autoseg.data.splits import Splits, make_splits
+from autoseg.data.splits import Splits
 from autoseg.data.store import save_case
 from autoseg.dataset import Case, Dataset
-from autoseg.errors import ProblemsError, UsageError
-from autoseg.fingerprint import CaseSample, Fingerprint, fingerprint_case, fingerprint_dataset
-from autoseg.integrity import Inspection, find_problems, inspect_case, load_case
+from autoseg.errors import UsageError
+from autoseg.fingerprint import Fingerprint
+from autoseg.integrity import load_case
 from autoseg.parallel import all_sound, work_on_each
-from autoseg.plan import CONFIGURATION_NAMES, PRESET_NAMES, ConfigurationName, Plan
+from autoseg.plan import CONFIGURATION_NAMES, ConfigurationName, Plan
 from autoseg.preprocessing.case import preprocess_case
 from autoseg.reporting import Reporter
 from autoseg.workspace import DatasetFolders
-
-
-def take_fingerprint(dataset: Dataset, reporter: Reporter) -> Fingerprint:
-    """Reads every case once: checks it, and takes its facts.
-
-    Raises:
-        ProblemsError: Cases are damaged or incomplete, each with its line.
-    """
-
-    def inspect(case: Case) -> tuple[Inspection, CaseSample | None]:
-        inspection = inspect_case(case, dataset.info)
-        if inspection.problems or inspection.image is None or inspection.label is None:
-            return inspection.without_voxels(), None
-        sample = fingerprint_case(case.name, inspection.image, inspection.label, number_of_cases=len(dataset.cases))
-        return inspection.without_voxels(), sample
-
-    inspected = all_sound(work_on_each(inspect, dataset.cases, title="reading cases", reporter=reporter))
-    problems = find_problems(dataset, [inspection for inspection, _ in inspected])
-    if problems:
-        raise ProblemsError([str(problem) for problem in problems])
-    return fingerprint_dataset([sample for _, sample in inspected if sample is not None])
-
-
-def settle_splits(names: Sequence[str], folders: DatasetFolders, reporter: Reporter) -> Splits:
-    """The folds of splits.json if it holds these cases and no others, else new ones."""
-    usual = make_splits(names)
-    present = Splits.load(folders.splits) if folders.splits.is_file() else usual
-    if present == usual:
-        return usual
-    if present.names == set(names):
-        reporter.say(f"kept the folds of {folders.splits}; remove it to have the cases dealt anew")
-        return present
-    reporter.say(f"dealt the cases anew, because {folders.splits} held others")
-    return usual
 
 
 def prepare_cases(
@@ -72,6 +38,20 @@ def prepare_cases(
         plan.save(folder / folders.plan.name)
 
 
+def load_plan(number: int, folders: DatasetFolders) -> Plan:
+    """Reads plan.json.
+
+    Raises:
+        UsageError: There is none.
+        ArtifactError: It is damaged.
+    """
+    if not folders.plan.is_file():
+        named = "" if folders.plan_name is None else f" --plan {folders.plan_name}"
+        what = f"{folders.raw.name} has no plan{'' if folders.plan_name is None else f' {folders.plan_name!r}'}"
+        raise UsageError(what, f"run 'autoseg plan_and_preprocess -d {number}{named}' first")
+    return Plan.load(folders.plan)
+
+
 def load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
     """Reads what `plan_and_preprocess` decided.
 
@@ -79,9 +59,17 @@ def load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
         UsageError: It has not been run.
         ArtifactError: plan.json or splits.json is damaged.
     """
-    if not folders.plan.is_file() or not folders.splits.is_file():
-        raise UsageError(f"{folders.raw.name} has no plan", f"run 'autoseg plan_and_preprocess -d {number}' first")
-    return Plan.load(folders.plan), Splits.load(folders.splits)
+    plan = load_plan(number, folders)
+    if not folders.splits.is_file():
+        raise UsageError(f"{folders.raw.name} has no splits.json", f"run 'autoseg preprocess -d {number}' first")
+    return plan, Splits.load(folders.splits)
+
+
+def list_cases(folders: DatasetFolders) -> list[str]:
+    """Names of the cases that were planned for; all of the dataset if nnU-Net took the fingerprint, which has none."""
+    if folders.fingerprint.is_file():
+        return [case.name for case in Fingerprint.load(folders.fingerprint).cases]
+    return [case.name for case in Dataset.open(folders.raw).cases]
 
 
 def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Splits) -> Dataset:
@@ -92,13 +80,25 @@ def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Split
         UsageError: dataset.json names other channels or labels than the plan.
     """
     dataset = Dataset.open(folders.raw).only(splits.names)
-    networks = (configuration.architecture for configuration in plan.configurations.values())
-    if {(network.in_channels, network.out_channels) for network in networks} != {
+    configurations = plan.configurations.values()
+    if {(one.image_channels, one.architecture.out_channels) for one in configurations} != {
         (dataset.info.channels, dataset.info.classes)
     }:
         what = f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
         raise UsageError(what, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}' again")
     return dataset
+
+
+def check_trainable(plan: Plan, name: ConfigurationName) -> None:
+    """Refuses a cascade: it is planned and prepared, but nothing feeds it the former segmentation yet.
+
+    Raises:
+        UsageError: It is one.
+    """
+    previous = plan.configurations[name].previous
+    if previous is not None:
+        what = f"{name} needs the segmentations of {previous} as input, which this version cannot give it"
+        raise UsageError(what, f"train {previous} or 3d_fullres")
 
 
 def check_prepared(plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
@@ -108,7 +108,8 @@ def check_prepared(plan: Plan, name: ConfigurationName, folders: DatasetFolders,
         UsageError: They were not.
     """
     prepared = folders.cases(name) / folders.plan.name
-    fix = f"run 'autoseg preprocess -d {number} -c {name}' first"
+    named = "" if folders.plan_name is None else f" --plan {folders.plan_name}"
+    fix = f"run 'autoseg preprocess -d {number} -c {name}{named}' first"
     if not prepared.is_file():
         raise UsageError(f"{plan.dataset} is not preprocessed for {name}", fix)
     former = Plan.load(prepared)
@@ -117,17 +118,23 @@ def check_prepared(plan: Plan, name: ConfigurationName, folders: DatasetFolders,
         raise UsageError(f"plan.json has changed since {plan.dataset} was preprocessed for {name}", fix)
 
 
-def check_names(configurations: Sequence[str] | None, preset: str) -> None:
-    """Refuses a misspelt configuration or preset before hours of reading.
+def check_names(configurations: Sequence[str] | None) -> None:
+    """Refuses a misspelt configuration before hours of reading.
 
     Raises:
         UsageError: There is none of that name.
     """
-    if preset not in PRESET_NAMES:
-        raise UsageError(f"there is no preset {preset!r}", f"choose from {', '.join(PRESET_NAMES)}")
     for name in configurations or ():
         if name not in CONFIGURATION_NAMES:
             raise UsageError(f"there is no configuration {name!r}", f"choose from {', '.join(CONFIGURATION_NAMES)}")
+
+
+def with_own_cases(plan: Plan, names: Sequence[ConfigurationName]) -> list[ConfigurationName]:
+    """The configurations whose cases must be prepared for these: a cascade sees those of "3d_fullres"."""
+    owners: list[ConfigurationName] = [
+        "3d_fullres" if plan.configurations[name].previous is not None else name for name in names
+    ]
+    return list(dict.fromkeys(owners))
 
 
 def choose_configurations(plan: Plan, names: Sequence[str] | None) -> list[ConfigurationName]:

@@ -3,7 +3,9 @@
 raw/Dataset004_Name/                      what the user brings (see `dataset`)
 preprocessed/Dataset004_Name/
     fingerprint.json  plan.json  splits.json
+    fingerprint_parts/                    while the fingerprint is taken: what is known of each case (see `inspection`)
     3d_fullres/                           preprocessed cases (see `data.store`)
+    NAME/plan.json  NAME/3d_fullres/      the same of a plan that was given a name
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
     postprocessing.json  summary.json  summary.csv
     fold_0/
@@ -12,12 +14,15 @@ results/Dataset004_Name/3d_fullres/       a model folder: all that prediction ne
 """
 
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.dataset import FOLDER_NAME
 from autoseg.errors import DatasetError, UsageError
+
+PLAN_NAME = re.compile(r"^[A-Za-z][\w-]{0,40}\Z", re.ASCII)
 
 Fold = int | str
 """A fold's number, or "all" for a model that is trained on every case. Users may say "cv" for each number."""
@@ -64,11 +69,19 @@ class ModelFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFolders:
-    """The three places of one dataset."""
+    """The three places of one dataset, as one of its plans sees them.
+
+    Attributes:
+        raw: What the user brings.
+        preprocessed: Facts and splits, which all plans share, and what was decided and prepared.
+        results: Trained models.
+        plan_name: Of a plan that stands beside the usual one, and keeps its cases and models in folders of its name.
+    """
 
     raw: Path
     preprocessed: Path
     results: Path
+    plan_name: str | None = None
 
     @property
     def fingerprint(self) -> Path:
@@ -76,22 +89,55 @@ class DatasetFolders:
         return self.preprocessed / "fingerprint.json"
 
     @property
+    def nnunet_fingerprint(self) -> Path:
+        """The same, as nnU-Net found it."""
+        return self.preprocessed / "dataset_fingerprint.json"
+
+    @property
+    def fingerprint_parts(self) -> Path:
+        """What is known of each case until the fingerprint is complete."""
+        return self.preprocessed / "fingerprint_parts"
+
+    @property
     def plan(self) -> Path:
         """What was decided."""
-        return self.preprocessed / "plan.json"
+        return self.preprocessed / (self.plan_name or "") / "plan.json"
+
+    @property
+    def former_plan(self) -> Path:
+        """The plan that the present one replaced."""
+        return self.plan.with_name("plan_before.json")
 
     @property
     def splits(self) -> Path:
         """Which cases are held out in which fold."""
         return self.preprocessed / "splits.json"
 
+    @property
+    def models(self) -> Path:
+        """The trained configurations."""
+        return self.results / (self.plan_name or "")
+
+    def with_plan(self, name: str | None) -> "DatasetFolders":
+        """The folders as the plan of this name sees them; None for the usual plan.
+
+        Raises:
+            UsageError: The name cannot be one of a folder, or is taken.
+        """
+        if name is not None and (not PLAN_NAME.match(name) or name == self.fingerprint_parts.name):
+            raise UsageError(
+                f"{name!r} cannot be the name of a plan",
+                "take a letter, followed by at most 40 letters, digits, '_' and '-'",
+            )
+        return replace(self, plan_name=name)
+
     def cases(self, configuration: str) -> Path:
         """The preprocessed cases of one configuration."""
-        return self.preprocessed / configuration
+        return self.preprocessed / (self.plan_name or "") / configuration
 
     def model(self, configuration: str) -> ModelFolder:
         """The trained folds of one configuration."""
-        return ModelFolder(path=self.results / configuration)
+        return ModelFolder(path=self.models / configuration)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +161,12 @@ class Workspace:
         """All trained models."""
         return self.root / "results"
 
-    def dataset(self, number: int) -> DatasetFolders:
-        """The folders of the dataset with this number.
+    def dataset(self, number: int, plan: str | None = None) -> DatasetFolders:
+        """The folders of the dataset with this number, as the plan of this name sees them.
 
         Raises:
             DatasetError: There is none, or there are several.
+            UsageError: There can be no plan of this name.
         """
         names = self.names(number)
         if not names:
@@ -130,7 +177,7 @@ class Workspace:
             )
         if len(names) > 1:
             raise DatasetError(f"{self.raw} holds {' and '.join(names)}", "rename or remove all but one")
-        return self.folders(names[0])
+        return self.folders(names[0]).with_plan(plan)
 
     def names(self, number: int) -> list[str]:
         """Names of the raw datasets with this number."""

@@ -60,6 +60,7 @@ def small_checkpoint() -> Checkpoint:
         info=SMALL_INFO,
         configuration_name="3d_fullres",
         fold=0,
+        cases="0123456789abcdef",
         weights=network.state_dict(),
         finished=True,
         training={},

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 from autoseg.cli.app import app
 from autoseg.cli.command import EXIT_ERROR, EXIT_INTERRUPTED
+from autoseg.cli.terminal import console
 from autoseg.geometry import Volume
 from autoseg.imageio import read_image, read_label_map, write_image, write_label_map
 from autoseg.workspace import DatasetFolders
@@ -33,15 +35,17 @@ ENOUGH_SECONDS = 60
 
 def run(*args: object) -> tuple[int, str, list[str]]:
     """Runs a command; returns its exit code, its output and the lines of its error stream."""
-    result = CliRunner(env={"COLUMNS": "500"}).invoke(app, [str(arg) for arg in args])
+    with patch.object(console, "_width", 500):  # the console may have been made before, at another width
+        result = CliRunner(env={"COLUMNS": "500"}).invoke(app, [str(arg) for arg in args])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr.splitlines()
 
 
 def snapshot(root: Path) -> dict[Path, bytes]:
-    """Every file below a folder with its content."""
-    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    """Every file below a folder with its content, but for what is known of sound cases, which is never in the way."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.parent.name != "fingerprint_parts")
+    return {path: path.read_bytes() for path in files}
 
 
 def refuse(root: Path, *args: object) -> list[str]:
@@ -372,6 +376,8 @@ def test_unreadable_files(public: Path) -> None:
     images = [image_of(folders.raw / "imagesTr", name) for name in ("case_1", "case_3")]
     for path in images:
         path.chmod(0)
+    (public / "preprocessed").mkdir()
+    (public / "preprocessed").chmod(0o777)
     with without_privileges():
         code, _, errors = run("plan_and_preprocess", "-d", NUMBER, "-w", public)
     lines = problems_of(errors)
@@ -400,17 +406,24 @@ TRAIN = ("train", "-d", NUMBER, "-c", "3d_fullres")
     [
         (
             ("plan_and_preprocess", "-d", NUMBER, "-c", "4d"),
-            "there is no configuration '4d'; choose from 2d, 3d_fullres",
+            "there is no configuration '4d'; choose from 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres",
         ),
         (
             ("plan_and_preprocess", "-d", NUMBER, "--memory", "much"),
             "'much' is not an amount of memory such as 8GB; use",
         ),
         (("plan_and_preprocess", "-d", NUMBER, "--memory", "0GB"), "'0GB' is not an amount of memory such as 8GB; use"),
-        (("plan_and_preprocess", "-d", NUMBER, "--memory", "1MB"), "a memory budget of 1 MB does not hold a"),
+        (("plan", "-d", NUMBER, "--memory", "1MB"), "a memory budget of 1 MB does not hold a"),
+        (("plan", "-d", NUMBER, "--rules", "mine"), "there are no rules 'mine'; choose from autoseg, nnunet"),
+        (
+            ("plan", "-d", NUMBER, "--rules", "nnunet", "--preset", "8gb"),
+            "there is no preset '8gb' in the rules 'nnunet'; choose from plain, resenc_m, resenc_l, resenc_xl",
+        ),
+        (("plan", "-d", NUMBER, "--plan", "3d"), "'3d' cannot be the name of a plan; take a letter"),
+        ((*TRAIN, "-f", 0, "--plan", "wide"), "has no plan 'wide'; run 'autoseg plan_and_preprocess -d 1 --plan wide'"),
         (
             ("plan_and_preprocess", "-d", NUMBER, "--preset", "big"),
-            "there is no preset 'big'; choose from standard, small",
+            "there is no preset 'big' in the rules 'autoseg'; choose from small, 4gb, 8gb",
         ),
         (("preprocess", "-d", NUMBER, "-c", "4d"), "has no configuration '4d'; choose from 2d, 3d_fullres"),
         (("train", "-d", NUMBER, "-c", "4d", "-f", 0), "has no configuration '4d'; choose from 2d, 3d_fullres"),
@@ -432,7 +445,7 @@ TRAIN = ("train", "-d", NUMBER, "-c", "3d_fullres")
         (("predict", "-i", "in", "-o", "out"), "a model is named by its folder or by its dataset; give either -m"),
         (
             ("predict", "-m", "model", "-c", "2d", "-i", "in", "-o", "out"),
-            "a model folder holds one configuration; leave",
+            "a model folder holds one configuration of one plan; leave",
         ),
         (
             ("predict", "-i", "in", "-o", "out", "-d", 1, "-m", "m"),
@@ -819,8 +832,11 @@ def fill(disk: Path, *, free_bytes: int) -> Path:
     return path
 
 
-def test_disk_that_is_really_full(trained_volumes: Path, small_disk: Path, tmp_path: Path) -> None:
+def test_disk_that_is_really_full(
+    trained_volumes: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Preparing, predicting and importing stop with one line and leave nothing; with space the same commands work."""
+    monkeypatch.setattr("autoseg.fingerprint.FOREGROUND_SAMPLES", 3000)
     raw = folders_of(trained_volumes).raw
     folders = folders_of(small_disk)
     shutil.copytree(raw, folders.raw)
@@ -836,7 +852,8 @@ def test_disk_that_is_really_full(trained_volumes: Path, small_disk: Path, tmp_p
         filler = fill(small_disk, free_bytes=20480 if command[0] != "predict" else 0)
         code, _, errors = run(*command, "-w", small_disk)
         assert code == EXIT_ERROR
-        assert re.match(rf"cannot write {target}.*: .*; free some space", only(problems_of(errors)))
+        place = folders.preprocessed if command[0] == "plan_and_preprocess" else target
+        assert re.match(rf"cannot write {place}.*: .*; free some space", only(problems_of(errors)))
         assert not list(small_disk.rglob(".writing_*"))
         assert not list(target.rglob("*"))
         filler.unlink()

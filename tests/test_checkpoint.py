@@ -64,7 +64,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
 def test_other_versions_and_other_files_are_refused(tmp_path):
     """Each with its own line."""
     torch.save({"format_version": 99}, tmp_path / "newer.pt")
-    with pytest.raises(ModelError, match="format version 99, this program reads 1"):
+    with pytest.raises(ModelError, match="format version 99, this program reads 2"):
         load_checkpoint(tmp_path / "newer.pt")
     torch.save([1, 2, 3], tmp_path / "list.pt")
     with pytest.raises(ModelError, match="no checkpoint of this program"):

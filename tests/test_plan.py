@@ -49,7 +49,7 @@ def plan():
     """A plan with a 2D and a 3D configuration."""
     return Plan(
         dataset="Dataset001_Test",
-        preset="standard",
+        preset="8gb",
         memory_budget_bytes=8 * 10**9,
         axis_order=(2, 0, 1),
         configurations={"2d": configuration(2), "3d_fullres": configuration(3)},
@@ -100,7 +100,7 @@ STAGES = (*FULL, "architecture", "stages")
         ((*FULL, "patch_size"), [8, 30, 32], "patch_size (8, 30, 32) must be divisible by (2, 4, 4)"),
         ((*FULL, "patch_size"), [32, 32], "patch_size must have 3 values"),
         ((*FULL, "batch_size"), 0, "3d_fullres.batch_size"),
-        ((*FULL, "normalization"), [{"scheme": "none"}], "one entry per input channel"),
+        ((*FULL, "normalization"), [{"scheme": "none"}], "one entry per image channel"),
         ((*FULL, "normalization", 0, "std"), None, "the scheme 'ct' needs lower, upper, mean and std"),
         ((*FULL, "augmentation", "mirror_axes"), [0, 0], "each axis may be named once"),
         ((*FULL, "augmentation", "rotation_degrees"), 270, "rotation_degrees"),

@@ -29,6 +29,11 @@ def folders_of(root: Path) -> DatasetFolders:
     return Workspace(root=root).folders(NAME)
 
 
+def files_in(folder: Path) -> set[str]:
+    """Paths of all files below a folder, relative to it."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 def tilted(*angles_degrees: float) -> Matrix:
     """The direction of a grid that is turned about its three axes."""
     first, second, third = Rotation.from_euler("zyx", angles_degrees, degrees=True).as_matrix().tolist()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli import commands
+from autoseg.cli import commands, planning
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demonstration import demo
 
@@ -24,11 +24,13 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "import": commands.import_dataset,
     "check": commands.check,
-    "plan_and_preprocess": commands.plan_and_preprocess,
-    "preprocess": commands.preprocess,
+    "plan_and_preprocess": planning.plan_and_preprocess,
     "train": commands.train,
     "predict": commands.predict,
     "evaluate": commands.evaluate,
+    "fingerprint": planning.fingerprint,
+    "plan": planning.plan,
+    "preprocess": planning.preprocess,
     "demo": demo,
     "doctor": commands.doctor,
 }

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from autoseg.cli.command import EXIT_ERROR
-from autoseg.cli.options import Configurations, DatasetNumber, Device, Skip, WorkspacePath, parse_folds
+from autoseg.cli.options import DatasetNumber, Device, PlanName, Skip, WorkspacePath, parse_folds
 
 
 def import_dataset(
@@ -59,53 +59,11 @@ def check(number: DatasetNumber, skip: Skip = None, workspace: WorkspacePath = N
     raise typer.Exit(EXIT_ERROR)
 
 
-def plan_and_preprocess(
-    number: DatasetNumber,
-    configurations: Configurations = None,
-    memory: Annotated[
-        str, typer.Option("--memory", help="Memory of the GPU that training may use: 8GB, 11.5GiB.", metavar="SIZE")
-    ] = "8GB",
-    preset: Annotated[
-        str, typer.Option("--preset", help="standard, or small for CPUs and laptops.", metavar="NAME")
-    ] = "standard",
-    skip: Skip = None,
-    workspace: WorkspacePath = None,
-) -> None:
-    """Looks at a dataset, decides how to segment it, and prepares it.
-
-    Writes fingerprint.json, plan.json (made to be read and edited), splits.json and the preprocessed cases.
-    """
-    from autoseg.cli.terminal import Terminal, console
-    from autoseg.pipeline import plan_and_preprocess
-
-    plan = plan_and_preprocess(
-        number,
-        configurations=cast("Any", configurations),
-        memory=memory,
-        preset=cast("Any", preset),
-        skip=skip or (),
-        workspace=workspace,
-        reporter=Terminal(),
-    )
-    names = " or ".join(dict.fromkeys(configurations or plan.configurations))
-    console.print(f"ready; next: autoseg train -d {number} -c CONFIGURATION -f 0   ({names})")
-
-
-def preprocess(
-    number: DatasetNumber,
-    configurations: Configurations = None,
-    workspace: WorkspacePath = None,
-) -> None:
-    """Prepares the data again, after plan.json was edited."""
-    from autoseg.cli.terminal import Terminal
-    from autoseg.pipeline import preprocess
-
-    preprocess(number, configurations=cast("Any", configurations), workspace=workspace, reporter=Terminal())
-
-
 def train(
     number: DatasetNumber,
-    configuration: Annotated[str, typer.Option("-c", "--configuration", help="2d or 3d_fullres.", metavar="NAME")],
+    configuration: Annotated[
+        str, typer.Option("-c", "--configuration", help="2d, 3d_fullres or 3d_lowres.", metavar="NAME")
+    ],
     folds: Annotated[
         list[str],
         typer.Option(
@@ -124,6 +82,7 @@ def train(
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was trained of these folds.")] = False,
     device: Device = "auto",
+    plan_name: PlanName = None,
     workspace: WorkspacePath = None,
 ) -> None:
     """Trains folds and judges each on unseen cases.
@@ -142,10 +101,11 @@ def train(
         budget=budget,
         device=device,
         restart=restart,
+        plan_name=plan_name,
         workspace=workspace,
         reporter=Terminal(),
     )
-    folder = find_workspace(workspace).dataset(number).model(configuration)
+    folder = find_workspace(workspace).dataset(number, plan_name).model(configuration)
     if summary is not None:
         print_scores(summary, title="held-out cases of all trained folds")
     console.print(f"model, curves, scores and pictures: {folder.path}")
@@ -167,7 +127,7 @@ def predict(
     configuration: Annotated[
         str | None,
         typer.Option(
-            "-c", "--configuration", help="2d or 3d_fullres. [default: the trained one, or 3d_fullres]", metavar="NAME"
+            "-c", "--configuration", help="Which one. [default: the trained one, or 3d_fullres]", metavar="NAME"
         ),
     ] = None,
     folds: Annotated[
@@ -175,6 +135,7 @@ def predict(
         typer.Option("-f", "--fold", help="Which to average. [default: all that are trained]", metavar="FOLD..."),
     ] = None,
     device: Device = "auto",
+    plan_name: PlanName = None,
     workspace: WorkspacePath = None,
 ) -> None:
     """Segments every scan of a folder.
@@ -193,6 +154,7 @@ def predict(
         configuration=cast("Any", configuration),
         folds=parse_folds(folds) if folds else None,
         device=device,
+        plan_name=plan_name,
         workspace=workspace,
         reporter=Terminal(),
     )

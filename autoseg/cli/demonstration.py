@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.cli import commands
+from autoseg.cli import commands, planning
 from autoseg.cli.options import Device
 
 NUMBER = 1
@@ -45,7 +45,7 @@ def demo(
         ),
         (
             f"plan_and_preprocess {options} -c {CONFIGURATION} --preset small {where}",
-            lambda: commands.plan_and_preprocess(
+            lambda: planning.plan_and_preprocess(
                 NUMBER, configurations=[CONFIGURATION], preset="small", workspace=workspace
             ),
         ),

@@ -31,7 +31,53 @@ Device = Annotated[
 ]
 Configurations = Annotated[
     list[str] | None,
-    typer.Option("-c", "--configuration", help="2d, 3d_fullres or both. [default: all of the plan]", metavar="NAME..."),
+    typer.Option(
+        "-c",
+        "--configuration",
+        help="Which to prepare: 2d, 3d_fullres, 3d_lowres. [default: all of the plan]",
+        metavar="NAME...",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Memory of the GPU that training may use: 8GB, 11.5GiB. [default: that of the GPU, up to 24GB, or 8GB]",
+        metavar="SIZE",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="small for CPUs and laptops; 4gb, 8gb, 11gb, 16gb, 24gb, 40gb, 80gb. [default: by memory]",
+        metavar="NAME",
+    ),
+]
+Rules = Annotated[
+    str,
+    typer.Option(
+        "--rules",
+        help="autoseg, or nnunet for nnU-Net's plans; its presets: plain, resenc_m, resenc_l, resenc_xl.",
+        metavar="NAME",
+    ),
+]
+PlanName = Annotated[
+    str | None,
+    typer.Option("--plan", help="Name of a plan beside the usual one. [default: the usual one]", metavar="NAME"),
+]
+Explain = Annotated[bool, typer.Option("--explain", help="Give the reason for every decision.")]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        help="Regular expression for case names, whose first bracket is the patient: scans of one stay together.",
+        metavar="PATTERN",
+    ),
+]
+SplitsFile = Annotated[
+    Path | None,
+    typer.Option("--splits", help="Folds to train by: a splits.json, or nnU-Net's splits_final.json.", metavar="FILE"),
 ]
 Skip = Annotated[list[str] | None, typer.Option("--skip", help="Names of cases to leave out.", metavar="CASE...")]
 

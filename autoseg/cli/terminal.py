@@ -5,15 +5,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 
 from autoseg.reporting import Task
+from autoseg.units import describe_memory
 
 if TYPE_CHECKING:
     from autoseg.evaluation.summary import LabelScores, MeanScores, Summary
+    from autoseg.plan import Plan
 
 # Names and paths are shown as they are, whatever brackets and colons they hold.
 console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -85,6 +88,29 @@ def _label_table(summary: "Summary", title: str) -> Table:
     for label, mean in summary.mean.items():
         table.add_row(label, _pair(mean))
     return table
+
+
+def print_plan(plan: "Plan", *, explain: bool) -> None:
+    """Prints a table of the configurations and, if asked for, a sentence for every decision."""
+    title = f"{plan.dataset}, by preset {plan.preset}"
+    table = Table("configuration", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("voxels in mm", "typical image", "patch", "batch", "memory"):
+        table.add_column(column, justify="right")
+    for name, one in plan.configurations.items():
+        table.add_row(
+            name,
+            "x".join(f"{step:.3g}" for step in one.spacing_mm),
+            "x".join(map(str, one.median_shape)),
+            "x".join(map(str, one.patch_size)),
+            str(one.batch_size),
+            describe_memory(one.estimated_bytes),
+        )
+    console.print(table)
+    if explain:
+        for sentence in plan.why:
+            console.print(f"- {sentence}")
+    else:
+        console.print("the reason for each decision: --explain, or plan.json")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -22,8 +22,8 @@ def augment(
 
     Args:
         images: Shape (n, c, *patch), float32, normalized.
-        labels: Shape (n, *patch), integers.
-        settings: Probabilities and ranges.
+        labels: Shape (n, *patch), integers; negative ones mark voxels outside a case.
+        settings: Probabilities and ranges. Patches that are flipped along `swap_axis` have `swapped_labels` exchanged.
         random: Source of every draw, on the CPU.
 
     Returns:
@@ -34,8 +34,23 @@ def augment(
         changed = _change_intensities(image, settings, random)
         axes = [axis for axis in settings.mirror_axes if _chance(0.5, random)]
         augmented.append(changed.flip([axis + 1 for axis in axes]) if axes else changed)
-        mirrored.append(label.flip(axes) if axes else label)
+        sided = exchange_labels(label, settings.swapped_labels) if settings.swap_axis in axes else label
+        mirrored.append(sided.flip(axes) if axes else sided)
     return torch.stack(augmented), torch.stack(mirrored)
+
+
+def exchange_labels(labels: torch.Tensor, pairs: tuple[tuple[int, int], ...]) -> torch.Tensor:
+    """Exchanges the two labels of each pair; all others, negative ones too, stay.
+
+    With the pair (1, 3), labels -1, 0, 1, 2, 3, 4 become -1, 0, 3, 2, 1, 4.
+    """
+    largest = max((label for pair in pairs for label in pair), default=0)
+    partners = list(range(largest + 1))
+    for first, second in pairs:
+        partners[first], partners[second] = second, first
+    table = torch.tensor(partners, dtype=labels.dtype, device=labels.device)
+    within = labels.clamp(0, largest)
+    return torch.where(labels == within, table[within.long()], labels)
 
 
 def _change_intensities(image: torch.Tensor, settings: AugmentationSettings, random: torch.Generator) -> torch.Tensor:

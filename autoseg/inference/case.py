@@ -85,7 +85,8 @@ def make_segmenter(
         checkpoints: At least one.
         rules: Applied to each result.
         device: Where to put the networks.
-        mirroring: Average over mirrored copies; several times slower, a little more accurate.
+        mirroring: Average over mirrored copies, as the plan mirrored in training; several times slower, a little more
+            accurate.
 
     Raises:
         ModelError: The folds are of different configurations or plans, or the weights do not fit the plan.
@@ -97,7 +98,8 @@ def make_segmenter(
     folds: list[Predictor] = [NetworkPredictor(_restore_network(fold, device), device) for fold in checkpoints]
     predictor = folds[0] if len(folds) == 1 else EnsemblePredictor(tuple(folds))
     if mirroring:
-        predictor = MirroringPredictor(predictor, first.configuration.augmentation.mirror_axes)
+        seen = first.configuration.augmentation
+        predictor = MirroringPredictor(predictor, seen.mirror_axes, seen.swap_axis, seen.swapped_labels)
     return Segmenter(
         configuration=first.configuration,
         axis_order=first.plan.axis_order,

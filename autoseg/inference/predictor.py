@@ -45,21 +45,36 @@ class NetworkPredictor:
 class MirroringPredictor:
     """Averages the logits of a patch over all its mirror images, each mirrored back.
 
-    Source: the reference method: with three axes these are eight images, the patch itself included.
+    Source: the reference method: with three axes these are eight images, the patch itself included. Decision: what is
+    left in the patch is right in its mirror image, so there the logits of such labels change places.
 
     Attributes:
         predictor: Sees the mirror images.
         axes: Axes of the patch, 0 for its first; those of samples and channels do not count. May be empty.
+        swap_axis: The axis, if any, along which a flip exchanges `swapped_labels`, as it did in training.
+        swapped_labels: Pairs of classes, such as left and right kidney.
     """
 
     predictor: Predictor
     axes: tuple[int, ...]
+    swap_axis: int | None = None
+    swapped_labels: tuple[tuple[int, int], ...] = ()
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Returns the mean of the logits."""
-        axes = [axis + 2 for axis in self.axes]
-        flips = chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
-        return _mean(self.predictor(patches.flip(flip)).flip(flip) for flip in flips)
+        flips = chain.from_iterable(combinations(self.axes, count) for count in range(len(self.axes) + 1))
+        return _mean(self._predict_mirrored(patches, flip) for flip in flips)
+
+    def _predict_mirrored(self, patches: Tensor, flip: tuple[int, ...]) -> Tensor:
+        """The logits of one mirror image, mirrored back, each class where the patch itself has it."""
+        axes = [axis + 2 for axis in flip]
+        logits = self.predictor(patches.flip(axes)).flip(axes)
+        if self.swap_axis not in flip:
+            return logits
+        classes = list(range(logits.shape[1]))
+        for first, second in self.swapped_labels:
+            classes[first], classes[second] = second, first
+        return logits[:, classes]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ under the same names, as the layers that they replace.
 """
 
 from collections.abc import Iterator
+from functools import reduce
 from itertools import chain
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +49,26 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size); a map needs at least two voxels."""
-        if x.device.type != "cpu":
-            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=NORM_EPSILON)
-        return torch.cat([self._normalize_sample(sample) for sample in x.chunk(len(x))])
+        return self.normalize(x).view_as(x)
 
-    def _normalize_sample(self, sample: Tensor) -> Tensor:
-        return F.batch_norm(sample, None, None, self.weight, self.bias, training=True, eps=NORM_EPSILON)
+    def normalize(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size) into a map of its own, which may be changed in place.
+
+        Decision: on a GPU the samples stand side by side, (1, n * features, *size), so that one batch norm serves them
+        all; `F.instance_norm` does the same, but returns a view of the result. A change of a view in place costs the
+        backward pass four more maps.
+        """
+        if x.device.type == "cpu":
+            return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
+        return self.normalize_stacked(x)
+
+    def normalize_stacked(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size) as a GPU does; returns (1, n * features, *size)."""
+        stacked = x.reshape(1, -1, *x.shape[2:])
+        return self._batch_norm(stacked, self.weight.repeat(len(x)), self.bias.repeat(len(x)))
+
+    def _batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=NORM_EPSILON)
 
 
 class ConvBlock(nn.Module):
@@ -79,14 +95,15 @@ class ConvBlock(nn.Module):
             x: Input.
             shortcut: Added before the activation; of the shape of the output.
         """
-        x = self.norm(self.conv(x))
+        x = self.conv(x)
+        y = self.norm.normalize(x)
         if shortcut is not None:
-            x = x.add_(shortcut)
-        return F.leaky_relu_(x, NEGATIVE_SLOPE)
+            y = y.add_(shortcut.reshape(y.shape))
+        return F.leaky_relu_(y, NEGATIVE_SLOPE).view(x.shape)
 
 
 class ConvStage(nn.Module):
-    """The convolutions of one resolution level.
+    """The convolutions of one resolution level, plain or with shortcuts; all after the first have the stage's width.
 
     Source: V-Net (Milletari et al. 2016, section 2): the stage learns a residual, the sum is activated. Decision: the
     stage input that is added is the output of the first convolution, which has the stage's size and features; the
@@ -94,27 +111,102 @@ class ConvStage(nn.Module):
 
     Args:
         in_features: Channels of the input.
-        stage: Features, kernel and number of convolutions.
-        stride: Of the first convolution.
-        residual: Whether to add the output of the first convolution to that of the last, before its activation. A
-            stage of one convolution has nothing to add.
+        stage: Features, kernel, convolutions and blocks; its stride is that of the first convolution.
+        residual: Whether to add the input of each block to the output of its last convolution, before the activation.
+            The input of the first block has another shape, so it adds the output of its first convolution instead,
+            or nothing if it has no other.
     """
 
-    def __init__(self, in_features: int, stage: Stage, stride: tuple[int, ...], *, residual: bool) -> None:
+    def __init__(self, in_features: int, stage: Stage, *, residual: bool) -> None:
         super().__init__()
         self.residual = residual
-        self.blocks = nn.ModuleList([ConvBlock(in_features, stage.features, stage.kernel, stride)])
-        for _ in range(stage.convolutions - 1):
+        self.convolutions = stage.convolutions
+        self.blocks = nn.ModuleList([ConvBlock(in_features, stage.features, stage.kernel, stage.stride)])
+        for _ in range(stage.blocks * stage.convolutions - 1):
             self.blocks.append(ConvBlock(stage.features, stage.features, stage.kernel, (1,) * len(stage.kernel)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (n, in_features, *size) to (n, features, *size / stride)."""
         first, *others = self.blocks
         x = shortcut = first(x)
-        for block in others:
-            is_last = block is others[-1]
-            x = block(x, shortcut if self.residual and is_last else None)
+        for number, block in enumerate(others, start=2):
+            ends_block = number % self.convolutions == 0
+            x = block(x, shortcut if self.residual and ends_block else None)
+            if ends_block:
+                shortcut = x
         return x
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut around them.
+
+    Source: the basic block of ResNet-D (He et al. 2019, "Bag of tricks for image classification"), as the encoder of
+    the reference method's residual U-Net has it (nnU-Net v2.8.1).
+
+    Args:
+        in_features: Channels of the input.
+        features: Channels of the output.
+        kernel: Of both convolutions.
+        stride: Of the first convolution and of the shortcut.
+    """
+
+    def __init__(self, in_features: int, features: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first = ConvBlock(in_features, features, kernel, stride)
+        self.second = ConvBlock(features, features, kernel, (1,) * len(kernel))
+        self.shortcut = Shortcut(in_features, features, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride)."""
+        return cast(Tensor, self.second(self.first(x), self.shortcut(x)))
+
+
+class Shortcut(nn.Module):
+    """Brings the input of a residual block to the shape of its output, and is the identity if it has it already.
+
+    The mean of neighbouring voxels if there is a stride; then, if the features change, a convolution of kernel 1
+    without bias, and an instance norm.
+
+    Args:
+        in_features: Channels of the input.
+        features: Channels of the output.
+        stride: Reduction of each axis.
+    """
+
+    def __init__(self, in_features: int, features: int, stride: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stride = stride
+        self.widens = in_features != features
+        if self.widens:
+            convolution = nn.Conv2d if len(stride) == 2 else nn.Conv3d
+            self.conv = convolution(in_features, features, 1, bias=False)
+            self.norm = InstanceNorm(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride)."""
+        x = average_pool(x, self.stride)
+        return cast(Tensor, self.norm(self.conv(x))) if self.widens else x
+
+
+def average_pool(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The mean over blocks of voxels: maps (n, c, *size) to (n, c, *size / stride).
+
+    Decision: one axis after the other. Torch's own pooling of volumes on a CPU turns 16-bit maps into float32, keeps
+    such a copy for the backward pass, and undoes the order of the channels; this keeps nothing and is faster there.
+    """
+    for axis, step in enumerate(stride, start=2):
+        if step > 1:
+            neighbours = x.view(*x.shape[:axis], -1, step, *x.shape[axis + 1 :]).unbind(axis + 1)
+            x = reduce(torch.add, neighbours) / step
+    return x
+
+
+def residual_stage(in_features: int, stage: Stage) -> nn.Sequential:
+    """The blocks of one level of a residual encoder; the first one strides and widens."""
+    one = (1,) * len(stage.kernel)
+    first = ResidualBlock(in_features, stage.features, stage.kernel, stage.stride)
+    others = (ResidualBlock(stage.features, stage.features, stage.kernel, one) for _ in range(stage.blocks - 1))
+    return nn.Sequential(first, *others)
 
 
 class Upsampling(nn.Module):

@@ -3,8 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from autoseg.network.blocks import NEGATIVE_SLOPE, ConvStage, InstanceNorm, Upsampling, channels_last
-from autoseg.plan import Architecture
+from autoseg.network.blocks import (
+    NEGATIVE_SLOPE,
+    ConvBlock,
+    ConvStage,
+    InstanceNorm,
+    ResidualBlock,
+    Upsampling,
+    channels_last,
+    residual_stage,
+)
+from autoseg.plan import Architecture, Stage
 
 
 class UNet(nn.Module):
@@ -24,10 +33,12 @@ class UNet(nn.Module):
           v                                            ^ upsampling
         encoder 3 (n, 128, 5, 7, 5)  ------------------'
 
-    `decoder[i]`, `upsampling[i]` and `heads[i]` belong to the resolution of `encoder[i]`. Each stage is a `ConvStage`.
+    `decoder[i]`, `upsampling[i]` and `heads[i]` belong to the resolution of `encoder[i]`. Each stage is a `ConvStage`;
+    only a residual encoder ("block") has stages of `ResidualBlock`s, after a first convolution, the stem.
 
-    Source: the shape is the reference method's plain U-Net (nnU-Net v2.8.1); residual stages follow V-Net (Milletari
-    et al. 2016). V-Net itself has kernels of 5, PReLU, no normalization and no deep supervision.
+    Source: the shape is the reference method's plain and residual-encoder U-Nets (nnU-Net v2.8.1); residual stages
+    follow V-Net (Milletari et al. 2016). V-Net itself has kernels of 5, PReLU, no normalization and no deep
+    supervision.
 
     Args:
         architecture: The plan's.
@@ -39,17 +50,22 @@ class UNet(nn.Module):
         stages = architecture.stages
         residual = architecture.residual == "stage"
         levels = range(len(stages) - 1)
-        one = (1,) * architecture.dimensions
-        widths = (architecture.in_channels, *(stage.features for stage in stages))
+        widths = [architecture.in_channels, *(stage.features for stage in stages)]
+        self.stem: nn.Module = nn.Identity()
+        if architecture.residual == "block":
+            self.stem = ConvBlock(widths[0], stages[0].features, stages[0].kernel, stages[0].stride)
+            widths[0] = stages[0].features
         self.encoder = nn.ModuleList(
-            ConvStage(width, stage, stage.stride, residual=residual)
+            residual_stage(width, stage)
+            if architecture.residual == "block"
+            else ConvStage(width, stage, residual=residual)
             for width, stage in zip(widths, stages, strict=False)
         )
         self.upsampling = nn.ModuleList(
             Upsampling(stages[i + 1].features, stages[i].features, stages[i + 1].stride) for i in levels
         )
         self.decoder = nn.ModuleList(
-            ConvStage(2 * stages[i].features, stages[i], one, residual=residual) for i in levels
+            ConvStage(2 * stages[i].features, _on_the_way_up(stages[i]), residual=residual) for i in levels
         )
         head = nn.Conv2d if architecture.dimensions == 2 else nn.Conv3d
         self.heads = nn.ModuleList(
@@ -72,6 +88,7 @@ class UNet(nn.Module):
         """
         self._check_size(image)
         x = channels_last(image) if image.device.type == "cpu" else image
+        x = self.stem(x)
         skips = []
         for stage in self.encoder:
             x = stage(x)
@@ -90,10 +107,21 @@ class UNet(nn.Module):
             raise ValueError(f"the network cannot halve an image of size {size} evenly; {remedy}")
 
 
+def _on_the_way_up(stage: Stage) -> Stage:
+    """The same level of the decoder: one block that keeps the resolution."""
+    return Stage(
+        features=stage.features,
+        kernel=stage.kernel,
+        stride=(1, 1) if len(stage.kernel) == 2 else (1, 1, 1),
+        convolutions=stage.decoder_convolutions or stage.convolutions,
+    )
+
+
 def build_network(architecture: Architecture, generator: torch.Generator | None = None) -> UNet:
     """Builds a network with fresh weights, in training mode, on the CPU.
 
-    Source: the reference method: weights by He's normal rule for the leaky ReLU, biases 0.
+    Source: the reference method: weights by He's normal rule for the leaky ReLU, biases 0; the last norm of a residual
+    block starts at 0, so that the block starts as its shortcut.
 
     Args:
         architecture: The plan's.
@@ -104,6 +132,9 @@ def build_network(architecture: Architecture, generator: torch.Generator | None 
     network = network.to_empty(device="cpu")
     for module in network.modules():
         _initialize(module, generator)
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.second.norm.weight)
     return network
 
 

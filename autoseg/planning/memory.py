@@ -1,32 +1,47 @@
-"""Bytes that one training step takes on the device, counted from the layers of the network; nothing is run.
+"""Bytes that one training step takes on a GPU, counted from the layers of the network; nothing is run.
 
 A step with a batch of b patches takes
 
-    bytes = CONTEXT_BYTES + BYTES_PER_WEIGHT * weights + b * (input + saved + losses + moving)
+    bytes = CONTEXT_BYTES + BYTES_PER_WEIGHT * weights + b * (input + saved + logits + targets + peak)
 
-With V voxels and f features at a resolution, n convolutions per stage, and e = 2 bytes, the size of an element under
-16-bit autocast:
+With V voxels and f features at a resolution, C classes, and e = 2 bytes, the size of an element under 16-bit autocast:
 
-    input   (4 + e) * channels * V     the patch in float32, and the copy that the first convolution casts
-    saved   what autograd keeps until the backward pass, over all stages on the way down and up:
-              2 e f V for each convolution: its output, which the instance norm keeps, and the normalised and activated
-                map, which the leaky ReLU (in place) and the next convolution share
-              e f V for the sum of a residual stage of more than one convolution
-              2 e f V for the concatenated skip and upsampled map at the start of each stage on the way up
-    losses  (e + 12) * classes * V + 8 V for each segmentation head that is trained: logits, the same in float32,
-            probabilities and a gradient in float32, and the target as 64-bit integers
-    moving  2 * 3 e f V of the widest place, the first convolution on the way up: the gradients of its input (2 f) and
-            output (f) exist at once, and the convolution rearranges as much again in its workspace
+    input    (4 + e) * channels * V    the patch in float32, and the copy that the first convolution casts and keeps
+    saved    what autograd keeps of the feature maps until the backward pass, over all stages:
+               2 e f V for each convolution of the stage on the way down and up, and for the stem of a residual encoder:
+                 its output, which the instance norm keeps, and the normalized and activated map, which the leaky ReLU
+                 and the next convolution share; a shortcut is added to that map in place
+               e f V for the convolution in a shortcut that changes the features: its output, which its norm keeps;
+                 if the stage strides too, e f' V more for its input, the mean of neighbours in f' features
+               2 e f V for the concatenated upsampled map and skip at the start of each stage on the way up
+    logits   e C V for each segmentation head
+    targets  8 V for each head that is trained, as 64-bit integers: all heads but the coarsest, or the only one
+    peak     the larger of two, since one follows the other:
+               losses   4 C V softmax, 4 C V log softmax and (C - 1) V indicator for each head that is trained, and
+                        8 C V at the finest: the gradients of its log softmax and of its logits, in float32
+               moving   e C V for the gradient of the logits of each head, e C V for a copy of the finest one, and the
+                        largest of these over all stages on the way up:
+                          4 e f V if the stage has one convolution: the gradients of its input (2 f) and output (f) and
+                            as much again for the copies that it works on, less its own two maps, which are freed
+                          2 e f V if it has more: the same of the last one (4 f) less two maps, and of the first one
+                            (6 f) less at least four; 3 e f V if the gradient of a shortcut waits meanwhile
 
 The upsampled map itself is freed once it is concatenated; means and deviations of the norms are too small to count.
-Decision: every term is an upper bound or exact, so the planner stays below its budget rather than above it. The count
-of saved bytes is held against what autograd really keeps by a test; the context is an assumption, not a measurement.
+
+Decision: every term is an upper bound or exact, so the planner stays below its budget rather than above it. The
+gradients of the weights, for one, mostly come later than the peak of the maps, and the copy of them that the optimizer
+makes comes when the maps are gone. A test holds input, saved, logits, targets and losses against what autograd keeps
+on a CPU; another one holds what a patch takes against the life of every tensor of a step. That a convolution works on
+copies of its input and output in another order is what cuDNN does for 16-bit numbers; how much the context takes is an
+assumption.
+
+A CPU keeps the same with these differences. It norms each sample alone: views of the same maps. It upsamples by a
+matrix product, which keeps its input as a transposed convolution does. With the channels last, the cross entropy of a
+volume keeps a second log softmax in the other order, 4 C V. Without bfloat16, all maps are in float32.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
-from typing import Protocol
 
 from autoseg.plan import Architecture, Stage
 
@@ -39,60 +54,11 @@ BYTES_PER_WEIGHT = 4 + 4 + 4 + 4 + ELEMENT_BYTES
 CONTEXT_BYTES = 500_000_000
 
 
-class MemoryModel(Protocol):
-    """Says how large a batch a budget holds; the planner shrinks the patch until that is two."""
-
-    def fits(self, architecture: Architecture, patch_size: Sequence[int], batch_size: int) -> bool:
-        """Whether the budget holds a training step."""
-
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
-        """The largest batch of a training step within the budget; may be 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class ByteBudget:
-    """A budget in bytes for `training_bytes`."""
-
-    budget_bytes: int
-
-    def fits(self, architecture: Architecture, patch_size: Sequence[int], batch_size: int) -> bool:
-        """Whether the budget holds a training step."""
-        return training_bytes(architecture, patch_size, batch_size) <= self.budget_bytes
-
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
-        """The largest batch of a training step within the budget; may be 0."""
-        free = self.budget_bytes - training_bytes(architecture, patch_size, 0)
-        return max(0, free // _bytes_per_patch(architecture, patch_size))
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureMapBudget:
-    """The reference method's budget: feature map elements, calibrated for 8 GB. Source: nnU-Net v2.8.1.
-
-    Eight GB hold two 3D patches of 560 million elements each, or twelve 2D patches of 85 million. Proves, in tests,
-    that the planner's rules are the reference method's when its memory model is.
-    """
-
-    memory_gb: float
-
-    def fits(self, architecture: Architecture, patch_size: Sequence[int], batch_size: int) -> bool:
-        """Whether the budget holds a training step."""
-        return self._batch(architecture, patch_size) >= batch_size
-
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
-        """The batch size at which the budget is used up, rounded to the nearest."""
-        return round(self._batch(architecture, patch_size))
-
-    def _batch(self, architecture: Architecture, patch_size: Sequence[int]) -> float:
-        elements, batch_size = (85e6, 12) if architecture.dimensions == 2 else (560e6, 2)
-        available = elements * self.memory_gb / 8
-        return available / feature_map_elements(architecture, patch_size) * batch_size
-
-
 def training_bytes(architecture: Architecture, patch_size: Sequence[int], batch_size: int) -> int:
     """Device memory of one training step, by the formula at the top of this module.
 
-    Never falls when patch, batch, features or convolutions grow.
+    Never falls when patch, batch, convolutions, blocks or features grow. (In a residual encoder the features must grow
+    in all stages alike: a stage that reaches the features of its neighbour needs no convolution in its shortcut.)
 
     Args:
         architecture: The network.
@@ -100,17 +66,43 @@ def training_bytes(architecture: Architecture, patch_size: Sequence[int], batch_
         batch_size: Patches of the step.
     """
     fixed = CONTEXT_BYTES + BYTES_PER_WEIGHT * count_weights(architecture)
-    return fixed + batch_size * _bytes_per_patch(architecture, patch_size)
+    return fixed + batch_size * bytes_per_patch(architecture, patch_size)
+
+
+def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int]) -> int:
+    """The part of `training_bytes` that grows with the batch: what each of its patches takes."""
+    voxels, trained, predicted = _voxels_of_heads(architecture, patch_size)
+    classes = architecture.out_channels
+    losses = (9 * classes - 1) * trained + 8 * classes * voxels
+    moving = ELEMENT_BYTES * (classes * (predicted + voxels) + _moving_elements(architecture, voxels))
+    return _standing_bytes(architecture, patch_size) + max(losses, moving)
+
+
+def activation_bytes(architecture: Architecture, patch_size: Sequence[int], batch_size: int) -> int:
+    """What a batch takes once its loss is known, before the backward pass: without weights, gradients and workspace."""
+    _, trained, _ = _voxels_of_heads(architecture, patch_size)
+    losses = (9 * architecture.out_channels - 1) * trained
+    return batch_size * (_standing_bytes(architecture, patch_size) + losses)
 
 
 def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
     """Feature maps that autograd keeps for one patch until the backward pass, without the input and the losses."""
-    levels = list(_levels(architecture, patch_size))
-    down = sum(_stage_elements(architecture, stage, voxels) for stage, voxels in levels)
-    up = sum(
-        _stage_elements(architecture, stage, voxels) + 2 * stage.features * voxels for stage, voxels in levels[:-1]
-    )
-    return ELEMENT_BYTES * (down + up)
+    voxels = prod(patch_size)
+    stages = architecture.stages
+    has_blocks = architecture.residual == "block"
+    width = stages[0].features
+    elements = 2 * width * voxels if has_blocks else 0  # the stem
+    for number, stage in enumerate(stages, start=1):
+        features, step = stage.features, prod(stage.stride)
+        voxels //= step
+        maps = 2 * stage.blocks * stage.convolutions
+        if number < len(stages):
+            maps += 2 + 2 * (stage.decoder_convolutions or stage.convolutions)
+        elements += maps * features * voxels
+        if has_blocks and features != width:
+            elements += (features + (width if step > 1 else 0)) * voxels
+        width = features
+    return ELEMENT_BYTES * elements
 
 
 def count_weights(architecture: Architecture) -> int:
@@ -118,57 +110,85 @@ def count_weights(architecture: Architecture) -> int:
 
     There is one segmentation head per stage on the way up, or only the finest without deep supervision.
     """
-    total, channels = 0, architecture.in_channels
-    for stage in architecture.stages:
-        total += _convolution_weights(stage, channels)
-        channels = stage.features
-    for coarse, fine in zip(architecture.stages[1:], architecture.stages[:-1], strict=True):
-        upsampling = (coarse.features * prod(coarse.stride) + 1) * fine.features
-        total += upsampling + _convolution_weights(fine, 2 * fine.features)
-    return total + sum((stage.features + 1) * architecture.out_channels for stage in _heads(architecture))
+    stages = architecture.stages
+    has_blocks = architecture.residual == "block"
+    width, total = architecture.in_channels, 0
+    if has_blocks:
+        total += _convolution_weights(stages[0], width, 1)
+        width = stages[0].features
+    finer: Stage | None = None
+    for stage in stages:
+        features = stage.features
+        total += _convolution_weights(stage, width, stage.blocks * stage.convolutions)
+        if has_blocks and features != width:
+            total += (width + 2) * features  # a shortcut's convolution has no bias
+        if finer is not None:
+            total += (features * prod(stage.stride) + 1) * finer.features
+            total += _convolution_weights(finer, 2 * finer.features, finer.decoder_convolutions or finer.convolutions)
+        finer, width = stage, features
+    headed = stages[:-1] if architecture.deep_supervision else stages[:1]
+    return total + architecture.out_channels * sum([stage.features + 1 for stage in headed])
 
 
 def feature_map_elements(architecture: Architecture, patch_size: Sequence[int]) -> int:
     """The reference method's measure of cost: elements of all feature maps for one patch, without unit.
 
-    Counts the output of each convolution, each transposed convolution, and the finest segmentation head; residual
-    additions and further heads do not count. Golden numbers, for two convolutions in each stage: 450,699,264 for six
-    stages at 128 x 128 x 128 with two classes, 82,624,512 for eight at 512 x 512. Source: nnU-Net v2.8.1.
+    Counts the output of each convolution, of each transposed convolution, and of the finest segmentation head; sums and
+    further heads do not count. In a residual encoder the stem counts, and one map for the shortcut of each stage that
+    strides or changes the features, although a shortcut that only strides has no convolution. Golden numbers at
+    128 x 128 x 128 with two classes: 450,699,264 for six plain stages of two convolutions, 555,323,392 for the residual
+    encoder of 1, 3, 4, 6, 6 and 6 blocks. Source: nnU-Net v2.8.1.
     """
-    levels = list(_levels(architecture, patch_size))
-    down = sum(stage.convolutions * stage.features * voxels for stage, voxels in levels)
-    up = sum((stage.convolutions + 1) * stage.features * voxels for stage, voxels in levels[:-1])
-    return down + up + architecture.out_channels * prod(patch_size)
-
-
-def _bytes_per_patch(architecture: Architecture, patch_size: Sequence[int]) -> int:
-    levels = list(_levels(architecture, patch_size))
-    trained = levels[: len(_heads(architecture))]
-    losses = sum(((ELEMENT_BYTES + 12) * architecture.out_channels + 8) * voxels for _, voxels in trained)
-    moving = max(2 * 3 * ELEMENT_BYTES * stage.features * voxels for stage, voxels in levels[:-1])
-    entering = (4 + ELEMENT_BYTES) * architecture.in_channels * prod(patch_size)
-    return entering + saved_bytes(architecture, patch_size) + losses + moving
-
-
-def _levels(architecture: Architecture, patch_size: Sequence[int]) -> Iterator[tuple[Stage, int]]:
-    """Each stage with the voxels of its feature maps."""
     voxels = prod(patch_size)
-    for stage in architecture.stages:
+    stages = architecture.stages
+    has_blocks = architecture.residual == "block"
+    width = stages[0].features
+    elements = (architecture.out_channels + (width if has_blocks else 0)) * voxels
+    for number, stage in enumerate(stages, start=1):
+        features, step = stage.features, prod(stage.stride)
+        voxels //= step
+        maps = stage.blocks * stage.convolutions
+        if number < len(stages):
+            maps += 1 + (stage.decoder_convolutions or stage.convolutions)
+        if has_blocks and (features != width or step > 1):
+            maps += 1
+        elements += maps * features * voxels
+        width = features
+    return elements
+
+
+def _standing_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
+    """Input, saved, logits and targets of one patch: what stays from the forward pass far into the backward pass."""
+    voxels, trained, predicted = _voxels_of_heads(architecture, patch_size)
+    entering = (4 + ELEMENT_BYTES) * architecture.in_channels * voxels
+    leaving = ELEMENT_BYTES * architecture.out_channels * predicted + 8 * trained
+    return entering + saved_bytes(architecture, patch_size) + leaving
+
+
+def _voxels_of_heads(architecture: Architecture, patch_size: Sequence[int]) -> tuple[int, int, int]:
+    """Voxels of the patch, of all heads that are trained, and of all heads."""
+    voxels = predicted = trained = prod(patch_size)
+    finest = voxels
+    if architecture.deep_supervision:
+        for stage in architecture.stages[1:-1]:
+            voxels //= prod(stage.stride)
+            trained = predicted  # all but the coarsest
+            predicted += voxels
+    return finest, trained, predicted
+
+
+def _moving_elements(architecture: Architecture, voxels: int) -> int:
+    """What comes and goes in the backward pass where it is most; see the top of the module."""
+    several = 3 if architecture.residual == "stage" else 2
+    most = 0
+    for stage in architecture.stages[:-1]:
         voxels //= prod(stage.stride)
-        yield stage, voxels
+        maps = 4 if (stage.decoder_convolutions or stage.convolutions) == 1 else several
+        most = max(most, maps * stage.features * voxels)
+    return most
 
 
-def _heads(architecture: Architecture) -> tuple[Stage, ...]:
-    """Stages whose way up ends in a segmentation head."""
-    return architecture.stages[:-1] if architecture.deep_supervision else architecture.stages[:1]
-
-
-def _stage_elements(architecture: Architecture, stage: Stage, voxels: int) -> int:
-    adds = architecture.residual == "stage" and stage.convolutions > 1
-    return (2 * stage.convolutions + adds) * stage.features * voxels
-
-
-def _convolution_weights(stage: Stage, channels: int) -> int:
-    """Kernel, bias, scale and shift of each convolution of a stage that gets `channels` channels."""
-    inputs = channels + (stage.convolutions - 1) * stage.features
-    return (inputs * prod(stage.kernel) + 3 * stage.convolutions) * stage.features
+def _convolution_weights(stage: Stage, channels: int, convolutions: int) -> int:
+    """Kernel, bias, scale and shift of each of a stage's convolutions; the first one gets `channels` channels."""
+    inputs = channels + (convolutions - 1) * stage.features
+    return (inputs * prod(stage.kernel) + 3 * convolutions) * stage.features

@@ -1,16 +1,13 @@
 """The plan of a dataset: what its fingerprint decides, by fixed rules, with a sentence for every decision."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
-from math import ceil, prod
+from dataclasses import dataclass, replace
+from math import ceil
 
 from autoseg.dataset import DatasetInfo
-from autoseg.errors import DatasetError, UsageError
+from autoseg.errors import DatasetError
 from autoseg.fingerprint import Fingerprint
 from autoseg.plan import (
-    CONFIGURATION_NAMES,
-    Architecture,
     AugmentationSettings,
     Axes,
     Configuration,
@@ -18,21 +15,30 @@ from autoseg.plan import (
     Normalization,
     Plan,
     PresetName,
-    Spacing,
+    RulesName,
 )
-from autoseg.planning.memory import ByteBudget, MemoryModel, training_bytes
+from autoseg.planning.budget import make_budget
+from autoseg.planning.explanation import (
+    Look,
+    explain_full_resolution,
+    explain_look,
+    explain_preset,
+    explain_refusal,
+)
+from autoseg.planning.low_resolution import choose_low_resolution
+from autoseg.planning.memory import training_bytes
+from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
 from autoseg.planning.normalization import choose_normalization, explain_normalization
-from autoseg.planning.presets import PRESETS, Preset
+from autoseg.planning.patch import Search, View, edges, fit_patch
+from autoseg.planning.presets import LADDER, PRESETS, RULES, Rules
 from autoseg.planning.spacing import TargetGrid, choose_grid, explain_grid
-from autoseg.planning.topology import Topology, choose_topology, design_network, initial_patch, smaller_topologies
-from autoseg.units import describe_memory
+from autoseg.planning.topology import two_or_three
 
-# Source of all numbers here: the reference method (nnU-Net v2.8.1, default experiment planner and trainer).
-SMALLEST_BATCH = 2
-LARGEST_BATCH_SHARE = 0.05  # of the voxels of all training cases
-LITTLE_CONTEXT = 0.25  # share of the typical volume below which a patch sees too little of it
-THICK_PATCH_RATIO = 3  # longest edge to first edge, beyond which patches turn in-plane only
-LONG_PLANE_RATIO = 1.5  # longest to shortest edge, beyond which planes turn a little only
+# Source: the reference method (nnU-Net v2.8.1, trainer).
+THICK_PATCH_RATIO = 3
+"""Longest edge to first edge, beyond which patches turn in-plane only."""
+LONG_PLANE_RATIO = 1.5
+"""Longest to shortest edge, beyond which planes turn a little only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,79 +47,37 @@ class PlanningOptions:
 
     Attributes:
         dataset: Name of the dataset's folder.
-        preset_name: Of the preset, for the record.
-        preset: Limits of the network, and the schedule.
-        memory_budget_bytes: Device memory that training may use, for the record and the sentences.
-        memory: Decides how large patches and batches may be.
+        memory_budget_bytes: Device memory that training may use.
+        preset: The network's size; None lets the memory choose one of this project's.
+        rules: This project's, or the reference method's, which needs one of its own presets.
     """
 
     dataset: str
-    preset_name: PresetName
-    preset: Preset
     memory_budget_bytes: int
-    memory: MemoryModel
+    preset: PresetName | None = None
+    rules: RulesName = "autoseg"
 
 
-def make_plan(
-    fingerprint: Fingerprint, info: DatasetInfo, *, dataset: str, preset: PresetName, memory_budget_bytes: int
-) -> Plan:
-    """Plans for a budget in bytes of device memory.
+def make_plan(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOptions) -> Plan:
+    """Plans all configurations of a dataset.
+
+    Without a preset, the memory chooses it: the deeper network of the larger presets is taken as soon as no
+    configuration has to give up voxels of a training step for it, compared with the smaller network at the smallest
+    memory of the larger preset. So more memory never buys less. Decision: see `presets`.
 
     Args:
         fingerprint: The facts of the training cases.
         info: The content of dataset.json.
-        dataset: Name of the dataset's folder.
-        preset: "standard" for a GPU, "small" for two CPU cores or a laptop.
-        memory_budget_bytes: Device memory that training may use.
+        options: Memory, preset, rules.
 
     Raises:
         DatasetError: There is no case, the channels do not agree, or the images are too small for any network.
-        UsageError: The budget does not hold a batch of two of the smallest patches.
+        UsageError: The budget does not hold the smallest batch of the smallest patches.
     """
-    return plan_with(
-        fingerprint,
-        info,
-        PlanningOptions(
-            dataset=dataset,
-            preset_name=preset,
-            preset=PRESETS[preset],
-            memory_budget_bytes=memory_budget_bytes,
-            memory=ByteBudget(memory_budget_bytes),
-        ),
-    )
-
-
-def plan_with(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOptions) -> Plan:
-    """Plans with limits and a memory model of one's own; see `make_plan`."""
-    grid = choose_grid(fingerprint)
-    normalization = choose_normalization(fingerprint, info)
-    configurations: dict[ConfigurationName, Configuration] = {}
-    why = [*explain_grid(grid), *explain_normalization(normalization, info)]
-    for name in CONFIGURATION_NAMES:
-        view = _view(name, grid)
-        if name == "3d_fullres" and grid.holds_planes:
-            why.append("There is no 3D configuration, because the images are planes: one voxel along their first axis.")
-        elif not choose_topology(view.spacing_mm, initial_patch(view.spacing_mm, view.median_shape)).is_trainable:
-            why.append(f"{name} is left out: {_edges(view.median_shape)} voxels are too few to halve the resolution.")
-        else:
-            fit = _fit_patch(view, info, options)
-            configurations[name] = _configuration(view, fit, normalization)
-            why.extend(_explain(name, configurations[name], fit, options.memory_budget_bytes))
-    if not configurations:
-        raise DatasetError(
-            f"the training images of {options.dataset} have a median shape of {_edges(grid.median_shape)} voxels after "
-            "resampling, too few for any network",
-            "use images of at least 8 voxels along two axes",
-        )
-    return Plan(
-        dataset=options.dataset,
-        preset=options.preset_name,
-        memory_budget_bytes=options.memory_budget_bytes,
-        axis_order=grid.axis_order,
-        configurations=configurations,
-        training=options.preset.training,
-        why=tuple(why),
-    )
+    facts = _gather(fingerprint, info, RULES[options.rules])
+    if options.preset is None:
+        return _climb(facts, options)
+    return _plan(facts, options.preset, options, budget_bytes=options.memory_budget_bytes)
 
 
 def choose_augmentation(patch_size: Axes) -> AugmentationSettings:
@@ -132,139 +96,158 @@ def choose_augmentation(patch_size: Axes) -> AugmentationSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _View:
-    """The part of the grid that a configuration looks at: planes, or volumes."""
+class _Facts:
+    """What the fingerprint decides alone, whatever the memory."""
 
-    spacing_mm: Spacing
-    median_shape: Axes
-    dataset_voxels: int
+    info: DatasetInfo
+    rules: Rules
+    grid: TargetGrid
+    normalization: tuple[Normalization, ...]
+    mirroring: Mirroring | None
+
+    def view(self, name: ConfigurationName) -> View:
+        """What a configuration at full resolution sees: planes, or volumes."""
+        grid, first = self.grid, 1 if name == "2d" else 0
+        return View(
+            spacing_mm=two_or_three(grid.spacing_mm[first:]),
+            median_shape=grid.median_shape[first:],
+            dataset_voxels=grid.voxels,
+        )
+
+    def explain(self) -> Iterator[str]:
+        """A sentence per decision."""
+        yield from explain_grid(self.grid)
+        yield from explain_normalization(self.normalization, self.info)
+        if self.mirroring is not None:
+            yield from explain_mirroring(self.mirroring, self.info)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    """The largest patch and batch within all limits, with what limited them."""
-
-    topology: Topology
-    architecture: Architecture
-    batch_size: int
-    patch_because: str
-    batch_because: str
-
-
-def _view(name: ConfigurationName, grid: TargetGrid) -> _View:
-    if name == "2d":
-        return _View(spacing_mm=grid.spacing_mm[1:], median_shape=grid.median_shape[1:], dataset_voxels=grid.voxels)
-    return _View(spacing_mm=grid.spacing_mm, median_shape=grid.median_shape, dataset_voxels=grid.voxels)
-
-
-def _fit_patch(view: _View, info: DatasetInfo, options: PlanningOptions) -> _Fit:
-    """Shrinks the patch until preset and memory allow a batch of two, then fills the memory with a larger batch.
-
-    Raises:
-        UsageError: Not even the smallest patch fits.
-    """
-    limit = options.preset.limits(len(view.spacing_mm)).patch_voxels
-    first = choose_topology(view.spacing_mm, initial_patch(view.spacing_mm, view.median_shape))
-    because, too_large = "as much of the typical image as the network can take apart", None
-    for topology in chain([first], smaller_topologies(first, view.spacing_mm, view.median_shape)):
-        if limit is not None and topology.voxels > limit:
-            because = f"the largest that the preset {options.preset_name!r} allows, at most {limit} voxels"
-            continue
-        architecture = _network(topology, info, options)
-        if options.memory.fits(architecture, topology.patch_size, SMALLEST_BATCH):
-            batch_size, limited_by = _choose_batch(view, topology, architecture, too_large, options)
-            return _Fit(
-                topology=topology,
-                architecture=architecture,
-                batch_size=batch_size,
-                patch_because=because,
-                batch_because=limited_by,
-            )
-        because, too_large = "the largest of which two fit into the memory budget", topology
-    needed = training_bytes(_network(topology, info, options), topology.patch_size, SMALLEST_BATCH)
-    raise UsageError(
-        f"a memory budget of {describe_memory(options.memory_budget_bytes)} does not hold a training step with two "
-        f"patches of {_edges(topology.patch_size)} voxels, the smallest for these images",
-        f"raise the memory budget to at least {ceil(needed / 1e6)} MB",
+def _gather(fingerprint: Fingerprint, info: DatasetInfo, rules: Rules) -> _Facts:
+    return _Facts(
+        info=info,
+        rules=rules,
+        grid=choose_grid(fingerprint, rules),
+        normalization=choose_normalization(fingerprint, info),
+        mirroring=choose_mirroring(fingerprint, info) if rules.safe_mirroring else None,
     )
 
 
-def _network(topology: Topology, info: DatasetInfo, options: PlanningOptions) -> Architecture:
-    return design_network(topology, options.preset, in_channels=info.channels, out_channels=info.classes)
+def _climb(facts: _Facts, options: PlanningOptions) -> Plan:
+    """Goes up the presets as far as the memory reaches; see `make_plan`."""
+    reached = [name for name in LADDER if PRESETS[name].memory_bytes <= options.memory_budget_bytes] or [LADDER[0]]
+    larger = [*reached[1:], None]
+    steps = [(name, next_one) for name, next_one in zip(reached, larger, strict=True) if _differ(name, next_one)]
+    plan: Plan | None = None
+    for name, next_one in steps:
+        limit = options.memory_budget_bytes if next_one is None else PRESETS[next_one].memory_bytes
+        attempt = _plan(facts, name, options, budget_bytes=min(limit, options.memory_budget_bytes))
+        if plan is None or _gives_up_nothing(attempt, plan):
+            plan = attempt
+        else:
+            refusal = explain_refusal(name, plan.preset, options.memory_budget_bytes)
+            plan = plan.model_copy(update={"why": (*plan.why, refusal)})
+    if plan is None:
+        raise ValueError("the list of presets is empty")
+    return plan
 
 
-def _choose_batch(
-    view: _View,
-    topology: Topology,
-    architecture: Architecture,
-    too_large: Topology | None,
-    options: PlanningOptions,
-) -> tuple[int, str]:
-    """The size of a batch, and what limits it.
-
-    Decision: a batch holds no more voxels than two of the next larger patch, `too_large` for the memory, would have
-    held; so a larger budget never buys fewer voxels per step.
-    """
-    limits = [
-        (options.memory.largest_batch(architecture, topology.patch_size), "as many as the memory budget holds"),
-        (
-            round(view.dataset_voxels * LARGEST_BATCH_SHARE / topology.voxels),
-            f"which see {LARGEST_BATCH_SHARE:.0%} of all training voxels",
-        ),
-    ]
-    preset_limit = options.preset.limits(len(view.spacing_mm)).batch_size
-    if preset_limit is not None:
-        limits.append((preset_limit, f"the most that the preset {options.preset_name!r} allows"))
-    if too_large is not None:
-        limits.append((SMALLEST_BATCH * too_large.voxels // topology.voxels, "as many as the memory budget holds"))
-    size, because = min(limits, key=lambda limit: limit[0])
-    return (size, because) if size >= SMALLEST_BATCH else (SMALLEST_BATCH, "the fewest that training uses")
+def _differ(one: PresetName, other: PresetName | None) -> bool:
+    """Whether two presets have different networks; if not, the larger one stands for both."""
+    return other is None or replace(PRESETS[one], memory_bytes=0) != replace(PRESETS[other], memory_bytes=0)
 
 
-def _configuration(view: _View, fit: _Fit, normalization: tuple[Normalization, ...]) -> Configuration:
-    patch_size = fit.topology.patch_size
-    is_plane = len(patch_size) == 2
-    return Configuration(
-        spacing_mm=view.spacing_mm,
-        patch_size=patch_size,
-        batch_size=fit.batch_size,
-        median_shape=view.median_shape,
-        normalization=normalization,
-        batch_dice=is_plane or _share(patch_size, view.median_shape) < LITTLE_CONTEXT,
-        architecture=fit.architecture,
-        estimated_bytes=training_bytes(fit.architecture, patch_size, fit.batch_size),
-        augmentation=choose_augmentation(patch_size),
+def _gives_up_nothing(attempt: Plan, plan: Plan) -> bool:
+    """Whether every configuration of `plan` that `attempt` has too sees at least as many voxels per step."""
+    both = attempt.configurations.keys() & plan.configurations.keys()
+    return all(attempt.configurations[name].step_voxels >= plan.configurations[name].step_voxels for name in both)
+
+
+def _plan(facts: _Facts, preset_name: PresetName, options: PlanningOptions, *, budget_bytes: int) -> Plan:
+    """Plans for one preset and budget."""
+    preset = PRESETS[preset_name]
+    search = Search(
+        preset_name=preset_name,
+        preset=preset,
+        budget=make_budget(preset, budget_bytes),
+        budget_bytes=budget_bytes,
+        in_channels=facts.info.channels,
+        out_channels=facts.info.classes,
+        monotonic=facts.rules.monotonic,
+    )
+    looks = [*_look_at_planes(facts, search), *_look_at_volumes(facts, search)]
+    found = {look.name: _configuration(look, facts) for look in looks if isinstance(look, Look)}
+    if not found:
+        raise DatasetError(
+            f"the training images of {options.dataset} have a median shape of {edges(facts.grid.median_shape)} voxels "
+            "after resampling, too few for any network",
+            "use images of at least 8 voxels along two axes",
+        )
+    why = [*explain_preset(search), *facts.explain()]
+    for look in looks:
+        why.extend([look] if isinstance(look, str) else explain_look(look, found[look.name], search))
+    return Plan(
+        dataset=options.dataset,
+        rules=options.rules,
+        preset=preset_name,
+        memory_budget_bytes=options.memory_budget_bytes,
+        axis_order=facts.grid.axis_order,
+        configurations=found,
+        training=preset.training,
+        why=tuple(why),
     )
 
 
-def _share(patch_size: Axes, median_shape: Axes) -> float:
-    """Of the typical image that a patch covers; above 1 if padding makes the patch larger than the image."""
-    return prod(patch_size) / prod(median_shape)
-
-
-def _explain(name: ConfigurationName, configuration: Configuration, fit: _Fit, budget_bytes: int) -> Iterator[str]:
-    patch_size, median_shape = configuration.patch_size, configuration.median_shape
-    stages = configuration.architecture.stages
-    yield (
-        f"{name}: a patch has {_edges(patch_size)} voxels of a typical {_edges(median_shape)}, {fit.patch_because}; "
-        f"the network looks at it at {len(stages)} resolutions, with {stages[0].features} to {stages[-1].features} "
-        "features."
-    )
-    yield (
-        f"{name}: a batch has {fit.batch_size} patches, {fit.batch_because}; a training step takes about "
-        f"{describe_memory(configuration.estimated_bytes)} of {describe_memory(budget_bytes)}."
-    )
-    share = min(1.0, _share(patch_size, median_shape))
-    covered = f"a patch covers {share:.0%} of the typical image" if share >= 0.01 else "a patch covers next to nothing"
-    if name == "2d":
-        pooled = "over the batch, because a structure may be missing in most slices"
+def _look_at_planes(facts: _Facts, search: Search) -> Iterator[Look | str]:
+    """The 2D configuration, or why there is none."""
+    view = facts.view("2d")
+    too_thin = facts.rules.flat_axis_first and min(view.median_shape) <= facts.rules.flat_voxels
+    if view.is_trainable and not too_thin:
+        yield Look(name="2d", view=view, fit=fit_patch(view, search), batch_dice=True)
     else:
-        pooled = f"{'over the batch' if configuration.batch_dice else 'per patch'}, because {covered}"
-    yield f"{name}: the overlap of prediction and label is scored {pooled}."
-    turns = configuration.augmentation
-    about = "about all axes" if len(turns.rotation_axes) > 1 else "within their slices"
-    yield f"{name}: in training, patches turn by up to {turns.rotation_degrees:g} degrees {about}, to suit their shape."
+        yield f"There is no 2d: slices of {edges(view.median_shape)} voxels are too small to halve the resolution."
 
 
-def _edges(sizes: Axes) -> str:
-    return " x ".join(str(size) for size in sizes)
+def _look_at_volumes(facts: _Facts, search: Search) -> Iterator[Look | str]:
+    """The 3D configurations, or why there are none.
+
+    Source: the reference method, also of the rule when the Dice loss pools a batch: where a low resolution is worth
+    having, a patch at full resolution often holds none of a structure.
+    """
+    view = facts.view("3d_fullres")
+    if facts.grid.is_flat:
+        slices = max(1, round(view.median_shape[0]))
+        yield f"There is no 3D configuration: {slices} slice{' makes' if slices == 1 else 's make'} no volume."
+        return
+    if not view.is_trainable:
+        yield f"There is no 3D configuration: {edges(view.median_shape)} voxels are too few to halve the resolution."
+        return
+    full = fit_patch(view, search)
+    low = choose_low_resolution(view, search, full)
+    yield Look(name="3d_fullres", view=view, fit=full, batch_dice=low is not None)
+    if low is None:
+        yield explain_full_resolution(view, full)
+        return
+    yield Look(name="3d_lowres", view=low.view, fit=low.fit, batch_dice=False, finer=(view, full))
+    informed = replace(search, in_channels=search.in_channels + search.out_channels - 1)
+    # The reference method takes over patch and batch as they are; the further input hardly takes memory.
+    after = fit_patch(view, informed) if search.monotonic else full.with_network(informed)
+    yield Look(name="3d_cascade_fullres", view=view, fit=after, batch_dice=True, previous="3d_lowres")
+
+
+def _configuration(look: Look, facts: _Facts) -> Configuration:
+    patch_size = look.fit.topology.patch_size
+    augmentation = choose_augmentation(patch_size)
+    if facts.mirroring is not None:
+        augmentation = mirror_settings(facts.mirroring, facts.grid.axis_order, len(patch_size), augmentation)
+    return Configuration(
+        spacing_mm=look.view.spacing_mm,
+        patch_size=patch_size,
+        batch_size=look.fit.batch_size,
+        median_shape=two_or_three([ceil(size) for size in look.view.median_shape]),
+        normalization=facts.normalization,
+        batch_dice=look.batch_dice,
+        architecture=look.fit.architecture,
+        estimated_bytes=training_bytes(look.fit.architecture, patch_size, look.fit.batch_size),
+        previous=look.previous,
+        augmentation=augmentation,
+    )

@@ -1,9 +1,31 @@
-"""What the planner may spend: one table per preset."""
+"""What the planner may spend: the presets, each a network with a memory to fill, and the rules they are planned by.
 
-from dataclasses import dataclass
+A preset says how large networks, patches and batches may be and how long they train; the memory then decides how much
+of that is used. What a preset buys was measured by its sources, on six datasets (mean Dice of BTCV, ACDC, LiTS,
+BraTS 2021, KiTS 2023 and AMOS 2022; nnU-Net's benchmark of its own presets, all trained from scratch):
+
+    network of the reference method                  memory    time    mean Dice
+    plain U-Net                                      7.7 GB     9 h      86.77
+    deeper encoder of residual blocks                9.1 GB    12 h      87.15
+    the same, larger patches (3 times, for a CT)    22.7 GB    35 h      87.56
+    the same, larger still                          36.6 GB    66 h      87.58
+
+So memory first buys a deeper network, which costs little, then larger patches; from 24 GB on there is next to nothing
+to gain. No figure shows that more features help. Larger batches for small datasets lost Dice at 4 to 13 times the cost
+(hippocampus: 0.8904 with 9 patches, 0.8875 with 58, 0.8862 with 178; published with AutoNNUnet), so the share of a
+dataset that one batch may see is limited in every preset of ours.
+"""
+
+from dataclasses import dataclass, field
 from typing import Literal
 
-from autoseg.plan import PresetName, TrainingSettings
+from autoseg.plan import PresetName, RulesName, TrainingSettings
+
+BATCH_SHARE = 0.05
+"""Of the voxels of all training cases, what one batch may hold. Source: the reference method."""
+
+GPU_SHARE = 0.95
+"""Of a GPU's memory, what a plan fills. Decision: the rest is for the display and for gaps between the allocations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,44 +44,96 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureMapReference:
+    """What the reference method compares a network with: feature map elements, calibrated for one amount of memory.
+
+    Attributes:
+        plane, volume: Elements of one patch in 2D and 3D.
+        whole_batch: Whether the patch must be small enough for the full reference batch of twelve planes or two
+            volumes; else two planes are enough.
+    """
+
+    plane: int
+    volume: int
+    whole_batch: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """How large networks, patches and batches may be, and how long they train.
 
     Attributes:
+        memory_bytes: Device memory that it is made for.
         residual: See `Architecture`.
         base_features: Of the first stage; they double from stage to stage.
-        convolutions: Per stage, from the first; the last number holds for all further stages.
+        convolutions: Per block of each stage, from the first; the last number holds for all further stages.
+        blocks: Per stage, likewise.
+        decoder_convolutions: See `Stage`.
         plane, volume: Limits in 2D and in 3D.
+        batch_share: Of the voxels of all training cases, what one batch may hold.
+        reference: Set for presets of the reference method only, which does not count bytes.
         training: The schedule.
     """
 
-    residual: Literal["stage", "none"]
-    base_features: int
-    convolutions: tuple[int, ...]
-    plane: Limits
-    volume: Limits
-    training: TrainingSettings
+    memory_bytes: int
+    residual: Literal["stage", "block", "none"] = "stage"
+    base_features: int = 32
+    convolutions: tuple[int, ...] = (1, 2, 3)
+    blocks: tuple[int, ...] = (1,)
+    decoder_convolutions: int | None = None
+    plane: Limits = Limits(features=512)
+    volume: Limits = Limits(features=320)
+    batch_share: float = BATCH_SHARE
+    reference: FeatureMapReference | None = None
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def limits(self, dimensions: int) -> Limits:
         """Those of a 2D or a 3D configuration."""
         return self.plane if dimensions == 2 else self.volume
 
 
+GB = 10**9
+
+
+def _standard(gigabytes: int) -> Preset:
+    """For a GPU of up to 10 GB. Source: features of the reference method, convolutions per stage of V-Net.
+
+    (Milletari et al. 2016, 1-2-3-3-3.)
+    """
+    return Preset(memory_bytes=gigabytes * GB)
+
+
+def _deep(gigabytes: int) -> Preset:
+    """For a larger GPU: every stage but the first repeats its residual block; the way up stays as it is.
+
+    Decision: it then has 1, 4, 6, 6, ... convolutions on the way down, as deep as it pays by the table above.
+    """
+    return Preset(memory_bytes=gigabytes * GB, blocks=(1, 2))
+
+
+def _residual_encoder(gigabytes: int, *, plane: int, volume: int) -> Preset:
+    """The residual-encoder presets of the reference method. Source: nnU-Net v2.8.1."""
+    return Preset(
+        memory_bytes=gigabytes * GB,
+        residual="block",
+        convolutions=(2,),
+        blocks=(1, 3, 4, 6),
+        decoder_convolutions=1,
+        batch_share=1,
+        reference=FeatureMapReference(plane=plane, volume=volume, whole_batch=True),
+        training=REFERENCE_TRAINING,
+    )
+
+
+REFERENCE_TRAINING = TrainingSettings(epochs=1000, steps_per_epoch=250, validation_steps=50)
+"""Source: the reference method's trainer."""
+
 PRESETS: dict[PresetName, Preset] = {
-    # For a GPU. Source: features of the reference method, convolutions per stage of V-Net (Milletari et al. 2016).
-    "standard": Preset(
-        residual="stage",
-        base_features=32,
-        convolutions=(1, 2, 3),
-        plane=Limits(features=512),
-        volume=Limits(features=320),
-        training=TrainingSettings(),
-    ),
     # For two CPU cores or a laptop. Decision: half the features and patches of 64 voxels along each edge, a tenth of
     # what 8 GB hold. Momentum 0.99 looks back 100 steps, too slow for a schedule of minutes; 0.9 with a larger learning
     # rate and the average of the weights learn several times faster (figures: tests/benchmarks/RESULTS.md).
     "small": Preset(
-        residual="stage",
+        memory_bytes=4 * GB,
         base_features=16,
         convolutions=(1, 2),
         plane=Limits(features=128, patch_voxels=192**2, batch_size=4),
@@ -72,5 +146,64 @@ PRESETS: dict[PresetName, Preset] = {
             momentum=0.9,
             average_decay=0.99,
         ),
+    ),
+    "4gb": _standard(4),
+    "8gb": _standard(8),
+    "11gb": _deep(11),
+    "16gb": _deep(16),
+    "24gb": _deep(24),
+    "40gb": _deep(40),
+    "80gb": _deep(80),
+    "plain": Preset(
+        memory_bytes=8 * GB,
+        residual="none",
+        convolutions=(2,),
+        reference=FeatureMapReference(plane=85_000_000, volume=560_000_000, whole_batch=False),
+        training=REFERENCE_TRAINING,
+    ),
+    "resenc_m": _residual_encoder(8, plane=135_000_000, volume=680_000_000),
+    "resenc_l": _residual_encoder(24, plane=380_000_000, volume=2_100_000_000),
+    "resenc_xl": _residual_encoder(40, plane=560_000_000, volume=3_600_000_000),
+}
+
+LADDER: tuple[PresetName, ...] = ("4gb", "8gb", "11gb", "16gb", "24gb", "40gb", "80gb")
+"""The presets that the memory chooses from, by memory."""
+
+USEFUL_BYTES = PRESETS["24gb"].memory_bytes
+"""What is taken of a GPU that nobody named: by the table above, more memory costs hours and gains nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Where this project's rules depart from those of the reference method.
+
+    Attributes:
+        flat_voxels: Volumes of at most this many slices have no 3D configuration.
+        flat_axis_first: Whether the axis across such slices comes first, whatever its spacing.
+        monotonic: Whether a larger budget must never buy fewer voxels per step.
+        safe_mirroring: Whether labels of the left and the right keep their sides when patches are flipped.
+        presets: What there is to choose from.
+    """
+
+    flat_voxels: int
+    flat_axis_first: bool
+    monotonic: bool
+    safe_mirroring: bool
+    presets: tuple[PresetName, ...]
+
+
+RULES: dict[RulesName, Rules] = {
+    # Decision: a bottleneck has at least four voxels along each axis, so three slices are no volume; the sides of the
+    # body, and what more memory buys, are left to chance by the reference method.
+    "autoseg": Rules(
+        flat_voxels=3, flat_axis_first=True, monotonic=True, safe_mirroring=True, presets=("small", *LADDER)
+    ),
+    # Source: nnU-Net v2.8.1.
+    "nnunet": Rules(
+        flat_voxels=1,
+        flat_axis_first=False,
+        monotonic=False,
+        safe_mirroring=False,
+        presets=("plain", "resenc_m", "resenc_l", "resenc_xl"),
     ),
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from autoseg.errors import DatasetError
 from autoseg.fingerprint import Fingerprint
 from autoseg.geometry import Number, Shape, Vector
+from autoseg.planning.presets import RULES, Rules
 
 AXIS_NAMES = ("z", "y", "x")
 ANISOTROPY_THRESHOLD = 3.0  # Source: the reference method; beyond this ratio slices count as thick
@@ -21,29 +23,26 @@ class TargetGrid:
     Attributes:
         axis_order: Which array axis of a file, (z, y, x) = (0, 1, 2), comes first, second and third.
         spacing_mm: Of the resampled cases.
-        median_shape: Voxels per axis, the median over the resampled cases, rounded up.
+        median_shape: Voxels per axis, the median over the resampled cases; of an even number, half a voxel may be left.
         cases: How many there are.
         refined: Whether the first axis is finer than its median, because its slices are few and thick.
+        is_flat: Whether the typical image is a plane, or has too few slices to make a volume.
     """
 
     axis_order: Shape
     spacing_mm: Vector
-    median_shape: Shape
+    median_shape: Vector
     cases: int
     refined: bool
+    is_flat: bool
 
     @property
-    def voxels(self) -> int:
+    def voxels(self) -> float:
         """Voxels of all cases together, approximately."""
-        return int(np.prod(self.median_shape)) * self.cases
-
-    @property
-    def holds_planes(self) -> bool:
-        """Whether the images are planes, or volumes of a single slice."""
-        return self.median_shape[0] == 1
+        return prod(self.median_shape) * self.cases
 
 
-def choose_grid(fingerprint: Fingerprint) -> TargetGrid:
+def choose_grid(fingerprint: Fingerprint, rules: Rules = RULES["autoseg"]) -> TargetGrid:
     """Chooses spacing, axis order and typical shape.
 
     The spacing is the median over the cases. If the coarsest axis is more than `ANISOTROPY_THRESHOLD` times coarser
@@ -51,9 +50,13 @@ def choose_grid(fingerprint: Fingerprint) -> TargetGrid:
     though not less than the coarsest of the others. Example: slices 3 to 8 mm apart, median 6 mm, get 3.5 mm: few cases
     then lose slices, at the price of interpolated ones in the others.
 
-    Source: the reference method (nnU-Net v2.8.1, default experiment planner). Decision: if the typical image is a
-    single slice, the axis across it comes first whatever its spacing, so that the other two make up the picture; no
-    plane is ever resampled across itself, so its extent there stays one voxel.
+    Source: the reference method (nnU-Net v2.8.1, default experiment planner). Decision: if the typical image has too
+    few slices for a volume, the axis across them comes first whatever its spacing, so that the other two make up the
+    picture; it is never resampled across the slices, so their number stays.
+
+    Args:
+        fingerprint: The facts of the training cases.
+        rules: Say how many slices make a volume.
 
     Raises:
         DatasetError: There is no case.
@@ -62,33 +65,37 @@ def choose_grid(fingerprint: Fingerprint) -> TargetGrid:
         raise DatasetError("the dataset has no case to plan for", "add training cases with images and labels")
     spacings = np.array([case.spacing_mm for case in fingerprint.cases], dtype=float)
     shapes = np.array([case.shape_after_crop for case in fingerprint.cases], dtype=float)
-    spacing, refined = _target_spacing(spacings, np.median(shapes, axis=0))
-    resampled = np.maximum(np.round(spacings / spacing * shapes), 1)
-    planes = np.median(shapes, axis=0) == 1
-    median_shape = np.where(planes, 1, np.ceil(np.median(resampled, axis=0)))
-    order = _first_axis_first(int(np.argmax(planes)) if planes.any() else int(np.argmax(spacing)))
+    median_of_files = np.median(shapes, axis=0)
+    spacing, refined = _target_spacing(spacings, median_of_files)
+    median_shape = np.median(np.round(spacings / spacing * shapes), axis=0)
+    flat = median_of_files <= rules.flat_voxels if rules.flat_axis_first else np.zeros(3, dtype=bool)
+    median_shape = np.maximum(np.where(flat, median_of_files, median_shape), 1)
+    order = _first_axis_first(int(np.argmax(flat)) if flat.any() else int(np.argmax(spacing)))
+    ordered = _ordered(median_shape.tolist(), order)
     return TargetGrid(
         axis_order=order,
         spacing_mm=_ordered(spacing.tolist(), order),
-        median_shape=_ordered(median_shape.astype(int).tolist(), order),
+        median_shape=ordered,
         cases=len(fingerprint.cases),
-        refined=refined and not planes.any(),
+        refined=refined and not flat.any(),
+        is_flat=min(ordered) <= rules.flat_voxels if rules.flat_axis_first else ordered[0] <= rules.flat_voxels,
     )
 
 
 def explain_grid(grid: TargetGrid) -> Iterator[str]:
     """Says in sentences which grid was chosen and why."""
     names = [AXIS_NAMES[axis] for axis in grid.axis_order]
-    if grid.holds_planes:
-        cause = f"{names[0]} comes first, because the images are a single slice along it"
+    slices = max(1, round(grid.median_shape[0]))
+    if grid.is_flat:
+        cause = f"{names[0]} comes first, because the images have {_count(slices, 'slice')} along it"
     elif grid.spacing_mm[0] > max(grid.spacing_mm[1:]):
         cause = f"{names[0]} comes first, because the voxels are longest along it, {grid.spacing_mm[0]:.4g} mm"
     else:
         cause = "no axis is coarser than all others"
     yield f"The axes of an image are put in the order {', '.join(names)}: {cause}."
-    spacing = grid.spacing_mm[1:] if grid.holds_planes else grid.spacing_mm
+    spacing = grid.spacing_mm[1:] if grid.is_flat else grid.spacing_mm
     spacing_text = " x ".join(f"{step:.4g}" for step in spacing)
-    yield f"All images are resampled to {spacing_text} mm, the median spacing of {grid.cases} training cases."
+    yield f"All images are resampled to {spacing_text} mm, the median spacing of {_count(grid.cases, 'training case')}."
     if grid.refined:
         yield (
             f"Along {names[0]} the spacing is the 10th percentile of the cases rather than their median, because its "
@@ -123,3 +130,7 @@ def _first_axis_first(first: int) -> Shape:
 def _ordered(values: Sequence[Number], order: Shape) -> tuple[Number, Number, Number]:
     first, second, third = (values[axis] for axis in order)
     return first, second, third
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,7 +1,8 @@
 """How the network takes a patch apart: which axes each stage halves, and how large its convolutions are."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, prod
 
 from autoseg.geometry import Number
@@ -24,21 +25,15 @@ class Topology:
         patch_size: The patch, padded up so that every stage divides it.
         strides: Per stage, how much it reduces each axis; all ones in the first stage.
         kernels: Per stage, the size of its convolutions along each axis, 1 or 3.
+        divisor: What each axis of a patch must be divisible by.
+        voxels: Of the patch.
     """
 
     patch_size: Axes
     strides: tuple[Axes, ...]
     kernels: tuple[Axes, ...]
-
-    @property
-    def divisor(self) -> Axes:
-        """What each axis of a patch must be divisible by."""
-        return two_or_three([prod(steps) for steps in zip(*self.strides, strict=True)])
-
-    @property
-    def voxels(self) -> int:
-        """Of the patch."""
-        return prod(self.patch_size)
+    divisor: Axes
+    voxels: int
 
     @property
     def is_trainable(self) -> bool:
@@ -46,37 +41,7 @@ class Topology:
         return len(self.strides) >= 2
 
 
-@dataclass(slots=True, kw_only=True)
-class _Level:
-    """The grid of one resolution while the stages are counted down; an axis that is halved grows coarser."""
-
-    sizes: list[int]
-    spacing_mm: list[float]
-    kernel: list[int] = field(default_factory=list)
-
-    def axes_to_halve(self) -> list[int]:
-        """The finest of the axes that are long enough, and those less than twice as coarse."""
-        long_enough = [axis for axis, size in enumerate(self.sizes) if size >= 2 * SMALLEST_EDGE]
-        finest = min((self.spacing_mm[axis] for axis in long_enough), default=0.0)
-        chosen = [axis for axis in long_enough if self.spacing_mm[axis] / finest < SAME_RESOLUTION]
-        if len(chosen) == 1 and self.sizes[chosen[0]] < LONE_AXIS_EDGE:
-            return []
-        return chosen
-
-    def widen_kernel(self) -> None:
-        """Lets the convolutions look along every axis that has caught up with the finest; once 3, always 3."""
-        finest = min(self.spacing_mm)
-        for axis, step_mm in enumerate(self.spacing_mm):
-            if step_mm / finest < SAME_RESOLUTION:
-                self.kernel[axis] = 3
-
-    def halve(self, axes: Sequence[int]) -> None:
-        for axis in axes:
-            self.sizes[axis] = ceil(self.sizes[axis] / 2)
-            self.spacing_mm[axis] *= 2
-
-
-def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[int]) -> tuple[int, ...]:
+def initial_patch(spacing_mm: tuple[float, ...], median_shape: Sequence[float]) -> tuple[float, ...]:
     """The patch that planning starts from: as long in mm along every axis, though no longer than the typical image.
 
     Source: the reference method (nnU-Net v2.8.1): it starts from the volume of `INITIAL_EDGE` voxels along each edge.
@@ -92,7 +57,8 @@ def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[int]) -> t
     return tuple(min(edge, median) for edge, median in zip(edges, median_shape, strict=True))
 
 
-def choose_topology(spacing_mm: Sequence[float], patch_size: Sequence[int]) -> Topology:
+@lru_cache(maxsize=4096)  # a plan asks for the same patches again for each of its networks
+def choose_topology(spacing_mm: tuple[float, ...], patch_size: tuple[float, ...]) -> Topology:
     """Chooses strides and kernels, and pads the patch up to what they divide.
 
     Each stage halves the finest axes, until their spacing has caught up with the coarser ones; then it halves these
@@ -108,25 +74,43 @@ def choose_topology(spacing_mm: Sequence[float], patch_size: Sequence[int]) -> T
         spacing_mm: Per axis.
         patch_size: In voxels, per axis.
     """
-    level = _Level(sizes=list(patch_size), spacing_mm=list(spacing_mm), kernel=[1] * len(patch_size))
-    strides, kernels = [[1] * len(patch_size)], []
-    while axes := level.axes_to_halve():
-        level.widen_kernel()
-        kernels.append(list(level.kernel))
-        strides.append([2 if axis in axes else 1 for axis in range(len(patch_size))])
-        level.halve(axes)
-    kernels.append([3] * len(patch_size))
-    divisors = [prod(steps) for steps in zip(*strides, strict=True)]
+    axes = range(len(patch_size))
+    sizes, steps = list(patch_size), list(spacing_mm)  # of the grid that is left; a halved axis grows coarser
+    kernel, strides, kernels = [1 for _ in axes], [[1 for _ in axes]], []
+    while chosen := _axes_to_halve(sizes, steps):
+        finest = min(steps)
+        kernel = [
+            3 if step / finest < SAME_RESOLUTION else size for step, size in zip(steps, kernel, strict=True)
+        ]  # once 3, always 3
+        kernels.append(kernel)
+        strides.append([2 if axis in chosen else 1 for axis in axes])
+        for axis in chosen:
+            sizes[axis] = ceil(sizes[axis] / 2)
+            steps[axis] *= 2
+    kernels.append([3 for _ in axes])
+    divisors = [2 ** sum(stride[axis] == 2 for stride in strides) for axis in axes]
     padded = [ceil(size / divisor) * divisor for size, divisor in zip(patch_size, divisors, strict=True)]
     return Topology(
         patch_size=two_or_three(padded),
         strides=tuple(two_or_three(stride) for stride in strides),
-        kernels=tuple(two_or_three(kernel) for kernel in kernels),
+        kernels=tuple(two_or_three(size) for size in kernels),
+        divisor=two_or_three(divisors),
+        voxels=prod(padded),
     )
 
 
+def _axes_to_halve(sizes: Sequence[float], spacing_mm: Sequence[float]) -> list[int]:
+    """The finest of the axes that are long enough, and those less than twice as coarse."""
+    long_enough = [axis for axis, size in enumerate(sizes) if size >= 2 * SMALLEST_EDGE]
+    if not long_enough:
+        return []
+    finest = min([spacing_mm[axis] for axis in long_enough])
+    chosen = [axis for axis in long_enough if spacing_mm[axis] / finest < SAME_RESOLUTION]
+    return [] if len(chosen) == 1 and sizes[chosen[0]] < LONE_AXIS_EDGE else chosen
+
+
 def smaller_topologies(
-    topology: Topology, spacing_mm: Sequence[float], median_shape: Sequence[int]
+    topology: Topology, spacing_mm: tuple[float, ...], median_shape: Sequence[float]
 ) -> Iterator[Topology]:
     """Goes on to ever smaller patches, each with its own strides and kernels, until none is left.
 
@@ -150,7 +134,7 @@ def smaller_topologies(
             yield smaller
 
 
-def _next_smaller(topology: Topology, spacing_mm: Sequence[float], median_shape: Sequence[int]) -> Topology | None:
+def _next_smaller(topology: Topology, spacing_mm: tuple[float, ...], median_shape: Sequence[float]) -> Topology | None:
     patch_size = topology.patch_size
     coverage = [size / median for size, median in zip(patch_size, median_shape, strict=True)]
     # Of axes that cover the same share the last gives way first: the reference method's order.
@@ -161,31 +145,36 @@ def _next_smaller(topology: Topology, spacing_mm: Sequence[float], median_shape:
     return None
 
 
-def _shrunk_along(topology: Topology, axis: int, spacing_mm: Sequence[float]) -> Topology | None:
+def _shrunk_along(topology: Topology, axis: int, spacing_mm: tuple[float, ...]) -> Topology | None:
     tentative = list(topology.patch_size)
     tentative[axis] -= topology.divisor[axis]
     if tentative[axis] < 1:
         return None
     shrunk = list(topology.patch_size)
-    shrunk[axis] -= choose_topology(spacing_mm, tentative).divisor[axis]
-    return choose_topology(spacing_mm, shrunk) if shrunk[axis] >= SMALLEST_EDGE else None
+    shrunk[axis] -= choose_topology(spacing_mm, tuple(tentative)).divisor[axis]
+    return choose_topology(spacing_mm, tuple(shrunk)) if shrunk[axis] >= SMALLEST_EDGE else None
 
 
-def design_network(topology: Topology, preset: Preset, *, in_channels: int, out_channels: int) -> Architecture:
+@lru_cache(maxsize=1024)  # many patches share a skeleton, and making the types costs more than all else
+def design_network(
+    strides: tuple[Axes, ...], kernels: tuple[Axes, ...], preset: Preset, *, in_channels: int, out_channels: int
+) -> Architecture:
     """Fills the skeleton with features and convolutions.
 
     Features double from stage to stage up to the preset's limit. Deep supervision needs two decoder stages: the
     coarsest of them never counts, so with a single one there would be nothing to learn from.
     """
-    limit = preset.limits(len(topology.patch_size)).features
+    limit = preset.limits(len(strides[0])).features
     stages = tuple(
         Stage(
             features=min(limit, preset.base_features * 2**number),
             kernel=kernel,
             stride=stride,
-            convolutions=preset.convolutions[min(number, len(preset.convolutions) - 1)],
+            convolutions=_nth(preset.convolutions, number),
+            blocks=_nth(preset.blocks, number),
+            decoder_convolutions=preset.decoder_convolutions,
         )
-        for number, (kernel, stride) in enumerate(zip(topology.kernels, topology.strides, strict=True))
+        for number, (kernel, stride) in enumerate(zip(kernels, strides, strict=True))
     )
     return Architecture(
         residual=preset.residual,
@@ -194,6 +183,11 @@ def design_network(topology: Topology, preset: Preset, *, in_channels: int, out_
         stages=stages,
         deep_supervision=len(stages) > 2,
     )
+
+
+def _nth(values: Sequence[int], number: int) -> int:
+    """A value of a list whose last one holds for all that follow."""
+    return values[min(number, len(values) - 1)]
 
 
 def two_or_three(values: Sequence[Number]) -> Pair[Number]:

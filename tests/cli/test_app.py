@@ -121,7 +121,7 @@ def test_from_scans_to_scores(tmp_path):
     assert "3 cases" in run(f"import {source} -d {NUMBER} --name Tiny {where}")
     assert "all sound" in run(f"check -d {NUMBER} {where}")
 
-    output = run(f"plan_and_preprocess -d {NUMBER} -c 2d 3d_fullres --memory 4GB --preset small {where}")
+    output = run(f"plan_and_preprocess -d {NUMBER} -c 2d 3d_fullres --memory 4GB --preset small --explain {where}")
     plan = Plan.load(folders.plan)
     for sentence in plan.why:
         assert sentence in output

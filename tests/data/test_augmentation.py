@@ -9,6 +9,7 @@ from autoseg.data.augmentation import (
     blur,
     change_contrast,
     change_gamma,
+    exchange_labels,
     lower_resolution,
 )
 from autoseg.plan import AugmentationSettings
@@ -45,6 +46,55 @@ def test_image_and_label_are_mirrored_together(images, labels):
     changed, moved = augment(images, labels, settings(mirror_axes=(0, 1, 2)), torch.Generator().manual_seed(1))
     assert not torch.equal(changed, images)
     assert torch.equal((changed[:, 0] > 0).long(), moved)
+
+
+def by_place(image, axis):
+    """Labels bright voxels 1 before and 2 behind the middle along an axis, very bright ones 3."""
+    places = torch.linspace(-1, 1, image.shape[axis]).reshape([-1 if this == axis else 1 for this in range(image.ndim)])
+    return torch.where(image > 1, 3, torch.where(image > 0, torch.where(places < 0, 1, 2), 0))
+
+
+def by_shape(image, axis):
+    """Labels voxels 1 where the image rises along an axis and 2 where it falls, very bright ones 3."""
+    rise = image.roll(-1, axis) - image.roll(1, axis)
+    return torch.where(image > 1, 3, torch.where(rise > 0, 1, 2))
+
+
+@pytest.mark.parametrize("label_one", [by_place, by_shape])
+@pytest.mark.parametrize(
+    ("mirror_axes", "swap_axis"), [((0, 1, 2), 0), ((0, 1, 2), 1), ((0, 1, 2), 2), ((2, 0), 2), ((1,), 1)]
+)
+def test_sides_stay_right_in_mirrored_patches(images, label_one, mirror_axes, swap_axis):
+    """Whoever tells left from right by place or by shape gives the mirrored image the labels of training."""
+    labels = torch.stack([label_one(image[0], swap_axis) for image in images])
+    sided = settings(mirror_axes=mirror_axes, swap_axis=swap_axis, swapped_labels=((1, 2),))
+    changed, moved = augment(images, labels, sided, torch.Generator().manual_seed(1))
+    assert torch.equal(moved, torch.stack([label_one(image[0], swap_axis) for image in changed]))
+    unaware = settings(mirror_axes=mirror_axes)
+    same, confused = augment(images, labels, unaware, torch.Generator().manual_seed(1))
+    assert torch.equal(same, changed)
+    assert not torch.equal(confused, moved)
+
+
+def test_sides_cost_no_random_number(images, labels):
+    """A plan with exchanged labels draws what one without draws, so that only the labels differ."""
+    first, second = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+    changed, _ = augment(images, labels, AugmentationSettings(), first)
+    other, _ = augment(images, labels, AugmentationSettings(swap_axis=1, swapped_labels=((1, 2),)), second)
+    assert torch.equal(changed, other)
+    assert torch.equal(first.get_state(), second.get_state())
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int64])
+def test_labels_of_a_pair_are_exchanged(dtype):
+    """All others stay, the mark of voxels outside the case and labels beyond the pairs too."""
+    labels = torch.tensor([[-1, 0, 1, 2], [3, 4, 5, 100]], dtype=dtype)
+    exchanged = exchange_labels(labels, ((1, 3), (5, 2)))
+    assert exchanged.tolist() == [[-1, 0, 3, 5], [1, 4, 2, 100]]
+    assert exchanged.dtype == dtype
+    assert labels[0, 2] == 1
+    assert torch.equal(exchange_labels(exchanged, ((1, 3), (5, 2))), labels)
+    assert torch.equal(exchange_labels(labels, ()), labels)
 
 
 @pytest.mark.parametrize("name", [name for name in OFF if not name.startswith(("rotation", "scaling"))])

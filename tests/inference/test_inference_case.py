@@ -85,6 +85,23 @@ def test_mirroring_sees_every_mirror_image_and_can_be_left_out():
     assert not torch.equal(mirrored(patch), plain(patch))
 
 
+def test_sides_of_the_plan_are_exchanged_in_mirror_images():
+    """Where the plan flips left to right with two labels exchanged, so does the prediction."""
+    first = small_checkpoint()
+    sided = first.configuration.augmentation.model_copy(
+        update={"mirror_axes": (0, 2), "swap_axis": 2, "swapped_labels": ((1, 2),)}
+    )
+    configuration = first.configuration.model_copy(update={"augmentation": sided})
+    plan = first.plan.model_copy(update={"configurations": {first.configuration_name: configuration}})
+    fold = replace(first, plan=plan)
+    patch = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = make([fold], mirroring=False).predictor
+    images = [plain(patch.flip(axes)).flip(axes) for axes in ([], [2], [4], [2, 4])]
+    expected = (images[0] + images[1] + (images[2] + images[3])[:, [0, 2, 1]]) / 4
+    torch.testing.assert_close(make([fold]).predictor(patch), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(torch.stack(images).mean(dim=0), expected, atol=1e-3)
+
+
 def test_channels_are_counted():
     """An image of two channels for a model of one is refused by name."""
     scan = place(np.zeros((2, *LARGE), np.float32))

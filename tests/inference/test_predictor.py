@@ -76,6 +76,43 @@ def test_mirroring_is_the_mean_of_the_mirrored_back_logits():
     torch.testing.assert_close(MirroringPredictor(with_position, (1,))(patches), expected)
 
 
+def sided(patches: Tensor) -> Tensor:
+    """Four classes: brightness, how much the image rises and falls along its last axis, and its square."""
+    rise = (patches.roll(-1, -1) - patches.roll(1, -1)).sum(1, keepdim=True)
+    brightness, square = voxelwise(patches).split(1, dim=1)
+    return torch.cat([brightness, rise.clamp_min(0), square, (-rise).clamp_min(0)], dim=1)
+
+
+def by_place(patches: Tensor) -> Tensor:
+    """Three classes: the background, and what is bright before and behind the middle of the last axis."""
+    brightness = patches.sum(1, keepdim=True)
+    places = torch.arange(patches.shape[-1]) * 2 + 1 - patches.shape[-1]
+    return torch.cat([-brightness, brightness * places.clamp_max(0).neg(), brightness * places.clamp_min(0)], dim=1)
+
+
+def whole(*shape: int) -> Tensor:
+    """Whole numbers from -8 to 8, which add up without rounding."""
+    return torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(0)).float()
+
+
+@pytest.mark.parametrize(("predictor", "pairs"), [(sided, ((1, 3),)), (by_place, ((2, 1),))])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2,), (2, 0)])
+def test_mirrored_sides_come_back_to_their_own(predictor, pairs, axes):
+    """A predictor that tells left from right, by shape or by place, gets its own logits; without the exchange not."""
+    patches = whole(2, 2, 4, 6, 7)
+    mirroring = MirroringPredictor(predictor, axes, swap_axis=2, swapped_labels=pairs)
+    assert torch.equal(mirroring(patches), predictor(patches))
+    assert not torch.equal(MirroringPredictor(predictor, axes)(patches), predictor(patches))
+
+
+def test_classes_change_places_only_where_sides_do():
+    """Flips along other axes leave the classes alone, and no flip along the axis, no exchange."""
+    patches = whole(1, 2, 5, 6)
+    for axes in ((), (0,)):
+        mirroring = MirroringPredictor(sided, axes, swap_axis=1, swapped_labels=((1, 3),))
+        assert torch.equal(mirroring(patches), sided(patches))
+
+
 def test_ensemble_is_the_mean_of_its_predictors():
     """Logits are averaged, not changed in place."""
     patches = random(2, 2, 3, 4)

@@ -1,11 +1,11 @@
-"""Tests of the network and its blocks."""
+"""Tests of the network."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-from autoseg.network.blocks import ConvStage, InstanceNorm, Upsampling, channels_last
+from autoseg.network.blocks import ResidualBlock
 from autoseg.network.unet import UNet, build_network
 from autoseg.plan import Architecture, Stage
 
@@ -17,19 +17,24 @@ def architecture(
     channels: int = 1,
     classes: int = 3,
     convolutions: tuple[int, ...] | None = None,
+    blocks: tuple[int, ...] | None = None,
+    decoder_convolutions: int | None = None,
     residual: str = "stage",
     deep_supervision: bool = True,
 ) -> Architecture:
     """A network that halves every axis at every stage."""
     counts = convolutions or (2,) * len(features)
+    blocks = blocks or (1,) * len(features)
     stages = tuple(
         Stage(
             features=width,
             kernel=(3,) * dimensions,
             stride=(2 if level else 1,) * dimensions,
             convolutions=count,
+            blocks=number,
+            decoder_convolutions=decoder_convolutions,
         )
-        for level, (width, count) in enumerate(zip(features, counts, strict=True))
+        for level, (width, count, number) in enumerate(zip(features, counts, blocks, strict=True))
     )
     return Architecture(
         residual=residual,
@@ -63,7 +68,55 @@ def test_plain_network_has_the_parameters_of_the_reference(features, dimensions,
     assert count_parameters(described) == expected
 
 
-@pytest.mark.parametrize("residual", ["stage", "none"])
+@pytest.mark.parametrize(
+    ("features", "blocks", "dimensions", "channels", "classes", "expected"),
+    [
+        ((32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6), 3, 1, 2, 102_349_770),
+        ((32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6), 3, 4, 4, 102_353_972),
+        ((32, 64, 128, 256, 512, 512, 512), (1, 3, 4, 6, 6, 6, 6), 2, 1, 2, 105_916_812),
+    ],
+)
+def test_residual_encoder_has_the_parameters_of_the_reference(
+    features, blocks, dimensions, channels, classes, expected
+):
+    """The residual-encoder U-Net has exactly as many parameters as the reference method's network."""
+    described = architecture(
+        features,
+        dimensions=dimensions,
+        channels=channels,
+        classes=classes,
+        blocks=blocks,
+        decoder_convolutions=1,
+        residual="block",
+    )
+    assert count_parameters(described) == expected
+
+
+@pytest.mark.parametrize(
+    ("residual", "names"),
+    [
+        ("stage", ["encoder.0.blocks.0.conv.weight", "encoder.2.blocks.3.norm.bias", "decoder.0.blocks.0.conv.weight"]),
+        ("none", ["encoder.0.blocks.0.conv.weight", "upsampling.1.weight", "heads.1.bias"]),
+        ("block", ["stem.conv.weight", "encoder.2.1.second.norm.weight", "encoder.1.0.shortcut.conv.weight"]),
+    ],
+)
+def test_parameters_keep_their_names(residual, names):
+    """Checkpoints name the parameters, so the names may not change; without a stem none is named."""
+    state = build_network(architecture(blocks=(1, 1, 2), residual=residual)).state_dict()
+    assert set(names) <= set(state)
+    assert any(name.startswith("stem") for name in state) == (residual == "block")
+
+
+@pytest.mark.parametrize("residual", ["stage", "none", "block"])
+def test_way_up_has_one_block_of_its_own_length(residual):
+    """The decoder has as many convolutions as it is told, or as a block on the way down has."""
+    described = {"blocks": (1, 2, 3), "residual": residual}
+    for told, expected in [(1, 1), (3, 3), (None, 2)]:
+        network = UNet(architecture(**described, decoder_convolutions=told))
+        assert [len(stage.blocks) for stage in network.decoder] == [expected, expected]
+
+
+@pytest.mark.parametrize("residual", ["stage", "none", "block"])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_logits_have_the_sizes_of_the_decoder_stages(dimensions, residual):
     """In training there are logits from full to coarsest resolution; in evaluation only the full ones, the same."""
@@ -128,89 +181,44 @@ def test_weights_start_by_hes_rule():
     assert (convolution.norm.weight == 1).all()
 
 
-def test_every_parameter_learns():
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"convolutions": (1, 2, 3)},
+        {"convolutions": (1, 2, 3), "blocks": (2, 3, 1)},
+        {"residual": "block", "blocks": (2, 1, 2), "decoder_convolutions": 1},
+    ],
+)
+def test_every_parameter_learns(described):
     """A loss on all logits reaches every parameter; only biases before a norm have no effect."""
-    network = build_network(architecture(convolutions=(1, 2, 3)), torch.Generator().manual_seed(0))
+    network = build_network(architecture(**described), torch.Generator().manual_seed(0))
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):  # starts at zero, which hides the convolutions in front
+            nn.init.ones_(module.second.norm.weight)
     image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
     sum(logits.square().sum() for logits in network(image)).backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-3]
     assert all(name.endswith("conv.bias") for name in silent), silent
 
 
-def plain_stage(stage: ConvStage, x: Tensor, *, residual: bool) -> Tensor:
-    """The stage again, with torch's own layers."""
-    first = None
-    for number, block in enumerate(stage.blocks):
-        y = F.conv3d(x, block.conv.weight, block.conv.bias, block.conv.stride, block.conv.padding)
-        y = F.instance_norm(y, weight=block.norm.weight, bias=block.norm.bias, eps=1e-5)
-        if residual and number and number == len(stage.blocks) - 1:
-            y = y + first
-        x = F.leaky_relu(y, 0.01)
-        first = x if number == 0 else first
-    return x
+def test_residual_blocks_start_as_their_shortcuts():
+    """The last norm of each residual block starts at zero, so a fresh block activates its shortcut alone."""
+    network = build_network(architecture(residual="block", blocks=(1, 2, 3)), torch.Generator().manual_seed(0))
+    blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
+    assert len(blocks) == 6
+    for block in blocks:
+        assert not block.second.norm.weight.any()
+        assert not block.second.norm.bias.any()
+        assert (block.first.norm.weight == 1).all()
+    x = torch.randn(1, 8, 6, 6, 6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(blocks[-1](x), F.leaky_relu(x, 0.01))
 
 
-@pytest.mark.parametrize("residual", [True, False])
-@pytest.mark.parametrize("convolutions", [1, 2, 3])
-def test_stage_adds_its_first_output_before_the_last_activation(convolutions, residual):
-    """A residual stage activates the sum of its last norm and its first output; one convolution adds nothing."""
-    described = Stage(features=4, kernel=(3, 3, 3), stride=(2, 2, 2), convolutions=convolutions)
-    stage = ConvStage(2, described, described.stride, residual=residual)
-    x = torch.randn(2, 2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(stage(x), plain_stage(stage, x, residual=residual), rtol=1e-4, atol=1e-5)
-
-
-def gradients(function, *inputs: Tensor) -> list[Tensor]:
-    """The result of a function, and the gradients of a fixed weighting of it."""
-    leaves = [value.detach().clone().requires_grad_() for value in inputs]
-    result = function(*leaves)
-    weighting = torch.linspace(-1, 2, result.numel(), dtype=result.dtype).reshape(result.shape)
-    return [result, *torch.autograd.grad((result * weighting).sum(), leaves)]
-
-
-@pytest.mark.parametrize("order", ["channels first", "channels last"])
-@pytest.mark.parametrize("size", [(5, 6), (4, 5, 6)])
-def test_instance_norm_is_that_of_torch(size, order):
-    """Result and gradients agree with torch's instance norm, in both memory orders."""
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(3, 7, *size, generator=generator) * 5 + 2
-    norm = InstanceNorm(7)
-    weight, bias = torch.randn(2, 7, generator=generator)
-
-    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ordered = channels_last(x) if order == "channels last" else x
-        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (ordered,))
-
-    def theirs(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.instance_norm(x, weight=weight, bias=bias, eps=1e-5)
-
-    for one, other in zip(gradients(ours, x, weight, bias), gradients(theirs, x, weight, bias), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("stride", [(2, 2), (1, 3), (2, 2, 2), (1, 2, 3)])
-def test_upsampling_is_the_transposed_convolution_of_torch(stride):
-    """Result and gradients agree with torch's transposed convolution."""
-    generator = torch.Generator().manual_seed(4)
-    weight, bias = torch.randn(5, 3, *stride, generator=generator), torch.randn(3, generator=generator)
-    x = torch.randn(2, 5, *(4, 3, 2)[: len(stride)], generator=generator)
-    upsampling = Upsampling(5, 3, stride)
-    transposed = F.conv_transpose2d if len(stride) == 2 else F.conv_transpose3d
-
-    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.func.functional_call(upsampling, {"weight": weight, "bias": bias}, (x,))
-
-    def theirs(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return transposed(x, weight, bias, stride)
-
-    for one, other in zip(gradients(ours, x, weight, bias), gradients(theirs, x, weight, bias), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-
-
+@pytest.mark.parametrize("residual", ["stage", "none", "block"])
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_feature_maps_keep_the_channels_last(dimensions):
+def test_feature_maps_keep_the_channels_last(dimensions, residual):
     """No layer undoes the order of the memory: it would cost the next convolution a copy."""
-    network = build_network(architecture(dimensions=dimensions))
+    network = build_network(architecture(dimensions=dimensions, blocks=(1, 2, 2), residual=residual))
     order = torch.channels_last if dimensions == 2 else torch.channels_last_3d
     disordered = []
 

@@ -1,11 +1,15 @@
 """Fingerprints for the tests of planning: the golden ones, and small ones made up on the spot."""
 
-import json
+import math
 from pathlib import Path
+from statistics import median
 
 from autoseg.dataset import DatasetInfo
 from autoseg.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from autoseg.geometry import Shape, Vector
+from autoseg.importing.nnunet import read_fingerprint
+from autoseg.plan import Plan
+from autoseg.planning.planner import PlanningOptions, make_plan
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plans"
 GOLDEN_NAMES = ("ACDC", "Hippo", "LiverCT", "Nat2D", "Promise12", "ProstateMSD")
@@ -28,7 +32,10 @@ def fingerprint_of(
         )
         for number, (shape, spacing) in enumerate(zip(shapes, spacings, strict=True))
     )
-    return Fingerprint(cases=cases, channels=(CHANNEL,) * channels)
+    shares = [math.prod(case.shape_after_crop) / math.prod(case.shape) for case in cases]
+    return Fingerprint(
+        cases=cases, channels=(CHANNEL,) * channels, median_relative_size_after_crop=median(shares or [1.0])
+    )
 
 
 def info_of(*channel_names: str, classes: int = 3) -> DatasetInfo:
@@ -43,11 +50,7 @@ def info_of(*channel_names: str, classes: int = 3) -> DatasetInfo:
 
 def golden_fingerprint(name: str) -> Fingerprint:
     """The fingerprint from which the reference method made a golden plan."""
-    content = json.loads((GOLDEN / name / "dataset_fingerprint.json").read_text())
-    shapes = [tuple(shape) for shape in content["shapes_after_crop"]]
-    spacings = [tuple(spacing) for spacing in content["spacings"]]
-    channels = len(content["foreground_intensity_properties_per_channel"])
-    return fingerprint_of(shapes, spacings, channels=channels)
+    return read_fingerprint(GOLDEN / name / "dataset_fingerprint.json")
 
 
 def golden_info(name: str) -> DatasetInfo:
@@ -55,6 +58,9 @@ def golden_info(name: str) -> DatasetInfo:
     return DatasetInfo.load(GOLDEN / name / "dataset.json")
 
 
-def golden_plan(name: str) -> dict:
-    """The reference method's plan, in its own format."""
-    return json.loads((GOLDEN / name / "nnUNetPlans.json").read_text())
+def plan_of(fingerprint: Fingerprint, info: DatasetInfo, *, gigabytes: float = 8, preset: str | None = "8gb") -> Plan:
+    """A plan by this project's rules."""
+    budget = int(gigabytes * 1e9)
+    return make_plan(
+        fingerprint, info, PlanningOptions(dataset="Dataset001_Any", memory_budget_bytes=budget, preset=preset)
+    )

@@ -1,22 +1,39 @@
-"""The table of presets."""
+"""The tables of presets and rules."""
 
-from autoseg.plan import PRESET_NAMES, TrainingSettings
-from autoseg.planning.presets import PRESETS
+from dataclasses import replace
+from itertools import pairwise
 
-
-def test_every_name_has_a_preset():
-    """The names in the plan and the table hold together."""
-    assert tuple(PRESETS) == PRESET_NAMES
+from autoseg.plan import PRESET_NAMES, RULES_NAMES, TrainingSettings
+from autoseg.planning.presets import BATCH_SHARE, LADDER, PRESETS, RULES
 
 
-def test_the_standard_schedule_is_the_default():
-    """A plan of the standard preset trains as TrainingSettings says."""
-    assert PRESETS["standard"].training == TrainingSettings()
+def test_every_name_has_an_entry():
+    """The names in the plan and the tables hold together, and each preset belongs to one set of rules."""
+    assert set(PRESETS) == set(PRESET_NAMES)
+    assert tuple(RULES) == RULES_NAMES
+    assert sorted(name for rules in RULES.values() for name in rules.presets) == sorted(PRESET_NAMES)
+
+
+def test_presets_of_the_reference_count_feature_maps():
+    """They and no others; and theirs alone may let a batch see a whole dataset."""
+    for rules in RULES_NAMES:
+        for name in RULES[rules].presets:
+            assert (PRESETS[name].reference is not None) == (rules == "nnunet")
+            assert rules == "nnunet" or PRESETS[name].batch_share == BATCH_SHARE
+
+
+def test_the_ladder_rises():
+    """Each step has more memory than the one before and a network that is at least as deep, with one schedule."""
+    for lower, higher in pairwise(PRESETS[name] for name in LADDER):
+        assert lower.memory_bytes < higher.memory_bytes
+        assert sum(lower.blocks) <= sum(higher.blocks)
+        assert replace(lower, memory_bytes=0, blocks=()) == replace(higher, memory_bytes=0, blocks=())
+        assert higher.training == TrainingSettings()
 
 
 def test_small_is_smaller_in_every_respect():
-    """No number of the small preset exceeds the standard one's, and it bounds patch and batch."""
-    small, standard = PRESETS["small"], PRESETS["standard"]
+    """No number of the small preset exceeds those of the smallest for GPUs, and it bounds patch and batch."""
+    small, standard = PRESETS["small"], PRESETS[LADDER[0]]
     assert small.base_features < standard.base_features
     assert max(small.convolutions) < max(standard.convolutions)
     for dimensions in (2, 3):

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from planning_cases import fingerprint_of
 
 from autoseg.errors import DatasetError
+from autoseg.planning.presets import RULES
 from autoseg.planning.spacing import choose_grid, explain_grid
 
-sizes = st.tuples(*[st.integers(2, 400)] * 3)
+sizes = st.tuples(*[st.integers(4, 400)] * 3)
 steps = st.tuples(*[st.floats(0.05, 12)] * 3)
 
 
@@ -29,7 +30,7 @@ def test_cases_of_one_grid_keep_it(shape, spacing, count):
     """Cases that agree are only reordered: spacing and shape of each axis stay."""
     grid = choose_grid(fingerprint_of([shape] * count, [spacing] * count))
     assert grid.median_shape == tuple(shape[axis] for axis in grid.axis_order)
-    if 1 not in shape:
+    if min(shape) > 3:
         thick = grid.spacing_mm[0]
         assert grid.spacing_mm == pytest.approx([spacing[axis] for axis in grid.axis_order])
         assert thick == pytest.approx(max(spacing))
@@ -81,11 +82,20 @@ def test_a_plane_axis_comes_first_whatever_its_spacing():
     grid = choose_grid(fingerprint_of([(256, 1, 200)] * 3, [(2.0, 0.1, 1.0), (2.0, 0.5, 1.0), (2.0, 3.0, 1.0)]))
     assert grid.axis_order == (1, 0, 2)
     assert grid.median_shape == (1, 256, 200)
-    assert grid.holds_planes
-    assert any("single slice" in sentence for sentence in explain_grid(grid))
+    assert grid.is_flat
+    assert any("1 slice along it" in sentence for sentence in explain_grid(grid))
 
 
 def test_a_dataset_without_cases_is_refused():
     """Nothing can be planned for no case."""
     with pytest.raises(DatasetError, match="no case"):
         choose_grid(fingerprint_of([], []))
+
+
+def test_few_slices_are_a_picture_by_our_rules_only():
+    """Three slices make no volume here, but do for the reference method, which never reorders for them."""
+    fingerprint = fingerprint_of([(200, 3, 200)] * 3, [(2.0, 1.0, 1.0)] * 3)
+    ours, reference = choose_grid(fingerprint), choose_grid(fingerprint, RULES["nnunet"])
+    assert (ours.axis_order, ours.is_flat) == ((1, 0, 2), True)
+    assert (reference.axis_order, reference.is_flat) == ((0, 1, 2), False)
+    assert ours.median_shape == (3, 200, 200)

@@ -115,7 +115,7 @@ def test_the_first_patch_is_a_cube_in_space():
 def test_networks_double_their_features_up_to_the_limit(dimensions):
     """The standard network doubles its features from 32 and has 1, 2, 3, 3, ... convolutions."""
     topology = choose_topology((1,) * dimensions, (256,) * dimensions)
-    network = design_network(topology, PRESETS["standard"], in_channels=2, out_channels=5)
+    network = design_network(topology.strides, topology.kernels, PRESETS["8gb"], in_channels=2, out_channels=5)
     limit = 512 if dimensions == 2 else 320
     assert [stage.features for stage in network.stages] == [min(limit, 32 * 2**i) for i in range(7)]
     assert [stage.convolutions for stage in network.stages] == [1, 2, 3, 3, 3, 3, 3]
@@ -126,6 +126,6 @@ def test_networks_double_their_features_up_to_the_limit(dimensions):
 def test_two_stages_have_no_deep_supervision():
     """With a single decoder stage there is no coarser target, and it must count."""
     topology = choose_topology((1, 1), (8, 8))
-    network = design_network(topology, PRESETS["standard"], in_channels=1, out_channels=2)
+    network = design_network(topology.strides, topology.kernels, PRESETS["8gb"], in_channels=1, out_channels=2)
     assert len(network.stages) == 2
     assert not network.deep_supervision

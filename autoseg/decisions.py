@@ -1,0 +1,122 @@
+"""The plan of a dataset on disk: made from its fingerprint within a blink, without torch or images."""
+
+import os
+
+from autoseg.dataset import DatasetInfo
+from autoseg.errors import UsageError
+from autoseg.fingerprint import Fingerprint
+from autoseg.importing.nnunet import read_fingerprint
+from autoseg.plan import Plan, PresetName, RulesName
+from autoseg.planning.planner import PlanningOptions, make_plan
+from autoseg.planning.presets import GPU_SHARE, PRESETS, RULES, USEFUL_BYTES
+from autoseg.reporting import SILENT, Reporter
+from autoseg.units import describe_memory, parse_memory
+from autoseg.workspace import DatasetFolders, find_workspace
+
+
+def plan_configurations(
+    number: int,
+    *,
+    memory: str | None = None,
+    preset: PresetName | None = None,
+    rules: RulesName = "autoseg",
+    plan_name: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> Plan:
+    """Decides how to segment a dataset, from its dataset.json and its fingerprint alone; no image is needed.
+
+    The fingerprint may be nnU-Net's dataset_fingerprint.json. A plan that stood there and was another one is kept as
+    plan_before.json.
+
+    Args:
+        number: Of the dataset.
+        memory: Device memory that training may use, such as "8GB"; by default what the GPU has, up to 24 GB, or that
+            of the preset.
+        preset: Size of the network; by default as large as pays for the memory.
+        rules: "autoseg", or "nnunet" for the plans of the reference method.
+        plan_name: Of a plan beside the usual one.
+        workspace: See `find_workspace`.
+        reporter: States what is not as usual.
+
+    Returns:
+        The plan, as it stands in plan.json.
+
+    Raises:
+        UsageError: There is no fingerprint, no such preset or rules, the memory is too small, or the name impossible.
+        DatasetError: There is no such dataset, or its images are too small for any network.
+        ArtifactError: dataset.json or the fingerprint is damaged.
+    """
+    folders = find_workspace(workspace).dataset(number, plan_name)
+    info = DatasetInfo.load(folders.raw / "dataset.json")
+    options = settle_options(folders.raw.name, memory=memory, preset=preset, rules=rules, reporter=reporter)
+    made = make_plan(load_fingerprint(number, folders), info, options)
+    save_plan(made, folders, reporter)
+    return made
+
+
+def settle_options(
+    dataset: str, *, memory: str | None, preset: str | None, rules: str, reporter: Reporter
+) -> PlanningOptions:
+    """What is to be decided by, from what the user said and what the GPU reports.
+
+    Without memory and preset, the memory is that of the GPU, though no more than has been shown to be of use; without a
+    GPU, it is that of the preset "8gb".
+
+    Raises:
+        UsageError: There are no such rules, they have no such preset, or the memory is no amount.
+    """
+    if rules not in RULES:
+        raise UsageError(f"there are no rules {rules!r}", f"choose from {', '.join(RULES)}")
+    known = RULES[rules].presets
+    if preset is None and rules == "nnunet":
+        preset = known[0]
+    if preset is not None and preset not in known:
+        raise UsageError(f"there is no preset {preset!r} in the rules {rules!r}", f"choose from {', '.join(known)}")
+    if memory is not None:
+        budget_bytes = parse_memory(memory)
+    elif preset is not None:
+        budget_bytes = PRESETS[preset].memory_bytes
+    else:
+        budget_bytes = _usual_memory(reporter)
+    return PlanningOptions(dataset=dataset, memory_budget_bytes=budget_bytes, preset=preset, rules=rules)
+
+
+def _usual_memory(reporter: Reporter) -> int:
+    from autoseg.device import gpu_memory_bytes  # noqa: PLC0415 (torch takes seconds to load, all else here none)
+
+    total = gpu_memory_bytes()
+    if total is None:
+        reporter.say(
+            "there is no CUDA GPU here: planned for one of 8 GB; --memory states another, --preset small suits a CPU"
+        )
+        return PRESETS["8gb"].memory_bytes
+    usable = int(total * GPU_SHARE)
+    if usable > USEFUL_BYTES:
+        reporter.say(
+            f"the GPU has {describe_memory(total)}: planned for {describe_memory(USEFUL_BYTES)}, because more has cost "
+            f"time and gained next to nothing; --memory {usable // 10**9}GB uses all of it"
+        )
+    return min(usable, USEFUL_BYTES)
+
+
+def load_fingerprint(number: int, folders: DatasetFolders) -> Fingerprint:
+    """The fingerprint that was taken here, else the one that nnU-Net took.
+
+    Raises:
+        UsageError: There is none.
+        ArtifactError: It is damaged.
+    """
+    if folders.fingerprint.is_file():
+        return Fingerprint.load(folders.fingerprint)
+    if folders.nnunet_fingerprint.is_file():
+        return read_fingerprint(folders.nnunet_fingerprint)
+    raise UsageError(f"{folders.raw.name} has no fingerprint", f"run 'autoseg fingerprint -d {number}' first")
+
+
+def save_plan(plan: Plan, folders: DatasetFolders, reporter: Reporter) -> None:
+    """Writes plan.json; one that stood there and was another is kept beside it, because it may have been edited."""
+    if folders.plan.is_file() and folders.plan.read_bytes() != plan.to_json().encode():
+        folders.plan.replace(folders.former_plan)
+        reporter.say(f"the plan that stood there is now {folders.former_plan}")
+    plan.save(folders.plan)

@@ -1,0 +1,108 @@
+"""How much a training step may cost: a budget in bytes, or the reference method's in feature map elements."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+from autoseg.plan import Architecture
+from autoseg.planning.memory import CONTEXT_BYTES, ELEMENT_BYTES, bytes_per_patch, feature_map_elements, training_bytes
+from autoseg.planning.presets import FeatureMapReference, Preset
+from autoseg.units import describe_memory
+
+SMALLEST_BATCH = 2
+"""Patches of a training step. Source: the reference method."""
+
+
+LEAST_MAPS = 6
+"""Feature maps at full resolution that any network keeps: two of a convolution on the way down, two of the concatenated
+skip, two of a convolution on the way up; see `memory`."""
+
+
+class Budget(Protocol):
+    """Says how large a batch a step may have; the planner shrinks the patch until that is enough."""
+
+    def holds(self, architecture: Architecture, patch_size: Sequence[int]) -> bool:
+        """Whether patches of this size may be used at all."""
+
+    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
+        """The largest batch of a training step within the budget; may be 0."""
+
+    def most_voxels(self, features: int) -> float:
+        """More voxels no patch can have, whatever the network; `features` are those of its first stage."""
+
+    def describe(self) -> str:
+        """The budget, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByteBudget:
+    """Bytes of device memory, for `training_bytes`."""
+
+    budget_bytes: int
+
+    def holds(self, architecture: Architecture, patch_size: Sequence[int]) -> bool:
+        """Whether the smallest batch fits."""
+        return training_bytes(architecture, patch_size, SMALLEST_BATCH) <= self.budget_bytes
+
+    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
+        """The largest batch of a training step within the budget; may be 0."""
+        free = self.budget_bytes - training_bytes(architecture, patch_size, 0)
+        return max(0, free // bytes_per_patch(architecture, patch_size))
+
+    def most_voxels(self, features: int) -> float:
+        """A bound from what any network keeps of its first stage alone."""
+        return (self.budget_bytes - CONTEXT_BYTES) / (SMALLEST_BATCH * LEAST_MAPS * ELEMENT_BYTES * features)
+
+    def describe(self) -> str:
+        """Such as "8.0 GB"."""
+        return describe_memory(self.budget_bytes)
+
+
+REFERENCE_BATCH = {2: 12, 3: 2}
+"""Patches, by the number of axes, to which a `FeatureMapReference` refers. Source: nnU-Net v2.8.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMapBudget:
+    """The reference method's budget: feature map elements, which have no unit. Source: nnU-Net v2.8.1.
+
+    For the plain U-Net, 8 GB hold two 3D patches of 560 million elements each, or twelve 2D patches of 85 million.
+
+    Attributes:
+        reference: Elements to compare with.
+        scale: Of the memory to that for which `reference` is meant.
+    """
+
+    reference: FeatureMapReference
+    scale: float
+
+    def holds(self, architecture: Architecture, patch_size: Sequence[int]) -> bool:
+        """Whether the budget holds the smallest batch, or the full reference batch if that is asked for."""
+        wanted = REFERENCE_BATCH[architecture.dimensions] if self.reference.whole_batch else SMALLEST_BATCH
+        return self._batch(architecture, patch_size) >= wanted
+
+    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
+        """The batch size at which the budget is used up, rounded to the nearest."""
+        return round(self._batch(architecture, patch_size))
+
+    def most_voxels(self, features: int) -> float:  # noqa: ARG002
+        """No bound is known."""
+        return inf
+
+    def describe(self) -> str:
+        """Such as "85 million (2D) or 560 million (3D) feature map elements"."""
+        plane, volume = (round(count * self.scale / 1e6) for count in (self.reference.plane, self.reference.volume))
+        return f"{plane} million (2D) or {volume} million (3D) feature map elements"
+
+    def _batch(self, architecture: Architecture, patch_size: Sequence[int]) -> float:
+        dimensions = architecture.dimensions
+        available = (self.reference.plane if dimensions == 2 else self.reference.volume) * self.scale
+        return available / feature_map_elements(architecture, patch_size) * REFERENCE_BATCH[dimensions]
+
+
+def make_budget(preset: Preset, budget_bytes: int) -> Budget:
+    """The budget of a preset: bytes, unless it is one of the reference method's."""
+    if preset.reference is None:
+        return ByteBudget(budget_bytes)
+    return FeatureMapBudget(preset.reference, scale=budget_bytes / preset.memory_bytes)

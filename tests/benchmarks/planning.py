@@ -1,0 +1,103 @@
+"""Random datasets of every kind, planned: is each plan possible, is none slow, does more memory never buy less?
+
+    python tests/benchmarks/planning.py [--datasets 1000]
+
+From 1 to 5000 cases of 1 to 4 channels, spacings of 0.05 to 12 mm, 1 to 2000 voxels along each axis, 2 to 40 classes;
+each for thirteen amounts of memory. Stops at the first plan that breaks a promise; prints a table in Markdown.
+"""
+
+import argparse
+import time
+from collections import Counter
+from math import log
+
+import numpy as np
+
+from autoseg.dataset import DatasetInfo
+from autoseg.errors import AutosegError
+from autoseg.fingerprint import CaseFacts, ChannelFacts, Fingerprint
+from autoseg.plan import Plan
+from autoseg.planning.planner import PlanningOptions, make_plan
+
+GIGABYTES = (0.8, 2, 3.9, 5, 8, 10.9, 11, 13, 16, 20, 24, 40, 80)
+SPREADS = (0.0, 0.1, 0.5)
+"""Of shapes and spacings between the cases of a dataset, as the deviation of their logarithm."""
+
+
+def main() -> None:
+    """Plans all datasets and prints what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", type=int, default=1000)
+    arguments = parser.parse_args()
+    seconds: list[float] = []
+    outcomes: Counter[str] = Counter()
+    for seed in range(arguments.datasets):
+        fingerprint, info = random_dataset(np.random.default_rng(seed))
+        seen: dict[str, int] = {}
+        for size in GIGABYTES:
+            options = PlanningOptions(dataset="Dataset001_Random", memory_budget_bytes=int(size * 1e9))
+            start = time.perf_counter()
+            try:
+                plan = make_plan(fingerprint, info, options)
+            except AutosegError as error:
+                outcomes[type(error).__name__] += 1
+                continue
+            finally:
+                seconds.append(time.perf_counter() - start)
+            check_promises(plan, seen, label=f"dataset {seed} with {size} GB")
+            outcomes["plans"] += 1
+            outcomes.update(list(plan.configurations))
+    milliseconds = 1000 * np.asarray(seconds)
+    print("| what | value |\n|---|---|")
+    for what, count in outcomes.items():
+        print(f"| {what} | {count} |")
+    print(f"| mean time of a plan | {milliseconds.mean():.1f} ms |")
+    for percent in (99, 99.9, 100):
+        print(f"| {percent:g} % take at most | {np.percentile(milliseconds, percent):.1f} ms |")
+
+
+def random_dataset(random: np.random.Generator) -> tuple[Fingerprint, DatasetInfo]:
+    """A dataset of any kind; half of them have large images."""
+    count = int(np.exp(random.uniform(0, log(5000))))
+    shape = np.exp(random.uniform(log(100) if random.random() < 0.5 else 0, log(2000), 3))
+    spacing = np.exp(random.uniform(log(0.05), log(12), 3))
+    spread = random.choice(SPREADS)
+    shapes = np.clip(np.round(shape * np.exp(random.normal(0, spread, (count, 3)))), 1, 2000).astype(int).tolist()
+    spacings = np.clip(spacing * np.exp(random.normal(0, spread, (count, 3))), 0.05, 12).tolist()
+    channels, classes = int(random.integers(1, 5)), int(random.integers(2, 41))
+    facts = ChannelFacts(
+        mean=40, median=42, std=15, minimum=-1000, maximum=3000, percentile_00_5=-90, percentile_99_5=210
+    )
+    fingerprint = Fingerprint(
+        cases=tuple(
+            CaseFacts(shape_after_crop=tuple(edges), spacing_mm=tuple(steps))
+            for edges, steps in zip(shapes, spacings, strict=True)
+        ),
+        channels=(facts,) * channels,
+        median_relative_size_after_crop=float(random.uniform(0.3, 1)),
+    )
+    names = random.choice(("CT", "T1", "T2", "noNorm"), channels)
+    info = DatasetInfo(
+        channel_names={str(number): str(name) for number, name in enumerate(names)},
+        labels={"background": 0, **{f"organ_{number}": number for number in range(1, classes)}},
+        file_ending=".nii.gz",
+    )
+    return fingerprint, info
+
+
+def check_promises(plan: Plan, seen: dict[str, int], label: str) -> None:
+    """Raises ValueError if a plan breaks a promise; `seen` are the voxels per step of plans for less memory."""
+    for name, one in plan.configurations.items():
+        place = f"{label}: {name} with patch {one.patch_size}, batch {one.batch_size}"
+        if one.estimated_bytes > plan.memory_budget_bytes:
+            raise ValueError(f"{place} does not fit")
+        for size, divisor in zip(one.patch_size, one.architecture.divisor, strict=True):
+            if size % divisor or size // divisor < 4:
+                raise ValueError(f"{place} is not divisible by {one.architecture.divisor} down to 4 voxels")
+        if one.step_voxels < seen.get(name, 0):
+            raise ValueError(f"{place} sees fewer voxels than with less memory")
+        seen[name] = one.step_voxels
+
+
+if __name__ == "__main__":
+    main()

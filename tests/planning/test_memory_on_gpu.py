@@ -1,0 +1,16 @@
+"""The estimate of memory against what a CUDA GPU takes."""
+
+import pytest
+import torch
+from memory_cases import CASES, peak_bytes
+
+from autoseg.planning.memory import CONTEXT_BYTES, training_bytes
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_estimate_is_the_peak_of_training(case):
+    """Three training steps peak within a tenth of the estimate, its allowance for the context left out."""
+    estimate = training_bytes(case.architecture(), case.patch_size, case.batch_size) - CONTEXT_BYTES
+    assert peak_bytes(case, torch.device("cuda")) == pytest.approx(estimate, rel=0.1)
