@@ -13,8 +13,8 @@ from typing import Any, get_args
 import torch
 
 from autoseg.artifact import atomic_file
-from autoseg.dataset import DatasetInfo
 from autoseg.errors import AutosegError, ModelError
+from autoseg.info import DatasetInfo
 from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.workspace import Fold
 

@@ -2,10 +2,10 @@
 
 import os
 
-from autoseg.dataset import DatasetInfo
 from autoseg.errors import UsageError
 from autoseg.fingerprint import Fingerprint
 from autoseg.importing.nnunet import read_fingerprint
+from autoseg.info import DatasetInfo
 from autoseg.plan import Plan, PresetName, RulesName
 from autoseg.planning.planner import PlanningOptions, make_plan
 from autoseg.planning.presets import GPU_SHARE, PRESETS, RULES, USEFUL_BYTES

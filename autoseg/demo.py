@@ -13,10 +13,11 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from autoseg.artifact import atomic_folder
-from autoseg.dataset import Dataset, DatasetInfo
+from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
 from autoseg.geometry import Geometry, Matrix, Vector, Volume
 from autoseg.imageio import write_image, write_label_map
+from autoseg.info import DatasetInfo
 
 Floats = NDArray[np.float64]
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.dataset import Case, Dataset, DatasetInfo, Problem
+from autoseg.dataset import Case, Dataset, Problem
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.geometry import Volume
 from autoseg.imageio import read_image, read_label_map
+from autoseg.info import DatasetInfo
 from autoseg.parallel import all_sound, work_on_each
 from autoseg.reporting import SILENT, Reporter
 

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.comparison import compare_folders
-from autoseg.dataset import Dataset, DatasetInfo
+from autoseg.dataset import Dataset
 from autoseg.decisions import save_plan, settle_options
 from autoseg.device import resolve_device
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
 from autoseg.folds import FoldJob, replace_length, settle_job, train_to_end
+from autoseg.info import DatasetInfo
 from autoseg.inspection import take_fingerprint
 from autoseg.model import load_segmenter
 from autoseg.plan import ConfigurationName, Plan, PresetName, RulesName

@@ -6,8 +6,9 @@ Numbers that shape the result live here; numbers that only shape a run (device, 
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from autoseg.architecture import Architecture, Axes, PositiveInt, Section
 from autoseg.artifact import Artifact
 
 ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
@@ -20,85 +21,10 @@ PresetName = Literal[
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
 NormalizationScheme = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
 
-PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 AxisNumbers = tuple[Annotated[int, Field(ge=0, le=2)], ...]
-Axes = tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
 Spacing = tuple[PositiveFloat, PositiveFloat] | tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-
-
-class Section(BaseModel):
-    """A part of the plan: frozen, strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Stage(Section):
-    """One resolution level of the U-shaped network.
-
-    Attributes:
-        features: Channels of its feature maps.
-        kernel: Size of its convolutions, per axis.
-        stride: How much it reduces each axis on the way down; all ones in the first stage.
-        convolutions: Of each of its blocks.
-        blocks: On the way down; the way up has a single one.
-        decoder_convolutions: Of the block on the way up; left out, as many as those on the way down have. The coarsest
-            stage has no way up.
-    """
-
-    features: PositiveInt
-    kernel: Axes
-    stride: Axes
-    convolutions: PositiveInt
-    blocks: PositiveInt = 1
-    decoder_convolutions: PositiveInt | None = None
-
-
-class Architecture(Section):
-    """The network, completely: the same values always build the same one.
-
-    Attributes:
-        residual: "stage" adds the input of each block to the output of its convolutions, on the way down and up, as the
-            stages of V-Net do; "block" is the residual-encoder U-Net: blocks of a ResNet (type D) after a first
-            convolution on the way down, plain convolutions on the way up; "none" is the plain U-Net.
-        in_channels: Image channels, and one per foreground class if a former configuration's segmentation is seen too.
-        out_channels: Classes, the background included.
-        stages: From full to coarsest resolution.
-        deep_supervision: Whether the coarser decoder stages are trained on coarser targets too.
-    """
-
-    residual: Literal["stage", "block", "none"]
-    in_channels: PositiveInt
-    out_channels: Annotated[int, Field(ge=2)]
-    stages: Annotated[tuple[Stage, ...], Field(min_length=2)]
-    deep_supervision: bool = True
-
-    @model_validator(mode="after")
-    def _axes_agree(self) -> Self:
-        if len({len(axes) for stage in self.stages for axes in (stage.kernel, stage.stride)}) != 1:
-            raise ValueError("kernel and stride must have the same number of axes in all stages")
-        if any(step != 1 for step in self.stages[0].stride):
-            raise ValueError("the stride of the first stage must be 1 along every axis")
-        if self.residual == "block" and any(stage.convolutions != 2 for stage in self.stages):
-            raise ValueError("the blocks of a residual encoder have 2 convolutions in all stages")
-        for number, stage in enumerate(self.stages):
-            if any(size % 2 == 0 for size in stage.kernel):
-                raise ValueError(f"kernel {stage.kernel} of stage {number} must be odd along every axis")
-        return self
-
-    @property
-    def dimensions(self) -> int:
-        """2 or 3."""
-        return len(self.stages[0].kernel)
-
-    @property
-    def divisor(self) -> tuple[int, ...]:
-        """What each axis of a patch must be divisible by: the product of the strides."""
-        product = [1] * self.dimensions
-        for stage in self.stages:
-            product = [total * step for total, step in zip(product, stage.stride, strict=True)]
-        return tuple(product)
 
 
 class Normalization(Section):

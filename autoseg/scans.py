@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from autoseg.dataset import Case, DatasetInfo, group_channels
+from autoseg.dataset import Case, group_channels
 from autoseg.errors import DatasetError, ProblemsError
 from autoseg.geometry import Volume
+from autoseg.info import DatasetInfo
 
 # Longest first, so that ".nii.gz" is not taken for ".gz".
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from autoseg.artifact import first_mistake, read_text
 from autoseg.data.splits import FOLDS, Split, Splits, find_leak, list_units, make_splits
-from autoseg.dataset import Dataset, DatasetInfo, compile_groups
+from autoseg.dataset import Dataset
 from autoseg.errors import ArtifactError, DatasetError, UsageError
 from autoseg.importing.nnunet import read_splits
+from autoseg.info import DatasetInfo, compile_groups
 from autoseg.reporting import Reporter
 from autoseg.workspace import DatasetFolders, ModelFolder
 

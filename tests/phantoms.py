@@ -9,9 +9,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from autoseg.dataset import Dataset, DatasetInfo
+from autoseg.dataset import Dataset
 from autoseg.geometry import Geometry, Vector, Volume
 from autoseg.imageio import write_image, write_label_map
+from autoseg.info import DatasetInfo
 from autoseg.reporting import Task
 
 SHAPE = (6, 9, 8)

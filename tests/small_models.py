@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from autoseg.architecture import Architecture, Stage
 from autoseg.checkpoint import Checkpoint
 from autoseg.data.loader import Batches
 from autoseg.data.sampling import InMemoryCase
-from autoseg.dataset import DatasetInfo
+from autoseg.info import DatasetInfo
 from autoseg.network.unet import build_network
-from autoseg.plan import Architecture, Configuration, Normalization, Plan, Stage, TrainingSettings
+from autoseg.plan import Configuration, Normalization, Plan, TrainingSettings
 from autoseg.training.loop import Run
 from autoseg.training.state import TrainState, start_training
 

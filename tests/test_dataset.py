@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from phantoms import write_json
 
-from autoseg.dataset import Dataset, DatasetInfo, Problem, group_channels
+from autoseg.dataset import Dataset, Problem, group_channels
 from autoseg.errors import ArtifactError, DatasetError
+from autoseg.info import DatasetInfo
 
 BASE = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
 names = st.text(st.characters(categories=["Ll", "Nd"]), min_size=1, max_size=8)

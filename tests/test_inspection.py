@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from phantoms import SHAPE, Listener, blocks, noise, place, write_case, write_dataset, write_picture
 
 from autoseg import inspection as module
-from autoseg.dataset import Dataset, DatasetInfo
+from autoseg.dataset import Dataset
 from autoseg.errors import ArtifactError, ProblemsError, WriteError
 from autoseg.fingerprint import CaseFacts, CaseSummary, Fingerprint
 from autoseg.imageio import write_image, write_label_map
+from autoseg.info import DatasetInfo
 from autoseg.inspection import Origin, Part, take_fingerprint
 from autoseg.integrity import check_dataset, inspect_case
 from autoseg.reporting import SILENT

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from phantoms import REALDATA, SHAPE, Listener, blocks, noise, place, write_dataset, write_picture
 
-from autoseg.dataset import Case, Dataset, DatasetInfo, Problem
+from autoseg.dataset import Case, Dataset, Problem
 from autoseg.errors import DatasetError
 from autoseg.imageio import write_image, write_label_map
 from autoseg.importing.sources import import_dataset
+from autoseg.info import DatasetInfo
 from autoseg.integrity import check_dataset, find_problems, inspect_case, load_case
 from autoseg.workspace import Workspace
 

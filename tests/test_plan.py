@@ -5,16 +5,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from autoseg.architecture import Architecture, Stage
 from autoseg.errors import ArtifactError
-from autoseg.plan import (
-    Architecture,
-    AugmentationSettings,
-    Configuration,
-    Normalization,
-    Plan,
-    Stage,
-    TrainingSettings,
-)
+from autoseg.plan import AugmentationSettings, Configuration, Normalization, Plan, TrainingSettings
 
 
 def architecture(dimensions):

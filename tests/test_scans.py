@@ -3,8 +3,8 @@
 import pytest
 from phantoms import blocks, place
 
-from autoseg.dataset import DatasetInfo
 from autoseg.errors import DatasetError, ProblemsError
+from autoseg.info import DatasetInfo
 from autoseg.scans import check_channels, check_values, find_scans, pair_label_maps, result_ending, split_ending
 
 ONE = DatasetInfo(channel_names={"0": "MR"}, labels={"background": 0, "organ": 1}, file_ending=".nii.gz")

@@ -6,8 +6,8 @@ import pytest
 from phantoms import Listener, write_json
 
 from autoseg.data.splits import Splits, find_leak, make_splits
-from autoseg.dataset import DatasetInfo
 from autoseg.errors import ArtifactError, DatasetError, UsageError
+from autoseg.info import DatasetInfo
 from autoseg.splitting import settle_splits
 from autoseg.workspace import Workspace
 

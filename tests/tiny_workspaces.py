@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from phantoms import write_json, write_picture
 from scipy.spatial.transform import Rotation
 
-from autoseg.dataset import DatasetInfo
 from autoseg.geometry import IDENTITY, Geometry, Matrix, Shape, Vector, Volume
 from autoseg.imageio import write_image, write_label_map
+from autoseg.info import DatasetInfo
 from autoseg.pipeline import plan_and_preprocess
 from autoseg.plan import Plan
 from autoseg.workspace import DatasetFolders, Workspace

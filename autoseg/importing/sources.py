@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.artifact import atomic_folder, read_text
-from autoseg.dataset import CHANNEL_SUFFIX, PLANE_ENDINGS, Case, Dataset, DatasetInfo
+from autoseg.dataset import CHANNEL_SUFFIX, PLANE_ENDINGS, Case, Dataset
 from autoseg.errors import DatasetError, ImageError, UsageError
 from autoseg.imageio import channels_in, convert_image, read_label_map, write_label_map
 from autoseg.importing import pairing
 from autoseg.importing.masks import MaskValues, number_values, read_values, renumber, stay
+from autoseg.info import DatasetInfo
 from autoseg.parallel import all_sound, work_on_each
 from autoseg.reporting import SILENT, Reporter
 from autoseg.workspace import Workspace, dataset_folder_name

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from autoseg.checkpoint import Checkpoint
-from autoseg.dataset import DatasetInfo
 from autoseg.device import memory_named
 from autoseg.errors import ImageError, ModelError
 from autoseg.geometry import Volume
 from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor, Predictor
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
+from autoseg.info import DatasetInfo
 from autoseg.network.unet import build_network
 from autoseg.plan import Configuration
 from autoseg.postprocessing import PostprocessingRules, apply_rules

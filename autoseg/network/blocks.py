@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.plan import Stage
+from autoseg.architecture import Stage
 
 NEGATIVE_SLOPE = 0.01
 """Of the leaky ReLU. Source: the reference method."""

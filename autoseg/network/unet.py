@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from autoseg.architecture import Architecture, Stage
 from autoseg.network.blocks import (
     NEGATIVE_SLOPE,
     ConvBlock,
@@ -13,7 +14,6 @@ from autoseg.network.blocks import (
     channels_last,
     residual_stage,
 )
-from autoseg.plan import Architecture, Stage
 
 
 class UNet(nn.Module):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
-from autoseg.plan import Architecture
+from autoseg.architecture import Architecture
 from autoseg.planning.memory import CONTEXT_BYTES, ELEMENT_BYTES, bytes_per_patch, feature_map_elements, training_bytes
 from autoseg.planning.presets import FeatureMapReference, Preset
 from autoseg.units import describe_memory

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from autoseg.plan import Architecture, Configuration, ConfigurationName, PresetName
+from autoseg.architecture import Architecture
+from autoseg.plan import Configuration, ConfigurationName, PresetName
 from autoseg.planning.budget import ByteBudget
 from autoseg.planning.low_resolution import LITTLE_CONTEXT, WORTHWHILE
 from autoseg.planning.memory import bytes_per_patch, feature_map_elements, training_bytes

@@ -43,7 +43,7 @@ volume keeps a second log softmax in the other order, 4 C V. Without bfloat16, a
 from collections.abc import Sequence
 from math import prod
 
-from autoseg.plan import Architecture, Stage
+from autoseg.architecture import Architecture, Stage
 
 ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
 

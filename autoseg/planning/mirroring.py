@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from autoseg.dataset import DatasetInfo
 from autoseg.fingerprint import Fingerprint
 from autoseg.geometry import Shape
+from autoseg.info import DatasetInfo
 from autoseg.plan import AugmentationSettings
 from autoseg.planning.sides import PairNumbers, pair_by_name, tell_nothing_apart
 from autoseg.planning.spacing import AXIS_NAMES

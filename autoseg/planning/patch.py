@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from math import ceil, inf, prod
 
+from autoseg.architecture import Architecture
 from autoseg.errors import UsageError
-from autoseg.plan import Architecture, Spacing
+from autoseg.plan import Spacing
 from autoseg.planning.budget import SMALLEST_BATCH, Budget
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.presets import Preset

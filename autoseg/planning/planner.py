@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
-from autoseg.dataset import DatasetInfo
+from autoseg.architecture import Axes
 from autoseg.errors import DatasetError
 from autoseg.fingerprint import Fingerprint
+from autoseg.info import DatasetInfo
 from autoseg.plan import (
     AugmentationSettings,
-    Axes,
     Configuration,
     ConfigurationName,
     Normalization,

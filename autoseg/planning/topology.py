@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
+from autoseg.architecture import Architecture, Axes, Stage
 from autoseg.geometry import Number
-from autoseg.plan import Architecture, Axes, Stage
 from autoseg.planning.presets import Preset
 
 SMALLEST_EDGE = 4  # voxels that an axis keeps at the coarsest stage. Source: the reference method
@@ -76,24 +76,25 @@ def choose_topology(spacing_mm: tuple[float, ...], patch_size: tuple[float, ...]
     """
     axes = range(len(patch_size))
     sizes, steps = list(patch_size), list(spacing_mm)  # of the grid that is left; a halved axis grows coarser
-    kernel, strides, kernels = [1 for _ in axes], [[1 for _ in axes]], []
+    kernel, divisors = [1 for _ in axes], [1 for _ in axes]
+    strides, kernels = [two_or_three(divisors)], []
     while chosen := _axes_to_halve(sizes, steps):
         finest = min(steps)
-        kernel = [
-            3 if step / finest < SAME_RESOLUTION else size for step, size in zip(steps, kernel, strict=True)
-        ]  # once 3, always 3
-        kernels.append(kernel)
-        strides.append([2 if axis in chosen else 1 for axis in axes])
+        for axis, step in enumerate(steps):
+            if step / finest < SAME_RESOLUTION:
+                kernel[axis] = 3  # once 3, always 3
+        kernels.append(two_or_three(kernel))
+        strides.append(two_or_three([2 if axis in chosen else 1 for axis in axes]))
         for axis in chosen:
             sizes[axis] = ceil(sizes[axis] / 2)
             steps[axis] *= 2
-    kernels.append([3 for _ in axes])
-    divisors = [2 ** sum(stride[axis] == 2 for stride in strides) for axis in axes]
+            divisors[axis] *= 2
+    kernels.append(two_or_three([3 for _ in axes]))
     padded = [ceil(size / divisor) * divisor for size, divisor in zip(patch_size, divisors, strict=True)]
     return Topology(
         patch_size=two_or_three(padded),
-        strides=tuple(two_or_three(stride) for stride in strides),
-        kernels=tuple(two_or_three(size) for size in kernels),
+        strides=tuple(strides),
+        kernels=tuple(kernels),
         divisor=two_or_three(divisors),
         voxels=prod(padded),
     )

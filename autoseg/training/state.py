@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoseg.architecture import Architecture
 from autoseg.checkpoint import Weights
 from autoseg.network.unet import build_network
-from autoseg.plan import Architecture, TrainingSettings
+from autoseg.plan import TrainingSettings
 from autoseg.training.optimization import make_optimizer
 from autoseg.training.progress import EpochReport
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoseg.architecture import Architecture, Stage
 from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor
 from autoseg.network.unet import build_network
-from autoseg.plan import Architecture, Stage
 
 CPU = torch.device("cpu")
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.architecture import Stage
 from autoseg.network.blocks import (
     ConvBlock,
     ConvStage,
@@ -14,7 +15,6 @@ from autoseg.network.blocks import (
     average_pool,
     channels_last,
 )
-from autoseg.plan import Stage
 
 
 def plain_block(block: ConvBlock, x: Tensor, shortcut: Tensor | float = 0.0) -> Tensor:

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autoseg.architecture import Architecture, Stage
 from autoseg.network.blocks import ResidualBlock
 from autoseg.network.unet import UNet, build_network
-from autoseg.plan import Architecture, Stage
 
 
 def architecture(

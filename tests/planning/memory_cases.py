@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from small_models import small_run
 
+from autoseg.architecture import Architecture, Axes, Stage
 from autoseg.data.loader import Batch
 from autoseg.device import needs_scaling
 from autoseg.network.unet import build_network
-from autoseg.plan import Architecture, Axes, Stage
 from autoseg.training.loop import train_step
 from autoseg.training.losses import supervised_loss
 from autoseg.training.state import start_training

@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from statistics import median
 
-from autoseg.dataset import DatasetInfo
 from autoseg.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from autoseg.geometry import Shape, Vector
 from autoseg.importing.nnunet import read_fingerprint
+from autoseg.info import DatasetInfo
 from autoseg.plan import Plan
 from autoseg.planning.planner import PlanningOptions, make_plan
 

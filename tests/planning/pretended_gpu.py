@@ -8,8 +8,8 @@ import weakref
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoseg.architecture import Architecture, Axes
 from autoseg.network.unet import UNet
-from autoseg.plan import Architecture, Axes
 from autoseg.training.losses import supervised_loss
 
 

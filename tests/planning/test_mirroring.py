@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from planning_cases import CHANNEL, info_of
 
 from autoseg.data.sampling import draw_affine
-from autoseg.dataset import DatasetInfo
 from autoseg.errors import DatasetError
 from autoseg.fingerprint import CaseFacts, Fingerprint, LabelFacts
+from autoseg.info import DatasetInfo
 from autoseg.plan import AugmentationSettings
 from autoseg.planning.mirroring import choose_mirroring, explain_mirroring, mirror_settings
 from autoseg.planning.sides import pair_by_name, split_words, tell_nothing_apart

@@ -5,8 +5,8 @@ import json
 import pytest
 from planning_cases import GOLDEN, GOLDEN_NAMES, golden_fingerprint, golden_info
 
-from autoseg.dataset import DatasetInfo
 from autoseg.importing.nnunet import read_fingerprint
+from autoseg.info import DatasetInfo
 from autoseg.planning.planner import PlanningOptions, make_plan
 from autoseg.planning.presets import PRESETS
 

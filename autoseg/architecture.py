@@ -1,0 +1,81 @@
+"""The network as a plan describes it: the same values always build the same one."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Axes = tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+class Section(BaseModel):
+    """A part of the plan: frozen, strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(Section):
+    """One resolution level of the U-shaped network.
+
+    Attributes:
+        features: Channels of its feature maps.
+        kernel: Size of its convolutions, per axis.
+        stride: How much it reduces each axis on the way down; all ones in the first stage.
+        convolutions: Of each of its blocks.
+        blocks: On the way down; the way up has a single one.
+        decoder_convolutions: Of the block on the way up; left out, as many as those on the way down have. The coarsest
+            stage has no way up.
+    """
+
+    features: PositiveInt
+    kernel: Axes
+    stride: Axes
+    convolutions: PositiveInt
+    blocks: PositiveInt = 1
+    decoder_convolutions: PositiveInt | None = None
+
+
+class Architecture(Section):
+    """The network, completely: the same values always build the same one.
+
+    Attributes:
+        residual: "stage" adds the input of each block to the output of its convolutions, on the way down and up, as the
+            stages of V-Net do; "block" is the residual-encoder U-Net: blocks of a ResNet (type D) after a first
+            convolution on the way down, plain convolutions on the way up; "none" is the plain U-Net.
+        in_channels: Image channels, and one per foreground class if a former configuration's segmentation is seen too.
+        out_channels: Classes, the background included.
+        stages: From full to coarsest resolution.
+        deep_supervision: Whether the coarser decoder stages are trained on coarser targets too.
+    """
+
+    residual: Literal["stage", "block", "none"]
+    in_channels: PositiveInt
+    out_channels: Annotated[int, Field(ge=2)]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=2)]
+    deep_supervision: bool = True
+
+    @model_validator(mode="after")
+    def _axes_agree(self) -> Self:
+        if len({len(axes) for stage in self.stages for axes in (stage.kernel, stage.stride)}) != 1:
+            raise ValueError("kernel and stride must have the same number of axes in all stages")
+        if any(step != 1 for step in self.stages[0].stride):
+            raise ValueError("the stride of the first stage must be 1 along every axis")
+        if self.residual == "block" and any(stage.convolutions != 2 for stage in self.stages):
+            raise ValueError("the blocks of a residual encoder have 2 convolutions in all stages")
+        for number, stage in enumerate(self.stages):
+            if any(size % 2 == 0 for size in stage.kernel):
+                raise ValueError(f"kernel {stage.kernel} of stage {number} must be odd along every axis")
+        return self
+
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return len(self.stages[0].kernel)
+
+    @property
+    def divisor(self) -> tuple[int, ...]:
+        """What each axis of a patch must be divisible by: the product of the strides."""
+        product = [1] * self.dimensions
+        for stage in self.stages:
+            product = [total * step for total, step in zip(product, stage.stride, strict=True)]
+        return tuple(product)
