@@ -8,7 +8,7 @@ from autoseg.importing.nnunet import read_fingerprint
 from autoseg.info import DatasetInfo
 from autoseg.plan import Plan, PresetName, RulesName
 from autoseg.planning.planner import PlanningOptions, make_plan
-from autoseg.planning.presets import GPU_SHARE, PRESETS, RULES, USEFUL_BYTES
+from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
 from autoseg.reporting import SILENT, Reporter
 from autoseg.units import describe_memory, parse_memory
 from autoseg.workspace import DatasetFolders, find_workspace
@@ -91,13 +91,12 @@ def _usual_memory(reporter: Reporter) -> int:
             "there is no CUDA GPU here: planned for one of 8 GB; --memory states another, --preset small suits a CPU"
         )
         return PRESETS["8gb"].memory_bytes
-    usable = int(total * GPU_SHARE)
-    if usable > USEFUL_BYTES:
+    if total > USEFUL_BYTES:
         reporter.say(
             f"the GPU has {describe_memory(total)}: planned for {describe_memory(USEFUL_BYTES)}, because more has cost "
-            f"time and gained next to nothing; --memory {usable // 10**9}GB uses all of it"
+            f"time and gained next to nothing; --memory {total // 10**9}GB uses all of it"
         )
-    return min(usable, USEFUL_BYTES)
+    return min(total, USEFUL_BYTES)
 
 
 def load_fingerprint(number: int, folders: DatasetFolders) -> Fingerprint:

@@ -77,12 +77,12 @@ def test_without_fingerprint_there_is_no_plan(tmp_path):
     ("gigabytes", "budget", "remark"),
     [
         (None, 8 * 10**9, "there is no CUDA GPU here: planned for one of 8 GB"),
-        (11.8, int(11.8 * 0.95 * 10**9), None),
+        (11.8, int(11.8 * 10**9), None),
         (85, 24 * 10**9, "the GPU has 85.0 GB: planned for 24.0 GB"),
     ],
 )
 def test_the_gpu_decides_where_nobody_does(tmp_path, monkeypatch, gigabytes, budget, remark):
-    """Its memory but for a rest is used, though no more than is worth while; without a GPU, 8 GB."""
+    """Its memory is used, though no more than is worth while; without a GPU, 8 GB."""
     golden_workspace(tmp_path, "LiverCT")
     total = None if gigabytes is None else int(gigabytes * 10**9)
     monkeypatch.setattr(device, "gpu_memory_bytes", lambda: total)

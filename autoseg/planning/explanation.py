@@ -6,7 +6,7 @@ from math import prod
 
 from autoseg.architecture import Architecture
 from autoseg.plan import Configuration, ConfigurationName, PresetName
-from autoseg.planning.budget import ByteBudget
+from autoseg.planning.budget import FREE_SHARE, ByteBudget
 from autoseg.planning.low_resolution import LITTLE_CONTEXT, WORTHWHILE
 from autoseg.planning.memory import bytes_per_patch, feature_map_elements, training_bytes
 from autoseg.planning.patch import Fit, Search, View, edges
@@ -51,7 +51,8 @@ def explain_preset(search: Search) -> Iterator[str]:
         f"Preset {search.preset_name}: a U-shaped network of {preset.base_features} features at full resolution, twice "
         f"as many at each coarser one; {kinds[preset.residual]}{depth}."
     )
-    measure = "" if isinstance(search.budget, ByteBudget) else f", counted as {search.budget.describe()}"
+    in_bytes = isinstance(search.budget, ByteBudget)
+    measure = f", {FREE_SHARE:.0%} of it left free" if in_bytes else f", counted as {search.budget.describe()}"
     yield (
         f"Training may use {describe_memory(search.budget_bytes)} of memory{measure}; it lasts {training.epochs} "
         f"epochs of {training.steps_per_epoch} steps."

@@ -8,7 +8,7 @@ from math import ceil, inf, prod
 from autoseg.architecture import Architecture
 from autoseg.errors import UsageError
 from autoseg.plan import Spacing
-from autoseg.planning.budget import SMALLEST_BATCH, Budget
+from autoseg.planning.budget import FREE_SHARE, SMALLEST_BATCH, Budget
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.presets import Preset
 from autoseg.planning.topology import Topology, choose_topology, design_network, initial_patch, smaller_topologies
@@ -136,7 +136,7 @@ def fit_patch(view: View, search: Search) -> Fit:
     raise UsageError(
         f"a memory budget of {search.budget.describe()} does not hold a training step with two patches of "
         f"{edges(topology.patch_size)} voxels, the smallest for these images",
-        f"raise the memory budget to at least {ceil(needed / 1e6)} MB",
+        f"raise the memory budget to at least {ceil(needed / (1 - FREE_SHARE) / 1e6)} MB",
     )
 
 

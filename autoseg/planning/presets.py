@@ -24,9 +24,6 @@ from autoseg.plan import PresetName, RulesName, TrainingSettings
 BATCH_SHARE = 0.05
 """Of the voxels of all training cases, what one batch may hold. Source: the reference method."""
 
-GPU_SHARE = 0.95
-"""Of a GPU's memory, what a plan fills. Decision: the rest is for the display and for gaps between the allocations."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -9,6 +9,7 @@ each for thirteen amounts of memory. Stops at the first plan that breaks a promi
 import argparse
 import time
 from collections import Counter
+from contextlib import suppress
 from math import log
 
 import numpy as np
@@ -17,7 +18,9 @@ from autoseg.errors import AutosegError
 from autoseg.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from autoseg.info import DatasetInfo
 from autoseg.plan import Plan
+from autoseg.planning.budget import FREE_SHARE
 from autoseg.planning.planner import PlanningOptions, make_plan
+from autoseg.planning.topology import choose_topology, design_network
 
 GIGABYTES = (0.8, 2, 3.9, 5, 8, 10.9, 11, 13, 16, 20, 24, 40, 80)
 SPREADS = (0.0, 0.1, 0.5)
@@ -36,14 +39,11 @@ def main() -> None:
         seen: dict[str, int] = {}
         for size in GIGABYTES:
             options = PlanningOptions(dataset="Dataset001_Random", memory_budget_bytes=int(size * 1e9))
-            start = time.process_time()
-            try:
-                plan = make_plan(fingerprint, info, options)
-            except AutosegError as error:
-                outcomes[type(error).__name__] += 1
+            plan, spent = plan_twice(fingerprint, info, options)
+            seconds.append(spent)
+            if plan is None:
+                outcomes["refused with a clear line"] += 1
                 continue
-            finally:
-                seconds.append(time.process_time() - start)
             check_promises(plan, seen, label=f"dataset {seed} with {size} GB")
             outcomes["plans"] += 1
             outcomes.update(list(plan.configurations))
@@ -54,6 +54,19 @@ def main() -> None:
     print(f"| mean processor time of a plan | {milliseconds.mean():.1f} ms |")
     for percent in (99, 99.9, 100):
         print(f"| {percent:g} % take at most | {np.percentile(milliseconds, percent):.1f} ms |")
+
+
+def plan_twice(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOptions) -> tuple[Plan | None, float]:
+    """The plan, or None if it is refused, and the processor seconds of the faster of two attempts from scratch."""
+    seconds, plan = [], None
+    for _ in range(2):
+        for cached in (choose_topology, design_network):
+            cached.cache_clear()
+        start = time.process_time()
+        with suppress(AutosegError):
+            plan = make_plan(fingerprint, info, options)
+        seconds.append(time.process_time() - start)
+    return plan, min(seconds)
 
 
 def random_dataset(random: np.random.Generator) -> tuple[Fingerprint, DatasetInfo]:
@@ -89,7 +102,7 @@ def check_promises(plan: Plan, seen: dict[str, int], label: str) -> None:
     """Raises ValueError if a plan breaks a promise; `seen` are the voxels per step of plans for less memory."""
     for name, one in plan.configurations.items():
         place = f"{label}: {name} with patch {one.patch_size}, batch {one.batch_size}"
-        if one.estimated_bytes > plan.memory_budget_bytes:
+        if one.estimated_bytes > (1 - FREE_SHARE) * plan.memory_budget_bytes:
             raise ValueError(f"{place} does not fit")
         for size, divisor in zip(one.patch_size, one.architecture.divisor, strict=True):
             if size % divisor or size // divisor < 4:

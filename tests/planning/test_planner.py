@@ -53,7 +53,7 @@ def test_any_dataset_gets_a_plan_or_a_clear_refusal(dataset, budget, preset):
     for configuration in plan.configurations.values():
         network = configuration.architecture
         limits = PRESETS[plan.preset].limits(network.dimensions)
-        assert configuration.estimated_bytes <= budget * GB
+        assert configuration.estimated_bytes <= 0.9 * budget * GB
         assert configuration.estimated_bytes == training_bytes(
             network, configuration.patch_size, configuration.batch_size
         )
