@@ -76,7 +76,7 @@ def explain_full_resolution(view: View, fit: Fit) -> str:
             f"which it covers {LITTLE_CONTEXT:.0%} would not be {WORTHWHILE:g} times smaller."
         )
     return (
-        f"There is no 3d_lowres: a patch of 3d_fullres covers {_percent(share)} of the typical volume, and "
+        f"There is no 3d_lowres: a patch of 3d_fullres covers {_percent(min(1.0, share))} of the typical volume, and "
         f"{LITTLE_CONTEXT:.0%} are enough to see where it is."
     )
 
@@ -96,10 +96,7 @@ def explain_look(look: Look, configuration: Configuration, search: Search) -> It
     yield from _explain_patch(look, configuration)
     yield _explain_batch(look, configuration, search)
     yield _explain_loss(look)
-    turns = configuration.augmentation
-    about = "about all axes" if len(turns.rotation_axes) > 1 else "within their slices"
-    turn = f"by up to {turns.rotation_degrees:g} degrees {about}"
-    yield f"{look.name}: in training, patches turn {turn}, to suit their shape."
+    yield _explain_augmentation(look, configuration)
 
 
 def _explain_coarsening(look: Look, full: View, fit: Fit) -> Iterator[str]:
@@ -161,6 +158,17 @@ def _explain_loss(look: Look) -> str:
         covered = "a structure may be missing in most slices"
     pooled = "over the batch" if look.batch_dice else "per patch"
     return f"{look.name}: the overlap of prediction and label is scored {pooled}, because {covered}."
+
+
+def _explain_augmentation(look: Look, configuration: Configuration) -> str:
+    settings, dimensions = configuration.augmentation, configuration.architecture.dimensions
+    about = "about all axes" if len(settings.rotation_axes) > 1 else "within their slices"
+    flipped = len(settings.mirror_axes)
+    along = "all their axes" if flipped == dimensions else f"{flipped} of their {dimensions} axes"
+    return (
+        f"{look.name}: in training, patches turn by up to {settings.rotation_degrees:g} degrees {about}, to suit their "
+        f"shape, and are flipped along {along}."
+    )
 
 
 def _percent(share: float) -> str:
