@@ -13,7 +13,8 @@ FEWEST_CASES = 3
 SAME_ORDER_SHARE = 0.9
 
 # How far the mirror image of one structure may lie from the other, along each axis, as a share of the way between the
-# two. Decision: kidneys, lungs and hippocampi reach 0.1 to 0.3, the atria of the heart about 0.8.
+# two. Decision: structures that mirror each other, such as kidneys, stay well below; the atria of the heart, of which
+# one lies behind the other, do not.
 LARGEST_OFFSET = 0.5
 
 # How many times larger one structure may be, if their names are a pair. Decision: beyond twice they are not alike.
