@@ -1,11 +1,16 @@
-"""Made-up arrays of clinical size for benchmarks: smooth images, round organs, and the logits of a confident network."""
+"""Made-up arrays of clinical size for benchmarks: smooth images, round organs, logits of a confident network, scans."""
 
+import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.geometry import Shape
+from autoseg.info import DatasetInfo
 from autoseg.preprocessing.resampling import resample_image
 
 WAVELENGTH = 16  # Voxels between the independent values of a smooth field
@@ -13,6 +18,10 @@ DENT = 0.3  # How far a smooth field dents an organ, as a share of its radius
 STEEPNESS = 20.0  # Logits per radius, from the surface of an organ to its centre
 CONFIDENCE = 10.0  # The largest logit, and far from the organ the smallest
 NOISE = 0.1  # Deviation
+
+MEDIAN_SPACING_MM = (0.75, 0.75, 1.8)  # (x, y, z) of scans
+SPREAD = (0.9, 1.1)  # of spacings around it
+AIR_HU, TISSUE_HU, ORGAN_HU = -1000, 100, 10
 
 ANY_SPACING = (1.0, 1.0, 1.0)
 
@@ -41,9 +50,50 @@ def make_logits(shape: Shape, classes: int, seed: int) -> NDArray[np.float32]:
     for values, depth in zip(logits[1:], _make_depths(shape, classes - 1, seed), strict=True):
         np.clip(STEEPNESS * depth, -CONFIDENCE, CONFIDENCE, out=values)
     random = np.random.default_rng(seed)
-    for values in logits:
-        values += NOISE * random.standard_normal(shape, dtype=np.float32)
+    for number in range(classes):
+        logits[number] += NOISE * random.standard_normal(shape, dtype=np.float32)
     return logits
+
+
+def write_scans(folder: Path, *, count: int, shape: Shape, labels: int) -> None:
+    """Writes a raw dataset of CT-like scans in int16, each with a spacing of its own.
+
+    A dataset of the same shape and size that an earlier run wrote is kept.
+    """
+    note = f"{count} scans of {shape} with {labels} labels"
+    info = DatasetInfo(
+        channel_names={"0": "CT"},
+        labels={"background": 0, **{f"organ {label}": label for label in range(1, labels + 1)}},
+        file_ending=".nii.gz",
+    )
+    written = folder / "dataset.json"
+    if written.is_file() and json.loads(written.read_text()).get("description") == note:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for number, share in enumerate(np.linspace(*SPREAD, count), start=1):
+        spacing = tuple(float(share) * size for size in MEDIAN_SPACING_MM)
+        image, label = _make_scan(shape, labels, seed=number)
+        _write(folder / "imagesTr" / f"scan_{number:03d}_0000.nii.gz", image, spacing)
+        _write(folder / "labelsTr" / f"scan_{number:03d}.nii.gz", label, spacing)
+    info.save(written, {"numTraining": count, "description": note})
+
+
+def _make_scan(shape: Shape, labels: int, seed: int) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+    """A body in air, in Hounsfield units, with organs a little brighter than what is between them."""
+    label = make_labels(shape, labels, seed)
+    y, x = (np.linspace(-1, 1, size) for size in shape[1:])
+    is_body = (y[:, np.newaxis] / 0.7) ** 2 + (x / 0.9) ** 2 < 1
+    label *= is_body
+    tissue = TISSUE_HU * make_image(shape, seed) + ORGAN_HU * label
+    return np.where(is_body, tissue, AIR_HU).astype(np.int16), label
+
+
+def _write(path: Path, array: NDArray[np.integer], spacing: tuple[float, ...]) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(path), useCompression=True)
 
 
 def _make_depths(shape: Shape, count: int, seed: int) -> Iterator[NDArray[np.float32]]:

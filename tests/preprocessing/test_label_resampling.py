@@ -87,7 +87,16 @@ def test_memory_is_bounded_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> N
     labels = make_labels((9, 8, 7), 5, blobs=True)
     whole = resample_labels(labels, ISOTROPIC, (13, 12, 11), ISOTROPIC)
     monkeypatch.setattr(label_resampling, "VOXELS_AT_ONCE", 1)
+    monkeypatch.setattr(label_resampling, "MIXED_AT_ONCE", 3)
     np.testing.assert_array_equal(resample_labels(labels, ISOTROPIC, (13, 12, 11), ISOTROPIC), whole)
+
+
+def test_axes_in_any_order_in_memory_give_the_same() -> None:
+    """A permuted view is resampled like a copy of it."""
+    labels = make_labels((9, 8, 7), 6, blobs=True)
+    view = np.asfortranarray(labels)
+    expected = resample_labels(labels, ISOTROPIC, (13, 12, 5), ISOTROPIC)
+    np.testing.assert_array_equal(resample_labels(view, ISOTROPIC, (13, 12, 5), ISOTROPIC), expected)
 
 
 def test_equal_shapes_are_not_resampled() -> None:

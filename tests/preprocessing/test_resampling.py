@@ -71,6 +71,17 @@ def test_cubic_resampling_equals_skimage(old: Shape, new: Shape, seed: int, smoo
         np.testing.assert_allclose(resampled, expected, atol=1e-6 * max(1, float(np.abs(channel).max())) * 10)
 
 
+@settings(max_examples=12, deadline=None)
+@given(old=st.integers(60, 300), new=st.integers(60, 300), axis=st.integers(0, 2), seed=st.integers(0, 99))
+def test_long_lines_lose_nothing_to_what_is_left_out(old: int, new: int, axis: int, seed: int) -> None:
+    """Where each new voxel is computed from a part of its line only, in several bands."""
+    volume = make_volume(tuple(old if other == axis else 2 for other in range(3)), seed, smooth=False)
+    shape: Shape = tuple(new if other == axis else 3 for other in range(3))  # type: ignore[assignment]
+    expected = resize(volume, shape, IMAGE_ORDER, mode="edge", anti_aliasing=False, clip=True)
+    result = resample_image(volume[np.newaxis], ISOTROPIC, shape, ISOTROPIC)[0]
+    np.testing.assert_allclose(result, expected, atol=2e-6)
+
+
 @settings(max_examples=30, deadline=None)
 @given(old=shapes, new=shapes, axis=st.integers(0, 2), seed=st.integers(0, 99))
 def test_anisotropic_resampling_equals_the_reference_slice_by_slice(
