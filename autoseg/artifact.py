@@ -6,8 +6,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, ClassVar, Self
@@ -31,7 +31,7 @@ ABANDONED_SECONDS = 24 * 3600
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Gives a path to write to; on success the file takes the place of `path`, on failure nothing is left.
 
     The path keeps the ending of `path`, because image writers choose the format by it, and lies in the same folder. So
@@ -39,6 +39,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Args:
         path: Final place of the file. Missing parent folders are made.
+        durable: Wait until the disk holds the file. If not, a power cut soon after may leave it empty or cut off, so
+            its reader must be able to tell.
 
     Raises:
         WriteError: The folder cannot be made or written, or the disk is full.
@@ -52,7 +54,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with _write_errors(path):
             yield writing
             with writing.open("r+b") as file:  # Windows flushes only what is open for writing
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             writing.replace(path)
     finally:
         if writing.parent.is_dir():
@@ -106,7 +109,8 @@ def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except WriteError as error:
-        raise _unwritable(path, error.__cause__ or error) from error
+        cause = error.__cause__ or error
+        raise _unwritable(path, cause) from cause
     except OSError as error:
         if _is_elsewhere(error, path.parent):
             raise
@@ -200,6 +204,19 @@ class Artifact(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise ArtifactError(f"{source}: {first_mistake(error)}", "mend that field or make the file anew") from error
+
+
+def state_of_files(paths: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
+    """What shows that files are others than before: of each its name, its bytes, and when it changed, in nanoseconds.
+
+    A file that is missing is left out.
+    """
+    states = []
+    for path in paths:
+        with suppress(OSError):
+            state = path.stat()
+            states.append((path.name, state.st_size, state.st_mtime_ns))
+    return tuple(states)
 
 
 def read_text(path: Path) -> str:

@@ -28,6 +28,11 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them, the label map last."""
+        return self.images if self.label is None else (*self.images, self.label)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:

@@ -6,6 +6,7 @@ from autoseg.errors import UsageError
 from autoseg.fingerprint import Fingerprint
 from autoseg.importing.nnunet import read_fingerprint
 from autoseg.info import DatasetInfo
+from autoseg.lock import run_alone
 from autoseg.plan import Plan, PresetName, RulesName
 from autoseg.planning.planner import PlanningOptions, make_plan
 from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
@@ -50,8 +51,9 @@ def plan_configurations(
     folders = find_workspace(workspace).dataset(number, plan_name)
     info = DatasetInfo.load(folders.raw / "dataset.json")
     options = settle_options(folders.raw.name, memory=memory, preset=preset, rules=rules, reporter=reporter)
-    made = make_plan(load_fingerprint(number, folders), info, options)
-    save_plan(made, folders, reporter)
+    with run_alone(folders.preprocessed):
+        made = make_plan(load_fingerprint(number, folders), info, options)
+        save_plan(made, folders, reporter)
     return made
 
 

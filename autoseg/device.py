@@ -40,9 +40,11 @@ def _available_devices() -> list[str]:
     return [*devices, "cpu"]
 
 
-def gpu_memory_bytes() -> int | None:
-    """Memory of the first CUDA GPU; None if there is none."""
-    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+def gpu_memory_bytes(device: torch.device | None = None) -> int | None:
+    """Memory of a CUDA GPU, by default of the first; None if there is none, or the device is another."""
+    if not torch.cuda.is_available() or (device is not None and device.type != "cuda"):
+        return None
+    return int(torch.cuda.get_device_properties(device or 0).total_memory)
 
 
 def precision(device: torch.device) -> torch.dtype:

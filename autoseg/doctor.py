@@ -18,14 +18,14 @@ from typing import Literal
 import torch
 
 from autoseg.device import autocast, precision, resolve_device
-from autoseg.parallel import count_cores
+from autoseg.machine import count_cores
 from autoseg.workspace import Workspace
 
 State = Literal["ok", "warning", "failure"]
 
 DEPENDENCIES = (
     "torch", "numpy", "SimpleITK", "scikit-image", "batchgenerators", "acvl-utils", "pandas", "scipy", "blosc2",
-    "pydantic", "typer", "rich", "matplotlib",
+    "threadpoolctl", "pydantic", "typer", "rich", "matplotlib",
 )  # fmt: skip
 GIB = 1024**3
 ENOUGH_RAM_GIB = 8.0  # Decision: a CT of 512 x 512 x 600 voxels, 0.6 GiB in float32, several times over

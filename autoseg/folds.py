@@ -11,14 +11,15 @@ from autoseg.data.loader import Batches, count_loader_threads, open_cases
 from autoseg.data.splits import Split
 from autoseg.data.store import open_stored
 from autoseg.dataset import Dataset
-from autoseg.device import needs_scaling
+from autoseg.device import gpu_memory_bytes, needs_scaling
 from autoseg.errors import ModelError, UsageError
 from autoseg.plan import Configuration, ConfigurationName, Plan
+from autoseg.planning.memory import training_bytes
 from autoseg.reporting import Reporter
 from autoseg.training.loop import Run, progress, train_fold
 from autoseg.training.progress import draw_progress, write_progress
 from autoseg.training.state import TrainState, pack_state, start_training, unpack_state
-from autoseg.units import describe_duration
+from autoseg.units import describe_duration, describe_memory
 from autoseg.workspace import Fold, ModelFolder
 
 SECONDS_BETWEEN_PICTURES = 30.0
@@ -146,6 +147,18 @@ def settle_job(job: FoldJob, *, restart: bool, length_was_given: bool) -> FoldJo
         what = f"fold {job.fold} of {job.configuration_name} was begun with other cases than splits.json gives it now"
         raise ModelError(what, "restore splits.json, or add --restart to train the fold anew")
     return replace(job, plan=settle_plan(job.plan, former, job.configuration_name, length_was_given=length_was_given))
+
+
+def warn_of_memory(job: FoldJob, reporter: Reporter) -> None:
+    """Says so if the GPU is too small for a step of training, as after an edit of plan.json or on another machine."""
+    available, one = gpu_memory_bytes(job.device), job.configuration
+    needed = training_bytes(one.architecture, one.patch_size, one.batch_size)
+    if available is not None and needed > available:
+        reporter.say(
+            f"a step of {job.configuration_name} takes about {describe_memory(needed)}, but {job.device} has "
+            f"{describe_memory(available)}; if it runs out, plan with --memory {available // 10**9}GB, or lower "
+            "batch_size or patch_size in plan.json"
+        )
 
 
 def train_to_end(job: FoldJob, reporter: Reporter, *, restart: bool) -> Checkpoint:

@@ -9,7 +9,6 @@ import os
 import shutil
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg._version import __version__
-from autoseg.artifact import Artifact, atomic_file
+from autoseg.artifact import Artifact, atomic_file, state_of_files
 from autoseg.dataset import Case, Dataset
 from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.fingerprint import CaseSummary, Fingerprint, draws_per_case, fingerprint_case, fingerprint_dataset
 from autoseg.integrity import Inspection, find_problems, inspect_case
+from autoseg.lock import run_alone
 from autoseg.parallel import all_sound, work_on_each
 from autoseg.reporting import SILENT, Reporter
 from autoseg.workspace import DatasetFolders, find_workspace
@@ -102,7 +102,9 @@ def extract_fingerprint(
         WriteError: The disk is full, or the workspace cannot be written.
     """
     folders = find_workspace(workspace).dataset(number)
-    return take_fingerprint(Dataset.open(folders.raw).without(skip), folders, reporter)
+    dataset = Dataset.open(folders.raw).without(skip)
+    with run_alone(folders.preprocessed):
+        return take_fingerprint(dataset, folders, reporter)
 
 
 def take_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Reporter) -> Fingerprint:
@@ -126,7 +128,7 @@ def take_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Report
 
     def look(case: Case) -> _Look:
         path = _part_path(folders, case.name)
-        origin = Origin(program=__version__, info=info, files=_state_of_files(case), draws=draws)
+        origin = Origin(program=__version__, info=info, files=state_of_files(case.files), draws=draws)
         part = _load_part(path, origin)
         return _read_case(case, dataset, path, origin) if part is None else _take_over(case, part)
 
@@ -163,16 +165,6 @@ def _take_over(case: Case, part: Part) -> _Look:
     """A case that an earlier run found sound."""
     findings = Inspection(name=case.name, image=None, label=None, problems=(), labels_seen=part.labels_seen)
     return _Look(inspection=findings, summary=part.summary, taken_over=True)
-
-
-def _state_of_files(case: Case) -> tuple[tuple[str, int, int], ...]:
-    """What shows that a file is another one than before; a missing file is found and told when it is read."""
-    states = []
-    for path in case.images if case.label is None else (*case.images, case.label):
-        with suppress(OSError):
-            state = path.stat()
-            states.append((path.name, state.st_size, state.st_mtime_ns))
-    return tuple(states)
 
 
 def _part_path(folders: DatasetFolders, name: str) -> Path:

@@ -8,8 +8,9 @@
       -> predict       segment new scans with what was learned      masks
 
 Stages are functions from values to values; the files between them are read and written here, and in the modules that
-stand just below: `inspection`, `decisions`, `preparation`, `folds`, `validation`, `prediction`, `comparison`. The first
-two have commands of their own, `extract_fingerprint` and `plan_configurations`, which need no torch.
+stand just below: `inspection`, `decisions`, `preparation`, `prepared_cases`, `folds`, `validation`, `prediction`,
+`comparison`. The first two have commands of their own, `extract_fingerprint` and `plan_configurations`, which need no
+torch.
 """
 
 import os
@@ -22,25 +23,25 @@ from autoseg.decisions import save_plan, settle_options
 from autoseg.device import resolve_device
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.folds import FoldJob, replace_length, settle_job, train_to_end
+from autoseg.folds import FoldJob, replace_length, settle_job, train_to_end, warn_of_memory
 from autoseg.info import DatasetInfo
 from autoseg.inspection import take_fingerprint
+from autoseg.lock import run_alone
 from autoseg.model import load_segmenter
 from autoseg.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.planner import make_plan
 from autoseg.prediction import find_model, make_output_folder, segment_scans
 from autoseg.preparation import (
     check_names,
-    check_prepared,
     check_trainable,
     choose_configurations,
     list_cases,
     load_decisions,
     load_plan,
     open_planned,
-    prepare_cases,
     with_own_cases,
 )
+from autoseg.prepared_cases import check_prepared, prepare_cases
 from autoseg.reporting import SILENT, Reporter
 from autoseg.scans import find_scans
 from autoseg.splitting import check_leaks, settle_splits
@@ -95,17 +96,18 @@ def plan_and_preprocess(
     dataset = Dataset.open(folders.raw).without(skip)
     options = settle_options(dataset.name, memory=memory, preset=preset, rules=rules, reporter=reporter)
 
-    facts = take_fingerprint(dataset, folders, reporter)
-    made = make_plan(facts, dataset.info, options)
-    names = [case.name for case in dataset.cases]
-    source = None if splits is None else Path(splits)
-    folds = settle_splits(names, folders, dataset.info, reporter, groups=groups, source=source)
-    chosen = choose_configurations(made, configurations)
+    with run_alone(folders.preprocessed):
+        facts = take_fingerprint(dataset, folders, reporter)
+        made = make_plan(facts, dataset.info, options)
+        names = [case.name for case in dataset.cases]
+        source = None if splits is None else Path(splits)
+        folds = settle_splits(names, folders, dataset.info, reporter, groups=groups, source=source)
+        chosen = choose_configurations(made, configurations)
 
-    save_plan(made, folders, reporter)
-    folds.save(folders.splits)
-    for configuration in with_own_cases(made, chosen):
-        prepare_cases(dataset, made, configuration, folders, reporter)
+        save_plan(made, folders, reporter)
+        folds.save(folders.splits)
+        for configuration in with_own_cases(made, chosen):
+            prepare_cases(dataset, made, configuration, folders, reporter)
     return made
 
 
@@ -139,16 +141,17 @@ def preprocess(
         ProblemsError: Cases are damaged or missing, each with its line.
     """
     folders = find_workspace(workspace).dataset(number, plan_name)
-    made = load_plan(number, folders)
-    names = list_cases(folders)
-    info = DatasetInfo.load(folders.raw / "dataset.json")
-    source = None if splits is None else Path(splits)
-    folds = settle_splits(names, folders, info, reporter, groups=groups, source=source)
-    dataset = open_planned(number, folders, made, folds)
-    chosen = choose_configurations(made, configurations)
-    folds.save(folders.splits)
-    for configuration in with_own_cases(made, chosen):
-        prepare_cases(dataset, made, configuration, folders, reporter)
+    with run_alone(folders.preprocessed):
+        made = load_plan(number, folders)
+        names = list_cases(folders)
+        info = DatasetInfo.load(folders.raw / "dataset.json")
+        source = None if splits is None else Path(splits)
+        folds = settle_splits(names, folders, info, reporter, groups=groups, source=source)
+        dataset = open_planned(number, folders, made, folds)
+        chosen = choose_configurations(made, configurations)
+        folds.save(folders.splits)
+        for configuration in with_own_cases(made, chosen):
+            prepare_cases(dataset, made, configuration, folders, reporter)
     return made
 
 
@@ -201,8 +204,8 @@ def train(
     plan = replace_length(plan, epochs=epochs, budget_seconds=parse_duration(budget) if budget else None)
     [name] = choose_configurations(plan, [configuration])
     check_trainable(plan, name)
-    check_prepared(plan, name, folders, number)
     dataset, model = open_planned(number, folders, plan, splits), folders.model(name)
+    check_prepared(dataset, plan, name, folders, number)
     check_leaks(splits, folders, dataset.info)
     place = resolve_device(device)
     jobs = [
@@ -221,6 +224,8 @@ def train(
     jobs = [settle_job(job, restart=restart, length_was_given=bool(epochs or budget)) for job in jobs]
     if plan.preset != "small" and place.type == "cpu":
         reporter.say("this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner")
+    for job in jobs[:1]:
+        warn_of_memory(job, reporter)
     for job in jobs:
         reporter.say(job.describe())
         checkpoint = train_to_end(job, reporter, restart=restart)

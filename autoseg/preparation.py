@@ -1,41 +1,13 @@
-"""A dataset on disk before training: read and checked, decided on, prepared."""
+"""A dataset on disk before training: what was decided for it, and whether that still fits."""
 
 from collections.abc import Sequence
 
-from autoseg.artifact import atomic_folder
 from autoseg.data.splits import Splits
-from autoseg.data.store import save_case
-from autoseg.dataset import Case, Dataset
+from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
 from autoseg.fingerprint import Fingerprint
-from autoseg.integrity import load_case
-from autoseg.parallel import all_sound, work_on_each
 from autoseg.plan import CONFIGURATION_NAMES, ConfigurationName, Plan
-from autoseg.preprocessing.case import preprocess_case
-from autoseg.reporting import Reporter
 from autoseg.workspace import DatasetFolders
-
-
-def prepare_cases(
-    dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, reporter: Reporter
-) -> None:
-    """Prepares all cases for one configuration; its folder appears when all are done, with the plan they follow.
-
-    Raises:
-        ProblemsError: Cases cannot be prepared, each with its line.
-        WriteError: The disk is full, or the folder cannot be written.
-    """
-    configuration = plan.configurations[name]
-
-    with atomic_folder(folders.cases(name)) as folder:
-
-        def prepare(case: Case) -> None:
-            image, label = load_case(case, dataset.info)
-            prepared = preprocess_case(image, label, axis_order=plan.axis_order, configuration=configuration)
-            save_case(folder, case.name, prepared, patch_size=configuration.patch_size)
-
-        all_sound(work_on_each(prepare, dataset.cases, title=f"preprocessing {name}", reporter=reporter))
-        plan.save(folder / folders.plan.name)
 
 
 def load_plan(number: int, folders: DatasetFolders) -> Plan:
@@ -99,23 +71,6 @@ def check_trainable(plan: Plan, name: ConfigurationName) -> None:
     if previous is not None:
         what = f"{name} needs the segmentations of {previous} as input, which this version cannot give it"
         raise UsageError(what, f"train {previous} or 3d_fullres")
-
-
-def check_prepared(plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
-    """Makes sure that the cases were prepared as the plan says now.
-
-    Raises:
-        UsageError: They were not.
-    """
-    prepared = folders.cases(name) / folders.plan.name
-    named = "" if folders.plan_name is None else f" --plan {folders.plan_name}"
-    fix = f"run 'autoseg preprocess -d {number} -c {name}{named}' first"
-    if not prepared.is_file():
-        raise UsageError(f"{plan.dataset} is not preprocessed for {name}", fix)
-    former = Plan.load(prepared)
-    now, then = plan.configurations[name], former.configurations[name]
-    if (now.spacing_mm, now.normalization, plan.axis_order) != (then.spacing_mm, then.normalization, former.axis_order):
-        raise UsageError(f"plan.json has changed since {plan.dataset} was preprocessed for {name}", fix)
 
 
 def check_names(configurations: Sequence[str] | None) -> None:

@@ -26,7 +26,7 @@ from autoseg.data.sampling import (
 from autoseg.data.store import StoredCase
 from autoseg.errors import AutosegError
 from autoseg.geometry import Shape
-from autoseg.parallel import count_cores
+from autoseg.machine import count_cores
 from autoseg.plan import Configuration
 from autoseg.preprocessing.case import OUTSIDE
 

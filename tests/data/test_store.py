@@ -1,7 +1,9 @@
 """Preprocessed cases on disk."""
 
 import errno
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,20 +16,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autoseg.data.store import (
-    FOREGROUND_SHARE,
-    FOREGROUND_VOXELS,
-    StoredCase,
-    sample_foreground,
-    save_case,
-)
-from autoseg.errors import ArtifactError
+from autoseg.data.casefiles import CaseContent, CasePaths
+from autoseg.data.origin import Origin, Recipe
+from autoseg.data.store import StoredCase, is_sound, is_stored, save_case
+from autoseg.errors import ArtifactError, WriteError
 from autoseg.geometry import Box, Geometry, Shape
+from autoseg.plan import Normalization
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 
 SHAPE: Shape = (9, 20, 17)
 PATCH = (4, 8, 8)
 FILES = ["case_image.b2nd", "case_label.b2nd", "case_foreground.npz", "case.json"]
+ORIGIN = Origin(
+    recipe=Recipe(
+        axis_order=(0, 1, 2),
+        spacing_mm=(1.0, 1.0, 1.0),
+        normalization=(Normalization(scheme="zscore"),) * 2,
+        channels=2,
+        classes=3,
+    ),
+    program="1",
+    files=(("a.nii", 1, 2),),
+)
 AGAIN = r"run 'autoseg preprocess' again"
 
 
@@ -141,22 +151,6 @@ def test_a_case_without_foreground_has_no_places(tmp_path: Path) -> None:
     assert StoredCase.open(tmp_path, "case").foreground == {}
 
 
-@pytest.mark.parametrize("voxels", [FOREGROUND_VOXELS, FOREGROUND_VOXELS + 1, 150 * FOREGROUND_VOXELS])
-def test_foreground_is_sampled_evenly_and_without_repeats(voxels: int) -> None:
-    """Ten thousand voxels or one in a hundred, whichever is more, and the same ones each time."""
-    label = np.zeros((2, 1000, 1000), dtype=np.int8)
-    label.ravel()[-voxels:] = 3
-    places = sample_foreground(label)[3]
-    assert len(places) == max(FOREGROUND_VOXELS, int(np.ceil(FOREGROUND_SHARE * voxels)))
-    flat = np.ravel_multi_index(tuple(places.T), label.shape)
-    assert len(np.unique(flat)) == len(flat)
-    assert (label.ravel()[flat] == 3).all()
-    middle = label.size - voxels + (voxels - 1) / 2
-    assert abs(flat.mean() - middle) < 0.02 * voxels
-    assert abs(flat[: len(flat) // 2].mean() - middle) < 0.02 * voxels
-    np.testing.assert_array_equal(sample_foreground(label)[3], places)
-
-
 @pytest.mark.parametrize("file", FILES)
 def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
     """Opening says which file is missing and what to do."""
@@ -195,13 +189,83 @@ def test_a_file_of_something_else_is_named(tmp_path: Path, file: str) -> None:
     assert stored is None
 
 
-def test_an_array_of_another_case_is_noticed(tmp_path: Path) -> None:
-    """Files that were mixed up have another shape."""
+def test_files_of_another_case_are_noticed(tmp_path: Path) -> None:
+    """Files that were mixed up have another size, else another checksum, else another shape."""
     save_case(tmp_path, "case", make_case(), patch_size=PATCH)
     save_case(tmp_path, "other", make_case((9, 20, 18)), patch_size=PATCH)
-    (tmp_path / "other_label.b2nd").replace(tmp_path / "case_label.b2nd")
+    for source, target in (("other_label.b2nd", "case_label.b2nd"), ("case_image.b2nd", "other_image.b2nd")):
+        shutil.copy(tmp_path / source, tmp_path / target)
+    with pytest.raises(ArtifactError, match=rf"case_label\.b2nd is missing, damaged or cut off; {AGAIN}"):
+        StoredCase.open(tmp_path, "case")
+    record = CaseContent.load(tmp_path / "case.json").record
+    CaseContent.seal(CasePaths.of(tmp_path, "case"), ORIGIN, record).save(tmp_path / "case.json")
     with pytest.raises(ArtifactError, match=r"case_label\.b2nd has shape \(9, 20, 18\)"):
         StoredCase.open(tmp_path, "case")
+
+
+@pytest.mark.parametrize("file", FILES[:3])
+def test_every_changed_bit_is_found(tmp_path: Path, file: str) -> None:
+    """The size is right and the file can be opened, but its checksum is another."""
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
+    path, stored = tmp_path / file, StoredCase.open(tmp_path, "case")
+    stored.verify()
+    whole = path.read_bytes()
+    for place in (len(whole) // 3, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(ArtifactError, match=rf"{file}.*{AGAIN}"):
+            stored.verify()
+        assert not is_sound(tmp_path, "case", ORIGIN)
+    path.write_bytes(whole)
+    stored.verify()
+    assert is_sound(tmp_path, "case", ORIGIN)
+
+
+def test_a_case_is_sound_if_it_is_of_the_same_origin(tmp_path: Path) -> None:
+    """Another plan, another program or another file make it one of the past; without an origin it always is."""
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
+    assert StoredCase.open(tmp_path, "case").origin == ORIGIN
+    assert is_sound(tmp_path, "case", ORIGIN)
+    coarse = ORIGIN.recipe.model_copy(update={"spacing_mm": (2.0, 1.0, 1.0)})
+    changes: list[dict[str, object]] = [{"recipe": coarse}, {"program": "0"}, {"files": (("a.nii", 1, 3),)}]
+    for change in changes:
+        assert not is_sound(tmp_path, "case", ORIGIN.model_copy(update=change))
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH)
+    assert not is_sound(tmp_path, "case", ORIGIN)
+    assert not is_sound(tmp_path, "absent", ORIGIN)
+
+
+def test_the_same_case_gives_the_same_files(tmp_path: Path) -> None:
+    """Byte by byte, so that a run that was stopped and continued ends like one that was not."""
+    for name in ("one", "other"):
+        save_case(tmp_path / name, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
+    for file in FILES:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_a_case_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    """Whichever file cannot take its place, there is no half of an old and half of a new case."""
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
+    replace, calls = Path.replace, iter(range(4))
+
+    def fail(path: Path, target: Path) -> Path:
+        if next(calls) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(WriteError, match=r"case\.json: Input/output error; free"):
+            save_case(tmp_path, "case", make_case((9, 20, 18)), patch_size=PATCH, origin=ORIGIN)
+    assert not is_stored(tmp_path, "case")
+    assert not list(tmp_path.glob(".*"))
+    save_case(tmp_path, "case", make_case((9, 20, 18)), patch_size=PATCH, origin=ORIGIN)
+    assert StoredCase.open(tmp_path, "case").shape == (9, 20, 18)
+
+
+def test_threads_of_the_compressor_stay_at_home() -> None:
+    """blosc2 would begin some for every chunk, which takes far longer than the compression."""
+    assert os.environ["BLOSC_NTHREADS"] == "1"
 
 
 def test_a_full_disk_is_an_error_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,69 @@
+"""What the machine has left."""
+
+from pathlib import Path
+
+import pytest
+
+from autoseg import machine
+from autoseg.machine import count_cores, free_memory_bytes
+
+
+def test_there_is_a_core():
+    """At least the one that runs this."""
+    assert count_cores() >= 1
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux says")
+def test_memory_of_this_machine_is_known():
+    """Some is free, and less than a petabyte."""
+    free = free_memory_bytes()
+    assert free is not None
+    assert 10**6 < free < 10**15
+
+
+@pytest.fixture
+def pretended(tmp_path, monkeypatch):
+    """A machine of files: 2 GB available, in the control group /job/step."""
+    (tmp_path / "meminfo").write_text("MemTotal:  8000000 kB\nMemAvailable:  2000000 kB\n")
+    (tmp_path / "cgroup").write_text("4:memory:/other\n0::/job/step\n")
+    (tmp_path / "groups" / "job" / "step").mkdir(parents=True)
+    monkeypatch.setattr(machine, "MEMORY_STATE", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "OWN_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "CONTROL_GROUPS", tmp_path / "groups")
+    return tmp_path
+
+
+def limit(group: Path, *, most: str, used: int, cached: int) -> None:
+    """Limits a control group."""
+    (group / "memory.max").write_text(f"{most}\n")
+    (group / "memory.current").write_text(f"{used}\n")
+    (group / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\nfile 9\n")
+
+
+def test_free_memory_is_what_the_system_calls_available(pretended):
+    """Without a limit of the control group."""
+    assert free_memory_bytes() == 2000000 * 1024
+    limit(pretended / "groups" / "job" / "step", most="max", used=5, cached=0)
+    assert free_memory_bytes() == 2000000 * 1024
+
+
+def test_a_job_has_what_its_group_allows(pretended):
+    """The narrowest of all groups around it counts; copies of files are as good as free."""
+    limit(pretended / "groups" / "job" / "step", most="1000", used=700, cached=100)
+    assert free_memory_bytes() == 400
+    limit(pretended / "groups" / "job", most="900", used=700, cached=100)
+    assert free_memory_bytes() == 300
+    limit(pretended / "groups" / "job", most="900", used=1200, cached=100)
+    assert free_memory_bytes() == 0
+
+
+def test_a_system_that_does_not_say_is_unknown(pretended):
+    """Windows and macOS have no such file."""
+    (pretended / "meminfo").unlink()
+    assert free_memory_bytes() is None
+
+
+def test_no_groups_is_no_limit(pretended):
+    """As on old Linux."""
+    (pretended / "cgroup").unlink()
+    assert free_memory_bytes() == 2000000 * 1024
