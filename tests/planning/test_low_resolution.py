@@ -54,7 +54,7 @@ def test_a_patch_sees_a_quarter_of_a_volume_that_is_much_coarser(monotonic, shap
 @given(shapes, spacings, st.lists(st.floats(1.5, 60), min_size=2, max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_more_memory_never_buys_a_smaller_or_coarser_look(shape, spacing, memory):
-    """With more memory the volume is at least as fine, and a step sees at least as many voxels, if it is needed at all."""
+    """With more memory the volume is at least as fine, and a step sees at least as many voxels, where one is needed."""
     view = view_of(shape, spacing)
     found = []
     for gigabytes in sorted(memory):
