@@ -4,13 +4,14 @@ Tried with SimpleITK 2.5: a JPEG that is cut off comes out grey below the cut, a
 TIFF with the pages that are left; for NIfTI see `nifti`. The libraries for PNG, NRRD and MetaImage notice.
 """
 
+import os
 import struct
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
 from autoseg.errors import ImageError
-from autoseg.nifti import check_nifti
+from autoseg.nifti import check_nifti, check_rival
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 BMP_HEAD_BYTES = 38  # as far as it matters here
@@ -18,8 +19,15 @@ BMP_USUAL_HEAD = 40
 BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not packed
 
 
+_sound: set[tuple[str, int, int]] = set()
+"""Files that this process found sound: path, bytes, and nanoseconds of the last change."""
+
+
 def check_file(path: Path) -> None:
     """Refuses what cannot be opened, and damage that would not be reported.
+
+    A file that this process found sound is not read again as long as it stays the same: a pipeline opens each several
+    times, and the check takes as long as the reading itself.
 
     Raises:
         ImageError: With the reason.
@@ -29,10 +37,14 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         raise ImageError(f"{path} is a folder", "put an image file in its place")
     try:
-        check_nifti(path)
-        check_picture(path)
-        with path.open("rb"):  # files of other types: may they be read?
-            pass
+        with path.open("rb") as file:  # may it be read?
+            state = os.fstat(file.fileno())
+        check_rival(path)
+        known = (str(path.absolute()), state.st_size, state.st_mtime_ns)
+        if known not in _sound:
+            check_nifti(path)
+            check_picture(path)
+            _sound.add(known)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}", "check that you may read it") from error
 

@@ -32,18 +32,25 @@ class _Layout:
     float_type: str | None
 
 
+def check_rival(path: Path) -> None:
+    """Refuses a packed NIfTI file beside an unpacked one of its name.
+
+    Raises:
+        ImageError: The other file would be read in its place.
+    """
+    rival = path.with_name(path.name[: -len(".gz")])
+    if path.name.lower().endswith(".nii.gz") and rival.is_file():
+        raise ImageError(f"{path} lies beside {rival.name}, which would be read in its place", "move one of them away")
+
+
 def check_nifti(path: Path) -> None:
     """Refuses a NIfTI file whose voxels would be read wrongly; files with another ending pass.
 
     Raises:
-        ImageError: The file ends before its last voxel, is damaged, holds NaN or infinity, or another file would be
-            read in its place.
+        ImageError: The file ends before its last voxel, is damaged, or holds NaN or infinity.
     """
     if not _is_nifti(path):
         return
-    rival = path.with_name(path.name[: -len(".gz")])
-    if path.name.lower().endswith(".gz") and rival.is_file():
-        raise ImageError(f"{path} lies beside {rival.name}, which would be read in its place", "move one of them away")
     try:
         missing, not_finite = _examine(path)
     except (zlib.error, gzip.BadGzipFile) as error:

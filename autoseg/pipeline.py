@@ -106,8 +106,7 @@ def plan_and_preprocess(
 
         save_plan(made, folders, reporter)
         folds.save(folders.splits)
-        for configuration in with_own_cases(made, chosen):
-            prepare_cases(dataset, made, configuration, folders, reporter)
+        prepare_cases(dataset, made, with_own_cases(made, chosen), folders, reporter)
     return made
 
 
@@ -150,8 +149,7 @@ def preprocess(
         dataset = open_planned(number, folders, made, folds)
         chosen = choose_configurations(made, configurations)
         folds.save(folders.splits)
-        for configuration in with_own_cases(made, chosen):
-            prepare_cases(dataset, made, configuration, folders, reporter)
+        prepare_cases(dataset, made, with_own_cases(made, chosen), folders, reporter)
     return made
 
 

@@ -1,4 +1,4 @@
-"""The preprocessed cases of one configuration: made, gone on with after any stop, and checked before training.
+"""The preprocessed cases of a configuration: made, gone on with after any stop, and checked before training.
 
 Each case tells what it was made from, and is written whole or not at all. So there is no sign that all is done, which
 could lie: a folder is prepared when each case of the dataset is there, follows the plan as it stands, and is whole.
@@ -9,6 +9,7 @@ name lies beside the others; a note that is found belongs to a run that was kill
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from autoseg.fingerprint import CaseFacts, Fingerprint
 from autoseg.integrity import load_case
 from autoseg.lock import run_alone
 from autoseg.parallel import all_sound, work_on_each
-from autoseg.plan import ConfigurationName, Plan
+from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.preprocessing.case import preprocess_case
 from autoseg.reporting import SILENT, Reporter
 from autoseg.workspace import DatasetFolders
@@ -34,18 +35,27 @@ MOST_NAMES = 5
 MOST_LINES = 10
 
 
-def prepare_cases(
-    dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, reporter: Reporter
-) -> None:
-    """Prepares all cases for one configuration; those that an earlier run left sound are taken over.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Where the cases of one configuration belong, and what makes them."""
 
-    Cases that another plan was made for are replaced one by one, and those that are no longer part of the dataset are
-    removed at the end. Cases at which an earlier run was killed come last, one at a time.
+    configuration: Configuration
+    recipe: Recipe
+    folder: Path
+
+
+def prepare_cases(
+    dataset: Dataset, plan: Plan, names: Sequence[ConfigurationName], folders: DatasetFolders, reporter: Reporter
+) -> None:
+    """Prepares all cases for some configurations; those that an earlier run left sound are taken over.
+
+    Each case is read once. Cases that another plan was made for are replaced one by one, and those that are no longer
+    part of the dataset are removed at the end. Cases at which an earlier run was killed come last, one at a time.
 
     Args:
         dataset: The cases.
         plan: What to do with them.
-        name: Of the configuration.
+        names: Of the configurations.
         folders: Where they belong.
         reporter: Shows progress, and is told how many cases were taken over.
 
@@ -54,36 +64,44 @@ def prepare_cases(
         UsageError: Another run is at work on this dataset.
         WriteError: The disk is full, or the folder cannot be written.
     """
-    folder, configuration = folders.cases(name), plan.configurations[name]
-    recipe = Recipe.of(plan, name, dataset.info)
+    targets = [
+        _Target(
+            configuration=plan.configurations[name],
+            recipe=Recipe.of(plan, name, dataset.info),
+            folder=folders.cases(name),
+        )
+        for name in names
+    ]
 
     def prepare(case: Case) -> bool:
-        """Makes a case, or finds that it was made."""
-        origin = Origin.of(case, recipe)
-        if is_sound(folder, case.name, origin):
-            return True
-        with _noted(folder, case.name):
-            image, label = load_case(case, dataset.info)
-            prepared = preprocess_case(image, label, axis_order=plan.axis_order, configuration=configuration)
-            save_case(folder, case.name, prepared, patch_size=configuration.patch_size, origin=origin)
-        return False
+        """Makes a case for all configurations for which it is not there, and says whether there was none."""
+        origins = [(target, Origin.of(case, target.recipe)) for target in targets]
+        missing = [(target, origin) for target, origin in origins if not is_sound(target.folder, case.name, origin)]
+        if missing:
+            with _noted([target.folder for target, _ in missing], case.name):
+                image, label = load_case(case, dataset.info)
+                for target, origin in missing:
+                    one = target.configuration
+                    prepared = preprocess_case(image, label, axis_order=plan.axis_order, configuration=one)
+                    save_case(target.folder, case.name, prepared, patch_size=one.patch_size, origin=origin)
+        return not missing
 
     with run_alone(folders.preprocessed):
-        killed = {path.name.removeprefix(IN_WORK) for path in folder.glob(f"{IN_WORK}*")}
+        notes = [path for target in targets for path in target.folder.glob(f"{IN_WORK}*")]
+        killed = {path.name.removeprefix(IN_WORK) for path in notes}
         last = [case for case in dataset.cases if case.name in killed]
         first = [case for case in dataset.cases if case.name not in killed]
-        bytes_each = _estimate_each(recipe, folders)
-        title = f"preprocessing {name}"
+        bytes_each = _estimate_each([target.recipe for target in targets], folders)
+        title = f"preprocessing {', '.join(names)}"
         results = work_on_each(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
         if last:
-            names = _list_names([case.name for case in last])
-            reporter.say(f"an earlier run was killed, perhaps for want of memory, at {names}: now last and alone")
+            killed_at = _list_names([case.name for case in last])
+            reporter.say(f"an earlier run was killed, perhaps for want of memory, at {killed_at}: now last and alone")
             results += work_on_each(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
         taken_over = sum(all_sound(results))
         if taken_over:
-            reporter.say(f"{taken_over} of {len(results)} cases of {name} were prepared by an earlier run")
-        for path in [*files_of_others(folder, [case.name for case in dataset.cases]), *folder.glob(f"{IN_WORK}*")]:
-            path.unlink(missing_ok=True)
+            reporter.say(f"{taken_over} of {len(results)} cases were prepared for {', '.join(names)} by an earlier run")
+        _tidy(targets, dataset)
 
 
 def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
@@ -138,12 +156,25 @@ def estimate_bytes(facts: CaseFacts, recipe: Recipe) -> int:
     return int((12 * recipe.channels + 12) * before + (12 * recipe.channels + 4) * after)
 
 
-def _estimate_each(recipe: Recipe, folders: DatasetFolders) -> Callable[[Case], int] | None:
+def _estimate_each(recipes: Sequence[Recipe], folders: DatasetFolders) -> Callable[[Case], int] | None:
     """What each case takes by its fingerprint; None if nnU-Net took that, which names no cases."""
     if not folders.fingerprint.is_file():
         return None
     facts = {one.name: one for one in Fingerprint.load(folders.fingerprint).cases}
-    return lambda case: estimate_bytes(facts[case.name], recipe) if case.name in facts else 0
+
+    def estimate(case: Case) -> int:
+        known = facts.get(case.name)
+        return 0 if known is None else max((estimate_bytes(known, recipe) for recipe in recipes), default=0)
+
+    return estimate
+
+
+def _tidy(targets: Sequence[_Target], dataset: Dataset) -> None:
+    """Removes notes, and cases that are no longer part of the dataset."""
+    names = [case.name for case in dataset.cases]
+    for target in targets:
+        for path in [*files_of_others(target.folder, names), *target.folder.glob(f"{IN_WORK}*")]:
+            path.unlink(missing_ok=True)
 
 
 def _refuse_stale(cases: Sequence[StoredCase], recipe: Recipe, dataset: str, name: ConfigurationName, fix: str) -> None:
@@ -155,12 +186,13 @@ def _refuse_stale(cases: Sequence[StoredCase], recipe: Recipe, dataset: str, nam
 
 
 @contextmanager
-def _noted(folder: Path, name: str) -> Iterator[None]:
-    """Leaves a note while a case is in work; on a full disk there may be none."""
-    note = folder / f"{IN_WORK}{name}"
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        note.touch()
+def _noted(folders: Sequence[Path], name: str) -> Iterator[None]:
+    """Leaves a note in each folder while a case is in work; on a full disk there may be none."""
+    notes = [folder / f"{IN_WORK}{name}" for folder in folders]
+    for note in notes:
+        with suppress(OSError):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
     try:
         yield
     except MemoryError as error:
@@ -168,8 +200,9 @@ def _noted(folder: Path, name: str) -> Iterator[None]:
             f"case {name!r} does not fit into the memory", "crop it, or use a machine with more"
         ) from error
     finally:
-        with suppress(OSError):
-            note.unlink(missing_ok=True)
+        for note in notes:
+            with suppress(OSError):
+                note.unlink(missing_ok=True)
 
 
 def _list_names(names: Sequence[str]) -> str:

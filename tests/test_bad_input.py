@@ -562,7 +562,7 @@ def test_damaged_preprocessed_cases(trained: Path) -> None:
     assert re.search(rf"1 of 3 cases are not preprocessed for 3d_fullres: case_2; {fix} goes on with them", second)
     code, output, _ = run("preprocess", "-d", NUMBER, "-c", "3d_fullres", "-w", trained)
     assert code == 0
-    assert "1 of 3 cases of 3d_fullres were prepared by an earlier run" in output
+    assert "1 of 3 cases were prepared for 3d_fullres by an earlier run" in output
     assert run(*TRAIN, "-f", "2", "-w", trained)[0] == 0
 
 

@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 from phantoms import noise, write_picture
 
+from autoseg import damage
 from autoseg.damage import check_file, check_picture
 from autoseg.errors import ImageError
 from autoseg.imageio import read_image
@@ -133,3 +134,21 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ImageError, match=r"cannot read .*a\.nrrd: Permission denied; check that you may read it"):
         check_file(tmp_path / "a.nrrd")
+
+
+def test_a_sound_file_is_examined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same file is not unpacked again; one that was written anew is, and damage in it is found."""
+    path = tmp_path / "a.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(noise(2, (6, 7, 8))), str(path))
+    examined = []
+    monkeypatch.setattr(damage, "check_picture", examined.append)
+    check_file(path)
+    check_file(path)
+    assert examined == [path]
+    content = path.read_bytes()
+    path.write_bytes(content[:-40])
+    with pytest.raises(ImageError, match=r"is cut off|is damaged"):
+        check_file(path)
+    path.write_bytes(content)
+    check_file(path)
+    assert examined == [path, path]

@@ -64,7 +64,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def prepare(folders: DatasetFolders, *, skip=(), **changes: object) -> str:
     """Prepares the dataset as it is on disk, by the plan with some changes; returns what was said."""
     listener = Listener()
-    prepare_cases(Dataset.open(folders.raw).without(skip), changed_plan(folders, **changes), NAME, folders, listener)
+    prepare_cases(Dataset.open(folders.raw).without(skip), changed_plan(folders, **changes), [NAME], folders, listener)
     return listener.text
 
 
@@ -91,7 +91,7 @@ def contents(folders: DatasetFolders) -> dict[str, bytes]:
 def test_nothing_is_made_twice(folders, made):
     """The same command again takes over all cases and says so."""
     before = contents(folders)
-    assert prepare(folders) == f"5 of 5 cases of {NAME} were prepared by an earlier run"
+    assert prepare(folders) == f"5 of 5 cases were prepared for {NAME} by an earlier run"
     assert made == []
     assert contents(folders) == before
 
@@ -142,7 +142,7 @@ def test_a_change_of_plan_that_was_stopped_is_told(folders, monkeypatch):
         check(folders, **coarse)
     with pytest.raises(UsageError, match=r"in 2 of its cases \(case_1, case_2\)"):
         check(folders)
-    assert prepare(folders, **coarse) == f"2 of 5 cases of {NAME} were prepared by an earlier run"
+    assert prepare(folders, **coarse) == f"2 of 5 cases were prepared for {NAME} by an earlier run"
     check(folders, **coarse)
 
 
@@ -184,7 +184,7 @@ def test_a_damaged_file_is_named_and_its_case_redone_alone(folders, made, ending
     [line] = caught.value.lines
     assert str(path) in line
     assert line.endswith(f"; run 'autoseg preprocess -d {NUMBER} -c {NAME}', which makes it anew")
-    assert prepare(folders) == f"4 of 5 cases of {NAME} were prepared by an earlier run"
+    assert prepare(folders) == f"4 of 5 cases were prepared for {NAME} by an earlier run"
     assert made == ["case_4"]
     assert contents(folders) == before
 
@@ -303,7 +303,7 @@ def slow_load(*arguments):
 Path.replace, module.load_case = slow_replace, slow_load
 folders = Workspace(root=Path(sys.argv[1])).folders("Dataset001_Tiny")
 print("begun", flush=True)
-module.prepare_cases(Dataset.open(folders.raw), Plan.load(folders.plan), "3d_fullres", folders, SILENT)
+module.prepare_cases(Dataset.open(folders.raw), Plan.load(folders.plan), ["3d_fullres"], folders, SILENT)
 """
 
 

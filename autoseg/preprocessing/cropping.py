@@ -26,11 +26,19 @@ def nonzero_region(image: NDArray[np.generic]) -> tuple[Box, NDArray[np.bool_]]:
         and an empty mask.
     """
     mask = np.any(image != 0, axis=0)
-    if not mask.all():
-        mask = ndimage.binary_fill_holes(mask)
-    found = ndimage.find_objects(mask.astype(np.uint8))
-    if not found:
+    box = _box_around(mask)
+    inside = mask[box.slices]
+    if not inside.all():  # what is enclosed lies inside the box, and so does all that encloses it
+        inside[...] = ndimage.binary_fill_holes(inside)
+    return box, mask
+
+
+def _box_around(mask: NDArray[np.bool_]) -> Box:
+    """The smallest box that holds all true voxels; the whole grid if there is none."""
+    rows: NDArray[np.bool_] = np.any(mask, axis=2)
+    lines = (np.any(rows, axis=1), np.any(rows, axis=0), np.any(mask, axis=(0, 1)))
+    if not lines[0].any():
         z, y, x = mask.shape
-        return Box(start=(0, 0, 0), stop=(z, y, x)), mask
-    z, y, x = found[0]
-    return Box(start=(z.start, y.start, x.start), stop=(z.stop, y.stop, x.stop)), mask
+        return Box(start=(0, 0, 0), stop=(z, y, x))
+    z, y, x = (np.flatnonzero(line).tolist() for line in lines)
+    return Box(start=(z[0], y[0], x[0]), stop=(z[-1] + 1, y[-1] + 1, x[-1] + 1))

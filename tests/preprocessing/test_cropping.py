@@ -1,6 +1,9 @@
 """The region that is not zero."""
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from autoseg.geometry import Box
 from autoseg.preprocessing.cropping import nonzero_region
@@ -30,3 +33,17 @@ def test_an_image_of_zeros_is_kept_whole() -> None:
     box, mask = nonzero_region(np.zeros((1, 2, 3, 4), dtype=np.float32))
     assert box == Box(start=(0, 0, 0), stop=(2, 3, 4))
     assert not mask.any()
+
+
+@given(st.tuples(*[st.integers(1, 7)] * 3), st.floats(0, 1), st.integers(1, 2), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_region_is_that_of_the_plain_definition(shape: tuple[int, ...], share: float, channels: int, seed: int) -> None:
+    """Non-zero in any channel, holes filled over the whole image, and the box around what that gives."""
+    random = np.random.default_rng(seed)
+    image = (random.random((channels, *shape)) < share).astype(np.float32)
+    wanted = ndimage.binary_fill_holes((image != 0).any(axis=0))
+    box, mask = nonzero_region(image)
+    np.testing.assert_array_equal(mask, wanted)
+    found = np.argwhere(wanted)
+    low, high = (found.min(axis=0), found.max(axis=0) + 1) if len(found) else (np.zeros(3), np.array(shape))
+    assert box == Box(start=tuple(int(edge) for edge in low), stop=tuple(int(edge) for edge in high))
