@@ -147,7 +147,7 @@ def estimate_bytes(facts: CaseFacts, recipe: Recipe) -> int:
     """The memory that preparing one case takes at most.
 
     Decision: per voxel of the image 12 bytes for each channel and 12 for label map and mask; per new voxel 12 for each
-    channel and 4. Measured peaks of one and of four channels, to finer and to coarser grids, were 0.7 to 0.92 of that.
+    channel and 4. Measured peaks of one and of four channels, to finer and to coarser grids, were 0.67 to 0.86 of that.
     """
     before = math.prod(facts.shape or facts.shape_after_crop)
     spacing_mm = [facts.spacing_mm[axis] for axis in recipe.axis_order]
