@@ -162,6 +162,8 @@ class Configuration(Section):
         for size, divisor in zip(self.patch_size, self.architecture.divisor, strict=True):
             if size % divisor:
                 raise ValueError(f"patch_size {self.patch_size} must be divisible by {self.architecture.divisor}")
+        if self.patch_size == self.architecture.divisor:
+            raise ValueError(f"patch_size {self.patch_size} leaves one voxel at the coarsest resolution; double it")
         if len(self.normalization) != self.image_channels:
             raise ValueError(f"normalization needs one entry per image channel, {self.image_channels}")
         return self
