@@ -90,7 +90,6 @@ STAGES = (*FULL, "architecture", "stages")
         (("preset",), "huge", "preset"),
         (("rules",), "mine", "rules"),
         ((*FULL, "augmentation", "swap_axis"), 1, "swap_axis and swapped_labels must be given together"),
-        ((*FULL, "architecture", "residual"), "block", "blocks of a residual encoder have 2 convolutions"),
         ((*FULL, "previous"), "4d", "3d_fullres.previous"),
         (("axis_order",), [0, 1, 1], "axis_order must hold 0, 1 and 2 once each"),
         (("format_version",), 99, "format_version is 99"),
@@ -165,3 +164,12 @@ def test_values_cannot_be_changed_in_place(plan):
     """A plan is a value: changing it means making a new one."""
     with pytest.raises(ValidationError, match="frozen"):
         plan.training.epochs = 3
+
+
+def test_blocks_of_a_residual_encoder_have_two_convolutions(plan):
+    """Other blocks are refused there, and nowhere else."""
+    network = plan.configurations["3d_fullres"].architecture.model_dump()
+    network["stages"][1]["convolutions"] = 3
+    assert Architecture.model_validate(network).stages[1].convolutions == 3
+    with pytest.raises(ValueError, match="blocks of a residual encoder have 2 convolutions"):
+        Architecture.model_validate({**network, "residual": "block"})
