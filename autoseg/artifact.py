@@ -49,14 +49,16 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         with _write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            writing.touch()  # may the folder be written at all? If not, the folder is to blame, not the file
-            writing.unlink()
         with _write_errors(path):
             yield writing
             with writing.open("r+b") as file:  # Windows flushes only what is open for writing
                 if durable:
                     os.fsync(file.fileno())
             writing.replace(path)
+    except Exception:
+        with _write_errors(path.parent):
+            writing.touch()  # may the folder be written at all? If not, the folder is to blame, not the file
+        raise
     finally:
         if writing.parent.is_dir():
             writing.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from autoseg.imageio import (
     to_sitk,
     write_image,
     write_label_map,
+    write_probabilities,
 )
 
 VOLUME_ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha"]
@@ -82,6 +83,23 @@ def test_label_maps_survive_the_disk(
     assert result.array.dtype == np.int32
     assert volume.geometry.difference(result.geometry) is None
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("ending", "dimensions"), [*((ending, 3) for ending in VOLUME_ENDINGS), (".png", 2)])
+def test_probabilities_are_written_in_8_bit(tmp_path: Path, ending: str, dimensions: int) -> None:
+    """0 to 255 for 0 to 1, each to the nearest, in the place of the scan; the map itself is left as it is."""
+    array = np.linspace(0, 1, 60, dtype=np.float32).reshape(1, 6, 10)
+    geometry = plane((6, 10)) if dimensions == 2 else oblique((1, 6, 10))
+    path = tmp_path / f"map{ending}"
+    write_probabilities(path, Volume(array=array, geometry=geometry))
+    image = sitk.ReadImage(str(path))
+    assert image.GetPixelID() == sitk.sitkUInt8
+    assert image.GetDimension() == dimensions
+    result = read_image((path,))
+    assert (result.array.min(), result.array.max()) == (0, 255)
+    assert np.abs(result.array[0] / 255 - array).max() <= 0.5 / 255 + 1e-6
+    assert geometry.difference(result.geometry) is None
+    np.testing.assert_array_equal(array, np.linspace(0, 1, 60, dtype=np.float32).reshape(1, 6, 10))
 
 
 @pytest.mark.parametrize("ending", VOLUME_ENDINGS)

@@ -33,8 +33,9 @@ from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 # environment forbids it: a case of 36 slices then takes 1.5 instead of 25 ms. It is asked anew at each call.
 os.environ.setdefault("BLOSC_NTHREADS", "1")
 
-# Level 1 of Zstandard wrote a smooth volume with noise five times as fast as LZ4HC, the reference's choice, in a little
-# less space, and reading a patch took about as long.
+# Decision: level 1 of Zstandard after shuffle makes the smallest files of what is written fast. LZ4 reads patches in
+# 0.6 of the time, but takes a tenth more space for made-up CT and a quarter to a half more for real MR; LZ4HC, which
+# the reference chose, takes six times as long to write. See tests/benchmarks/store.py.
 CODEC = blosc2.Codec.ZSTD
 LEVEL = 1
 BLOCK_EDGE = {2: 128, 3: 32}  # Voxels, by dimension. Decision: 64 or 128 KiB fit into the cache, and waste little

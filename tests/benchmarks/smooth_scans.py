@@ -74,13 +74,13 @@ def write_scans(folder: Path, *, count: int, shape: Shape, labels: int) -> None:
         (folder / part).mkdir(parents=True)
     for number, share in enumerate(np.linspace(*SPREAD, count), start=1):
         spacing = tuple(float(share) * size for size in MEDIAN_SPACING_MM)
-        image, label = _make_scan(shape, labels, seed=number)
+        image, label = make_scan(shape, labels, seed=number)
         _write(folder / "imagesTr" / f"scan_{number:03d}_0000.nii.gz", image, spacing)
         _write(folder / "labelsTr" / f"scan_{number:03d}.nii.gz", label, spacing)
     info.save(written, {"numTraining": count, "description": note})
 
 
-def _make_scan(shape: Shape, labels: int, seed: int) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+def make_scan(shape: Shape, labels: int, seed: int) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
     """A body in air, in Hounsfield units, with organs a little brighter than what is between them."""
     label = make_labels(shape, labels, seed)
     y, x = (np.linspace(-1, 1, size) for size in shape[1:])
