@@ -139,7 +139,8 @@ class Volume:
     """An array with its place in space.
 
     Attributes:
-        array: An image of shape (c, z, y, x), float32, or a label map of shape (z, y, x) of integers.
+        array: An image of shape (c, z, y, x), float32; or of shape (z, y, x) a label map of integers, or a map of
+            probabilities, 0 to 1, float32.
         geometry: The grid of the last three axes.
 
     Raises:
@@ -162,11 +163,6 @@ class Volume:
         leading = self.array.ndim - 3
         order = (*range(leading), *(leading + axis for axis in axes))
         return Volume(array=self.array.transpose(order), geometry=self.geometry.permute(axes))
-
-
-def inverse_order(axes: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The axis order that undoes `axes`: (1, 2, 0) for (2, 0, 1)."""
-    return _three(axes.index(axis) for axis in range(3))
 
 
 def _three(values: Iterable[Number]) -> tuple[Number, Number, Number]:

@@ -30,7 +30,7 @@ from autoseg.lock import run_alone
 from autoseg.model import load_segmenter
 from autoseg.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.planner import make_plan
-from autoseg.prediction import find_model, make_output_folder, segment_scans
+from autoseg.prediction import PROBABILITIES_FOLDER, choose_labels, find_model, make_output_folder, segment_scans
 from autoseg.preparation import (
     check_names,
     check_trainable,
@@ -245,6 +245,7 @@ def predict(
     number: int | None = None,
     configuration: ConfigurationName | None = None,
     folds: Fold | Sequence[Fold] | None = None,
+    probabilities: str | Sequence[str] = (),
     device: str = "auto",
     plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
@@ -262,25 +263,32 @@ def predict(
         number: Of the dataset that was trained.
         configuration: Which one; by default the only one that is trained, else "3d_fullres".
         folds: Which to average; by default all that are trained.
+        probabilities: Labels whose probabilities are wanted as well, or "all", which leaves out the background. Each
+            becomes a file of numbers from 0 to 255, for 0 to 1, on the grid of the scan, and without postprocessing:
+            probabilities/CASE_LABEL.nii.gz in `output`.
         device: "auto", "cpu", "cuda" or "mps".
         plan_name: Of the plan that was trained, if it is not the usual one.
         workspace: See `find_workspace`.
         reporter: Shows progress.
 
     Returns:
-        The files that were written.
+        The segmentations that were written.
 
     Raises:
-        UsageError: The model was named in both ways or in none, there is no such device, or `output` holds the scans.
+        UsageError: The model was named in both ways or in none, there is no such device or label, or `output` holds the
+            scans.
         ModelError: The model or a fold of it is missing or damaged.
         DatasetError: There are no scans, or no such dataset.
         ProblemsError: Some scans could not be segmented, each with its line; the others are done.
     """
     folder = find_model(model, number, configuration, workspace, plan_name)
     segmenter = load_segmenter(folder, folds=folds, device=device)
+    labels = choose_labels(probabilities, segmenter.info)
     scans = find_scans(Path(source), segmenter.info)
     output = make_output_folder(Path(output), Path(source))
-    return segment_scans(segmenter, scans, output, reporter)
+    if labels:
+        make_output_folder(output / PROBABILITIES_FOLDER, Path(source))
+    return segment_scans(segmenter, scans, output, labels, reporter)
 
 
 def evaluate(

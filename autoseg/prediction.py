@@ -1,20 +1,28 @@
 """A folder of scans on disk, turned into a folder of segmentations by a trained model."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autoseg.artifact import atomic_file
 from autoseg.dataset import Case
 from autoseg.errors import AutosegError, ProblemsError, UsageError, WriteError
-from autoseg.imageio import read_image, write_label_map
+from autoseg.imageio import read_image, write_label_map, write_probabilities
 from autoseg.inference.case import Segmenter
-from autoseg.reporting import Reporter
+from autoseg.info import DatasetInfo
+from autoseg.reporting import Reporter, Task
 from autoseg.scans import check_channels, result_ending
 from autoseg.workspace import ModelFolder, find_workspace
 
 LABELS_FILE = "dataset.json"
 """Written beside the segmentations, so that whoever opens them knows what their numbers mean."""
+
+PROBABILITIES_FOLDER = "probabilities"
+"""Beside the segmentations: a map per scan and label that was asked for."""
+
+UNSAFE = re.compile(r"[^\w-]+")  # Characters of a label's name that stay out of a file's name
+LONGEST_LABEL = 60  # Characters of a label's name in a file's name. Decision: file systems allow 255 bytes in all
 
 
 def find_model(
@@ -54,30 +62,76 @@ def make_output_folder(output: Path, source: Path) -> Path:
     return output
 
 
-def segment_scans(segmenter: Segmenter, scans: Sequence[Case], output: Path, reporter: Reporter) -> list[Path]:
+def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, int]:
+    """The labels whose probabilities are wanted: name to number.
+
+    Args:
+        names: One or several; "all" stands for each but the background, which has to be named.
+        info: Of the model.
+
+    Raises:
+        UsageError: The model has no such label.
+    """
+    chosen: dict[str, int] = {}
+    for name in [names] if isinstance(names, str) else names:
+        if name == "all":
+            chosen |= info.foreground
+        elif name in info.labels:
+            chosen[name] = info.labels[name]
+        else:
+            raise UsageError(f"the model has no label {name!r}", f"choose from {', '.join(info.labels)}, or 'all'")
+    return chosen
+
+
+def name_probability_maps(scans: Sequence[Case], labels: Mapping[str, int]) -> dict[str, dict[int, str]]:
+    """The file of each map: that of "kidney, left" in liver_01.nii.gz is liver_01_kidney_left.nii.gz.
+
+    Returns:
+        Name of a scan, to number of a label, to name of the file.
+
+    Raises:
+        UsageError: Two maps would have the same file, on a file system that does not tell Kidney from kidney either.
+    """
+    names: dict[str, dict[int, str]] = {scan.name: {} for scan in scans}
+    owners: dict[str, str] = {}
+    for scan in scans:
+        for label, number in labels.items():
+            name = f"{scan.name}_{UNSAFE.sub('_', label).strip('_')[:LONGEST_LABEL]}{result_ending(scan)}"
+            owner = f"label {label!r} of scan {scan.name!r}"
+            other = owners.setdefault(name.casefold(), owner)
+            if other != owner:
+                what = f"the probabilities of {other} and of {owner} would both be written to {name}"
+                raise UsageError(what, "ask for them one after the other, in different folders")
+            names[scan.name][number] = name
+    return names
+
+
+def segment_scans(
+    segmenter: Segmenter, scans: Sequence[Case], output: Path, labels: Mapping[str, int], reporter: Reporter
+) -> list[Path]:
     """Segments scans one after the other; one that cannot be segmented does not stop the others.
 
     Args:
         segmenter: The model.
         scans: Cases without labels.
         output: Folder for the results, and for a dataset.json that names their labels.
+        labels: Whose probabilities are written too, into a folder of their own; see `choose_labels`.
         reporter: Shows progress.
 
     Returns:
-        The files that were written.
+        The segmentations that were written; where one is, the probabilities of its scan are complete.
 
     Raises:
+        UsageError: Two maps of probabilities would have the same file.
         ProblemsError: Some scans could not be segmented, each with its line.
     """
+    maps = name_probability_maps(scans, labels)
     written: list[Path] = []
     failures: list[str] = []
     with reporter.task("segmenting", total=len(scans)) as task:
         for scan in scans:
             try:
-                check_channels(scan, segmenter.info)
-                segmentation = segmenter.segment(read_image(scan.images), on_progress=task.advance)
-                path = output / (scan.name + result_ending(scan))
-                write_label_map(path, segmentation)
+                path = _segment_scan(segmenter, scan, output, maps[scan.name], task)
                 if not written:
                     segmenter.info.save(output / LABELS_FILE)
                 written.append(path)
@@ -90,3 +144,14 @@ def segment_scans(segmenter: Segmenter, scans: Sequence[Case], output: Path, rep
         reporter.say(f"{len(written)} of {len(scans)} scans were segmented: {output}")
         raise ProblemsError(failures)
     return written
+
+
+def _segment_scan(segmenter: Segmenter, scan: Case, output: Path, maps: Mapping[int, str], task: Task) -> Path:
+    """Writes the maps of some labels, number to name of the file, and then the segmentation, whose path it returns."""
+    check_channels(scan, segmenter.info)
+    prediction = segmenter.predict(read_image(scan.images), on_progress=task.advance)
+    for volume, name in zip(prediction.probabilities(list(maps)), maps.values(), strict=True):
+        write_probabilities(output / PROBABILITIES_FOLDER / name, volume)
+    path = output / (scan.name + result_ending(scan))
+    write_label_map(path, prediction.segmentation())
+    return path

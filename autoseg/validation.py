@@ -53,7 +53,7 @@ def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summar
             stored = StoredCase.open(job.cases_folder, case.name)
             image, _ = stored.load()
             prepared = PreprocessedCase(image=image, label=None, record=stored.record)
-            segmentation = segmenter.segment_preprocessed(prepared, on_progress=task.advance)
+            segmentation = segmenter.predict_preprocessed(prepared, on_progress=task.advance).segmentation()
             path = folder / (case.name + result_ending(case))
             write_label_map(path, segmentation)
             results.append(

@@ -455,6 +455,10 @@ TRAIN = ("train", "-d", NUMBER, "-c", "3d_fullres")
         (("predict", "-i", "in", "-o", "out", "-d", 1, "-c", "2d"), "2d holds no trained fold; train one"),
         (("predict", "-i", "in", "-o", "out", "-d", 1, "-f", 2), "is not trained (there: 0, 1, all); choose with -f"),
         (("predict", "-i", "in", "-o", "out", "-d", 1, "--device", "gpu"), "there is no device 'gpu' here; choose"),
+        (
+            ("predict", "-i", "in", "-o", "out", "-d", 1, "--probabilities", "bright", "brihgt"),
+            "the model has no label 'brihgt'; choose from background, bright, dark, or 'all'",
+        ),
         (("predict", "-i", "nowhere", "-o", "out", "-d", 1), "nowhere does not exist; give a folder of scans with -i"),
         (("prodict", "-i", "in"), "No such command 'prodict'"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from autoseg.geometry import Box, Geometry, Shape, Vector, Volume, inverse_order
+from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
 
 AXIS_ORDERS = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
 axis_orders = st.sampled_from(AXIS_ORDERS)
@@ -57,7 +57,7 @@ def test_permuting_keeps_points_in_space(geometry: Geometry, axes: tuple[int, in
     permuted = geometry.permute(axes)
     np.testing.assert_allclose(position(permuted, index[list(axes)]), position(geometry, index), atol=1e-9)
     assert permuted.shape == tuple(geometry.shape[axis] for axis in axes)
-    assert permuted.permute(inverse_order(axes)) == geometry
+    assert permuted.permute(tuple(np.argsort(axes))) == geometry
 
 
 @settings(max_examples=40, deadline=None)

@@ -105,7 +105,9 @@ def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     plan = plan_tiny(root, steps_per_epoch=6)
     where = {"device": "cpu", "workspace": root, "reporter": listener}
     summary = train(NUMBER, kind.configuration, [0], **where)
-    written = predict(folders.raw / "imagesTs", root / "masks", number=NUMBER, **where)
+    written = predict(
+        folders.raw / "imagesTs", root / "masks", number=NUMBER, probabilities=("background", "all"), **where
+    )
     return Journey(kind=kind, root=root, plan=plan, listener=listener, summary=summary, written=written)
 
 
@@ -170,6 +172,27 @@ def test_segmentation_finds_the_boxes_in_the_file(journey):
     truth = truth if mask.ndim == 3 else truth.max(axis=0)
     for label in (1, 2):
         assert dice(mask, truth, label) > 0.7
+
+
+def test_probabilities_lie_where_their_scan_lies(journey):
+    """8-bit images of the scan's file type and grid, of which the largest is the label that was segmented."""
+    folder = journey.root / "masks" / "probabilities"
+    names = [f"case_4_{label}{journey.kind.ending}" for label in LABELS]
+    assert files_in(folder) == set(names)
+    maps = [sitk.ReadImage(str(folder / name)) for name in names]
+    mask = sitk.ReadImage(str(journey.written[0]))
+    for one in maps:
+        assert one.GetPixelID() == sitk.sitkUInt8
+        assert one.GetSize() == mask.GetSize()
+        assert one.GetSpacing() == pytest.approx(mask.GetSpacing())
+        assert one.GetOrigin() == pytest.approx(mask.GetOrigin())
+        assert one.GetDirection() == pytest.approx(mask.GetDirection(), abs=1e-6)
+    arrays = np.stack([sitk.GetArrayFromImage(one).astype(int) for one in maps])
+    assert np.abs(arrays.sum(axis=0) - 255).max() <= 1  # three numbers, each rounded
+    segmented = sitk.GetArrayFromImage(mask)
+    kept = segmented > 0  # rules may have made others background
+    chosen = np.take_along_axis(arrays, segmented[np.newaxis].astype(int), axis=0)[0]
+    np.testing.assert_array_equal(chosen[kept], arrays.max(axis=0)[kept])
 
 
 def test_scores_are_those_of_the_files(journey, tmp_path):
@@ -344,6 +367,16 @@ def test_mask_never_replaces_its_scan(model_copy, tmp_path):
         with pytest.raises(UsageError, match="holds the scans"):
             predict(source, scan.parent, model=model_copy, device="cpu")
     assert files_in(scan.parent) == {"a.nii.gz"}
+
+
+def test_probabilities_never_replace_a_scan(model_copy, trained_volumes, tmp_path):
+    """Scans in the folder that the maps would go to are refused, unless no maps are asked for."""
+    scans = tmp_path / "masks" / "probabilities"
+    shutil.copytree(folders_of(trained_volumes).raw / "imagesTs", scans)
+    with pytest.raises(UsageError, match="masks/probabilities holds the scans"):
+        predict(scans, tmp_path / "masks", model=model_copy, probabilities="all", device="cpu")
+    assert len(predict(scans, tmp_path / "masks", model=model_copy, device="cpu")) == 1
+    assert files_in(scans) == {"case_4_0000.nii.gz"}
 
 
 def test_rules_beside_the_model_are_applied(model_copy, trained_volumes, tmp_path):

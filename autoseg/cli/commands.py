@@ -134,6 +134,14 @@ def predict(
         list[str] | None,
         typer.Option("-f", "--fold", help="Which to average. [default: all that are trained]", metavar="FOLD..."),
     ] = None,
+    probabilities: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probabilities",
+            help="Labels whose probabilities are written as well, before postprocessing; all leaves out background.",
+            metavar="LABEL...",
+        ),
+    ] = None,
     device: Device = "auto",
     plan_name: PlanName = None,
     workspace: WorkspacePath = None,
@@ -141,10 +149,12 @@ def predict(
     """Segments every scan of a folder.
 
     Give a trained dataset with -d, or a model folder with -m. Scans are named as for training, CASE_0000.nii.gz; each
-    result has the name, grid, geometry and file type of its scan.
+    result has the name, grid, geometry and file type of its scan. So have the probabilities of a label, if they are
+    asked for: 0 to 255, for 0 to 1, in probabilities/CASE_LABEL.nii.gz of the folder.
     """
     from autoseg.cli.terminal import Terminal, console
     from autoseg.pipeline import predict
+    from autoseg.prediction import PROBABILITIES_FOLDER
 
     written = predict(
         source,
@@ -153,12 +163,15 @@ def predict(
         number=number,
         configuration=cast("Any", configuration),
         folds=parse_folds(folds) if folds else None,
+        probabilities=probabilities or (),
         device=device,
         plan_name=plan_name,
         workspace=workspace,
         reporter=Terminal(),
     )
     console.print(f"{len(written)} segmentations: {output}")
+    if probabilities:
+        console.print(f"probabilities, 0 to 255: {output / PROBABILITIES_FOLDER}")
 
 
 def evaluate(

@@ -1,5 +1,6 @@
 """From an image to its segmentation, and a trained model as something that can be called."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,35 @@ from autoseg.info import DatasetInfo
 from autoseg.network.unet import build_network
 from autoseg.plan import Configuration
 from autoseg.postprocessing import PostprocessingRules, apply_rules
-from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, restore_case
+from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord, preprocess_case, restore_case
+from autoseg.preprocessing.probabilities import restore_probabilities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the networks say of one image; its segmentation and its probabilities both follow from it.
+
+    Attributes:
+        logits: Shape (classes, z, y, x), float32, of the preprocessed case, on the CPU.
+        record: How to get back to the grid of the image.
+        rules: Applied to the segmentation.
+    """
+
+    logits: torch.Tensor
+    record: PreprocessRecord
+    rules: PostprocessingRules
+
+    def segmentation(self) -> Volume:
+        """The label map (z, y, x) on the grid of the image, after postprocessing."""
+        restored = restore_case(self.logits, self.record)
+        return Volume(array=apply_rules(restored.array, self.rules), geometry=restored.geometry)
+
+    def probabilities(self, labels: Sequence[int]) -> Iterator[Volume]:
+        """Maps of the probabilities of some labels on the grid of the image, one at a time; see there.
+
+        They are the networks' own: postprocessing changes the segmentation only.
+        """
+        return restore_probabilities(self.logits, self.record, labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +55,7 @@ class Segmenter:
         axis_order: Of the plan.
         info: Channels and labels.
         predictor: Patches to logits; folds and mirroring are inside.
-        rules: Applied to each result.
+        rules: Applied to each segmentation.
         device: Where the networks are.
     """
 
@@ -38,14 +67,15 @@ class Segmenter:
     device: torch.device
 
     def segment(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Volume:
-        """Segments one image.
+        """Segments one image: label map (z, y, x) on its grid; arguments and errors are those of `predict`."""
+        return self.predict(image, on_progress).segmentation()
+
+    def predict(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Prediction:
+        """Asks the networks about one image.
 
         Args:
             image: Shape (c, z, y, x), as its scanner made it.
             on_progress: Called with the share of the work, 0 to 1, that each step adds.
-
-        Returns:
-            Label map (z, y, x) on the grid of the image.
 
         Raises:
             ImageError: The image has another number of channels than the model, or colours outside 0 to 255.
@@ -59,10 +89,10 @@ class Segmenter:
                 "give one file per channel, named CASE_0000, CASE_0001, ...",
             )
         case = preprocess_case(image, None, axis_order=self.axis_order, configuration=self.configuration)
-        return self.segment_preprocessed(case, on_progress)
+        return self.predict_preprocessed(case, on_progress)
 
-    def segment_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = ignore_progress) -> Volume:
-        """Segments a case that was preprocessed for this configuration; see `segment`."""
+    def predict_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = ignore_progress) -> Prediction:
+        """Asks the networks about a case that was preprocessed for this configuration; see `predict`."""
         with memory_named(self.device, "stop other programs that use it, or choose another with --device"):
             logits = predict_volume(
                 case.image,
@@ -72,8 +102,7 @@ class Segmenter:
                 device=self.device,
                 on_progress=on_progress,
             )
-        segmentation = restore_case(logits, case.record)
-        return Volume(array=apply_rules(segmentation.array, self.rules), geometry=segmentation.geometry)
+        return Prediction(logits=logits, record=case.record, rules=self.rules)
 
 
 def make_segmenter(

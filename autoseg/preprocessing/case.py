@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from autoseg.artifact import Artifact
 from autoseg.errors import ImageError
-from autoseg.geometry import Box, Geometry, Shape, Vector, Volume, inverse_order
+from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
 from autoseg.preprocessing.cropping import nonzero_region
 from autoseg.preprocessing.label_resampling import argmax_resampled, resample_labels
 from autoseg.preprocessing.normalization import normalize
@@ -45,6 +45,11 @@ class PreprocessRecord(Artifact):
     box: Box
     shape: Shape
     spacing_mm: Vector
+
+    @property
+    def box_spacing_mm(self) -> Vector:
+        """Spacing of the image file, axes in the order of the record: that of the box before it was resampled."""
+        return self.geometry.permute(self.axis_order).spacing_mm
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -126,14 +131,29 @@ def restore_case(logits: NDArray[np.floating] | torch.Tensor, record: Preprocess
     Raises:
         ValueError: The logits lie on another grid than the preprocessed case.
     """
+    values = as_array(logits, record)
+    winners = argmax_resampled(values, record.spacing_mm, record.box.shape, record.box_spacing_mm)
+    return put_back(winners, record, outside=0)
+
+
+def as_array(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> NDArray[np.floating]:
+    """The same logits as an array, if they lie on the grid of the preprocessed case; else raises ValueError."""
     values = np.asarray(logits)
     if values.shape[1:] != record.shape:
         raise ValueError(f"logits of shape {values.shape} do not lie on the grid {record.shape} of the case")
-    grid = record.geometry.permute(record.axis_order)
-    winners = argmax_resampled(values, record.spacing_mm, record.box.shape, grid.spacing_mm)
-    whole = np.zeros(grid.shape, dtype=winners.dtype)
-    whole[record.box.slices] = winners
-    array = np.ascontiguousarray(whole.transpose(inverse_order(record.axis_order)))
+    return values
+
+
+def put_back(inside: NDArray[Any], record: PreprocessRecord, outside: float) -> Volume:
+    """Puts what lies in the cropping box back on the grid of the image file.
+
+    Args:
+        inside: Shape (z, y, x) of the box, at the spacing of the image file, axes in the order of the record.
+        record: Of the case.
+        outside: The value of all voxels outside the box.
+    """
+    array = np.full(record.geometry.shape, outside, dtype=inside.dtype)
+    array.transpose(record.axis_order)[record.box.slices] = inside
     return Volume(array=array, geometry=record.geometry)
 
 

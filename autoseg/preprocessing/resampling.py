@@ -66,18 +66,23 @@ def separate_axis(spacing_mm: Vector, target_spacing_mm: Vector) -> int | None:
 
 
 def resample_image(
-    image: NDArray[np.float32], spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector
+    image: NDArray[np.float32],
+    spacing_mm: Vector,
+    shape: Shape,
+    target_spacing_mm: Vector,
+    order: Order = IMAGE_ORDER,
 ) -> NDArray[np.float32]:
-    """Resamples an image by cubic splines.
+    """Resamples an image by splines, cubic ones unless another order is given.
 
-    Splines overshoot at edges, so the result is clipped to the range of the input: of each channel, or of each slice
-    where slices are kept apart.
+    Cubic splines overshoot at edges, so the result is clipped to the range of the input: of each channel, or of each
+    slice where slices are kept apart.
 
     Args:
         image: Shape (c, z, y, x).
         spacing_mm: Of the image.
         shape: Wanted (z, y, x).
         target_spacing_mm: Of the result; decides, with `spacing_mm`, whether slices are kept apart.
+        order: Of the splines.
 
     Returns:
         Shape (c, *shape); the image itself if it has that shape already.
@@ -88,43 +93,43 @@ def resample_image(
     result = np.empty((len(image), *shape), dtype=np.float32)
     for channel, target in zip(image, result, strict=True):
         if separate is None:
-            _multiply_axes(channel, out=target)
+            _multiply_axes(channel, order, out=target)
             np.clip(target, channel.min(), channel.max(), out=target)
         else:
-            _resample_slices(channel, separate, out=target)
+            _resample_slices(channel, separate, order, out=target)
     return result
 
 
-def _resample_slices(channel: Image, separate: int, out: Image) -> None:
+def _resample_slices(channel: Image, separate: int, order: Order, out: Image) -> None:
     nearest = resampling_matrix(channel.shape[separate], out.shape[separate], order=0).argmax(axis=1)
     used, place = np.unique(nearest, return_inverse=True)
     slices = channel.take(used, axis=separate)
     in_plane = tuple(axis for axis in range(3) if axis != separate)
     low, high = slices.min(axis=in_plane, keepdims=True), slices.max(axis=in_plane, keepdims=True)
     planes = np.empty((*out.shape[:separate], len(used), *out.shape[separate + 1 :]), dtype=np.float32)
-    _multiply_axes(slices, out=planes)
+    _multiply_axes(slices, order, out=planes)
     np.clip(planes, low, high, out=planes)
     np.take(planes, place, axis=separate, out=out, mode="clip")  # "clip" writes at once; all places are valid
 
 
-def _multiply_axes(volume: Image, out: Image) -> None:
+def _multiply_axes(volume: Image, order: Order, out: Image) -> None:
     """Resamples along each axis whose size changes; those that shrink come first, which saves work."""
     axes = [axis for axis in range(3) if out.shape[axis] != volume.shape[axis]]
     axes.sort(key=lambda axis: out.shape[axis] / volume.shape[axis])
     for axis in axes[:-1]:
         larger = np.empty((*volume.shape[:axis], out.shape[axis], *volume.shape[axis + 1 :]), dtype=np.float32)
-        _multiply_axis(volume, axis, out=larger)
+        _multiply_axis(volume, axis, order, out=larger)
         volume = larger
     if axes:
-        _multiply_axis(volume, axes[-1], out=out)
+        _multiply_axis(volume, axes[-1], order, out=out)
     else:
         out[...] = volume
 
 
-def _multiply_axis(volume: Image, axis: int, out: Image) -> None:
+def _multiply_axis(volume: Image, axis: int, order: Order, out: Image) -> None:
     """Multiplies along an axis, leaving out what is next to zero."""
     before, old, new = math.prod(volume.shape[:axis]), volume.shape[axis], out.shape[axis]
-    for band in _make_bands(old, new):
+    for band in _make_bands(old, new, order):
         if axis == 2:
             lines = volume.reshape(before, old)[:, band.old]
             np.matmul(lines, band.weights.T, out=out.reshape(before, new)[:, band.new])
@@ -148,13 +153,13 @@ class _Band:
 
 
 @lru_cache(maxsize=16)
-def _make_bands(old: int, new: int) -> tuple[_Band, ...]:
+def _make_bands(old: int, new: int, order: Order) -> tuple[_Band, ...]:
     """Cuts the matrix of a line: a new voxel hardly depends on old ones that are far away.
 
     A cubic spline forgets by a factor of 3.7 per voxel, so some 15 voxels on either side remain. From 512 to 400 voxels
     that saves four fifths of the work.
     """
-    matrix = resampling_matrix(old, new, IMAGE_ORDER)
+    matrix = resampling_matrix(old, new, order)
     bands = []
     for start in range(0, new, BAND):
         rows = slice(start, min(start + BAND, new))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 import typer
-from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
+from tiny_workspaces import NUMBER, edit_training, files_in, folders_of, plan_tiny, write_volumes
 from typer.testing import CliRunner
 
 import autoseg
@@ -172,6 +172,25 @@ def test_workspace_may_come_from_the_environment(trained_volumes, tmp_path, monk
     monkeypatch.chdir(trained_volumes)
     assert "1 segmentations" in run(f"predict -i {scans} -o {tmp_path / 'two'} -d {NUMBER} --device cpu")
     assert {path.name for path in tmp_path.rglob("*.nii.gz")} == {"case_4.nii.gz"}
+
+
+def test_probabilities_are_written_when_asked_for(trained_volumes, tmp_path):
+    """Of the labels that were named, or of all but the background, into a folder of their own."""
+    scans = folders_of(trained_volumes).raw / "imagesTs"
+    command = f"predict -i {scans} -d {NUMBER} -w {trained_volumes} -f 0 --device cpu"
+    expected = {
+        "all": {"bright", "dark"},
+        "dark": {"dark"},
+        "background dark": {"background", "dark"},
+    }
+    for asked, labels in expected.items():
+        folder = tmp_path / asked.replace(" ", "_")
+        output = run(f"{command} --probabilities {asked} -o {folder}")
+        assert f"probabilities, 0 to 255: {folder / 'probabilities'}" in output
+        maps = {f"probabilities/case_4_{label}.nii.gz" for label in labels}
+        assert files_in(folder) == {"case_4.nii.gz", "dataset.json"} | maps
+    assert "probabilities, 0" not in run(f"{command} -o {tmp_path / 'none'}")
+    assert files_in(tmp_path / "none") == {"case_4.nii.gz", "dataset.json"}
 
 
 def test_damaged_cases_are_listed(tmp_path):

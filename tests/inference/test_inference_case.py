@@ -61,10 +61,25 @@ def test_prepared_case_gives_what_its_image_gives():
     """Validation, which starts from stored cases, and prediction go the same way."""
     segmenter, scan = make(), image()
     case = preprocess_case(scan, None, axis_order=segmenter.axis_order, configuration=segmenter.configuration)
-    prepared, whole = segmenter.segment_preprocessed(case), segmenter.segment(scan)
+    prepared, whole = segmenter.predict_preprocessed(case).segmentation(), segmenter.segment(scan)
     np.testing.assert_array_equal(prepared.array, whole.array)
     assert prepared.geometry == whole.geometry == scan.geometry
     assert restore_case(np.zeros((3, *case.record.shape), np.float32), case.record).array.shape == LARGE
+
+
+def test_segmentation_and_probabilities_follow_from_one_prediction():
+    """The likeliest label is the one that is segmented; rules leave the probabilities alone."""
+    rules = PostprocessingRules(keep_largest=(1, 2))
+    segmenter, scan = replace(make(), predictor=Threshold()), image()
+    prediction = segmenter.predict(scan)
+    maps = list(prediction.probabilities([0, 1, 2]))
+    assert all(one.geometry == scan.geometry for one in maps)
+    likeliest = np.argmax([one.array for one in maps], axis=0)
+    assert (prediction.segmentation().array == likeliest).mean() > 0.999
+    cleaned = replace(segmenter, rules=rules).predict(scan)
+    assert (cleaned.segmentation().array != likeliest).any()
+    for one, other in zip(cleaned.probabilities([0, 1, 2]), maps, strict=True):
+        np.testing.assert_array_equal(one.array, other.array)
 
 
 def test_rules_are_applied_to_the_result():

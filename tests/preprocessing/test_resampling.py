@@ -71,6 +71,18 @@ def test_cubic_resampling_equals_skimage(old: Shape, new: Shape, seed: int, smoo
         np.testing.assert_allclose(resampled, expected, atol=1e-6 * max(1, float(np.abs(channel).max())) * 10)
 
 
+@settings(max_examples=30, deadline=None)
+@given(old=shapes, new=shapes, seed=st.integers(0, 99))
+def test_linear_resampling_equals_skimage(old: Shape, new: Shape, seed: int) -> None:
+    """By order 1, as logits are resampled; slices that are kept apart are taken whole."""
+    volume = make_volume(old, seed, smooth=False)
+    result = resample_image(volume[np.newaxis], ISOTROPIC, new, ISOTROPIC, order=1)[0]
+    np.testing.assert_allclose(result, resize(volume, new, 1, mode="edge", anti_aliasing=False), atol=1e-5)
+    apart = resample_image(volume[np.newaxis], (5.0, 1.0, 1.0), (2 * old[0], *new[1:]), ISOTROPIC, order=1)[0]
+    slices = [resize(one, new[1:], 1, mode="edge", anti_aliasing=False) for one in volume]
+    np.testing.assert_allclose(apart, np.repeat(slices, 2, axis=0), atol=1e-5)
+
+
 @settings(max_examples=12, deadline=None)
 @given(old=st.integers(60, 300), new=st.integers(60, 300), axis=st.integers(0, 2), seed=st.integers(0, 99))
 def test_long_lines_lose_nothing_to_what_is_left_out(old: int, new: int, axis: int, seed: int) -> None:
