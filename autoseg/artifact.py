@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -164,19 +164,19 @@ Score = Annotated[
 class Artifact(BaseModel):
     """Base of every value that crosses the disk: frozen, strict about unknown keys, versioned, plain JSON.
 
-    A subclass raises its own `version` when the meaning of its fields changes; older files are then refused with a
-    clear line instead of being misread.
+    A subclass raises the default of `format_version` when the meaning of its fields changes; older files are then
+    refused with a clear line instead of being misread.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: ClassVar[int] = 1
     format_version: int = 1
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
-        if self.format_version != self.version:
-            raise ValueError(f"format_version is {self.format_version}, this program reads {self.version}")
+        current = type(self).model_fields["format_version"].default
+        if self.format_version != current:
+            raise ValueError(f"format_version is {self.format_version}, this program reads {current}")
         return self
 
     def save(self, path: Path) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +58,6 @@ class Part(Artifact):
         labels_seen: See `Inspection`.
         summary: Its facts.
     """
-
-    version: ClassVar[int] = 1
 
     origin: Origin
     labels_seen: frozenset[int]

@@ -4,7 +4,7 @@ Numbers that shape the result live here; numbers that only shape a run (device, 
 """
 
 from math import prod
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -243,8 +243,6 @@ class Plan(Artifact):
         training: See there.
         configurations: By name.
     """
-
-    version: ClassVar[int] = 1
 
     dataset: str
     rules: RulesName = "autoseg"

@@ -4,7 +4,7 @@ The rules are found on held-out cases (see `evaluation.rules`), saved in postpro
 prediction.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,6 @@ class PostprocessingRules(Artifact):
         keep_largest: Labels of which only the largest component is kept, each on its own.
         evidence: What was tried to find these rules.
     """
-
-    version: ClassVar[int] = 1
 
     keep_largest_foreground: bool = False
     keep_largest: tuple[Annotated[int, Field(gt=0)], ...] = ()

@@ -18,9 +18,8 @@ def load_plan(number: int, folders: DatasetFolders) -> Plan:
         ArtifactError: It is damaged.
     """
     if not folders.plan.is_file():
-        named = "" if folders.plan_name is None else f" --plan {folders.plan_name}"
         what = f"{folders.raw.name} has no plan{'' if folders.plan_name is None else f' {folders.plan_name!r}'}"
-        raise UsageError(what, f"run 'autoseg plan_and_preprocess -d {number}{named}' first")
+        raise UsageError(what, f"run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' first")
     return Plan.load(folders.plan)
 
 
@@ -33,7 +32,9 @@ def load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
     """
     plan = load_plan(number, folders)
     if not folders.splits.is_file():
-        raise UsageError(f"{folders.raw.name} has no splits.json", f"run 'autoseg preprocess -d {number}' first")
+        raise UsageError(
+            f"{folders.raw.name} has no splits.json", f"run 'autoseg preprocess -d {number}{folders.plan_option}' first"
+        )
     return plan, Splits.load(folders.splits)
 
 
@@ -57,7 +58,9 @@ def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Split
         (dataset.info.channels, dataset.info.classes)
     }:
         what = f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
-        raise UsageError(what, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}' again")
+        raise UsageError(
+            what, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' again"
+        )
     return dataset
 
 

@@ -122,8 +122,7 @@ def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folder
         ProblemsError: Some are missing or damaged; each has its line.
     """
     folder, names = folders.cases(name), [case.name for case in dataset.cases]
-    named = "" if folders.plan_name is None else f" --plan {folders.plan_name}"
-    fix = f"run 'autoseg preprocess -d {number} -c {name}{named}'"
+    fix = f"run 'autoseg preprocess -d {number} -c {name}{folders.plan_option}'"
     there = [one for one in names if is_stored(folder, one)]
     if not there:
         raise UsageError(f"{plan.dataset} is not preprocessed for {name}", f"{fix} first")

@@ -253,9 +253,10 @@ def _say_dealt(
 
 def _say_outdated(folders: DatasetFolders, reporter: Reporter) -> None:
     """Names the folds that were trained on another division; going on with them would mix the two."""
-    models = sorted(folders.results.iterdir()) if folders.results.is_dir() else []
+    places = ("*", "*/*")  # of the usual plan, and of those that have names
+    models = sorted({path.parent for place in places for path in folders.results.glob(f"{place}/fold_*")})
     trained = [
-        f"fold {fold} of {path.name}"
+        f"fold {fold} of {path.relative_to(folders.results).as_posix()}"
         for path in models
         for fold in ModelFolder(path=path).trained_folds()
         if fold != "all"

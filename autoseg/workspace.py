@@ -114,6 +114,11 @@ class DatasetFolders:
         return self.preprocessed / "splits.json"
 
     @property
+    def plan_option(self) -> str:
+        """What a command that is advised must add to mean the same plan: " --plan NAME", or nothing."""
+        return "" if self.plan_name is None else f" --plan {self.plan_name}"
+
+    @property
     def models(self) -> Path:
         """The trained configurations."""
         return self.results / (self.plan_name or "")

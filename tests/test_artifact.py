@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +16,6 @@ from autoseg.errors import ArtifactError, WriteError
 class Note(Artifact):
     """An artefact with a nested list and an undefined number."""
 
-    version: ClassVar[int] = 3
     format_version: int = 3
 
     text: str

@@ -372,9 +372,11 @@ def test_folds_that_were_trained_on_another_division_are_named(folders):
     settle(folders, STANDING)[0].save(folders.splits)
     for configuration, fold in (("3d_fullres", 1), ("2d", 0), ("2d", "all")):
         mark_trained(folders, configuration, fold)
+    mark_trained(folders.with_plan("wide"), "2d", 2)
     assert settle(folders, STANDING)[1] == []
     assert settle(folders, STANDING[1:])[1][-1] == (
-        "trained before the folds changed: fold 0 of 2d, fold 1 of 3d_fullres; train anew with --restart"
+        "trained before the folds changed: fold 0 of 2d, fold 1 of 3d_fullres, fold 2 of wide/2d; "
+        "train anew with --restart"
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 from zlib import crc32
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -56,8 +56,7 @@ class CaseContent(Artifact):
         own_crc32: Of all that, so that damage to this file is found as well.
     """
 
-    version: ClassVar[int] = 2  # 1 was the record alone
-    format_version: int = 2
+    format_version: int = 2  # 1 was the record alone
 
     origin: Origin | None
     image: FileContent

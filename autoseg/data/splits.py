@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import chain, zip_longest
-from typing import ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -38,8 +37,6 @@ class Split(BaseModel):
 
 class Splits(Artifact):
     """All folds. Every case is held out in exactly one of them, unless the user edits the file or brings another."""
-
-    version: ClassVar[int] = 1
 
     folds: tuple[Split, ...] = Field(min_length=1)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -71,8 +71,6 @@ class Summary(Artifact):
         mean: Label name to its means.
         cases: In the order in which they were given.
     """
-
-    version: ClassVar[int] = 1
 
     foreground_mean: MeanScores
     mean: dict[str, MeanScores]

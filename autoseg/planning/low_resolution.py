@@ -22,10 +22,16 @@ WORTHWHILE = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowResolution:
-    """A coarser view with its patch and batch."""
+    """A coarser view with its patch and batch.
+
+    Attributes:
+        view, fit: See there.
+        voxels: Of the typical volume before its edges are rounded to whole voxels.
+    """
 
     view: View
     fit: Fit
+    voxels: float
 
 
 def sees_little(view: View, fit: Fit) -> bool:
@@ -53,32 +59,23 @@ def choose_low_resolution(view: View, search: Search, full: Fit) -> LowResolutio
         return None
     find = _find_monotonic if search.monotonic else _find_as_reference
     found = find(view, search)
-    if found is None or view.voxels / found.exact_voxels < WORTHWHILE:
-        return None
-    return LowResolution(view=found.view, fit=found.fit)
+    return None if found is None or view.voxels / found.voxels < WORTHWHILE else found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    view: View
-    exact_voxels: float
-    fit: Fit
-
-
-def _find_as_reference(view: View, search: Search) -> _Found | None:
+def _find_as_reference(view: View, search: Search) -> LowResolution | None:
     """The first of the coarser volumes of whose largest patch sees a quarter."""
     for coarser, exact_voxels in _coarser_views(view):
         largest = next(patches(coarser))
         if largest.is_trainable:
             fit = fit_patch(coarser, search)
             if fit.topology.voxels / exact_voxels >= LITTLE_CONTEXT:
-                return _Found(view=coarser, exact_voxels=exact_voxels, fit=fit)
+                return LowResolution(view=coarser, fit=fit, voxels=exact_voxels)
         elif largest.voxels / exact_voxels >= LITTLE_CONTEXT:
             break  # the volume is too thin for any network
     return None
 
 
-def _find_monotonic(view: View, search: Search) -> _Found | None:
+def _find_monotonic(view: View, search: Search) -> LowResolution | None:
     finer: Topology | None = None  # the smallest patch of a finer volume, too large for the budget
     for coarser, exact_voxels in _coarser_views(view):
         if min(coarser.median_shape) < SMALLEST_EDGE:
@@ -98,7 +95,7 @@ def _find_monotonic(view: View, search: Search) -> _Found | None:
                 because=f"the smallest that sees {LITTLE_CONTEXT:.0%} of it",
                 most_voxels=None if finer is None else SMALLEST_BATCH * finer.voxels,
             )
-            return _Found(view=coarser, exact_voxels=exact_voxels, fit=fit)
+            return LowResolution(view=coarser, fit=fit, voxels=exact_voxels)
         finer = topology
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,6 @@ class PreprocessRecord(Artifact):
         shape: Voxels (z, y, x) of the preprocessed case.
         spacing_mm: The spacing that was aimed at; `shape` is rounded.
     """
-
-    version: ClassVar[int] = 1
 
     geometry: Geometry
     axis_order: tuple[Axis, Axis, Axis]

@@ -26,14 +26,14 @@ def nonzero_region(image: NDArray[np.generic]) -> tuple[Box, NDArray[np.bool_]]:
         and an empty mask.
     """
     mask = np.any(image != 0, axis=0)
-    box = _box_around(mask)
+    box = box_around(mask)
     inside = mask[box.slices]
     if not inside.all():  # what is enclosed lies inside the box, and so does all that encloses it
         inside[...] = ndimage.binary_fill_holes(inside)
     return box, mask
 
 
-def _box_around(mask: NDArray[np.bool_]) -> Box:
+def box_around(mask: NDArray[np.bool_]) -> Box:
     """The smallest box that holds all true voxels; the whole grid if there is none."""
     rows: NDArray[np.bool_] = np.any(mask, axis=2)
     lines = (np.any(rows, axis=1), np.any(rows, axis=0), np.any(mask, axis=(0, 1)))

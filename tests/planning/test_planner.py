@@ -101,7 +101,7 @@ def test_memory_never_buys_less_where_the_network_grows(dataset):
 def test_memory_chooses_the_network():
     """Eight GB get the small network; larger memory the deeper one, as soon as no patch must shrink for it."""
     fingerprint, info = golden_fingerprint("LiverCT"), golden_info("LiverCT")
-    plans = {size: plan_of(fingerprint, info, gigabytes=size, preset=None) for size in (3, 8, 11, 24, 80)}
+    plans = {size: plan_of(fingerprint, info, gigabytes=size, preset=None) for size in (3, 8, 11, 14, 24, 80)}
     assert plans[3].preset == "4gb"
     assert plans[8].preset == "8gb"
     assert plans[24].preset == "24gb"
@@ -112,8 +112,11 @@ def test_memory_chooses_the_network():
     }
     assert set(depth[8]) == {1}
     assert depth[24] == [1] + [2] * (len(depth[24]) - 1)
-    refused = [sentence for sentence in plans[11].why if sentence.startswith("The deeper network of preset 11gb")]
-    assert (plans[11].preset, len(refused)) in {("11gb", 0), ("8gb", 1)}
+    refusal = "The deeper network of preset 11gb is not used"
+    assert plans[11].preset == "8gb"
+    assert [refusal in plans[size].why[-1] for size in plans] == [False, False, True, False, False, False]
+    assert plans[14].preset == "11gb"
+    assert plans[14].configurations["3d_fullres"].step_voxels >= plans[11].configurations["3d_fullres"].step_voxels
 
 
 def test_large_volumes_get_all_four_configurations():
