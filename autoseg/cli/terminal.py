@@ -93,7 +93,9 @@ def _label_table(summary: "Summary", title: str) -> Table:
 def print_plan(plan: "Plan", *, explain: bool) -> None:
     """Prints a table of the configurations and, if asked for, a sentence for every decision."""
     title = f"{plan.dataset}, by preset {plan.preset}"
-    table = Table("configuration", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        "configuration", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1)
+    )
     for column in ("voxels in mm", "typical image", "patch", "batch", "memory"):
         table.add_column(column, justify="right")
     for name, one in plan.configurations.items():

@@ -1,12 +1,16 @@
 """What people see: bars that fill, remarks as they were said, and tables with means."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from autoseg.cli import terminal
 from autoseg.cli.terminal import MOST_CASES, Terminal, print_scores, print_table
 from autoseg.evaluation.summary import CaseResult, LabelScores, Summary, summarize
+from autoseg.importing.nnunet import read_fingerprint
+from autoseg.info import DatasetInfo
+from autoseg.planning.planner import PlanningOptions, make_plan
 
 LABELS = {"liver": 1, "spleen": 2}
 
@@ -113,3 +117,23 @@ def test_bar_stays_where_a_failure_left_it(capsys):
     with pytest.raises(ZeroDivisionError):
         fail()
     assert " 25%" in capsys.readouterr().out
+
+
+def test_a_plan_fits_the_narrowest_terminal(capsys, monkeypatch):
+    """Names and numbers of all four configurations are shown whole in 80 columns; reasons only if asked for."""
+    golden = Path(__file__).parents[1] / "golden" / "plans" / "LiverCT"
+    options = PlanningOptions(dataset="Dataset503_LiverCT", memory_budget_bytes=8 * 10**9)
+    plan = make_plan(
+        read_fingerprint(golden / "dataset_fingerprint.json"), DatasetInfo.load(golden / "dataset.json"), options
+    )
+    monkeypatch.setattr(terminal.console, "_width", 80)
+    terminal.print_plan(plan, explain=False)
+    output = capsys.readouterr().out
+    for name, one in plan.configurations.items():
+        [row] = [line for line in output.splitlines() if line.split()[:1] == [name]]
+        assert "x".join(f"{step:.3g}" for step in one.spacing_mm) in row
+        assert "x".join(map(str, one.patch_size)) in row
+    assert plan.why[0] not in output
+    terminal.print_plan(plan, explain=True)
+    output = capsys.readouterr().out
+    assert all(f"- {sentence}\n" in output for sentence in plan.why)
