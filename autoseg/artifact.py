@@ -51,8 +51,8 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
         with _write_errors(path):
             yield writing
-            with writing.open("r+b") as file:  # Windows flushes only what is open for writing
-                if durable:
+            if durable:
+                with writing.open("r+b") as file:  # Windows flushes only what is open for writing
                     os.fsync(file.fileno())
             writing.replace(path)
     except Exception:

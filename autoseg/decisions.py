@@ -7,6 +7,7 @@ from autoseg.fingerprint import Fingerprint
 from autoseg.importing.nnunet import read_fingerprint
 from autoseg.info import DatasetInfo
 from autoseg.lock import run_alone
+from autoseg.machine import may_have_gpu
 from autoseg.plan import Plan, PresetName, RulesName
 from autoseg.planning.planner import PlanningOptions, make_plan
 from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
@@ -85,9 +86,7 @@ def settle_options(
 
 
 def _usual_memory(reporter: Reporter) -> int:
-    from autoseg.device import gpu_memory_bytes  # noqa: PLC0415 (torch takes seconds to load, all else here none)
-
-    total = gpu_memory_bytes()
+    total = _gpu_memory_bytes() if may_have_gpu() else None
     if total is None:
         reporter.say(
             "there is no CUDA GPU here: planned for one of 8 GB; --memory states another, --preset small suits a CPU"
@@ -99,6 +98,12 @@ def _usual_memory(reporter: Reporter) -> int:
             f"time and gained next to nothing; --memory {total // 10**9}GB uses all of it"
         )
     return min(total, USEFUL_BYTES)
+
+
+def _gpu_memory_bytes() -> int | None:
+    from autoseg.device import gpu_memory_bytes  # noqa: PLC0415 - see may_have_gpu
+
+    return gpu_memory_bytes()
 
 
 def load_fingerprint(number: int, folders: DatasetFolders) -> Fingerprint:

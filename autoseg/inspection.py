@@ -171,7 +171,7 @@ def _part_path(folders: DatasetFolders, name: str) -> Path:
 def _save_part(path: Path, part: Part, drawn: NDArray[np.float32]) -> None:
     """Writes a part: its values as JSON, and each channel of its draws as an array that can be read alone."""
     text = np.frombuffer(part.model_dump_json().encode(), dtype=np.uint8)
-    with atomic_file(path) as writing:
+    with atomic_file(path, durable=False) as writing:  # its checksums tell whether it is whole
         np.savez(writing, part=text, **{_key(channel): values for channel, values in enumerate(drawn)})
 
 

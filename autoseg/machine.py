@@ -1,11 +1,16 @@
-"""What this machine has left: the cores and the memory that work may take."""
+"""What this machine has: the cores and the memory that work may take, and whether it may have a GPU."""
 
 import os
+import sys
 from pathlib import Path
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
 MEMORY_STATE = Path("/proc/meminfo")
+
+DEVICES = Path("/dev")
+# Files that drivers make: of NVIDIA's cards, of its boards, of AMD's cards, and of either in Windows' Linux
+GPU_FILES = ("nvidia*", "nvhost*", "nvgpu*", "kfd", "dxg")
 
 
 def count_cores() -> int:
@@ -24,6 +29,11 @@ def free_memory_bytes() -> int | None:
     except (OSError, KeyError, ValueError):
         return None
     return min([free, *_free_in_groups()])
+
+
+def may_have_gpu() -> bool:
+    """Whether it is worth asking torch, which takes a second to load, for a CUDA GPU: no, if there is no driver."""
+    return sys.platform != "linux" or any(any(DEVICES.glob(pattern)) for pattern in GPU_FILES)
 
 
 def _free_in_groups() -> list[int]:

@@ -9,8 +9,8 @@
 
 Stages are functions from values to values; the files between them are read and written here, and in the modules that
 stand just below: `inspection`, `decisions`, `preparation`, `prepared_cases`, `folds`, `validation`, `prediction`,
-`comparison`. The first two have commands of their own, `extract_fingerprint` and `plan_configurations`, which need no
-torch.
+`comparison`. The first two have commands of their own, `extract_fingerprint` and `plan_configurations`. Up to
+preprocessing nothing needs torch, which takes a second to load; so what needs it is imported where it is used.
 """
 
 import os
@@ -20,17 +20,13 @@ from pathlib import Path
 from autoseg.comparison import compare_folders
 from autoseg.dataset import Dataset
 from autoseg.decisions import save_plan, settle_options
-from autoseg.device import resolve_device
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.folds import FoldJob, replace_length, settle_job, train_to_end, warn_of_memory
 from autoseg.info import DatasetInfo
 from autoseg.inspection import take_fingerprint
 from autoseg.lock import run_alone
-from autoseg.model import load_segmenter
 from autoseg.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.planner import make_plan
-from autoseg.prediction import PROBABILITIES_FOLDER, choose_labels, find_model, make_output_folder, segment_scans
 from autoseg.preparation import (
     check_names,
     check_trainable,
@@ -46,7 +42,6 @@ from autoseg.reporting import SILENT, Reporter
 from autoseg.scans import find_scans
 from autoseg.splitting import check_leaks, settle_splits
 from autoseg.units import parse_duration
-from autoseg.validation import conclude, is_validated, validate
 from autoseg.workspace import Fold, find_workspace, list_folds
 
 
@@ -195,6 +190,10 @@ def train(
         ModelError: The plan changed since a fold was begun, or its checkpoint is damaged.
         AutosegError: The loss is no longer a number, or the device's memory is full.
     """
+    from autoseg.device import resolve_device
+    from autoseg.folds import FoldJob, replace_length, settle_job, train_to_end, warn_of_memory
+    from autoseg.validation import conclude, is_validated, validate
+
     if epochs is not None and budget is not None:
         raise UsageError("--epochs and --budget both say how long to train", "give one of them")
     folders = find_workspace(workspace).dataset(number, plan_name)
@@ -281,6 +280,9 @@ def predict(
         DatasetError: There are no scans, or no such dataset.
         ProblemsError: Some scans could not be segmented, each with its line; the others are done.
     """
+    from autoseg.model import load_segmenter
+    from autoseg.prediction import PROBABILITIES_FOLDER, choose_labels, find_model, make_output_folder, segment_scans
+
     folder = find_model(model, number, configuration, workspace, plan_name)
     segmenter = load_segmenter(folder, folds=folds, device=device)
     labels = choose_labels(probabilities, segmenter.info)

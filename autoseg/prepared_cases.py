@@ -2,21 +2,26 @@
 
 Each case tells what it was made from, and is written whole or not at all. So there is no sign that all is done, which
 could lie: a folder is prepared when each case of the dataset is there, follows the plan as it stands, and is whole.
-Whatever ends a run, the next one takes over what is sound, and makes the rest. While a case is in work, a note with its
-name lies beside the others; a note that is found belongs to a run that was killed, most likely for want of memory.
+Whatever ends a run, the next one takes over what is sound, and makes the rest. The work log tells at which cases a run
+was killed, most likely for want of memory.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from autoseg.data.casefiles import files_of_others
-from autoseg.data.loader import MEMORY_FOR_CASES_BYTES
 from autoseg.data.origin import Origin, Recipe
-from autoseg.data.store import StoredCase, is_sound, is_stored, save_case
+from autoseg.data.store import (
+    MEMORY_FOR_CASES_BYTES,
+    StoredCase,
+    files_of_others,
+    is_sound,
+    is_stored,
+    save_case,
+)
 from autoseg.dataset import Case, Dataset
 from autoseg.errors import AutosegError, DatasetError, ProblemsError, UsageError
 from autoseg.fingerprint import CaseFacts, Fingerprint
@@ -26,10 +31,8 @@ from autoseg.parallel import all_sound, work_on_each
 from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.preprocessing.case import preprocess_case
 from autoseg.reporting import SILENT, Reporter
+from autoseg.work_log import keep_work_log
 from autoseg.workspace import DatasetFolders
-
-IN_WORK = ".in_work_"
-"""Begins the name of the note about a case."""
 
 MOST_NAMES = 5
 MOST_LINES = 10
@@ -49,7 +52,7 @@ def prepare_cases(
 ) -> None:
     """Prepares all cases for some configurations; those that an earlier run left sound are taken over.
 
-    Each case is read once. Cases that another plan was made for are replaced one by one, and those that are no longer
+    Each case is read once. Cases that another plan made are replaced one by one, and those that are no longer
     part of the dataset are removed at the end. Cases at which an earlier run was killed come last, one at a time.
 
     Args:
@@ -78,7 +81,7 @@ def prepare_cases(
         origins = [(target, Origin.of(case, target.recipe)) for target in targets]
         missing = [(target, origin) for target, origin in origins if not is_sound(target.folder, case.name, origin)]
         if missing:
-            with _noted([target.folder for target, _ in missing], case.name):
+            with log.at_work(case.name), _memory_errors(case.name):
                 image, label = load_case(case, dataset.info)
                 for target, origin in missing:
                     one = target.configuration
@@ -86,17 +89,16 @@ def prepare_cases(
                     save_case(target.folder, case.name, prepared, patch_size=one.patch_size, origin=origin)
         return not missing
 
-    with run_alone(folders.preprocessed):
-        notes = [path for target in targets for path in target.folder.glob(f"{IN_WORK}*")]
-        killed = {path.name.removeprefix(IN_WORK) for path in notes}
-        last = [case for case in dataset.cases if case.name in killed]
-        first = [case for case in dataset.cases if case.name not in killed]
+    with run_alone(folders.preprocessed), keep_work_log(folders.work_log) as log:
+        last = [case for case in dataset.cases if case.name in log.killed_at]
+        first = [case for case in dataset.cases if case.name not in log.killed_at]
         bytes_each = _estimate_each([target.recipe for target in targets], folders)
         title = f"preprocessing {', '.join(names)}"
         results = work_on_each(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
         if last:
-            killed_at = _list_names([case.name for case in last])
-            reporter.say(f"an earlier run was killed, perhaps for want of memory, at {killed_at}: now last and alone")
+            names_of_last = _list_names([case.name for case in last])
+            what = f"an earlier run was killed, perhaps for want of memory, at {names_of_last}"
+            reporter.say(f"{what}: now last and alone")
             results += work_on_each(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
         taken_over = sum(all_sound(results))
         if taken_over:
@@ -169,39 +171,30 @@ def _estimate_each(recipes: Sequence[Recipe], folders: DatasetFolders) -> Callab
 
 
 def _tidy(targets: Sequence[_Target], dataset: Dataset) -> None:
-    """Removes notes, and cases that are no longer part of the dataset."""
+    """Removes cases that are no longer part of the dataset, and what was left half-written."""
     names = [case.name for case in dataset.cases]
     for target in targets:
-        for path in [*files_of_others(target.folder, names), *target.folder.glob(f"{IN_WORK}*")]:
+        for path in files_of_others(target.folder, names):
             path.unlink(missing_ok=True)
 
 
 def _refuse_stale(cases: Sequence[StoredCase], recipe: Recipe, dataset: str, name: ConfigurationName, fix: str) -> None:
     """Refuses cases that follow another recipe."""
-    stale = [one.name for one in cases if one.origin is None or one.origin.recipe != recipe]
+    stale = [one.name for one in cases if one.content.origin is None or one.content.origin.recipe != recipe]
     if stale:
         part = "" if len(stale) == len(cases) else f" in {len(stale)} of its cases ({_list_names(stale)})"
         raise UsageError(f"plan.json has changed since {dataset} was preprocessed for {name}{part}", fix)
 
 
 @contextmanager
-def _noted(folders: Sequence[Path], name: str) -> Iterator[None]:
-    """Leaves a note in each folder while a case is in work; on a full disk there may be none."""
-    notes = [folder / f"{IN_WORK}{name}" for folder in folders]
-    for note in notes:
-        with suppress(OSError):
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.touch()
+def _memory_errors(name: str) -> Iterator[None]:
+    """Says which case does not fit into the memory."""
     try:
         yield
     except MemoryError as error:
         raise DatasetError(
             f"case {name!r} does not fit into the memory", "crop it, or use a machine with more"
         ) from error
-    finally:
-        for note in notes:
-            with suppress(OSError):
-                note.unlink(missing_ok=True)
 
 
 def _list_names(names: Sequence[str]) -> str:

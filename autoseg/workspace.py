@@ -99,6 +99,11 @@ class DatasetFolders:
         return self.preprocessed / "fingerprint_parts"
 
     @property
+    def work_log(self) -> Path:
+        """Which cases are being prepared; see `work_log`."""
+        return self.preprocessed / ".in_work"
+
+    @property
     def plan(self) -> Path:
         """What was decided."""
         return self.preprocessed / (self.plan_name or "") / "plan.json"

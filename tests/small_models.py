@@ -7,6 +7,7 @@ import torch
 
 from autoseg.architecture import Architecture, Stage
 from autoseg.checkpoint import Checkpoint
+from autoseg.data.foreground import Foreground
 from autoseg.data.loader import Batches
 from autoseg.data.sampling import InMemoryCase
 from autoseg.info import DatasetInfo
@@ -78,7 +79,7 @@ def small_cases(count: int = 3) -> list[InMemoryCase]:
         label[1:5, 1:5, 1:5], label[5:9, 5:9, 5:9] = 1, 2
         image[0] += 2.0 * (label == 1) - 2.0 * (label == 2)
         foreground = {number: np.argwhere(label == number) for number in (1, 2)}
-        cases.append(InMemoryCase(image=image, label=label, foreground=foreground))
+        cases.append(InMemoryCase(image=image, label=label, foreground=Foreground.of(foreground)))
     return cases
 
 

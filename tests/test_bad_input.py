@@ -558,11 +558,11 @@ def test_damaged_decisions(trained: Path, name: str, content: str) -> None:
 def test_damaged_preprocessed_cases(trained: Path) -> None:
     """Each has its line, which says how to make it anew; doing so makes no other case anew."""
     cases = folders_of(trained).cases("3d_fullres")
-    cut(cases / "case_1_image.b2nd")
-    (cases / "case_2.json").unlink()
+    cut(cases / "case_1.zip")
+    (cases / "case_2.zip").unlink()
     first, second = refuse(trained, *TRAIN, "-f", 2)
     fix = r"run 'autoseg preprocess -d 1 -c 3d_fullres', which"
-    assert re.search(rf"case_1_image\.b2nd is missing, damaged or cut off; {fix} makes it anew", first)
+    assert re.search(rf"case_1\.zip is missing, damaged or cut off; {fix} makes it anew", first)
     assert re.search(rf"1 of 3 cases are not preprocessed for 3d_fullres: case_2; {fix} goes on with them", second)
     code, output, _ = run("preprocess", "-d", NUMBER, "-c", "3d_fullres", "-w", trained)
     assert code == 0
@@ -806,17 +806,17 @@ def test_import_names_each_file_that_cannot_be_read(fresh: Path) -> None:
 def test_full_disk_while_preprocessing(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is one line, whatever the number of cases; with space the same command works."""
 
-    def fail(path: Path, _: bytes) -> None:
+    def fail(path: Path, _: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     command = ("plan_and_preprocess", "-d", NUMBER, "--preset", "small", "-c", "3d_fullres", "-w", fresh)
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", fail)
+        patched.setattr("autoseg.data.store.write_archive", fail)
         code, _, errors = run(*command)
     folder = folders_of(fresh).cases("3d_fullres")
     assert code == EXIT_ERROR
     assert re.fullmatch(
-        rf"cannot write {folder}/case_\d\.json: No space left on device; free some space or .*",
+        rf"cannot write {folder}/case_\d\.zip: No space left on device; free some space or .*",
         only(problems_of(errors)),
     )
     assert sorted(path.name for path in folder.parent.rglob("*") if path.is_file()) == [
@@ -922,7 +922,7 @@ def test_interrupted_command(trained: Path, tmp_path: Path, name: str) -> None:
         "plan_and_preprocess": (
             ("plan_and_preprocess", "-d", NUMBER, "--preset", "small", "-c", "3d_fullres"),
             "autoseg.preprocessing.case.resample_image",
-            lambda: any(folders.cases("3d_fullres").glob("case_*.json")),
+            lambda: any(folders.cases("3d_fullres").glob("case_*.zip")),
         ),
         "train": ((*TRAIN, "-f", 2, "--budget", "1.5s"), "autoseg.training.loop.measure", checkpoint.exists),
         "predict": (

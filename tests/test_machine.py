@@ -1,11 +1,12 @@
 """What the machine has left."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from autoseg import machine
-from autoseg.machine import count_cores, free_memory_bytes
+from autoseg.machine import count_cores, free_memory_bytes, may_have_gpu
 
 
 def test_there_is_a_core():
@@ -67,3 +68,14 @@ def test_no_groups_is_no_limit(pretended):
     """As on old Linux."""
     (pretended / "cgroup").unlink()
     assert free_memory_bytes() == 2000000 * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere drivers have other signs")
+@pytest.mark.parametrize("name", ["nvidiactl", "nvhost-gpu", "kfd", "dxg"])
+def test_a_driver_shows_that_there_may_be_a_gpu(tmp_path, monkeypatch, name):
+    """Of whatever kind; without any, torch need not be asked."""
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    (tmp_path / "null").touch()
+    assert not may_have_gpu()
+    (tmp_path / name).touch()
+    assert may_have_gpu()

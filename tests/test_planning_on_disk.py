@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from phantoms import Listener
 from tiny_workspaces import NUMBER, files_in, folders_of, plan_tiny, write_splits, write_volumes
 
-from autoseg import device
+from autoseg import decisions, device
 from autoseg.decisions import plan_configurations
 from autoseg.errors import ModelError, UsageError
 from autoseg.inspection import extract_fingerprint
@@ -86,10 +88,27 @@ def test_the_gpu_decides_where_nobody_does(tmp_path, monkeypatch, gigabytes, bud
     golden_workspace(tmp_path, "LiverCT")
     total = None if gigabytes is None else int(gigabytes * 10**9)
     monkeypatch.setattr(device, "gpu_memory_bytes", lambda: total)
+    monkeypatch.setattr(decisions, "may_have_gpu", lambda: True)
     listener = Listener()
     plan = plan_configurations(NUMBER, workspace=tmp_path, reporter=listener)
     assert plan.memory_budget_bytes == budget
     assert listener.text == "" if remark is None else remark in listener.text
+
+
+def test_nothing_loads_torch_before_training_where_there_is_no_gpu(tmp_path):
+    """It takes a second, more than small datasets take."""
+    write_volumes(tmp_path)
+    script = """
+import sys
+from pathlib import Path
+from autoseg import machine
+machine.DEVICES = Path(sys.argv[1])
+from autoseg.pipeline import plan_and_preprocess
+plan_and_preprocess(int(sys.argv[2]), workspace=sys.argv[1])
+print("torch" in sys.modules)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path), str(NUMBER)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_plan_that_is_replaced_is_kept(tmp_path):

@@ -14,6 +14,7 @@ from phantoms import Listener
 from tiny_workspaces import NUMBER, folders_of, write_volumes
 
 from autoseg import prepared_cases as module
+from autoseg.data.archive import write_archive
 from autoseg.data.store import StoredCase
 from autoseg.dataset import Dataset
 from autoseg.errors import ProblemsError, UsageError, WriteError
@@ -158,24 +159,22 @@ def test_a_changed_scan_is_prepared_anew(folders, made):
 def test_cases_that_left_the_dataset_are_removed_at_the_end(folders, made):
     """So are half-written files and notes of runs that were killed; other files are left alone."""
     folder = folders.cases(NAME)
-    for name in (".writing_0123_case_9.json", "case_9_image.b2nd", "plan.json", "notes.txt"):
+    for name in (".writing_0123_case_9.zip", "case_9.zip", "notes.txt"):
         (folder / name).touch()
     prepare(folders, skip=["case_3"])
     assert made == []
     names = {name for name in contents(folders) if name != "notes.txt"}
-    assert names == {f"{case}{end}" for case in CASES if case != "case_3"
-                     for end in (".json", "_image.b2nd", "_label.b2nd", "_foreground.npz")}  # fmt: skip
+    assert names == {f"{case}.zip" for case in CASES if case != "case_3"}
     assert (folder / "notes.txt").exists()
 
 
 # --- Faults -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ["_image.b2nd", "_label.b2nd", "_foreground.npz", ".json"])
-def test_a_damaged_file_is_named_and_its_case_redone_alone(folders, made, ending):
+def test_a_damaged_file_is_named_and_its_case_redone_alone(folders, made):
     """Not even one wrong bit passes; the command that is named mends it."""
     before = contents(folders)
-    path = folders.cases(NAME) / f"case_4{ending}"
+    path = folders.cases(NAME) / "case_4.zip"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -194,8 +193,8 @@ def test_cases_too_large_for_the_memory_are_not_read_before_training(folders, mo
     monkeypatch.setattr(module, "MEMORY_FOR_CASES_BYTES", 100)
     monkeypatch.setattr(StoredCase, "verify", None)
     check(folders)
-    (folders.cases(NAME) / "case_1_label.b2nd").write_bytes(b"short")
-    with pytest.raises(ProblemsError, match="case_1_label"):
+    (folders.cases(NAME) / "case_1.zip").write_bytes(b"short")
+    with pytest.raises(ProblemsError, match=r"case_1\.zip"):
         check(folders)
 
 
@@ -203,7 +202,7 @@ def test_many_damaged_cases_are_a_few_lines(folders, monkeypatch):
     """A dead disk does not fill the screen."""
     monkeypatch.setattr(module, "MOST_LINES", 2)
     for name in CASES:
-        (folders.cases(NAME) / f"{name}_image.b2nd").write_bytes(b"")
+        (folders.cases(NAME) / f"{name}.zip").write_bytes(b"")
     with pytest.raises(ProblemsError) as caught:
         check(folders)
     assert len(caught.value.lines) == 3
@@ -219,7 +218,7 @@ def test_a_bad_case_costs_no_other(folders, made):
     with pytest.raises(ProblemsError, match=r"case 'case_2': .* is cut off"):
         prepare(folders, **coarse)
     assert sorted(made) == [name for name in CASES if name != "case_2"]
-    assert (folders.cases(NAME) / "case_2.json").exists()
+    assert (folders.cases(NAME) / "case_2.zip").exists()
     assert not list(folders.cases(NAME).glob(".*"))
     image.write_bytes(whole)
     made.clear()
@@ -233,14 +232,13 @@ def test_a_full_disk_keeps_what_was_finished(folders, monkeypatch, made):
     shutil.rmtree(folders.cases(NAME))
     monkeypatch.setattr("autoseg.parallel.count_cores", lambda: 1)
     with monkeypatch.context() as patch:
-        write = Path.write_bytes
 
-        def fail(path, content):
+        def fail(path, parts):
             if "case_3" in path.name:
                 raise OSError(28, "No space left on device", str(path))
-            return write(path, content)
+            write_archive(path, parts)
 
-        patch.setattr(Path, "write_bytes", fail)
+        patch.setattr("autoseg.data.store.write_archive", fail)
         with pytest.raises(WriteError, match="No space left on device; free some space"):
             prepare(folders)
     with pytest.raises(
@@ -266,7 +264,7 @@ def test_a_case_that_does_not_fit_into_the_memory_has_its_line(folders, monkeypa
     monkeypatch.setattr(module, "load_case", fill)
     with pytest.raises(ProblemsError, match="case 'case_1' does not fit into the memory; "):
         prepare(folders)
-    assert len(list(folders.cases(NAME).glob("*.json"))) == 4
+    assert len(list(folders.cases(NAME).glob("*.zip"))) == 4
 
 
 def test_two_runs_at_once_are_refused(folders):
@@ -326,7 +324,7 @@ def test_a_kill_at_any_moment_changes_nothing_in_the_end(folders):
     random = np.random.default_rng(0)
     for _ in range(3):
         kill(folders, after_seconds=random.uniform(0.02, 0.3))
-        if len(list(folders.cases(NAME).glob("*.json"))) < len(CASES):
+        if len(list(folders.cases(NAME).glob("*.zip"))) < len(CASES):
             with pytest.raises((ProblemsError, UsageError), match="not preprocessed"):
                 check(folders)
     prepare(folders)
@@ -339,14 +337,13 @@ def test_a_case_that_killed_a_run_comes_last_and_alone(folders, monkeypatch):
     """Whatever it does to the next run, all others are finished by then."""
     before = contents(folders)
     shutil.rmtree(folders.cases(NAME))
-    folders.cases(NAME).mkdir()
-    (folders.cases(NAME) / ".in_work_case_2").touch()
+    folders.work_log.write_text('+"case_1"\n+"case_2"\n-"case_1"\n+"case')
     monkeypatch.setattr("autoseg.parallel.count_cores", lambda: 2)
     load, finished = module.load_case, []
 
     def look(case, info):
         time.sleep(0.02)
-        finished.append((case.name, sorted(path.stem for path in folders.cases(NAME).glob("*.json"))))
+        finished.append((case.name, sorted(path.stem for path in folders.cases(NAME).glob("*.zip"))))
         return load(case, info)
 
     monkeypatch.setattr(module, "load_case", look)
@@ -354,6 +351,23 @@ def test_a_case_that_killed_a_run_comes_last_and_alone(folders, monkeypatch):
     assert text == "an earlier run was killed, perhaps for want of memory, at case_2: now last and alone"
     assert finished[-1] == ("case_2", ["case_1", "case_3", "case_4", "case_5"])
     assert contents(folders) == before
+    assert not folders.work_log.exists()
+
+
+def test_a_stop_forgets_no_case_that_killed_a_run(folders, monkeypatch):
+    """The run that was stopped did not come to it."""
+    shutil.rmtree(folders.cases(NAME))
+    folders.work_log.write_text('+"case_2"\n')
+
+    def stop(case, info):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_case", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(folders)
+    assert "at case_2: now last and alone" in prepare(folders)
+    assert not folders.work_log.exists()
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------

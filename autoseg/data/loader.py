@@ -23,15 +23,12 @@ from autoseg.data.sampling import (
     draw_affine,
     read_patch,
 )
-from autoseg.data.store import StoredCase
+from autoseg.data.store import MEMORY_FOR_CASES_BYTES, StoredCase
 from autoseg.errors import AutosegError
 from autoseg.geometry import Shape
 from autoseg.machine import count_cores
 from autoseg.plan import Configuration
 from autoseg.preprocessing.case import OUTSIDE
-
-MEMORY_FOR_CASES_BYTES = 4 * 10**9
-"""Cases are held in memory whole if all of them fit. Decision: half the memory of a small laptop."""
 
 STALL_SECONDS = 300
 """A batch that takes longer means that the disk has gone. Decision: a hundred times a slow network drive."""
@@ -129,7 +126,7 @@ def open_cases(cases: Sequence[StoredCase]) -> list[PatchSource]:
     loaded = []
     for case in cases:
         image, label = case.load()
-        loaded.append(InMemoryCase(image=image, label=label, foreground=case.foreground))
+        loaded.append(InMemoryCase(image=image, label=label, foreground=case.load_foreground()))
     return list(loaded)
 
 

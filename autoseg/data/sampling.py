@@ -1,6 +1,5 @@
 """Where training patches are taken from, and how a patch that is rotated or scaled is read."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from autoseg.data.foreground import Foreground
 from autoseg.geometry import Box, Shape
 from autoseg.plan import AugmentationSettings
 from autoseg.preprocessing.case import OUTSIDE
@@ -22,8 +22,8 @@ class PatchSource(Protocol):
         """Voxels along (z, y, x)."""
 
     @property
-    def foreground(self) -> Mapping[int, NDArray[np.integer]]:
-        """Label to some of its voxels, shape (n, 3); labels that do not occur are left out or empty."""
+    def foreground(self) -> Foreground:
+        """Where some of its foreground is."""
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """The image (c, z, y, x) and label map (z, y, x) inside a box that lies within the case."""
@@ -35,7 +35,7 @@ class InMemoryCase:
 
     image: NDArray[np.float32]
     label: NDArray[np.integer]
-    foreground: Mapping[int, NDArray[np.integer]]
+    foreground: Foreground
 
     @property
     def shape(self) -> Shape:
@@ -67,11 +67,9 @@ def choose_start(case: PatchSource, patch: Shape, *, forced: bool, random: np.ra
     at 0 and one forced on voxel 9 starts at 7, its last voxel lying outside. With a patch of 14 the start is -2.
     """
     lowest = [min(0, -((size - extent) // -2)) for size, extent in zip(case.shape, patch, strict=True)]
-    present = [voxels for voxels in case.foreground.values() if len(voxels)] if forced else []
-    if present:
-        voxels = present[random.integers(len(present))]
-        voxel = voxels[random.integers(len(voxels))]
-        z, y, x = (max(low, int(at) - extent // 2) for low, at, extent in zip(lowest, voxel, patch, strict=True))
+    voxel = case.foreground.draw(random) if forced else None
+    if voxel is not None:
+        z, y, x = (max(low, at - extent // 2) for low, at, extent in zip(lowest, voxel, patch, strict=True))
         return z, y, x
     highest = [max(low, size - extent) for low, size, extent in zip(lowest, case.shape, patch, strict=True)]
     z, y, x = (int(random.integers(low, high + 1)) for low, high in zip(lowest, highest, strict=True))

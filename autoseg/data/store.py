@@ -1,18 +1,18 @@
 """Preprocessed cases on disk: compressed in chunks, so that a patch is read without reading its case.
 
-A case has four files in the folder of its configuration; the last comes last, so a case that has it is complete.
+A case is one file, CASE.zip, in the folder of its configuration. Its parts are not compressed again:
 
-    CASE_image.b2nd         image, (c, z, y, x), float32
-    CASE_label.b2nd         label map, (z, y, x)
-    CASE_foreground.npz     where its foreground is
-    CASE.json               what it was made from and how, and the size and checksum of each file: a `CaseContent`
+    case.json          what it was made from and how: a `CaseContent`
+    image.b2nd         image, (c, z, y, x), float32, as blosc2 writes it; so are the others
+    label.b2nd         label map, (z, y, x)
+    foreground.b2nd    where some of its foreground is, (n, 3)
 
 Nothing waits for the disk: a power cut may cost the cases of the last seconds, and the checksums tell which.
 """
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.artifact import atomic_file
-from autoseg.data.casefiles import AGAIN, CaseContent, CasePaths, damaged
-from autoseg.data.foreground import DAMAGE, read_foreground, sample_foreground, write_foreground
+from autoseg.artifact import Artifact, atomic_file
+from autoseg.data.archive import DAMAGE, Place, is_whole, read_part, write_archive
+from autoseg.data.foreground import Foreground, sample_foreground
 from autoseg.data.origin import Origin
 from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.geometry import Box, Shape
@@ -40,23 +40,53 @@ CODEC = blosc2.Codec.ZSTD
 LEVEL = 1
 BLOCK_EDGE = {2: 128, 3: 32}  # Voxels, by dimension. Decision: 64 or 128 KiB fit into the cache, and waste little
 
+PLACES_PER_CHUNK = 4096  # Of the foreground. Decision: one is read at a time, 48 KiB are decompressed for it
+
+MEMORY_FOR_CASES_BYTES = 4 * 10**9
+"""Training holds cases in memory whole if all of them fit. Decision: half the memory of a small laptop."""
+
+ENDING = ".zip"
+HALF_WRITTEN = ".writing_"  # Begins the name of a file that has not taken its place, see `atomic_file`
+CONTENT, IMAGE, LABEL, FOREGROUND = "case.json", "image.b2nd", "label.b2nd", "foreground.b2nd"
+
+AGAIN = "run 'autoseg preprocess' again"
+
+
+class CaseContent(Artifact):
+    """case.json.
+
+    Attributes:
+        origin: What the case was made from; None if its maker did not say.
+        record: How it was made, for the way back.
+        foreground: Label to how many of its voxels are listed; see `Foreground`.
+    """
+
+    format_version: int = 3  # 2 had a file for each part
+
+    origin: Origin | None
+    record: PreprocessRecord
+    foreground: dict[int, int]
+
+    @property
+    def foreground_shape(self) -> tuple[int, int]:
+        """Of the list of voxels."""
+        return sum(self.foreground.values()), 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCase:
     """A case on disk. No file stays open, so any number of cases can be held, and sent to other processes.
 
     Attributes:
-        folder: Of the configuration.
-        name: Of the case.
-        record: How it was made.
-        origin: What it was made from; None if its maker did not say.
+        path: Of its file.
+        content: What it says of itself.
+        places: Of the parts, by name.
         nbytes: Memory that image and label map take when they are loaded.
     """
 
-    folder: Path
-    name: str
-    record: PreprocessRecord
-    origin: Origin | None
+    path: Path
+    content: CaseContent
+    places: dict[str, Place]
     nbytes: int
 
     @classmethod
@@ -64,42 +94,57 @@ class StoredCase:
         """Finds a case that `save_case` wrote.
 
         Raises:
-            ArtifactError: A file of the case is missing or damaged.
+            ArtifactError: The file is missing or damaged.
         """
-        paths = CasePaths.of(folder, name)
-        content = paths.load()
-        shape = content.record.shape
-        image, label = (_open_array(path, shape) for path in (paths.image, paths.label))
-        nbytes = math.prod(image.shape) * image.dtype.itemsize + math.prod(label.shape) * label.dtype.itemsize
-        return cls(folder=folder, name=name, record=content.record, origin=content.origin, nbytes=nbytes)
+        path = _path(folder, name)
+        try:
+            text, places = read_part(path, CONTENT)
+            content = CaseContent.parse(text.decode(), source=f"{CONTENT} in {path}")
+            arrays = [_open_array(path, places[part], content.record.shape) for part in (IMAGE, LABEL)]
+            _open_array(path, places[FOREGROUND], content.foreground_shape)
+        except DAMAGE as error:
+            raise _damaged(path) from error
+        except ArtifactError as error:
+            raise ArtifactError(error.what, AGAIN) from error
+        nbytes = sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
+        return cls(path=path, content=content, places=places, nbytes=nbytes)
 
     def verify(self) -> None:
-        """Reads all files of the case and compares them with their checksums.
-
-        Raises:
-            ArtifactError: A file is missing or damaged.
-        """
-        CasePaths.of(self.folder, self.name).verify()
-
-    @property
-    def shape(self) -> Shape:
-        """Voxels along (z, y, x)."""
-        return self.record.shape
-
-    @property
-    def foreground(self) -> dict[int, NDArray[np.int32]]:
-        """Label to some of its voxels, shape (n, 3), in random order; labels that do not occur are left out.
-
-        Read from disk each time: kept for all cases, it would fill the memory.
+        """Reads the file and compares all parts with their checksums.
 
         Raises:
             ArtifactError: The file is missing or damaged.
         """
-        path = CasePaths.of(self.folder, self.name).foreground
+        if not is_whole(self.path):
+            raise _damaged(self.path)
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
+        return self.path.name.removesuffix(ENDING)
+
+    @property
+    def record(self) -> PreprocessRecord:
+        """How it was made."""
+        return self.content.record
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along (z, y, x)."""
+        return self.content.record.shape
+
+    @property
+    def foreground(self) -> Foreground:
+        """Where some of its foreground is; on disk, because that of all cases would fill the memory.
+
+        Raises:
+            ArtifactError: The file is missing or damaged.
+        """
         try:
-            return read_foreground(path)
+            places = _open_array(self.path, self.places[FOREGROUND], self.content.foreground_shape)
         except DAMAGE as error:
-            raise damaged(path) from error
+            raise _damaged(self.path) from error
+        return Foreground(counts=self.content.foreground, places=places)
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """Reads a part of the case.
@@ -111,18 +156,28 @@ class StoredCase:
             Image (c, *box.shape), float32, and label map (*box.shape); both new and writable.
 
         Raises:
-            ArtifactError: A file is missing or damaged.
+            ArtifactError: The file is missing or damaged.
             ValueError: The box sticks out of the case.
         """
         edges = zip(box.start, box.stop, self.shape, strict=True)
         if not all(0 <= start <= stop <= size for start, stop, size in edges):
             raise ValueError(f"{box} does not lie inside the shape {self.shape} of case {self.name!r}")
-        paths = CasePaths.of(self.folder, self.name)
-        return _read_array(paths.image, box, self.shape), _read_array(paths.label, box, self.shape)
+        try:
+            image, label = (_open_array(self.path, self.places[part], self.shape) for part in (IMAGE, LABEL))
+            return np.asarray(image[(..., *box.slices)]), np.asarray(label[(..., *box.slices)])
+        except DAMAGE as error:
+            raise _damaged(self.path) from error
 
     def load(self) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """Reads the whole image and label map; see `read`."""
         return self.read(Box(start=(0, 0, 0), stop=self.shape))
+
+    def load_foreground(self) -> Foreground:
+        """The same as `foreground`, in memory."""
+        try:
+            return Foreground(counts=self.content.foreground, places=np.asarray(self.foreground.places[:]))
+        except DAMAGE as error:
+            raise _damaged(self.path) from error
 
 
 def save_case(
@@ -139,7 +194,7 @@ def save_case(
         folder: Of the configuration; made if it is missing.
         name: Of the case.
         case: With a label map.
-        patch_size: Of the configuration, (z, y, x) or (y, x): files are cut into chunks of about this size.
+        patch_size: Of the configuration, (z, y, x) or (y, x): arrays are cut into chunks of about this size.
         origin: What the case was made from.
 
     Raises:
@@ -148,38 +203,33 @@ def save_case(
     """
     if case.label is None:
         raise ValueError(f"case {name!r} has no label map; only labelled cases are stored")
-    paths = CasePaths.of(folder, name)
-    with (  # all are written before any takes its place; the last to do so is the first here
-        atomic_file(paths.content, durable=False) as content,
-        atomic_file(paths.foreground, durable=False) as foreground,
-        atomic_file(paths.label, durable=False) as label,
-        atomic_file(paths.image, durable=False) as image,
-    ):
-        _write_array(image, case.image, patch_size)
-        _write_array(label, case.label, patch_size)
-        write_foreground(foreground, sample_foreground(case.label))
-        written = CasePaths(image=image, label=label, foreground=foreground, content=content)
-        made = CaseContent.seal(written, origin, case.record)
-        content.write_text(made.to_json(), encoding="utf-8", newline="\n")
-        for path in reversed(paths):  # what stands there is of no use any more, and a system that replaces it waits
-            path.unlink(missing_ok=True)
+    label = case.label
+
+    def make_parts() -> Iterator[tuple[str, bytes]]:
+        foreground = sample_foreground(label)
+        content = CaseContent(origin=origin, record=case.record, foreground=dict(foreground.counts))
+        yield CONTENT, content.model_dump_json(indent=2).encode()
+        yield IMAGE, _compress_voxels(case.image, patch_size)
+        yield LABEL, _compress_voxels(label, patch_size)
+        yield FOREGROUND, _compress(foreground.places, (PLACES_PER_CHUNK, 3), (PLACES_PER_CHUNK, 3))
+
+    path = _path(folder, name)
+    with atomic_file(path, durable=False) as writing:
+        write_archive(writing, make_parts())
+        path.unlink(missing_ok=True)  # it is of no use any more, and a system that replaces a file waits for the disk
 
 
 def is_sound(folder: Path, name: str, origin: Origin) -> bool:
     """Whether a case is there, whole to the last bit, and of this origin."""
-    paths = CasePaths.of(folder, name)
     try:
-        if paths.load().origin != origin:
-            return False
-        paths.verify()
+        return StoredCase.open(folder, name).content.origin == origin and is_whole(_path(folder, name))
     except ArtifactError:
         return False
-    return True
 
 
 def is_stored(folder: Path, name: str) -> bool:
-    """Whether a case was written to its end, whatever became of it since."""
-    return CasePaths.of(folder, name).content.is_file()
+    """Whether a case was written, whatever became of it since."""
+    return _path(folder, name).is_file()
 
 
 def open_stored(folder: Path, names: Iterable[str]) -> dict[str, StoredCase]:
@@ -199,42 +249,54 @@ def open_stored(folder: Path, names: Iterable[str]) -> dict[str, StoredCase]:
     return cases
 
 
-def _write_array(path: Path, array: NDArray[Any], patch_size: tuple[int, ...]) -> None:
-    """Compresses in memory and writes in one go, so that a full disk is an OSError."""
-    leading = (1,) * (array.ndim - len(patch_size))
-    chunks = tuple(map(min, (*leading, *patch_size), array.shape))
-    several_bytes = array.dtype.itemsize > 1
+def files_of_others(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Files of a folder that belong to other cases than these, or were left half-written."""
+    kept = {_path(folder, name) for name in names}
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path not in kept and (path.name.endswith(ENDING) or path.name.startswith(HALF_WRITTEN))
+    ]
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / (name + ENDING)
+
+
+def _damaged(path: Path) -> ArtifactError:
+    return ArtifactError(f"{path} is missing, damaged or cut off", AGAIN)
+
+
+def _compress_voxels(array: NDArray[Any], patch_size: tuple[int, ...]) -> bytes:
+    """Compresses an image or label map in chunks of patches; channels and, for 2D, slices are apart."""
+    chunks = (*(1,) * (array.ndim - len(patch_size)), *patch_size)
+    return _compress(array, chunks, tuple(min(size, BLOCK_EDGE[len(patch_size)]) for size in chunks))
+
+
+def _compress(array: NDArray[Any], chunks: tuple[int, ...], blocks: tuple[int, ...]) -> bytes:
+    chunks = tuple(max(1, min(sizes)) for sizes in zip(chunks, array.shape, strict=True))
     compressed = blosc2.asarray(
         np.ascontiguousarray(array),
         chunks=chunks,
-        blocks=tuple(min(size, BLOCK_EDGE[len(patch_size)]) for size in chunks),
+        blocks=tuple(map(min, blocks, chunks)),
         cparams={
             "codec": CODEC,
             "clevel": LEVEL,
             "nthreads": 1,  # cases are written, and patches read, by several threads already
-            "filters": [blosc2.Filter.SHUFFLE if several_bytes else blosc2.Filter.NOFILTER],
+            "filters": [blosc2.Filter.SHUFFLE if array.dtype.itemsize > 1 else blosc2.Filter.NOFILTER],
             "filters_meta": [0],
         },
     )
-    path.write_bytes(compressed.to_cframe())
+    return bytes(compressed.to_cframe())
 
 
-def _open_array(path: Path, shape: Shape) -> Any:
-    """Opens a file of `_write_array` whose last axes must be `shape`."""
+def _open_array(path: Path, place: Place, shape: tuple[int, ...]) -> Any:
+    """Opens an array inside a file whose last axes must be `shape`; raises one of `DAMAGE` if there is none."""
     try:
-        array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
-        fits = array.shape[-3:] == shape
-    except (RuntimeError, OSError, ValueError, AttributeError) as error:
-        raise damaged(path) from error
-    if not fits:
-        raise ArtifactError(f"{path} has shape {array.shape[-3:]}, its record says {shape}", AGAIN)
+        array = blosc2.open(str(path), mode="r", mmap_mode="r", offset=place.start, dparams={"nthreads": 1})
+        found = array.shape
+    except AttributeError as error:
+        raise ValueError("what stands there is no array") from error
+    if found[-len(shape) :] != shape:
+        raise ArtifactError(f"{path} holds an array of shape {found}, its record says {shape}", AGAIN)
     return array
-
-
-def _read_array(path: Path, box: Box, shape: Shape) -> NDArray[Any]:
-    array = _open_array(path, shape)
-    try:
-        part = array[(..., *box.slices)]
-    except (RuntimeError, OSError, ValueError) as error:
-        raise damaged(path) from error
-    return np.asarray(part)

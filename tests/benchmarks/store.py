@@ -225,7 +225,7 @@ def measure(variant: Variant, bench: Bench) -> list[float]:
         variant.write(bench.root, number, arrays)
     seconds = (time.perf_counter() - started) / len(bench.cases)
     check(variant, bench)
-    arrays_on_disk = [path for path in bench.root.iterdir() if path.suffix in {".npy", ".b2nd"}]
+    arrays_on_disk = [path for path in bench.root.iterdir() if path.suffix in {".npy", ".b2nd", ".zip"}]
     size = sum(path.stat().st_size for path in arrays_on_disk) / len(bench.cases)
     return [size, seconds, *time_reads(variant, bench, arrays_on_disk)]
 

@@ -1,7 +1,6 @@
 """Batches have the right shapes, follow from their number, and come in order."""
 
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from small_models import small_cases, small_configuration
 
 from autoseg.data import loader
+from autoseg.data.foreground import Foreground
 from autoseg.data.loader import Batches
 from autoseg.errors import AutosegError
 from autoseg.plan import Normalization
@@ -115,7 +115,7 @@ class Broken:
     """A case whose file cannot be read."""
 
     shape = (10, 10, 10)
-    foreground: ClassVar[dict[int, np.ndarray]] = {}
+    foreground = Foreground.of({})
 
     def read(self, box):  # noqa: ARG002 - the protocol's argument
         """Fails as a damaged store does."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoseg.data.foreground import Foreground
 from autoseg.data.sampling import (
     InMemoryCase,
     choose_start,
@@ -19,11 +20,11 @@ def make_case(shape, voxel=None):
     """A case whose image holds the index of each voxel and whose label marks one of them."""
     image = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
     label = np.zeros(shape, dtype=np.int8)
-    foreground = {}
+    groups = {}
     if voxel is not None:
         label[voxel] = 1
-        foreground[1] = np.array([voxel])
-    return InMemoryCase(image=image, label=label, foreground=foreground)
+        groups[1] = np.array([voxel])
+    return InMemoryCase(image=image, label=label, foreground=Foreground.of(groups))
 
 
 @pytest.mark.parametrize(("batch", "forced"), [(2, 1), (3, 1), (4, 1), (5, 2), (9, 3), (12, 4), (49, 16)])
@@ -92,7 +93,7 @@ def test_scaling_makes_structures_larger():
     """A factor of 2 doubles the extent of a cube about the centre."""
     image = np.zeros((1, 21, 21, 21), dtype=np.float32)
     image[:, 8:13, 8:13, 8:13] = 1
-    case = InMemoryCase(image=image, label=image[0].astype(np.int8), foreground={})
+    case = InMemoryCase(image=image, label=image[0].astype(np.int8), foreground=Foreground.of({}))
     _, label = read_patch(case, (0, 0, 0), (21, 21, 21), np.eye(3) / 2)
     assert label[10, 10].sum() in (9, 10, 11)
     assert 9**3 <= int(label.sum()) <= 11**3

@@ -3,9 +3,9 @@
 import errno
 import os
 import pickle
-import shutil
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autoseg.data.casefiles import CaseContent, CasePaths
+from autoseg.data.archive import read_part, write_archive
 from autoseg.data.origin import Origin, Recipe
 from autoseg.data.store import StoredCase, is_sound, is_stored, save_case
 from autoseg.errors import ArtifactError, WriteError
@@ -26,7 +26,8 @@ from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 
 SHAPE: Shape = (9, 20, 17)
 PATCH = (4, 8, 8)
-FILES = ["case_image.b2nd", "case_label.b2nd", "case_foreground.npz", "case.json"]
+PARTS = ["case.json", "image.b2nd", "label.b2nd", "foreground.b2nd"]
+FILE = r"case\.zip"
 ORIGIN = Origin(
     recipe=Recipe(
         axis_order=(0, 1, 2),
@@ -59,6 +60,15 @@ def label_of(case: PreprocessedCase) -> NDArray[np.integer]:
     """The label map of a case that has one."""
     assert case.label is not None
     return case.label
+
+
+def find_all(content: bytes, part: bytes) -> list[int]:
+    """Where it occurs."""
+    places, start = [], content.find(part)
+    while start >= 0:
+        places.append(start)
+        start = content.find(part, start + 1)
+    return places
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -117,19 +127,22 @@ def test_files_are_cut_into_chunks_of_the_size_of_a_patch(
 ) -> None:
     """A patch touches few chunks, and only these are read; channels and, for 2D, slices are apart."""
     save_case(tmp_path, "case", make_case(), patch_size=patch)
-    assert blosc2.open(str(tmp_path / "case_image.b2nd"), mode="r").chunks == chunks
-    assert blosc2.open(str(tmp_path / "case_label.b2nd"), mode="r").chunks == chunks[1:]
+    with zipfile.ZipFile(tmp_path / "case.zip") as archive:
+        archive.extractall(tmp_path)
+    assert blosc2.open(str(tmp_path / "image.b2nd"), mode="r").chunks == chunks
+    assert blosc2.open(str(tmp_path / "label.b2nd"), mode="r").chunks == chunks[1:]
 
 
-def test_names_that_look_like_kinds_of_files_do_not_mix(tmp_path: Path) -> None:
-    """Each case has files of its own; one without a record is not complete."""
-    names = ["b", "a", "a_label", "a_image", "a.b", "a_foreground"]
+def test_names_that_look_like_others_do_not_mix(tmp_path: Path) -> None:
+    """Each case has a file of its own."""
+    names = ["b", "a", "a.zip", "a_image", "a.b", "case.json"]
     for number, name in enumerate(names):
         save_case(tmp_path, name, make_case((2, 3, number + 1)), patch_size=PATCH)
     for number, name in enumerate(names):
         assert StoredCase.open(tmp_path, name).load()[1].shape == (2, 3, number + 1)
-    (tmp_path / "b.json").unlink()
-    with pytest.raises(ArtifactError, match=r"b\.json is missing"):
+        assert StoredCase.open(tmp_path, name).name == name
+    (tmp_path / "b.zip").unlink()
+    with pytest.raises(ArtifactError, match=rf"b\.zip is missing, damaged or cut off; {AGAIN}"):
         StoredCase.open(tmp_path, "b")
 
 
@@ -137,10 +150,27 @@ def test_foreground_is_where_the_labels_are(tmp_path: Path) -> None:
     """All voxels of a small label are kept, each once; background and -1 have none."""
     case = make_case()
     save_case(tmp_path, "case", case, patch_size=PATCH)
-    foreground = StoredCase.open(tmp_path, "case").foreground
-    assert sorted(foreground) == [1, 2]
-    for value, places in foreground.items():
-        assert sorted(map(tuple, places.tolist())) == sorted(map(tuple, np.argwhere(label_of(case) == value).tolist()))
+    stored = StoredCase.open(tmp_path, "case")
+    for foreground in (stored.foreground, stored.load_foreground()):
+        assert sorted(foreground.counts) == [1, 2]
+        places = np.asarray(foreground.places[:])
+        for value, group in zip(foreground.counts, np.split(places, [foreground.counts[1]]), strict=True):
+            expected = np.argwhere(label_of(case) == value)
+            assert sorted(map(tuple, group.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+def test_places_are_drawn_from_the_file_as_from_memory(tmp_path: Path) -> None:
+    """Training sees the same patches, whether its cases fit into the memory or not."""
+    case = make_case()
+    save_case(tmp_path, "case", case, patch_size=PATCH)
+    stored = StoredCase.open(tmp_path, "case")
+    on_disk, in_memory = np.random.default_rng(1), np.random.default_rng(1)
+    foreground = stored.load_foreground()
+    for _ in range(50):
+        voxel = stored.foreground.draw(on_disk)
+        assert voxel is not None
+        assert voxel == foreground.draw(in_memory)
+        assert label_of(case)[voxel] > 0
 
 
 def test_a_case_without_foreground_has_no_places(tmp_path: Path) -> None:
@@ -148,71 +178,94 @@ def test_a_case_without_foreground_has_no_places(tmp_path: Path) -> None:
     case = make_case()
     empty = PreprocessedCase(image=case.image, label=np.zeros(SHAPE, dtype=np.int8), record=case.record)
     save_case(tmp_path, "case", empty, patch_size=PATCH)
-    assert StoredCase.open(tmp_path, "case").foreground == {}
+    stored = StoredCase.open(tmp_path, "case")
+    assert stored.foreground.counts == {}
+    assert stored.foreground.draw(np.random.default_rng(0)) is None
+    assert stored.load_foreground().places.shape == (0, 3)
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
-    """Opening says which file is missing and what to do."""
+def test_a_missing_part_is_an_error(tmp_path: Path) -> None:
+    """An archive of something else is no case."""
     save_case(tmp_path, "case", make_case(), patch_size=PATCH)
-    (tmp_path / file).unlink()
-    with pytest.raises(ArtifactError, match=rf"{file}.*{AGAIN}"):
+    path = tmp_path / "case.zip"
+    parts = [(name, read_part(path, name)[0]) for name in PARTS]
+    for missing in range(len(parts)):
+        write_archive(path, parts[:missing] + parts[missing + 1 :])
+        with pytest.raises(ArtifactError, match=rf"{FILE}.*{AGAIN}"):
+            StoredCase.open(tmp_path, "case")
+    write_archive(path, parts)
+    StoredCase.open(tmp_path, "case").verify()
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    """A copy that was cut off anywhere is an error with a remedy, already when it is opened."""
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH)
+    path = tmp_path / "case.zip"
+    whole = path.read_bytes()
+    for length in (0, 1, 30, *range(100, len(whole), 997), len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ArtifactError, match=rf"{FILE} is missing, damaged or cut off; {AGAIN}"):
+            StoredCase.open(tmp_path, "case")
+
+
+def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+    """Text in place of an archive, or of an array in it, does not crash the reader."""
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH)
+    path = tmp_path / "case.zip"
+    parts = {name: read_part(path, name)[0] for name in PARTS}
+    path.write_text("not an archive " * 100)
+    with pytest.raises(ArtifactError, match=rf"{FILE}.*{AGAIN}"):
         StoredCase.open(tmp_path, "case")
+    for part in PARTS:
+        write_archive(path, {**parts, part: b"not an array " * 100}.items())
+        with pytest.raises(ArtifactError, match=rf"{FILE}.*{AGAIN}"):
+            StoredCase.open(tmp_path, "case")
 
 
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.99, 0.9999])
-def test_a_truncated_file_is_named(tmp_path: Path, file: str, share: float) -> None:
-    """A copy that was cut off anywhere is an error with a remedy, at the latest when it is read."""
-    save_case(tmp_path, "case", make_case(), patch_size=PATCH)
-    path = tmp_path / file
-    content = path.read_bytes()
-    path.write_bytes(content[: min(int(share * len(content)), len(content) - 2)])
-
-    def use() -> None:
-        stored = StoredCase.open(tmp_path, "case")
-        stored.load()
-        stored.foreground  # noqa: B018 - read for its error
-
-    with pytest.raises(ArtifactError, match=rf"{file}.*{AGAIN}"):
-        use()
+def test_parts_of_another_case_are_noticed(tmp_path: Path) -> None:
+    """Their shapes tell, if whoever mixed them made a sound archive of them."""
+    for name, shape in (("case", SHAPE), ("other", (9, 20, 18))):
+        save_case(tmp_path, name, make_case(shape), patch_size=PATCH)
+    parts, others = (
+        {part: read_part(tmp_path / f"{name}.zip", part)[0] for part in PARTS} for name in ("case", "other")
+    )
+    for part, what in (("label.b2nd", r"\(9, 20, 18\)"), ("foreground.b2nd", r"\(\d+, 3\)")):
+        write_archive(tmp_path / "case.zip", {**parts, part: others[part]}.items())
+        with pytest.raises(ArtifactError, match=rf"{FILE} holds an array of shape {what}, its record says .*; {AGAIN}"):
+            StoredCase.open(tmp_path, "case")
 
 
-@pytest.mark.parametrize("file", FILES[:3])
-def test_a_file_of_something_else_is_named(tmp_path: Path, file: str) -> None:
-    """Text in place of an array does not crash the reader."""
-    save_case(tmp_path, "case", make_case(), patch_size=PATCH)
-    (tmp_path / file).write_text("not an array " * 100)
-    stored = None
-    with pytest.raises(ArtifactError, match=rf"{file}.*{AGAIN}"):
-        stored = StoredCase.open(tmp_path, "case").foreground
-    assert stored is None
+@pytest.mark.filterwarnings("ignore::UserWarning")  # zipfile's, about names that occur twice
+def test_every_changed_bit_is_found(tmp_path: Path) -> None:
+    """Whatever byte changes: the case is not sound, or no part of it is another."""
+    case = make_case()
+    save_case(tmp_path, "case", case, patch_size=PATCH, origin=ORIGIN)
+    path = tmp_path / "case.zip"
+    whole = path.read_bytes()
+    assert is_sound(tmp_path, "case", ORIGIN)
+    unseen = 0
+    ends = [place for name in PARTS for place in find_all(whole, name.encode())]
+    near_ends = {place for end in ends for place in range(max(0, end - 46), end + 40) if place < len(whole)}
+    for place in sorted(near_ends | set(range(len(whole) - 22, len(whole))) | set(range(0, len(whole), 211))):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        if is_sound(tmp_path, "case", ORIGIN):
+            unseen += 1
+            image, label = StoredCase.open(tmp_path, "case").load()
+            np.testing.assert_array_equal(image, case.image)
+            np.testing.assert_array_equal(label, label_of(case))
+    assert unseen < 200  # dates, versions and the like, of which there are two for each part
 
 
-def test_files_of_another_case_are_noticed(tmp_path: Path) -> None:
-    """Files that were mixed up have another size, else another checksum, else another shape."""
-    save_case(tmp_path, "case", make_case(), patch_size=PATCH)
-    save_case(tmp_path, "other", make_case((9, 20, 18)), patch_size=PATCH)
-    for source, target in (("other_label.b2nd", "case_label.b2nd"), ("case_image.b2nd", "other_image.b2nd")):
-        shutil.copy(tmp_path / source, tmp_path / target)
-    with pytest.raises(ArtifactError, match=rf"case_label\.b2nd is missing, damaged or cut off; {AGAIN}"):
-        StoredCase.open(tmp_path, "case")
-    record = CaseContent.load(tmp_path / "case.json").record
-    CaseContent.seal(CasePaths.of(tmp_path, "case"), ORIGIN, record).save(tmp_path / "case.json")
-    with pytest.raises(ArtifactError, match=r"case_label\.b2nd has shape \(9, 20, 18\)"):
-        StoredCase.open(tmp_path, "case")
-
-
-@pytest.mark.parametrize("file", FILES[:3])
-def test_every_changed_bit_is_found(tmp_path: Path, file: str) -> None:
-    """The size is right and the file can be opened, but its checksum is another."""
+def test_a_damaged_part_is_found_when_it_is_verified(tmp_path: Path) -> None:
+    """The file can be opened, but the checksum of a part is another."""
     save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
-    path, stored = tmp_path / file, StoredCase.open(tmp_path, "case")
+    path, stored = tmp_path / "case.zip", StoredCase.open(tmp_path, "case")
     stored.verify()
     whole = path.read_bytes()
-    for place in (len(whole) // 3, len(whole) - 1):
+    for part in PARTS:
+        place = stored.places[part].start + stored.places[part].size - 1
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        with pytest.raises(ArtifactError, match=rf"{file}.*{AGAIN}"):
+        with pytest.raises(ArtifactError, match=rf"{FILE} is missing, damaged or cut off; {AGAIN}"):
             stored.verify()
         assert not is_sound(tmp_path, "case", ORIGIN)
     path.write_bytes(whole)
@@ -223,7 +276,7 @@ def test_every_changed_bit_is_found(tmp_path: Path, file: str) -> None:
 def test_a_case_is_sound_if_it_is_of_the_same_origin(tmp_path: Path) -> None:
     """Another plan, another program or another file make it one of the past; without an origin it always is."""
     save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
-    assert StoredCase.open(tmp_path, "case").origin == ORIGIN
+    assert StoredCase.open(tmp_path, "case").content.origin == ORIGIN
     assert is_sound(tmp_path, "case", ORIGIN)
     coarse = ORIGIN.recipe.model_copy(update={"spacing_mm": (2.0, 1.0, 1.0)})
     changes: list[dict[str, object]] = [{"recipe": coarse}, {"program": "0"}, {"files": (("a.nii", 1, 3),)}]
@@ -234,28 +287,23 @@ def test_a_case_is_sound_if_it_is_of_the_same_origin(tmp_path: Path) -> None:
     assert not is_sound(tmp_path, "absent", ORIGIN)
 
 
-def test_the_same_case_gives_the_same_files(tmp_path: Path) -> None:
+def test_the_same_case_gives_the_same_file(tmp_path: Path) -> None:
     """Byte by byte, so that a run that was stopped and continued ends like one that was not."""
     for name in ("one", "other"):
         save_case(tmp_path / name, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
-    for file in FILES:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+    assert (tmp_path / "one" / "case.zip").read_bytes() == (tmp_path / "other" / "case.zip").read_bytes()
 
 
-@pytest.mark.parametrize("failing", range(4))
-def test_a_case_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    """Whichever file cannot take its place, there is no half of an old and half of a new case."""
+def test_a_case_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the file cannot take its place there is none, and the next attempt succeeds."""
     save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
-    replace, calls = Path.replace, iter(range(4))
 
     def fail(path: Path, target: Path) -> Path:
-        if next(calls) == failing:
-            raise OSError(errno.EIO, "Input/output error")
-        return replace(path, target)
+        raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
-        with pytest.raises(WriteError, match=r"case\.json: Input/output error; free"):
+        with pytest.raises(WriteError, match=rf"{FILE}: Input/output error; free"):
             save_case(tmp_path, "case", make_case((9, 20, 18)), patch_size=PATCH, origin=ORIGIN)
     assert not is_stored(tmp_path, "case")
     assert not list(tmp_path.glob(".*"))
@@ -268,16 +316,26 @@ def test_threads_of_the_compressor_stay_at_home() -> None:
     assert os.environ["BLOSC_NTHREADS"] == "1"
 
 
-def test_a_full_disk_is_an_error_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The case is not listed, and nothing half-written stays."""
-
-    def refuse(path: Path, content: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(ArtifactError, match=r"No space left on device.*free some space"):
-        save_case(tmp_path, "case", make_case(), patch_size=PATCH)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.skipif(sys.platform != "linux", reason="only there files can be limited in size")
+@pytest.mark.parametrize("limit", [0, 100, 3000, 20_000])
+def test_a_full_disk_is_an_error_of_the_user(tmp_path: Path, limit: int) -> None:
+    """Wherever the space ends: one line, and nothing half-written stays."""
+    script = f"""
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_store import PATCH, make_case, save_case, WriteError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    save_case(Path({str(tmp_path / "cases")!r}), "case", make_case(), patch_size=PATCH)
+except WriteError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.stderr == ""
+    assert "case.zip: File too large; free some space" in ended.stdout
+    assert list((tmp_path / "cases").iterdir()) == []
 
 
 def test_a_file_in_place_of_the_folder_is_an_error_of_the_user(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from phantoms import Listener
 from small_models import small_cases, small_plan, small_run, small_state
 
+from autoseg.data.foreground import sample_foreground
 from autoseg.errors import AutosegError
 from autoseg.reporting import SILENT
 from autoseg.training import loop
@@ -128,7 +129,7 @@ def test_class_that_never_occurs_has_no_pseudo_dice():
     cases = []
     for case in small_cases():
         label = case.label * (case.label == 1)
-        cases.append(replace(case, label=label, foreground={1: case.foreground[1]}))
+        cases.append(replace(case, label=label, foreground=sample_foreground(label)))
     run = replace(run, training=replace(run.training, cases=cases), validation=replace(run.validation, cases=cases))
     state = small_state(run)
     train_fold(state, run, SILENT, ignore)
