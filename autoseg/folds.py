@@ -17,6 +17,7 @@ from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.memory import training_bytes
 from autoseg.reporting import Reporter
 from autoseg.training.loop import Run, progress, train_fold
+from autoseg.training.losses import Loss
 from autoseg.training.progress import draw_progress, write_progress
 from autoseg.training.state import TrainState, pack_state, start_training, unpack_state
 from autoseg.units import describe_duration, describe_memory
@@ -216,8 +217,7 @@ def _make_run(job: FoldJob) -> Run:
         settings=settings,
         training=batches[0],
         validation=batches[1],
-        batch_dice=job.configuration.batch_dice,
-        labels=tuple(job.dataset.info.foreground),
+        loss=Loss(targets=job.dataset.info.targets, settings=settings.loss, batch_dice=job.configuration.batch_dice),
         device=job.device,
         workers=count_loader_threads(job.device),
     )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from autoseg.artifact import atomic_file, first_mistake, read_text
 from autoseg.errors import DatasetError
+from autoseg.targets import Targets
 
 NOT_SUPPORTED = {
     "regions_class_order": "overlapping regions",
@@ -139,6 +140,11 @@ class DatasetInfo(BaseModel):
     def classes(self) -> int:
         """Number of classes, the background included."""
         return len(self.labels)
+
+    @property
+    def targets(self) -> Targets:
+        """What a network learns."""
+        return Targets(structures={name: (number,) for name, number in self.foreground.items()})
 
     @property
     def foreground(self) -> dict[str, int]:

@@ -1,20 +1,20 @@
-"""The same work on many cases at once, in threads: one bad case never hides or stops the others.
+"""The same work on many cases at once, in threads: one bad case never hides, stops or holds up the others.
 
-Array work and file reading release Python's global lock, so threads use all cores and share memory. They are never left
-behind by a stop, and none can die alone: if the system kills for want of memory, it ends the whole program, and what
-was finished is on disk. A thread cannot be stopped from outside either; so there is no time limit, but when nothing is
-finished for long, the user is told what is in work.
+Array work and file reading release Python's global lock, so threads use all cores and share memory. None can die alone:
+if the system kills for want of memory, it ends the whole program, and what was finished is on disk. Nor can a thread be
+stopped from outside; so one that is stuck, on a disk that went away, is given up after a while: its case gets its line,
+another thread takes its place, and the program ends without it.
 """
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from statistics import median
-from threading import Condition
-from typing import TypeVar
+from threading import Condition, Thread
+from typing import Generic, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -37,6 +37,12 @@ SILENT_SECONDS = 60
 
 LOOK_SECONDS = 1.0
 """Between two looks at the clock; on Windows, Ctrl-C waits for the next one."""
+
+ITEM_SECONDS = 3600
+"""After that long an item is given up. Decision: a hundred times what the largest scans take."""
+
+GRACE_SECONDS = 10
+"""After Ctrl-C, work that was begun has that long to come to its end."""
 
 MOST_NAMES = 5
 
@@ -71,41 +77,17 @@ def work_on_each(
     sizes = [bytes_each(item) if bytes_each else 0 for item in items]
     free = free_memory_bytes() if bytes_each else None
     room = _Room(sys.maxsize if free is None else int(SHARE_OF_FREE_MEMORY * free))
-    in_work: dict[int, float] = {}
-
-    def attempt(index: int) -> Result | AutosegError:
-        with room.for_bytes(sizes[index]):
-            in_work[index] = time.monotonic()
-            try:
-                return work(items[index])
-            except BaseException as error:
-                if isinstance(error, AutosegError) and not isinstance(error, WriteError):
-                    return error
-                room.close()  # nothing else is begun
-                raise
-            finally:
-                del in_work[index]
-
-    def describe_work() -> str:
-        oldest = sorted(in_work.copy().items(), key=lambda entry: entry[1])[:MOST_NAMES]
-        return ", ".join(
-            f"{getattr(items[index], 'name', items[index])} for {describe_duration(time.monotonic() - since)}"
-            for index, since in oldest
-        )
-
     most = most_workers or (count_cores() if bytes_each else min(MOST_WORKERS, count_cores()))
     with _one_thread_each() as settle, reporter.task(title, total=len(items)) as task:
-        pool = ThreadPoolExecutor(min(most, room.count(sizes)), initializer=settle)
+        crew = _Crew(work, items, sizes, room, settle)
+        results: dict[int, Result | AutosegError] = {}
         try:
-            futures = [pool.submit(attempt, index) for index in range(len(items))]
-            for future in _as_they_come(futures, lambda: reporter.say(f"nothing new yet; in work: {describe_work()}")):
-                with suppress(CancelledError):  # because of an error that comes after this
-                    future.result()
-                    task.advance()
-            return [future.result() for future in futures]
+            for index, result in crew.results(min(most, room.count(sizes)), tell=reporter.say):
+                results[index] = result
+                task.advance()
         finally:
-            room.close()
-            pool.shutdown(wait=True, cancel_futures=True)
+            crew.dismiss()
+    return [results[index] for index in range(len(items))]
 
 
 def all_sound(results: Sequence[Result | AutosegError]) -> list[Result]:
@@ -125,7 +107,7 @@ class _Room:
 
     def __init__(self, total_bytes: int) -> None:
         self._total = self._free = total_bytes
-        self._workers = 0
+        self._taken: dict[int, int] = {}
         self._closed = False
         self._changed = Condition()
 
@@ -133,22 +115,20 @@ class _Room:
         """How many items of the usual size fit at once; at least one."""
         return max(1, min(len(sizes), self._total // max(1, int(median(sizes or [0])))))
 
-    @contextmanager
-    def for_bytes(self, size: int) -> Iterator[None]:
-        """Waits until there is room for some bytes, or until nobody else is there, and keeps it."""
+    def take(self, index: int, size: int) -> bool:
+        """Waits until there is room for an item, or until nobody else is there; False if there will be none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or not self._workers or size <= self._free)
-            if self._closed:
-                raise CancelledError
-            self._workers += 1
-            self._free -= size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._workers -= 1
-                self._free += size
-                self._changed.notify_all()
+            self._changed.wait_for(lambda: self._closed or not self._taken or size <= self._free)
+            if not self._closed:
+                self._taken[index] = size
+                self._free -= size
+            return not self._closed
+
+    def give_back(self, index: int) -> None:
+        """Frees the room of an item, if that was not done before."""
+        with self._changed:
+            self._free += self._taken.pop(index, 0)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Sends those away who wait, or come later."""
@@ -157,24 +137,113 @@ class _Room:
             self._changed.notify_all()
 
 
-def _as_they_come(
-    futures: Sequence[Future[Result | AutosegError]], tell: Callable[[], None]
-) -> Iterator[Future[Result | AutosegError]]:
-    """Gives each future when it is done, and tells when none is for long."""
-    done: SimpleQueue[Future[Result | AutosegError]] = SimpleQueue()
-    for future in futures:
-        future.add_done_callback(done.put)
-    silent_seconds = float(SILENT_SECONDS)
-    last = time.monotonic()
-    waiting = len(futures)
-    while waiting:
-        with suppress(Empty):
-            yield done.get(timeout=LOOK_SECONDS)
-            waiting -= 1
-            last = time.monotonic()
-        if time.monotonic() - last >= silent_seconds:
-            silent_seconds *= 2
-            tell()
+class _Crew(Generic[Item, Result]):
+    """The threads. Python does not wait for such as these when the program ends."""
+
+    def __init__(
+        self,
+        work: Callable[[Item], Result],
+        items: Sequence[Item],
+        sizes: Sequence[int],
+        room: _Room,
+        settle: Callable[[], None],
+    ) -> None:
+        self._work, self._items, self._sizes, self._room, self._settle = work, items, sizes, room, settle
+        self._waiting = deque(range(len(items)))
+        self._begun: dict[int, float] = {}  # What is in work, and since when
+        self._finished: SimpleQueue[tuple[int, Result | BaseException]] = SimpleQueue()
+
+    def results(self, workers: int, tell: Callable[[str], None]) -> Iterator[tuple[int, Result | AutosegError]]:
+        """Gives each item's number and result as it comes; tells what is in work when nothing comes for long."""
+        for _ in range(workers):
+            self._hire()
+        silent_seconds, last, missing = float(SILENT_SECONDS), time.monotonic(), len(self._items)
+        while missing:
+            for index, outcome in [*self._next(), *self._give_up()]:
+                last = time.monotonic()
+                missing -= 1
+                yield index, _expected(outcome)
+            if time.monotonic() - last >= silent_seconds:
+                silent_seconds *= 2
+                tell(f"nothing new yet; in work: {self._describe()}")
+
+    def dismiss(self) -> None:
+        """Lets nothing more begin, and waits a while for what is in work."""
+        self._room.close()
+        self._waiting.clear()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._begun and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _hire(self) -> None:
+        Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        self._settle()
+        while self._waiting:
+            try:
+                index = self._waiting.popleft()
+            except IndexError:  # another was faster
+                return
+            if not self._room.take(index, self._sizes[index]):
+                return
+            self._begun[index] = time.monotonic()
+            outcome = self._attempt(self._items[index])
+            self._room.give_back(index)
+            if self._begun.pop(index, None) is None:  # it was given up, and another works in this place
+                return
+            self._finished.put((index, outcome))
+
+    def _attempt(self, item: Item) -> Result | BaseException:
+        try:
+            return self._work(item)
+        except BaseException as error:  # noqa: BLE001 - raised again where the results are asked for
+            if not _is_of_one_item(error):
+                self._room.close()  # nothing else is begun
+            return error
+
+    def _next(self) -> list[tuple[int, Result | BaseException]]:
+        """The next that is finished, if there is one soon."""
+        try:
+            return [self._finished.get(timeout=LOOK_SECONDS)]
+        except Empty:
+            return []
+
+    def _give_up(self) -> list[tuple[int, AutosegError]]:
+        """Takes what has been in work for too long from its threads."""
+        now = time.monotonic()
+        late = [index for index, since in self._begun.copy().items() if now - since > ITEM_SECONDS]
+        late = [index for index in late if self._begun.pop(index, None) is not None]
+        for index in late:
+            self._room.give_back(index)
+            self._hire()
+        return [(index, self._too_late(index)) for index in late]
+
+    def _too_late(self, index: int) -> AutosegError:
+        what = f"{self._name(index)} was not finished within {describe_duration(ITEM_SECONDS)}"
+        return AutosegError(what, "see whether its disk answers, and run the command again")
+
+    def _describe(self) -> str:
+        oldest = sorted(self._begun.copy().items(), key=lambda entry: entry[1])[:MOST_NAMES]
+        now = time.monotonic()
+        return ", ".join(f"{self._name(index)} for {describe_duration(now - since)}" for index, since in oldest)
+
+    def _name(self, index: int) -> str:
+        return str(getattr(self._items[index], "name", self._items[index]))
+
+
+def _is_of_one_item(error: BaseException) -> bool:
+    """Whether other items need not meet it, and the user can mend it."""
+    return isinstance(error, AutosegError) and not isinstance(error, WriteError)
+
+
+def _expected(outcome: Result | BaseException) -> Result | AutosegError:
+    """A result, or an error that stands for one; raises any other."""
+    if not isinstance(outcome, BaseException):
+        return outcome
+    if isinstance(outcome, AutosegError) and _is_of_one_item(outcome):
+        return outcome
+    raise outcome
 
 
 @contextmanager

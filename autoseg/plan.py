@@ -196,6 +196,39 @@ class Configuration(Section):
         return self.architecture.in_channels - added
 
 
+class LossSettings(Section):
+    """What training minimizes: the sum of an overlap term and a voxelwise term. Formulas: `training.losses`.
+
+    Attributes:
+        overlap: "dice", "squared_dice" as in V-Net, "tversky", or "none".
+        voxelwise: "cross_entropy", which is binary for structures that may overlap, "focal", "top_k", or "none".
+        overlap_weight, voxelwise_weight: Factors of the two.
+        false_positives, false_negatives: For "tversky": how much either weighs.
+        focal_exponent: For "focal": 0 is cross entropy.
+        top_k_share: For "top_k": the share of the voxels, the worst ones, that counts.
+        class_weights: How much each output of the network weighs in the voxelwise term, the background first if it is
+            one; all the same if left out.
+    """
+
+    overlap: Literal["dice", "squared_dice", "tversky", "none"] = "dice"
+    voxelwise: Literal["cross_entropy", "focal", "top_k", "none"] = "cross_entropy"
+    overlap_weight: PositiveFloat = 1.0
+    voxelwise_weight: PositiveFloat = 1.0
+    false_positives: PositiveFloat = 0.3
+    false_negatives: PositiveFloat = 0.7
+    focal_exponent: Annotated[float, Field(ge=0, le=10)] = 2.0
+    top_k_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    class_weights: tuple[PositiveFloat, ...] | None = None
+
+    @model_validator(mode="after")
+    def _there_is_a_term(self) -> Self:
+        if self.overlap == self.voxelwise == "none":
+            raise ValueError("overlap and voxelwise cannot both be 'none'")
+        if self.class_weights is not None and self.voxelwise == "none":
+            raise ValueError("class_weights belong to the voxelwise term, which is 'none'")
+        return self
+
+
 class TrainingSettings(Section):
     """How a fold is trained.
 
@@ -212,6 +245,7 @@ class TrainingSettings(Section):
         foreground_fraction: Share of patches that are centred on foreground.
         average_decay: Share of the running average of the weights that one step keeps; 0 switches the average off.
             The averaged weights are the ones that are validated and predict.
+        loss: What is minimized.
         seed: Of every random draw, together with the fold.
     """
 
@@ -226,6 +260,7 @@ class TrainingSettings(Section):
     gradient_norm: PositiveFloat = 12.0
     foreground_fraction: Fraction = 0.33
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss: LossSettings = LossSettings()
     seed: Annotated[int, Field(ge=0)] = 12345
 
 
@@ -262,6 +297,15 @@ class Plan(Artifact):
     def _axis_order_is_one(self) -> Self:
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError("axis_order must hold 0, 1 and 2 once each")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_have_weights(self) -> Self:
+        weights = self.training.loss.class_weights
+        for name, configuration in self.configurations.items():
+            outputs = configuration.architecture.out_channels
+            if weights is not None and len(weights) != outputs:
+                raise ValueError(f"training.loss.class_weights needs {outputs} values, as {name!r} has outputs")
         return self
 
     @model_validator(mode="after")

@@ -12,8 +12,10 @@ from autoseg.data.loader import Batches
 from autoseg.data.sampling import InMemoryCase
 from autoseg.info import DatasetInfo
 from autoseg.network.unet import build_network
-from autoseg.plan import Configuration, Normalization, Plan, TrainingSettings
+from autoseg.plan import Configuration, LossSettings, Normalization, Plan, TrainingSettings
+from autoseg.targets import Targets
 from autoseg.training.loop import Run
+from autoseg.training.losses import Loss
 from autoseg.training.state import TrainState, start_training
 
 SMALL_INFO = DatasetInfo(
@@ -83,6 +85,12 @@ def small_cases(count: int = 3) -> list[InMemoryCase]:
     return cases
 
 
+def usual_loss(outputs: int) -> Loss:
+    """Dice of each patch and cross entropy, for a network with so many exclusive classes."""
+    structures = {str(number): (number,) for number in range(1, outputs)}
+    return Loss(targets=Targets(structures=structures), settings=LossSettings(), batch_dice=False)
+
+
 def small_run(*, augmented: bool = True, workers: int = 1, **training) -> Run:
     """A run over small cases on the CPU; `training` changes the settings."""
     plan = small_plan(**training)
@@ -97,8 +105,7 @@ def small_run(*, augmented: bool = True, workers: int = 1, **training) -> Run:
         settings=plan.training,
         training=batches,
         validation=replace(batches, augmented=False),
-        batch_dice=False,
-        labels=tuple(SMALL_INFO.foreground),
+        loss=Loss(targets=SMALL_INFO.targets, settings=plan.training.loss, batch_dice=False),
         device=torch.device("cpu"),
         workers=workers,
     )

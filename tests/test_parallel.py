@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from threading import Lock
+from threading import Event, Lock
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +16,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from autoseg.errors import DatasetError, ProblemsError, WriteError
 from autoseg.parallel import SHARE_OF_FREE_MEMORY, all_sound, work_on_each
 from autoseg.reporting import SILENT
+
+ENOUGH_SECONDS = 60
 
 
 def halve(number):
@@ -140,6 +142,50 @@ def test_steady_work_is_silent(monkeypatch):
     listener = Listener()
     work_on_each(lambda _: time.sleep(0.02), range(100), title="", reporter=listener)
     assert listener.lines == []
+
+
+def test_an_item_that_is_stuck_is_given_up(monkeypatch):
+    """It gets its line after a while; all others are finished, even if it took all the memory and the only thread."""
+    monkeypatch.setattr("autoseg.parallel.ITEM_SECONDS", 0.2)
+    monkeypatch.setattr("autoseg.parallel.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("autoseg.parallel.free_memory_bytes", lambda: 10)
+    answers = Event()
+
+    def work(item):
+        if item == 3:
+            answers.wait(ENOUGH_SECONDS)
+        return item
+
+    results = work_on_each(
+        work, [1, 2, 3, 4, 5], title="", reporter=SILENT, bytes_each=lambda item: 100 * (item == 3), most_workers=1
+    )
+    answers.set()
+    assert [*results[:2], *results[3:]] == [1, 2, 4, 5]
+    assert str(results[2]) == ("3 was not finished within 0 s; see whether its disk answers, and run the command again")
+
+
+# The second thread never comes back, as from a network drive that went away.
+STUCK = """
+import sys, time
+from autoseg import parallel
+from autoseg.reporting import SILENT
+parallel.GRACE_SECONDS, parallel.LOOK_SECONDS, parallel.count_cores = 0.2, 0.01, lambda: 2
+def work(item):
+    print(item, flush=True)
+    time.sleep(1000 * item)
+    if not item:
+        raise KeyboardInterrupt
+parallel.work_on_each(work, [1, 0], title="", reporter=SILENT)
+"""
+
+
+def test_a_program_ends_without_a_thread_that_is_stuck():
+    """After Ctrl-C, or any error, it has a moment to come back."""
+    ended = subprocess.run(
+        [sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=ENOUGH_SECONDS, check=False
+    )
+    assert sorted(ended.stdout.split()) == ["0", "1"]
+    assert ended.stderr.endswith("KeyboardInterrupt\n")
 
 
 # --- Threads of libraries ---------------------------------------------------------------------------------------------

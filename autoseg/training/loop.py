@@ -13,10 +13,12 @@ from autoseg.device import autocast, memory_named
 from autoseg.errors import AutosegError
 from autoseg.plan import TrainingSettings
 from autoseg.reporting import Reporter, Task
-from autoseg.training.losses import dice_and_cross_entropy, supervised_loss
+from autoseg.targets import Targets
+from autoseg.training.losses import Loss
 from autoseg.training.optimization import learning_rate, set_learning_rate, update_average
 from autoseg.training.progress import EpochReport
 from autoseg.training.state import TrainState
+from autoseg.training.truth import Truth
 
 OnEpochEnd = Callable[[TrainState], None]
 
@@ -30,8 +32,7 @@ class Run:
         training: Augmented batches of the training cases.
         validation: Plain batches of the held-out cases, or of the training cases if none is held out; the same ones
             after every epoch.
-        batch_dice: See `losses.dice_loss`.
-        labels: Names of the foreground classes, in order.
+        loss: What is minimized; knows what the outputs of the network stand for.
         device: Where the network is.
         workers: Threads that make batches.
     """
@@ -39,8 +40,7 @@ class Run:
     settings: TrainingSettings
     training: Batches
     validation: Batches
-    batch_dice: bool
-    labels: tuple[str, ...]
+    loss: Loss
     device: torch.device
     workers: int
 
@@ -102,7 +102,7 @@ def train_epoch(state: TrainState, run: Run, task: Task) -> EpochReport:
         epoch=len(state.reports),
         training_loss=training_loss,
         validation_loss=validation_loss,
-        pseudo_dice=dict(zip(run.labels, dice, strict=True)),
+        pseudo_dice=dict(zip(run.loss.targets.names, dice, strict=True)),
         learning_rate=rate,
         seconds=state.elapsed_seconds - elapsed_before,
         elapsed_seconds=state.elapsed_seconds,
@@ -117,7 +117,7 @@ def train_step(state: TrainState, batch: Batch, run: Run) -> torch.Tensor:
     state.optimizer.zero_grad(set_to_none=True)
     with autocast(run.device):
         outputs = state.network(images)
-    loss = supervised_loss(outputs, labels, batch_dice=run.batch_dice)
+    loss = run.loss(outputs, labels)
     state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     state.scaler.unscale_(state.optimizer)
     nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_norm)
@@ -130,19 +130,19 @@ def train_step(state: TrainState, batch: Batch, run: Run) -> torch.Tensor:
 
 @torch.inference_mode()
 def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
-    """Loss and pseudo Dice of each foreground class over the validation batches.
+    """Loss and pseudo Dice of each structure over the validation batches.
 
     Source: the reference method: voxels of all patches are pooled before Dice is taken. It follows the training well
-    but is no substitute for the Dice of whole cases. A class that occurs in no patch and no prediction gives NaN.
+    but is no substitute for the Dice of whole cases. A structure that occurs in no patch and no prediction gives NaN.
     """
     network.eval()
-    losses, counts = [], torch.zeros(3, len(run.labels), dtype=torch.int64)
+    losses, counts = [], torch.zeros(3, len(run.loss.targets.names), dtype=torch.int64)
     for batch in run.validation.ahead(range(run.settings.validation_steps), workers=run.workers):
         images, labels = _to_device(batch, run.device)
         with autocast(run.device):
             logits = network(images)
-        losses.append(dice_and_cross_entropy(logits, labels, batch_dice=run.batch_dice))
-        counts += _count(logits.argmax(dim=1), labels, len(run.labels)).cpu()
+        losses.append(run.loss((logits,), labels))
+        counts += _count(logits, labels, run.loss.targets).cpu()
     hits, predicted, present = counts.tolist()
     dice = [2 * hit / (p + r) if p + r else math.nan for hit, p, r in zip(hits, predicted, present, strict=True)]
     return float(torch.stack(losses).mean()), dice
@@ -157,10 +157,19 @@ def describe_epoch(report: EpochReport) -> str:
     )
 
 
-def _count(prediction: torch.Tensor, target: torch.Tensor, labels: int) -> torch.Tensor:
-    """Voxels per foreground class, shape (3, labels): in both, in the prediction, in the target."""
-    hits = torch.where(prediction == target, target, 0)
-    return torch.stack([values.flatten().bincount(minlength=labels + 1)[1:] for values in (hits, prediction, target)])
+def _count(logits: torch.Tensor, labels: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Voxels of each structure, shape (3, structures): in both, in the prediction, in the target."""
+    counted = None if targets.ignore is None else labels != targets.ignore
+    if not targets.exclusive:
+        predicted, present = logits > 0, Truth.of(labels, targets).present
+        predicted = predicted if counted is None else predicted & counted.unsqueeze(1)
+        axes = (0, *range(2, logits.ndim))
+        return torch.stack([found.sum(axes) for found in (predicted & present, predicted, present)])
+    predicted = logits.argmax(dim=1)
+    if counted is not None:
+        predicted, labels = predicted * counted, labels * counted
+    hits = torch.where(predicted == labels, labels, 0)
+    return torch.stack([one.flatten().bincount(minlength=targets.outputs)[1:] for one in (hits, predicted, labels)])
 
 
 def _to_device(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,43 +1,143 @@
-"""What training minimizes: Dice and cross entropy, on every resolution that the network predicts.
+"""What training minimizes: overlap and voxelwise terms, on every resolution that the network predicts.
 
-Source of all formulas: the reference method (nnU-Net v2.8.1, training losses), with its golden values in the tests.
+Source of the usual loss, Dice and cross entropy: the reference method (nnU-Net v2.8.1, training losses), whose golden
+values are in the tests. The sources of the others stand at each.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+
+from autoseg.plan import LossSettings
+from autoseg.targets import Targets
+from autoseg.training.truth import Truth, merge_unknown
 
 SMOOTH = 1e-5
 """Keeps Dice defined where a class is in neither target nor prediction."""
 
 
-def dice_loss(logits: torch.Tensor, target: torch.Tensor, *, batch_dice: bool) -> torch.Tensor:
-    """Minus the mean soft Dice of the foreground classes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """The loss of a training run; called with outputs and labels.
+
+    Attributes:
+        targets: What the outputs stand for.
+        settings: Which terms.
+        batch_dice: Sum over the batch before dividing, so that patches without a class do not count against it.
+    """
+
+    targets: Targets
+    settings: LossSettings
+    batch_dice: bool
+
+    def __call__(
+        self, outputs: Sequence[torch.Tensor], labels: torch.Tensor, unknown: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Weighted sum over all resolutions; the labels are coarsened by nearest neighbour.
+
+        Args:
+            outputs: Logits (n, outputs, *size), finest first.
+            labels: Shape (n, *patch) of a label map, or (n, structures, *patch) of masks; see `Truth`.
+            unknown: Shape (n, structures): structures that nobody looked for in the case of a patch.
+
+        Returns:
+            A scalar.
+        """
+        total = outputs[0].new_zeros((), dtype=torch.float32)
+        for weight, logits in zip(supervision_weights(len(outputs)), outputs, strict=True):
+            if weight > 0:
+                truth = Truth.of(coarsen(labels, logits), self.targets, unknown)
+                total = total + weight * self._at_one_resolution(logits.float(), truth)
+        return total
+
+    def _at_one_resolution(self, logits: torch.Tensor, truth: Truth) -> torch.Tensor:
+        settings = self.settings
+        if truth.unknown is not None and self.targets.exclusive:
+            logits = merge_unknown(logits, truth.unknown)
+        total = logits.new_zeros(())
+        if settings.overlap != "none":
+            total = total + settings.overlap_weight * overlap_loss(logits, truth, settings, batch_dice=self.batch_dice)
+        if settings.voxelwise != "none":
+            total = total + settings.voxelwise_weight * voxelwise_loss(logits, truth, settings)
+        return total
+
+
+def overlap_loss(
+    logits: torch.Tensor, truth: Truth, settings: LossSettings, *, batch_dice: bool = False
+) -> torch.Tensor:
+    """Minus the mean overlap of the structures, between -1 (perfect) and 0.
+
+    "dice" is soft Dice. "squared_dice" has squares below the line. Source: Milletari et al. 2016, V-Net. "tversky"
+    weighs false positives and false negatives apart. Source: Salehi et al. 2017, Tversky loss.
 
     Args:
-        logits: Shape (n, classes, *patch).
-        target: Shape (n, *patch), int64.
-        batch_dice: Sum over the batch before dividing, so that patches without a class do not count against it.
-
-    Returns:
-        A scalar between -1 (perfect) and 0.
+        logits: Shape (n, outputs, *size).
+        truth: On the same grid.
+        settings: Which overlap.
+        batch_dice: See `Loss`.
     """
-    probabilities = logits.float().softmax(dim=1)[:, 1:]
-    classes = torch.arange(1, logits.shape[1], device=target.device).reshape(1, -1, *[1] * (target.ndim - 1))
-    indicator = target.unsqueeze(1) == classes
+    probabilities = logits.softmax(dim=1)[:, 1:] if truth.exclusive else logits.sigmoid()
     axes = tuple(range(2, logits.ndim))
-    intersection = (probabilities * indicator).sum(axes)
-    predicted, present = probabilities.sum(axes), indicator.sum(axes)
+    present, counted = truth.present, truth.counted
+    if counted is not None:
+        probabilities, present = probabilities * counted, present & counted
+    hits = (probabilities * present).sum(axes)
+    squares = probabilities.square() if settings.overlap == "squared_dice" else probabilities
+    predicted, actual = squares.sum(axes), present.sum(axes)
     if batch_dice:
-        intersection, predicted, present = intersection.sum(0), predicted.sum(0), present.sum(0)
-    dice = (2 * intersection + SMOOTH) / (predicted + present + SMOOTH).clamp_min(1e-8)
-    return -dice.mean()
+        hits, predicted, actual = hits.sum(0), predicted.sum(0), actual.sum(0)
+    if settings.overlap == "tversky":
+        wrong = settings.false_positives * (predicted - hits) + settings.false_negatives * (actual - hits)
+        overlap = (hits + SMOOTH) / (hits + wrong + SMOOTH)
+    else:
+        overlap = (2 * hits + SMOOTH) / (predicted + actual + SMOOTH).clamp_min(1e-8)
+    if truth.unknown is None:
+        return -overlap.mean()
+    known = (~truth.unknown).any(0) if batch_dice else ~truth.unknown
+    return -(overlap * known).sum() / known.sum().clamp_min(1)
 
 
-def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor, *, batch_dice: bool) -> torch.Tensor:
-    """Soft Dice loss plus cross entropy averaged over voxels, of equal weight; see `dice_loss` for the arguments."""
-    return dice_loss(logits, target, batch_dice=batch_dice) + F.cross_entropy(logits.float(), target)
+def voxelwise_loss(logits: torch.Tensor, truth: Truth, settings: LossSettings) -> torch.Tensor:
+    """Cross entropy, or a form of it, averaged over voxels; binary, and over structures too, if they may overlap.
+
+    "focal" plays down what is certain already. Source: Lin et al. 2017, focal loss. "top_k" averages over the worst
+    share of the voxels. Source: the reference method's variant.
+
+    Args:
+        logits: Shape (n, outputs, *size).
+        truth: On the same grid.
+        settings: Which form, and how much each output weighs.
+    """
+    if settings.voxelwise == "cross_entropy" and truth.exclusive and truth.counted is None:
+        weight = None if settings.class_weights is None else logits.new_tensor(settings.class_weights)
+        return F.cross_entropy(logits, truth.classes, weight=weight)
+    losses, weights = _each_voxel(logits, truth, settings)
+    if settings.voxelwise == "top_k":
+        counted = losses[weights > 0]
+        return (
+            counted.topk(max(1, round(settings.top_k_share * len(counted)))).values.mean()
+            if len(counted)
+            else 0 * losses.sum()
+        )
+    return (losses * weights).sum() / weights.sum().clamp_min(1e-8)
+
+
+def _each_voxel(logits: torch.Tensor, truth: Truth, settings: LossSettings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross entropy and weight of each voxel, of shape (n, 1, *size), or of each structure of it."""
+    if truth.exclusive:
+        losses = F.cross_entropy(logits, truth.classes, reduction="none").unsqueeze(1)
+    else:
+        losses = F.binary_cross_entropy_with_logits(logits, truth.present.float(), reduction="none")
+    if settings.voxelwise == "focal":
+        losses = (1 - torch.exp(-losses)) ** settings.focal_exponent * losses
+    weights = torch.ones_like(losses) if truth.counted is None else truth.counted.expand_as(losses).to(losses.dtype)
+    if settings.class_weights is not None:
+        of_outputs = logits.new_tensor(settings.class_weights)
+        spread = of_outputs.reshape(1, -1, *[1] * (logits.ndim - 2))
+        weights = weights * (of_outputs[truth.classes].unsqueeze(1) if truth.exclusive else spread)
+    return losses, weights
 
 
 def supervision_weights(outputs: int) -> tuple[float, ...]:
@@ -51,28 +151,14 @@ def supervision_weights(outputs: int) -> tuple[float, ...]:
     return (*(weight / sum(weights) for weight in weights), 0.0)
 
 
-def supervised_loss(outputs: Sequence[torch.Tensor], target: torch.Tensor, *, batch_dice: bool) -> torch.Tensor:
-    """Weighted sum of Dice and cross entropy over all resolutions; the target is coarsened by nearest neighbour.
-
-    Args:
-        outputs: Logits (n, classes, *size), finest first.
-        target: Shape (n, *patch), int64.
-        batch_dice: See `dice_loss`.
-    """
-    total = outputs[0].new_zeros((), dtype=torch.float32)
-    for weight, logits in zip(supervision_weights(len(outputs)), outputs, strict=True):
-        if weight > 0:
-            total = total + weight * dice_and_cross_entropy(logits, _coarsen(target, logits), batch_dice=batch_dice)
-    return total
-
-
-def _coarsen(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """The target on the grid of some logits: the voxel at the middle of each coarse one.
+def coarsen(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Labels on the grid of some logits: the voxel at the middle of each coarse one.
 
     Example: along an axis of 10 voxels coarsened to 5, voxels 1, 3, 5, 7, 9 are taken.
     """
-    for axis, (fine, coarse) in enumerate(zip(target.shape[1:], logits.shape[2:], strict=True), start=1):
+    for axis in range(1, logits.ndim - 1):  # from the last one on, because masks have one axis more
+        fine, coarse = labels.shape[-axis], logits.shape[-axis]
         if fine != coarse:
-            middle = ((torch.arange(coarse, device=target.device) + 0.5) * fine / coarse).long()
-            target = target.index_select(axis, middle)
-    return target
+            middle = ((torch.arange(coarse, device=labels.device) + 0.5) * fine / coarse).long()
+            labels = labels.index_select(labels.ndim - axis, middle)
+    return labels

@@ -17,7 +17,9 @@ from autoseg.data.splits import Splits
 from autoseg.data.store import StoredCase
 from autoseg.plan import Plan
 from autoseg.reporting import SILENT
+from autoseg.targets import Targets
 from autoseg.training.loop import Run, train_fold
+from autoseg.training.losses import Loss
 from autoseg.training.state import start_training
 from autoseg.units import parse_duration
 from autoseg.workspace import Workspace
@@ -71,8 +73,11 @@ def make_run(folders, seconds) -> Run:
         settings=plan.training.model_copy(update=long),
         training=training,
         validation=validation,
-        batch_dice=training.configuration.batch_dice,
-        labels=("anterior", "posterior"),
+        loss=Loss(
+            targets=Targets(structures={"anterior": (1,), "posterior": (2,)}),
+            settings=plan.training.loss,
+            batch_dice=training.configuration.batch_dice,
+        ),
         device=CPU,
         workers=1,
     )

@@ -4,14 +4,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from small_models import small_run
+from small_models import small_run, usual_loss
 
 from autoseg.architecture import Architecture, Axes, Stage
 from autoseg.data.loader import Batch
 from autoseg.device import needs_scaling
 from autoseg.network.unet import build_network
 from autoseg.training.loop import train_step
-from autoseg.training.losses import supervised_loss
 from autoseg.training.state import start_training
 
 ONE, TWO, THREE = (1, 1, 1), (2, 2, 2), (3, 3, 3)
@@ -249,7 +248,7 @@ def kept_bytes(architecture: Architecture, patch_size: Axes) -> int:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             with torch.autocast("cpu", torch.bfloat16):
                 logits = [output.contiguous() for output in network(image)]
-            supervised_loss(logits, target, batch_dice=False)
+            usual_loss(architecture.out_channels)(logits, target)
         for tensor in (image, target, *logits):
             note(tensor)
         kept.append(sum(storage.nbytes() for storage in storages.values()))

@@ -1,28 +1,79 @@
-"""Losses equal the reference method's golden values and are right where classes are missing."""
+"""Losses equal the reference method's golden values and are right where structures are missing, overlap or unknown."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from autoseg.training.losses import dice_and_cross_entropy, dice_loss, supervised_loss, supervision_weights
+from autoseg.plan import LossSettings
+from autoseg.targets import Targets
+from autoseg.training.losses import Loss, coarsen, overlap_loss, supervision_weights, voxelwise_loss
+from autoseg.training.truth import Truth, merge_unknown
+
+LABELS = Targets(structures={"first": (1,), "second": (2,)})
+SPARSE = Targets(structures={"first": (1,), "second": (2,)}, ignore=3)
+REGIONS = Targets(structures={"whole": (1, 2), "core": (2,), "small": (2,)}, exclusive=False)
+USUAL = LossSettings()
 
 
 @pytest.fixture
 def golden():
-    """Logits and target of the golden values, written down with the reference's facts."""
+    """Logits and labels of the golden values, written down with the reference's facts."""
     logits = torch.sin(7 * torch.linspace(-1, 1, 48)).reshape(2, 3, 2, 2, 2)
-    target = (torch.arange(16) % 3).reshape(2, 2, 2, 2)
-    return logits, target
+    labels = (torch.arange(16) % 3).reshape(2, 2, 2, 2)
+    return logits, labels
+
+
+def loss_of(logits, labels, targets=LABELS, *, batch_dice=True, unknown=None, **settings):
+    """The loss of one resolution."""
+    loss = Loss(targets=targets, settings=LossSettings(**settings), batch_dice=batch_dice)
+    return loss((logits,), labels, unknown)
+
+
+def certain(labels, outputs):
+    """Logits of a network that knows the labels."""
+    return 100.0 * F.one_hot(labels, outputs).movedim(-1, 1)
+
+
+# --- Golden values ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("batch_dice", "expected"), [(True, 1.0616557598), (False, 1.0778412819)])
 def test_sum_of_dice_and_cross_entropy_is_golden(golden, batch_dice, expected):
     """Dice plus cross entropy of nnU-Net v2.8.1 on the same tensors."""
-    assert dice_and_cross_entropy(*golden, batch_dice=batch_dice).item() == pytest.approx(expected, abs=1e-6)
+    assert loss_of(*golden, batch_dice=batch_dice).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_dice_alone_is_golden(golden):
-    """The Dice part of the golden value."""
-    assert dice_loss(*golden, batch_dice=True).item() == pytest.approx(-0.2671042383, abs=1e-6)
+def test_both_terms_are_golden(golden):
+    """Each alone."""
+    assert loss_of(*golden, voxelwise="none").item() == pytest.approx(-0.2671042383, abs=1e-6)
+    assert loss_of(*golden, overlap="none").item() == pytest.approx(1.3287600279, abs=1e-6)
+
+
+def test_voxels_that_nobody_labelled_are_golden(golden):
+    """They count in neither term."""
+    logits, labels = golden
+    labels[0, 0] = 3
+    assert loss_of(logits, labels, SPARSE).item() == pytest.approx(1.0538949966, abs=1e-6)
+
+
+def test_regions_are_golden(golden):
+    """Dice over sigmoids plus binary cross entropy."""
+    logits, labels = golden
+    assert loss_of(logits, labels, REGIONS).item() == pytest.approx(0.2436202466, abs=1e-6)
+
+
+def test_regions_with_unlabelled_voxels_are_golden_in_both_terms(golden):
+    """The reference divides its binary cross entropy by voxels alone, so there it weighs more by the number of regions.
+
+    Here it weighs the same with and without such voxels; a deliberate difference.
+    """
+    logits, labels = golden
+    sparse = Targets(structures=REGIONS.structures, exclusive=False, ignore=3)
+    labels[0, 0] = 3
+    dice = loss_of(logits, labels, sparse, voxelwise="none").item()
+    entropy = loss_of(logits, labels, sparse, overlap="none").item()
+    assert dice + 3 * entropy == pytest.approx(1.5399993658, abs=1e-6)
+    assert loss_of(logits, labels, sparse).item() == pytest.approx(dice + entropy)
 
 
 @pytest.mark.parametrize(
@@ -40,37 +91,234 @@ def test_weights_of_the_resolutions_are_golden(outputs, weights):
     assert supervision_weights(outputs) == pytest.approx(weights, abs=1e-6)
 
 
-def test_perfect_prediction_has_the_lowest_loss():
-    """Certain and right everywhere: Dice loss -1, cross entropy 0."""
-    target = torch.randint(0, 3, (2, 4, 6, 8), generator=torch.Generator().manual_seed(0))
-    logits = 100.0 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
-    assert dice_and_cross_entropy(logits, target, batch_dice=False).item() == pytest.approx(-1, abs=1e-4)
+# --- The forms of the terms -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlap", ["dice", "squared_dice", "tversky"])
+@pytest.mark.parametrize("voxelwise", ["cross_entropy", "focal", "top_k"])
+@pytest.mark.parametrize("targets", [LABELS, REGIONS])
+def test_perfect_prediction_has_the_lowest_loss(overlap, voxelwise, targets):
+    """Certain and right everywhere: overlap -1, cross entropy 0."""
+    labels = torch.randint(0, 3, (2, 4, 6, 8), generator=torch.Generator().manual_seed(0))
+    logits = certain(labels, 3)
+    if not targets.exclusive:
+        logits = 200.0 * (Truth.of(labels, targets).present.float() - 0.5)
+    lowest = loss_of(logits, labels, targets, overlap=overlap, voxelwise=voxelwise)
+    assert lowest.item() == pytest.approx(-1, abs=1e-4)
+
+
+def test_overlaps_follow_their_formulas(golden):
+    """By hand, for the second structure of one patch."""
+    logits, labels = (values[:1] for values in golden)
+    p, g = logits.softmax(dim=1)[:, 2], (labels == 2).float()
+    alone = Targets(structures={"any": (1,), "second": (2,)})
+
+    def second(**settings):
+        truth = Truth.of(labels, alone)
+        both = overlap_loss(logits, truth, LossSettings(**settings))
+        first = logits.softmax(dim=1)[:, 1], (labels == 1).float()
+        return -2 * both - by_hand(*first, **settings)
+
+    def by_hand(p, g, overlap, false_positives=0.3, false_negatives=0.7):
+        hits = (p * g).sum()
+        if overlap == "tversky":
+            return hits / (hits + false_positives * (p * (1 - g)).sum() + false_negatives * ((1 - p) * g).sum())
+        return 2 * hits / ((p * p).sum() + (g * g).sum())
+
+    for settings in (
+        {"overlap": "squared_dice"},
+        {"overlap": "tversky"},
+        {"overlap": "tversky", "false_positives": 2.0, "false_negatives": 0.1},
+    ):
+        assert second(**settings).item() == pytest.approx(by_hand(p, g, **settings).item(), abs=1e-4)
+
+
+def test_tversky_of_equal_weights_is_dice(golden):
+    """Half of each is the plain overlap."""
+    even = loss_of(*golden, overlap="tversky", false_positives=0.5, false_negatives=0.5, voxelwise="none")
+    assert even.item() == pytest.approx(loss_of(*golden, voxelwise="none").item(), abs=1e-4)
+
+
+def test_voxelwise_forms_follow_their_formulas(golden):
+    """Focal loss, the worst quarter of the voxels, and weights of the classes."""
+    logits, labels = golden
+    each = F.cross_entropy(logits, labels, reduction="none").flatten()
+    focal = ((1 - torch.exp(-each)) ** 3 * each).mean()
+    weights = (0.5, 1.0, 4.0)
+    for settings, expected in (
+        ({"voxelwise": "focal", "focal_exponent": 3.0}, focal),
+        ({"voxelwise": "focal", "focal_exponent": 0.0}, each.mean()),
+        ({"voxelwise": "top_k", "top_k_share": 0.25}, each.sort().values[-4:].mean()),
+        ({"voxelwise": "top_k", "top_k_share": 1e-6}, each.max()),
+        ({"class_weights": weights}, F.cross_entropy(logits, labels, weight=torch.tensor(weights))),
+    ):
+        assert loss_of(logits, labels, overlap="none", **settings).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_weights_of_classes_reach_regions_and_sparse_labels(golden):
+    """Also where the cross entropy is binary, and where voxels are left out."""
+    logits, labels = golden
+    weights = torch.tensor([1.0, 2.0, 5.0])
+    present = Truth.of(labels, REGIONS).present.float()
+    each = F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean((0, 2, 3, 4))
+    of_regions = loss_of(logits, labels, REGIONS, overlap="none", class_weights=tuple(weights.tolist()))
+    assert of_regions.item() == pytest.approx(((each * weights).sum() / weights.sum()).item(), abs=1e-6)
+    labels[0, 0] = 3
+    expected = F.cross_entropy(logits, labels, weight=weights, ignore_index=3)
+    sparse = loss_of(logits, labels, SPARSE, overlap="none", class_weights=tuple(weights.tolist()))
+    assert sparse.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_terms_have_their_weights(golden):
+    """The sum is weighted."""
+    dice, entropy = loss_of(*golden, voxelwise="none"), loss_of(*golden, overlap="none")
+    both = loss_of(*golden, overlap_weight=3.0, voxelwise_weight=0.5)
+    assert both.item() == pytest.approx((3 * dice + 0.5 * entropy).item(), abs=1e-6)
 
 
 def test_absent_class_that_is_not_predicted_counts_as_perfect():
     """Dice of nothing against nothing is 1, by the smoothing term."""
-    target = torch.zeros(1, 4, 4, dtype=torch.int64)
-    logits = torch.zeros(1, 2, 4, 4)
+    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+    logits = torch.zeros(1, 3, 4, 4)
     logits[:, 0] = 200.0
-    assert dice_loss(logits, target, batch_dice=False).item() == pytest.approx(-1)
+    assert overlap_loss(logits, Truth.of(labels, LABELS), USUAL).item() == pytest.approx(-1)
+
+
+# --- What nobody labelled ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets", [SPARSE, Targets(structures=REGIONS.structures, exclusive=False, ignore=3)])
+@pytest.mark.parametrize("voxelwise", ["cross_entropy", "focal", "top_k"])
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_unlabelled_voxels_change_nothing(golden, targets, voxelwise, batch_dice):
+    """Neither the loss nor any gradient depends on them; a patch without any label has the gradient zero."""
+    logits, labels = golden
+    labels[:, 0] = 3
+    losses, gradients = [], []
+    for change in (0.0, 5.0):
+        changed = logits.clone()
+        changed[:, :, 0] += change * torch.randn(changed[:, :, 0].shape, generator=torch.Generator().manual_seed(3))
+        changed.requires_grad_()
+        loss = loss_of(changed, labels, targets, batch_dice=batch_dice, voxelwise=voxelwise)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(changed.grad)
+    assert losses[0] == losses[1]
+    assert torch.equal(*gradients)
+    assert gradients[0][:, :, 0].abs().max() == 0
+    assert gradients[0][:, :, 1].abs().max() > 0
+    empty = logits.clone().requires_grad_()
+    loss = loss_of(empty, torch.full_like(labels, 3), targets, batch_dice=batch_dice, voxelwise=voxelwise)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert empty.grad.abs().max() == 0
+
+
+def test_a_structure_that_nobody_looked_for_is_as_good_as_background(golden):
+    """Probability may move between the two without any change of the loss, and in no other patch."""
+    logits, labels = golden
+    labels = labels * (labels != 2)
+    unknown = torch.tensor([[False, True], [False, True]])
+    losses = []
+    for share in (0.1, 0.9):
+        probabilities = logits.softmax(dim=1)
+        both = probabilities[:, [0, 2]].sum(1)
+        moved = torch.stack([both * share, probabilities[:, 1], both * (1 - share)], dim=1)
+        losses.append(loss_of(moved.log(), labels, unknown=unknown).item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    two = Targets(structures={"first": (1,)})
+    merged = torch.stack([logits[:, [0, 2]].logsumexp(1), logits[:, 1]], dim=1)
+    assert losses[0] == pytest.approx(loss_of(merged, labels, two).item(), abs=1e-6)
+
+
+def test_regions_that_nobody_looked_for_do_not_count(golden):
+    """The loss is that of the others, and no gradient reaches their output."""
+    logits, labels = golden
+    logits.requires_grad_()
+    unknown = torch.tensor([[False, True, True], [False, True, True]])
+    loss = loss_of(logits, labels, REGIONS, unknown=unknown)
+    loss.backward()
+    alone = Targets(structures={"whole": (1, 2)}, exclusive=False)
+    assert loss.item() == pytest.approx(loss_of(logits[:, :1], labels, alone).item(), abs=1e-6)
+    assert logits.grad[:, 1:].abs().max() == 0
+
+
+@pytest.mark.parametrize("targets", [LABELS, REGIONS])
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_one_patch_of_two_may_know_more(golden, targets, batch_dice):
+    """What is unknown in one patch is learned from the other; gradients are numbers."""
+    logits, labels = golden
+    logits.requires_grad_()
+    count = len(targets.structures)
+    unknown = torch.zeros(2, count, dtype=torch.bool)
+    unknown[0, 1] = True
+    labels[0] *= labels[0] != 2
+    loss_of(logits, labels, targets, unknown=unknown, batch_dice=batch_dice).backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[1, -count + 1].abs().max() > 0
+
+
+def test_merged_probabilities_are_a_distribution(golden):
+    """They sum to one, and unknown structures have none."""
+    logits, _ = golden
+    unknown = torch.tensor([[True, False], [True, True]])
+    merged = merge_unknown(logits, unknown).softmax(dim=1)
+    assert torch.allclose(merged.sum(1), torch.ones_like(merged[:, 0]))
+    assert merged[:, 1].max() == 0
+    assert torch.allclose(merged[0, 2], logits.softmax(dim=1)[0, 2])
+    assert torch.allclose(merged[1, 0], torch.ones_like(merged[1, 0]))
+
+
+# --- Masks and resolutions --------------------------------------------------------------------------------------------
+
+
+def test_masks_are_as_good_as_a_label_map(golden):
+    """Structures that overlap come as masks; where they do not, both are the same."""
+    logits, labels = golden
+    masks = Truth.of(labels, REGIONS).present
+    assert masks.dtype == torch.bool
+    outputs = [logits, logits[:, :, ::2, ::2, ::2], logits[:, :, :1, :1, :1]]
+    loss = Loss(targets=REGIONS, settings=USUAL, batch_dice=False)
+    assert loss(outputs, masks).item() == loss(outputs, labels).item()
 
 
 def test_coarse_outputs_are_compared_with_the_coarsened_target():
     """A prediction that equals the target at every resolution reaches the lowest loss."""
-    target = torch.zeros(1, 8, 12, dtype=torch.int64)
-    target[:, :4, 4:] = 1
-    outputs = [
-        100.0 * torch.nn.functional.one_hot(level, 2).movedim(-1, 1)
-        for level in (target, target[:, ::2, ::2], target[:, ::4, ::4])
-    ]
-    assert supervised_loss(outputs, target, batch_dice=True).item() == pytest.approx(-1, abs=1e-4)
+    labels = torch.zeros(1, 8, 12, dtype=torch.int64)
+    labels[:, :4, 4:] = 1
+    outputs = [certain(level, 2) for level in (labels, labels[:, ::2, ::2], labels[:, ::4, ::4])]
+    loss = Loss(targets=Targets(structures={"first": (1,)}), settings=USUAL, batch_dice=True)
+    assert loss(outputs, labels).item() == pytest.approx(-1, abs=1e-4)
+
+
+def test_the_middle_of_each_coarse_voxel_is_taken():
+    """Of 10 voxels along an axis, coarsened to 5, every second one."""
+    labels = torch.arange(10).reshape(1, 1, 10).expand(1, 4, 10)
+    assert coarsen(labels, torch.zeros(1, 2, 4, 5))[0, 0].tolist() == [1, 3, 5, 7, 9]
+    assert coarsen(labels[None], torch.zeros(1, 2, 2, 5)).shape == (1, 1, 2, 5)
 
 
 def test_gradient_reaches_all_but_the_coarsest_output():
     """The coarsest resolution has weight zero, the others learn."""
-    target = torch.randint(0, 2, (1, 8, 8), generator=torch.Generator().manual_seed(1))
-    outputs = [torch.zeros(1, 2, size, size, requires_grad=True) for size in (8, 4, 2)]
-    supervised_loss(outputs, target, batch_dice=True).backward()
+    labels = torch.randint(0, 3, (1, 8, 8), generator=torch.Generator().manual_seed(1))
+    outputs = [torch.zeros(1, 3, size, size, requires_grad=True) for size in (8, 4, 2)]
+    Loss(targets=LABELS, settings=USUAL, batch_dice=True)(outputs, labels).backward()
     assert outputs[0].grad.abs().sum() > 0
     assert outputs[1].grad.abs().sum() > 0
     assert outputs[2].grad is None
+
+
+def test_settings_that_make_no_loss_are_refused():
+    """At least one term; weights of classes belong to the voxelwise one."""
+    with pytest.raises(ValueError, match="cannot both be 'none'"):
+        LossSettings(overlap="none", voxelwise="none")
+    with pytest.raises(ValueError, match="class_weights belong to the voxelwise term"):
+        LossSettings(voxelwise="none", class_weights=(1.0, 2.0))
+
+
+def test_forms_of_cross_entropy_agree(golden):
+    """The quick way, and the one that looks at each voxel."""
+    logits, labels = golden
+    quick = voxelwise_loss(logits, Truth.of(labels, LABELS), USUAL)
+    slow = voxelwise_loss(logits, Truth.of(labels, SPARSE), USUAL)
+    assert quick.item() == pytest.approx(slow.item(), abs=1e-6)
