@@ -7,9 +7,11 @@ import numpy as np
 from autoseg.errors import DatasetError
 from autoseg.evaluation.summary import CaseResult, Summary, evaluate_case, summarize
 from autoseg.imageio import read_label_map
+from autoseg.inference.results import load_result
 from autoseg.parallel import all_sound, work_on_each
 from autoseg.reporting import Reporter
-from autoseg.scans import check_values, find_labels, pair_label_maps
+from autoseg.scans import check_values, find_info, pair_label_maps
+from autoseg.targets import Targets
 
 
 def compare_folders(reference: Path, prediction: Path, labels: dict[str, int] | None, reporter: Reporter) -> Summary:
@@ -26,17 +28,18 @@ def compare_folders(reference: Path, prediction: Path, labels: dict[str, int] | 
         ProblemsError: Pairs cannot be compared, each with its line.
     """
     pairs = pair_label_maps(reference, prediction)
-    named = None if labels else find_labels(reference, prediction)
-    chosen = labels or named or _number_labels(pairs, reporter)
+    info = None if labels else find_info(reference, prediction)
+    chosen = info.targets if info else Targets.of_labels(labels or _number_labels(pairs, reporter))
 
     def compare(name: str) -> CaseResult:
-        truth, guess = (read_label_map(path) for path in pairs[name])
+        (truth, _), (guess, known) = (load_result(path, chosen) for path in pairs[name])
         files = dict(zip(("reference_file", "prediction_file"), (path.name for path in pairs[name]), strict=True))
-        if named:
-            check_values(pairs[name], (truth, guess), named)
-        return evaluate_case(name, truth, guess, chosen, **files)
+        if info:
+            check_values(pairs[name], (truth, guess), known)
+        result = evaluate_case(name, truth, guess, known, **files)
+        return result.without(info.unknown_in(name)) if info else result
 
-    return summarize(all_sound(work_on_each(compare, list(pairs), title="comparing", reporter=reporter)), chosen)
+    return summarize(all_sound(work_on_each(compare, list(pairs), title="comparing", reporter=reporter)), chosen.names)
 
 
 def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> dict[str, int]:
@@ -44,7 +47,7 @@ def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> d
 
     def find_numbers(name: str) -> set[int]:
         truth, guess = (read_label_map(path) for path in pairs[name])
-        evaluate_case(name, truth, guess, {})  # whether they can be compared at all
+        evaluate_case(name, truth, guess, Targets(structures={}))  # whether they can be compared at all
         return set(np.unique(truth.array).tolist())
 
     found = all_sound(work_on_each(find_numbers, list(pairs), title="looking for labels", reporter=reporter))

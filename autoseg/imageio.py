@@ -177,7 +177,12 @@ def from_sitk(image: sitk.Image) -> Volume:
 
 
 def to_sitk(volume: Volume) -> sitk.Image:
-    """Converts a map (z, y, x) to an image of SimpleITK in the same place."""
+    """Converts a map (z, y, x), or masks (c, z, y, x) as components, to an image of SimpleITK in the same place."""
+    if volume.array.ndim == 4:
+        components = np.moveaxis(volume.array, 0, -1)
+        image = sitk.GetImageFromArray(components[0] if volume.geometry.dimensions == 2 else components, isVector=True)
+        _place(image, volume.geometry)
+        return image
     image = sitk.GetImageFromArray(volume.array[0] if volume.geometry.dimensions == 2 else volume.array)
     _place(image, volume.geometry)
     return image

@@ -10,12 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from autoseg.artifact import atomic_file, first_mistake, read_text
 from autoseg.errors import DatasetError
-from autoseg.targets import Targets
+from autoseg.targets import Numbers, Targets
 
-NOT_SUPPORTED = {
-    "regions_class_order": "overlapping regions",
-    "dataset": "files listed in place",
-}
+NOT_SUPPORTED = {"dataset": "files listed in place"}
+
+BACKGROUND, IGNORE = "background", "ignore"
+"""Names of labels with a meaning. Voxels of the second, the highest number, were not labelled."""
+
 LONGEST_PATTERN = 200
 """Characters of the regular expression that groups cases. Decision: whatever is longer was not meant as one."""
 
@@ -39,13 +40,40 @@ def _numbered(value: object) -> object:
     return {str(index): name for index, name in enumerate(value)} if isinstance(value, list) else value
 
 
+def _as_numbers(value: int | Numbers) -> Numbers:
+    return (value,) if isinstance(value, int) else value
+
+
+def _check_painting(structures: Mapping[str, Numbers], painted: Numbers) -> None:
+    """Makes sure that a label map from which regions were read, and to which they are written, holds them again.
+
+    With whole = 1 2, core = 2 and the order 1 2, a voxel of 2 is painted 1, then 2. The other way round it would end as
+    1, which is not in the core.
+    """
+    for number in sorted({number for numbers in structures.values() for number in numbers}):
+        regions = [name for name, numbers in structures.items() if number in numbers]
+        last = painted[list(structures).index(regions[-1])]
+        if [name for name, numbers in structures.items() if last in numbers] != regions:
+            raise ValueError(
+                f"'regions_class_order' {list(painted)} would write {last} where {number} is, which belongs to other "
+                "regions; name the regions from the largest to the smallest, each with a number of its own"
+            )
+
+
 class DatasetInfo(BaseModel):
     """The content of dataset.json: nnU-Net's format, of which unknown keys are left alone.
 
     Attributes:
         channel_names: Channel number ("0", "1", ...) to name. The name chooses the normalization: "CT", "noNorm",
             "zscore", "rescale_to_0_1", "rgb_to_0_1"; any other name means z-score, as for MR.
-        labels: Name to number; "background" is 0 and the numbers are consecutive.
+        labels: Name to number; "background" is 0 and the numbers are consecutive. Or name to several numbers: a region,
+            such as "whole tumor", which may overlap others. The highest number may be called "ignore".
+        regions_class_order: If there are regions, the number that each of them writes into a segmentation, in the order
+            of `labels`. A later one covers those before it, so the largest region comes first.
+        masks: Whether labels of several numbers are structures that are segmented as a mask each; then a number stands
+            for a combination of structures.
+        annotated: For each case in which not all labels were looked for: those that were. Where the others are is not
+            known there, so background may be one of them.
         file_ending: Ending of every image and label file, such as ".nii.gz".
         name: What people call the dataset.
         groups: Cases that belong together, such as the scans of one patient: case name to group, or a regular
@@ -57,7 +85,10 @@ class DatasetInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     channel_names: Annotated[dict[str, str], BeforeValidator(_numbered)] = Field(min_length=1)
-    labels: dict[str, int]
+    labels: Mapping[str, int | Numbers]
+    regions_class_order: Numbers | None = None
+    masks: bool = False
+    annotated: dict[str, tuple[str, ...]] | None = None
     file_ending: str = Field(pattern=r"^\.\w[\w.]*$")
     name: str = ""
     groups: dict[str, str] | str | None = None
@@ -84,27 +115,68 @@ class DatasetInfo(BaseModel):
 
     @field_validator("labels", mode="before")
     @classmethod
-    def _labels_are_exclusive(cls, labels: Any) -> Any:
-        if isinstance(labels, dict):
-            if "ignore" in labels:
-                raise ValueError("an 'ignore' label is outside what this version trains on")
-            regions = [name for name, value in labels.items() if isinstance(value, list)]
-            if regions:
-                raise ValueError(f"regions such as {regions[0]!r} are outside what this version trains on")
-            if labels and all(str(key).isdigit() for key in labels):  # number -> name, as the Decathlon writes it
-                return {str(name): int(number) for number, name in labels.items()}
+    def _labels_have_names(cls, labels: Any) -> Any:
+        if isinstance(labels, dict) and labels and all(str(key).isdigit() for key in labels):
+            return {str(name): int(number) for number, name in labels.items()}  # as the Decathlon writes it
         return labels
 
     @field_validator("labels")
     @classmethod
-    def _labels_are_consecutive(cls, labels: dict[str, int]) -> dict[str, int]:
-        if labels.get("background") != 0:
+    def _labels_are_consecutive(cls, labels: dict[str, int | Numbers]) -> dict[str, int | Numbers]:
+        if labels.get(BACKGROUND) not in (0, (0,)):
             raise ValueError("'background' must be there and be 0")
-        if sorted(labels.values()) != list(range(len(labels))):
-            raise ValueError(f"the numbers must be 0, 1, ... without gaps, not {sorted(labels.values())}")
-        if len(labels) < 2:
+        numbers = {number for value in labels.values() for number in _as_numbers(value)}
+        if sorted(numbers) != list(range(len(numbers))):
+            raise ValueError(f"the numbers must be 0, 1, ... without gaps, not {sorted(numbers)}")
+        if not set(labels) - {BACKGROUND, IGNORE}:
             raise ValueError("there must be at least one label besides the background")
-        return dict(sorted(labels.items(), key=lambda item: item[1]))
+        if IGNORE in labels and _as_numbers(labels[IGNORE]) != (max(numbers),):
+            raise ValueError(f"'ignore' must be the highest number, {max(numbers)}")
+        plain = {
+            name: _as_numbers(value)[0] if len(_as_numbers(value)) == 1 else value for name, value in labels.items()
+        }
+        if any(isinstance(value, tuple) for value in plain.values()):
+            return plain
+        return dict(sorted(plain.items(), key=lambda item: item[1]))
+
+    @model_validator(mode="after")
+    def _regions_can_be_written(self) -> "DatasetInfo":
+        several = [name for name, value in self.labels.items() if isinstance(value, tuple)]
+        if self.masks and self.regions_class_order is not None:
+            raise ValueError("'regions_class_order' writes one label map, 'masks' a mask each; keep one of them")
+        if self.regions_class_order is None and not self.masks:
+            if several:
+                raise ValueError(
+                    f"regions such as {several[0]!r} need 'regions_class_order', the number that each writes"
+                )
+            numbers = [value for value in self.labels.values() if isinstance(value, int)]
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f"the numbers must differ, not {sorted(numbers)}")
+            return self
+        if self.regions_class_order is None:
+            return self
+        structures = self.targets.structures
+        if len(self.regions_class_order) != len(structures):
+            what = f"'regions_class_order' must have {len(structures)} numbers, one for each of {', '.join(structures)}"
+            raise ValueError(what)
+        _check_painting(structures, self.regions_class_order)
+        return self
+
+    @model_validator(mode="after")
+    def _annotated_labels_are_known(self) -> "DatasetInfo":
+        names = self.targets.structures
+        for case, annotated in (self.annotated or {}).items():
+            unknown = [name for name in annotated if name not in names]
+            if unknown:
+                raise ValueError(f"'annotated' names {unknown[0]!r} for case {case!r}, which is no label")
+            if not annotated:
+                raise ValueError(f"'annotated' names no label for case {case!r}; leave the case out of the dataset")
+        return self
+
+    def unknown_in(self, case: str) -> tuple[str, ...]:
+        """The structures that nobody looked for in a case."""
+        annotated = (self.annotated or {}).get(case)
+        return () if annotated is None else tuple(name for name in self.targets.names if name not in annotated)
 
     @field_validator("groups", mode="before")
     @classmethod
@@ -137,19 +209,17 @@ class DatasetInfo(BaseModel):
         return len(self.channel_names)
 
     @property
-    def classes(self) -> int:
-        """Number of classes, the background included."""
-        return len(self.labels)
-
-    @property
     def targets(self) -> Targets:
         """What a network learns."""
-        return Targets(structures={name: (number,) for name, number in self.foreground.items()})
-
-    @property
-    def foreground(self) -> dict[str, int]:
-        """Name to number of every label but the background, by number."""
-        return {name: number for name, number in self.labels.items() if number != 0}
+        ignore = self.labels.get(IGNORE)
+        return Targets(
+            structures={
+                name: _as_numbers(value) for name, value in self.labels.items() if name not in (BACKGROUND, IGNORE)
+            },
+            exclusive=self.regions_class_order is None and not self.masks,
+            ignore=ignore if isinstance(ignore, int) else None,
+            painted=self.regions_class_order or (),
+        )
 
     @classmethod
     def load(cls, path: Path) -> "DatasetInfo":
@@ -170,7 +240,7 @@ class DatasetInfo(BaseModel):
 
     def save(self, path: Path, notes: Mapping[str, object] | None = None) -> None:
         """Writes dataset.json, atomically, with further keys such as numTraining, which nnU-Net asks for."""
-        content = {key: value for key, value in self.model_dump(mode="json").items() if value not in ("", None)}
+        content = {key: value for key, value in self.model_dump(mode="json").items() if value not in ("", None, False)}
         content.update(notes or {})
         with atomic_file(path) as writing:
             writing.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

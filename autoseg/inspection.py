@@ -9,7 +9,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from autoseg.artifact import Artifact, atomic_file, state_of_files
 from autoseg.dataset import Case, Dataset
 from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.fingerprint import CaseSummary, Fingerprint, draws_per_case, fingerprint_case, fingerprint_dataset
+from autoseg.geometry import Volume
 from autoseg.integrity import Inspection, find_problems, inspect_case
 from autoseg.lock import run_alone
 from autoseg.parallel import all_sound, work_on_each
@@ -153,9 +154,15 @@ def _read_case(case: Case, dataset: Dataset, path: Path, origin: Origin) -> _Loo
     findings, seen = inspection.without_voxels(), inspection.labels_seen
     if inspection.problems or inspection.image is None or inspection.label is None or seen is None:
         return _Look(inspection=findings, summary=None)
-    summary, drawn = fingerprint_case(case.name, inspection.image, inspection.label, draws=origin.draws)
+    label = _without(inspection.label, dataset.info.targets.ignore)
+    summary, drawn = fingerprint_case(case.name, inspection.image, label, draws=origin.draws)
     _save_part(path, Part(origin=origin, labels_seen=seen, summary=summary), drawn)
     return _Look(inspection=findings, summary=summary)
+
+
+def _without(label: Volume, ignore: int | None) -> Volume:
+    """A label map in which voxels that nobody labelled are background."""
+    return label if ignore is None else replace(label, array=np.where(label.array == ignore, 0, label.array))
 
 
 def _take_over(case: Case, part: Part) -> _Look:

@@ -5,7 +5,7 @@ fingerprint, so that each file is read once.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,6 +85,7 @@ def inspect_case(case: Case, info: DatasetInfo) -> Inspection:
     if image and label:
         problems += _grid_problems(image, label, case.name)
     problems += _label_problems(seen or (), case.name, info)
+    problems += _annotation_problems(seen or (), case.name, info)
     return Inspection(name=case.name, image=image, label=label, problems=tuple(problems), labels_seen=seen)
 
 
@@ -116,7 +117,7 @@ def _common_problems(info: DatasetInfo, inspections: Sequence[Inspection]) -> li
     if not inspections or any(inspection.labels_seen is None for inspection in inspections):
         return problems
     missing = [name for name, cases in _count_labels(info, inspections).items() if cases == 0]
-    if len(missing) == len(info.foreground):
+    if len(missing) == len(info.targets.structures):
         problems.append(Problem(case="", what="all label maps are empty", fix="check that they are the label maps"))
     elif missing:
         what = f"no label map holds {', '.join(map(repr, missing))}"
@@ -152,12 +153,22 @@ def _grid_problems(image: Volume, label: Volume, name: str) -> list[Problem]:
 
 
 def _label_problems(seen: Iterable[int], name: str, info: DatasetInfo) -> list[Problem]:
-    unknown = sorted(set(seen) - set(info.labels.values()))
+    known = info.targets.values
+    unknown = sorted(set(seen) - known)
     if not unknown:
         return []
     values = ", ".join(map(str, unknown[:VALUES_NAMED])) + (", ..." if len(unknown) > VALUES_NAMED else "")
-    what = f"its label map holds {values}, but dataset.json names 0 to {info.classes - 1}"
+    what = f"its label map holds {values}, but dataset.json names 0 to {max(known)}"
     return [_problem(name, what, "correct the label map or dataset.json")]
+
+
+def _annotation_problems(seen: Collection[int], name: str, info: DatasetInfo) -> list[Problem]:
+    """Structures that the label map holds though dataset.json says that nobody looked for them."""
+    found = [one for one in info.unknown_in(name) if not set(info.targets.structures[one]).isdisjoint(seen)]
+    if not found:
+        return []
+    what = f"its label map holds {found[0]!r}, which 'annotated' in dataset.json leaves out"
+    return [_problem(name, what, "add the label there")]
 
 
 def _problem(name: str, what: str, fix: str) -> Problem:
@@ -177,4 +188,4 @@ def _values(array: NDArray[np.integer]) -> frozenset[int]:
 
 def _count_labels(info: DatasetInfo, inspections: Iterable[Inspection]) -> dict[str, int]:
     counts = Counter(value for inspection in inspections for value in inspection.labels_seen or ())
-    return {name: counts[number] for name, number in info.foreground.items()}
+    return {name: sum(counts[number] for number in numbers) for name, numbers in info.targets.structures.items()}

@@ -37,9 +37,9 @@ class Model:
     segmenter: Segmenter
 
     @property
-    def labels(self) -> dict[str, int]:
-        """Name to number of every label, the background included."""
-        return self.segmenter.info.labels
+    def labels(self) -> dict[str, int | tuple[int, ...]]:
+        """Name to number of every label, the background included; to several numbers for a region."""
+        return dict(self.segmenter.info.labels)
 
     @overload
     def predict(self, image: NDArray[np.generic], *, spacing_mm: Sequence[float]) -> NDArray[np.integer]: ...
@@ -61,7 +61,8 @@ class Model:
 
         Returns:
             Label map: an array of shape (z, y, x), or (y, x), for an array; else an image of SimpleITK in the place of
-            the input.
+            the input. A model whose structures may overlap gives a mask for each, in the order of `labels`: an array
+            with one axis more, the first, or an image with as many components.
 
         Raises:
             ImageError: The image cannot be read, has the wrong number of channels or dimensions, or holds NaN; or an
@@ -70,7 +71,7 @@ class Model:
         if isinstance(image, np.ndarray):
             volume = _volume_of_array(image, spacing_mm)
             segmented = self.segmenter.segment(volume).array
-            return segmented[0] if image.ndim == 2 else segmented
+            return segmented[..., 0, :, :] if image.ndim == 2 else segmented
         return to_sitk(self.segmenter.segment(_read(image)))
 
 
@@ -107,7 +108,15 @@ def load_segmenter(folder: ModelFolder, *, folds: Fold | Sequence[Fold] | None, 
     checkpoints = [load_checkpoint(folder.checkpoint(fold)) for fold in chosen]
     if not asked:  # a fold whose training goes on has no say, unless there is no other
         checkpoints = [checkpoint for checkpoint in checkpoints if checkpoint.finished] or checkpoints
-    return make_segmenter(checkpoints, rules, resolve_device(device))
+    former = checkpoints[0].configuration.previous
+    previous = None
+    if former is not None:
+        beside = ModelFolder(path=folder.path.with_name(former))
+        if not beside.trained_folds():
+            what = f"{folder.path} is a cascade, which needs the model of {former} beside it"
+            raise ModelError(what, f"copy or train {beside.path}")
+        previous = load_segmenter(beside, folds=None, device=device)
+    return make_segmenter(checkpoints, rules, resolve_device(device), previous=previous)
 
 
 def _read(image: "ImagePath | Sequence[ImagePath] | sitk.Image") -> Volume:

@@ -8,11 +8,19 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from scipy import ndimage
 
 from autoseg.artifact import Artifact, Score
 from autoseg.geometry import Box
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, int) else value  # as it was written before there were regions
+
+
+Structure = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_several)]
+"""The numbers that its voxels have in a label map."""
 
 
 class Trial(BaseModel):
@@ -37,18 +45,18 @@ class PostprocessingRules(Artifact):
 
     Attributes:
         keep_largest_foreground: Keep only the largest component of all labels together; done first.
-        keep_largest: Labels of which only the largest component is kept, each on its own.
+        keep_largest: Numbers of the structures of which only the largest component is kept, each structure on its own.
         evidence: What was tried to find these rules.
     """
 
     keep_largest_foreground: bool = False
-    keep_largest: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    keep_largest: tuple[Structure, ...] = ()
     evidence: tuple[Trial, ...] = ()
 
     def describe(self) -> str:
         """The rules in one line."""
         kept = ["the foreground"] if self.keep_largest_foreground else []
-        kept += [f"label {label}" for label in self.keep_largest]
+        kept += [f"label {' with '.join(map(str, numbers))}" for numbers in self.keep_largest]
         if not kept:
             return "postprocessing: none"
         return f"postprocessing: keep the largest component of {', then of '.join(kept)}"
@@ -62,7 +70,7 @@ def apply_rules(label_map: NDArray[np.integer], rules: PostprocessingRules) -> N
 
     Args:
         label_map: Shape (z, y, x); it is left as it is.
-        rules: Labels that the map does not hold are passed over.
+        rules: Structures that the map does not hold are passed over.
 
     Returns:
         A new label map of the same shape and number type.
@@ -70,10 +78,17 @@ def apply_rules(label_map: NDArray[np.integer], rules: PostprocessingRules) -> N
     result = label_map.copy()
     if rules.keep_largest_foreground:
         result[~largest_component(result > 0)] = 0
-    for label in rules.keep_largest:
-        mask = result == label
+    for numbers in rules.keep_largest:
+        mask = result == numbers[0] if len(numbers) == 1 else np.isin(result, numbers)
         result[mask & ~largest_component(mask)] = 0
     return result
+
+
+def apply_to_mask(
+    mask: NDArray[np.integer], numbers: tuple[int, ...], rules: PostprocessingRules
+) -> NDArray[np.integer]:
+    """The mask (z, y, x) of a structure that has these numbers in a label map, after the rules that concern it."""
+    return largest_component(mask > 0).astype(mask.dtype) if numbers in rules.keep_largest else mask
 
 
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

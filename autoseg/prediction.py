@@ -1,28 +1,22 @@
 """A folder of scans on disk, turned into a folder of segmentations by a trained model."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autoseg.artifact import atomic_file
 from autoseg.dataset import Case
 from autoseg.errors import AutosegError, ProblemsError, UsageError, WriteError
-from autoseg.imageio import read_image, write_label_map, write_probabilities
+from autoseg.imageio import read_image, write_probabilities
 from autoseg.inference.case import Segmenter
-from autoseg.info import DatasetInfo
+from autoseg.inference.results import file_stem, save_result
+from autoseg.info import BACKGROUND, DatasetInfo
 from autoseg.reporting import Reporter, Task
-from autoseg.scans import check_channels, result_ending
+from autoseg.scans import PROBABILITIES_FOLDER, check_channels, result_ending
 from autoseg.workspace import ModelFolder, find_workspace
 
 LABELS_FILE = "dataset.json"
 """Written beside the segmentations, so that whoever opens them knows what their numbers mean."""
-
-PROBABILITIES_FOLDER = "probabilities"
-"""Beside the segmentations: a map per scan and label that was asked for."""
-
-UNSAFE = re.compile(r"[^\w-]+")  # Characters of a label's name that stay out of a file's name
-LONGEST_LABEL = 60  # Characters of a label's name in a file's name. Decision: file systems allow 255 bytes in all
 
 
 def find_model(
@@ -63,23 +57,24 @@ def make_output_folder(output: Path, source: Path) -> Path:
 
 
 def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, int]:
-    """The labels whose probabilities are wanted: name to number.
+    """The structures whose probabilities are wanted: name to output of the networks.
 
     Args:
-        names: One or several; "all" stands for each but the background, which has to be named.
+        names: One or several; "all" stands for each but the background, which has to be named. Regions have none.
         info: Of the model.
 
     Raises:
         UsageError: The model has no such label.
     """
     chosen: dict[str, int] = {}
+    known = ({BACKGROUND: 0} if info.targets.exclusive else {}) | info.targets.output_of
     for name in [names] if isinstance(names, str) else names:
         if name == "all":
-            chosen |= info.foreground
-        elif name in info.labels:
-            chosen[name] = info.labels[name]
+            chosen |= info.targets.output_of
+        elif name in known:
+            chosen[name] = known[name]
         else:
-            raise UsageError(f"the model has no label {name!r}", f"choose from {', '.join(info.labels)}, or 'all'")
+            raise UsageError(f"the model has no label {name!r}", f"choose from {', '.join(known)}, or 'all'")
     return chosen
 
 
@@ -96,7 +91,7 @@ def name_probability_maps(scans: Sequence[Case], labels: Mapping[str, int]) -> d
     owners: dict[str, str] = {}
     for scan in scans:
         for label, number in labels.items():
-            name = f"{scan.name}_{UNSAFE.sub('_', label).strip('_')[:LONGEST_LABEL]}{result_ending(scan)}"
+            name = f"{scan.name}_{file_stem(label)}{result_ending(scan)}"
             owner = f"label {label!r} of scan {scan.name!r}"
             other = owners.setdefault(name.casefold(), owner)
             if other != owner:
@@ -152,6 +147,5 @@ def _segment_scan(segmenter: Segmenter, scan: Case, output: Path, maps: Mapping[
     prediction = segmenter.predict(read_image(scan.images), on_progress=task.advance)
     for volume, name in zip(prediction.probabilities(list(maps)), maps.values(), strict=True):
         write_probabilities(output / PROBABILITIES_FOLDER / name, volume)
-    path = output / (scan.name + result_ending(scan))
-    write_label_map(path, prediction.segmentation())
+    path, _, _ = save_result(prediction, output / (scan.name + result_ending(scan)))
     return path

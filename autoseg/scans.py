@@ -1,16 +1,20 @@
 """Finding files by name: scans to segment, and label maps to compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.dataset import Case, group_channels
 from autoseg.errors import DatasetError, ProblemsError
 from autoseg.geometry import Volume
 from autoseg.info import DatasetInfo
+from autoseg.targets import Targets
 
 # Longest first, so that ".nii.gz" is not taken for ".gz".
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 READABLE_ENDINGS = (*VOLUME_ENDINGS, ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+
+PROBABILITIES_FOLDER = "probabilities"
+"""Beside segmentations: a map per scan and label that was asked for."""
 
 
 def split_ending(path: Path) -> tuple[str, str]:
@@ -98,25 +102,25 @@ def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, 
     return {name: (references[name][0], paths[0]) for name, paths in sorted(predictions.items())}
 
 
-def find_labels(reference: Path, prediction: Path) -> dict[str, int] | None:
-    """The labels of the dataset.json in or beside a folder of references, or among predictions; None if there is none.
+def find_info(reference: Path, prediction: Path) -> DatasetInfo | None:
+    """The dataset.json in or beside a folder of references, or among predictions; None if there is none.
 
     Raises:
         DatasetError: dataset.json is wrong.
     """
     for folder in (reference, reference.parent, prediction):
         if (folder / "dataset.json").is_file():
-            return DatasetInfo.load(folder / "dataset.json").foreground
+            return DatasetInfo.load(folder / "dataset.json")
     return None
 
 
-def check_values(paths: Sequence[Path], label_maps: Sequence[Volume], labels: Mapping[str, int]) -> None:
+def check_values(paths: Sequence[Path], label_maps: Sequence[Volume], targets: Targets) -> None:
     """Makes sure that label maps hold only what a dataset.json names; its numbers have no gaps.
 
     Raises:
         DatasetError: One holds another value.
     """
-    highest = max(labels.values())
+    highest = max(targets.values)
     for path, label_map in zip(paths, label_maps, strict=True):
         for value in (int(label_map.array.min()), int(label_map.array.max())):
             if not 0 <= value <= highest:
@@ -125,12 +129,14 @@ def check_values(paths: Sequence[Path], label_maps: Sequence[Volume], labels: Ma
 
 
 def _label_maps(folder: Path) -> dict[str, list[Path]]:
-    """The label maps of a folder by name; more than one if they have several types."""
+    """The label maps of a folder, and its folders of masks, by name; more than one if they have several types."""
     if not folder.is_dir():
         raise DatasetError(f"{folder} does not exist", "give a folder of label maps")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         name, ending = split_ending(path)
+        if path.is_dir() and path.name != PROBABILITIES_FOLDER and any(split_ending(one)[1] for one in path.iterdir()):
+            name, ending = path.name, "/"
         if ending and not path.name.startswith((".", "overlay_")):
             found.setdefault(name, []).append(path)
     if not found:

@@ -11,6 +11,7 @@ from phantoms import write_json
 from autoseg.dataset import Dataset, Problem, group_channels
 from autoseg.errors import ArtifactError, DatasetError
 from autoseg.info import DatasetInfo
+from autoseg.targets import Targets
 
 BASE = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
 names = st.text(st.characters(categories=["Ll", "Nd"]), min_size=1, max_size=8)
@@ -56,7 +57,28 @@ def test_info_orders_labels_and_channels() -> None:
     info = parse(labels={"b": 2, "background": 0, "a": 1}, channel_names={"1": "ADC", "0": "T2"})
     assert list(info.labels) == ["background", "a", "b"]
     assert list(info.channel_names.values()) == ["T2", "ADC"]
-    assert (info.channels, info.classes, info.foreground) == (2, 3, {"a": 1, "b": 2})
+    assert (info.channels, info.targets.outputs, info.targets.structures) == (2, 3, {"a": (1,), "b": (2,)})
+
+
+def test_regions_are_in_the_order_of_the_file() -> None:
+    """As nnU-Net reads them; the same content comes back from the file that is saved."""
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    info = parse(labels=labels, regions_class_order=[1, 2, 3])
+    assert info.targets == Targets(
+        structures={"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)},
+        exclusive=False,
+        ignore=4,
+        painted=(1, 2, 3),
+    )
+    assert info.targets.outputs == 3
+    assert info.targets.output_of == {"whole": 0, "core": 1, "enhancing": 2}
+    assert info.targets.values == {0, 1, 2, 3, 4}
+
+
+def test_unlabelled_voxels_are_no_structure() -> None:
+    """They have a number, and no output."""
+    targets = parse(labels={"ignore": 3, "b": [2], "background": 0, "a": 1}).targets
+    assert (targets.structures, targets.ignore, targets.outputs) == ({"a": (1,), "b": (2,)}, 3, 3)
 
 
 def test_info_reads_older_spellings() -> None:
@@ -69,15 +91,24 @@ def test_info_reads_older_spellings() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"labels": {"background": 0, "a": [1, 2]}}, "regions"),
-        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "ignore"),
+        ({"labels": {"background": 0, "a": [1, 2]}}, "regions such as 'a' need 'regions_class_order'"),
+        ({"labels": {"background": 0, "a": 2, "ignore": 1}}, "'ignore' must be the highest number, 2"),
+        ({"labels": {"background": 0, "ignore": 1}}, "at least one label"),
+        ({"labels": {"background": 0, "a": 1, "b": 1}}, "the numbers must differ"),
+        (
+            {"labels": {"background": 0, "a": [1, 2], "b": 2}, "regions_class_order": [1]},
+            "'regions_class_order' must have 2 numbers, one for each of a, b",
+        ),
+        (
+            {"labels": {"background": 0, "a": [1, 2], "b": 2}, "regions_class_order": [2, 1]},
+            r"'regions_class_order' \[2, 1\] would write 2 where 1 is, which belongs to other regions",
+        ),
         ({"labels": {"background": 0, "a": 2}}, "without gaps"),
         ({"labels": {"background": 0}}, "at least one label"),
         ({"labels": {"liver": 0, "a": 1}}, "background"),
         ({"channel_names": {"0": "a", "2": "b"}}, "without gaps"),
         ({"channel_names": {}}, "channel_names"),
         ({"file_ending": "nii.gz"}, "file_ending"),
-        ({"regions_class_order": [1]}, "overlapping regions"),
         ({"dataset": {}}, "files listed in place"),
     ],
 )

@@ -17,7 +17,7 @@ MAPS = SHAPES.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.integers
 RULES = st.builds(
     PostprocessingRules,
     keep_largest_foreground=st.booleans(),
-    keep_largest=st.lists(st.integers(1, 4), unique=True).map(tuple),
+    keep_largest=st.lists(st.tuples(st.integers(1, 4)), unique=True).map(tuple),
 )
 
 
@@ -96,7 +96,7 @@ def test_each_label_of_a_rule_keeps_its_largest_component(label_map, rules):
     if rules.keep_largest_foreground:
         expected[~slow_largest(label_map > 0)] = 0
     left = expected.copy()
-    for label in rules.keep_largest:
+    for (label,) in rules.keep_largest:
         expected[(left == label) & ~slow_largest(left == label)] = 0
     np.testing.assert_array_equal(apply_rules(label_map, rules), expected)
 

@@ -381,7 +381,7 @@ def test_memory_is_estimated_by_voxels_before_and_after():
         spacing_mm=(1.0, 2.0, 2.0),
         normalization=(Normalization(scheme="zscore"),),
         channels=1,
-        classes=2,
+        structures=((1,),),
     )
     assert estimate_bytes(facts, recipe) == 24 * 8000 + 16 * (4000 * 2 // 4)
     flat = recipe.model_copy(update={"spacing_mm": (0.5, 0.5)})

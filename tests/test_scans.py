@@ -110,6 +110,6 @@ def test_values_must_be_named(value):
     from pathlib import Path
 
     sound, wrong = place(blocks((0, 1))), place(blocks((0, value)))
-    check_values([Path("a.nii.gz")], [sound], ONE.foreground)
+    check_values([Path("a.nii.gz")], [sound], ONE.targets)
     with pytest.raises(DatasetError, match=rf"b\.nii\.gz holds the value {value}, but dataset\.json names 0 to 1"):
-        check_values([Path("a.nii.gz"), Path("b.nii.gz")], [sound, wrong], ONE.foreground)
+        check_values([Path("a.nii.gz"), Path("b.nii.gz")], [sound, wrong], ONE.targets)

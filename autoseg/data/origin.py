@@ -9,6 +9,7 @@ from autoseg.artifact import state_of_files
 from autoseg.dataset import Case
 from autoseg.info import DatasetInfo
 from autoseg.plan import ConfigurationName, Normalization, Plan, Spacing
+from autoseg.targets import Numbers
 
 
 class Recipe(BaseModel):
@@ -20,7 +21,8 @@ class Recipe(BaseModel):
     Attributes:
         axis_order, spacing_mm, normalization: See `Plan` and `Configuration`.
         channels: Of each image.
-        classes: Labels that may occur, the background included.
+        structures: Numbers of each structure in a label map; their places are listed.
+        ignore: See `Targets`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +31,8 @@ class Recipe(BaseModel):
     spacing_mm: Spacing
     normalization: tuple[Normalization, ...]
     channels: int
-    classes: int
+    structures: tuple[Numbers, ...]
+    ignore: int | None = None
 
     @classmethod
     def of(cls, plan: Plan, name: ConfigurationName, info: DatasetInfo) -> Self:
@@ -40,7 +43,8 @@ class Recipe(BaseModel):
             spacing_mm=configuration.spacing_mm,
             normalization=configuration.normalization,
             channels=info.channels,
-            classes=info.classes,
+            structures=tuple(info.targets.structures.values()),
+            ignore=info.targets.ignore,
         )
 
 

@@ -3,7 +3,7 @@
 A case is one file, CASE.zip, in the folder of its configuration. Its parts are not compressed again:
 
     case.json          what it was made from and how: a `CaseContent`
-    image.b2nd         image, (c, z, y, x), float32, as blosc2 writes it; so are the others
+    image.b2nd         image, (c, z, y, x), float32, as blosc2 writes it; so are the others. Left out without channels
     label.b2nd         label map, (z, y, x)
     foreground.b2nd    where some of its foreground is, (n, 3)
 
@@ -13,7 +13,7 @@ Nothing waits for the disk: a power cut may cost the cases of the last seconds, 
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +58,23 @@ class CaseContent(Artifact):
     Attributes:
         origin: What the case was made from; None if its maker did not say.
         record: How it was made, for the way back.
-        foreground: Label to how many of its voxels are listed; see `Foreground`.
+        channels: Of the image; none if only a label map is kept.
+        foreground: How many voxels of each structure are listed; see `Foreground`.
+        labelled: How many of all that was labelled.
     """
 
     format_version: int = 3  # 2 had a file for each part
 
     origin: Origin | None
     record: PreprocessRecord
-    foreground: dict[int, int]
+    channels: int
+    foreground: tuple[int, ...]
+    labelled: int
 
     @property
     def foreground_shape(self) -> tuple[int, int]:
         """Of the list of voxels."""
-        return sum(self.foreground.values()), 3
+        return sum(self.foreground) + self.labelled, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,8 @@ class StoredCase:
         try:
             text, places = read_part(path, CONTENT)
             content = CaseContent.parse(text.decode(), source=f"{CONTENT} in {path}")
-            arrays = [_open_array(path, places[part], content.record.shape) for part in (IMAGE, LABEL)]
+            parts = (IMAGE, LABEL) if content.channels else (LABEL,)
+            arrays = [_open_array(path, places[part], content.record.shape) for part in parts]
             _open_array(path, places[FOREGROUND], content.foreground_shape)
         except DAMAGE as error:
             raise _damaged(path) from error
@@ -144,7 +149,7 @@ class StoredCase:
             places = _open_array(self.path, self.places[FOREGROUND], self.content.foreground_shape)
         except DAMAGE as error:
             raise _damaged(self.path) from error
-        return Foreground(counts=self.content.foreground, places=places)
+        return replace(self._described, places=places)
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """Reads a part of the case.
@@ -163,21 +168,37 @@ class StoredCase:
         if not all(0 <= start <= stop <= size for start, stop, size in edges):
             raise ValueError(f"{box} does not lie inside the shape {self.shape} of case {self.name!r}")
         try:
-            image, label = (_open_array(self.path, self.places[part], self.shape) for part in (IMAGE, LABEL))
-            return np.asarray(image[(..., *box.slices)]), np.asarray(label[(..., *box.slices)])
+            return self._read(IMAGE, box), self._read(LABEL, box)
         except DAMAGE as error:
             raise _damaged(self.path) from error
+
+    def _read(self, part: str, box: Box) -> NDArray[Any]:
+        if part == IMAGE and not self.content.channels:
+            return np.zeros((0, *box.shape), dtype=np.float32)
+        return np.asarray(_open_array(self.path, self.places[part], self.shape)[(..., *box.slices)])
 
     def load(self) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """Reads the whole image and label map; see `read`."""
         return self.read(Box(start=(0, 0, 0), stop=self.shape))
 
+    def load_label(self) -> NDArray[np.integer]:
+        """Reads the whole label map; errors as of `read`."""
+        try:
+            return self._read(LABEL, Box(start=(0, 0, 0), stop=self.shape))
+        except DAMAGE as error:
+            raise _damaged(self.path) from error
+
     def load_foreground(self) -> Foreground:
         """The same as `foreground`, in memory."""
         try:
-            return Foreground(counts=self.content.foreground, places=np.asarray(self.foreground.places[:]))
+            return replace(self._described, places=np.asarray(self.foreground.places[:]))
         except DAMAGE as error:
             raise _damaged(self.path) from error
+
+    @property
+    def _described(self) -> Foreground:
+        """Its foreground without the places."""
+        return Foreground(counts=self.content.foreground, labelled=self.content.labelled, places=None)
 
 
 def save_case(
@@ -195,7 +216,7 @@ def save_case(
         name: Of the case.
         case: With a label map.
         patch_size: Of the configuration, (z, y, x) or (y, x): arrays are cut into chunks of about this size.
-        origin: What the case was made from.
+        origin: What the case was made from; says of which structures voxels are listed.
 
     Raises:
         ArtifactError: The folder cannot be written, for example because the disk is full.
@@ -206,10 +227,18 @@ def save_case(
     label = case.label
 
     def make_parts() -> Iterator[tuple[str, bytes]]:
-        foreground = sample_foreground(label)
-        content = CaseContent(origin=origin, record=case.record, foreground=dict(foreground.counts))
+        structures, ignore = (origin.recipe.structures, origin.recipe.ignore) if origin else (None, None)
+        foreground = sample_foreground(label, structures, ignore)
+        content = CaseContent(
+            origin=origin,
+            record=case.record,
+            channels=len(case.image),
+            foreground=foreground.counts,
+            labelled=foreground.labelled,
+        )
         yield CONTENT, content.model_dump_json(indent=2).encode()
-        yield IMAGE, _compress_voxels(case.image, patch_size)
+        if len(case.image):
+            yield IMAGE, _compress_voxels(case.image, patch_size)
         yield LABEL, _compress_voxels(label, patch_size)
         yield FOREGROUND, _compress(foreground.places, (PLACES_PER_CHUNK, 3), (PLACES_PER_CHUNK, 3))
 

@@ -1,11 +1,12 @@
 """How far two label maps agree, counted in voxels, per label."""
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from autoseg.targets import Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,41 +50,45 @@ class Overlap:
 
 
 def case_overlaps(
-    reference: NDArray[np.integer], prediction: NDArray[np.integer], labels: Collection[int]
-) -> dict[int, Overlap]:
-    """Counts the agreement about each label of a case, in one look at its voxels.
+    reference: NDArray[np.integer], prediction: NDArray[np.integer], targets: Targets
+) -> dict[str, Overlap]:
+    """Counts the agreement about each structure of a case, in one look at its voxels.
 
-    Pairs of labels are counted in a joint histogram, plane by plane: it takes the same time for 2 labels and for 100,
-    and no memory to speak of beside the label maps.
+    Pairs of numbers are counted in a joint histogram, plane by plane: it takes the same time for 2 structures and for
+    100, and no memory to speak of beside the label maps. Voxels that nobody labelled do not count.
 
     Args:
         reference: Shape (z, y, x).
         prediction: The same shape; its number type may be another.
-        labels: Not negative, and small, as in a dataset: the histogram has the square of the highest as its size.
+        targets: Their numbers are not negative, and small: the histogram has the square of the highest as its size.
 
     Returns:
-        Label to its overlap, in the order of `labels`.
+        Name of a structure to its overlap, in the order of the structures.
 
     Raises:
         ValueError: The shapes differ.
     """
     if reference.shape != prediction.shape:
         raise ValueError(f"reference of shape {reference.shape} and prediction of shape {prediction.shape} differ")
-    size = max(labels, default=0) + 2  # one more than needed: it stands for all values that nobody asked for
+    size = max(targets.values) + 2  # one more than needed: it stands for all values that nobody asked for
     pairs = np.zeros(size * size, dtype=np.int64)
     for reference_plane, predicted_plane in zip(reference, prediction, strict=True):
         codes = _codes(reference_plane, size) * size + _codes(predicted_plane, size)
         pairs += np.bincount(codes.ravel(), minlength=size * size)
     table = pairs.reshape(size, size)
-    in_reference, in_prediction = table.sum(axis=1), table.sum(axis=0)
-    return {
-        label: Overlap(
-            true_positive=int(table[label, label]),
-            false_positive=int(in_prediction[label] - table[label, label]),
-            false_negative=int(in_reference[label] - table[label, label]),
-        )
-        for label in labels
-    }
+    if targets.ignore is not None:
+        table[targets.ignore] = 0
+    return {name: _overlap(table, list(numbers)) for name, numbers in targets.structures.items()}
+
+
+def _overlap(table: NDArray[np.int64], numbers: list[int]) -> Overlap:
+    """The overlap of all voxels with one of these numbers, from counts (reference, prediction)."""
+    hits = int(table[numbers][:, numbers].sum())
+    return Overlap(
+        true_positive=hits,
+        false_positive=int(table[:, numbers].sum()) - hits,
+        false_negative=int(table[numbers].sum()) - hits,
+    )
 
 
 def _codes(plane: NDArray[np.integer], size: int) -> NDArray[np.intp]:

@@ -1,7 +1,7 @@
 """Pictures for judging a segmentation by eye: the reference as outlines, the prediction as filled areas."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from autoseg.artifact import atomic_file
 from autoseg.evaluation.metrics import Overlap, case_overlaps
 from autoseg.evaluation.views import View, choose_views
 from autoseg.geometry import Volume
+from autoseg.targets import Targets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ class Layout:
 
 
 def draw_overlay(
-    path: Path, image: Volume, reference: Volume, prediction: Volume, *, title: str, labels: Mapping[str, int]
+    path: Path, image: Volume, reference: Volume, prediction: Volume, *, title: str, targets: Targets
 ) -> None:
     """Draws one case as a PNG file, atomically: the planes of `views.choose_views`, and a legend with Dice per label.
 
@@ -62,19 +63,19 @@ def draw_overlay(
         reference: Label map, shape (z, y, x), on the grid of the image.
         prediction: Label map on the same grid.
         title: One short line.
-        labels: Name to number, the background left out.
+        targets: The structures to draw; where they overlap, the later ones cover those before them.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second to import, for one picture
 
     views = choose_views(image, reference, prediction)
-    overlaps = case_overlaps(reference.array, prediction.array, labels.values())
-    entries = legend_entries(labels, overlaps)
+    overlaps = case_overlaps(reference.array, prediction.array, targets)
+    entries = legend_entries(overlaps)
     layout = arrange(views, len(entries))
     figure = Figure(figsize=(layout.width, layout.height), facecolor=BACKGROUND)
     window = intensity_window([view.image for view in views])
     for view, (left, bottom, width, height) in zip(views, layout.boxes, strict=True):
         place = (left / layout.width, bottom / layout.height, width / layout.width, height / layout.height)
-        _draw_view(figure.add_axes(place), view, window, labels.values())
+        _draw_view(figure.add_axes(place), view, window, targets)
     left, top = layout.boxes[0][0] / layout.width, 1 - 0.32 / layout.height
     figure.text(left, top, title, color="white", size=13, weight="bold", va="center", parse_math=False)
     _draw_legend(figure, entries, layout)
@@ -122,19 +123,23 @@ def intensity_window(planes: Sequence[NDArray[np.floating]]) -> tuple[float, flo
     return (low, high) if high > low else (low, low + 1)
 
 
-def legend_entries(labels: Mapping[str, int], overlaps: Mapping[int, Overlap]) -> list[tuple[str, int]]:
-    """Text and number of the labels that case or prediction hold; the largest if that is more than twelve."""
+def legend_entries(overlaps: Mapping[str, Overlap]) -> list[tuple[str, int]]:
+    """Text and number, from 1, of the structures that case or prediction hold; the largest if there are over twelve."""
 
-    def voxels(number: int) -> int:
-        return max(overlaps[number].reference_voxels, overlaps[number].predicted_voxels)
+    def voxels(name: str) -> int:
+        return max(overlaps[name].reference_voxels, overlaps[name].predicted_voxels)
 
-    present = [number for number in labels.values() if voxels(number) > 0]
+    present = [name for name in overlaps if voxels(name) > 0]
     named = set(sorted(present, key=voxels, reverse=True)[:MOST_LEGEND_ENTRIES])
-    return [(f"{name}  {overlaps[number].dice:.2f}", number) for name, number in labels.items() if number in named]
+    return [
+        (f"{name}  {overlap.dice:.2f}", number)
+        for number, (name, overlap) in enumerate(overlaps.items(), start=1)
+        if name in named
+    ]
 
 
 def label_colour(number: int) -> str:
-    """The colour of a label; there are seven, and the eighth label looks like the first."""
+    """The colour of a structure; there are seven, and the eighth looks like the first."""
     return COLOURS[(number - 1) % len(COLOURS)]
 
 
@@ -153,7 +158,7 @@ def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.concatenate([horizontal, vertical]).astype(np.float64)
 
 
-def _draw_view(axes: "Axes", view: View, window: tuple[float, float], labels: Iterable[int]) -> None:
+def _draw_view(axes: "Axes", view: View, window: tuple[float, float], targets: Targets) -> None:
     from matplotlib.collections import LineCollection  # noqa: PLC0415 - see draw_overlay
     from matplotlib.colors import to_rgba  # noqa: PLC0415
 
@@ -161,9 +166,9 @@ def _draw_view(axes: "Axes", view: View, window: tuple[float, float], labels: It
     extent = (0.0, view.width_mm, view.height_mm, 0.0)  # row 0 is the top
     axes.imshow(view.image, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear")
     fill = np.zeros((*view.image.shape, 4))
-    for number in labels:
-        fill[view.prediction == number] = to_rgba(label_colour(number), FILL_OPACITY)
-        segments = outline(view.reference == number) * (view.column_mm, view.row_mm)
+    for number, values in enumerate(targets.structures.values(), start=1):
+        fill[np.isin(view.prediction, values)] = to_rgba(label_colour(number), FILL_OPACITY)
+        segments = outline(np.isin(view.reference, values)) * (view.column_mm, view.row_mm)
         lines = LineCollection(list(segments), colors=label_colour(number), linewidths=1.4, capstyle="round")
         axes.add_collection(lines, autolim=False)
     axes.imshow(fill, extent=extent, interpolation="nearest")

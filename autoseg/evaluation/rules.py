@@ -1,14 +1,16 @@
 """Finding the postprocessing rules that help, on held-out cases whose truth is known."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.combinations import split_label_map
 from autoseg.evaluation.metrics import case_overlaps
 from autoseg.evaluation.summary import mean_of_defined
-from autoseg.postprocessing import PostprocessingRules, Trial, apply_rules
+from autoseg.postprocessing import PostprocessingRules, Trial, apply_rules, largest_component
+from autoseg.targets import Targets
 
 Dice = dict[str, float]
 """Label name to Dice, NaN where it is undefined."""
@@ -18,8 +20,8 @@ Dice = dict[str, float]
 class CaseTrial:
     """The Dice of one case with every combination of rules that may be chosen.
 
-    Labels do not touch each other's voxels, so the rule of a label changes the Dice of that label only, and one map
-    with the rules of all labels shows what each of them does alone.
+    The rule of a label is tried alone. Labels that exclude each other do not touch each other's voxels, so one map with
+    the rules of all of them shows what each does.
 
     Attributes:
         untouched: Without any rule.
@@ -34,31 +36,51 @@ class CaseTrial:
     both: Dice
 
 
-def try_rules(reference: NDArray[np.integer], prediction: NDArray[np.integer], labels: Mapping[str, int]) -> CaseTrial:
+def try_rules(reference: NDArray[np.integer], prediction: NDArray[np.integer], targets: Targets) -> CaseTrial:
     """Tries all rules on one case.
 
     Args:
         reference: Label map of shape (z, y, x).
         prediction: Label map of the same shape, before any postprocessing.
-        labels: Name to number, the background left out.
+        targets: Structures of the two.
     """
-    of_foreground = PostprocessingRules(keep_largest_foreground=True)
-    of_labels = PostprocessingRules(keep_largest=tuple(labels.values()))
 
     def score(label_map: NDArray[np.integer]) -> Dice:
-        overlaps = case_overlaps(reference, label_map, labels.values())
-        return {name: overlaps[number].dice for name, number in labels.items()}
+        return {name: overlap.dice for name, overlap in case_overlaps(reference, label_map, targets).items()}
 
-    largest = apply_rules(prediction, of_foreground)
+    if targets.as_masks:
+        return _try_on_masks(reference, prediction, targets)
+
+    def score_labels(label_map: NDArray[np.integer]) -> Dice:
+        if targets.exclusive:
+            return score(apply_rules(label_map, PostprocessingRules(keep_largest=tuple(targets.structures.values()))))
+        alone = {name: PostprocessingRules(keep_largest=(numbers,)) for name, numbers in targets.structures.items()}
+        return {name: score(apply_rules(label_map, rules))[name] for name, rules in alone.items()}
+
+    largest = apply_rules(prediction, PostprocessingRules(keep_largest_foreground=True))
     return CaseTrial(
         untouched=score(prediction),
         foreground=score(largest),
-        labels=score(apply_rules(prediction, of_labels)),
-        both=score(apply_rules(largest, of_labels)),
+        labels=score_labels(prediction),
+        both=score_labels(largest),
     )
 
 
-def choose_rules(trials: Sequence[CaseTrial], labels: Mapping[str, int]) -> PostprocessingRules:
+def _try_on_masks(reference: NDArray[np.integer], prediction: NDArray[np.integer], targets: Targets) -> CaseTrial:
+    """Structures that are masks each: the largest component of one takes nothing from another."""
+    untouched = {name: overlap.dice for name, overlap in case_overlaps(reference, prediction, targets).items()}
+    alone = Targets.of_labels({"": 1})
+    labels = {}
+    for name, truth, mask in zip(
+        targets.names, split_label_map(reference, targets), split_label_map(prediction, targets), strict=True
+    ):
+        counted = truth if targets.ignore is None else np.where(reference == targets.ignore, 2, truth)
+        largest = largest_component(mask).astype(np.uint8)
+        labels[name] = case_overlaps(counted.astype(np.uint8), largest, replace(alone, ignore=2))[""].dice
+    return CaseTrial(untouched=untouched, foreground=untouched, labels=labels, both=labels)
+
+
+def choose_rules(trials: Sequence[CaseTrial], targets: Targets) -> PostprocessingRules:
     """Chooses the rules that help.
 
     The largest component of the foreground is kept if that makes the foreground mean Dice better and the mean Dice of
@@ -68,8 +90,9 @@ def choose_rules(trials: Sequence[CaseTrial], labels: Mapping[str, int]) -> Post
 
     Args:
         trials: One per held-out case.
-        labels: Name to number, the background left out.
+        targets: Structures of the cases.
     """
+    labels = targets.names
     before = _mean_dice([trial.untouched for trial in trials], labels)
     after = _mean_dice([trial.foreground for trial in trials], labels)
     better = mean_of_defined(after.values()) > mean_of_defined(before.values())
@@ -82,23 +105,23 @@ def choose_rules(trials: Sequence[CaseTrial], labels: Mapping[str, int]) -> Post
     return PostprocessingRules(
         keep_largest_foreground=adopted,
         keep_largest=tuple(
-            number for number, trial in zip(labels.values(), evidence[1:], strict=False) if trial.adopted
+            numbers for numbers, trial in zip(targets.structures.values(), evidence[1:], strict=False) if trial.adopted
         ),
         evidence=tuple(evidence),
     )
 
 
 def find_rules(
-    cases: Iterable[tuple[NDArray[np.integer], NDArray[np.integer]]], labels: Mapping[str, int]
+    cases: Iterable[tuple[NDArray[np.integer], NDArray[np.integer], Targets]], targets: Targets
 ) -> PostprocessingRules:
     """Tries all rules on each case and chooses those that help; see `choose_rules`.
 
     Args:
-        cases: (reference, prediction) per held-out case. A generator is best: one case at a time is held, and each is
-            read once.
-        labels: Name to number, the background left out.
+        cases: Reference, prediction and their targets per held-out case. A generator is best: one case at a time is
+            held, and each is read once. Structures that overlap may have more numbers than those of the dataset.
+        targets: Structures of the dataset.
     """
-    return choose_rules([try_rules(reference, prediction, labels) for reference, prediction in cases], labels)
+    return choose_rules([try_rules(*case) for case in cases], targets)
 
 
 def _mean_dice(cases: Sequence[Dice], labels: Iterable[str]) -> Dice:

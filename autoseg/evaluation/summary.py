@@ -1,6 +1,7 @@
 """The scores of many cases on one page: summary.json for programs, summary.csv for tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from autoseg.artifact import Artifact, Score, atomic_file
 from autoseg.errors import DatasetError
 from autoseg.evaluation.metrics import Overlap, case_overlaps
 from autoseg.geometry import Geometry, Volume
+from autoseg.targets import Targets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +49,11 @@ class CaseResult(BaseModel):
     scores: dict[str, LabelScores]
     reference_file: str = ""
     prediction_file: str = ""
+
+    def without(self, unknown: Collection[str]) -> "CaseResult":
+        """The same with undefined scores of structures that nobody looked for in the reference."""
+        nothing = _label_scores(Overlap(true_positive=0, false_positive=0, false_negative=0), math.nan)
+        return self.model_copy(update={"scores": self.scores | dict.fromkeys(unknown, nothing)})
 
     @property
     def mean_dice(self) -> float:
@@ -110,7 +117,7 @@ def evaluate_case(
     name: str,
     reference: Volume,
     prediction: Volume,
-    labels: Mapping[str, int],
+    targets: Targets,
     *,
     reference_file: str = "",
     prediction_file: str = "",
@@ -121,7 +128,7 @@ def evaluate_case(
         name: Of the case.
         reference: Label map, shape (z, y, x).
         prediction: Label map on the same grid.
-        labels: Name to number of the labels to compare, the background left out.
+        targets: The structures to compare.
         reference_file: Where the reference came from, for the record.
         prediction_file: Where the prediction came from, for the record.
 
@@ -134,17 +141,17 @@ def evaluate_case(
             f"case {name!r}: reference and prediction lie on different grids: {difference}",
             "predict from the image that the reference was drawn on",
         )
-    overlaps = case_overlaps(reference.array, prediction.array, labels.values())
+    overlaps = case_overlaps(reference.array, prediction.array, targets)
     voxel_mm3 = _voxel_mm3(reference.geometry)
     return CaseResult(
         name=name,
-        scores={label: _label_scores(overlaps[number], voxel_mm3) for label, number in labels.items()},
+        scores={name: _label_scores(overlap, voxel_mm3) for name, overlap in overlaps.items()},
         reference_file=reference_file,
         prediction_file=prediction_file,
     )
 
 
-def summarize(cases: Sequence[CaseResult], labels: Mapping[str, int]) -> Summary:
+def summarize(cases: Sequence[CaseResult], labels: Iterable[str]) -> Summary:
     """Gathers the results of many cases.
 
     The mean of a label is taken over the cases where its score is defined, the foreground mean over the labels whose
@@ -153,7 +160,7 @@ def summarize(cases: Sequence[CaseResult], labels: Mapping[str, int]) -> Summary
 
     Args:
         cases: Results with all of `labels`.
-        labels: Name to number, the background left out.
+        labels: Names.
     """
     mean = {
         label: MeanScores(

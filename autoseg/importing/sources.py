@@ -1,10 +1,11 @@
 """Brings foreign data into the workspace as a raw dataset, and says what it could not use.
 
-Three kinds of source are recognised by what lies in them:
+Four kinds of source are recognised by what lies in them:
 
     dataset.json with "modality"         a Medical Segmentation Decathlon folder
     dataset.json with "channel_names"    a raw folder of nnU-Net
     a folder of images, one of masks     paired by file name
+    a folder per case                    an image, and a folder of one mask per structure (see `structures`)
 
 Files are copied byte for byte if their format can stay; all others are converted. Hard links would be quicker, but then
 an edit of the imported file would change the source too.
@@ -20,17 +21,32 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.artifact import atomic_folder, read_text
+from autoseg.combinations import Combination
 from autoseg.dataset import CHANNEL_SUFFIX, PLANE_ENDINGS, Case, Dataset
 from autoseg.errors import DatasetError, ImageError, UsageError
 from autoseg.imageio import channels_in, convert_image, read_label_map, write_label_map
 from autoseg.importing import pairing
 from autoseg.importing.masks import MaskValues, number_values, read_values, renumber, stay
+from autoseg.importing.structures import (
+    Structures,
+    combine_masks,
+    find_annotated,
+    find_case_folders,
+    find_combinations,
+    list_cases,
+    list_masks,
+    number_structures,
+)
 from autoseg.info import DatasetInfo
 from autoseg.parallel import all_sound, work_on_each
 from autoseg.reporting import SILENT, Reporter
 from autoseg.workspace import Workspace, dataset_folder_name
 
 IMAGE_FOLDERS = ("images", "imagestr", "image")
+KIND_UNKNOWN = (
+    "The kind of image is not known and counts as MR (z-score); for CT, write 'CT' as the channel's name into "
+    "dataset.json"
+)
 LABEL_FOLDERS = ("labels", "labelstr", "masks", "mask", "label")
 
 # Keys of a foreign dataset.json that the new one states anew; the others, such as the licence, travel with the data.
@@ -46,6 +62,7 @@ class Source:
         cases: Training cases, of files as they lie in the source.
         tests: Scans without labels.
         numbers: Mask value to label number; empty if dataset.json says it.
+        structures: If the label of a case is a folder of masks: what these are.
         notes: Further keys of the new dataset.json.
     """
 
@@ -53,6 +70,7 @@ class Source:
     cases: tuple[Case, ...]
     tests: tuple[Case, ...]
     numbers: dict[int, int] = field(default_factory=dict)
+    structures: Structures | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -101,9 +119,11 @@ def _recognise(source: Path | tuple[Path, Path], reporter: Reporter) -> Source:
         return _from_folders(*source, None, reporter)
     if (source / "dataset.json").is_file():
         return _from_description(source, reporter)
+    if folders := find_case_folders(source):
+        return _from_case_folders(source, folders, reporter)
     images, masks = _subfolder(source, IMAGE_FOLDERS), _subfolder(source, LABEL_FOLDERS)
     if images is None or masks is None:
-        what = f"{source} holds neither dataset.json nor a folder of images beside one of masks"
+        what = f"{source} holds neither dataset.json nor a folder of images beside one of masks, nor folders of cases"
         raise UsageError(what, "give the images as SOURCE and the masks with --labels")
     return _from_folders(images, masks, _subfolder(source, ("imagests",)), reporter)
 
@@ -157,10 +177,7 @@ def _from_folders(images_folder: Path, labels_folder: Path, tests_folder: Path |
     colours = channels == 3 and len(cases[0].images) == 1 and pairing.ending_of(cases[0].images[0]) in PLANE_ENDINGS
     numbers = number_values([values[case.name] for case in cases], labels_folder, reporter)
     if not colours:
-        reporter.say(
-            "The kind of image is not known and counts as MR (z-score); for CT, write 'CT' as the channel's name into "
-            "dataset.json"
-        )
+        reporter.say(KIND_UNKNOWN)
     info = DatasetInfo(
         channel_names={str(index): "rgb_to_0_1" if colours else f"channel_{index}" for index in range(channels)},
         labels={"background" if value == 0 else f"label_{value}": number for value, number in numbers.items()},
@@ -169,6 +186,38 @@ def _from_folders(images_folder: Path, labels_folder: Path, tests_folder: Path |
     scans = pairing.list_images(tests_folder) if tests_folder else []
     tests = pairing.group_tests(scans, len(cases[0].images), reporter)
     return Source(info=info, cases=cases, tests=tests, numbers=numbers)
+
+
+def _from_case_folders(source: Path, folders: list[Path], reporter: Reporter) -> Source:
+    """A folder per case, with masks of structures that may overlap."""
+    cases = list_cases(folders)
+    masks = [case.label for case in cases if case.label is not None]
+    names = sorted({name for folder in masks for name in list_masks(folder)})
+    counts = dict(zip((case.name for case in cases), map(_channels, cases), strict=True))
+    cases = _keep_complete(cases, counts, None, reporter)
+
+    def find(folder: Path) -> set[Combination]:
+        return find_combinations(folder, names)
+
+    found = all_sound(work_on_each(find, masks, title="reading masks", reporter=reporter))
+    structures = number_structures(names, found, source)
+    reporter.say(
+        f"{len(structures.names)} structures, of which some overlap: each is segmented as a mask of its own"
+        if structures.overlap
+        else f"{len(structures.names)} structures, of which none overlap: they are labels that exclude each other"
+    )
+    channels = counts[cases[0].name]
+    is_ct = channels == 1 and all(pairing.stem_of(case.images[0]).lower() == "ct" for case in cases)
+    if not is_ct:
+        reporter.say(KIND_UNKNOWN)
+    info = DatasetInfo(
+        channel_names={str(channel): "CT" if is_ct else f"channel_{channel}" for channel in range(channels)},
+        labels=structures.labels(),
+        file_ending=pairing.common_ending(replace(case, label=None) for case in cases),
+        masks=structures.overlap,
+        annotated=find_annotated(cases, structures) or None,
+    )
+    return Source(info=info, cases=cases, tests=(), structures=structures)
 
 
 def _look_inside(cases: tuple[Case, ...], reporter: Reporter) -> tuple[dict[str, int], dict[str, MaskValues]]:
@@ -215,7 +264,10 @@ def _write(source: Source, folder: Path, reporter: Reporter) -> None:
             else:
                 _write_images(case, writing / "imagesTr", source.info)
                 target = writing / "labelsTr" / (case.name + source.info.file_ending)
-                _write_label(case.label, target, source.numbers)
+                if source.structures is not None:
+                    write_label_map(target, combine_masks(case.label, source.structures))
+                else:
+                    _write_label(case.label, target, source.numbers)
 
         for name in ("imagesTr", "labelsTr", *(("imagesTs",) if source.tests else ())):
             (writing / name).mkdir()

@@ -1,11 +1,14 @@
 """From an image to its segmentation, and a trained model as something that can be called."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoseg.checkpoint import Checkpoint
+from autoseg.data.previous import as_channels
 from autoseg.device import memory_named
 from autoseg.errors import ImageError, ModelError
 from autoseg.geometry import Volume
@@ -14,9 +17,20 @@ from autoseg.inference.sliding_window import OnProgress, ignore_progress, predic
 from autoseg.info import DatasetInfo
 from autoseg.network.unet import build_network
 from autoseg.plan import Configuration
-from autoseg.postprocessing import PostprocessingRules, apply_rules
-from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord, preprocess_case, restore_case
+from autoseg.postprocessing import PostprocessingRules, apply_rules, apply_to_mask
+from autoseg.preprocessing.case import (
+    PreprocessedCase,
+    PreprocessRecord,
+    follow_record,
+    preprocess_case,
+    restore_case,
+    restore_masks,
+)
 from autoseg.preprocessing.probabilities import restore_probabilities
+from autoseg.targets import Targets
+
+SHARE_OF_PREVIOUS = 0.2
+"""Of the time of a cascade that its coarser configuration takes, on the progress bar. Decision: it has few voxels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,26 +38,38 @@ class Prediction:
     """What the networks say of one image; its segmentation and its probabilities both follow from it.
 
     Attributes:
-        logits: Shape (classes, z, y, x), float32, of the preprocessed case, on the CPU.
+        logits: Shape (outputs, z, y, x), float32, of the preprocessed case.
         record: How to get back to the grid of the image.
+        targets: What the outputs stand for.
         rules: Applied to the segmentation.
     """
 
     logits: torch.Tensor
     record: PreprocessRecord
+    targets: Targets
     rules: PostprocessingRules
 
     def segmentation(self) -> Volume:
-        """The label map (z, y, x) on the grid of the image, after postprocessing."""
-        restored = restore_case(self.logits, self.record)
+        """The label map (z, y, x) on the grid of the image, after postprocessing; all `masks`, if these it has."""
+        if self.targets.as_masks:
+            volumes = list(self.masks())
+            return Volume(array=np.stack([one.array for one in volumes]), geometry=volumes[0].geometry)
+        restored = restore_case(self.logits, self.record, self.targets.painted)
         return Volume(array=apply_rules(restored.array, self.rules), geometry=restored.geometry)
 
-    def probabilities(self, labels: Sequence[int]) -> Iterator[Volume]:
-        """Maps of the probabilities of some labels on the grid of the image, one at a time; see there.
+    def masks(self) -> Iterator[Volume]:
+        """The mask (z, y, x), 0 or 1, of each structure, for structures that may overlap; after postprocessing."""
+        for numbers, mask in zip(
+            self.targets.structures.values(), restore_masks(self.logits, self.record), strict=True
+        ):
+            yield Volume(array=apply_to_mask(mask.array, numbers, self.rules), geometry=mask.geometry)
+
+    def probabilities(self, outputs: Sequence[int]) -> Iterator[Volume]:
+        """Maps of the probabilities of some outputs on the grid of the image, one at a time; see there.
 
         They are the networks' own: postprocessing changes the segmentation only.
         """
-        return restore_probabilities(self.logits, self.record, labels)
+        return restore_probabilities(self.logits, self.record, outputs, exclusive=self.targets.exclusive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +81,7 @@ class Segmenter:
         axis_order: Of the plan.
         info: Channels and labels.
         predictor: Patches to logits; folds and mirroring are inside.
+        previous: The coarser configuration whose segmentation this one sees as well, if it is a cascade.
         rules: Applied to each segmentation.
         device: Where the networks are.
     """
@@ -65,9 +92,10 @@ class Segmenter:
     predictor: Predictor
     rules: PostprocessingRules
     device: torch.device
+    previous: "Segmenter | None" = None
 
     def segment(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Volume:
-        """Segments one image: label map (z, y, x) on its grid; arguments and errors are those of `predict`."""
+        """Segments one image: label map (z, y, x) or masks (structures, z, y, x) on its grid; see `predict`."""
         return self.predict(image, on_progress).segmentation()
 
     def predict(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Prediction:
@@ -88,8 +116,18 @@ class Segmenter:
                 f"the image has {image.array.shape[0]} channels, the model wants {self.info.channels} ({names})",
                 "give one file per channel, named CASE_0000, CASE_0001, ...",
             )
-        case = preprocess_case(image, None, axis_order=self.axis_order, configuration=self.configuration)
-        return self.predict_preprocessed(case, on_progress)
+        case = preprocess_case(
+            image,
+            None,
+            axis_order=self.axis_order,
+            configuration=self.configuration,
+            device=self.device if self.device.type == "cuda" else None,
+        )
+        if self.previous is None:
+            return self.predict_preprocessed(case, on_progress)
+        former = self.previous.segment(image, lambda share: on_progress(SHARE_OF_PREVIOUS * share))
+        shown = show_previous(case, follow_record(former, case.record), self.info.targets)
+        return self.predict_preprocessed(shown, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
 
     def predict_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = ignore_progress) -> Prediction:
         """Asks the networks about a case that was preprocessed for this configuration; see `predict`."""
@@ -102,11 +140,22 @@ class Segmenter:
                 device=self.device,
                 on_progress=on_progress,
             )
-        return Prediction(logits=logits, record=case.record, rules=self.rules)
+        return Prediction(logits=logits, record=case.record, targets=self.info.targets, rules=self.rules)
+
+
+def show_previous(case: PreprocessedCase, former: NDArray[np.integer], targets: Targets) -> PreprocessedCase:
+    """The case with a channel more for each structure of a former segmentation (z, y, x) on its grid."""
+    channels = as_channels(torch.from_numpy(former)[None], targets.structures.values())[0].numpy()
+    return replace(case, image=np.concatenate([case.image, channels]))
 
 
 def make_segmenter(
-    checkpoints: list[Checkpoint], rules: PostprocessingRules, device: torch.device, *, mirroring: bool = True
+    checkpoints: list[Checkpoint],
+    rules: PostprocessingRules,
+    device: torch.device,
+    *,
+    mirroring: bool = True,
+    previous: Segmenter | None = None,
 ) -> Segmenter:
     """Builds the ensemble of some folds of one configuration.
 
@@ -114,6 +163,7 @@ def make_segmenter(
         checkpoints: At least one.
         rules: Applied to each result.
         device: Where to put the networks.
+        previous: Of a cascade, what segments first; left out if the cases bring the segmentation with them.
         mirroring: Average over mirrored copies, as the plan mirrored in training; several times slower, a little more
             accurate.
 
@@ -128,7 +178,8 @@ def make_segmenter(
     predictor = folds[0] if len(folds) == 1 else EnsemblePredictor(tuple(folds))
     if mirroring:
         seen = first.configuration.augmentation
-        predictor = MirroringPredictor(predictor, seen.mirror_axes, seen.swap_axis, seen.swapped_labels)
+        structures = first.configuration.image_channels if first.configuration.previous is not None else None
+        predictor = MirroringPredictor(predictor, seen.mirror_axes, seen.swap_axis, seen.swapped_labels, structures)
     return Segmenter(
         configuration=first.configuration,
         axis_order=first.plan.axis_order,
@@ -136,12 +187,13 @@ def make_segmenter(
         predictor=predictor,
         rules=rules,
         device=device,
+        previous=previous,
     )
 
 
 def _interface(checkpoint: Checkpoint) -> tuple[object, ...]:
     """What the folds of an ensemble must share."""
-    return checkpoint.configuration, checkpoint.plan.axis_order, checkpoint.info.labels
+    return checkpoint.configuration, checkpoint.plan.axis_order, checkpoint.info.targets
 
 
 def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:

@@ -53,12 +53,15 @@ class MirroringPredictor:
         axes: Axes of the patch, 0 for its first; those of samples and channels do not count. May be empty.
         swap_axis: The axis, if any, along which a flip exchanges `swapped_labels`, as it did in training.
         swapped_labels: Pairs of classes, such as left and right kidney.
+        structures_from: In a cascade, the first channel of the patches that shows a structure, that of class 1: these
+            change places as well.
     """
 
     predictor: Predictor
     axes: tuple[int, ...]
     swap_axis: int | None = None
     swapped_labels: tuple[tuple[int, int], ...] = ()
+    structures_from: int | None = None
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Returns the mean of the logits."""
@@ -68,13 +71,18 @@ class MirroringPredictor:
     def _predict_mirrored(self, patches: Tensor, flip: tuple[int, ...]) -> Tensor:
         """The logits of one mirror image, mirrored back, each class where the patch itself has it."""
         axes = [axis + 2 for axis in flip]
-        logits = self.predictor(patches.flip(axes)).flip(axes)
         if self.swap_axis not in flip:
-            return logits
-        classes = list(range(logits.shape[1]))
-        for first, second in self.swapped_labels:
-            classes[first], classes[second] = second, first
-        return logits[:, classes]
+            return self.predictor(patches.flip(axes)).flip(axes)
+        if self.structures_from is not None:
+            patches = self._exchange(patches, self.structures_from - 1)
+        return self._exchange(self.predictor(patches.flip(axes)).flip(axes), 0)
+
+    def _exchange(self, maps: Tensor, first_class: int) -> Tensor:
+        """Maps (n, channels, *patch) of which that of class 0 would be channel `first_class`, pairs exchanged."""
+        channels = list(range(maps.shape[1]))
+        for one, other in self.swapped_labels:
+            channels[first_class + one], channels[first_class + other] = first_class + other, first_class + one
+        return maps[:, channels]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ A tile knows little of what lies beyond its border, so where tiles overlap each 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from autoseg.inference.predictor import Predictor
 
 OVERLAP_STEP = 0.5
 """Largest distance of neighbouring tiles, as a fraction of a tile. Source: the reference method."""
+
+FLOAT_BYTES = 4
 
 Slices = tuple[slice, ...]
 OnProgress = Callable[[float], None]
@@ -136,7 +138,7 @@ def predict_volume(
         on_progress: Called after each batch with the share of all tiles that it held.
 
     Returns:
-        Logits (classes, z, y, x), float32, on the CPU.
+        Logits (outputs, z, y, x), float32: on the device if its memory holds them, else in that of the CPU.
 
     Raises:
         ModelError: The predictor returned infinite values or NaN.
@@ -152,13 +154,20 @@ def predict_volume(
         logits = predictor(patches.squeeze(2)).unsqueeze(2) if is_flat else predictor(patches)
         _check_finite(logits)
         if result is None:
-            result = torch.zeros(logits.shape[1], *volume.shape[1:])
-        for one, prediction in zip(batch, logits.float().cpu(), strict=True):
-            result[one.place].addcmul_(prediction, one.shares)
+            result = _make_result((logits.shape[1], *volume.shape[1:]), device)
+        for one, prediction in zip(batch, logits.float().to(result.device), strict=True):
+            result[one.place].addcmul_(prediction, one.shares.to(result.device))
         on_progress(len(batch) / len(tiles))
     if result is None:
         raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
     return result[(slice(None), *inside[1:])].contiguous()  # as many classes as there are, not channels
+
+
+def _make_result(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros on the device if they leave it at least as much memory, for tiles and for what follows; else on the CPU."""
+    if device.type == "cuda" and 2 * FLOAT_BYTES * prod(shape) < torch.cuda.mem_get_info(device)[0]:
+        return torch.zeros(shape, device=device)
+    return torch.zeros(shape)
 
 
 def _as_tensor(image: Tensor | NDArray[np.float32]) -> Tensor:

@@ -35,8 +35,8 @@ class Look:
 
 
 def explain_preset(search: Search) -> Iterator[str]:
-    """Says which network, which memory and which schedule the plan starts from."""
-    preset, training = search.preset, search.preset.training
+    """Says which network and which memory the plan starts from."""
+    preset = search.preset
     kinds = {
         "stage": "each stage adds its input to its output, as in V-Net",
         "block": "the way down is made of residual blocks, as in ResNet",
@@ -53,10 +53,7 @@ def explain_preset(search: Search) -> Iterator[str]:
     )
     in_bytes = isinstance(search.budget, ByteBudget)
     measure = f", {FREE_SHARE:.0%} of it left free" if in_bytes else f", counted as {search.budget.describe()}"
-    yield (
-        f"Training may use {describe_memory(search.budget_bytes)} of memory{measure}; it lasts {training.epochs} "
-        f"epochs of {training.steps_per_epoch} steps."
-    )
+    yield f"Training may use {describe_memory(search.budget_bytes)} of memory{measure}."
 
 
 def explain_refusal(larger: PresetName, taken: PresetName, memory_bytes: int) -> str:
@@ -86,7 +83,7 @@ def explain_look(look: Look, configuration: Configuration, search: Search) -> It
     if look.finer is not None:
         yield from _explain_coarsening(look, *look.finer)
     if look.previous is not None:
-        labels = configuration.architecture.out_channels - 1
+        labels = configuration.previous_channels
         inputs = "1 further input channel" if labels == 1 else f"{labels} further input channels, one per label"
         yield (
             f"{look.name}: looks at the volumes of 3d_fullres a second time, with the segmentation of {look.previous} "

@@ -86,16 +86,20 @@ def choose_mirroring(fingerprint: Fingerprint, info: DatasetInfo) -> Mirroring:
     side word and no counterpart must never be seen mirrored. Left to right is the axis that the files name.
 
     A fingerprint without facts of labels, such as one of nnU-Net, shows no positions: no pair may then be exchanged.
-    With `sides` empty in dataset.json, labels have no sides.
+    With `sides` empty in dataset.json, labels have no sides. Decision: regions with sides are never exchanged, because
+    the numbers that they share in a label map may have other counterparts.
     """
     axes, known, reversed_cases = _left_right_axes(fingerprint)
     by_name, lone = pair_by_name(info)
+    if not info.targets.exclusive:
+        lone += tuple(output for pair in by_name for output in pair)
+        return Mirroring(pairs=(), lone=lone, axes=axes, known=known, reversed_cases=reversed_cases)
     pairs = [
         SidePair(labels=labels, source="name", mirrored=_are_mirrored(fingerprint, labels, axes)) for labels in by_name
     ]
     if known and len(axes) == 1 and info.sides != ():
         sided = {*lone, *(label for labels in by_name for label in labels)}
-        others = {name: number for name, number in info.foreground.items() if number not in sided}
+        others = {name: number for name, number in info.targets.output_of.items() if number not in sided}
         for labels in _pair_by_position(fingerprint, others, axes[0]):
             pairs.append(SidePair(labels=labels, source="position", mirrored=True))
     return Mirroring(pairs=tuple(pairs), lone=lone, axes=axes, known=known, reversed_cases=reversed_cases)
@@ -200,6 +204,8 @@ def _obstacle(mirroring: Mirroring, info: DatasetInfo) -> str:
     if mirroring.lone:
         name = _name(mirroring.lone[0], info)
         others = f", like {len(mirroring.lone) - 1} more" if len(mirroring.lone) > 1 else ""
+        if not info.targets.exclusive:
+            return f"{name} has a side in its name and may overlap other regions{others}"
         return f"{name} has a side in its name and no counterpart among the labels{others}"
     spoiling = [pair for pair in mirroring.pairs if not pair.mirrored]
     told_apart = f"{_describe(spoiling[0], info)} are told apart"
@@ -215,4 +221,4 @@ def _describe(pair: SidePair, info: DatasetInfo) -> str:
 
 
 def _name(label: int, info: DatasetInfo) -> str:
-    return next(name for name, number in info.labels.items() if number == label)
+    return next(name for name, output in info.targets.output_of.items() if output == label)

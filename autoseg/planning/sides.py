@@ -95,10 +95,11 @@ def pair_by_name(info: DatasetInfo) -> tuple[tuple[PairNumbers, ...], tuple[int,
     counterparts, such as "kidney_right" beside "kidney_left" and "Kidney left", has none of them.
 
     Returns:
-        Pairs of label numbers, the left one first, and the numbers of labels that say a side and have no counterpart.
+        Pairs of outputs, the left one first, and the outputs that say a side and have no counterpart. Those of labels
+        are their numbers.
     """
     vocabulary = _vocabulary(info.sides)
-    readings = {number: _read(name, vocabulary) for name, number in info.foreground.items()}
+    readings = {number: _read(name, vocabulary) for name, number in info.targets.output_of.items()}
     sided = {number: reading for number, reading in readings.items() if reading.sides}
     counterparts = {
         number: [other for other, its in sided.items() if its.is_counterpart(reading)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -13,9 +14,10 @@ from autoseg.artifact import Artifact
 from autoseg.errors import ImageError
 from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
 from autoseg.preprocessing.cropping import nonzero_region
-from autoseg.preprocessing.label_resampling import argmax_resampled, resample_labels
+from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled, resample_labels
 from autoseg.preprocessing.normalization import normalize
 from autoseg.preprocessing.resampling import resample_image
+from autoseg.targets import Numbers
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +79,12 @@ class PreprocessedCase:
 
 
 def preprocess_case(
-    image: Volume, label: Volume | None, *, axis_order: tuple[int, int, int], configuration: Configuration
+    image: Volume,
+    label: Volume | None,
+    *,
+    axis_order: tuple[int, int, int],
+    configuration: Configuration,
+    device: torch.device | None = None,
 ) -> PreprocessedCase:
     """Permutes the axes, crops to the region that is not zero, normalizes, and resamples.
 
@@ -89,6 +96,7 @@ def preprocess_case(
         label: Shape (z, y, x) on the same grid, or None.
         axis_order: Of the plan.
         configuration: Says how to normalize, and the spacing; a 2D configuration leaves the first axis as it is.
+        device: Where the image is resampled, if that is another than the CPU.
 
     Raises:
         ImageError: The image has another number of channels than the plan, or a label map of another shape.
@@ -108,7 +116,7 @@ def preprocess_case(
         marked = _mark_outside(label.permute(axis_order).crop(box).array, mask)
         resampled_label = resample_labels(marked, spacing_mm, shape, target_mm)
     return PreprocessedCase(
-        image=resample_image(normalized, spacing_mm, shape, target_mm),
+        image=_resample(normalized, spacing_mm, shape, target_mm, device),
         label=resampled_label,
         record=PreprocessRecord(
             geometry=image.geometry, axis_order=axis_order, box=box, shape=shape, spacing_mm=target_mm
@@ -116,12 +124,46 @@ def preprocess_case(
     )
 
 
-def restore_case(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> Volume:
+def follow_record(label: Volume, record: PreprocessRecord) -> NDArray[np.integer]:
+    """Brings a label map from the grid of the image file to that of a case that was preprocessed.
+
+    Args:
+        label: Shape (z, y, x), such as a segmentation of the case.
+        record: Of the case.
+
+    Returns:
+        Shape `record.shape`.
+
+    Raises:
+        ImageError: The label map lies on another grid than the image.
+    """
+    difference = record.geometry.difference(label.geometry)
+    if difference is not None:
+        raise ImageError(f"the segmentation lies on another grid than its image: {difference}", "predict again")
+    inside = label.permute(record.axis_order).array[record.box.slices]
+    return resample_labels(inside, record.box_spacing_mm, record.shape, record.spacing_mm)
+
+
+def _resample(
+    image: NDArray[np.float32], spacing_mm: Vector, shape: Shape, target_mm: Vector, device: torch.device | None
+) -> NDArray[np.float32]:
+    if device is None:
+        return resample_image(image, spacing_mm, shape, target_mm)
+    from autoseg.preprocessing.device_resampling import resample_image_on  # noqa: PLC0415 - it needs torch
+
+    return resample_image_on(device, image, spacing_mm, shape, target_mm)
+
+
+def restore_case(
+    logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord, painted: Numbers = ()
+) -> Volume:
     """Brings the logits of a preprocessed case back to the grid of its image file, as a label map.
 
     Args:
-        logits: Shape (classes, *record.shape), of 16 or 32 bit, in the memory of the CPU.
+        logits: Shape (outputs, *record.shape), of 16 or 32 bit: of classes that exclude each other, or of regions. A
+            tensor on a GPU is resampled there.
         record: Of the case.
+        painted: Of regions: the number that each writes; see `Targets`.
 
     Returns:
         Label map (z, y, x), uint8 or int16, with the geometry of the image file; 0 outside the cropping box.
@@ -129,17 +171,51 @@ def restore_case(logits: NDArray[np.floating] | torch.Tensor, record: Preprocess
     Raises:
         ValueError: The logits lie on another grid than the preprocessed case.
     """
-    values = as_array(logits, record)
-    winners = argmax_resampled(values, record.spacing_mm, record.box.shape, record.box_spacing_mm)
+    winners = _elect(logits, record, exclusive=not painted)
+    if painted:
+        numbers = np.array([0, *painted], dtype=np.uint8 if max(painted) < 256 else np.int16)
+        return put_back(numbers.take(winners), record, outside=0)
     return put_back(winners, record, outside=0)
+
+
+def restore_masks(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> Iterator[Volume]:
+    """Brings the logits of structures that may overlap back to the grid of the image file, as one mask for each.
+
+    Args:
+        logits: Shape (structures, *record.shape); else as for `restore_case`.
+        record: Of the case.
+
+    Yields:
+        A mask (z, y, x), uint8, 0 or 1, per structure; made when it is asked for.
+    """
+    for number in range(len(logits)):
+        winners = _elect(logits[number : number + 1], record, exclusive=False)
+        yield put_back(winners, record, outside=0)
+
+
+def _elect(
+    logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord, *, exclusive: bool
+) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """Who is elected at each voxel of the box: of classes the highest, of regions, from 1, the last positive one."""
+    _check_grid(logits, record)
+    grids = record.spacing_mm, record.box.shape, record.box_spacing_mm
+    if not isinstance(logits, np.ndarray) and logits.device.type != "cpu":
+        from autoseg.preprocessing import device_resampling  # noqa: PLC0415 - it needs torch
+
+        if device_resampling.has_room_for(logits, record.box.shape):
+            return device_resampling.elect_resampled_on_device(logits, *grids, exclusive=exclusive)
+    return elect_resampled(as_array(logits, record), elect_highest if exclusive else elect_last, *grids)
 
 
 def as_array(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> NDArray[np.floating]:
     """The same logits as an array, if they lie on the grid of the preprocessed case; else raises ValueError."""
-    values = np.asarray(logits)
-    if values.shape[1:] != record.shape:
-        raise ValueError(f"logits of shape {values.shape} do not lie on the grid {record.shape} of the case")
-    return values
+    _check_grid(logits, record)
+    return logits if isinstance(logits, np.ndarray) else np.asarray(logits.cpu())
+
+
+def _check_grid(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> None:
+    if tuple(logits.shape[1:]) != record.shape:
+        raise ValueError(f"logits of shape {tuple(logits.shape)} do not lie on the grid {record.shape} of the case")
 
 
 def put_back(inside: NDArray[Any], record: PreprocessRecord, outside: float) -> Volume:

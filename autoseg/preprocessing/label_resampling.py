@@ -6,7 +6,7 @@ class everywhere, but no array of classes x new voxels is ever made; with 24 cla
 150 x 400 x 400 voxels, it takes an eighth of the time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,9 @@ class _Line:
     weights: NDArray[np.float64]
     nearest: NDArray[np.intp]
 
+
+Election = Callable[[Iterable[NDArray[np.floating]]], NDArray[np.int16]]
+"""Logits of each output, of any shape, to a number for each voxel."""
 
 _Lines = tuple[_Line, _Line, _Line]
 _Places = NDArray[np.intp]  # of new voxels, in the flattened new volume
@@ -84,32 +87,58 @@ def resample_labels(
     return result
 
 
-def argmax_resampled(
-    logits: NDArray[np.floating], spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector
+def elect_resampled(
+    logits: NDArray[np.floating], elect: Election, spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector
 ) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """The winning class after linear interpolation of all logits, without ever holding classes x wanted shape.
+    """Who is elected after linear interpolation of all logits, without ever holding outputs x wanted shape.
 
-    Where classes draw, the lowest wins. Along an axis that keeps slices apart the nearest slice is taken.
+    Along an axis that keeps slices apart the nearest slice is taken.
 
     Args:
-        logits: Shape (classes, z, y, x), of 16 or 32 bit.
+        logits: Shape (outputs, z, y, x), of 16 or 32 bit.
+        elect: `elect_highest` for classes, `elect_last` for regions.
         spacing_mm: Of the logits.
         shape: Wanted (z, y, x).
         target_spacing_mm: Of the result; decides, with `spacing_mm`, whether slices are kept apart.
 
     Returns:
-        The wanted shape, uint8, or int16 if there are more than 256 classes.
+        The wanted shape, uint8, or int16 if there are more than 255 outputs.
     """
-    dtype = np.uint8 if len(logits) <= 256 else np.int16
-    labels = np.stack([_argmax(logits[:, index]).astype(dtype) for index in range(logits.shape[1])])
-    if labels.shape == shape:
-        return labels
-    lines = _make_lines(labels.shape, shape, separate_axis(spacing_mm, target_spacing_mm))
-    result = _pick(labels, [line.nearest for line in lines])
+    dtype = np.uint8 if len(logits) <= 255 else np.int16
+    elected = np.stack([elect(logits[:, index]).astype(dtype) for index in range(logits.shape[1])])
+    if elected.shape == shape:
+        return elected
+    lines = _make_lines(elected.shape, shape, separate_axis(spacing_mm, target_spacing_mm))
+    result = _pick(elected, [line.nearest for line in lines])
     voxels = result.reshape(-1)
-    for places in _find_mixed(labels, lines):
-        voxels[places] = _elect_class(logits, _find_neighbours(labels.shape, lines, places))
+    for places in _find_mixed(elected, lines):
+        voxels[places] = elect(_interpolate(logits, _find_neighbours(elected.shape, lines, places)))
     return result
+
+
+def elect_highest(logits: Iterable[NDArray[np.floating]]) -> NDArray[np.int16]:
+    """The number of the class with the largest logit, by a running maximum; where classes draw, the lowest."""
+    classes = iter(logits)
+    best = np.array(next(classes), dtype=np.float32)
+    winner = np.zeros(best.shape, dtype=np.int16)
+    for number, values in enumerate(classes, start=1):
+        np.copyto(winner, np.int16(number), where=values > best)
+        np.maximum(best, values, out=best)
+    return winner
+
+
+def elect_last(logits: Iterable[NDArray[np.floating]]) -> NDArray[np.int16]:
+    """The number, from 1, of the last region whose logit is positive, so that it is likelier than not; 0 if none is.
+
+    If it is the last one at all corners of a cell, it is so in all of the cell: there its interpolated logit is
+    positive, and those of later regions are not.
+    """
+    regions = iter(logits)
+    first = next(regions)
+    winner = (np.asarray(first) > 0).astype(np.int16)
+    for number, values in enumerate(regions, start=2):
+        np.copyto(winner, np.int16(number), where=values > 0)
+    return winner
 
 
 def _make_lines(old: tuple[int, ...], new: Shape, separate: int | None) -> _Lines:
@@ -217,18 +246,7 @@ def _sum_shares(has_label: NDArray[np.bool_], weights: NDArray[np.float64]) -> N
     return total
 
 
-def _elect_class(logits: NDArray[np.floating], neighbours: _Neighbours) -> NDArray[np.int16]:
-    """The class with the largest interpolated logit at each voxel."""
+def _interpolate(logits: NDArray[np.floating], neighbours: _Neighbours) -> Iterator[NDArray[np.floating]]:
+    """The interpolated logits of some voxels, output by output."""
     weights = neighbours.weights.astype(np.float32)
-    return _argmax(np.einsum("kn,kn->n", volume.take(neighbours.index), weights) for volume in logits)
-
-
-def _argmax(logits: Iterable[NDArray[np.floating]]) -> NDArray[np.int16]:
-    """The number of the class with the largest logit, by a running maximum; where classes draw, the lowest."""
-    classes = iter(logits)
-    best = np.array(next(classes), dtype=np.float32)
-    winner = np.zeros(best.shape, dtype=np.int16)
-    for number, values in enumerate(classes, start=1):
-        np.copyto(winner, np.int16(number), where=values > best)
-        np.maximum(best, values, out=best)
-    return winner
+    return (np.einsum("kn,kn->n", volume.take(neighbours.index), weights) for volume in logits)

@@ -1,8 +1,8 @@
 """How sure a network is of each class, on the grid of the image file, one class at a time.
 
-A probability is the softmax over all classes at full resolution, which needs the sum over all of them. So the classes
-are gone through twice: first to sum, then to divide. Each is resampled twice, but however many there are, only a few
-volumes of full resolution are in memory.
+The probability of one of several classes is the softmax over all of them at full resolution, which needs the sum over
+all. So the classes are gone through twice: first to sum, then to divide. Each is resampled twice, but however many
+there are, only a few volumes of full resolution are in memory. That of a region is the sigmoid of its own logit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ Map = NDArray[np.float32]
 
 
 def restore_probabilities(
-    logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord, classes: Sequence[int] | None = None
+    logits: NDArray[np.floating] | torch.Tensor,
+    record: PreprocessRecord,
+    outputs: Sequence[int] | None = None,
+    *,
+    exclusive: bool = True,
 ) -> Iterator[Volume]:
     """Brings the logits of a preprocessed case back to the grid of its image file, as probabilities.
 
@@ -34,12 +38,13 @@ def restore_probabilities(
     Outside the cropping box the background is certain. Source: the reference method.
 
     Args:
-        logits: Shape (classes, *record.shape), of 16 or 32 bit, in the memory of the CPU; left as they are.
+        logits: Shape (outputs, *record.shape), of 16 or 32 bit, in the memory of the CPU; left as they are.
         record: Of the case.
-        classes: Whose maps are wanted, in this order; all by default.
+        outputs: Whose maps are wanted, in this order; all by default.
+        exclusive: Whether the outputs are classes that exclude each other, the background first, or regions.
 
     Yields:
-        A map (z, y, x) per class, float32, 0 to 1, with the geometry of the image file; made when it is asked for.
+        A map (z, y, x) per output, float32, 0 to 1, with the geometry of the image file; made when it is asked for.
         Those of all classes sum to 1.
 
     Raises:
@@ -52,8 +57,10 @@ def restore_probabilities(
         grown = resample_image(one, record.spacing_mm, record.box.shape, record.box_spacing_mm, order=1)
         return np.asarray(grown[0])
 
-    wanted = range(len(values)) if classes is None else classes
-    return _restore_each(resample, len(values), wanted, record)
+    wanted = range(len(values)) if outputs is None else outputs
+    if exclusive:
+        return _restore_each(resample, len(values), wanted, record)
+    return (put_back(_sigmoid(resample(number)), record, outside=0.0) for number in wanted)
 
 
 def _restore_each(
@@ -84,6 +91,10 @@ def _add_exponentials(logits: Map, highest: Map, total: Map) -> None:
         total[plane] *= np.exp(before - higher)
         total[plane] += np.exp(new - higher)
         highest[plane] = higher
+
+
+def _sigmoid(logits: Map) -> Map:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))  # which cannot overflow
 
 
 def _softmax(logits: Map, highest: Map, total: Map) -> Map:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from autoseg.evaluation.metrics import Overlap, case_overlaps
+from autoseg.targets import Targets
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 PAIRS = SHAPES.flatmap(
@@ -20,7 +21,7 @@ PAIRS = SHAPES.flatmap(
 
 def overlap(reference, prediction, label):
     """The agreement about one label."""
-    return case_overlaps(reference, prediction, [label])[label]
+    return case_overlaps(reference, prediction, Targets.of_labels({"a": label}))["a"]
 
 
 def brute_force(reference, prediction, label):
@@ -38,9 +39,23 @@ def brute_force(reference, prediction, label):
 def test_counts_equal_brute_force(pair, labels):
     """Every label is counted right, whatever other values the maps hold and whatever labels are left out."""
     reference, prediction = pair
-    assert case_overlaps(reference, prediction, labels) == {
-        label: brute_force(reference, prediction, label) for label in labels
+    targets = Targets.of_labels({str(label): label for label in labels})
+    assert case_overlaps(reference, prediction, targets) == {
+        str(label): brute_force(reference, prediction, label) for label in labels
     }
+
+
+@given(PAIRS, st.lists(st.sets(st.integers(1, 6), min_size=1), max_size=3), st.none() | st.integers(1, 7))
+@settings(max_examples=60, deadline=None)
+def test_regions_count_as_masks_of_all_their_numbers(pair, regions, ignore):
+    """They may overlap; voxels that nobody labelled count nowhere, whatever was predicted there."""
+    reference, prediction = pair
+    structures = {str(place): tuple(sorted(numbers)) for place, numbers in enumerate(regions)}
+    found = case_overlaps(reference, prediction, Targets(structures=structures, exclusive=False, ignore=ignore))
+    counted = np.ones(reference.shape, dtype=bool) if ignore is None else reference != ignore
+    for name, numbers in structures.items():
+        masks = [np.isin(array, numbers) & counted for array in (reference, prediction)]
+        assert found[name] == brute_force(*masks, True)
 
 
 @given(PAIRS)

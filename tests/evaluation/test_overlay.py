@@ -12,6 +12,7 @@ from autoseg.evaluation.metrics import case_overlaps
 from autoseg.evaluation.overlay import COLOURS, arrange, draw_overlay, intensity_window, legend_entries, outline
 from autoseg.evaluation.views import choose_views
 from autoseg.geometry import Geometry, Volume
+from autoseg.targets import Targets
 
 
 def case(shape=(6, 20, 24), spacing_mm=(3.0, 1.0, 1.0), dimensions=3):
@@ -34,7 +35,9 @@ def has_colour(pixels, colour):
 def test_a_picture_shows_the_outline_in_the_colour_of_the_label(tmp_path, shape, dimensions):
     """Volumes and planes both make one PNG file, and nothing else."""
     image, reference, prediction = case(shape=shape, dimensions=dimensions)
-    draw_overlay(tmp_path / "a.png", image, reference, prediction, title="a", labels={"x": 1, "y": 2})
+    draw_overlay(
+        tmp_path / "a.png", image, reference, prediction, title="a", targets=Targets.of_labels({"x": 1, "y": 2})
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     pixels = matplotlib.image.imread(tmp_path / "a.png")
     assert has_colour(pixels, COLOURS[0])
@@ -45,7 +48,7 @@ def test_a_picture_shows_the_outline_in_the_colour_of_the_label(tmp_path, shape,
 def test_odd_names_are_drawn_without_a_warning(tmp_path, name):
     """Underscores, half a formula and other scripts are names like any other."""
     image, reference, prediction = case()
-    draw_overlay(tmp_path / "a.png", image, reference, prediction, title=name, labels={name: 1})
+    draw_overlay(tmp_path / "a.png", image, reference, prediction, title=name, targets=Targets.of_labels({name: 1}))
     assert (tmp_path / "a.png").stat().st_size > 0
 
 
@@ -54,7 +57,7 @@ def test_an_empty_case_is_drawn(tmp_path):
     geometry = Geometry(shape=(3, 4, 5), spacing_mm=(1.0, 1.0, 1.0))
     image = Volume(array=np.zeros((2, 3, 4, 5), np.float32), geometry=geometry)
     empty = Volume(array=np.zeros((3, 4, 5), np.uint8), geometry=geometry)
-    draw_overlay(tmp_path / "a.png", image, empty, empty, title="", labels={"x": 1})
+    draw_overlay(tmp_path / "a.png", image, empty, empty, title="", targets=Targets.of_labels({"x": 1}))
     assert (tmp_path / "a.png").is_file()
 
 
@@ -62,7 +65,7 @@ def test_a_picture_that_cannot_be_written_is_an_error_in_one_line(tmp_path):
     """A file where the folder should be is the user's to move."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot write"):
-        draw_overlay(tmp_path / "file" / "a.png", *case(), title="", labels={"x": 1})
+        draw_overlay(tmp_path / "file" / "a.png", *case(), title="", targets=Targets.of_labels({"x": 1}))
 
 
 @given(
@@ -120,6 +123,6 @@ def test_the_legend_names_the_largest_labels_of_the_case_in_order():
     """Absent labels are left out, and so are the smallest ones beyond twelve."""
     reference = np.repeat(np.arange(1, 16, dtype=np.uint8), np.arange(1, 16))[np.newaxis, np.newaxis]
     labels = {f"label{number}": number for number in range(1, 20)}
-    entries = legend_entries(labels, case_overlaps(reference, reference, labels.values()))
+    entries = legend_entries(case_overlaps(reference, reference, Targets.of_labels(labels)))
     assert [number for _, number in entries] == list(range(4, 16))
     assert entries[0] == ("label4  1.00", 4)

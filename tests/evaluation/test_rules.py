@@ -11,13 +11,20 @@ from autoseg.evaluation.rules import find_rules
 from autoseg.evaluation.summary import evaluate_case, summarize
 from autoseg.geometry import Geometry, Volume
 from autoseg.postprocessing import PostprocessingRules, apply_rules
+from autoseg.targets import Targets
 
-LABELS = {"organ": 1, "lesion": 2}
+LABELS = Targets.of_labels({"organ": 1, "lesion": 2})
+REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, painted=(1, 2))
 
 
 def row(text):
     """A label map of one row: "110.2" is two voxels of label 1, two of background, one of label 2."""
     return np.array([[[int(letter) if letter.isdigit() else 0 for letter in text]]], dtype=np.uint8)
+
+
+def find(cases, targets=LABELS):
+    """The rules for cases of one dataset."""
+    return find_rules(((*case, targets) for case in cases), targets)
 
 
 def mean_dice(cases, rules):
@@ -27,12 +34,12 @@ def mean_dice(cases, rules):
         grid = Geometry(shape=reference.shape, spacing_mm=(1.0, 1.0, 1.0))
         volumes = (Volume(array=array, geometry=grid) for array in (reference, apply_rules(prediction, rules)))
         results.append(evaluate_case("case", *volumes, LABELS))
-    return summarize(results, LABELS)
+    return summarize(results, LABELS.names)
 
 
 def test_false_islands_make_the_foreground_rule():
     """Islands of every label, far from the organ, are worth removing together."""
-    rules = find_rules([(row("1122......"), row("1122..2..1"))], LABELS)
+    rules = find([(row("1122......"), row("1122..2..1"))])
     assert rules.keep_largest_foreground
     assert rules.keep_largest == ()
     assert rules.evidence[0].adopted
@@ -42,9 +49,9 @@ def test_false_islands_make_the_foreground_rule():
 
 def test_true_islands_keep_the_foreground_rule_away():
     """If one label gets worse the foreground rule is out, but the other label may have its own."""
-    rules = find_rules([(row("1111...2...2..."), row("1111.1.2...2..1"))], LABELS)
+    rules = find([(row("1111...2...2..."), row("1111.1.2...2..1"))])
     assert not rules.keep_largest_foreground
-    assert rules.keep_largest == (1,)
+    assert rules.keep_largest == ((1,),)
     assert [trial.adopted for trial in rules.evidence] == [False, True, False]
     assert rules.evidence[0].after["lesion"] == 0
 
@@ -52,19 +59,19 @@ def test_true_islands_keep_the_foreground_rule_away():
 def test_perfect_predictions_make_no_rules():
     """A rule that changes nothing is not adopted."""
     perfect = row("1122..")
-    assert not any(trial.adopted for trial in find_rules([(perfect, perfect)], LABELS).evidence)
+    assert not any(trial.adopted for trial in find([(perfect, perfect)]).evidence)
 
 
 def test_one_label_has_no_rule_of_its_own():
     """With one label both rules are the same, and only the first is tried."""
-    rules = find_rules([(row("11..."), row("11..1"))], {"organ": 1})
+    rules = find([(row("11..."), row("11..1"))], Targets.of_labels({"organ": 1}))
     assert rules.keep_largest_foreground
     assert len(rules.evidence) == 1
 
 
 def test_the_rule_of_a_label_follows_the_rule_of_the_foreground():
     """What the foreground rule has mended is no reason for another rule."""
-    rules = find_rules([(row("1122......."), row("1122.....22"))], LABELS)
+    rules = find([(row("1122......."), row("1122.....22"))])
     assert rules.keep_largest_foreground
     assert rules.keep_largest == ()
     assert rules.evidence[2].before == {"lesion": rules.evidence[0].after["lesion"]}
@@ -72,7 +79,7 @@ def test_the_rule_of_a_label_follows_the_rule_of_the_foreground():
 
 def test_no_cases_make_no_rules():
     """Without evidence nothing is done."""
-    rules = find_rules([], LABELS)
+    rules = find([])
     assert not rules.keep_largest_foreground
     assert rules.keep_largest == ()
     assert math.isnan(rules.evidence[0].before["organ"])
@@ -87,7 +94,7 @@ def test_cases_are_taken_one_by_one():
             taken.append(index)
             yield row("11.."), row("11.1")
 
-    assert find_rules(cases(), LABELS).keep_largest_foreground
+    assert find(cases()).keep_largest_foreground
     assert taken == [0, 1, 2]
 
 
@@ -100,18 +107,35 @@ def test_the_choice_follows_the_stated_rule_step_by_step(cases):
     """Trying each rule in turn, with the summary as judge, leads to the same rules and the same evidence."""
     before = mean_dice(cases, PostprocessingRules())
     after = mean_dice(cases, PostprocessingRules(keep_largest_foreground=True))
-    worse = [name for name in LABELS if after.mean[name].dice < before.mean[name].dice]
+    worse = [name for name in LABELS.names if after.mean[name].dice < before.mean[name].dice]
     adopted = after.foreground_mean.dice > before.foreground_mean.dice and not worse
     kept = []
-    for name, number in LABELS.items():
+    for name, numbers in LABELS.structures.items():
         now = PostprocessingRules(keep_largest_foreground=adopted, keep_largest=tuple(kept))
-        then = PostprocessingRules(keep_largest_foreground=adopted, keep_largest=(*kept, number))
+        then = PostprocessingRules(keep_largest_foreground=adopted, keep_largest=(*kept, numbers))
         if mean_dice(cases, then).mean[name].dice > mean_dice(cases, now).mean[name].dice:
-            kept.append(number)
-    rules = find_rules(cases, LABELS)
+            kept.append(numbers)
+    rules = find(cases)
     assert rules.keep_largest_foreground == adopted
     assert rules.keep_largest == tuple(kept)
     final = mean_dice(cases, rules)
-    for name, trial in zip(LABELS, rules.evidence[1:], strict=True):
+    for name, trial in zip(LABELS.names, rules.evidence[1:], strict=True):
         expected = trial.after[name] if trial.adopted else trial.before[name]
         assert final.mean[name].dice == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_rule_of_a_region_is_tried_alone():
+    """An island of the core is part of a region around it, whose rule must not be judged by what the core's does."""
+    cases = [(row("112211..11"), row("112211.211"))]
+    rules = find(cases, REGIONS)
+    assert [trial.adopted for trial in rules.evidence] == [False, False, True]
+    assert rules.keep_largest == ((2,),)
+    assert rules.describe() == "postprocessing: keep the largest component of label 2"
+
+
+def test_the_rule_of_a_region_keeps_its_largest_component_of_all_numbers():
+    """What lies outside becomes background, whichever of the numbers it has."""
+    rules = PostprocessingRules(keep_largest=((1, 2),))
+    np.testing.assert_array_equal(apply_rules(row("1122..21.3"), rules), row("1122.....3"))
+    assert rules.describe() == "postprocessing: keep the largest component of label 1 with 2"
+    assert PostprocessingRules.parse('{"keep_largest": [2, [1, 2]]}', source="").keep_largest == ((2,), (1, 2))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from autoseg.errors import DatasetError
 from autoseg.evaluation.summary import Summary, evaluate_case, summarize
 from autoseg.geometry import Geometry, Volume
+from autoseg.targets import Targets
 
-LABELS = {"liver": 1, "tumour": 2}
+LABELS = Targets.of_labels({"liver": 1, "tumour": 2})
 
 
 def volume(values, spacing_mm=(2.0, 1.0, 0.5), dimensions=3):
@@ -36,7 +37,7 @@ def summary():
             result("a_right", [1, 1, 0, 0], [1, 1, 0, 0]),
             result("c_empty", [0, 0, 0, 0], [0, 0, 0, 0]),
         ],
-        LABELS,
+        LABELS.names,
     )
 
 
@@ -74,7 +75,7 @@ def test_means_leave_out_what_is_undefined(summary):
 
 def test_a_label_that_is_nowhere_does_not_spoil_the_foreground_mean():
     """The other labels still have a mean."""
-    summary = summarize([result("a", [1, 1], [1, 1])], LABELS)
+    summary = summarize([result("a", [1, 1], [1, 1])], LABELS.names)
     assert math.isnan(summary.mean["tumour"].dice)
     assert summary.foreground_mean.dice == 1
 
@@ -82,9 +83,9 @@ def test_a_label_that_is_nowhere_does_not_spoil_the_foreground_mean():
 @pytest.mark.parametrize("cases", [[], [result("a", [0, 0], [0, 0])]])
 def test_without_any_score_the_means_are_undefined(cases, tmp_path):
     """No cases, or only empty ones, make a summary without numbers and without warnings."""
-    summary = summarize(cases, LABELS)
+    summary = summarize(cases, LABELS.names)
     assert math.isnan(summary.foreground_mean.dice)
-    assert len(summary.table()) == len(cases) * len(LABELS)
+    assert len(summary.table()) == len(cases) * len(LABELS.names)
     summary.save(tmp_path / "summary.json")
     assert Summary.load(tmp_path / "summary.json") == summary
 
@@ -109,7 +110,7 @@ def test_the_table_has_one_row_per_case_and_label(summary, tmp_path):
     """The table survives a CSV file, undefined scores included."""
     table = summary.table()
     assert list(zip(table["case"], table["label"], strict=True)) == [
-        (case, label) for case in ("b_half", "a_right", "c_empty") for label in LABELS
+        (case, label) for case in ("b_half", "a_right", "c_empty") for label in LABELS.names
     ]
     summary.save_csv(tmp_path / "summary.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "summary.csv"), table, check_dtype=False)
@@ -128,7 +129,7 @@ MAPS = st.lists(st.integers(0, 2), min_size=6, max_size=6)
 @settings(max_examples=30, deadline=None)
 def test_means_are_those_of_the_table(pairs):
     """Pandas, which skips undefined values, finds the same means; ranking is a sorting of all cases."""
-    summary = summarize([result(f"case{index}", *pair) for index, pair in enumerate(pairs)], LABELS)
+    summary = summarize([result(f"case{index}", *pair) for index, pair in enumerate(pairs)], LABELS.names)
     table = summary.table()
     by_label = table.groupby("label")["dice"].mean()
     for label, mean in summary.mean.items():

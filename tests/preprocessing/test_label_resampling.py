@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from autoseg.geometry import Shape, Vector
 from autoseg.preprocessing import label_resampling
-from autoseg.preprocessing.label_resampling import argmax_resampled, resample_labels
+from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled, resample_labels
 from autoseg.preprocessing.resampling import resampling_matrix
 
 ISOTROPIC: Vector = (1.0, 1.0, 1.0)
@@ -122,7 +122,7 @@ def test_winners_equal_those_of_all_logits_resampled(
     logits = np.random.default_rng(seed).normal(size=(classes, *old))
     logits = (ndimage.gaussian_filter(logits, (0, 2, 2, 2)) if smooth else logits).astype(np.float32)
     everywhere = np.stack([interpolate(volume, new, axis) for volume in logits])
-    result = argmax_resampled(logits, spacing_mm, new, ISOTROPIC)
+    result = elect_resampled(logits, elect_highest, spacing_mm, new, ISOTROPIC)
     chosen = np.take_along_axis(everywhere, result[np.newaxis].astype(np.intp), axis=0)[0]
     np.testing.assert_allclose(chosen, everywhere.max(axis=0), atol=1e-6)
 
@@ -130,20 +130,47 @@ def test_winners_equal_those_of_all_logits_resampled(
 def test_the_lowest_class_wins_a_draw() -> None:
     """Equal logits give background, at the old voxels and between them."""
     logits = np.zeros((3, 2, 2, 2), dtype=np.float32)
-    assert not argmax_resampled(logits, ISOTROPIC, (2, 2, 2), ISOTROPIC).any()
+    assert not elect_resampled(logits, elect_highest, ISOTROPIC, (2, 2, 2), ISOTROPIC).any()
     logits[1, 0], logits[0, 1] = 1, 1
-    middle = argmax_resampled(logits, ISOTROPIC, (3, 2, 2), ISOTROPIC)[1]
+    middle = elect_resampled(logits, elect_highest, ISOTROPIC, (3, 2, 2), ISOTROPIC)[1]
     assert not middle.any()
 
 
 def test_a_class_that_wins_at_no_corner_can_win_between_them() -> None:
     """The second best of both neighbours is the best in the middle."""
     logits = np.array([[5, -5], [-5, 5], [3, 3]], dtype=np.float32).reshape(3, 2, 1, 1)
-    np.testing.assert_array_equal(argmax_resampled(logits, ISOTROPIC, (3, 1, 1), ISOTROPIC).ravel(), [0, 2, 1])
+    elected = elect_resampled(logits, elect_highest, ISOTROPIC, (3, 1, 1), ISOTROPIC)
+    np.testing.assert_array_equal(elected.ravel(), [0, 2, 1])
 
 
 def test_more_than_256_classes_are_told_apart() -> None:
     """Labels do not wrap around."""
     logits = np.zeros((300, 1, 1, 2), dtype=np.float16)
     logits[299, :, :, 0], logits[7, :, :, 1] = 9, 9
-    np.testing.assert_array_equal(argmax_resampled(logits, ISOTROPIC, (1, 1, 4), ISOTROPIC).ravel(), [299, 299, 7, 7])
+    elected = elect_resampled(logits, elect_highest, ISOTROPIC, (1, 1, 4), ISOTROPIC)
+    np.testing.assert_array_equal(elected.ravel(), [299, 299, 7, 7])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    old=shapes,
+    new=shapes,
+    regions=st.integers(1, 4),
+    seed=st.integers(0, 99),
+    smooth=st.booleans(),
+    axis=st.sampled_from([None, 0, 1, 2]),
+)
+def test_regions_are_painted_as_if_all_logits_were_resampled(
+    old: Shape, new: Shape, regions: int, seed: int, smooth: bool, axis: int | None
+) -> None:
+    """The last region that is likelier than not, wherever rounding does not decide."""
+    spacing_mm: Vector = tuple(5.0 if other == axis else 1.0 for other in range(3))  # type: ignore[assignment]
+    logits = np.random.default_rng(seed).normal(size=(regions, *old))
+    logits = (ndimage.gaussian_filter(logits, (0, 2, 2, 2)) if smooth else logits).astype(np.float32)
+    everywhere = np.stack([interpolate(volume, new, axis) for volume in logits])
+    expected = np.zeros(new, dtype=int)
+    for number, volume in enumerate(everywhere, start=1):
+        expected[volume > 0] = number
+    result = elect_resampled(logits, elect_last, spacing_mm, new, ISOTROPIC)
+    sure = (np.abs(everywhere) > 1e-6).all(axis=0)
+    np.testing.assert_array_equal(result[sure], expected[sure])

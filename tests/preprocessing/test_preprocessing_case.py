@@ -15,7 +15,7 @@ from small_models import small_configuration
 from autoseg.errors import ArtifactError, ImageError
 from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
 from autoseg.plan import Configuration
-from autoseg.preprocessing.case import PreprocessRecord, preprocess_case, restore_case
+from autoseg.preprocessing.case import PreprocessRecord, preprocess_case, restore_case, restore_masks
 
 CLASSES = 4
 AXIS_ORDERS = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
@@ -212,3 +212,22 @@ def test_an_impossible_record_is_refused(tmp_path: Path, field: str, value: obje
     )
     with pytest.raises(ArtifactError, match=field):
         PreprocessRecord.parse(text, source="case.json")
+
+
+def test_structures_that_overlap_become_a_mask_each() -> None:
+    """Where its logit is positive, whatever the others say; nothing outside the box."""
+    record = PreprocessRecord(
+        geometry=Geometry(shape=(6, 8, 9), spacing_mm=(1.0, 1.0, 1.0)),
+        axis_order=(0, 2, 1),
+        box=Box(start=(1, 0, 2), stop=(5, 9, 8)),
+        shape=(4, 9, 6),
+        spacing_mm=(1.0, 1.0, 1.0),
+    )
+    logits = np.random.default_rng(0).normal(size=(3, *record.shape)).astype(np.float32)
+    masks = list(restore_masks(logits, record))
+    assert len(masks) == 3
+    for values, mask in zip(logits, masks, strict=True):
+        expected = np.zeros((6, 8, 9), dtype=np.uint8)
+        expected.transpose(record.axis_order)[record.box.slices] = values > 0
+        np.testing.assert_array_equal(mask.array, expected)
+        assert mask.geometry == record.geometry
