@@ -1,42 +1,187 @@
-"""Random changes of intensity and mirroring, as torch operations on a batch, on whatever device the batch is.
+"""Random changes of intensity, and mirroring, patch by patch; made for the threads that make batches.
 
-Rotation and scaling belong to reading (see `sampling`): there they cost only for the patches that are turned.
-Each change follows one row of `AugmentationSettings`. Source of the table and of the order: the reference method
-(nnU-Net v2.8.1, training transforms).
+Rotation, scaling and deformation belong to reading (see `sampling`): there they cost only for the patches that are
+turned. What happens to a patch is in its `Draw`; `device_augmentation` does the same to a whole batch on a GPU. Source
+of the rows and of their order: the reference method (nnU-Net v2.8.1, training transforms).
+
+Decision: rows are operations of torch in threads, not the transforms of batchgenerators in processes, which the issue
+of this package named at first: no process can hang, nothing is copied between them, and each row is faster; see
+tests/benchmarks/augmentation.py.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
+from autoseg.data.draws import Amounts, Draw
+from autoseg.data.matching import match_histograms
+from autoseg.device import copy_to
 from autoseg.plan import AugmentationSettings
+from autoseg.preprocessing.case import OUTSIDE
 
-Range = tuple[float, float]
 
-
-def augment(
-    images: torch.Tensor, labels: torch.Tensor, settings: AugmentationSettings, random: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Changes each patch of a batch by chance.
+def augment(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw], settings: AugmentationSettings) -> None:
+    """Changes the patches of a batch, which were turned already, in place.
 
     Args:
         images: Shape (n, c, *patch), float32, normalized.
-        labels: Shape (n, *patch), integers; negative ones mark voxels outside a case.
-        settings: Probabilities and ranges. Patches that are flipped along `swap_axis` have `swapped_labels` exchanged.
-        random: Source of every draw, on the CPU.
-
-    Returns:
-        Images and labels of the same shapes.
+        labels: Shape (n, *patch), integers; `OUTSIDE` marks voxels outside a case.
+        draws: What happens to each.
+        settings: Of the plan. Patches that are flipped along `swap_axis` have `swapped_labels` exchanged.
     """
-    augmented, mirrored = [], []
-    for image, label in zip(images, labels, strict=True):
-        changed = _change_intensities(image, settings, random)
-        axes = [axis for axis in settings.mirror_axes if _chance(0.5, random)]
-        augmented.append(changed.flip([axis + 1 for axis in axes]) if axes else changed)
-        sided = exchange_labels(label, settings.swapped_labels) if settings.swap_axis in axes else label
-        mirrored.append(sided.flip(axes) if axes else sided)
-    return torch.stack(augmented), torch.stack(mirrored)
+    _match(images, labels, draws)
+    axes = settings.moving_axes(labels.ndim - 1)
+    for image, label, draw in zip(images, labels, draws, strict=True):
+        change_intensities(image, draw, axes)
+        if settings.swap_axis in draw.mirrored:
+            label.copy_(exchange_labels(label, settings.swapped_labels))
+        if draw.mirrored:
+            image.copy_(image.flip([axis + 1 for axis in draw.mirrored]))
+            label.copy_(label.flip(draw.mirrored))
+
+
+def _match(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw]) -> None:
+    """Gives patches the intensities of others, all as they were before."""
+    matched = {}
+    for number, draw in enumerate(draws):
+        if draw.partner is not None:
+            inside, others_inside = ((labels[one] != OUTSIDE).expand_as(images[one]) for one in (number, draw.partner))
+            matched[number] = match_histograms(images[number], images[draw.partner], inside, others_inside)
+    for number, image in matched.items():
+        images[number] = image
+
+
+def change_intensities(image: torch.Tensor, draw: Draw, axes: Sequence[int]) -> None:
+    """Applies the intensity rows of the table to one patch (c, *patch) in place; `axes` are those that lose resolution.
+
+    Decision: in place, because fresh memory for a patch costs as much as multiplying it.
+    """
+    if draw.noise_std is not None:
+        image.add_(make_noise(draw, image.shape))
+    if draw.blur_sigmas is not None:
+        blur(image, draw.blur_sigmas)
+    if draw.brightness is not None:
+        image.mul_(as_column(draw.brightness, image))
+    if draw.contrast is not None:
+        change_contrast(image, as_column(draw.contrast, image))
+    if draw.resolution is not None:
+        lower_resolution(image, draw.resolution, axes)
+    if draw.gamma_inverted is not None:
+        change_gamma(image.neg_(), as_column(draw.gamma_inverted, image)).neg_()
+    if draw.gamma is not None:
+        change_gamma(image, as_column(draw.gamma, image))
+
+
+def as_column(amounts: Amounts, images: torch.Tensor) -> torch.Tensor:
+    """One amount per channel, shaped to multiply images (channels, *patch), on their device."""
+    column = torch.from_numpy(amounts).reshape(-1, *[1] * (images.ndim - 1))
+    return copy_to(column, images.device)
+
+
+def make_noise(draw: Draw, shape: Sequence[int]) -> torch.Tensor:
+    """The Gaussian noise of a patch, the same for one draw on every machine; without a draw of noise it is zero."""
+    noise = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(draw.noise_seed))
+    return noise.mul_(draw.noise_std or 0.0)
+
+
+def kernel_radius(sigma_voxels: float) -> int:
+    """Voxels on each side that a Gaussian reaches; at least one.
+
+    Source: the reference method: the whole width is the odd number nearest to 6 sigma + 0.5, so 3 voxels for a sigma of
+    0.5 and 7 voxels for 1.
+    """
+    return max(1, round(3 * sigma_voxels - 0.25))
+
+
+def gaussian_kernel(sigma_voxels: float) -> list[float]:
+    """Weights from -radius to radius; their sum is 1."""
+    radius = kernel_radius(sigma_voxels)
+    distance = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (distance / sigma_voxels) ** 2)
+    return [float(weight) for weight in kernel / kernel.sum()]
+
+
+def blur(image: torch.Tensor, sigmas_voxels: Amounts) -> None:
+    """Smooths each channel with a Gaussian along each axis, in place; a channel whose sigmas are 0 stays sharp.
+
+    Decision: at the border the outermost voxels go on. The reference method mirrors the patch there, which is
+    impossible where an axis is shorter than the kernel.
+
+    Args:
+        image: Shape (c, *patch).
+        sigmas_voxels: Shape (c, axes).
+    """
+    for channel, sigmas in zip(image, sigmas_voxels, strict=True):
+        for axis, sigma in enumerate(sigmas):
+            if sigma:
+                _blur_along(channel, axis, float(sigma))
+
+
+def _blur_along(channel: torch.Tensor, axis: int, sigma_voxels: float) -> None:
+    """A weighted sum of shifted copies, which is many times faster on a CPU than a convolution with one channel."""
+    kernel = gaussian_kernel(sigma_voxels)
+    radius, size = len(kernel) // 2, channel.shape[axis]
+    first, last = channel.narrow(axis, 0, 1), channel.narrow(axis, size - 1, 1)
+    padded = torch.cat([*[first] * radius, channel, *[last] * radius], dim=axis)
+    channel.mul_(kernel[radius])
+    for shift, weight in enumerate(kernel):
+        if shift != radius:
+            channel.add_(padded.narrow(axis, shift, size), alpha=weight)
+
+
+def change_contrast(image: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Stretches (c, *patch) about each channel's mean by its factor, within the channel's old range; in place."""
+    axes = tuple(range(1, image.ndim))
+    mean = image.mean(axes, keepdim=True)
+    lowest, highest = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
+    # Two bounds at once, and torch.lerp, are ten times slower on a CPU.
+    return image.mul_(factor).add_(mean * (1 - factor)).clamp_min_(lowest).clamp_max_(highest)
+
+
+def coarse_size(size: int, factor: float) -> int:
+    """Voxels that remain along an axis."""
+    return max(1, round(size * factor))
+
+
+def lower_resolution(image: torch.Tensor, factors: Amounts, axes: Sequence[int]) -> None:
+    """Takes every 1/factor-th voxel along some axes and interpolates back, in place, as if the scan had been coarser.
+
+    Args:
+        image: Shape (c, *patch).
+        factors: Of each channel; one of 1 stays as it is.
+        axes: Of the patch.
+    """
+    mode = "trilinear" if image.ndim == 4 else "bilinear"
+    for channel, factor in zip(image, factors.tolist(), strict=True):
+        if factor < 1:
+            small = [coarse_size(size, factor) if axis in axes else size for axis, size in enumerate(channel.shape)]
+            coarse = F.interpolate(channel[None, None], size=small, mode="nearest-exact")
+            channel.copy_(F.interpolate(coarse, size=channel.shape, mode=mode, align_corners=False)[0, 0])
+
+
+def change_gamma(image: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    """Raises each channel of (c, *patch), mapped to 0..1, to its exponent, and restores mean and deviation; in place.
+
+    A constant channel stays as it is.
+    """
+    axes = tuple(range(1, image.ndim))
+    mean, lowest = image.mean(axes, keepdim=True), image.amin(axes, keepdim=True)
+    extent = (image.amax(axes, keepdim=True) - lowest).clamp_min_(1e-7)
+    std = _deviation(image.sub_(mean))
+    # Logarithm and exponential take three quarters of the time of a power on a CPU; the logarithm of 0 does no harm.
+    image.sub_(lowest - mean).clamp_min_(0).div_(extent).log_().mul_(exponent).exp_()
+    # Back to the old range would come next, but is undone by what restores mean and deviation.
+    image.sub_(image.mean(axes, keepdim=True))
+    return image.mul_(std / _deviation(image).clamp_min_(1e-7)).add_(mean)
+
+
+def _deviation(centred: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of each channel of (c, *patch) whose mean is 0; a tenth of the time of `torch.std`."""
+    axes = tuple(range(1, centred.ndim))
+    length: torch.Tensor = torch.linalg.vector_norm(centred, dim=axes, keepdim=True)
+    return length / math.sqrt(centred[0].numel())
 
 
 def exchange_labels(labels: torch.Tensor, pairs: tuple[tuple[int, int], ...]) -> torch.Tensor:
@@ -48,104 +193,20 @@ def exchange_labels(labels: torch.Tensor, pairs: tuple[tuple[int, int], ...]) ->
     partners = list(range(largest + 1))
     for first, second in pairs:
         partners[first], partners[second] = second, first
-    table = torch.tensor(partners, dtype=labels.dtype, device=labels.device)
+    table = copy_to(torch.tensor(partners, dtype=labels.dtype), labels.device)
     within = labels.clamp(0, largest)
     return torch.where(labels == within, table[within.long()], labels)
 
 
-def _change_intensities(image: torch.Tensor, settings: AugmentationSettings, random: torch.Generator) -> torch.Tensor:
-    """Applies the intensity rows of the table to one patch (c, *patch), in the reference's order."""
-    if _chance(settings.noise_probability, random):
-        image = add_noise(image, _uniform((0.0, settings.noise_std), random), random)
-    if _chance(settings.blur_probability, random):
-        image = _on_some_channels(image, random, lambda one: blur(one, _uniform(settings.blur_sigma_voxels, random)))
-    if _chance(settings.brightness_probability, random):
-        image = image * _per_channel(image, settings.brightness_factor, random)
-    if _chance(settings.contrast_probability, random):
-        image = change_contrast(image, _per_channel(image, settings.contrast_factor, random))
-    if _chance(settings.low_resolution_probability, random):
-        image = _on_some_channels(
-            image, random, lambda one: lower_resolution(one, _uniform(settings.low_resolution_factor, random))
-        )
-    if _chance(settings.gamma_inverted_probability, random):
-        image = -change_gamma(-image, _per_channel(image, settings.gamma_exponent, random))
-    if _chance(settings.gamma_probability, random):
-        image = change_gamma(image, _per_channel(image, settings.gamma_exponent, random))
-    return image
+def clear_outside(images: torch.Tensor, labels: torch.Tensor, channels: Sequence[int]) -> None:
+    """Sets some channels to zero outside the cases, in place: where they are zero by definition, noise made them not.
 
-
-def add_noise(image: torch.Tensor, std: float, random: torch.Generator) -> torch.Tensor:
-    """Adds Gaussian noise of one standard deviation to all channels of (c, *patch)."""
-    noise = torch.randn(image.shape, generator=random).to(image.device)
-    return image + std * noise
-
-
-def blur(channel: torch.Tensor, sigma_voxels: float) -> torch.Tensor:
-    """Smooths one channel of shape (*patch) with a Gaussian, cut off at three standard deviations."""
-    radius = max(1, round(3 * sigma_voxels))
-    distance = torch.arange(-radius, radius + 1, dtype=channel.dtype, device=channel.device)
-    kernel = torch.exp(-0.5 * (distance / sigma_voxels) ** 2)
-    kernel = kernel / kernel.sum()
-    for axis in range(channel.ndim):
-        lines = channel.movedim(axis, -1)
-        padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode="replicate")
-        channel = F.conv1d(padded, kernel[None, None]).reshape(lines.shape).movedim(-1, axis)
-    return channel
-
-
-def change_contrast(image: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Stretches (c, *patch) about each channel's mean by its factor, within the channel's old range."""
-    axes = tuple(range(1, image.ndim))
-    mean = image.mean(dim=axes, keepdim=True)
-    changed = (image - mean) * factor + mean
-    return torch.minimum(torch.maximum(changed, image.amin(axes, keepdim=True)), image.amax(axes, keepdim=True))
-
-
-def lower_resolution(channel: torch.Tensor, factor: float) -> torch.Tensor:
-    """Takes every 1/factor-th voxel of (*patch) and interpolates back, as if the scan had been coarser."""
-    mode = "trilinear" if channel.ndim == 3 else "bilinear"
-    small = [max(1, round(size * factor)) for size in channel.shape]
-    coarse = F.interpolate(channel[None, None], size=small, mode="nearest-exact")
-    return F.interpolate(coarse, size=channel.shape, mode=mode, align_corners=False)[0, 0]
-
-
-def change_gamma(image: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
-    """Raises each channel of (c, *patch), mapped to 0..1, to its exponent, and restores mean and deviation."""
-    axes = tuple(range(1, image.ndim))
-    mean, std = image.mean(dim=axes, keepdim=True), image.std(dim=axes, keepdim=True, correction=0)
-    lowest = image.amin(axes, keepdim=True)
-    extent = (image.amax(axes, keepdim=True) - lowest).clamp_min(1e-7)
-    changed = ((image - lowest) / extent) ** exponent * extent + lowest
-    new_mean = changed.mean(dim=axes, keepdim=True)
-    new_std = changed.std(dim=axes, keepdim=True, correction=0).clamp_min(1e-7)
-    return (changed - new_mean) / new_std * std + mean
-
-
-def _on_some_channels(
-    image: torch.Tensor, random: torch.Generator, change: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """Changes each channel of (c, *patch) with chance one half."""
-    return torch.stack([change(channel) if _chance(0.5, random) else channel for channel in image])
-
-
-def _chance(probability: float, random: torch.Generator) -> bool:
-    return float(torch.rand((), generator=random)) < probability
-
-
-def _uniform(bounds: Range, random: torch.Generator) -> float:
-    low, high = bounds
-    return low + (high - low) * float(torch.rand((), generator=random))
-
-
-def _factor(bounds: Range, random: torch.Generator) -> float:
-    """Draws below or above 1 with equal chance if the range spans 1, else evenly."""
-    low, high = bounds
-    if low < 1 < high:
-        return _uniform((low, 1.0), random) if _chance(0.5, random) else _uniform((1.0, high), random)
-    return _uniform(bounds, random)
-
-
-def _per_channel(image: torch.Tensor, bounds: Range, random: torch.Generator) -> torch.Tensor:
-    """One factor per channel, shaped to multiply (c, *patch)."""
-    factors = torch.tensor([_factor(bounds, random) for _ in range(image.shape[0])], dtype=image.dtype)
-    return factors.to(image.device).reshape(-1, *[1] * (image.ndim - 1))
+    Args:
+        images: Shape (n, c, *patch).
+        labels: Shape (n, *patch), `OUTSIDE` where they are outside.
+        channels: Those that were normalized over the region that is not zero.
+    """
+    if channels:
+        inside = labels != OUTSIDE
+        for channel in channels:
+            images[:, channel] *= inside

@@ -6,32 +6,41 @@ there is no worker process that could die silently or hang.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from queue import Empty, SimpleQueue
+from threading import Thread, get_ident
+from time import monotonic
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 
-from autoseg.data.augmentation import augment
-from autoseg.data.sampling import (
-    InMemoryCase,
-    PatchSource,
-    choose_start,
-    count_forced,
-    draw_affine,
-    read_patch,
-)
+from autoseg.data.augmentation import augment, clear_outside
+from autoseg.data.cut import Cut
+from autoseg.data.device_augmentation import UnfinishedBatch, collect
+from autoseg.data.previous import FollowingCase, as_channels, base_of, pair_codes, split_labels, split_previous
+from autoseg.data.sampling import InMemoryCase, PatchSource, choose_start, count_forced
 from autoseg.data.store import MEMORY_FOR_CASES_BYTES, StoredCase
 from autoseg.errors import AutosegError
-from autoseg.geometry import Shape
 from autoseg.machine import count_cores
-from autoseg.plan import Configuration
-from autoseg.preprocessing.case import OUTSIDE
+from autoseg.plan import AugmentationSettings, Configuration
+from autoseg.targets import Targets
 
 STALL_SECONDS = 300
 """A batch that takes longer means that the disk has gone. Decision: a hundred times a slow network drive."""
+
+GRACE_SECONDS = 10
+"""At the end, batches that are in work have that long to be finished."""
+
+MOST_NAMES = 5
+
+T = TypeVar("T")
+
+OnWait = Callable[[int, str], None]
+"""Is told how many seconds one has waited for a batch, and what the threads are at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +48,28 @@ class Batch:
     """One step's worth of patches.
 
     Attributes:
-        images: Shape (n, c, *patch), float32.
+        images: Shape (n, c, *patch), float32; in a cascade with a channel more for each structure.
         labels: Shape (n, *patch), int64, 0 for background and for all that lies outside the case.
+        unknown: Shape (n, structures), bool: structures that nobody looked for in the case of a patch; None if
+            everybody always looked for all.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
+    unknown: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a thread makes of a batch.
+
+    Attributes:
+        patches: Finished, or to be finished by a device.
+        unknown: See `Batch`.
+    """
+
+    patches: Batch | UnfinishedBatch
+    unknown: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +82,14 @@ class Batches:
         foreground_fraction: Share of patches centred on foreground.
         seed: Of all draws; batches of two supplies with one seed are equal.
         augmented: Whether patches are changed by chance.
+        finished_on: The device that changes them, all of a batch at once; None if the threads that read them do. The
+            same changes of the same patches either way, up to rounding.
+        unknown: Of each case, for each structure whether nobody looked for it; empty if all were looked for in all.
+        previous: In a cascade, the structures of the segmentation that the cases hold beside the labels; see
+            `data.previous`.
+        share: The rank that asks, and how many ranks share a batch: of its patches it gets every so-manieth, from the
+            one of its own number on. They are those of the whole batch, which does not depend on the ranks.
+        reading: Cases on disk that are being read, by thread: what to look at if no batch comes.
     """
 
     cases: Sequence[PatchSource]
@@ -64,39 +97,99 @@ class Batches:
     foreground_fraction: float
     seed: tuple[int, ...]
     augmented: bool
+    finished_on: torch.device | None = None
+    unknown: Sequence[tuple[bool, ...]] = ()
+    previous: Targets | None = None
+    share: tuple[int, int] = (0, 1)
+    reading: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def make(self, number: int) -> Batch:
-        """Makes one batch."""
+        """Makes one batch, on the CPU or on the device that changes it."""
+        return self._finish(self._prepare(number))
+
+    def _prepare(self, number: int) -> Prepared:
+        """What a thread does: draws and reads the patches, and changes them unless a device does."""
         random = np.random.default_rng((*self.seed, number))
-        forced = count_forced(self.configuration.batch_size, self.foreground_fraction)
-        ordinary = self.configuration.batch_size - forced
-        patches = [self._draw_patch(index >= ordinary, random) for index in range(self.configuration.batch_size)]
-        images = torch.stack([image for image, _ in patches])
-        labels = torch.stack([label for _, label in patches])
-        if self.augmented:
-            generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-            images, labels = augment(images, labels, self.configuration.augmentation, generator)
-        masked = [channel.only_nonzero for channel in self.configuration.normalization]
-        if any(masked):  # what augmentation put where these channels are zero by definition
-            images[:, masked] *= (labels != OUTSIDE).unsqueeze(1)
-        return Batch(images=images, labels=labels.clamp_min(0))
+        cuts = [self._draw_cut(index, random) for index in range(self.configuration.batch_size)]
+        if all(cut.draw.partner is None for cut in cuts[self._own]):
+            cuts = cuts[self._own]
+        unknown = torch.tensor([cut.unknown for cut in cuts]) if self.unknown else None
+        if self.augmented and self.finished_on is not None:
+            parts = [self._noting(cut, cut.read_surroundings) for cut in cuts]
+            patches = collect(cuts, parts, self._augmentation, find_cleared(self.configuration))
+            return Prepared(patches=patches, unknown=unknown)
+        read = [self._noting(cut, cut.read) for cut in cuts]
+        return Prepared(patches=change(read, cuts, self.configuration, self._augmentation), unknown=unknown)
 
-    def _draw_patch(self, forced: bool, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draws one patch: image (c, *patch) and label map (*patch)."""
-        case = self.cases[int(random.integers(len(self.cases)))]
-        size = self.configuration.patch_size
-        patch: Shape = size if len(size) == 3 else (1, *size)
-        start = choose_start(case, patch, forced=forced, random=random)
-        affine = draw_affine(self.configuration.augmentation, len(size), random) if self.augmented else None
-        image, label = read_patch(case, start, patch, affine)
-        return (image, label) if len(size) == 3 else (image[:, 0], label[0])
+    @property
+    def _augmentation(self) -> AugmentationSettings:
+        """As the plan says; in a cascade, label and segmentation change places together."""
+        settings = self.configuration.augmentation
+        if self.previous is None:
+            return settings
+        pairs = pair_codes(settings.swapped_labels, base_of(self.previous))
+        return settings.model_copy(update={"swapped_labels": tuple(pairs)})
 
-    def ahead(self, numbers: range, *, workers: int) -> Iterator[Batch]:
+    def _noting(self, cut: Cut, read: Callable[[AugmentationSettings], T]) -> T:
+        """Reads a patch, and lets it be known which case that is."""
+        self.reading[get_ident()] = getattr(cut.case, "name", "a case in memory")
+        patch = read(self.configuration.augmentation)
+        del self.reading[get_ident()]
+        return patch
+
+    def _finish(self, prepared: Prepared) -> Batch:
+        patches = prepared.patches
+        if not isinstance(patches, Batch):
+            images, labels = patches.finish(cast(torch.device, self.finished_on))
+            patches = Batch(images=images, labels=labels)
+        unknown = None if prepared.unknown is None else prepared.unknown.to(patches.labels.device)
+        return self._keep_own(self._show_previous(replace(patches, unknown=unknown)))
+
+    def _show_previous(self, batch: Batch) -> Batch:
+        """In a cascade, turns the segmentation that came with the labels into channels."""
+        if self.previous is None:
+            return batch
+        base = base_of(self.previous)
+        channels = as_channels(split_previous(batch.labels, base), self.previous.structures.values())
+        return replace(
+            batch, images=torch.cat([batch.images, channels], dim=1), labels=split_labels(batch.labels, base)
+        )
+
+    @property
+    def _own(self) -> slice:
+        """Of the patches of a batch, those of this rank."""
+        first, step = self.share
+        return slice(first, None, step)
+
+    def _keep_own(self, batch: Batch) -> Batch:
+        """Leaves out patches of other ranks, which were read for the sake of a histogram."""
+        if len(batch.images) == len(range(self.configuration.batch_size)[self._own]):
+            return batch
+        values = {one.name: getattr(batch, one.name) for one in fields(batch)}
+        return replace(
+            batch, **{name: value[self._own] for name, value in values.items() if isinstance(value, torch.Tensor)}
+        )
+
+    def _draw_cut(self, index: int, random: np.random.Generator) -> Cut:
+        """Draws a patch of a batch: where it lies and how it changes."""
+        configuration = self.configuration
+        count, size = configuration.batch_size, configuration.patch_size
+        forced = index >= count - count_forced(count, self.foreground_fraction)
+        number = int(random.integers(len(self.cases)))
+        case = self.cases[number]
+        start = choose_start(case, size if len(size) == 3 else (1, *size), forced=forced, random=random)
+        unknown = self.unknown[number] if self.unknown else ()
+        cut = Cut(case=case, start=start, patch_size=size, unknown=unknown, previous=self.previous)
+        others = [other for other in range(count) if other != index]
+        return cut.with_changes(configuration, others, random) if self.augmented else cut
+
+    def ahead(self, numbers: range, *, workers: int, on_wait: OnWait | None = None) -> Iterator[Batch]:
         """Gives the batches of `numbers` in order, while threads make the next ones.
 
         Args:
             numbers: Which batches.
             workers: Threads; 0 makes each batch when it is asked for.
+            on_wait: Is called for every second of waiting for a batch, and may raise an error to wait no longer.
 
         Raises:
             AutosegError: A batch did not come within `STALL_SECONDS`.
@@ -104,41 +197,113 @@ class Batches:
         if workers == 0:
             yield from map(self.make, numbers)
             return
-        usual_threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="batch", initializer=torch.set_num_threads, initargs=(1,))
-        waiting: deque[Future[Batch]] = deque()
+        crew = _Crew(self._prepare, workers)
+        waiting: deque[Future[Prepared]] = deque()
         try:
             for number in numbers:
-                waiting.append(pool.submit(self.make, number))
+                waiting.append(crew.submit(number))
                 if len(waiting) > 2 * workers:
-                    yield _result(waiting.popleft())
+                    yield self._wait_for(waiting.popleft(), on_wait)
             while waiting:
-                yield _result(waiting.popleft())
+                yield self._wait_for(waiting.popleft(), on_wait)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            torch.set_num_threads(usual_threads)  # torch took the 1 of these threads for that of all threads to come
+            crew.dismiss()
+
+    def _wait_for(self, batch: "Future[Prepared]", on_wait: OnWait | None) -> Batch:
+        seconds = 0
+        while not wait([batch], timeout=min(1.0, STALL_SECONDS)).done:
+            seconds += 1
+            if seconds >= STALL_SECONDS:
+                what = f"no training patch could be read for {seconds} s: {self._describe_work()}"
+                raise AutosegError(what, "check the disk that holds the preprocessed cases")
+            if on_wait is not None:
+                on_wait(seconds, self._describe_work())
+        return self._finish(batch.result())
+
+    def _describe_work(self) -> str:
+        names = sorted({str(name) for name in self.reading.copy().values()})
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        return f"reading {', '.join(names[:MOST_NAMES])}{more}" if names else "no case is being read"
 
 
-def open_cases(cases: Sequence[StoredCase]) -> list[PatchSource]:
-    """Brings cases into memory if all of them fit into `MEMORY_FOR_CASES_BYTES`, else leaves them on disk."""
-    if sum(case.nbytes for case in cases) > MEMORY_FOR_CASES_BYTES:
-        return list(cases)
-    loaded = []
-    for case in cases:
+def change(
+    patches: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    cuts: Sequence[Cut],
+    configuration: Configuration,
+    settings: AugmentationSettings | None = None,
+) -> Batch:
+    """Puts patches together, as `Cut.read` gave them, and changes them on the CPU as drawn; by default as planned."""
+    images, labels = (torch.stack([pair[which] for pair in patches]) for which in (0, 1))
+    augment(images, labels, [cut.draw for cut in cuts], settings or configuration.augmentation)
+    clear_outside(images, labels, find_cleared(configuration))
+    return Batch(images=images, labels=labels.clamp_min(0).long())
+
+
+def find_cleared(configuration: Configuration) -> list[int]:
+    """Channels that are zero outside the cases, by their normalization."""
+    return [channel for channel, scheme in enumerate(configuration.normalization) if scheme.only_nonzero]
+
+
+class _Crew:
+    """Threads that make batches in the order in which these are asked for.
+
+    Python does not wait for such threads when the program ends, so a disk that went away does not keep it from ending.
+    """
+
+    def __init__(self, make: Callable[[int], Prepared], workers: int) -> None:
+        self._make = make
+        self._jobs: SimpleQueue[tuple[int, Future[Prepared]] | None] = SimpleQueue()
+        self._usual_threads = torch.get_num_threads()
+        self._threads = [Thread(target=self._run, daemon=True, name=f"batch_{n}") for n in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, number: int) -> "Future[Prepared]":
+        """Has a batch made."""
+        batch: Future[Prepared] = Future()
+        self._jobs.put((number, batch))
+        return batch
+
+    def dismiss(self) -> None:
+        """Lets nothing more begin, and waits a while for what is in work."""
+        with suppress(Empty):
+            while True:
+                self._jobs.get_nowait()
+        for _ in self._threads:
+            self._jobs.put(None)
+        deadline = monotonic() + GRACE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - monotonic()))
+        torch.set_num_threads(self._usual_threads)  # torch took the 1 of these threads for that of all threads to come
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)
+        while (job := self._jobs.get()) is not None:
+            number, batch = job
+            try:
+                batch.set_result(self._make(number))
+            except BaseException as error:  # noqa: BLE001 - raised again where the batch is waited for
+                batch.set_exception(error)
+
+
+def open_cases(cases: Sequence[StoredCase], codes: Sequence[StoredCase] = ()) -> list[PatchSource]:
+    """Brings cases into memory if all of them fit into `MEMORY_FOR_CASES_BYTES`, else leaves them on disk.
+
+    Args:
+        cases: To read patches of.
+        codes: In a cascade, of each case what stands in place of its labels; see `data.previous`.
+    """
+    if sum(case.nbytes for case in (*cases, *codes)) > MEMORY_FOR_CASES_BYTES:
+        pairs = zip(cases, codes, strict=True) if codes else ()
+        return [FollowingCase(case=case, codes=one) for case, one in pairs] or list(cases)
+    loaded: list[PatchSource] = []
+    for number, case in enumerate(cases):
         image, label = case.load()
+        label = codes[number].load_label() if codes else label
         loaded.append(InMemoryCase(image=image, label=label, foreground=case.load_foreground()))
-    return list(loaded)
+    return loaded
 
 
 def count_loader_threads(device: torch.device) -> int:
     """Threads that make batches: one beside a CPU that trains, else the cores but two, at most eight."""
     return 1 if device.type == "cpu" else max(1, min(8, count_cores() - 2))
-
-
-def _result(batch: Future[Batch]) -> Batch:
-    try:
-        return batch.result(timeout=STALL_SECONDS)
-    except FutureTimeout as error:
-        raise AutosegError(
-            f"no training patch could be read for {STALL_SECONDS} s", "check the disk that holds the preprocessed cases"
-        ) from error

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from autoseg.cli.command import Command, spread
 from autoseg.cli.options import parse_folds
-from autoseg.errors import ProblemsError, UsageError
+from autoseg.errors import ProblemsError, Stopped, UsageError
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,14 @@ def test_interrupt_is_said_and_exits_with_130():
     result = run_failing(KeyboardInterrupt())
     assert result.exit_code == 130
     assert result.stderr.startswith("stopped;")
+
+
+@pytest.mark.parametrize("code", [0, 143])
+def test_training_that_was_stopped_is_said_and_exits_as_it_was_asked(code):
+    """By a stop file that is success, by SIGTERM what shells expect; it is no error."""
+    result = run_failing(Stopped("somebody", code))
+    assert result.exit_code == code
+    assert result.stderr.startswith("stopped by somebody, and saved to the last step; the same command goes on")
 
 
 def test_bugs_are_shown_whole():

@@ -1,6 +1,9 @@
 """Batches have the right shapes, follow from their number, and come in order."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +13,11 @@ from small_models import small_cases, small_configuration
 from autoseg.data import loader
 from autoseg.data.foreground import Foreground
 from autoseg.data.loader import Batches
+from autoseg.data.previous import base_of, join
 from autoseg.errors import AutosegError
 from autoseg.plan import Normalization
 from autoseg.preprocessing.case import OUTSIDE
+from autoseg.targets import Targets
 
 
 def make_batches(**changes):
@@ -115,7 +120,7 @@ class Broken:
     """A case whose file cannot be read."""
 
     shape = (10, 10, 10)
-    foreground = Foreground.of({})
+    foreground = Foreground.of([])
 
     def read(self, box):  # noqa: ARG002 - the protocol's argument
         """Fails as a damaged store does."""
@@ -136,11 +141,96 @@ def test_stalled_disk_is_said(monkeypatch):
     release = Event()
 
     class Stalled(Broken):
+        name = "case_7"
+
         def read(self, box):
             release.wait(10)
             return super().read(box)
 
-    monkeypatch.setattr(loader, "STALL_SECONDS", 0.2)
-    with pytest.raises(AutosegError, match="no training patch could be read"):
+    monkeypatch.setattr(loader, "STALL_SECONDS", 1)
+    monkeypatch.setattr(loader, "GRACE_SECONDS", 0.1)
+    with pytest.raises(AutosegError, match="no training patch could be read for 1 s: reading case_7; check the disk"):
         list(make_batches(cases=[Stalled()]).ahead(range(3), workers=1))
     release.set()
+
+
+def test_waiting_is_told_second_by_second(monkeypatch):
+    """Who is told may end the waiting with an error of its own."""
+    from threading import Event
+
+    release, told = Event(), []
+
+    class Stalled(Broken):
+        def read(self, box):
+            release.wait(20)
+            return super().read(box)
+
+    def give_up(seconds, work):
+        told.append((seconds, work))
+        if seconds == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loader, "GRACE_SECONDS", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        list(make_batches(cases=[Stalled()]).ahead(range(3), workers=1, on_wait=give_up))
+    release.set()
+    assert told == [(1, "reading a case in memory"), (2, "reading a case in memory")]
+
+
+STUCK = """
+import sys, time
+from dataclasses import replace
+sys.path.insert(0, sys.argv[1])
+from small_models import small_cases, small_run
+from autoseg.data import loader
+from autoseg.errors import AutosegError
+
+loader.STALL_SECONDS = 1
+loader.GRACE_SECONDS = 0.1
+type(small_cases(1)[0]).read = lambda *_: time.sleep(600)
+try:
+    list(small_run().training.ahead(range(3), workers=2))
+except AutosegError:
+    print("said")
+"""
+
+
+def test_disk_that_went_away_does_not_keep_the_program_from_ending():
+    """Threads that are stuck in it are left behind."""
+    command = [sys.executable, "-c", STUCK, str(Path(__file__).parents[1])]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.stdout, ended.returncode) == ("said\n", 0), ended.stderr
+
+
+def test_unknown_structures_go_with_the_patches_of_their_case():
+    """Each row says what nobody looked for in the case that the patch is from."""
+    cases = small_cases(2)
+    for case, level in zip(cases, (-50.0, 50.0), strict=True):
+        case.image[:] = level
+    many = small_configuration().model_copy(update={"batch_size": 12})
+    unknown = [(False, True), (True, False)]
+    batch = make_batches(cases=cases, unknown=unknown, configuration=many, augmented=False).make(0)
+    of_second = batch.images.flatten(1).mean(1) > 0
+    assert 0 < of_second.sum() < 12
+    assert torch.equal(batch.unknown, torch.stack([of_second, ~of_second], dim=1))
+    assert make_batches(cases=cases).make(0).unknown is None
+
+
+@pytest.mark.parametrize("finished_on", [None, torch.device("cpu")])
+def test_a_cascade_sees_a_segmentation_that_moves_with_the_labels(finished_on):
+    """However a patch is turned and flipped, the channels lie where the segmentation was."""
+    targets = Targets.of_labels({"first": 1, "second": 2})
+    cases = [
+        replace(case, label=join(case.label, (3 - case.label) * (case.label > 0), base_of(targets)))
+        for case in small_cases(2)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autoseg.data.previous.OPERATION_PROBABILITY", 0.0)
+        patch.setattr("autoseg.data.previous.REMOVAL_PROBABILITY", 0.0)
+        batches = make_batches(cases=cases, previous=targets, finished_on=finished_on)
+        for batch in (batches.make(number) for number in range(5)):
+            assert batch.images.shape[1] == 3
+            assert set(batch.labels.unique().tolist()) <= {0, 1, 2}
+            assert torch.equal(batch.images[:, 1] == 1, batch.labels == 2)
+            assert torch.equal(batch.images[:, 2] == 1, batch.labels == 1)
+            assert batch.images[:, 1:].sum() > 0

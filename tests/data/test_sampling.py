@@ -20,10 +20,10 @@ def make_case(shape, voxel=None):
     """A case whose image holds the index of each voxel and whose label marks one of them."""
     image = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
     label = np.zeros(shape, dtype=np.int8)
-    groups = {}
+    groups = []
     if voxel is not None:
         label[voxel] = 1
-        groups[1] = np.array([voxel])
+        groups.append(np.array([voxel]))
     return InMemoryCase(image=image, label=label, foreground=Foreground.of(groups))
 
 
@@ -93,7 +93,7 @@ def test_scaling_makes_structures_larger():
     """A factor of 2 doubles the extent of a cube about the centre."""
     image = np.zeros((1, 21, 21, 21), dtype=np.float32)
     image[:, 8:13, 8:13, 8:13] = 1
-    case = InMemoryCase(image=image, label=image[0].astype(np.int8), foreground=Foreground.of({}))
+    case = InMemoryCase(image=image, label=image[0].astype(np.int8), foreground=Foreground.of([]))
     _, label = read_patch(case, (0, 0, 0), (21, 21, 21), np.eye(3) / 2)
     assert label[10, 10].sum() in (9, 10, 11)
     assert 9**3 <= int(label.sum()) <= 11**3

@@ -1,0 +1,237 @@
+"""Random changes of patches beside batchgenerators: patches per second, row by row of the same table, on one thread.
+
+    python tests/benchmarks/augmentation.py [--sizes 40,56,40 96,96,96] [--rounds 7]
+
+Each row has probability one, and channels are never left alone; "whole table" has the usual probabilities. Rounds
+alternate between batchgenerators' transforms, the changes patch by patch that the loader's threads make, and the
+changes by whole batches that a GPU would make, here on the CPU and with one patch. The median of each is shown; "times"
+is the median of the ratios within a round, of the second to the first. All start from a copy of the patch, but where
+patches are turned from a case in memory, and end with a batch of one patch.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+from batchgenerators.transforms.abstract_transforms import AbstractTransform, Compose
+from batchgenerators.transforms.color_transforms import (
+    BrightnessMultiplicativeTransform,
+    ContrastAugmentationTransform,
+    GammaTransform,
+)
+from batchgenerators.transforms.noise_transforms import GaussianBlurTransform, GaussianNoiseTransform
+from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
+from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
+from numpy.typing import NDArray
+
+from autoseg.data import draws
+from autoseg.data.augmentation import augment
+from autoseg.data.cut import Cut
+from autoseg.data.device_augmentation import collect
+from autoseg.data.foreground import sample_foreground
+from autoseg.data.sampling import InMemoryCase
+from autoseg.geometry import Box, Shape
+from autoseg.plan import AugmentationSettings
+
+OFF = dict.fromkeys((name for name in AugmentationSettings.model_fields if name.endswith("probability")), 0.0)
+WHOLE = "whole table"
+TURNED = ("rotation and scaling", WHOLE)
+ROWS = {
+    "rotation and scaling": ("rotation_probability", "scaling_probability"),
+    "noise": ("noise_probability",),
+    "blur": ("blur_probability",),
+    "brightness": ("brightness_probability",),
+    "contrast": ("contrast_probability",),
+    "low resolution": ("low_resolution_probability",),
+    "gamma, inverted": ("gamma_inverted_probability",),
+    "gamma": ("gamma_probability",),
+    "mirroring": (),
+}
+PATCHES = dict.fromkeys(ROWS, 8) | {WHOLE: 60}  # in each round
+LABELS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured: a patch in the middle of a case that reaches far enough to be turned in any way."""
+
+    patch: Shape
+    case: InMemoryCase
+
+    @property
+    def start(self) -> tuple[int, int, int]:
+        z, y, x = ((whole - size) // 2 for whole, size in zip(self.case.shape, self.patch, strict=True))
+        return z, y, x
+
+    @property
+    def cut(self) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+        """Image and label map of the patch as it is."""
+        stop = tuple(start + size for start, size in zip(self.start, self.patch, strict=True))
+        image, label = self.case.read(Box(start=self.start, stop=stop))
+        return np.ascontiguousarray(image), label.astype(np.int16)
+
+
+def make_subject(patch: Shape) -> Subject:
+    """A case of noise with three labels."""
+    random = np.random.default_rng(0)
+    shape = tuple(round(size * 2.4) // 2 * 2 for size in patch)
+    image = random.normal(size=(1, *shape)).astype(np.float32)
+    label = np.zeros(shape, dtype=np.int8)
+    for number in range(1, LABELS + 1):
+        inner = tuple(slice(size * number // 10, size - size * number // 10) for size in shape)
+        label[inner] = number
+    return Subject(patch=patch, case=InMemoryCase(image=image, label=label, foreground=sample_foreground(label)))
+
+
+def make_settings(row: str) -> AugmentationSettings:
+    """The table with only one row, or all of it."""
+    if row == WHOLE:
+        return AugmentationSettings()
+    axes = (0, 1, 2) if row == "mirroring" else ()
+    return AugmentationSettings(**{**OFF, **dict.fromkeys(ROWS[row], 1.0), "mirror_axes": axes})
+
+
+def make_transform(row: str, patch: Shape) -> AbstractTransform:
+    """The transforms of batchgenerators for a row."""
+    settings, usual = make_settings(row), row == WHOLE
+    channel = 0.5 if usual else 1.0
+    angle = (-np.deg2rad(settings.rotation_degrees), np.deg2rad(settings.rotation_degrees))
+    turning = SpatialTransform(
+        patch,
+        do_elastic_deform=False,
+        angle_x=angle,
+        angle_y=angle,
+        angle_z=angle,
+        scale=settings.scaling_factor,
+        border_mode_data="constant",
+        order_data=1,
+        border_cval_seg=-1,
+        order_seg=1,
+        random_crop=False,
+        p_rot_per_sample=settings.rotation_probability,
+        p_scale_per_sample=settings.scaling_probability,
+    )
+    transforms = {
+        "rotation and scaling": turning,
+        "noise": GaussianNoiseTransform((0, settings.noise_std), p_per_sample=settings.noise_probability),
+        "blur": GaussianBlurTransform(
+            settings.blur_sigma_voxels,
+            different_sigma_per_axis=True,
+            p_per_channel=channel,
+            p_per_sample=settings.blur_probability,
+        ),
+        "brightness": BrightnessMultiplicativeTransform(
+            settings.brightness_factor, p_per_sample=settings.brightness_probability
+        ),
+        "contrast": ContrastAugmentationTransform(settings.contrast_factor, p_per_sample=settings.contrast_probability),
+        "low resolution": SimulateLowResolutionTransform(
+            settings.low_resolution_factor,
+            per_channel=True,
+            p_per_channel=channel,
+            order_downsample=0,
+            order_upsample=1,
+            p_per_sample=settings.low_resolution_probability,
+        ),
+        "gamma, inverted": GammaTransform(
+            settings.gamma_exponent, True, True, retain_stats=True, p_per_sample=settings.gamma_inverted_probability
+        ),
+        "gamma": GammaTransform(
+            settings.gamma_exponent, False, True, retain_stats=True, p_per_sample=settings.gamma_probability
+        ),
+        "mirroring": MirrorTransform((0, 1, 2)),
+    }
+    return Compose(list(transforms.values())) if usual else transforms[row]
+
+
+def run_peer(row: str, subject: Subject) -> Callable[[], None]:
+    """Changes one patch by batchgenerators; it gets more than the patch only if it may turn it."""
+    transform = make_transform(row, subject.patch)
+    image, label = (subject.case.image, subject.case.label) if row in TURNED else subject.cut
+    data, seg = np.ascontiguousarray(image[np.newaxis]), label[np.newaxis, np.newaxis].astype(np.float32)
+
+    def run() -> None:
+        transform(data=data if row in TURNED else data.copy(), seg=seg if row in TURNED else seg.copy())
+
+    return run
+
+
+def run_ours(row: str, subject: Subject, *, batched: bool) -> Callable[[], None]:
+    """Reads and changes one patch."""
+    settings, random = make_settings(row), np.random.default_rng(1)
+    image, label = subject.cut
+    images, labels = torch.from_numpy(image)[None], torch.from_numpy(label)[None]
+
+    def draw_some() -> Iterator[draws.Draw]:
+        known = [draws.draw_changes(settings, subject.patch, channels=1, others=(), random=random) for _ in range(50)]
+        while True:  # the draws of a whole table would count for each row
+            yield from known
+
+    coming = draw_some()
+
+    def run() -> None:
+        draw = next(coming)
+        if row == WHOLE:
+            draw = draws.draw_changes(settings, subject.patch, channels=1, others=(), random=random)
+        if row not in TURNED and not batched:
+            augment(images.clone(), labels.clone(), [draw], settings)
+            return
+        cut = Cut(case=subject.case, start=subject.start, patch_size=subject.patch, draw=draw)
+        if batched:
+            part = cut.read_surroundings(settings) if row in TURNED else (image, label)
+            collect([cut], [part], settings, ()).finish(torch.device("cpu"))
+        else:
+            turned, turned_label = cut.read(settings)
+            augment(turned[None], turned_label[None], [draw], settings)
+
+    return run
+
+
+def measure(run: Callable[[], None], patches: int) -> float:
+    """Patches per second."""
+    began = time.perf_counter()
+    for _ in range(patches):
+        run()
+    return patches / (time.perf_counter() - began)
+
+
+def compare(row: str, subject: Subject, rounds: int) -> str:
+    """One line of the table."""
+    draws.CHANNEL_CHANCE = 0.5 if row == WHOLE else 1.0
+    runs = [run_peer(row, subject), run_ours(row, subject, batched=False), run_ours(row, subject, batched=True)]
+    for run in runs:
+        run()
+    speeds = np.array([[measure(run, PATCHES[row]) for run in runs] for _ in range(rounds)])
+    peer, ours, batched = (statistics.median(column) for column in speeds.T)
+    times = statistics.median(speeds[:, 1] / speeds[:, 0])
+    size = " x ".join(map(str, subject.patch))
+    return f"| {row} | {size} | {peer:.4g} | {ours:.4g} | **{times:.2f}** | {batched:.4g} |"
+
+
+def main() -> None:
+    """Prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["40,56,40", "96,96,96"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rows", nargs="+", default=[*ROWS, WHOLE])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(
+        "| row | patch | batchgenerators, patches/s | loader, patches/s | times | by batches, on the CPU, patches/s |"
+    )
+    print("|---|---|---|---|---|---|")
+    for text in options.sizes:
+        z, y, x = map(int, text.split(","))
+        subject = make_subject((z, y, x))
+        for row in options.rows:
+            print(compare(row, subject, options.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
