@@ -1,5 +1,6 @@
 """Where the network runs, and in which precision."""
 
+import gc
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -80,16 +81,94 @@ def needs_scaling(device: torch.device) -> bool:
     return precision(device) == torch.float16
 
 
+def prefers_channels_last(device: torch.device) -> bool:
+    """Whether the weights, and batches, are reordered for training so that the channels of a voxel are neighbours.
+
+    Decision: on CUDA GPUs with tensor cores, from compute capability 7.0 on. In half precision cuDNN's kernels for them
+    want this order in 2D and 3D, and copy what has another, weights and maps, before and after each convolution.
+    Source: torch's documentation of `convert_conv3d_weight_memory_format`. Not on a CPU, where the network orders its
+    maps by itself: that makes a step in bfloat16 1.18 times as fast, and ordering the weights too adds nothing
+    (measured with `tests/benchmarks/memory_order.py`). Not on an Apple GPU, which we have not measured.
+    """
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+def compiles_well(device: torch.device) -> bool:
+    """Whether compiling the network is worth its minute. Decision: on CUDA, where it joins the many small kernels."""
+    return device.type == "cuda"
+
+
+def expect_equal_sizes(device: torch.device) -> None:
+    """Lets cuDNN try its kernels once for each size: patches have one size, so the fastest serves all steps."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies a tensor to a device, unless it is there; from the CPU to a CUDA GPU while the program goes on.
+
+    Such a copy needs memory that the system cannot move. An Apple GPU may read the memory only when it has been given
+    away again, so the program waits.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+RandomState = tuple[torch.Tensor, ...]
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Where torch's own random numbers stand, on the CPU and on a device."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    elif device.type == "mps":
+        states.append(torch.mps.get_rng_state())
+    return tuple(states)
+
+
+def restore_random_state(device: torch.device, state: RandomState) -> None:
+    """Puts them back."""
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state[1])
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Whether a device's memory is full. Torch has a kind of error for CUDA; of an Apple GPU only the text tells."""
+    return isinstance(error, RuntimeError) and "out of memory" in str(error)
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Gives back what was kept for later tensors, which may have other sizes."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def gpu_memory_within_reach(device: torch.device) -> int | None:
+    """Bytes of a CUDA GPU that this program has or could still get; None for another device."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device))
+
+
 @contextmanager
 def memory_named(device: torch.device, advice: str) -> Iterator[None]:
     """Says in one line that the memory of a device is full, and what to do about it.
 
     Raises:
-        AutosegError: It is. Torch has an error of its own for CUDA; of an Apple GPU only the text tells.
+        AutosegError: It is.
     """
     try:
         yield
     except RuntimeError as error:
-        if "out of memory" not in str(error):
+        if not is_memory_full(error):
             raise
         raise AutosegError(f"the memory of the device {device} is full", advice) from error

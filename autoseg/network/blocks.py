@@ -1,6 +1,7 @@
 """The parts of the network, in 2D and 3D, each fast on a CPU as well.
 
-On a CPU feature maps lie in memory with the channels last: convolutions then read and write them without reordering.
+On a CPU, and on a GPU with tensor cores, feature maps lie in memory with the channels last: convolutions then read and
+write them without reordering.
 Two layers of torch undo that order or are slow in it, and have their own form here; both hold the same parameters,
 under the same names, as the layers that they replace.
 """
@@ -23,6 +24,10 @@ NEGATIVE_SLOPE = 0.01
 NORM_EPSILON = 1e-5
 """Added to the variance of a feature map. Source: the reference method."""
 
+FEW_SAMPLES = 8
+"""As many go through a norm one by one on a GPU. Decision: batches of volumes are smaller; those of pictures would
+start too many kernels."""
+
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -33,6 +38,11 @@ def channels_last(x: Tensor) -> Tensor:
     convolution after it would see the order.
     """
     return x.clone(memory_format=_CHANNELS_LAST[x.ndim - 2])
+
+
+def has_channels_last(x: Tensor) -> bool:
+    """Whether the channels of a voxel are neighbours in memory, and those of a feature map are not."""
+    return x.is_contiguous(memory_format=_CHANNELS_LAST[x.ndim - 2]) and not x.is_contiguous()
 
 
 class InstanceNorm(nn.Module):
@@ -56,11 +66,16 @@ class InstanceNorm(nn.Module):
 
         Decision: on a GPU the samples stand side by side, (1, n * features, *size), so that one batch norm serves them
         all; `F.instance_norm` does the same, but returns a view of the result. A change of a view in place costs the
-        backward pass four more maps.
+        backward pass four more maps. With the channels last, samples that stand side by side are copied to the other
+        order, and the next convolution copies them back; so few samples go one by one there as well.
         """
-        if x.device.type == "cpu":
-            return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
+        if x.device.type == "cpu" or (len(x) <= FEW_SAMPLES and has_channels_last(x)):
+            return self.normalize_each(x)
         return self.normalize_stacked(x)
+
+    def normalize_each(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size) sample by sample, which keeps the order of the memory."""
+        return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
 
     def normalize_stacked(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size) as a GPU does; returns (1, n * features, *size)."""

@@ -147,3 +147,15 @@ def test_upsampling_is_the_transposed_convolution_of_torch(stride):
 
     for one, other in zip(gradients(ours, x, weight, bias), gradients(theirs, x, weight, bias), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "ordered", "kept"), [(2, True, True), (8, True, True), (9, True, False), (2, False, False)]
+)
+def test_norm_keeps_the_channels_last_on_a_gpu(samples, ordered, kept):
+    """If they are, and the samples are few enough to go one by one; torch's device without memory stands for a GPU."""
+    norm = InstanceNorm(4).to("meta")
+    x = torch.empty(samples, 4, 6, 5, 3, device="meta")
+    y = norm(channels_last(x) if ordered else x)
+    assert y.shape == x.shape
+    assert y.is_contiguous(memory_format=torch.channels_last_3d) == kept

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoseg.architecture import Architecture, Stage
+from autoseg.network import unet
 from autoseg.network.blocks import ResidualBlock
 from autoseg.network.unet import UNet, build_network
 
@@ -212,6 +213,60 @@ def test_residual_blocks_start_as_their_shortcuts():
         assert (block.first.norm.weight == 1).all()
     x = torch.randn(1, 8, 6, 6, 6, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(blocks[-1](x), F.leaky_relu(x, 0.01))
+
+
+@pytest.mark.parametrize("residual", ["stage", "none", "block"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_recomputed_maps_give_the_same_gradients(dimensions, residual):
+    """To the last bit in float32, and between the stages autograd keeps nothing else; weights keep their names."""
+    network = build_network(architecture(dimensions=dimensions, residual=residual), torch.Generator().manual_seed(1))
+    image = torch.randn(2, 1, *(16, 12, 8)[:dimensions], generator=torch.Generator().manual_seed(2))
+    names, results, kept = list(network.state_dict()), [], []
+    for recomputes in (False, True):
+        network.recomputes = recomputes
+        network.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept[-1].append(x.nbytes) or x, lambda x: x):
+            kept.append([])
+            loss = sum(logits.square().mean() for logits in network(image))
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad.clone() for parameter in network.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    assert list(network.state_dict()) == names
+    assert sum(kept[1]) < 0.5 * sum(kept[0])
+
+
+def test_nothing_is_recomputed_without_a_way_back(monkeypatch):
+    """Neither in evaluation mode nor without gradients."""
+    asked = []
+    monkeypatch.setattr(unet, "checkpoint", lambda stage, *inputs, **_options: asked.append(stage) or stage(*inputs))
+    network, image = build_network(architecture()), torch.zeros(1, 1, 8, 8, 8)
+    network.recomputes = True
+    network.eval()(image)
+    with torch.inference_mode():
+        network.train()(image)
+    assert asked == []
+    network(image)
+    assert len(asked) == 5  # three stages down, two up
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_weights_can_have_the_channels_last(dimensions):
+    """All of the convolutions, without a change of their values; and the image follows on any device."""
+    network = build_network(architecture(dimensions=dimensions), torch.Generator().manual_seed(1)).eval()
+    image = torch.randn(2, 1, *(16, 12, 8)[:dimensions], generator=torch.Generator().manual_seed(2))
+    expected, order = network(image), torch.channels_last if dimensions == 2 else torch.channels_last_3d
+    network.put_channels_last()
+    torch.testing.assert_close(network(image), expected)
+    convolutions = [p for p in network.parameters() if p.ndim > 2]
+    assert len(convolutions) > 10
+    assert all(weights.is_contiguous(memory_format=order) for weights in convolutions)
+    with torch.device("meta"):
+        elsewhere = UNet(architecture(dimensions=dimensions))
+    elsewhere.put_channels_last()
+    seen = []
+    elsewhere.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].stride(1)))
+    elsewhere(image.to("meta"))
+    assert seen == [1]
 
 
 @pytest.mark.parametrize("residual", ["stage", "none", "block"])

@@ -1,25 +1,105 @@
 """The optimizer, its schedule and the running average are what their formulas say."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import small_plan
 
-from autoseg.training.optimization import learning_rate, make_optimizer, set_learning_rate, update_average
+from autoseg.plan import TrainingSettings
+from autoseg.training.optimization import (
+    count_falls,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    share_done,
+    update_average,
+)
 
 SHARES = st.floats(0, 1)
+SCHEDULES = st.sampled_from(get_args(TrainingSettings.model_fields["schedule"].annotation))
 
 
-@given(first=SHARES, second=SHARES)
+@given(first=SHARES, second=SHARES, schedule=SCHEDULES)
 @settings(max_examples=50)
-def test_learning_rate_falls_to_zero(first, second):
-    """From its start to 0, never rising."""
-    plan = small_plan().training
+def test_learning_rate_never_rises(first, second, schedule):
+    """From its start on, by any schedule; polynomial and cosine end at 0."""
+    plan = small_plan(schedule=schedule).training
     low, high = sorted((first, second))
     assert plan.learning_rate >= learning_rate(low, plan) >= learning_rate(high, plan) >= 0
     assert learning_rate(0, plan) == plan.learning_rate
-    assert learning_rate(1, plan) == 0
+    assert (learning_rate(1, plan) == 0) == (schedule in ("polynomial", "cosine"))
+
+
+@given(done=SHARES, schedule=SCHEDULES, warmup=st.floats(0.01, 0.9))
+@settings(max_examples=50)
+def test_schedule_begins_where_the_warmup_ends(done, schedule, warmup):
+    """The rate rises in a line from a hundredth, and then falls by the same curve in what time is left."""
+    warm, cold = (small_plan(schedule=schedule, warmup_share=share).training for share in (warmup, 0.0))
+    rising = learning_rate(done * warmup * 0.999, warm)
+    assert rising == pytest.approx(cold.learning_rate * max(0.01, done * 0.999))
+    if schedule != "step":  # which jumps: the last bits decide on which side
+        assert learning_rate(warmup + done * (1 - warmup), warm) == pytest.approx(learning_rate(done, cold), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "golden"),
+    [
+        ({"schedule": "cosine"}, {0: 1.0, 1 / 3: 0.75, 0.5: 0.5, 2 / 3: 0.25, 1: 0.0}),
+        ({"schedule": "step"}, {0.29: 1.0, 0.3: 0.1, 0.59: 0.1, 0.6: 0.01, 0.9: 0.001, 1: 0.001}),
+        ({"schedule": "step", "step_share": 0.1, "step_factor": 0.5}, {0.1: 0.5, 0.3: 0.125, 0.7: 2**-7}),
+        ({"schedule": "polynomial", "schedule_power": 2.0}, {0: 1.0, 0.5: 0.25, 1: 0.0}),
+        ({"schedule": "plateau"}, {0: 1.0, 1: 1.0}),
+    ],
+)
+def test_schedules_follow_their_formulas(changes, golden):
+    """At shares of the training that are known by heart, as shares of the highest rate."""
+    plan = small_plan(learning_rate=0.5, **changes).training
+    for done, share in golden.items():
+        assert learning_rate(done, plan) == pytest.approx(0.5 * share, abs=1e-12)
+
+
+def test_each_fall_of_a_plateau_multiplies_the_rate():
+    """By the plan's factor; other schedules do not ask how often it fell."""
+    plateau = small_plan(schedule="plateau", step_factor=0.2, learning_rate=1.0).training
+    assert [learning_rate(0.5, plateau, falls) for falls in (0, 1, 3)] == pytest.approx([1, 0.2, 0.008])
+    cosine = small_plan(schedule="cosine").training
+    assert learning_rate(0.5, cosine, 2) == learning_rate(0.5, cosine)
+
+
+@pytest.mark.parametrize(
+    ("losses", "falls"),
+    [
+        ([], [0]),
+        ([2, 2, 2, 2, 2], [0, 0, 1, 1, 2]),
+        ([2, 2, 1.9, 1.8, 1.8, 1.7, 1.6, 1.5, 1.4], [0] * 9),
+        ([2, 2, 1, 1.5, 1.5, 1.5], [0, 0, 0, 0, 1, 1]),
+        ([2, 3, 1.9999, 2], [0, 0, 1, 1]),
+    ],
+)
+def test_plateau_is_a_share_of_the_training_without_a_better_loss(losses, falls):
+    """Ten epochs, a patience of two of them: hardly better is no better, and after a fall the patience starts anew."""
+    ends = [((number + 1) / 10, loss) for number, loss in enumerate(losses)]
+    assert [count_falls(ends[: number + 1], 0.2) for number in range(max(1, len(ends)))] == falls
+
+
+def test_noise_of_many_epochs_is_smoothed():
+    """A slow improvement is seen through losses that jump, and so is its end."""
+    jumps = [0.05 * (-1) ** number for number in range(1000)]
+    falling = [((number + 1) / 1000, 1 - number / 1000 + jump) for number, jump in enumerate(jumps)]
+    assert count_falls(falling, 0.05) == 0
+    lucky = [((number + 1) / 1000, 1.0 - 0.5 * (number == 3)) for number in range(200)]
+    assert count_falls(lucky, 0.05) >= 2
+
+
+def test_share_is_of_the_seconds_if_they_are_limited():
+    """Else of the steps; never more than the whole."""
+    steps = small_plan(epochs=4, steps_per_epoch=5).training
+    seconds = small_plan(epochs=4, steps_per_epoch=5, budget_seconds=8.0).training
+    assert [share_done(steps, 5, 100.0), share_done(steps, 30, 0.0)] == [0.25, 1]
+    assert [share_done(seconds, 100, 2.0), share_done(seconds, 0, 9.0)] == [0.25, 1]
 
 
 def test_optimizer_obeys_the_settings():
@@ -31,6 +111,29 @@ def test_optimizer_obeys_the_settings():
     assert (group["momentum"], group["weight_decay"], group["lr"], group["nesterov"]) == (0.8, 0.1, 0.5, True)
     [plain] = make_optimizer(network, small_plan(momentum=0.0).training).param_groups
     assert plain["nesterov"] is False
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_optimizer_can_be_another_one(name, kind):
+    """With its means, weight decay and learning rate."""
+    chosen = small_plan(optimizer=name, adam_betas=(0.8, 0.99), weight_decay=0.1, learning_rate=2e-3).training
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), chosen)
+    [group] = optimizer.param_groups
+    assert type(optimizer) is kind
+    assert (group["betas"], group["weight_decay"], group["lr"]) == ((0.8, 0.99), 0.1, 2e-3)
+
+
+def test_decay_of_adamw_does_not_pass_through_the_means():
+    """One step with the gradient 0 shrinks a weight by rate times decay; in Adam it becomes a step of the rate."""
+    weights = []
+    for name in ("adamw", "adam"):
+        network = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(network.weight)
+        optimizer = make_optimizer(network, small_plan(optimizer=name, weight_decay=0.5, learning_rate=1e-3).training)
+        network.weight.grad = torch.zeros(1, 1)
+        optimizer.step()
+        weights.append(network.weight.item())
+    assert weights == pytest.approx([1 - 0.5e-3, 1 - 1e-3], abs=1e-6)
 
 
 def test_learning_rate_is_set_for_all_parameters():

@@ -1,0 +1,315 @@
+"""Gradients of a step in parts, after a full memory, and from a compiled network are those of the whole batch."""
+
+from functools import partial
+
+import pytest
+import torch
+from phantoms import Listener
+from small_models import small_run, small_state
+from torch import nn
+
+from autoseg import device
+from autoseg.data.loader import Batch
+from autoseg.errors import AutosegError
+from autoseg.reporting import SILENT
+from autoseg.training.loop import train_fold, train_step
+from autoseg.training.state import pack_state, unpack_state
+from autoseg.training.step import fill_gradients, move_batch, split_batch
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.fixture
+def in_float32(monkeypatch):
+    """Whatever the hardware has."""
+    monkeypatch.setattr(device, "precision", lambda _: torch.float32)
+
+
+def a_batch(patches=5):
+    """Noise, and labels that fill more of each patch than of the one before."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.zeros(patches, 8, 8, 8, dtype=torch.int64)
+    for number in range(patches):
+        labels[number, :number, 1:5], labels[number, 5:, : 8 - number] = 1, 2
+    return Batch(images=torch.randn(patches, 1, 8, 8, 8, generator=generator), labels=labels)
+
+
+def gradients(state):
+    """Of all weights, one after the other."""
+    return torch.cat([weights.grad.flatten() for weights in state.network.parameters() if weights.grad is not None])
+
+
+class Fullness:
+    """A memory that holds the feature maps of a few patches; the way back fails after the gradients of some weights."""
+
+    def __init__(self, state, most, error=FULL):
+        self.most, self.error, self.tried = most, error, []
+        state.network.stem.register_forward_hook(self.note)
+        state.network.encoder[1].register_full_backward_hook(self.fail)
+
+    def note(self, _module, inputs, _output):
+        self.tried.append(len(inputs[0]))
+
+    def fail(self, _module, _grad_inputs, grad_outputs):
+        if len(grad_outputs[0]) > self.most:
+            raise self.error
+
+
+# --- Micro-batches ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("in_float32")
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8])
+def test_parts_add_up_to_the_whole_batch(size):
+    """Loss and gradients, also where the last part is smaller."""
+    results = []
+    for number in (None, size):
+        run = small_run(micro_batch_size=number)
+        state = small_state(run)
+        loss = fill_gradients(state, a_batch(), run, SILENT)
+        results.append((loss, gradients(state)))
+    (loss, whole), (loss_of_parts, parts) = results
+    assert loss_of_parts.item() == pytest.approx(loss.item(), abs=1e-6)
+    assert whole.abs().max() > 0.01
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
+
+
+def test_parts_are_as_small_as_asked():
+    """So only so many feature maps are kept."""
+    run = small_run(micro_batch_size=2)
+    state = small_state(run)
+    memory = Fullness(state, most=8)
+    fill_gradients(state, a_batch(), run, SILENT)
+    assert memory.tried == [2, 2, 1]
+
+
+def test_gradients_are_those_of_the_last_batch_alone():
+    """Nothing is added up over steps."""
+    run = small_run(micro_batch_size=2)
+    state = small_state(run)
+    fill_gradients(state, a_batch(), run, SILENT)
+    first = gradients(state).clone()
+    fill_gradients(state, a_batch(), run, SILENT)
+    assert torch.equal(gradients(state), first)
+
+
+def test_batch_is_split_and_moved_whole():
+    """Each field keeps its patches, in their order."""
+    batch = a_batch()
+    parts = list(split_batch(move_batch(batch, torch.device("cpu")), 2))
+    assert [len(part.images) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+    assert torch.equal(torch.cat([part.labels for part in parts]), batch.labels)
+
+
+# --- Full memory ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [FULL, RuntimeError("MPS backend out of memory")])
+@pytest.mark.parametrize(("most", "found", "tried"), [(4, 3, [5, 3, 2]), (1, 1, [5, 3, 2, 1, 1, 1, 1, 1])])
+def test_full_memory_halves_the_parts_and_leaves_nothing_behind(error, most, found, tried):
+    """Gradients and random numbers are to the last bit those of a run that knew the size before."""
+    results = []
+    for size in (None, found):
+        run = small_run(micro_batch_size=size)
+        state = small_state(run)
+        state.network.stem = nn.Dropout(0.5)
+        memory = Fullness(state, most, error)
+        torch.manual_seed(11)
+        loss = fill_gradients(state, a_batch(), run, SILENT)
+        results.append((loss, gradients(state), torch.get_rng_state()))
+        if size is None:
+            assert memory.tried == tried
+            assert state.micro_batch_size == found
+        else:
+            assert state.micro_batch_size is None
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_full_memory_is_said_once_and_remembered():
+    """With what the plan estimates; the steps to come, and those of a resumed run, begin with what fits."""
+    run, listener = small_run(), Listener()
+    state = small_state(run)
+    memory = Fullness(state, most=1)
+    batch = a_batch(patches=2)
+    for _ in range(2):
+        train_step(state, batch, run, listener)
+    assert memory.tried == [2, 1, 1, 1, 1]
+    [line] = listener.lines
+    assert "the memory of the device cpu is too small for a step of 2 patches at once" in line
+    assert "plan.json estimates 1 MB" in line
+    assert "each step takes 1 at a time" in line
+    resumed = small_state(run)
+    unpack_state(resumed, pack_state(state), state.weights)
+    memory = Fullness(resumed, most=1)
+    train_step(resumed, batch, run, listener)
+    assert memory.tried == [1, 1]
+    assert len(listener.lines) == 1
+
+
+def test_memory_of_a_gpu_is_said_beside_the_estimate(monkeypatch):
+    """What could be had of it."""
+    monkeypatch.setattr("autoseg.training.step.gpu_memory_within_reach", lambda _: 700_000)
+    run, listener = small_run(), Listener()
+    state = small_state(run)
+    Fullness(state, most=1)
+    fill_gradients(state, a_batch(patches=2), run, listener)
+    assert "plan.json estimates 1 MB, and 1 MB could be had" in listener.text
+
+
+def test_memory_that_is_too_small_for_one_patch_ends_the_run():
+    """With the line that says what to do."""
+    run = small_run()
+    state = small_state(run)
+    memory = Fullness(state, most=0)
+    with pytest.raises(AutosegError, match=r"memory of the device cpu is full; .* plan again with less --memory"):
+        train_fold(state, run, SILENT, lambda _: None)
+    assert memory.tried == [2, 1]
+
+
+def test_other_errors_are_not_tried_again():
+    """They are bugs, or another kind of trouble."""
+    run = small_run()
+    state = small_state(run)
+    memory = Fullness(state, most=0, error=RuntimeError("illegal access"))
+    with pytest.raises(RuntimeError, match="illegal access"):
+        fill_gradients(state, a_batch(), run, SILENT)
+    assert memory.tried == [5]
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_run_in_parts_learns_what_a_whole_one_learns():
+    """Over several steps of the optimizer, up to rounding."""
+    networks = []
+    for size in (None, 1):
+        run = small_run(epochs=1, micro_batch_size=size)
+        state = small_state(run)
+        train_fold(state, run, SILENT, lambda _: None)
+        networks.append(torch.cat([weights.flatten() for weights in state.network.parameters()]))
+    torch.testing.assert_close(*networks, atol=1e-5, rtol=0)
+
+
+# --- Feature maps that are calculated again ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_recomputed_training_is_the_same_to_the_last_bit():
+    """Weights, their names and the losses; each stage is passed twice as often."""
+    results, calls = [], []
+    for recomputes in (False, True):
+        run = small_run(epochs=2, recompute_activations=recomputes)
+        state = small_state(run)
+        passed = []
+        state.network.encoder[0].register_forward_pre_hook(lambda *_, passed=passed: passed.append(1))
+        train_fold(state, run, SILENT, lambda _: None)
+        results.append((state.weights, [(report.training_loss, report.validation_loss) for report in state.reports]))
+        calls.append(len(passed))
+    (usual, losses), (recomputed, losses_again) = results
+    assert usual.keys() == recomputed.keys()
+    assert all(torch.equal(usual[name], recomputed[name]) for name in usual)
+    assert losses == losses_again
+    assert calls == [6, 12]  # the held-out patches go through the average of the weights
+
+
+# --- Compiling --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "compiled"),
+    [("cpu", "auto", False), ("cpu", "on", True), ("cuda", "auto", True), ("cuda", "off", False)],
+)
+def test_network_is_compiled_where_it_is_worth_it(monkeypatch, kind, setting, compiled):
+    """On a CUDA GPU, or wherever the plan asks for it."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_options: asked.append(network) or network)
+    monkeypatch.setattr("autoseg.training.step.compiles_well", lambda _: device.compiles_well(torch.device(kind)))
+    run = small_run(compile=setting)
+    state = small_state(run)
+    fill_gradients(state, a_batch(), run, SILENT)
+    assert asked == ([state.network] if compiled else [])
+
+
+def test_compiled_network_trains_the_same_weights(monkeypatch):
+    """Under the same names, to nearly the same loss; the compiled form is called once per step."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    states = []
+    for setting in ("off", "on"):
+        run, listener = small_run(epochs=1, compile=setting), Listener()
+        state = small_state(run)
+        train_fold(state, run, listener, lambda _: None)
+        assert len(listener.lines) == 1
+        states.append(state)
+    plain, compiled = states
+    assert plain.forward is plain.network
+    assert compiled.forward is not compiled.network
+    assert compiled.weights.keys() == plain.weights.keys() == compiled.network.state_dict().keys()
+    assert compiled.reports[0].training_loss == pytest.approx(plain.reports[0].training_loss, abs=1e-3)
+    assert pack_state(compiled).keys() == pack_state(plain).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_network_compiles_for_real(recomputes):
+    """With the compiler of the CPU, and into nearly the same gradients."""
+    results = []
+    for setting in ("off", "on"):
+        run, listener = small_run(compile=setting, recompute_activations=recomputes), Listener()
+        state = small_state(run)
+        loss = fill_gradients(state, a_batch(patches=2), run, listener)
+        assert listener.lines == []
+        results.append((loss, gradients(state)))
+    assert results[1][0].item() == pytest.approx(results[0][0].item(), abs=0.01)
+    assert (results[1][1] - results[0][1]).norm() < 0.05 * results[0][1].norm()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_network_that_cannot_be_compiled_runs_as_it_is(monkeypatch, at_once):
+    """With one line that has the first line of the cause, whether the compiler fails at once or when it is called."""
+
+    def fail(*_arguments, **_options):
+        raise RuntimeError("no working C compiler\nfound: none")
+
+    monkeypatch.setattr(torch, "compile", fail if at_once else lambda *_arguments, **_options: fail)
+    results = []
+    for setting in ("off", "on"):
+        run, listener = small_run(compile=setting), Listener()
+        state = small_state(run)
+        for _ in range(2):
+            loss = train_step(state, a_batch(), run, listener)
+        results.append((loss, gradients(state)))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    [line] = listener.lines
+    assert line.endswith("compiling it failed: no working C compiler")
+
+
+def test_compiled_network_with_a_full_memory_is_split_like_any_other(monkeypatch):
+    """It stays compiled."""
+    monkeypatch.setattr(torch, "compile", lambda network, **_options: nn.Sequential(network))
+    run = small_run(compile="on")
+    state = small_state(run)
+    memory = Fullness(state, most=2)
+    fill_gradients(state, a_batch(patches=4), run, SILENT)
+    assert memory.tried == [4, 2, 2]
+    assert state.forward is not state.network
+
+
+# --- Order of the memory ----------------------------------------------------------------------------------------------
+
+
+def test_weights_with_the_channels_last_are_the_same_weights(monkeypatch):
+    """Where a device prefers the order, network, average and momentum have it, and checkpoints fit both ways."""
+    usual_run = small_run(epochs=1)
+    usual = small_state(usual_run)
+    train_fold(usual, usual_run, SILENT, lambda _: None)
+    monkeypatch.setattr("autoseg.training.state.prefers_channels_last", lambda _: True)
+    ordered = small_state(usual_run)
+    first = small_state(usual_run).weights
+    assert all(torch.equal(ordered.weights[name], value) for name, value in first.items())
+    for network in (ordered.network, ordered.average):
+        assert network.encoder[1].blocks[0].conv.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    train_fold(ordered, usual_run, SILENT, lambda _: None)
+    assert ordered.reports[0].training_loss == pytest.approx(usual.reports[0].training_loss, abs=1e-3)
+    unpack_state(ordered, pack_state(usual), usual.weights)
+    assert all(torch.equal(ordered.weights[name], value) for name, value in usual.weights.items())
+    assert ordered.network.encoder[1].blocks[0].conv.weight.is_contiguous(memory_format=torch.channels_last_3d)
