@@ -42,15 +42,15 @@ class Architecture(Section):
         residual: "stage" adds the input of each block to the output of its convolutions, on the way down and up, as the
             stages of V-Net do; "block" is the residual-encoder U-Net: blocks of a ResNet (type D) after a first
             convolution on the way down, plain convolutions on the way up; "none" is the plain U-Net.
-        in_channels: Image channels, and one per foreground class if a former configuration's segmentation is seen too.
-        out_channels: Classes, the background included.
+        in_channels: Image channels, and one per structure if a former configuration's segmentation is seen too.
+        out_channels: Classes, the background included; or regions, which may overlap.
         stages: From full to coarsest resolution.
         deep_supervision: Whether the coarser decoder stages are trained on coarser targets too.
     """
 
     residual: Literal["stage", "block", "none"]
     in_channels: PositiveInt
-    out_channels: Annotated[int, Field(ge=2)]
+    out_channels: PositiveInt
     stages: Annotated[tuple[Stage, ...], Field(min_length=2)]
     deep_supervision: bool = True
 

@@ -110,7 +110,7 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
             configuration_name=content["configuration"],
             fold=content["fold"],
             cases=str(content["cases"]),
-            weights=content["weights"],
+            weights=_read_weights(content["weights"]),
             finished=content["finished"],
             training=content["training"],
         )
@@ -119,6 +119,12 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
     if checkpoint.configuration_name not in get_args(ConfigurationName):
         raise ModelError(f"{path} is of an unknown configuration {checkpoint.configuration_name!r}", "check the path")
     return checkpoint
+
+
+def _read_weights(weights: Any) -> Weights:
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise TypeError("its weights are no tensors")
+    return weights
 
 
 def _first_line(error: Exception) -> str:

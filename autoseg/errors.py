@@ -47,6 +47,25 @@ class UsageError(AutosegError):
     """Options that contradict each other or name something that does not exist."""
 
 
+class Stopped(Exception):  # noqa: N818 - nothing is wrong
+    """Training ended before its time because it was asked to. What it did is saved, to the last step.
+
+    Args:
+        by: Who or what asked: "'autoseg stop'", "SIGTERM".
+        exit_code: What a command that was stopped in this way ends with.
+    """
+
+    def __init__(self, by: str, exit_code: int) -> None:
+        super().__init__(
+            f"stopped by {by}, and saved to the last step; the same command goes on (without --extend, --restart)"
+        )
+        self.by, self.exit_code = by, exit_code
+
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int]]:
+        """It crosses process borders whole, as errors do."""
+        return type(self), (self.by, self.exit_code)
+
+
 class ProblemsError(AutosegError):
     """More than one thing to mend, a line each: one bad case never hides the others.
 

@@ -1,6 +1,7 @@
 """One fold on disk: begun or continued, and trained to its end."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,18 +14,25 @@ from autoseg.data.store import open_stored
 from autoseg.dataset import Dataset
 from autoseg.device import gpu_memory_bytes, needs_scaling
 from autoseg.errors import ModelError, UsageError
+from autoseg.lock import FILE_NAME as LOCK_NAME
+from autoseg.lock import run_alone
 from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.memory import training_bytes
-from autoseg.reporting import Reporter
+from autoseg.reporting import SILENT, Reporter
+from autoseg.training.length import LengthRequest, settle_plan
 from autoseg.training.loop import Run, progress, train_fold
 from autoseg.training.losses import Loss
-from autoseg.training.progress import draw_progress, write_progress
+from autoseg.training.origin import NOTHING_ASKED, Newcomer, Origin, OriginRequest, check_origin, find_origin
+from autoseg.training.ranks import ALONE, Ranks, check_shares
+from autoseg.training.record import open_record
 from autoseg.training.state import TrainState, pack_state, start_training, unpack_state
+from autoseg.training.stopping import StopRequest, watch_for_stop
+from autoseg.training.tracking import OpenTracker, TrackedFold
 from autoseg.units import describe_duration, describe_memory
 from autoseg.workspace import Fold, ModelFolder
 
-SECONDS_BETWEEN_PICTURES = 30.0
-"""Drawing the curves takes about a second, a short epoch not much more."""
+NAMELESS = {"groups": None, "annotated": None}
+"""What may name patients, whom no model should know, in the description of a dataset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +46,12 @@ class FoldJob:
         fold: Which fold.
         split: Its cases.
         cases_folder: The preprocessed cases.
+        codes_folder: Of a cascade: where the former segmentations are; see `data.previous`.
         model: Where checkpoint and results go.
         device: Where the network is trained.
+        augment_on_device: Whether that device changes the training patches, and not the threads that read them.
+        origin: What its weights begin with, and which of them stay as they are.
+        ranks: The processes that train it together.
     """
 
     dataset: Dataset
@@ -50,11 +62,27 @@ class FoldJob:
     cases_folder: Path
     model: ModelFolder
     device: torch.device
+    codes_folder: Path | None = None
+    augment_on_device: bool = False
+    origin: OriginRequest = NOTHING_ASKED
+    ranks: Ranks = ALONE
 
     @property
     def configuration(self) -> Configuration:
         """The configuration to train."""
         return self.plan.configurations[self.configuration_name]
+
+    @property
+    def newcomer(self) -> Newcomer:
+        """The fold as whoever looks for its first weights sees it."""
+        return Newcomer(
+            fold=self.fold,
+            configuration=self.configuration,
+            info=self.dataset.info,
+            dataset=self.plan.dataset,
+            cases=self.split.digest,
+            checkpoint=self.model.checkpoint(self.fold),
+        )
 
     def load_former(self) -> Checkpoint | None:
         """The checkpoint that an earlier run of this fold left, if there is one."""
@@ -81,73 +109,34 @@ class FoldJob:
         return self.plan.training.seed + (100 if self.fold == "all" else int(self.fold))
 
 
-def settle_plan(plan: Plan, former: Checkpoint, name: ConfigurationName, *, length_was_given: bool) -> Plan:
-    """The plan by which a begun fold goes on.
-
-    Args:
-        plan: As it stands now, with the length of training that was asked for, if any.
-        former: The checkpoint of the fold.
-        name: The configuration.
-        length_was_given: Whether the user asked for a number of epochs or a budget.
-
-    Returns:
-        `plan`, or, if no length was given, `plan` with the length of the begun run.
-
-    Raises:
-        ModelError: The fold was begun by another plan.
-        UsageError: The fold was begun with another length.
-    """
-    anew = "add --restart to train it anew"
-    begun = former.plan.training
-    if not length_was_given:
-        plan = replace_length(plan, epochs=begun.epochs, budget_seconds=begun.budget_seconds)
-    same = (plan.configurations[name], plan.axis_order) == (former.configuration, former.plan.axis_order)
-    settings = plan.training.model_copy(update={"epochs": begun.epochs, "budget_seconds": begun.budget_seconds})
-    if not same or settings != begun:
-        raise ModelError(f"fold {former.fold} of {name} was begun by another plan.json", f"restore that, or {anew}")
-    if plan.training != begun:
-        raise UsageError(
-            f"fold {former.fold} of {name} was begun with another length of training",
-            f"leave out --epochs and --budget to go on, or {anew}",
-        )
-    return plan
-
-
-def replace_length(plan: Plan, *, epochs: int | None, budget_seconds: float | None) -> Plan:
-    """The plan with another length of training; what is None is left as it is, but a number of epochs ends a budget.
-
-    Raises:
-        UsageError: There is not even one epoch.
-    """
-    if epochs is not None and epochs < 1:
-        raise UsageError(f"training takes at least one epoch, not {epochs}", "choose another number with --epochs")
-    changes: dict[str, float | None] = {}
-    if epochs is not None:
-        changes = {"epochs": epochs, "budget_seconds": None}
-    if budget_seconds is not None:
-        changes["budget_seconds"] = budget_seconds
-    training = plan.training.model_validate({**plan.training.model_dump(), **changes})
-    return plan.model_copy(update={"training": training})
-
-
-def settle_job(job: FoldJob, *, restart: bool, length_was_given: bool) -> FoldJob:
+def settle_job(job: FoldJob, wanted: LengthRequest, *, restart: bool) -> FoldJob:
     """Finds out how a fold goes on, before anything is changed.
 
     Returns:
-        The job, with the length of training that a begun fold was begun with.
+        The job, with the length of training that a begun fold was begun with, or is extended to.
 
     Raises:
-        ModelError, UsageError: The fold was begun in another way, or its checkpoint is damaged; see `settle_plan`.
+        ModelError, UsageError: The fold was begun in another way, or its checkpoint is damaged; see `settle_plan` and
+            `check_origin`. Or it is to be extended and not finished.
         ProblemsError: Preprocessed cases that it needs are damaged, each with its line.
     """
     open_stored(job.cases_folder, {*job.split.training, *job.split.validation})
+    check_shares(job.ranks, job.configuration.batch_size)
     former = None if restart else job.load_former()
+    if wanted.extend is not None and (former is None or not former.finished):
+        what = f"fold {job.fold} of {job.configuration_name} is not trained to its end, so it cannot be extended"
+        raise UsageError(what, "leave out --extend to train it to its end first")
+    check_origin(job.origin, job.newcomer, None if former is None else Origin.of(former))
     if former is None:
         return job
     if former.cases != job.split.digest:
         what = f"fold {job.fold} of {job.configuration_name} was begun with other cases than splits.json gives it now"
         raise ModelError(what, "restore splits.json, or add --restart to train the fold anew")
-    return replace(job, plan=settle_plan(job.plan, former, job.configuration_name, length_was_given=length_was_given))
+    plan = settle_plan(job.plan, former, job.configuration_name, length_was_given=wanted.is_given)
+    if wanted.extend is not None:
+        done = former.training
+        plan = wanted.extend_from(plan, step=done["step"], elapsed_seconds=done["elapsed_seconds"])
+    return replace(job, plan=plan)
 
 
 def warn_of_memory(job: FoldJob, reporter: Reporter) -> None:
@@ -162,47 +151,105 @@ def warn_of_memory(job: FoldJob, reporter: Reporter) -> None:
         )
 
 
-def train_to_end(job: FoldJob, reporter: Reporter, *, restart: bool) -> Checkpoint:
+def train_to_end(
+    job: FoldJob, reporter: Reporter, *, restart: bool, trackers: Mapping[str, OpenTracker] | None = None
+) -> Checkpoint:
     """Trains a fold from its start, or from where it was left, and saves it after every epoch.
 
     Args:
         job: From `settle_job`.
         reporter: Shows progress and one line per epoch.
         restart: Forget what was trained and judged of this fold.
+        trackers: From `find_trackers`.
+
+    Raises:
+        Stopped: The run was asked to stop. It is saved to the last step.
+        UsageError: Another run trains this fold.
     """
-    if restart and job.model.fold(job.fold).exists():
-        shutil.rmtree(job.model.fold(job.fold))
-    former = job.load_former()
-    settings = job.plan.training
-    scaled = needs_scaling(job.device)
-    state = start_training(job.configuration.architecture, settings, job.device, job.seed, scaled=scaled)
-    if former is not None:
-        unpack_state(state, former.training, former.weights)
-    checkpoint = _checkpoint(job, state)
-    if checkpoint.finished:
-        reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew")
-        return checkpoint
-
-    drawn_at = -SECONDS_BETWEEN_PICTURES
-
-    def save(state: TrainState) -> None:
-        nonlocal checkpoint, drawn_at
+    if not job.ranks.leads:
+        return _train_along(job)
+    with run_alone(job.model.fold(job.fold)):
+        if restart:
+            _forget(job.model.fold(job.fold))
+        job.ranks.wait()
+        state = _load_state(job, reporter)
         checkpoint = _checkpoint(job, state)
-        save_checkpoint(checkpoint, job.model.checkpoint(job.fold))
-        write_progress(job.model.progress(job.fold, "csv"), state.reports)
-        if checkpoint.finished or state.elapsed_seconds - drawn_at > SECONDS_BETWEEN_PICTURES:
-            draw_progress(job.model.progress(job.fold, "png"), state.reports)
-            drawn_at = state.elapsed_seconds
+        if checkpoint.finished:
+            reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew, --extend longer")
+            return checkpoint
+        shutil.rmtree(job.model.validation(job.fold), ignore_errors=True)  # scores of a fold that is extended
+        tracked = TrackedFold(
+            dataset=job.plan.dataset,
+            model=job.model,
+            fold=job.fold,
+            settings=job.plan.training,
+            epochs_done=len(state.reports),
+        )
+        with (
+            watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop,
+            open_record(tracked, trackers or {}, state.reports, reporter) as record,
+        ):
 
-    train_fold(state, _make_run(job), reporter, save)
+            def save(state: TrainState) -> None:
+                nonlocal checkpoint
+                checkpoint = _checkpoint(job, state)
+                save_checkpoint(checkpoint, job.model.checkpoint(job.fold))
+                record.update(state.reports, finished=checkpoint.finished)
+
+            train_fold(state, _make_run(job, stop), reporter, save)
+            stop.check()
     return checkpoint
 
 
-def _make_run(job: FoldJob) -> Run:
+def _train_along(job: FoldJob) -> Checkpoint:
+    """What a rank does that does not lead: the same, but it says and saves nothing."""
+    job.ranks.wait()  # until the first one has made room
+    state = _load_state(job, SILENT)
+    checkpoint = _checkpoint(job, state)
+    if not checkpoint.finished:
+        with watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop:
+            train_fold(state, _make_run(job, stop), SILENT, lambda _: None)
+            stop.check()
+    return checkpoint
+
+
+def _forget(folder: Path) -> None:
+    """Empties the folder of a fold, but for the lock of this run."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_NAME:
+            path.unlink()
+
+
+def _load_state(job: FoldJob, reporter: Reporter) -> TrainState:
+    """The state that an earlier run left, or a new one."""
+    former = job.load_former()
+    origin = find_origin(job.origin, job.newcomer, job.seed) if former is None else Origin.of(former)
+    for line in origin.lines:
+        reporter.say(line)
+    state = start_training(
+        job.configuration.architecture,
+        job.plan.training,
+        job.device,
+        job.seed,
+        scaled=needs_scaling(job.device),
+        origin=origin,
+    )
+    if former is not None:
+        unpack_state(state, former.training, former.weights)
+    job.ranks.check_same(state.step, str(job.model.checkpoint(job.fold)))
+    return state
+
+
+def _make_run(job: FoldJob, stop: StopRequest) -> Run:
     settings = job.plan.training
     held_out = job.split.validation or job.split.training  # fold "all" holds nothing out and watches its own cases
     stored = open_stored(job.cases_folder, {*job.split.training, *held_out})
-    cases = dict(zip(stored, open_cases(list(stored.values())), strict=True))
+    codes = [] if job.codes_folder is None else list(open_stored(job.codes_folder, stored).values())
+    cases = dict(zip(stored, open_cases(list(stored.values()), codes), strict=True))
+    info = job.dataset.info
+    unknown = {name: tuple(one in info.unknown_in(name) for one in info.targets.names) for name in cases}
     batches = [
         Batches(
             cases=[cases[name] for name in names],
@@ -210,6 +257,10 @@ def _make_run(job: FoldJob) -> Run:
             foreground_fraction=settings.foreground_fraction,
             seed=(job.seed, number),
             augmented=augmented,
+            finished_on=job.device if job.augment_on_device else None,
+            unknown=[unknown[name] for name in names] if any(map(any, unknown.values())) else (),
+            previous=None if job.codes_folder is None else info.targets,
+            share=(job.ranks.number, job.ranks.count),
         )
         for number, (names, augmented) in enumerate([(job.split.training, True), (held_out, False)])
     ]
@@ -217,16 +268,23 @@ def _make_run(job: FoldJob) -> Run:
         settings=settings,
         training=batches[0],
         validation=batches[1],
-        loss=Loss(targets=job.dataset.info.targets, settings=settings.loss, batch_dice=job.configuration.batch_dice),
+        loss=Loss(
+            targets=job.dataset.info.targets,
+            settings=settings.loss,
+            batch_dice=job.configuration.batch_dice,
+            ranks=job.ranks,
+        ),
         device=job.device,
-        workers=count_loader_threads(job.device),
+        workers=max(1, count_loader_threads(job.device) // job.ranks.here),
+        stop=stop,
+        ranks=job.ranks,
     )
 
 
 def _checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:
     return Checkpoint(
         plan=job.plan,
-        info=job.dataset.info.model_copy(update={"groups": None}),  # may name patients, whom no model should know
+        info=job.dataset.info.model_copy(update=NAMELESS),
         configuration_name=job.configuration_name,
         fold=job.fold,
         cases=job.split.digest,

@@ -15,12 +15,12 @@ preprocessing nothing needs torch, which takes a second to load; so what needs i
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from autoseg.comparison import compare_folders
 from autoseg.dataset import Dataset
 from autoseg.decisions import save_plan, settle_options
-from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
 from autoseg.info import DatasetInfo
 from autoseg.inspection import take_fingerprint
@@ -29,7 +29,6 @@ from autoseg.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.planner import make_plan
 from autoseg.preparation import (
     check_names,
-    check_trainable,
     choose_configurations,
     list_cases,
     load_decisions,
@@ -39,9 +38,8 @@ from autoseg.preparation import (
 )
 from autoseg.prepared_cases import check_prepared, prepare_cases
 from autoseg.reporting import SILENT, Reporter
-from autoseg.scans import find_scans
+from autoseg.scans import PROBABILITIES_FOLDER, find_scans
 from autoseg.splitting import check_leaks, settle_splits
-from autoseg.units import parse_duration
 from autoseg.workspace import Fold, find_workspace, list_folds
 
 
@@ -155,15 +153,22 @@ def train(
     *,
     epochs: int | None = None,
     budget: str | None = None,
+    extend: str | None = None,
     device: str = "auto",
+    gpus: int | None = None,
+    augment_on: str = "auto",
     restart: bool = False,
+    init: str | os.PathLike[str] | None = None,
+    freeze: str | None = None,
+    log: Sequence[str] = (),
     plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> Summary | None:
     """Trains folds one after the other and judges each on its held-out cases.
 
-    A fold that was begun goes on where its last epoch ended; one that is finished is not trained again.
+    A fold that was begun goes on where it was stopped, or after a crash where its last epoch ended; one that is
+    finished is not trained again. SIGTERM, or a word from `stop`, ends the run cleanly.
 
     Args:
         number: Of the dataset.
@@ -171,9 +176,20 @@ def train(
         folds: A number from 0 to 4 or several, "cv" for each of them, or "all" for a model of all cases, which holds
             none out.
         epochs: Instead of the plan's.
-        budget: Training time per fold instead of epochs, such as "5m" or "2h".
+        budget: Instead of epochs: "quick", "standard" (as the plan says), "full", or a time per fold such as "2h"; see
+            `training.length`.
+        extend: Epochs, such as "50", or a time, such as "30m", by which finished folds go on; the learning rate falls
+            once more, from where the longer schedule would be by then.
         device: "auto", "cpu", "cuda" or "mps".
+        gpus: How many CUDA GPUs of this machine train each fold together, in a process each; see `processes.launch`.
+            Processes that torchrun started, on any number of machines that share the workspace, do so by themselves.
+        augment_on: Where patches are changed at random: on the "cpu" or on the "device" of the network; "auto" is the
+            device if that is a CUDA GPU. The changes are the same, up to rounding.
         restart: Forget what was trained of these folds.
+        init: Begin with the weights of a trained model, where they fit: a model folder, the folder of one of its folds,
+            or a checkpoint.pt. See `training.origin`.
+        freeze: Weights that stay as they were there: "encoder", "decoder" or "all_but_heads".
+        log: "tensorboard", "mlflow", or both: where the numbers of each epoch go as well.
         plan_name: Of the plan, if it is not the usual one.
         workspace: See `find_workspace`.
         reporter: Shows progress and states results.
@@ -187,24 +203,60 @@ def train(
         DatasetError: There is no such dataset.
         ArtifactError: plan.json or splits.json is damaged, or the disk is full.
         ProblemsError: Raw or preprocessed cases are damaged or missing, each with its line.
-        ModelError: The plan changed since a fold was begun, or its checkpoint is damaged.
+        ModelError: The plan changed since a fold was begun, or its checkpoint, or the model to begin with, is damaged
+            or missing.
         AutosegError: The loss is no longer a number, or the device's memory is full.
+        Stopped: The run was asked to stop, and did after having saved all.
     """
+    from autoseg.cascade import prepare_previous
+    from autoseg.data.device_augmentation import augments_on_device
     from autoseg.device import resolve_device
-    from autoseg.folds import FoldJob, replace_length, settle_job, train_to_end, warn_of_memory
-    from autoseg.validation import conclude, is_validated, validate
+    from autoseg.folds import FoldJob, settle_job, train_to_end, warn_of_memory
+    from autoseg.processes import launch
+    from autoseg.training.length import LengthRequest
+    from autoseg.training.origin import OriginRequest
+    from autoseg.training.ranks import join_ranks
+    from autoseg.training.tracking import find_trackers
+    from autoseg.validation import conclude, judge
 
-    if epochs is not None and budget is not None:
-        raise UsageError("--epochs and --budget both say how long to train", "give one of them")
+    if gpus is not None:
+        return launch(
+            partial(
+                train,
+                number,
+                configuration,
+                folds,
+                epochs=epochs,
+                budget=budget,
+                extend=extend,
+                augment_on=augment_on,
+                restart=restart,
+                init=init,
+                freeze=freeze,
+                log=log,
+                plan_name=plan_name,
+                workspace=workspace,
+            ),
+            gpus,
+            device,
+            reporter,
+        )
+    wanted = LengthRequest(epochs=epochs, budget=budget, extend=extend, restart=restart)
+    origin = OriginRequest(path=None if init is None else Path(init), freeze=freeze)
+    trackers = find_trackers(log)
     folders = find_workspace(workspace).dataset(number, plan_name)
     plan, splits = load_decisions(number, folders)
-    plan = replace_length(plan, epochs=epochs, budget_seconds=parse_duration(budget) if budget else None)
+    plan = wanted.apply(plan)
     [name] = choose_configurations(plan, [configuration])
-    check_trainable(plan, name)
+    [owner] = with_own_cases(plan, [name])
     dataset, model = open_planned(number, folders, plan, splits), folders.model(name)
-    check_prepared(dataset, plan, name, folders, number)
+    check_prepared(dataset, plan, owner, folders, number)
     check_leaks(splits, folders, dataset.info)
-    place = resolve_device(device)
+    ranks, place = join_ranks(resolve_device(device))
+    reporter = reporter if ranks.leads else SILENT
+    if ranks.leads:
+        prepare_previous(dataset, plan, name, folders, number, reporter)
+    ranks.wait()
     jobs = [
         FoldJob(
             dataset=dataset,
@@ -212,28 +264,61 @@ def train(
             configuration_name=name,
             fold=fold,
             split=splits.fold(fold),
-            cases_folder=folders.cases(name),
+            cases_folder=folders.cases(owner),
+            codes_folder=folders.cases(name) if owner != name else None,
             model=model,
             device=place,
+            augment_on_device=augments_on_device(augment_on, place),
+            origin=origin,
+            ranks=ranks,
         )
         for fold in splits.expand(list_folds(folds))
     ]
-    jobs = [settle_job(job, restart=restart, length_was_given=bool(epochs or budget)) for job in jobs]
+    jobs = [settle_job(job, wanted, restart=restart) for job in jobs]
     if plan.preset != "small" and place.type == "cpu":
         reporter.say("this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner")
     for job in jobs[:1]:
         warn_of_memory(job, reporter)
     for job in jobs:
         reporter.say(job.describe())
-        checkpoint = train_to_end(job, reporter, restart=restart)
-        if job.split.validation and not is_validated(model, job.fold):
-            scores = validate(job, checkpoint, reporter)
-            reporter.say(f"fold {job.fold}: mean Dice of whole held-out cases {scores.foreground_mean.dice:.4f}")
-    if all(job.fold == "all" for job in jobs):
+        checkpoint = train_to_end(job, reporter, restart=restart, trackers=trackers)
+        judge(job, checkpoint, reporter)
+    ranks.leave()
+    if not ranks.leads or all(job.fold == "all" for job in jobs):
         return None
     rules, summary = conclude(dataset, model)
     reporter.say(rules.describe())
     return summary
+
+
+def stop(
+    number: int,
+    configuration: ConfigurationName,
+    folds: Fold | Sequence[Fold] | None = None,
+    *,
+    plan_name: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+) -> list[Fold]:
+    """Asks runs of `train`, on this machine or another that shares the workspace, to end after their present step.
+
+    Args:
+        number: Of the dataset.
+        configuration: Which is being trained.
+        folds: Which are being trained; by default all that are.
+        plan_name: Of the plan, if it is not the usual one.
+        workspace: See `find_workspace`.
+
+    Returns:
+        The folds that were asked.
+
+    Raises:
+        DatasetError: There is no such dataset.
+        UsageError: None of these is being trained.
+    """
+    from autoseg.training.stopping import ask_to_stop
+
+    model = find_workspace(workspace).dataset(number, plan_name).model(configuration)
+    return ask_to_stop(model, None if folds is None else list_folds(folds))
 
 
 def predict(
@@ -252,7 +337,8 @@ def predict(
 ) -> list[Path]:
     """Segments all scans of a folder.
 
-    Each result has the name, grid, geometry and file type of its scan. A scan that cannot be segmented does not stop
+    Each result has the name, grid, geometry and file type of its scan; structures that may overlap become a folder of
+    this name, with a mask for each. A scan that cannot be segmented does not stop
     the others.
 
     Args:
@@ -281,7 +367,7 @@ def predict(
         ProblemsError: Some scans could not be segmented, each with its line; the others are done.
     """
     from autoseg.model import load_segmenter
-    from autoseg.prediction import PROBABILITIES_FOLDER, choose_labels, find_model, make_output_folder, segment_scans
+    from autoseg.prediction import choose_labels, find_model, make_output_folder, segment_scans
 
     folder = find_model(model, number, configuration, workspace, plan_name)
     segmenter = load_segmenter(folder, folds=folds, device=device)

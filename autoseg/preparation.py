@@ -55,25 +55,13 @@ def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Split
     dataset = Dataset.open(folders.raw).only(splits.names)
     configurations = plan.configurations.values()
     if {(one.image_channels, one.architecture.out_channels) for one in configurations} != {
-        (dataset.info.channels, dataset.info.classes)
+        (dataset.info.channels, dataset.info.targets.outputs)
     }:
         what = f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
         raise UsageError(
             what, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' again"
         )
     return dataset
-
-
-def check_trainable(plan: Plan, name: ConfigurationName) -> None:
-    """Refuses a cascade: it is planned and prepared, but nothing feeds it the former segmentation yet.
-
-    Raises:
-        UsageError: It is one.
-    """
-    previous = plan.configurations[name].previous
-    if previous is not None:
-        what = f"{name} needs the segmentations of {previous} as input, which this version cannot give it"
-        raise UsageError(what, f"train {previous} or 3d_fullres")
 
 
 def check_names(configurations: Sequence[str] | None) -> None:

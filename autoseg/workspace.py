@@ -7,9 +7,10 @@ preprocessed/Dataset004_Name/
     3d_fullres/                           preprocessed cases (see `data.store`)
     NAME/plan.json  NAME/3d_fullres/      the same of a plan that was given a name
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
-    postprocessing.json  summary.json  summary.csv
+    postprocessing.json  summary.json  summary.csv  mlflow/
     fold_0/
-        checkpoint.pt  progress.csv  progress.png
+        checkpoint.pt  progress.csv  progress.jsonl  progress.png  tensorboard/
+        stop                              asks the run that trains this fold to end
         validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from autoseg.dataset import FOLDER_NAME
 from autoseg.errors import DatasetError, UsageError
+from autoseg.lock import FILE_NAME as LOCK_NAME
 
 PLAN_NAME = re.compile(r"^[A-Za-z][\w-]{0,40}\Z", re.ASCII)
 
@@ -53,8 +55,25 @@ class ModelFolder:
         return self.fold(fold) / "checkpoint.pt"
 
     def progress(self, fold: Fold, ending: str) -> Path:
-        """The curve of a training run: "csv" for tools, "png" for eyes."""
+        """The record of a training run: "csv" and "jsonl" for tools, "png" for eyes."""
         return self.fold(fold) / f"progress.{ending}"
+
+    def stop_file(self, fold: Fold) -> Path:
+        """What, once it is there, asks the run that trains this fold to end."""
+        return self.fold(fold) / "stop"
+
+    def tensorboard(self, fold: Fold) -> Path:
+        """What TensorBoard reads, if it was asked for."""
+        return self.fold(fold) / "tensorboard"
+
+    def mlflow_run(self, fold: Fold) -> Path:
+        """Under which id MLflow knows this fold, if it was asked for."""
+        return self.fold(fold) / "mlflow_run.txt"
+
+    @property
+    def mlflow(self) -> Path:
+        """What MLflow stores of all folds, if it was asked for and has no server."""
+        return self.path / "mlflow"
 
     def validation(self, fold: Fold) -> Path:
         """Segmentations of the held-out cases, their summary and pictures."""
@@ -62,7 +81,14 @@ class ModelFolder:
 
     def trained_folds(self) -> list[Fold]:
         """Folds that have a checkpoint: numbers in order, then "all"."""
-        names = [path.parent.name.removeprefix("fold_") for path in self.path.glob("fold_*/checkpoint.pt")]
+        return self._folds_with("checkpoint.pt")
+
+    def running_folds(self) -> list[Fold]:
+        """Folds that a run holds; after `kill -9` also the one that it held. See `lock`."""
+        return self._folds_with(LOCK_NAME)
+
+    def _folds_with(self, file: str) -> list[Fold]:
+        names = [path.parent.name.removeprefix("fold_") for path in self.path.glob(f"fold_*/{file}")]
         numbers: list[Fold] = sorted(int(name) for name in names if name.isdigit())
         return numbers + [name for name in names if name == "all"]
 

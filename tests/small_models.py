@@ -80,7 +80,7 @@ def small_cases(count: int = 3) -> list[InMemoryCase]:
         label = np.zeros((10, 10, 10), dtype=np.int8)
         label[1:5, 1:5, 1:5], label[5:9, 5:9, 5:9] = 1, 2
         image[0] += 2.0 * (label == 1) - 2.0 * (label == 2)
-        foreground = {number: np.argwhere(label == number) for number in (1, 2)}
+        foreground = [np.argwhere(label == number) for number in (1, 2)]
         cases.append(InMemoryCase(image=image, label=label, foreground=Foreground.of(foreground)))
     return cases
 

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from autoseg.device import autocast, memory_named, needs_scaling, precision, resolve_device
+from autoseg.device import (
+    autocast,
+    expect_equal_sizes,
+    memory_named,
+    needs_scaling,
+    precision,
+    prefers_channels_last,
+    random_state,
+    resolve_device,
+    restore_random_state,
+)
 from autoseg.errors import AutosegError, UsageError
 
 CPU = torch.device("cpu")
@@ -71,6 +81,39 @@ def test_autocast_calculates_in_the_precision_of_the_device(machine, bfloat16):
     with autocast(CPU):
         assert (ones @ ones).dtype == (torch.bfloat16 if bfloat16 else torch.float32)
     assert (ones @ ones).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "expected"),
+    [
+        ("cuda", (9, 0), True),
+        ("cuda", (7, 0), True),
+        ("cuda", (6, 1), False),
+        ("cpu", None, False),
+        ("mps", None, False),
+    ],
+)
+def test_tensor_cores_want_the_channels_last(monkeypatch, kind, capability, expected):
+    """Older GPUs have none; on a CPU the network orders its maps by itself."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert prefers_channels_last(torch.device(kind)) == expected
+
+
+@pytest.mark.parametrize(("kind", "tried"), [("cuda", True), ("cpu", False)])
+def test_kernels_are_tried_where_sizes_stay_the_same(monkeypatch, kind, tried):
+    """By cuDNN, which a CPU does not have."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    expect_equal_sizes(torch.device(kind))
+    assert torch.backends.cudnn.benchmark == tried
+
+
+def test_random_numbers_go_on_where_they_were():
+    """After any number of draws."""
+    torch.manual_seed(4)
+    before = random_state(CPU)
+    first = torch.rand(3)
+    restore_random_state(CPU, before)
+    assert torch.equal(torch.rand(3), first)
 
 
 @pytest.mark.parametrize(

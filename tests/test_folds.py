@@ -22,12 +22,13 @@ from autoseg.data.splits import Splits
 from autoseg.dataset import Dataset
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.folds import replace_length, settle_plan
+from autoseg.folds import settle_plan
 from autoseg.geometry import Volume
 from autoseg.imageio import read_label_map, write_label_map
 from autoseg.pipeline import train
 from autoseg.postprocessing import PostprocessingRules
 from autoseg.training import loop
+from autoseg.training.length import replace_length
 from autoseg.validation import conclude
 
 CONFIGURATION = "3d_fullres"
@@ -37,11 +38,12 @@ KILLED_AT_STEP = """
 import os, signal, sys
 from autoseg.pipeline import train
 from autoseg.training import loop
+from autoseg.training.length import replace_length
 
-def step_or_die(state, batch, run, step=loop.train_step):
+def step_or_die(state, batch, run, reporter, step=loop.train_step):
     if state.step == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(state, batch, run)
+    return step(state, batch, run, reporter)
 
 loop.train_step = step_or_die
 train(1, "3d_fullres", [0], device="cpu", workspace=sys.argv[1])
@@ -120,10 +122,10 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets Ctrl-C be pressed before a step."""
     original = loop.train_step
 
-    def step_or_stop(state, batch, run):
+    def step_or_stop(state, batch, run, reporter):
         if state.step == step:
             raise KeyboardInterrupt
-        return original(state, batch, run)
+        return original(state, batch, run, reporter)
 
     monkeypatch.setattr(loop, "train_step", step_or_stop)
 
@@ -195,6 +197,7 @@ def test_interrupted_validation_is_done_by_the_next_run(trained, monkeypatch):
     assert sorted(path.name for path in model_of(trained).fold(0).iterdir()) == [
         "checkpoint.pt",
         "progress.csv",
+        "progress.jsonl",
         "progress.png",
     ]
     listener = run_train(trained)
@@ -313,7 +316,7 @@ def test_rules_are_found_on_the_masks_of_all_folds(trained):
         array[-2:, -2:, :2] = 1
         write_label_map(path, Volume(array=array, geometry=mask.geometry))
     rules, pooled = conclude(dataset, model)
-    assert rules.keep_largest == (1,)
+    assert rules.keep_largest == ((1,),)
     assert not rules.keep_largest_foreground
     assert PostprocessingRules.load(model.postprocessing) == rules
     assert Summary.load(model.path / "summary.json") == pooled
@@ -347,9 +350,9 @@ def test_cases_of_a_fold_are_read_once(fresh, monkeypatch):
     """Those that are both trained on and watched, as in a fold of all cases, are held in memory once."""
     opened = []
 
-    def listen(cases):
+    def listen(cases, codes):
         opened.extend(case.name for case in cases)
-        return open_cases(cases)
+        return open_cases(cases, codes)
 
     monkeypatch.setattr("autoseg.folds.open_cases", listen)
     run_train(fresh, ["all"], epochs=1)

@@ -167,14 +167,19 @@ def test_an_item_that_is_stuck_is_given_up(monkeypatch):
 # The second thread never comes back, as from a network drive that went away.
 STUCK = """
 import sys, time
+from threading import Event
 from autoseg import parallel
 from autoseg.reporting import SILENT
 parallel.GRACE_SECONDS, parallel.LOOK_SECONDS, parallel.count_cores = 0.2, 0.01, lambda: 2
+stuck = Event()
 def work(item):
-    print(item, flush=True)
-    time.sleep(1000 * item)
-    if not item:
-        raise KeyboardInterrupt
+    sys.stdout.write(f"{item} ")
+    sys.stdout.flush()
+    if item:
+        stuck.set()
+        time.sleep(1000)
+    stuck.wait()
+    raise KeyboardInterrupt
 parallel.work_on_each(work, [1, 0], title="", reporter=SILENT)
 """
 

@@ -166,6 +166,48 @@ def test_values_cannot_be_changed_in_place(plan):
         plan.training.epochs = 3
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"adam_betas": (0.5, 0.9)},
+            r"adam_betas has no effect with the optimizer 'sgd'; set it back to \(0.9, 0.999\)",
+        ),
+        ({"schedule": "cosine", "schedule_power": 2.0}, "schedule_power has no effect with the schedule 'cosine'"),
+        ({"step_share": 0.5}, "step_share has no effect with the schedule 'polynomial'; set it back to 0.3"),
+        ({"schedule": "step", "plateau_share": 0.5}, "plateau_share has no effect with the schedule 'step'"),
+        ({"schedule": "cosine", "step_factor": 0.5}, "step_factor has no effect with the schedule 'cosine'"),
+        ({"optimizer": "adamw"}, "learning_rate 0.01 is too high for 'adamw'; take about 0.001"),
+        ({"warmup_share": 1.0}, "less than 1"),
+        ({"schedule": "step", "step_share": 0.0}, "greater than 0"),
+        ({"adam_betas": (0.9, 1.0), "optimizer": "adam", "learning_rate": 1e-3}, "less than 1"),
+        ({"micro_batch_size": 0}, "greater than 0"),
+        ({"compile": "yes"}, "'auto', 'on' or 'off'"),
+    ],
+)
+def test_settings_of_training_that_contradict_each_other_are_refused(changes, said):
+    """Whoever changes a field expects an effect."""
+    with pytest.raises(ValidationError, match=said):
+        TrainingSettings(**changes)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("schedule", ["polynomial", "cosine", "step", "plateau"])
+def test_every_optimizer_goes_with_every_schedule(optimizer, schedule):
+    """And comes back from a file as it was."""
+    own = {"polynomial": {"schedule_power": 2.0}, "step": {"step_share": 0.5}, "plateau": {"step_factor": 0.5}}
+    chosen = TrainingSettings(
+        optimizer=optimizer,
+        schedule=schedule,
+        learning_rate=1e-3,
+        adam_betas=(0.5, 0.9),
+        warmup_share=0.1,
+        micro_batch_size=1,
+        **own.get(schedule, {}),
+    )
+    assert TrainingSettings.model_validate_json(chosen.model_dump_json()) == chosen
+
+
 def test_blocks_of_a_residual_encoder_have_two_convolutions(plan):
     """Other blocks are refused there, and nowhere else."""
     network = plan.configurations["3d_fullres"].architecture.model_dump()

@@ -178,7 +178,7 @@ def test_a_cascade_is_planned_and_its_cases_prepared(tmp_path):
     assert folders.cases("3d_fullres").is_dir()
     assert folders.cases("3d_lowres").is_dir()
     assert not folders.cases("3d_cascade_fullres").exists()
-    with pytest.raises(UsageError, match="needs the segmentations of 3d_lowres as input"):
+    with pytest.raises(UsageError, match="needs the segmentations of held-out cases by 3d_lowres, which 2 of 2 cases"):
         train(NUMBER, "3d_cascade_fullres", [0], device="cpu", workspace=tmp_path)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from autoseg.dataset import FOLDER_NAME
 from autoseg.errors import DatasetError, UsageError
+from autoseg.lock import run_alone
 from autoseg.workspace import ModelFolder, Workspace, dataset_folder_name, find_workspace, list_folds
 
 
@@ -67,6 +68,19 @@ def test_trained_folds_have_a_checkpoint(tmp_path: Path) -> None:
     model.fold(3).mkdir()
     assert model.trained_folds() == [2, 10, "all"]
     assert model.progress(2, "csv").parent == model.validation(2).parent == model.fold(2)
+
+
+def test_running_folds_are_held_by_a_lock(tmp_path: Path) -> None:
+    """Whether they have a checkpoint yet or not; and each has its own files."""
+    model = ModelFolder(path=tmp_path)
+    for fold in (4, 0, "all"):
+        with run_alone(model.fold(fold)):
+            assert model.running_folds() == [fold]
+            model.checkpoint(fold).touch()
+    assert model.running_folds() == []
+    paths = (model.stop_file(0), model.tensorboard(0), model.mlflow_run(0))
+    assert {path.parent for path in paths} == {model.fold(0)}
+    assert model.mlflow.parent == model.path
 
 
 def test_a_single_fold_is_a_list_of_one() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli import commands, planning
+from autoseg.cli import commands, pictures, planning
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demonstration import demo
 
@@ -26,11 +26,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": commands.check,
     "plan_and_preprocess": planning.plan_and_preprocess,
     "train": commands.train,
+    "stop": commands.stop,
     "predict": commands.predict,
     "evaluate": commands.evaluate,
     "fingerprint": planning.fingerprint,
     "plan": planning.plan,
     "preprocess": planning.preprocess,
+    "augmentations": pictures.augmentations,
     "demo": demo,
     "doctor": commands.doctor,
 }

@@ -1,6 +1,7 @@
 """How every command behaves: options that take several values, errors in one line, exit codes.
 
-Exit codes: 0 done, 2 something that the user can mend, 130 stopped by Ctrl-C.
+Exit codes: 0 done, or ended by 'autoseg stop'; 2 something that the user can mend; 130 stopped by Ctrl-C; 143 a
+training that was ended by SIGTERM and saved to its last step.
 """
 
 import errno
@@ -12,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, Stopped
 
 # What a disk, a network drive or a wrong path may do; any other error of the system is a bug and shown whole.
 MENDABLE_OS_ERRORS = {
@@ -48,6 +49,9 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except AutosegError as error:
             fail(str(error))
+        except Stopped as stopped:
+            sys.stderr.write(f"{stopped}\n")
+            raise typer.Exit(stopped.exit_code) from None
         except KeyboardInterrupt:
             sys.stderr.write("stopped; nothing is left half-written, and the same command goes on or begins anew\n")
             raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -32,8 +32,9 @@ Decision: every term is an upper bound or exact, so the planner stays below its 
 gradients of the weights, for one, mostly come later than the peak of the maps, and the copy of them that the optimizer
 makes comes when the maps are gone. A test holds input, saved, logits, targets and losses against what autograd keeps
 on a CPU; another one holds what a patch takes against the life of every tensor of a step. That a convolution works on
-copies of its input and output in another order is what cuDNN does for 16-bit numbers; how much the context takes is an
-assumption.
+copies of its input and output in another order is what cuDNN does for 16-bit numbers, unless their channels stand last;
+how much the context takes is an assumption. Training that calculates maps again on the way back, or that compiles the
+network, takes less; it is not counted apart.
 
 A CPU keeps the same with these differences. It norms each sample alone: views of the same maps. It upsamples by a
 matrix product, which keeps its input as a transposed convolution does. With the channels last, the cross entropy of a

@@ -31,6 +31,7 @@ from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirr
 from autoseg.planning.normalization import choose_normalization, explain_normalization
 from autoseg.planning.patch import Search, View, edges, fit_patch
 from autoseg.planning.presets import LADDER, PRESETS, RULES, Rules
+from autoseg.planning.schedule import choose_training, explain_training
 from autoseg.planning.spacing import TargetGrid, choose_grid, explain_grid
 from autoseg.planning.topology import two_or_three
 
@@ -171,7 +172,7 @@ def _plan(facts: _Facts, preset_name: PresetName, options: PlanningOptions, *, b
         budget=make_budget(preset, budget_bytes),
         budget_bytes=budget_bytes,
         in_channels=facts.info.channels,
-        out_channels=facts.info.classes,
+        out_channels=facts.info.targets.outputs,
         monotonic=facts.rules.monotonic,
     )
     looks = [*_look_at_planes(facts, search), *_look_at_volumes(facts, search)]
@@ -182,7 +183,8 @@ def _plan(facts: _Facts, preset_name: PresetName, options: PlanningOptions, *, b
             "after resampling, too few for any network",
             "use images of at least 8 voxels along two axes",
         )
-    why = [*explain_preset(search), *facts.explain()]
+    training = choose_training(preset, facts.grid)
+    why = [*explain_preset(search), explain_training(training, preset, facts.grid), *facts.explain()]
     for look in looks:
         why.extend([look] if isinstance(look, str) else explain_look(look, found[look.name], search))
     return Plan(
@@ -192,7 +194,7 @@ def _plan(facts: _Facts, preset_name: PresetName, options: PlanningOptions, *, b
         memory_budget_bytes=options.memory_budget_bytes,
         axis_order=facts.grid.axis_order,
         configurations=found,
-        training=preset.training,
+        training=training,
         why=tuple(why),
     )
 
@@ -228,7 +230,10 @@ def _look_at_volumes(facts: _Facts, search: Search) -> Iterator[Look | str]:
         yield explain_full_resolution(view, full)
         return
     yield Look(name="3d_lowres", view=low.view, fit=low.fit, batch_dice=False, finer=(view, full))
-    informed = replace(search, in_channels=search.in_channels + search.out_channels - 1)
+    if not facts.info.targets.can_be_followed:
+        yield "There is no cascade: it would need one label map of fewer than 180 numbers to look at."
+        return
+    informed = replace(search, in_channels=search.in_channels + len(facts.info.targets.structures))
     # The reference method takes over patch and batch as they are; the further input hardly takes memory.
     after = fit_patch(view, informed) if search.monotonic else full.with_network(informed)
     yield Look(name="3d_cascade_fullres", view=view, fit=after, batch_dice=True, previous="3d_lowres")

@@ -70,6 +70,8 @@ class Preset:
         batch_share: Of the voxels of all training cases, what one batch may hold.
         reference: Set for presets of the reference method only, which does not count bytes.
         training: The schedule.
+        epochs_by_size: Whether its number of epochs is that of pictures only, and for volumes follows from their size;
+            see `schedule`.
     """
 
     memory_bytes: int
@@ -83,6 +85,7 @@ class Preset:
     batch_share: float = BATCH_SHARE
     reference: FeatureMapReference | None = None
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    epochs_by_size: bool = False
 
     def limits(self, dimensions: int) -> Limits:
         """Those of a 2D or a 3D configuration."""
@@ -97,7 +100,7 @@ def _standard(gigabytes: int) -> Preset:
 
     (Milletari et al. 2016, 1-2-3-3-3.)
     """
-    return Preset(memory_bytes=gigabytes * GB)
+    return Preset(memory_bytes=gigabytes * GB, epochs_by_size=True)
 
 
 def _deep(gigabytes: int) -> Preset:
@@ -105,7 +108,7 @@ def _deep(gigabytes: int) -> Preset:
 
     Decision: it then has 1, 4, 6, 6, ... convolutions on the way down, as deep as it pays by the table above.
     """
-    return Preset(memory_bytes=gigabytes * GB, blocks=(1, 2))
+    return Preset(memory_bytes=gigabytes * GB, blocks=(1, 2), epochs_by_size=True)
 
 
 def _residual_encoder(gigabytes: int, *, plane: int, volume: int) -> Preset:

@@ -37,9 +37,14 @@ class TargetGrid:
     is_flat: bool
 
     @property
+    def image_voxels(self) -> float:
+        """Voxels of the typical image."""
+        return prod(self.median_shape)
+
+    @property
     def voxels(self) -> float:
         """Voxels of all cases together, approximately."""
-        return prod(self.median_shape) * self.cases
+        return self.image_voxels * self.cases
 
 
 def choose_grid(fingerprint: Fingerprint, rules: Rules = RULES["autoseg"]) -> TargetGrid:

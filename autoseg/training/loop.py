@@ -2,25 +2,44 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 
 import torch
 from torch import nn
 
 from autoseg.data.loader import Batch, Batches
 from autoseg.device import autocast, memory_named
-from autoseg.errors import AutosegError
+from autoseg.errors import Stopped
 from autoseg.plan import TrainingSettings
 from autoseg.reporting import Reporter, Task
 from autoseg.targets import Targets
+from autoseg.training.gauge import Gauge
+from autoseg.training.health import (
+    SILENT_SECONDS,
+    STEPS_BETWEEN_LOOKS,
+    check_losses,
+    check_weights,
+    describe_stall,
+    find_alarms,
+)
 from autoseg.training.losses import Loss
-from autoseg.training.optimization import learning_rate, set_learning_rate, update_average
-from autoseg.training.progress import EpochReport
-from autoseg.training.state import TrainState
-from autoseg.training.truth import Truth
+from autoseg.training.optimization import (
+    count_falls,
+    learning_rate,
+    set_learning_rate,
+    share_done,
+    update_average,
+)
+from autoseg.training.progress import EpochReport, describe_epoch
+from autoseg.training.ranks import ALONE, Ranks
+from autoseg.training.state import OpenEpoch, TrainState
+from autoseg.training.step import fill_gradients, move_batch
+from autoseg.training.stopping import NEVER, StopRequest
+from autoseg.training.truth import Truth, merge_unknown
 
-OnEpochEnd = Callable[[TrainState], None]
+Save = Callable[[TrainState], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +54,8 @@ class Run:
         loss: What is minimized; knows what the outputs of the network stand for.
         device: Where the network is.
         workers: Threads that make batches.
+        stop: Whether somebody asked the run to end before its time.
+        ranks: The processes that share the batches.
     """
 
     settings: TrainingSettings
@@ -43,89 +64,139 @@ class Run:
     loss: Loss
     device: torch.device
     workers: int
+    stop: StopRequest = NEVER
+    ranks: Ranks = ALONE
 
 
-def train_fold(state: TrainState, run: Run, reporter: Reporter, on_epoch_end: OnEpochEnd) -> None:
+def train_fold(state: TrainState, run: Run, reporter: Reporter, save: Save) -> None:
     """Trains until the epochs, or the seconds, of the settings are used up.
 
     Args:
         state: Where to go on from; changed in place.
         run: What to do.
-        reporter: Shows the share of the training that is done, and one line per epoch.
-        on_epoch_end: Called after each epoch, to save and draw.
+        reporter: Shows the share of the training that is done, one line per epoch, and what goes wrong.
+        save: Called after each epoch, and when the run was asked to stop in the middle of one. What it is given is
+            sound: no weight and no loss is anything but a number.
 
     Raises:
+        Stopped: The run was asked to stop; `save` was called.
         AutosegError: The loss is no longer a number, no training data come, or the device's memory is full.
     """
     advice = "stop other programs that use it, or plan again with less --memory"
     with reporter.task("training", total=1.0) as task, memory_named(run.device, advice):
         task.advance(progress(state, run.settings))
         while progress(state, run.settings) < 1:
-            report = train_epoch(state, run, task)
+            try:
+                report = train_epoch(state, run, reporter, task)
+            except Stopped:
+                check_numbers(state)
+                save(state)
+                raise
             state.reports.append(report)
-            reporter.say(describe_epoch(report))
-            on_epoch_end(state)
+            state.epoch = OpenEpoch()
+            for line in (describe_epoch(report), *find_alarms(state.reports)):
+                reporter.say(line)
+            save(state)
 
 
 def progress(state: TrainState, settings: TrainingSettings) -> float:
     """Share of the training that is done: of its seconds if they are limited, else of its steps."""
-    if settings.budget_seconds is not None:
-        return min(1.0, state.elapsed_seconds / settings.budget_seconds)
-    return min(1.0, state.step / (settings.epochs * settings.steps_per_epoch))
+    return share_done(settings, state.step, state.elapsed_seconds)
 
 
-def train_epoch(state: TrainState, run: Run, task: Task) -> EpochReport:
-    """Trains for one epoch, or for what is left of the time, and measures the network on held-out patches."""
+def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> EpochReport:
+    """Trains for one epoch, or for what is left of it or of the time, and measures the network on held-out patches."""
     started, elapsed_before = time.perf_counter(), state.elapsed_seconds
-    first = state.step
-    rate = learning_rate(progress(state, run.settings), run.settings)
-    losses = []
-    for batch in run.training.ahead(range(first, first + run.settings.steps_per_epoch), workers=run.workers):
+    epoch, gauge = state.epoch, Gauge(run.device)
+    if not epoch.losses:
+        epoch.learning_rate, epoch.began_at_seconds = current_rate(state, run.settings), elapsed_before
+    for batch in coming_batches(state, run, reporter):
+        run.stop.check()
         done = progress(state, run.settings)
-        if done >= 1:
-            break
-        losses.append(train_step(state, batch, run))
+        epoch.losses.append(train_step(state, batch, run, reporter))
         state.step += 1
-        state.elapsed_seconds = elapsed_before + time.perf_counter() - started
+        if len(epoch.losses) % STEPS_BETWEEN_LOOKS == 0:
+            check_losses(epoch.losses, len(state.reports))
+            gauge.look()
+        state.elapsed_seconds = run.ranks.follow(elapsed_before + time.perf_counter() - started)
         task.advance(progress(state, run.settings) - done)
-    training_loss = float(torch.stack(losses).mean())
-    if not math.isfinite(training_loss):
-        raise AutosegError(
-            f"the training loss became {training_loss} in epoch {len(state.reports)}",
-            "lower training.learning_rate in plan.json, or look for extreme intensities with 'autoseg check'",
-        )
+        if progress(state, run.settings) >= 1:
+            break
+    check_numbers(state)
+    trained_seconds = elapsed_before + time.perf_counter() - started - epoch.began_at_seconds
     validation_loss, dice = measure(state.average, run)
     before = progress(state, run.settings)
-    state.elapsed_seconds = elapsed_before + time.perf_counter() - started
+    state.elapsed_seconds = run.ranks.follow(elapsed_before + time.perf_counter() - started)
     task.advance(progress(state, run.settings) - before)
     return EpochReport(
         epoch=len(state.reports),
-        training_loss=training_loss,
+        training_loss=float(torch.stack(epoch.losses).mean()),
         validation_loss=validation_loss,
         pseudo_dice=dict(zip(run.loss.targets.names, dice, strict=True)),
-        learning_rate=rate,
-        seconds=state.elapsed_seconds - elapsed_before,
+        learning_rate=epoch.learning_rate,
+        seconds=state.elapsed_seconds - epoch.began_at_seconds,
         elapsed_seconds=state.elapsed_seconds,
+        patches_per_second=len(epoch.losses) * run.training.configuration.batch_size / trained_seconds,
+        waiting_share=min(1.0, epoch.waited_seconds / trained_seconds),
+        device_memory_bytes=gauge.memory_bytes,
+        device_utilization=gauge.utilization,
     )
 
 
-def train_step(state: TrainState, batch: Batch, run: Run) -> torch.Tensor:
+def coming_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterator[Batch]:
+    """What is left of the batches of the epoch; notes how long one had to wait for them."""
+
+    def on_wait(seconds: int, work: str) -> None:
+        if run.ranks.alone:  # several stop together, between two steps
+            run.stop.check()
+        if seconds == SILENT_SECONDS:
+            reporter.say(describe_stall(seconds, work))
+
+    left = run.settings.steps_per_epoch - len(state.epoch.losses)
+    batches = run.training.ahead(range(state.step, state.step + left), workers=run.workers, on_wait=on_wait)
+    while True:
+        asked = monotonic()
+        batch = next(batches, None)
+        state.epoch.waited_seconds += monotonic() - asked
+        if batch is None:
+            return
+        yield batch
+
+
+def check_numbers(state: TrainState) -> None:
+    """Makes sure that what is to be saved is sound.
+
+    Raises:
+        AutosegError: A weight, or a loss of the running epoch, is no longer a number.
+    """
+    if state.epoch.losses:
+        check_losses(state.epoch.losses, len(state.reports))
+    check_weights(state.network, len(state.reports))
+
+
+def train_step(state: TrainState, batch: Batch, run: Run, reporter: Reporter) -> torch.Tensor:
     """One step of the optimizer; returns the loss, a scalar on the device."""
-    set_learning_rate(state.optimizer, learning_rate(progress(state, run.settings), run.settings))
-    images, labels = _to_device(batch, run.device)
+    set_learning_rate(state.optimizer, current_rate(state, run.settings))
     state.network.train()
-    state.optimizer.zero_grad(set_to_none=True)
-    with autocast(run.device):
-        outputs = state.network(images)
-    loss = run.loss(outputs, labels)
-    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    loss = fill_gradients(state, batch, run, reporter)
     state.scaler.unscale_(state.optimizer)
     nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     if state.average is not state.network:
         update_average(state.average.parameters(), state.network.parameters(), run.settings.average_decay, state.step)
-    return loss.detach()
+    return loss
+
+
+def current_rate(state: TrainState, settings: TrainingSettings) -> float:
+    """The learning rate of the next step, which follows from the progress and, for a "plateau", from the reports."""
+    falls = 0
+    if settings.schedule == "plateau":
+        steps = settings.steps_per_epoch
+        ends = [share_done(settings, (report.epoch + 1) * steps, report.elapsed_seconds) for report in state.reports]
+        losses = [report.training_loss for report in state.reports]
+        falls = count_falls(list(zip(ends, losses, strict=True)), settings.plateau_share)
+    return learning_rate(progress(state, settings), settings, falls)
 
 
 @torch.inference_mode()
@@ -138,40 +209,34 @@ def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
     network.eval()
     losses, counts = [], torch.zeros(3, len(run.loss.targets.names), dtype=torch.int64)
     for batch in run.validation.ahead(range(run.settings.validation_steps), workers=run.workers):
-        images, labels = _to_device(batch, run.device)
+        moved = move_batch(batch, run.device)
         with autocast(run.device):
-            logits = network(images)
-        losses.append(run.loss((logits,), labels))
-        counts += _count(logits, labels, run.loss.targets).cpu()
-    hits, predicted, present = counts.tolist()
+            logits = network(moved.images)
+        losses.append(run.loss((logits,), moved.labels, moved.unknown))
+        counts += _count(logits, moved, run.loss.targets).cpu()
+    hits, predicted, present = run.ranks.add_up(counts).tolist()
     dice = [2 * hit / (p + r) if p + r else math.nan for hit, p, r in zip(hits, predicted, present, strict=True)]
-    return float(torch.stack(losses).mean()), dice
+    return float(run.ranks.add_up(torch.stack(losses).mean())), dice
 
 
-def describe_epoch(report: EpochReport) -> str:
-    """One line for the console."""
-    dice = "  ".join(f"{name} {value:.3f}" for name, value in report.pseudo_dice.items())
-    return (
-        f"epoch {report.epoch}: loss {report.training_loss:.3f}, held out {report.validation_loss:.3f}, "
-        f"pseudo Dice {dice} ({report.seconds:.1f} s)"
-    )
+def _count(logits: torch.Tensor, batch: Batch, targets: Targets) -> torch.Tensor:
+    """Voxels of each structure, shape (3, structures): in both, in the prediction, in the target.
 
-
-def _count(logits: torch.Tensor, labels: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Voxels of each structure, shape (3, structures): in both, in the prediction, in the target."""
+    What nobody labelled, or looked for, counts nowhere.
+    """
+    labels, unknown = batch.labels, batch.unknown
     counted = None if targets.ignore is None else labels != targets.ignore
     if not targets.exclusive:
         predicted, present = logits > 0, Truth.of(labels, targets).present
         predicted = predicted if counted is None else predicted & counted.unsqueeze(1)
+        if unknown is not None:
+            predicted = predicted & ~unknown.reshape(*unknown.shape, *[1] * (logits.ndim - 2))
         axes = (0, *range(2, logits.ndim))
         return torch.stack([found.sum(axes) for found in (predicted & present, predicted, present)])
+    if unknown is not None:
+        logits = merge_unknown(logits.float(), unknown)
     predicted = logits.argmax(dim=1)
     if counted is not None:
         predicted, labels = predicted * counted, labels * counted
     hits = torch.where(predicted == labels, labels, 0)
     return torch.stack([one.flatten().bincount(minlength=targets.outputs)[1:] for one in (hits, predicted, labels)])
-
-
-def _to_device(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    at_once = device.type == "cuda"  # an Apple GPU may read the memory only when it has been given away again
-    return batch.images.to(device, non_blocking=at_once), batch.labels.to(device, non_blocking=at_once)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from autoseg.plan import LossSettings
 from autoseg.targets import Targets
+from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.truth import Truth, merge_unknown
 
 SMOOTH = 1e-5
@@ -26,11 +27,13 @@ class Loss:
         targets: What the outputs stand for.
         settings: Which terms.
         batch_dice: Sum over the batch before dividing, so that patches without a class do not count against it.
+        ranks: Whoever shares the batch. The loss of each is its share: they add up to the loss of the batch.
     """
 
     targets: Targets
     settings: LossSettings
     batch_dice: bool
+    ranks: Ranks = ALONE
 
     def __call__(
         self, outputs: Sequence[torch.Tensor], labels: torch.Tensor, unknown: torch.Tensor | None = None
@@ -58,14 +61,15 @@ class Loss:
             logits = merge_unknown(logits, truth.unknown)
         total = logits.new_zeros(())
         if settings.overlap != "none":
-            total = total + settings.overlap_weight * overlap_loss(logits, truth, settings, batch_dice=self.batch_dice)
+            overlap = overlap_loss(logits, truth, settings, batch_dice=self.batch_dice, ranks=self.ranks)
+            total = total + settings.overlap_weight * overlap
         if settings.voxelwise != "none":
-            total = total + settings.voxelwise_weight * voxelwise_loss(logits, truth, settings)
+            total = total + settings.voxelwise_weight * voxelwise_loss(logits, truth, settings, self.ranks)
         return total
 
 
 def overlap_loss(
-    logits: torch.Tensor, truth: Truth, settings: LossSettings, *, batch_dice: bool = False
+    logits: torch.Tensor, truth: Truth, settings: LossSettings, *, batch_dice: bool = False, ranks: Ranks = ALONE
 ) -> torch.Tensor:
     """Minus the mean overlap of the structures, between -1 (perfect) and 0.
 
@@ -77,6 +81,7 @@ def overlap_loss(
         truth: On the same grid.
         settings: Which overlap.
         batch_dice: See `Loss`.
+        ranks: See `Loss`.
     """
     probabilities = logits.softmax(dim=1)[:, 1:] if truth.exclusive else logits.sigmoid()
     axes = tuple(range(2, logits.ndim))
@@ -87,41 +92,44 @@ def overlap_loss(
     squares = probabilities.square() if settings.overlap == "squared_dice" else probabilities
     predicted, actual = squares.sum(axes), present.sum(axes)
     if batch_dice:
-        hits, predicted, actual = hits.sum(0), predicted.sum(0), actual.sum(0)
+        hits, predicted, actual = ranks.pool(torch.stack([hits.sum(0), predicted.sum(0), actual.sum(0)]))
     if settings.overlap == "tversky":
         wrong = settings.false_positives * (predicted - hits) + settings.false_negatives * (actual - hits)
         overlap = (hits + SMOOTH) / (hits + wrong + SMOOTH)
     else:
         overlap = (2 * hits + SMOOTH) / (predicted + actual + SMOOTH).clamp_min(1e-8)
-    if truth.unknown is None:
-        return -overlap.mean()
-    known = (~truth.unknown).any(0) if batch_dice else ~truth.unknown
-    return -(overlap * known).sum() / known.sum().clamp_min(1)
+    known = torch.ones_like(overlap)
+    if truth.unknown is not None:
+        known = ranks.add_up((~truth.unknown).sum(0)) > 0 if batch_dice else ~truth.unknown
+    if batch_dice:
+        return ranks.share_of(-(overlap * known).sum() / known.sum().clamp_min(1))
+    return -(overlap * known).sum() / ranks.add_up(known.sum()).clamp_min(1)
 
 
-def voxelwise_loss(logits: torch.Tensor, truth: Truth, settings: LossSettings) -> torch.Tensor:
+def voxelwise_loss(logits: torch.Tensor, truth: Truth, settings: LossSettings, ranks: Ranks = ALONE) -> torch.Tensor:
     """Cross entropy, or a form of it, averaged over voxels; binary, and over structures too, if they may overlap.
 
     "focal" plays down what is certain already. Source: Lin et al. 2017, focal loss. "top_k" averages over the worst
-    share of the voxels. Source: the reference method's variant.
+    share of the voxels; those of each rank, which all count alike. Source: the reference method's variant.
 
     Args:
         logits: Shape (n, outputs, *size).
         truth: On the same grid.
         settings: Which form, and how much each output weighs.
+        ranks: See `Loss`.
     """
-    if settings.voxelwise == "cross_entropy" and truth.exclusive and truth.counted is None:
+    if settings.voxelwise == "cross_entropy" and truth.exclusive and truth.counted is None and ranks.alone:
         weight = None if settings.class_weights is None else logits.new_tensor(settings.class_weights)
         return F.cross_entropy(logits, truth.classes, weight=weight)
     losses, weights = _each_voxel(logits, truth, settings)
     if settings.voxelwise == "top_k":
         counted = losses[weights > 0]
-        return (
+        return ranks.share_of(
             counted.topk(max(1, round(settings.top_k_share * len(counted)))).values.mean()
             if len(counted)
             else 0 * losses.sum()
         )
-    return (losses * weights).sum() / weights.sum().clamp_min(1e-8)
+    return (losses * weights).sum() / ranks.add_up(weights.sum()).clamp_min(1e-8)
 
 
 def _each_voxel(logits: torch.Tensor, truth: Truth, settings: LossSettings) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,28 +1,22 @@
-"""The record of a training run: one report per epoch, as a table for tools and as curves for eyes."""
+"""What is known of a training run: one report per epoch, as lines for people and as tables for programs."""
 
 import csv
+import json
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Self
 
 from autoseg.artifact import atomic_file
+from autoseg.errors import WriteError
+from autoseg.units import describe_memory
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+LOAD = ("patches_per_second", "waiting_share", "device_memory_bytes", "device_utilization")
+"""What a report says about how busy the machine was."""
 
-# Decision: Okabe and Ito's colours, which people with any colour vision can tell apart; their yellow is left out, as it
-# is too pale for a line on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-LINE_STYLES = ("-", "--", ":")
-MOST_NAMED_LABELS = len(COLOURS) * len(LINE_STYLES)
-FEW_EPOCHS = 40  # up to here each epoch shows as a dot; beyond, a running mean shows the trend
+MOST_SHOWN_LABELS = 8
+"""In a line of the console."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +31,11 @@ class EpochReport:
         learning_rate: At the start of the epoch.
         seconds: Duration of the epoch, its validation included.
         elapsed_seconds: Training time up to its end, pauses between interrupted runs left out.
+        patches_per_second: While it trained, its validation left out. Like all that follow, None in reports of runs
+            that did not note it.
+        waiting_share: Of that time, what was spent waiting for patches, 0 to 1.
+        device_memory_bytes: Of a CUDA GPU: the most that torch held of its memory.
+        device_utilization: Of a CUDA GPU: the share of the time in which it calculated, 0 to 1, if torch can ask.
     """
 
     epoch: int
@@ -46,6 +45,10 @@ class EpochReport:
     learning_rate: float
     seconds: float
     elapsed_seconds: float
+    patches_per_second: float | None = None
+    waiting_share: float | None = None
+    device_memory_bytes: int | None = None
+    device_utilization: float | None = None
 
     @property
     def mean_pseudo_dice(self) -> float:
@@ -62,6 +65,75 @@ class EpochReport:
         """The report that `to_dict` took apart."""
         return cls(**values)
 
+    def scalars(self) -> dict[str, float]:
+        """Its numbers by name, but for its own; what is undefined or unknown is left out."""
+        values = {**asdict(self), "mean_pseudo_dice": self.mean_pseudo_dice}
+        del values["epoch"]
+        dice = values.pop("pseudo_dice")
+        values |= {f"pseudo_dice/{label}": value for label, value in dice.items()}
+        return {name: float(value) for name, value in values.items() if value is not None and not math.isnan(value)}
+
+    def to_line(self) -> str:
+        """One line of progress.jsonl: the attributes above, by name, and `mean_pseudo_dice`; what is undefined is null.
+
+        `pseudo_dice` is an object of its own, with a number or null for each label.
+        """
+        values = {**asdict(self), "mean_pseudo_dice": self.mean_pseudo_dice}
+        values["pseudo_dice"] = {label: _null_if_nan(value) for label, value in self.pseudo_dice.items()}
+        values = {name: _null_if_nan(value) for name, value in values.items()}
+        return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def describe_epoch(report: EpochReport) -> str:
+    """One line for the console: losses, pseudo Dice, and what the time went into.
+
+    Of many labels it names the mean and the lowest.
+    """
+    named = sorted(report.pseudo_dice.items(), key=lambda item: item[1]) if _has_many(report) else report.pseudo_dice
+    dice = "  ".join(f"{name} {value:.3f}" for name, value in list(dict(named).items())[:MOST_SHOWN_LABELS])
+    if _has_many(report):
+        dice = f"mean {report.mean_pseudo_dice:.3f}, lowest {dice}"
+    return (
+        f"epoch {report.epoch}: loss {report.training_loss:.3f}, held out {report.validation_loss:.3f}, "
+        f"pseudo Dice {dice} ({', '.join(_describe_load(report))})"
+    )
+
+
+def _has_many(report: EpochReport) -> bool:
+    return len(report.pseudo_dice) > MOST_SHOWN_LABELS
+
+
+def _describe_load(report: EpochReport) -> Iterator[str]:
+    yield f"{report.seconds:.1f} s"
+    if report.patches_per_second is not None:
+        yield f"{report.patches_per_second:.3g} patches/s"
+    if report.waiting_share is not None:
+        yield f"{report.waiting_share:.0%} waiting for them"
+    if report.device_memory_bytes is not None:
+        yield describe_memory(report.device_memory_bytes)
+    if report.device_utilization is not None:
+        yield f"GPU {report.device_utilization:.0%} busy"
+
+
+def write_lines(path: Path, reports: Sequence[EpochReport]) -> None:
+    """Writes progress.jsonl anew, atomically, with a line per report: so it holds no epoch that was lost in a stop."""
+    with atomic_file(path) as writing:
+        writing.write_text("".join(report.to_line() for report in reports), encoding="utf-8", newline="\n")
+
+
+def append_line(path: Path, report: EpochReport) -> None:
+    """Adds a line to progress.jsonl in a single write, which a kill leaves done or not done.
+
+    Raises:
+        WriteError: The disk is full.
+    """
+    try:
+        with path.open("ab", buffering=0) as file:
+            file.write(report.to_line().encode())
+    except OSError as error:
+        what = f"cannot write {path}: {error.strerror}"
+        raise WriteError(what, "free some space or choose a folder that you may write to") from error
+
 
 def write_progress(path: Path, reports: Sequence[EpochReport]) -> None:
     """Writes a table with one row per epoch, atomically; undefined values are empty.
@@ -75,7 +147,7 @@ def write_progress(path: Path, reports: Sequence[EpochReport]) -> None:
     labels = list(reports[0].pseudo_dice) if reports else []
     header = ["epoch", "training_loss", "validation_loss", "mean_pseudo_dice"]
     header += [f"pseudo_dice_{label}" for label in labels]
-    header += ["learning_rate", "seconds", "elapsed_seconds"]
+    header += ["learning_rate", "seconds", "elapsed_seconds", *LOAD]
     with atomic_file(path) as writing, writing.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(header)
@@ -83,130 +155,10 @@ def write_progress(path: Path, reports: Sequence[EpochReport]) -> None:
             losses = [report.training_loss, report.validation_loss]
             dice = [report.mean_pseudo_dice, *(report.pseudo_dice[label] for label in labels)]
             rest = [report.learning_rate, report.seconds, report.elapsed_seconds]
-            values = ("" if math.isnan(value) else float(value) for value in losses + dice + rest)
-            table.writerow([report.epoch, *values])
+            load = [getattr(report, name) for name in LOAD]
+            values = (_null_if_nan(value) for value in losses + dice + rest + load)
+            table.writerow([report.epoch, *("" if value is None else float(value) for value in values)])
 
 
-def draw_progress(path: Path, reports: Sequence[EpochReport]) -> None:
-    """Draws losses, pseudo Dice, learning rate and seconds over the epochs, atomically.
-
-    Args:
-        path: Of the PNG file.
-        reports: At least one, all with the same labels.
-
-    Raises:
-        ValueError: There are no reports.
-    """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second to import, for one picture
-    from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
-
-    if not reports:
-        raise ValueError("there are no epochs to draw")
-    figure = Figure(figsize=(12, 7.5), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-    figure.suptitle(_headline(reports), x=0.01, ha="left", fontsize=13, fontweight="bold")
-    (losses, dice), (rate, seconds) = figure.subplots(2, 2, sharex=True)
-    _draw_losses(losses, reports)
-    _draw_pseudo_dice(dice, reports)
-    _draw_curve(rate, reports, [report.learning_rate for report in reports], color=COLOURS[0])
-    _draw_curve(seconds, reports, [report.seconds for report in reports], color=COLOURS[0], smoothed=True)
-    for axes in (rate, seconds):
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("epoch")
-    for axes, title in (
-        (losses, "Loss"),
-        (dice, "Pseudo Dice"),
-        (rate, "Learning rate"),
-        (seconds, "Seconds per epoch"),
-    ):
-        _dress(axes, title)
-    _save(figure, path)
-
-
-def _headline(reports: Sequence[EpochReport]) -> str:
-    last = reports[-1]
-    epochs = "1 epoch" if len(reports) == 1 else f"{len(reports)} epochs"
-    minutes, seconds = divmod(round(last.elapsed_seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    duration = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
-    return f"{epochs} in {duration} · mean pseudo Dice {last.mean_pseudo_dice:.3f}"
-
-
-def _draw_losses(axes: "Axes", reports: Sequence[EpochReport]) -> None:
-    training = [report.training_loss for report in reports]
-    held_out = [report.validation_loss for report in reports]
-    _draw_curve(axes, reports, training, color=COLOURS[0], label="training", smoothed=True)
-    if not np.isnan(held_out).all():
-        _draw_curve(axes, reports, held_out, color=COLOURS[1], label="held out", smoothed=True)
-    axes.legend(frameon=False)
-
-
-def _draw_pseudo_dice(axes: "Axes", reports: Sequence[EpochReport]) -> None:
-    labels = list(reports[0].pseudo_dice)
-    many = len(labels) > MOST_NAMED_LABELS
-    for index, label in enumerate(labels):
-        values = [report.pseudo_dice[label] for report in reports]
-        style = _grey_style(index) if many else _label_style(index, label)
-        _draw_curve(axes, reports, values, smoothed=True, **style)
-    if len(labels) > 1:
-        mean = [report.mean_pseudo_dice for report in reports]
-        _draw_curve(axes, reports, mean, color="black", linewidth=2.2, label=" mean", smoothed=True)
-    axes.set_ylim(0, 1)
-    handles, names = axes.get_legend_handles_labels()
-    if handles:
-        legend = axes.legend(handles, names, frameon=False, ncols=1 + len(names) // 7, loc="lower right")
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-
-
-def _label_style(index: int, label: str) -> dict[str, Any]:
-    return {
-        "color": COLOURS[index % len(COLOURS)],
-        "linestyle": LINE_STYLES[index // len(COLOURS)],
-        "label": f" {label}",  # a legend hides names that start with "_"
-    }
-
-
-def _grey_style(index: int) -> dict[str, Any]:
-    return {"color": "0.75", "linewidth": 0.8, "label": " each label" if index == 0 else None}
-
-
-def _draw_curve(
-    axes: "Axes", reports: Sequence[EpochReport], values: Sequence[float], *, smoothed: bool = False, **style: Any
-) -> None:
-    """Draws dots and line for few epochs; for many, a line, or if `smoothed` a running mean over the faint values."""
-    epochs = [report.epoch for report in reports]
-    style = {"linewidth": 1.6, **style}
-    if len(reports) <= FEW_EPOCHS:
-        axes.plot(epochs, values, marker="o", markersize=4, **style)
-    elif smoothed:
-        axes.plot(epochs, values, color=style["color"], linewidth=0.6, alpha=0.3)
-        axes.plot(epochs, _running_mean(values, window=2 * (len(reports) // 100) + 3), **style)
-    else:
-        axes.plot(epochs, values, **style)
-
-
-def _running_mean(values: Sequence[float], window: int) -> NDArray[np.floating]:
-    """Mean over `window` (an odd number of) epochs around each one, shorter at both ends, without its NaN values."""
-    array = np.asarray(values, dtype=float)
-    known = ~np.isnan(array)
-    box, inside = np.ones(window), slice(window // 2, window // 2 + array.size)
-    total = np.convolve(np.where(known, array, 0.0), box)[inside]
-    count = np.convolve(known, box)[inside]
-    return np.where(known, total / np.maximum(count, 1), np.nan)
-
-
-def _dress(axes: "Axes", title: str) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - see draw_progress
-
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.9")
-    axes.set_axisbelow(True)
-    axes.tick_params(labelbottom=True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    with atomic_file(path) as writing, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks shows as boxes
-        figure.savefig(writing, dpi=100)
+def _null_if_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

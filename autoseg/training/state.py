@@ -1,7 +1,8 @@
 """Exactly what a run needs to go on where it stopped: the one mutable value of the package."""
 
 import copy
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,10 +10,46 @@ from torch import nn
 
 from autoseg.architecture import Architecture
 from autoseg.checkpoint import Weights
+from autoseg.device import expect_equal_sizes, prefers_channels_last
 from autoseg.network.unet import build_network
 from autoseg.plan import TrainingSettings
 from autoseg.training.optimization import make_optimizer
+from autoseg.training.origin import RANDOM, Origin
 from autoseg.training.progress import EpochReport
+
+Forward = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenEpoch:
+    """What is known of the epoch that is being trained; kept if a run is stopped in its middle.
+
+    Attributes:
+        learning_rate: At its start.
+        began_at_seconds: Training time when it began.
+        waited_seconds: Of the time since, what was spent waiting for patches.
+        losses: Of its steps so far, scalars on the device.
+    """
+
+    learning_rate: float = 0.0
+    began_at_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    losses: list[torch.Tensor] = field(default_factory=list)
+
+    def pack(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        losses = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
+        return {name: getattr(self, name) for name in TIMES} | {"losses": losses}
+
+    @classmethod
+    def unpack(cls, packed: dict[str, Any], device: torch.device) -> "OpenEpoch":
+        """The epoch that `pack` took apart; a new one if there is nothing to unpack, as in older checkpoints."""
+        if not packed:
+            return cls()
+        return cls(**{name: packed[name] for name in TIMES}, losses=list(packed["losses"].to(device)))
+
+
+TIMES = ("learning_rate", "began_at_seconds", "waited_seconds")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,20 +59,32 @@ class TrainState:
     Attributes:
         network: With the weights as the optimizer left them.
         average: The same network with the running average of the weights; the same object if no average is kept.
-        optimizer: With its momentum.
+        optimizer: With its momentum, or its running means.
         scaler: Scales the loss where gradients are float16; does nothing elsewhere.
         step: Optimizer steps done.
         elapsed_seconds: Spent in training epochs, however often the run was stopped.
-        reports: One per finished epoch.
+        epoch: The one that is being trained.
+        reports: One per finished epoch; a schedule that looks at the loss reads them.
+        micro_batch_size: Patches that were found to fit on the device at once, if its memory ran out; see
+            `training.step`.
+        forward: How a step calls the network: itself, or a compiled form of it with the same weights. Settled at the
+            first step of a session, and not saved; as is the next.
+        plain_forward: The same without compiling. What adds up the gradients of several ranks is around it.
+        origin: Where the weights come from, and which of them stay as they are.
     """
 
     network: nn.Module
     average: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     step: int = 0
     elapsed_seconds: float = 0.0
+    epoch: OpenEpoch = field(default_factory=OpenEpoch)
     reports: list[EpochReport] = field(default_factory=list)
+    micro_batch_size: int | None = None
+    forward: Forward | None = None
+    plain_forward: Forward | None = None
+    origin: Origin = RANDOM
 
     @property
     def weights(self) -> Weights:
@@ -44,11 +93,23 @@ class TrainState:
 
 
 def start_training(
-    architecture: Architecture, settings: TrainingSettings, device: torch.device, seed: int, *, scaled: bool
+    architecture: Architecture,
+    settings: TrainingSettings,
+    device: torch.device,
+    seed: int,
+    *,
+    scaled: bool,
+    origin: Origin = RANDOM,
 ) -> TrainState:
-    """A run before its first step; the same seed gives the same weights."""
-    network = build_network(architecture, torch.Generator().manual_seed(seed)).to(device)
-    average = network
+    """A run before its first step; the same seed, and the same origin, give the same weights."""
+    network = build_network(architecture, torch.Generator().manual_seed(seed))
+    origin.settle(network)
+    network = network.to(device)
+    network.recomputes = settings.recompute_activations
+    if prefers_channels_last(device):
+        network.put_channels_last()
+    expect_equal_sizes(device)
+    average: nn.Module = network
     if settings.average_decay > 0:
         average = copy.deepcopy(network).requires_grad_(False)
     return TrainState(
@@ -56,6 +117,7 @@ def start_training(
         average=average,
         optimizer=make_optimizer(network, settings),
         scaler=torch.amp.GradScaler(device.type, enabled=scaled),
+        origin=replace(origin, weights=None),
     )
 
 
@@ -67,7 +129,10 @@ def pack_state(state: TrainState) -> dict[str, Any]:
         "scaler": state.scaler.state_dict(),
         "step": state.step,
         "elapsed_seconds": state.elapsed_seconds,
+        "epoch": state.epoch.pack(),
         "reports": [report.to_dict() for report in state.reports],
+        "micro_batch_size": state.micro_batch_size,
+        "origin": state.origin.pack(),
     }
 
 
@@ -81,4 +146,6 @@ def unpack_state(state: TrainState, packed: dict[str, Any], weights: Weights) ->
         state.scaler.load_state_dict(packed["scaler"])
     state.step = packed["step"]
     state.elapsed_seconds = packed["elapsed_seconds"]
+    state.epoch = OpenEpoch.unpack(packed.get("epoch", {}), next(state.network.parameters()).device)
     state.reports = [EpochReport.from_dict(report) for report in packed["reports"]]
+    state.micro_batch_size = packed.get("micro_batch_size")  # runs that were begun before it was noted lack it

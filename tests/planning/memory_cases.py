@@ -10,6 +10,7 @@ from autoseg.architecture import Architecture, Axes, Stage
 from autoseg.data.loader import Batch
 from autoseg.device import needs_scaling
 from autoseg.network.unet import build_network
+from autoseg.reporting import SILENT
 from autoseg.training.loop import train_step
 from autoseg.training.state import start_training
 
@@ -261,7 +262,7 @@ def peak_bytes(case: Case, device: torch.device) -> int:
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     architecture = case.architecture()
-    run = replace(small_run(average_decay=0.99), device=device)
+    run = replace(small_run(average_decay=0.99, compile="off"), device=device)
     state = start_training(architecture, run.settings, device, 0, scaled=needs_scaling(device))
     generator = torch.Generator().manual_seed(0)
     batch = Batch(
@@ -269,6 +270,6 @@ def peak_bytes(case: Case, device: torch.device) -> int:
         labels=torch.randint(case.classes, (case.batch_size, *case.patch_size), generator=generator),
     )
     for _ in range(3):
-        train_step(state, batch, run)
+        train_step(state, batch, run, SILENT)
         state.step += 1
     return torch.cuda.max_memory_allocated(device) - before

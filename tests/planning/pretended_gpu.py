@@ -47,10 +47,11 @@ def _copies(name: str, args, made) -> int:
     return args[0].nbytes + made[0].nbytes if name.startswith("aten.convolution") else 0
 
 
-def peak_of_a_patch(architecture: Architecture, patch_size: Axes) -> int:
+def peak_of_a_patch(architecture: Architecture, patch_size: Axes, *, recomputes: bool = False) -> int:
     """What one more patch in a large batch adds to the peak of a training step in bfloat16."""
     with torch.device("meta"):
         network = UNet(architecture).bfloat16()
+    network.recomputes = recomputes
     peaks = []
     for batch_size in (30, 31):
         with _Ledger() as ledger:

@@ -175,7 +175,7 @@ def test_every_decision_has_a_sentence():
         "432 x 512 x 512",
         "3d_lowres: ",
         "3d_cascade_fullres: ",
-        "250 epochs of 250 steps",
+        "1000 epochs of 250 steps",
         f"a batch has {volume.batch_size} patches",
         f"{volume.estimated_bytes / 1e9:.1f} GB of 8.0 GB",
         "2d: ",

@@ -1,20 +1,27 @@
 """Training learns, stops on time, and goes on after a stop as if there had been none."""
 
 import math
+import time
+from contextlib import nullcontext
 from dataclasses import replace
+from threading import Event
 
 import pytest
 import torch
 from phantoms import Listener
 from small_models import small_cases, small_plan, small_run, small_state
 
+from autoseg.data import loader
 from autoseg.data.foreground import sample_foreground
-from autoseg.errors import AutosegError
+from autoseg.data.loader import Batches
+from autoseg.errors import AutosegError, Stopped
 from autoseg.reporting import SILENT
 from autoseg.training import loop
-from autoseg.training.loop import progress, train_fold
+from autoseg.training.loop import current_rate, progress, train_fold
 from autoseg.training.optimization import learning_rate
+from autoseg.training.progress import EpochReport
 from autoseg.training.state import pack_state, unpack_state
+from autoseg.training.stopping import StopRequest
 
 
 def ignore(state):
@@ -36,9 +43,20 @@ def test_training_learns():
     assert state.step == 100
 
 
-def test_resumed_run_equals_an_uninterrupted_one():
-    """Weights, average and reported losses are the same bit for bit after a stop between epochs."""
-    run = small_run(epochs=3)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"optimizer": "adam", "learning_rate": 1e-3, "schedule": "cosine", "warmup_share": 0.5},
+        {"optimizer": "adamw", "learning_rate": 1e-3, "schedule": "step", "step_share": 0.4, "adam_betas": (0.8, 0.9)},
+        {"learning_rate": 1e-9, "schedule": "plateau", "plateau_share": 0.01, "step_factor": 0.5},
+        {"micro_batch_size": 1, "recompute_activations": True},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "usual",
+)
+def test_resumed_run_equals_an_uninterrupted_one(settings):
+    """Weights, average, reported losses and rates are the same bit for bit after a stop between epochs."""
+    run = small_run(epochs=3, **settings)
     straight = small_state(run)
     train_fold(straight, run, SILENT, ignore)
 
@@ -61,6 +79,63 @@ def test_resumed_run_equals_an_uninterrupted_one():
     assert same_weights(resumed.network, straight.network)
     assert same_weights(resumed.average, straight.average)
     assert [report.training_loss for report in resumed.reports] == [r.training_loss for r in straight.reports]
+    assert [report.learning_rate for report in resumed.reports] == [r.learning_rate for r in straight.reports]
+
+
+class StopAt(StopRequest):
+    """Asks a run to stop before each of some steps, once."""
+
+    def __init__(self, *steps):
+        super().__init__()
+        self.state, self.steps = None, list(steps)
+
+    def check(self):
+        """Does so."""
+        if self.state is not None and self.state.step in self.steps:
+            self.steps.remove(self.state.step)
+            raise Stopped("the test", 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_run_that_was_stopped_in_mid_epoch_equals_an_uninterrupted_one(workers, average_decay, tmp_path):
+    """Stopped four times, between epochs and within, and each time packed to disk: every bit is the same."""
+    run = replace(small_run(epochs=3, steps_per_epoch=4, average_decay=average_decay), workers=workers)
+    straight = small_state(run)
+    train_fold(straight, run, SILENT, ignore)
+
+    def save(state):
+        torch.save({"training": pack_state(state), "weights": state.weights}, tmp_path / "state")
+
+    stops = [1, 3, 4, 11]
+    stop = StopAt(*stops)
+    for session in range(5):
+        state = stop.state = small_state(run, seed=5 + session)
+        if session:
+            content = torch.load(tmp_path / "state", weights_only=True)
+            assert content["training"]["step"] == stops[session - 1]
+            assert len(content["training"]["epoch"]["losses"]) == stops[session - 1] % 4
+            unpack_state(state, content["training"], content["weights"])
+        with pytest.raises(Stopped) if session < 4 else nullcontext():
+            train_fold(state, replace(run, stop=stop), SILENT, save)
+    assert same_weights(state.network, straight.network)
+    assert same_weights(state.average, straight.average)
+    for one, other in zip(state.reports, straight.reports, strict=True):
+        assert (one.training_loss, one.validation_loss) == (other.training_loss, other.validation_loss)
+        assert (one.pseudo_dice, one.learning_rate) == (other.pseudo_dice, other.learning_rate)
+        assert one.seconds > 0
+        assert 0 <= one.waiting_share <= 1
+
+
+def test_state_that_was_saved_before_epochs_were_kept_open_is_read():
+    """Checkpoints of an older version go on at their epoch's end."""
+    run = small_run(epochs=2)
+    state = small_state(run)
+    packed = pack_state(state)
+    del packed["epoch"]
+    unpack_state(state, packed, state.weights)
+    train_fold(state, run, SILENT, ignore)
+    assert len(state.reports) == 2
 
 
 def test_number_of_loader_threads_changes_nothing():
@@ -109,9 +184,129 @@ def test_loss_that_is_no_number_is_said_and_nothing_is_saved():
     """The run ends with advice before the broken weights could replace good ones."""
     run = small_run(epochs=2, learning_rate=1e30, gradient_norm=1e30, momentum=0.0)
     saved = []
-    with pytest.raises(AutosegError, match=r"training loss became (nan|inf).*learning_rate"):
+    with pytest.raises(
+        AutosegError, match=r"training loss became (nan|inf) in step \d of epoch 0; lower training.learning_rate"
+    ):
         train_fold(small_state(run), run, SILENT, saved.append)
     assert saved == []
+
+
+def broken_at(step, monkeypatch, value=math.nan):
+    """Lets the loss of a step be no number."""
+    original = loop.train_step
+
+    def break_loss(state, *rest):
+        loss = original(state, *rest)
+        return loss * value if state.step == step else loss
+
+    monkeypatch.setattr(loop, "train_step", break_loss)
+
+
+def test_loss_that_is_no_number_is_noticed_within_twenty_steps(monkeypatch):
+    """Not at the end of a long epoch, and with the step at which it happened; the epoch before it is kept."""
+    run, saved = small_run(epochs=2, steps_per_epoch=50), []
+    broken_at(50 + 23, monkeypatch)
+    state = small_state(run)
+    with pytest.raises(AutosegError, match=r"became nan in step 23 of epoch 1; .*the checkpoint of epoch 0 is kept"):
+        train_fold(state, run, SILENT, lambda state: saved.append(state.step))
+    assert state.step == 50 + 40
+    assert saved == [50]
+
+
+def test_losses_are_seldom_looked_at(monkeypatch):
+    """Each look makes a GPU wait: once in twenty steps, and at the end of the epoch."""
+    looks = []
+    monkeypatch.setattr(loop, "check_losses", lambda losses, _: looks.append(len(losses)))
+    run = small_run(epochs=1, steps_per_epoch=50)
+    train_fold(small_state(run), run, SILENT, ignore)
+    assert looks == [20, 40, 50]
+
+
+def test_stopped_run_saves_no_broken_weights(monkeypatch):
+    """A loss that became no number just before the stop is an error, not a checkpoint."""
+    stop = StopAt(4)
+    run, saved = replace(small_run(epochs=1, steps_per_epoch=8), stop=stop), []
+    broken_at(2, monkeypatch)
+    state = stop.state = small_state(run)
+    with pytest.raises(AutosegError, match="became nan in step 2 of epoch 0"):
+        train_fold(state, run, SILENT, saved.append)
+    assert saved == []
+
+
+def test_weights_that_broke_in_the_last_step_are_not_saved(monkeypatch):
+    """Their loss was still a number."""
+    run, saved = small_run(epochs=1), []
+    original = loop.train_step
+
+    def break_weights(state, *rest):
+        loss = original(state, *rest)
+        with torch.no_grad():
+            next(state.network.parameters()).fill_(math.inf if state.step == 2 else 0)
+        return loss
+
+    monkeypatch.setattr(loop, "train_step", break_weights)
+    with pytest.raises(AutosegError, match="weights of the network are no longer numbers"):
+        train_fold(small_state(run), run, SILENT, saved.append)
+    assert saved == []
+
+
+def test_lost_structure_is_said(monkeypatch):
+    """The alarms of an epoch come after its line."""
+    monkeypatch.setattr(loop, "measure", lambda *_: (0.5, [0.9, 0.0]))
+    listener, run = Listener(), small_run(epochs=26, steps_per_epoch=1)
+    train_fold(small_state(run), run, listener, ignore)
+    assert [line.split()[0] for line in listener.lines] == ["epoch"] * 25 + ["dark"] + ["epoch"]
+    assert "dark was not found in 25 epochs" in listener.text
+
+
+def test_console_line_says_what_the_time_went_into():
+    """Patches per second are those of the steps, not of the measuring after them."""
+    listener, run = Listener(), small_run(epochs=1, steps_per_epoch=5)
+    state = small_state(run)
+    train_fold(state, run, listener, ignore)
+    [report], [line] = state.reports, listener.lines
+    speed, waiting = f"{report.patches_per_second:.3g} patches/s", f"{report.waiting_share:.0%} waiting for them"
+    assert line.endswith(f"({report.seconds:.1f} s, {speed}, {waiting})")
+    assert 5 * 2 / report.patches_per_second < report.seconds
+    assert (report.device_memory_bytes, report.device_utilization) == (None, None)  # only a CUDA GPU tells
+
+
+def test_stalled_loader_is_said_before_it_is_an_error(monkeypatch):
+    """Once, with what it waits for."""
+
+    def prepare(self, number):
+        self.reading[0] = "case_7"
+        time.sleep(3.2 if number == 2 else 0)
+        return original(self, number)
+
+    original = Batches._prepare
+    monkeypatch.setattr(Batches, "_prepare", prepare)
+    monkeypatch.setattr(loop, "SILENT_SECONDS", 1)
+    monkeypatch.setattr(loader, "STALL_SECONDS", 100)
+    listener, run = Listener(), small_run(epochs=1)
+    train_fold(small_state(run), run, listener, ignore)
+    assert [line for line in listener.lines if "no training patch" in line] == [
+        "no training patch for 1 s; reading case_7; see whether the disk answers"
+    ]
+
+
+def test_run_that_waits_for_its_disk_can_be_stopped(monkeypatch):
+    """Within a second or so; what it did before is saved."""
+
+    def prepare(self, number):
+        release.wait(20 if number >= 1 else 0)
+        return original(self, number)
+
+    release, original, saved = Event(), Batches._prepare, []
+    monkeypatch.setattr(Batches, "_prepare", prepare)
+    monkeypatch.setattr(loader, "GRACE_SECONDS", 0.0)
+    stop = StopAt(1)
+    run = replace(small_run(epochs=1), stop=stop)
+    state = stop.state = small_state(run)
+    with pytest.raises(Stopped):
+        train_fold(state, run, SILENT, lambda state: saved.append(state.step))
+    release.set()
+    assert saved == [1]
 
 
 def test_learning_rate_is_golden():
@@ -121,6 +316,36 @@ def test_learning_rate_is_golden():
     for epoch, expected in golden.items():
         assert learning_rate(epoch / 1000, settings) == pytest.approx(expected, rel=2e-4)
     assert learning_rate(1.5, settings) == 0
+
+
+def test_rate_falls_when_the_loss_stays_where_it_is():
+    """In a "plateau" the losses of the epochs decide, in the share of the training that passed, steps or seconds."""
+    for length in ({"epochs": 10}, {"budget_seconds": 100.0}):
+        run = small_run(schedule="plateau", plateau_share=0.2, step_factor=0.5, learning_rate=0.4, **length)
+        state = small_state(run)
+        report = EpochReport(
+            epoch=0,
+            training_loss=1.0,
+            validation_loss=1.0,
+            pseudo_dice={},
+            learning_rate=0.4,
+            seconds=10.0,
+            elapsed_seconds=10.0,
+        )
+        rates = []
+        for epoch in range(6):
+            rates.append(current_rate(state, run.settings))
+            state.reports.append(replace(report, epoch=epoch, elapsed_seconds=10.0 * (epoch + 1)))
+        assert rates == [0.4, 0.4, 0.4, 0.2, 0.2, 0.1]
+
+
+def test_steps_follow_the_schedule():
+    """Each step has the rate of the progress before it."""
+    run = small_run(epochs=1, steps_per_epoch=4, schedule="cosine", warmup_share=0.5, learning_rate=0.1)
+    state, rates = small_state(run), []
+    state.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    train_fold(state, run, SILENT, ignore)
+    assert rates == pytest.approx([0.001, 0.05, 0.1, 0.05])
 
 
 def test_class_that_never_occurs_has_no_pseudo_dice():

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from phantoms import Listener
 from small_models import small_run
 
-from autoseg.device import needs_scaling, resolve_device
+from autoseg.data.loader import Batch
+from autoseg.device import autocast, needs_scaling, resolve_device
 from autoseg.inference.predictor import NetworkPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.reporting import SILENT
-from autoseg.training.loop import train_fold
+from autoseg.training.loop import train_fold, train_step
 from autoseg.training.state import pack_state, start_training, unpack_state
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
@@ -34,6 +36,60 @@ def test_training_learns_on_the_gpu(run):
     state = start(run)
     train_fold(state, run, SILENT, lambda _: None)
     assert state.reports[-1].mean_pseudo_dice > 0.8
+
+
+def test_training_learns_compiled_and_recomputed(run):
+    """Nobody has to say that it fell back to the plain network."""
+    settings = run.settings.model_copy(update={"compile": "on", "recompute_activations": True})
+    run, listener = replace(run, settings=settings), Listener()
+    state = start(run)
+    train_fold(state, run, listener, lambda _: None)
+    assert state.reports[-1].mean_pseudo_dice > 0.8
+    assert not any("uncompiled" in line for line in listener.lines)
+
+
+def test_step_that_does_not_fit_is_split(run):
+    """Real full memory leaves nothing behind: the same steps as in micro-batches from the start."""
+    size, patches = 64, 8
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (patches, size, size, size), generator=generator)
+    batch = Batch(images=torch.randn(patches, 1, size, size, size, generator=generator), labels=labels)
+    settings = run.settings.model_copy(update={"compile": "off"})
+    peaks = []
+    for number in (1, 2, 4):
+        state = start(run)
+        torch.cuda.reset_peak_memory_stats()
+        train_step(
+            state, batch, replace(run, settings=settings.model_copy(update={"micro_batch_size": number})), SILENT
+        )
+        peaks.append(torch.cuda.max_memory_reserved())
+        del state
+        torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    listener, state = Listener(), start(run)
+    torch.cuda.set_per_process_memory_fraction((peaks[1] + peaks[2]) / 2 / total)
+    try:
+        train_step(state, batch, replace(run, settings=settings), listener)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert state.micro_batch_size in (1, 2)
+    assert "could be had" in listener.text
+
+
+def test_feature_maps_keep_the_channels_last_on_a_gpu(run):
+    """No layer of a network of volumes undoes the order, with the few patches that a batch of them has."""
+    network, disordered = start(run).network, []
+
+    def look(_module, _inputs, output):
+        for value in output if isinstance(output, list) else [output]:
+            if not value.is_contiguous(memory_format=torch.channels_last_3d):
+                disordered.append(type(_module).__name__)
+
+    for module in network.modules():
+        module.register_forward_hook(look)
+    with autocast(run.device):
+        network(torch.zeros(2, 1, 8, 8, 8, device=run.device))
+    assert disordered == []
 
 
 def test_run_goes_from_cpu_to_gpu_and_back(run):

@@ -1,19 +1,14 @@
-"""The record of a training run as table and as curves."""
+"""The record of a training run as lines and as a table."""
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from autoseg.errors import ArtifactError
-from autoseg.training.progress import EpochReport, _running_mean, draw_progress, write_progress
+from autoseg.training.progress import EpochReport, describe_epoch, write_progress
 
 NAN = float("nan")
 
@@ -50,6 +45,10 @@ def test_the_table_opens_in_pandas_with_the_same_numbers(tmp_path):
         "learning_rate",
         "seconds",
         "elapsed_seconds",
+        "patches_per_second",
+        "waiting_share",
+        "device_memory_bytes",
+        "device_utilization",
     ]
     assert table["epoch"].tolist() == [0, 1]
     assert table["learning_rate"].tolist() == pytest.approx([first.learning_rate, second.learning_rate], rel=1e-14)
@@ -80,38 +79,6 @@ def test_no_epochs_make_a_table_without_rows(tmp_path):
     assert len(pd.read_csv(tmp_path / "progress.csv")) == 0
 
 
-@pytest.mark.parametrize(
-    ("epochs", "labels"),
-    [
-        (1, ("x",)),
-        (2, ("_hidden", "$x^{2", "脾臓")),
-        (41, ("x", "y")),
-        (1000, ("x", "y")),
-        (60, tuple(map(str, range(30)))),
-    ],
-)
-def test_curves_of_any_length_are_drawn_without_a_warning(tmp_path, epochs, labels):
-    """One PNG file and nothing else, from the first epoch on."""
-    draw_progress(tmp_path / "progress.png", reports(epochs, labels))
-    assert [path.name for path in tmp_path.iterdir()] == ["progress.png"]
-    height, width = matplotlib.image.imread(tmp_path / "progress.png").shape[:2]
-    assert width > height > 500
-
-
-def test_undefined_values_are_left_out_of_the_curves(tmp_path):
-    """Nothing held out, or a label that never occurred, is no reason to fail."""
-    run = [replace(report, validation_loss=NAN, pseudo_dice={"a": NAN, "b": 0.5}) for report in reports(50)]
-    draw_progress(tmp_path / "progress.png", run)
-    assert (tmp_path / "progress.png").stat().st_size > 0
-
-
-def test_curves_need_an_epoch(tmp_path):
-    """Drawing nothing is a mistake of the caller, and leaves no file."""
-    with pytest.raises(ValueError, match="no epochs"):
-        draw_progress(tmp_path / "progress.png", [])
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(tmp_path):
     """A file where the folder should be is the user's to move."""
     (tmp_path / "file").write_text("")
@@ -134,19 +101,27 @@ def test_a_report_survives_as_plain_values():
     assert EpochReport.from_dict(values) == report
 
 
-@given(st.lists(st.one_of(st.just(NAN), st.floats(-2, 2)), min_size=1, max_size=30), st.sampled_from([3, 5, 7]))
-@settings(max_examples=60, deadline=None)
-def test_the_running_mean_is_the_mean_of_the_known_neighbours(values, window):
-    """As long as the values, undefined where they are."""
-    smooth = _running_mean(values, window)
-    assert len(smooth) == len(values)
-    for index, value in enumerate(values):
-        near = values[max(0, index - window // 2) : index + window // 2 + 1]
-        expected = NAN if math.isnan(value) else np.mean([other for other in near if not math.isnan(other)])
-        assert smooth[index] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+def test_console_line_of_an_epoch():
+    """Losses, pseudo Dice per label, and what the time went into; what is unknown is left out."""
+    (report,) = reports(1)
+    assert describe_epoch(report) == (
+        "epoch 0: loss 1.000, held out 1.100, pseudo Dice Anterior 0.500  Posterior 0.500 (10.0 s)"
+    )
+    known = replace(
+        report,
+        patches_per_second=12.34,
+        waiting_share=0.031,
+        device_memory_bytes=7_900_000_000,
+        device_utilization=0.96,
+    )
+    assert describe_epoch(known).endswith("(10.0 s, 12.3 patches/s, 3% waiting for them, 7.9 GB, GPU 96% busy)")
 
 
-def test_training_does_not_load_the_drawing_library():
-    """Matplotlib is imported by the function that draws, not by the module."""
-    code = "import sys, autoseg.training.progress; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_console_line_of_many_labels_names_the_lowest():
+    """A hundred ribs would fill the screen."""
+    (report,) = reports(1)
+    dice = {f"rib_{number}": number / 100 for number in range(99, 0, -1)}
+    line = describe_epoch(replace(report, pseudo_dice=dice))
+    assert "pseudo Dice mean 0.500, lowest rib_1 0.010  rib_2 0.020  " in line
+    assert "rib_8 0.080 (" in line
+    assert "rib_9 " not in line

@@ -1,0 +1,92 @@
+"""How many epochs a dataset needs, by the size of its images.
+
+Source: ten datasets of the Medical Segmentation Decathlon, each trained by the reference method for 1000 epochs of 250
+steps, five folds of 3d_fullres (curves and plans published with AutoNNUnet, plain U-Net). "Needed" is the first epoch
+at which the pseudo Dice, a running mean over 20 epochs, was within 0.005 of where it ended; fewest to most of the five
+folds. Voxels are those of the typical image at the spacing of training.
+
+    dataset          voxels   cases  classes   epochs needed   rule
+    Hippocampus      0.06 M     260        2        20 to  26    100
+    Prostate          2.0 M      32        2        38 to 403    410
+    BrainTumour       3.2 M     484        3        41 to 338    410
+    Heart             8.5 M      20        1        44 to 233    410
+    Pancreas           25 M     281        2       396 to 855   1000
+    HepaticVessel      39 M     303        2       730 to 936   1000
+    Colon              39 M     126        1       339 to 927   1000
+    Spleen             49 M      41        1       442 to 823   1000
+    Lung               66 M      63        1       495 to 947   1000
+    Liver             126 M     131        2       459 to 855   1000
+
+The size of the images tells the quick from the slow; the number of cases (20 to 484 among the quick, 41 to 303 among
+the slow) and of classes does not. Small structures go with large images here, so these figures cannot tell one from the
+other; a size is known of every fingerprint, also of those of nnU-Net, that of structures is not.
+
+Decision: as many epochs as the slowest fold of datasets of that size needed; between the sizes that were seen, a line
+over the logarithm of the voxels.
+
+Limits: the figures are upper bounds, since curves that are still to fall with the learning rate come to their end late:
+a shorter schedule that anneals in full may do as well, which nobody has measured here; `--budget quick` tries it, and
+`--extend` goes on if it was too short. All ten datasets are volumes of at most three structures. Pictures were not
+measured: they keep the number of their preset.
+"""
+
+from itertools import pairwise
+from math import log10
+from typing import NamedTuple
+
+from autoseg.plan import TrainingSettings
+from autoseg.planning.presets import Preset
+from autoseg.planning.spacing import TargetGrid
+
+FEWEST_EPOCHS = 100
+MOST_EPOCHS = 1000
+
+
+class _Seen(NamedTuple):
+    """Epochs that were enough for images of so many voxels."""
+
+    voxels: float
+    epochs: int
+
+
+SEEN = (_Seen(6e4, FEWEST_EPOCHS), _Seen(2e6, 410), _Seen(8.5e6, 410), _Seen(2.5e7, MOST_EPOCHS))
+
+
+def choose_training(preset: Preset, grid: TargetGrid) -> TrainingSettings:
+    """The preset's settings, with as many epochs as the dataset needs if the preset leaves that open.
+
+    Example: images of 64 x 64 x 64 voxels (0.26 million) get 230 epochs.
+    """
+    if not preset.epochs_by_size or grid.is_flat:
+        return preset.training
+    return preset.training.model_copy(update={"epochs": choose_epochs(grid.image_voxels)})
+
+
+def choose_epochs(voxels: float) -> int:
+    """Epochs for typical images of so many voxels, in tens; see the module."""
+    if voxels <= SEEN[0].voxels:
+        return SEEN[0].epochs
+    for (fewer, low), (more, high) in pairwise(SEEN):
+        if voxels <= more:
+            share = log10(voxels / fewer) / log10(more / fewer)
+            return round((low + share * (high - low)) / 10) * 10
+    return SEEN[-1].epochs
+
+
+def explain_training(training: TrainingSettings, preset: Preset, grid: TargetGrid) -> str:
+    """Says how long training lasts, and why."""
+    length = f"Training lasts {training.epochs} epochs of {training.steps_per_epoch} steps"
+    if preset.reference is not None:
+        return f"{length}, as in the reference method."
+    if not preset.epochs_by_size:
+        return f"{length}, few, because the preset is made for a CPU."
+    if grid.is_flat:
+        return f"{length}; how many pictures need was not measured."
+    return (
+        f"{length}, because a typical image has {_count(grid.image_voxels)} voxels: of ten public datasets, those with "
+        "images of 0.06 million needed up to 26 epochs, of 2 to 9 million up to 403, and larger ones up to 947."
+    )
+
+
+def _count(voxels: float) -> str:
+    return f"{voxels / 1e6:.2g} million" if voxels < 1e7 else f"{voxels / 1e6:.0f} million"

@@ -1,0 +1,224 @@
+"""Several processes that train one network together: the ranks of a run.
+
+Each has a GPU, or a share of the CPU, and the same weights. Of every batch it makes and learns from a share of the
+patches; the gradients are added up, so all take the same step, which is that of one process with the whole batch. Where
+a sum goes over the patches of a batch, it goes over all ranks: the loss of a rank is its share, and the shares add up
+to the loss of the batch. The first rank alone speaks, saves and validates.
+
+`ALONE` is the usual single process, to which all of this is nothing.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from autoseg.errors import AutosegError, UsageError
+
+PATIENCE = timedelta(days=30)
+"""Others wait while the first one validates, however many cases there are. That a process died is noticed at once, by
+its connection and by whoever started it, so no time needs to run out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """The processes of a run, as one of them sees them. What has to do with all must be called by all.
+
+    Attributes:
+        number: Of this process, from 0.
+        count: How many there are.
+        here: How many of them share this machine.
+    """
+
+    number: int = 0
+    count: int = 1
+    here: int = 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other."""
+        return self.count == 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that speaks, saves and validates."""
+        return self.number == 0
+
+    def add_up(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, without a gradient."""
+        if self.alone:
+            return values
+        total = values.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def pool(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, through which gradients flow back to the values of each.
+
+        Every rank must go on to the same function of the sum and take `share_of` it.
+        """
+        return values if self.alone else cast(torch.Tensor, _Pooled.apply(values, self.count))  # type: ignore[no-untyped-call]
+
+    def share_of(self, value: torch.Tensor) -> torch.Tensor:
+        """Of something that all ranks have calculated in the same way: an equal part."""
+        return value if self.alone else value / self.count
+
+    def follow(self, value: float) -> float:
+        """What the first rank says, such as its clock."""
+        if self.alone:
+            return value
+        said = torch.tensor(value, dtype=torch.float64)
+        dist.broadcast(said, 0)
+        return float(said)
+
+    def find_largest(self, value: int) -> int:
+        """The largest value of any rank."""
+        if self.alone:
+            return value
+        largest = torch.tensor(value)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
+    def wait(self) -> None:
+        """Waits until all have come here, for as long as it takes."""
+        self.find_largest(0)
+
+    def check_same(self, step: int, checkpoint: str) -> None:
+        """Makes sure that all ranks go on from the same step.
+
+        Raises:
+            AutosegError: They do not: not all of them see the files of the first one.
+        """
+        first = int(self.follow(step))
+        if self.find_largest(abs(step - first)) > 0:
+            what = f"not all processes see the same {checkpoint}; this one is at step {step}, the first at {first}"
+            raise AutosegError(what, "let all machines share the workspace, and wait until its files have arrived")
+
+    def join(self, network: nn.Module, idle: Sequence[str] = ()) -> nn.Module:
+        """The network in a form whose gradients are the sums over all ranks; with the same weights.
+
+        Args:
+            network: On the device of this rank.
+            idle: Parts whose outputs the loss does not look at, and which so have no gradients.
+        """
+        if self.alone:
+            return network
+        left_out = [weights for part in idle for weights in network.get_submodule(part).parameters()]
+        left_out = [weights for weights in left_out if weights.requires_grad]
+        for weights in left_out:  # torch would wait for their gradients, of all that ask for some while it looks
+            weights.requires_grad_(False)
+        # It is about axes of length 1, whose strides mean nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        joined = DistributedDataParallel(network)
+        for weights in left_out:
+            weights.requires_grad_(True)
+        joined.register_comm_hook(None, lambda _, bucket: _sum_gradients(bucket))
+        return joined
+
+    def keep_apart(self, forward: object) -> AbstractContextManager[None]:
+        """A context in which gradients are not added up over the ranks yet, because more of the batch is to come."""
+        return nullcontext() if self.alone else cast(AbstractContextManager[None], cast(Any, forward).no_sync())
+
+    def leave(self) -> None:
+        """Ends the group when all is done. A run that failed just ends, since others may not answer any more."""
+        if not self.alone:
+            dist.destroy_process_group()
+
+
+ALONE = Ranks()
+
+
+class _Pooled(torch.autograd.Function):
+    """A sum over all ranks.
+
+    Each rank takes a share of the same function of the sum, so each has the same gradient: their sum is known without
+    asking the others.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, count: int) -> torch.Tensor:
+        ctx.count = count
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradients[0] * ctx.count, None
+
+
+def _sum_gradients(bucket: Any) -> "torch.futures.Future[torch.Tensor]":
+    """Adds gradients up; torch would take their mean, but the losses of the ranks are shares already."""
+    work: Any = dist.all_reduce(bucket.buffer(), async_op=True)
+    sums: torch.futures.Future[torch.Tensor] = work.get_future().then(_take_first)
+    return sums
+
+
+def _take_first(future: "torch.futures.Future[list[torch.Tensor]]") -> torch.Tensor:
+    return future.value()[0]
+
+
+def speaks_for_all(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the first of its ranks, or the only one."""
+    return environment.get("RANK", "0") == "0"
+
+
+def is_one_of_several(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun, or `processes.launch`, started this process as one of several."""
+    return int(environment.get("WORLD_SIZE", "1")) > 1
+
+
+def join_ranks(device: torch.device, environment: Mapping[str, str] = os.environ) -> tuple[Ranks, torch.device]:
+    """Joins the other processes that were started with this one, by the variables that torchrun sets.
+
+    Returns:
+        The ranks, and the device of this one: of several CUDA GPUs, that of its number on this machine.
+
+    Raises:
+        UsageError: There are fewer GPUs than processes, or one was named, or the device knows no such group.
+    """
+    if not is_one_of_several(environment):
+        return ALONE, device
+    number, count = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    place, here = int(environment.get("LOCAL_RANK", "0")), int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    check_device(device, place + 1)
+    if device.type == "cuda":
+        device = torch.device("cuda", place)
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
+        torch.set_num_threads(max(1, torch.get_num_threads() // here))
+    return Ranks(number=number, count=count, here=here), device
+
+
+def check_device(device: torch.device, count: int) -> None:
+    """Makes sure that a machine has a device for each of its processes.
+
+    Raises:
+        UsageError: It has not.
+    """
+    if device.type == "mps" or ":" in str(device):
+        raise UsageError(f"several processes cannot share {device}", "choose --device cuda, or leave out --gpus")
+    if device.type == "cuda" and count > torch.cuda.device_count():
+        what = f"this machine has {torch.cuda.device_count()} CUDA GPUs, not {count}"
+        raise UsageError(what, "ask for fewer")
+
+
+def check_shares(ranks: Ranks, batch_size: int) -> None:
+    """Makes sure that each rank has at least one patch of a batch.
+
+    Raises:
+        UsageError: The batch is too small.
+    """
+    if batch_size < ranks.count:
+        what = f"a batch of {batch_size} patches cannot be shared among {ranks.count} processes"
+        raise UsageError(what, f"take at most {batch_size}, or raise batch_size in plan.json and train with --restart")

@@ -1,0 +1,154 @@
+"""Two processes take the step that one would take with the whole batch."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import rank_work
+import torch
+from phantoms import Listener
+from rank_work import LOSSES, STEPS, save_shares
+from small_models import small_run
+
+from autoseg import device
+from autoseg.data.loader import Batch
+from autoseg.errors import AutosegError, UsageError
+from autoseg.processes import launch
+from autoseg.training import ranks as ranks_module
+from autoseg.training.ranks import (
+    ALONE,
+    Ranks,
+    check_device,
+    check_shares,
+    is_one_of_several,
+    join_ranks,
+    speaks_for_all,
+)
+from autoseg.training.step import split_batch
+
+
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory):
+    """What each of two ranks found."""
+    folder = tmp_path_factory.mktemp("shares")
+    assert launch(partial(save_shares, folder), 2, "cpu", Listener()) == 2
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.fixture
+def in_float32(monkeypatch):
+    """Whatever the hardware has."""
+    monkeypatch.setattr(device, "precision", lambda _: torch.float32)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_shares_add_up_to_the_loss_of_the_batch(shares, name):
+    """So do their gradients, patch by patch: five patches, three of them with the first rank."""
+    loss, gradient = LOSSES[name].share()
+    found = [share["losses"][name] for share in shares]
+    assert sum(value for value, _ in found) == pytest.approx(loss, abs=1e-6)
+    for rank, (_, part) in enumerate(found):
+        torch.testing.assert_close(part, gradient[rank::2], atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("in_float32")
+@pytest.mark.parametrize("name", STEPS)
+def test_gradients_are_those_of_the_whole_batch(shares, name):
+    """On every rank, and each knows the loss of the batch."""
+    loss, gradients = rank_work.one_step(name)
+    assert gradients.abs().max() > 0.01
+    for share in shares:
+        value, found = share["steps"][name]
+        assert value.item() == pytest.approx(loss.item(), abs=1e-5)
+        torch.testing.assert_close(found, gradients, atol=1e-5, rtol=0)
+
+
+def test_all_follow_the_clock_of_the_first(shares):
+    """So that a budget of seconds ends for all after the same step."""
+    assert [share["pace"] for share in shares] == [10.0, 10.0]
+
+
+def test_alone_nothing_happens():
+    """Values, networks and clocks are given back as they are."""
+    values, network = torch.ones(3, requires_grad=True), torch.nn.Linear(2, 2)
+    assert ALONE.add_up(values) is ALONE.pool(values) is ALONE.share_of(values) is values
+    assert ALONE.join(network, ["bias"]) is network
+    assert (ALONE.follow(2.5), ALONE.find_largest(-1)) == (2.5, -1)
+    ALONE.wait()
+    ALONE.leave()
+    assert join_ranks(torch.device("cpu"), {}) == (ALONE, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("number", [0, 3, 8])
+@pytest.mark.parametrize(("ranks", "matching"), [(1, 0.0), (2, 0.0), (2, 0.5), (3, 1.0)])
+def test_shares_of_batches_make_up_the_batch(number, ranks, matching):
+    """Bit for bit, also of patches that take on the intensities of another; up to rounding if a device changes them."""
+    for finished_on in (None, torch.device("cpu")):
+        batches = batches_of(5, matching, finished_on)
+        whole = batches.make(number)
+        parts = [replace_share(batches, rank, ranks).make(number) for rank in range(ranks)]
+        for rank, part in enumerate(parts):
+            assert torch.equal(part.labels, whole.labels[rank::ranks])
+            torch.testing.assert_close(part.images, whole.images[rank::ranks], atol=1e-4 if finished_on else 0, rtol=0)
+
+
+def batches_of(size, matching, finished_on):
+    """Augmented batches of so many patches."""
+    batches = small_run().training
+    augmentation = batches.configuration.augmentation.model_copy(update={"histogram_matching_probability": matching})
+    configuration = batches.configuration.model_copy(update={"batch_size": size, "augmentation": augmentation})
+    return replace(batches, configuration=configuration, finished_on=finished_on)
+
+
+def replace_share(batches, rank, ranks):
+    """The same batches, as one of several ranks gets them."""
+    return replace(batches, share=(rank, ranks))
+
+
+def test_every_rank_makes_as_many_parts(monkeypatch):
+    """As even as can be; if one has too few patches for that, all end with one line."""
+    batch = Batch(images=torch.zeros(2, 1, 2, 2), labels=torch.zeros(2, 2, 2))
+    others = iter([2, 0])  # three patches, of which two fit at once
+    monkeypatch.setattr(Ranks, "find_largest", lambda _, value: max(value, next(others)))
+    assert [len(part.images) for part in split_batch(batch, 2, Ranks(count=2))] == [1, 1]
+    others = iter([3, 1])
+    with pytest.raises(
+        UsageError, match="2 processes cannot share a batch evenly in micro-batches of 1; raise batch_s"
+    ):
+        next(split_batch(batch, 1, Ranks(count=2)))
+
+
+def test_too_few_patches_and_gpus_are_one_line(monkeypatch):
+    """Each with what to do."""
+    with pytest.raises(UsageError, match="a batch of 2 patches cannot be shared among 3 processes; take at most 2, or"):
+        check_shares(Ranks(count=3), 2)
+    check_shares(Ranks(count=2), 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="this machine has 1 CUDA GPUs, not 2; ask for fewer"):
+        check_device(torch.device("cuda"), 2)
+    for name in ("cuda:1", "mps"):
+        with pytest.raises(UsageError, match=f"several processes cannot share {name}; choose --device cuda"):
+            check_device(torch.device(name), 2)
+
+
+def test_ranks_that_see_other_files_are_told(monkeypatch):
+    """Before one of them trains on from another step."""
+    ranks = Ranks(number=1, count=2)
+    monkeypatch.setattr(Ranks, "follow", lambda *_: 6.0)
+    monkeypatch.setattr(Ranks, "find_largest", lambda _, value: value)
+    ranks.check_same(6, "checkpoint.pt")
+    with pytest.raises(
+        AutosegError, match="not all processes see the same checkpoint.pt; this one is at step 0, the f"
+    ):
+        ranks.check_same(0, "checkpoint.pt")
+
+
+def test_environment_says_who_speaks():
+    """As torchrun sets it."""
+    assert is_one_of_several({"WORLD_SIZE": "2"})
+    assert not is_one_of_several({"WORLD_SIZE": "1"})
+    assert not is_one_of_several({})
+    assert speaks_for_all({})
+    assert speaks_for_all({"RANK": "0"})
+    assert not speaks_for_all({"RANK": "1"})
+    assert ranks_module.PATIENCE.days > 1  # a validation may take a night

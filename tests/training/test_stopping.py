@@ -1,0 +1,121 @@
+"""A run hears of a wish to stop, from a file or from SIGTERM, and of none that was not meant for it."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import Stopped, UsageError
+from autoseg.training import stopping
+from autoseg.training.stopping import NEVER, ask_to_stop, watch_for_stop
+from autoseg.workspace import ModelFolder
+
+NO_FILE = Path("nowhere") / "stop"
+
+
+@pytest.fixture(autouse=True)
+def attentive(monkeypatch):
+    """A request that looks for its file at every check."""
+    monkeypatch.setattr(stopping, "LOOK_SECONDS", 0.0)
+
+
+def test_file_stops_a_run_and_goes_with_it(tmp_path):
+    """The exit code is that of success, and the next run is not stopped by it."""
+    with watch_for_stop(tmp_path / "stop") as request:
+        request.check()
+        (tmp_path / "stop").touch()
+        with pytest.raises(Stopped, match="'autoseg stop'") as raised:
+            request.check()
+    assert raised.value.exit_code == 0
+    assert "the same command goes on" in str(raised.value)
+    assert not (tmp_path / "stop").exists()
+
+
+def test_file_of_an_earlier_run_counts_for_nothing(tmp_path):
+    """It came too late for the run that it was meant for."""
+    (tmp_path / "stop").touch()
+    with watch_for_stop(tmp_path / "stop") as request:
+        request.check()
+
+
+def test_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
+    """Not at every step: network drives are slow."""
+    monkeypatch.setattr(stopping, "LOOK_SECONDS", 1000.0)
+    with watch_for_stop(tmp_path / "stop") as request:
+        request.check()
+        (tmp_path / "stop").touch()
+        request.check()
+
+
+def test_sigterm_stops_a_run_as_shells_expect():
+    """With exit code 143, and afterwards the signal does what it did before."""
+    with watch_for_stop(NO_FILE) as request:
+        request.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one ends the program
+        with pytest.raises(Stopped, match="SIGTERM") as raised:
+            request.check()
+    assert raised.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_program_that_listens_itself_keeps_the_signal():
+    """What a host program does on SIGTERM is not changed."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+    try:
+        with watch_for_stop(NO_FILE) as request:
+            os.kill(os.getpid(), signal.SIGTERM)
+            request.check()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [True]
+
+
+def test_training_in_another_thread_leaves_signals_alone():
+    """Python lets only the main thread listen."""
+    errors = []
+
+    def watch():
+        try:
+            with watch_for_stop(NO_FILE) as request:
+                request.check()
+        except BaseException as error:  # noqa: BLE001 - to be looked at outside of the thread
+            errors.append(error)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    thread.join()
+    assert errors == []
+
+
+def test_a_run_that_nobody_reaches_is_never_stopped():
+    """The default."""
+    NEVER.check()
+
+
+def test_running_folds_are_asked(tmp_path):
+    """All of them, or those that are named; each finds a file in its folder."""
+    model = ModelFolder(path=tmp_path / "3d_fullres")
+    for fold in (0, 2, "all"):
+        model.fold(fold).mkdir(parents=True)
+        (model.fold(fold) / ".running").touch()
+    model.fold(1).mkdir()
+    assert ask_to_stop(model, [2]) == [2]
+    assert [model.stop_file(fold).exists() for fold in (0, 1, 2, "all")] == [False, False, True, False]
+    assert ask_to_stop(model, None) == ask_to_stop(model, ["cv"]) == [0, 2, "all"]
+    assert all(model.stop_file(fold).exists() for fold in (0, 2, "all"))
+
+
+def test_folds_that_are_idle_are_named(tmp_path):
+    """Nothing is written for them."""
+    model = ModelFolder(path=tmp_path / "2d")
+    with pytest.raises(UsageError, match=r"no fold of 2d is being trained; .*nothing is being trained there"):
+        ask_to_stop(model, None)
+    model.fold(3).mkdir(parents=True)
+    (model.fold(3) / ".running").touch()
+    with pytest.raises(UsageError, match=r"fold 1 of 2d is not being trained; .*being trained there: 3"):
+        ask_to_stop(model, [3, 1])
+    assert not model.stop_file(3).exists()
