@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autoseg.dataset import Dataset
     from autoseg.decisions import plan_configurations
     from autoseg.errors import AutosegError
+    from autoseg.extensions import register_loss, register_network, register_transform
     from autoseg.inspection import extract_fingerprint
     from autoseg.model import Model, load_model
     from autoseg.pipeline import evaluate, plan_and_preprocess, predict, preprocess, train
@@ -36,6 +37,9 @@ _MODULES = {
     "plan_configurations": "decisions",
     "predict": "pipeline",
     "preprocess": "pipeline",
+    "register_loss": "extensions",
+    "register_network": "extensions",
+    "register_transform": "extensions",
     "train": "pipeline",
 }
 
@@ -52,6 +56,9 @@ __all__ = [
     "plan_configurations",
     "predict",
     "preprocess",
+    "register_loss",
+    "register_network",
+    "register_transform",
     "train",
 ]
 

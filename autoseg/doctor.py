@@ -18,6 +18,8 @@ from typing import Literal
 import torch
 
 from autoseg.device import autocast, precision, resolve_device
+from autoseg.errors import UsageError
+from autoseg.extensions import GROUPS, Kind, find_any, list_offers
 from autoseg.machine import count_cores
 from autoseg.workspace import Workspace
 
@@ -57,6 +59,7 @@ def examine(workspace: Workspace) -> list[Finding]:
     return [
         *examine_versions(),
         *examine_torch(torch.__version__),
+        *examine_extensions(),
         examine_cores(),
         examine_memory(),
         *examine_devices(),
@@ -87,6 +90,21 @@ def examine_torch(version: str) -> list[Finding]:
     advice = "install any other version: pip install 'torch!=2.9.*'"
     value = f"{version} runs 3D convolutions in mixed precision several times slower"
     return [Finding(title="known trap", value=value, state="failure", advice=advice)]
+
+
+def examine_extensions() -> list[Finding]:
+    """Networks, losses and transforms that installed packages offer; one that cannot be loaded is a failure."""
+    return [_examine_offer(kind, name, source) for kind in GROUPS for name, source in list_offers(kind).items()] or [
+        Finding(title="extensions", value="no package offers networks, losses or transforms")
+    ]
+
+
+def _examine_offer(kind: Kind, name: str, source: str) -> Finding:
+    try:
+        find_any(kind, name)
+    except UsageError as error:
+        return Finding(title=f"{kind} {name}", value=error.what, state="failure", advice=error.fix)
+    return Finding(title=f"{kind} {name}", value=f"of {source}")
 
 
 def examine_cores() -> Finding:

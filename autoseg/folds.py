@@ -16,13 +16,15 @@ from autoseg.device import gpu_memory_bytes, needs_scaling
 from autoseg.errors import ModelError, UsageError
 from autoseg.lock import FILE_NAME as LOCK_NAME
 from autoseg.lock import run_alone
+from autoseg.network.making import make_network
 from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.memory import training_bytes
 from autoseg.reporting import SILENT, Reporter
 from autoseg.training.length import LengthRequest, settle_plan
 from autoseg.training.loop import Run, progress, train_fold
 from autoseg.training.losses import Loss
-from autoseg.training.origin import NOTHING_ASKED, Newcomer, Origin, OriginRequest, check_origin, find_origin
+from autoseg.training.origin import NOTHING_ASKED, Newcomer, OriginRequest, WeightsOrigin, check_origin, find_origin
+from autoseg.training.own import check_presence, describe_limits
 from autoseg.training.ranks import ALONE, Ranks, check_shares
 from autoseg.training.record import open_record
 from autoseg.training.state import TrainState, pack_state, start_training, unpack_state
@@ -117,16 +119,17 @@ def settle_job(job: FoldJob, wanted: LengthRequest, *, restart: bool) -> FoldJob
 
     Raises:
         ModelError, UsageError: The fold was begun in another way, or its checkpoint is damaged; see `settle_plan` and
-            `check_origin`. Or it is to be extended and not finished.
+            `check_origin`. Or it is to be extended and not finished. Or the plan names what is not installed.
         ProblemsError: Preprocessed cases that it needs are damaged, each with its line.
     """
+    check_presence(job.configuration, job.plan.training)
     open_stored(job.cases_folder, {*job.split.training, *job.split.validation})
     check_shares(job.ranks, job.configuration.batch_size)
     former = None if restart else job.load_former()
     if wanted.extend is not None and (former is None or not former.finished):
         what = f"fold {job.fold} of {job.configuration_name} is not trained to its end, so it cannot be extended"
         raise UsageError(what, "leave out --extend to train it to its end first")
-    check_origin(job.origin, job.newcomer, None if former is None else Origin.of(former))
+    check_origin(job.origin, job.newcomer, None if former is None else WeightsOrigin.of(former))
     if former is None:
         return job
     if former.cases != job.split.digest:
@@ -140,10 +143,12 @@ def settle_job(job: FoldJob, wanted: LengthRequest, *, restart: bool) -> FoldJob
 
 
 def warn_of_memory(job: FoldJob, reporter: Reporter) -> None:
-    """Says so if the GPU is too small for a step of training, as after an edit of plan.json or on another machine."""
+    """Says so if the GPU is too small for a step of training, as after an edit of plan.json, or if nobody knows."""
+    for line in describe_limits(job.configuration, job.plan.training):
+        reporter.say(line)
     available, one = gpu_memory_bytes(job.device), job.configuration
     needed = training_bytes(one.architecture, one.patch_size, one.batch_size)
-    if available is not None and needed > available:
+    if one.network is None and available is not None and needed > available:
         reporter.say(
             f"a step of {job.configuration_name} takes about {describe_memory(needed)}, but {job.device} has "
             f"{describe_memory(available)}; if it runs out, plan with --memory {available // 10**9}GB, or lower "
@@ -225,14 +230,13 @@ def _forget(folder: Path) -> None:
 def _load_state(job: FoldJob, reporter: Reporter) -> TrainState:
     """The state that an earlier run left, or a new one."""
     former = job.load_former()
-    origin = find_origin(job.origin, job.newcomer, job.seed) if former is None else Origin.of(former)
+    origin = find_origin(job.origin, job.newcomer, job.seed) if former is None else WeightsOrigin.of(former)
     for line in origin.lines:
         reporter.say(line)
     state = start_training(
-        job.configuration.architecture,
+        make_network(job.configuration, job.seed),
         job.plan.training,
         job.device,
-        job.seed,
         scaled=needs_scaling(job.device),
         origin=origin,
     )

@@ -268,7 +268,7 @@ def train(
             codes_folder=folders.cases(name) if owner != name else None,
             model=model,
             device=place,
-            augment_on_device=augments_on_device(augment_on, place),
+            augment_on_device=augments_on_device(augment_on, place, plan.configurations[name].augmentation.own),
             origin=origin,
             ranks=ranks,
         )

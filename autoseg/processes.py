@@ -4,17 +4,13 @@ This process does none of the work. It passes on what the first one says, and wh
 at once. If one of the others dies, in whatever way, it ends all within seconds and names the first cause.
 """
 
-import os
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count as count_up
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -25,18 +21,16 @@ import torch.distributed as dist
 from torch.multiprocessing import get_context
 
 from autoseg.device import resolve_device
-from autoseg.errors import AutosegError, Stopped, UsageError
-from autoseg.reporting import SILENT, Reporter, Task
+from autoseg.errors import AutosegError, UsageError
+from autoseg.rank_process import INTERRUPT, STOP, Word, work_as_rank
+from autoseg.reporting import Reporter, Task
 from autoseg.training.ranks import check_device, is_one_of_several
-from autoseg.training.stopping import TERMINATED
 
 CAUSE_SECONDS = 2.0
 """Who loses a partner fails too, and may be heard first; so long is waited for what the others have to say."""
 
 GRACE_SECONDS = 5.0
 """Processes that are told to end have that long to leave nothing half-written and let go of their locks."""
-
-STOP, INTERRUPT = "stop", "interrupt"
 
 T = TypeVar("T")
 
@@ -117,7 +111,7 @@ class _Member:
 def _start(work: Callable[..., Any], rank: int, count: int, port: int) -> _Member:
     context = get_context("spawn")
     mine, theirs = context.Pipe()
-    process: SpawnProcess = context.Process(target=_work_as_rank, args=(work, rank, count, port, theirs))
+    process: SpawnProcess = context.Process(target=work_as_rank, args=(work, rank, count, port, theirs))
     process.start()
     theirs.close()
     return _Member(rank=rank, process=process, line=mine)
@@ -158,14 +152,6 @@ def _dismiss(crew: Sequence[_Member]) -> None:
         member.line.close()
 
 
-@dataclass(slots=True, kw_only=True)
-class _Word:
-    """Something that a process says: the name of what is to be done with it, and the values for that."""
-
-    what: str
-    values: tuple[Any, ...]
-
-
 @dataclass(slots=True)
 class _Listener:
     """Hears what the members say until all have said their last word, or until one has failed."""
@@ -196,7 +182,7 @@ class _Listener:
     def _hear(self, member: _Member) -> bool:
         """Hears one word of a member; says whether it was the last one."""
         try:
-            word: _Word = member.line.recv()
+            word: Word = member.line.recv()
         except (EOFError, OSError):
             self.causes.append((1, _describe_death(member, len(self.crew))))
             return True
@@ -237,93 +223,3 @@ def _describe_death(member: _Member, count: int) -> AutosegError:
         f"process {member.rank} of {count} ended without a word ({how})",
         "see whether the machine ran out of memory, and run the command again: it goes on after the last epoch",
     )
-
-
-# --- In each of the processes -----------------------------------------------------------------------------------------
-
-_INTERRUPTED = threading.Event()
-
-
-def _work_as_rank(work: Callable[..., Any], rank: int, count: int, port: int, line: "Connection[Any, Any]") -> None:
-    """What a process does; signals are for the one that started it, which passes on what they mean."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, _interrupt_if_told)
-    threading.Thread(target=_obey, args=(line,), daemon=True).start()
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # so torch meets at the port, and opens none itself
-    }
-    word = _do(work, rank, _Messenger(line) if rank == 0 else SILENT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is quick, and not to be disturbed
-    with suppress(OSError):
-        line.send(word)
-    if word.what != "done":
-        sys.stderr.flush()
-        os._exit(1)  # torch would wait for partners that are gone
-
-
-def _do(work: Callable[..., Any], rank: int, reporter: Reporter) -> _Word:
-    """Does the work, and puts what came of it into a last word."""
-    try:
-        return _Word(what="done", values=(work(reporter=reporter),))
-    except Stopped as stopped:  # the first one is still saving
-        return _Word(what="failed", values=(stopped,)) if rank == 0 else _Word(what="done", values=(None,))
-    except AutosegError as error:
-        return _Word(what="failed", values=(error,))
-    except BaseException:  # noqa: BLE001 - raised again where the result is waited for
-        return _Word(what="crashed", values=(traceback.format_exc(),))
-
-
-def _interrupt_if_told(_signal: int, _frame: FrameType | None) -> None:
-    """Ctrl-C goes to all processes of a terminal; only what the first of them makes of it counts."""
-    if _INTERRUPTED.is_set():
-        raise KeyboardInterrupt
-
-
-def _obey(line: "Connection[Any, Any]") -> None:
-    """Does what it is told to; if whoever tells has gone, there is nobody to work for."""
-    with suppress(EOFError, OSError):
-        while True:
-            if line.recv() == STOP:
-                TERMINATED.set()
-            else:
-                _INTERRUPTED.set()
-                signal.raise_signal(signal.SIGINT)
-    os._exit(1)
-
-
-class _Messenger:
-    """A reporter that tells the process that started this one."""
-
-    def __init__(self, line: "Connection[Any, Any]") -> None:
-        self._line = line
-        self._numbers = count_up()
-
-    @contextmanager
-    def task(self, title: str, total: float) -> Iterator[Task]:
-        """Opens a task there."""
-        number = next(self._numbers)
-        self._tell("begin", number, title, total)
-        yield _RemoteTask(lambda units: self._tell("advance", number, units))
-        self._tell("end", number)
-
-    def say(self, line: str) -> None:
-        """Says it there."""
-        self._tell("say", line)
-
-    def _tell(self, what: str, *values: Any) -> None:
-        self._line.send(_Word(what=what, values=values))
-
-
-@dataclass(frozen=True, slots=True)
-class _RemoteTask:
-    tell: Callable[[float], None]
-
-    def advance(self, units: float = 1) -> None:
-        """Moves on by some units, there."""
-        self.tell(units)

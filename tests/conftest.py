@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from own_parts import register_all
 from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
 
+from autoseg import extensions
 from autoseg.pipeline import train
 
 CONFIGURATION = "3d_fullres"
@@ -41,3 +43,11 @@ def trained_oblique(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan_tiny(root, epochs=2, steps_per_epoch=12)
     train(NUMBER, CONFIGURATION, [0, "all"], device="cpu", workspace=root)
     return root
+
+
+@pytest.fixture
+def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is registered but the parts of `own_parts`; the tables are as before when the test has ended."""
+    monkeypatch.setattr(extensions, "_REGISTERED", {})
+    monkeypatch.setattr(extensions, "_LOADED", {})
+    register_all()

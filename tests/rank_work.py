@@ -12,8 +12,8 @@ from autoseg import device as devices
 from autoseg.data.loader import Batch
 from autoseg.errors import AutosegError
 from autoseg.pipeline import train
-from autoseg.plan import LossSettings
 from autoseg.reporting import SILENT
+from autoseg.settings import LossSettings
 from autoseg.targets import Targets
 from autoseg.training import loop
 from autoseg.training.losses import Loss
@@ -22,6 +22,7 @@ from autoseg.training.step import fill_gradients
 
 PATCHES = 5
 NUMBER = 1
+CPU = torch.device("cpu")
 
 
 def train_in_float32(root, *, device, reporter, **options):
@@ -105,11 +106,11 @@ STEPS = {
 }
 
 
-def one_step(name, ranks=ALONE) -> tuple[torch.Tensor, torch.Tensor]:
+def one_step(name, ranks=ALONE, device=CPU) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and gradients of the small network for a share of five patches."""
     options = dict(STEPS[name])
     loss = options.pop("loss", LossCase(ignore=None)).of(ranks)
-    run = replace(small_run(**options), loss=loss, ranks=ranks)
+    run = replace(small_run(**options), loss=loss, ranks=ranks, device=device)
     state, own = small_state(run), slice(ranks.number, None, ranks.count)
     generator = torch.Generator().manual_seed(3)
     labels = torch.zeros(PATCHES, 8, 8, 8, dtype=torch.int64)
@@ -120,16 +121,16 @@ def one_step(name, ranks=ALONE) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.randn(PATCHES, 1, 8, 8, 8, generator=generator)
     value = fill_gradients(state, Batch(images=images[own], labels=labels[own]), run, SILENT)
     grads = [weights.grad.flatten() for weights in state.network.parameters() if weights.grad is not None]
-    return value, torch.cat(grads)
+    return value.cpu(), torch.cat(grads).cpu()
 
 
 def save_shares(folder, *, device, reporter):
     """Saves what each rank makes of all that is above."""
     devices.precision = lambda _: torch.float32
-    ranks, _ = join_ranks(torch.device(device))
+    ranks, place = join_ranks(torch.device(device))
     content = {
         "losses": {name: case.share(ranks) for name, case in LOSSES.items()},
-        "steps": {name: one_step(name, ranks) for name in STEPS},
+        "steps": {name: one_step(name, ranks, place) for name in STEPS},
         "pace": ranks.follow(10.0 + ranks.number),
     }
     torch.save(content, Path(folder) / f"{ranks.number}.pt")

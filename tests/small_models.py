@@ -11,8 +11,9 @@ from autoseg.data.foreground import Foreground
 from autoseg.data.loader import Batches
 from autoseg.data.sampling import InMemoryCase
 from autoseg.info import DatasetInfo
-from autoseg.network.unet import build_network
-from autoseg.plan import Configuration, LossSettings, Normalization, Plan, TrainingSettings
+from autoseg.network.making import make_network
+from autoseg.plan import Configuration, Normalization, Plan
+from autoseg.settings import LossSettings, TrainingSettings
 from autoseg.targets import Targets
 from autoseg.training.loop import Run
 from autoseg.training.losses import Loss
@@ -58,7 +59,7 @@ def small_plan(**training) -> Plan:
 def small_checkpoint() -> Checkpoint:
     """An untrained fold; the same weights each time."""
     plan = small_plan()
-    network = build_network(plan.configurations["3d_fullres"].architecture, torch.Generator().manual_seed(0))
+    network = make_network(plan.configurations["3d_fullres"], seed=0)
     return Checkpoint(
         plan=plan,
         info=SMALL_INFO,
@@ -113,5 +114,5 @@ def small_run(*, augmented: bool = True, workers: int = 1, **training) -> Run:
 
 def small_state(run: Run, *, seed: int = 5, scaled: bool = False) -> TrainState:
     """A run's state before its first step."""
-    architecture = run.training.configuration.architecture
-    return start_training(architecture, run.settings, run.device, seed=seed, scaled=scaled)
+    network = make_network(run.training.configuration, seed)
+    return start_training(network, run.settings, run.device, scaled=scaled)

@@ -88,3 +88,17 @@ def test_failed_write_leaves_the_former_checkpoint(path, monkeypatch):
         save_checkpoint(small_checkpoint(), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("weights", [[1, 2], {"a": 1.0}, {"a": torch.zeros(2), "b": "text"}, None])
+def test_weights_that_are_no_tensors_are_refused(tmp_path, weights):
+    """In one line, before anything is done with them."""
+    content = torch.load(_saved(tmp_path), weights_only=True)
+    torch.save({**content, "weights": weights}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError, match="is damaged: its weights are no tensors"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+
+
+def _saved(folder):
+    save_checkpoint(small_checkpoint(), folder / "checkpoint.pt")
+    return folder / "checkpoint.pt"

@@ -20,7 +20,7 @@ from autoseg.checkpoint import Checkpoint, load_checkpoint
 from autoseg.data.loader import open_cases
 from autoseg.data.splits import Splits
 from autoseg.dataset import Dataset
-from autoseg.errors import UsageError
+from autoseg.errors import ModelError, UsageError
 from autoseg.evaluation.summary import Summary
 from autoseg.folds import settle_plan
 from autoseg.geometry import Volume
@@ -289,6 +289,16 @@ def test_length_of_a_begun_fold_stands_unless_it_is_changed_openly(trained):
     assert settle_plan(same, former, CONFIGURATION, length_was_given=True).training.epochs == EPOCHS
     with pytest.raises(UsageError, match="begun with another length"):
         settle_plan(plan, former, CONFIGURATION, length_was_given=True)
+
+
+def test_a_begun_fold_may_go_on_by_other_means(trained):
+    """After its memory ran out, or on another machine: what is learned stays the same."""
+    former = checkpoint_of(trained)
+    plan = edit_training(trained, micro_batch_size=1, recompute_activations=True, compile="off")
+    assert settle_plan(plan, former, CONFIGURATION, length_was_given=False).training.micro_batch_size == 1
+    plan = edit_training(trained, weight_decay=0.5)
+    with pytest.raises(ModelError, match="was begun by another plan"):
+        settle_plan(plan, former, CONFIGURATION, length_was_given=False)
 
 
 def test_epochs_end_a_budget_and_a_budget_outlives_epochs(trained):

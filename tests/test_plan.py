@@ -7,7 +7,9 @@ from pydantic import ValidationError
 
 from autoseg.architecture import Architecture, Stage
 from autoseg.errors import ArtifactError
-from autoseg.plan import AugmentationSettings, Configuration, Normalization, Plan, TrainingSettings
+from autoseg.extensions import Own, OwnTransform
+from autoseg.plan import Configuration, Normalization, Plan
+from autoseg.settings import AugmentationSettings, TrainingSettings
 
 
 def architecture(dimensions):
@@ -215,3 +217,63 @@ def test_blocks_of_a_residual_encoder_have_two_convolutions(plan):
     assert Architecture.model_validate(network).stages[1].convolutions == 3
     with pytest.raises(ValueError, match="blocks of a residual encoder have 2 convolutions"):
         Architecture.model_validate({**network, "residual": "block"})
+
+
+# --- What is not built in ---------------------------------------------------------------------------------------------
+
+
+def test_everything_is_built_in_unless_said_otherwise(plan, tmp_path):
+    """Older plans, which say nothing of it, mean the same."""
+    path = tmp_path / "plan.json"
+    plan.save(path)
+    content = json.loads(path.read_text())
+    assert content["configurations"]["2d"].pop("network") is None
+    assert content["configurations"]["2d"]["augmentation"].pop("own") == []
+    assert content["training"]["loss"].pop("own") is None
+    path.write_text(json.dumps(content))
+    assert Plan.load(path) == plan
+
+
+def test_names_of_what_is_not_built_in_are_kept(plan, tmp_path):
+    """With their settings."""
+    network = {"name": "mine", "settings": {"depth": 3, "kinds": ["a", None]}}
+    path = edited(plan, tmp_path / "plan.json", "configurations", "2d", "network", value=network)
+    assert Plan.load(path).configurations["2d"].network == Own(**network)
+    own = [{"name": "haze", "probability": 0.5}]
+    path = edited(plan, path, "configurations", "2d", "augmentation", "own", value=own)
+    assert Plan.load(path).configurations["2d"].augmentation.own == (OwnTransform(name="haze", probability=0.5),)
+    path = edited(plan, path, "training", "loss", "own", value={"name": "mine"})
+    assert Plan.load(path).training.loss.own == Own(name="mine")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "text"),
+    [
+        (("configurations", "2d", "network"), {"name": "os.system"}, "network.name"),
+        (("configurations", "2d", "network"), {"name": "mine", "code": "x"}, "network.code"),
+        (("configurations", "2d", "augmentation", "own"), [{"name": "haze", "probability": 2}], "probability"),
+        (
+            ("training", "loss"),
+            {"own": {"name": "mine"}, "overlap": "tversky"},
+            "overlap has no effect with a loss of your own; set it back to dice",
+        ),
+    ],
+)
+def test_what_is_not_built_in_is_named_and_nothing_more(plan, tmp_path, keys, value, text):
+    """No code, no path; and nothing beside it that would be in vain."""
+    with pytest.raises(ArtifactError, match=text):
+        Plan.load(edited(plan, tmp_path / "plan.json", *keys, value=value))
+
+
+def test_own_transforms_are_refused_in_a_cascade(plan):
+    """They would not see the former segmentation, which moves with the image."""
+    one = plan.configurations["3d_fullres"]
+    values = {
+        **one.model_dump(),
+        "previous": "3d_lowres",
+        "architecture": {**one.architecture.model_dump(), "in_channels": 4},
+    }
+    assert Configuration.model_validate(values).previous == "3d_lowres"
+    values["augmentation"]["own"] = [{"name": "haze"}]
+    with pytest.raises(ValidationError, match=r"augmentation.own must be empty where a former segmentation is seen"):
+        Configuration.model_validate(values)

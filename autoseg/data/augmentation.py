@@ -12,14 +12,17 @@ tests/benchmarks/augmentation.py.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from autoseg.data.draws import Amounts, Draw
 from autoseg.data.matching import match_histograms
 from autoseg.device import copy_to
-from autoseg.plan import AugmentationSettings
+from autoseg.errors import UsageError
+from autoseg.extensions import OwnTransform, find_transform
 from autoseg.preprocessing.case import OUTSIDE
+from autoseg.settings import AugmentationSettings
 
 
 def augment(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw], settings: AugmentationSettings) -> None:
@@ -35,6 +38,10 @@ def augment(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw], s
     axes = settings.moving_axes(labels.ndim - 1)
     for image, label, draw in zip(images, labels, draws, strict=True):
         change_intensities(image, draw, axes)
+        for number, seed in draw.own:
+            changed, changed_label = change_by_own(settings.own[number], image, label, seed)
+            image.copy_(changed)
+            label.copy_(changed_label)
         if settings.swap_axis in draw.mirrored:
             label.copy_(exchange_labels(label, settings.swapped_labels))
         if draw.mirrored:
@@ -72,6 +79,30 @@ def change_intensities(image: torch.Tensor, draw: Draw, axes: Sequence[int]) -> 
         change_gamma(image.neg_(), as_column(draw.gamma_inverted, image)).neg_()
     if draw.gamma is not None:
         change_gamma(image, as_column(draw.gamma, image))
+
+
+def change_by_own(
+    own: OwnTransform, image: torch.Tensor, label: torch.Tensor, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Changes a patch by a transform that an installed package offers; see `extensions.ChangePatch`.
+
+    Args:
+        own: Its name and settings.
+        image: Shape (c, *patch); may be changed in place.
+        label: Shape (*patch); likewise.
+        seed: Of its draws.
+
+    Raises:
+        UsageError: It gives anything but an image and a label map of the same shapes, or is not installed.
+    """
+    shapes = image.shape, label.shape
+    changed: object = find_transform(own.name)(image, label, np.random.default_rng(seed), own.given)
+    match changed:
+        case (torch.Tensor() as new_image, torch.Tensor() as new_label) if (new_image.shape, new_label.shape) == shapes:
+            if new_image.is_floating_point() and not new_label.is_floating_point():
+                return new_image, new_label
+    what = f"the transform {own.name!r} does not give an image (float) and a label map (integers) of the patch's shape"
+    raise UsageError(what, "mend that package")
 
 
 def as_column(amounts: Amounts, images: torch.Tensor) -> torch.Tensor:

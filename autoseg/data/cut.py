@@ -13,7 +13,8 @@ from autoseg.data.draws import UNCHANGED, Draw, draw_changes
 from autoseg.data.previous import DisturbedCase
 from autoseg.data.sampling import PatchSource, read_patch, read_surroundings
 from autoseg.geometry import Shape
-from autoseg.plan import AugmentationSettings, Configuration
+from autoseg.plan import Configuration
+from autoseg.settings import AugmentationSettings
 from autoseg.targets import Targets
 
 

@@ -31,27 +31,30 @@ from autoseg.data.matching import match_histograms
 from autoseg.data.turning import turn
 from autoseg.device import copy_to
 from autoseg.errors import UsageError
-from autoseg.plan import AugmentationSettings
+from autoseg.extensions import OwnTransform
 from autoseg.preprocessing.case import OUTSIDE
+from autoseg.settings import AugmentationSettings
 
 Part = tuple[NDArray[np.float32], NDArray[np.integer]]  # Image and label map
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # Of channels (m, *patch) by amounts (m, 1, ...)
 
 
-def augments_on_device(choice: str, device: torch.device) -> bool:
+def augments_on_device(choice: str, device: torch.device, own: Sequence[OwnTransform] = ()) -> bool:
     """Whether batches are changed on the device of the network, by the user's choice of "auto", "cpu" or "device".
 
     Decision: "auto" is the device only if it is a CUDA GPU: a CPU that trains has nothing to gain from it, and on an
-    Apple GPU nobody has tried it.
+    Apple GPU nobody has tried it. The plan's `own` transforms change one patch at a time, on a CPU.
 
     Raises:
-        UsageError: There is no such choice, or the device is an Apple GPU.
+        UsageError: There is no such choice, or the device is an Apple GPU, or there are transforms for a CPU.
     """
     if choice not in ("auto", "cpu", "device"):
         raise UsageError(f"patches cannot be changed on {choice!r}", "choose --augment-on auto, cpu or device")
     if choice == "device" and device.type == "mps":
         raise UsageError("changing patches on an Apple GPU is untested", "choose --augment-on cpu")
-    return choice == "device" or (choice == "auto" and device.type == "cuda")
+    if choice == "device" and own:
+        raise UsageError(f"the transform {own[0].name!r} changes patches on a CPU only", "choose --augment-on cpu")
+    return choice == "device" or (choice == "auto" and device.type == "cuda" and not own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from autoseg.data.deformation import count_points
 from autoseg.data.sampling import draw_affine
-from autoseg.plan import AugmentationSettings
+from autoseg.settings import AugmentationSettings
 
 CHANNEL_CHANCE = 0.5
 """Of a channel to be blurred, or to lose resolution, in a patch that is. Source: the reference method."""
@@ -39,6 +39,7 @@ class Draw:
         brightness, contrast, gamma_inverted, gamma: Of each channel, shape (c,).
         resolution: Share of the voxels that each axis keeps, of each channel; a channel of 1 stays as it is.
         mirrored: Axes along which it is flipped.
+        own: Of the transforms that are not built in: the number of each that changes the patch, and its seed.
     """
 
     affine: NDArray[np.float64] | None = None
@@ -53,6 +54,7 @@ class Draw:
     gamma_inverted: Amounts | None = None
     gamma: Amounts | None = None
     mirrored: tuple[int, ...] = ()
+    own: tuple[tuple[int, int], ...] = ()
 
     @property
     def turned(self) -> bool:
@@ -110,6 +112,11 @@ def draw_changes(
         gamma_inverted=perhaps(settings.gamma_inverted_probability, factors(settings.gamma_exponent)),
         gamma=perhaps(settings.gamma_probability, factors(settings.gamma_exponent)),
         mirrored=tuple(axis for axis in settings.mirror_axes if random.random() < MIRROR_CHANCE),
+        own=tuple(
+            (number, int(random.integers(2**62)))
+            for number, transform in enumerate(settings.own)
+            if random.random() < transform.probability
+        ),
     )
 
 

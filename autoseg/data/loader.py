@@ -26,7 +26,8 @@ from autoseg.data.sampling import InMemoryCase, PatchSource, choose_start, count
 from autoseg.data.store import MEMORY_FOR_CASES_BYTES, StoredCase
 from autoseg.errors import AutosegError
 from autoseg.machine import count_cores
-from autoseg.plan import AugmentationSettings, Configuration
+from autoseg.plan import Configuration
+from autoseg.settings import AugmentationSettings
 from autoseg.targets import Targets
 
 STALL_SECONDS = 300

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from autoseg.data.foreground import Foreground
 from autoseg.data.turning import elect_labels
 from autoseg.geometry import Box, Shape
-from autoseg.plan import AugmentationSettings
 from autoseg.preprocessing.case import OUTSIDE
+from autoseg.settings import AugmentationSettings
 
 MOST_SHARES = 12
 """Labels whose shares are interpolated one after the other. Decision: for more, a vote of corners is faster."""

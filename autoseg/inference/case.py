@@ -15,7 +15,7 @@ from autoseg.geometry import Volume
 from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor, Predictor
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
 from autoseg.info import DatasetInfo
-from autoseg.network.unet import build_network
+from autoseg.network.making import make_network
 from autoseg.plan import Configuration
 from autoseg.postprocessing import PostprocessingRules, apply_rules, apply_to_mask
 from autoseg.preprocessing.case import (
@@ -168,7 +168,8 @@ def make_segmenter(
             accurate.
 
     Raises:
-        ModelError: The folds are of different configurations or plans, or the weights do not fit the plan.
+        ModelError: The folds are of different configurations or plans, or the weights do not fit the plan; or the
+            network is not built in, and no installed package offers it.
     """
     first = checkpoints[0]
     for other in checkpoints[1:]:
@@ -197,10 +198,14 @@ def _interface(checkpoint: Checkpoint) -> tuple[object, ...]:
 
 
 def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
-    network = build_network(checkpoint.configuration.architecture)
+    own = checkpoint.configuration.network
+    network = make_network(checkpoint.configuration, seed=0, error=ModelError)
     try:
         network.load_state_dict(dict(checkpoint.weights))
     except RuntimeError as error:
+        if own is not None:
+            text = f"the weights of fold {checkpoint.fold} do not fit the network {own.name!r} that is installed"
+            raise ModelError(text, "install the version of its package that the fold was trained with") from error
         text = f"the weights of fold {checkpoint.fold} do not fit its plan"
         raise ModelError(text, "train that fold again") from error
     return network.to(device)

@@ -8,15 +8,7 @@ from autoseg.architecture import Axes
 from autoseg.errors import DatasetError
 from autoseg.fingerprint import Fingerprint
 from autoseg.info import DatasetInfo
-from autoseg.plan import (
-    AugmentationSettings,
-    Configuration,
-    ConfigurationName,
-    Normalization,
-    Plan,
-    PresetName,
-    RulesName,
-)
+from autoseg.plan import Configuration, ConfigurationName, Normalization, Plan, PresetName, RulesName
 from autoseg.planning.budget import make_budget
 from autoseg.planning.explanation import (
     Look,
@@ -34,6 +26,7 @@ from autoseg.planning.presets import LADDER, PRESETS, RULES, Rules
 from autoseg.planning.schedule import choose_training, explain_training
 from autoseg.planning.spacing import TargetGrid, choose_grid, explain_grid
 from autoseg.planning.topology import two_or_three
+from autoseg.settings import AugmentationSettings
 
 # Source: the reference method (nnU-Net v2.8.1, trainer).
 THICK_PATCH_RATIO = 3

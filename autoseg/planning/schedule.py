@@ -34,9 +34,9 @@ from itertools import pairwise
 from math import log10
 from typing import NamedTuple
 
-from autoseg.plan import TrainingSettings
 from autoseg.planning.presets import Preset
 from autoseg.planning.spacing import TargetGrid
+from autoseg.settings import TrainingSettings
 
 FEWEST_EPOCHS = 100
 MOST_EPOCHS = 1000

@@ -8,7 +8,8 @@ from math import ceil
 
 from autoseg.checkpoint import Checkpoint
 from autoseg.errors import ModelError, UsageError
-from autoseg.plan import ConfigurationName, Plan, TrainingSettings
+from autoseg.plan import ConfigurationName, Plan
+from autoseg.settings import TrainingSettings
 from autoseg.units import parse_duration
 
 FULL_STEPS = 1000 * 250
@@ -105,13 +106,17 @@ def replace_length(plan: Plan, *, epochs: int | None = None, budget_seconds: flo
     return plan.model_copy(update={"training": training})
 
 
+MEANS = ("micro_batch_size", "recompute_activations", "compile")
+"""Settings of training that change how a step is calculated, and not what is learned, up to rounding."""
+
+
 def copy_length(plan: Plan, training: TrainingSettings) -> Plan:
     """The plan with the length of other settings."""
     return replace_length(plan, epochs=training.epochs, budget_seconds=training.budget_seconds)
 
 
 def settle_plan(plan: Plan, former: Checkpoint, name: ConfigurationName, *, length_was_given: bool) -> Plan:
-    """The plan by which a begun fold goes on.
+    """The plan by which a begun fold goes on. How its steps fit into the memory of a device may have changed.
 
     Args:
         plan: As it stands now, with the length of training that was asked for, if any.
@@ -127,7 +132,7 @@ def settle_plan(plan: Plan, former: Checkpoint, name: ConfigurationName, *, leng
         UsageError: The fold was begun with another length.
     """
     anew = "add --restart to train it anew"
-    begun = former.plan.training
+    begun = former.plan.training.model_copy(update={one: getattr(plan.training, one) for one in MEANS})
     if not length_was_given:
         plan = copy_length(plan, begun)
     same = (plan.configurations[name], plan.axis_order) == (former.configuration, former.plan.axis_order)

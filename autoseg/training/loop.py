@@ -12,8 +12,8 @@ from torch import nn
 from autoseg.data.loader import Batch, Batches
 from autoseg.device import autocast, memory_named
 from autoseg.errors import Stopped
-from autoseg.plan import TrainingSettings
 from autoseg.reporting import Reporter, Task
+from autoseg.settings import TrainingSettings
 from autoseg.targets import Targets
 from autoseg.training.gauge import Gauge
 from autoseg.training.health import (
@@ -26,12 +26,14 @@ from autoseg.training.health import (
 )
 from autoseg.training.losses import Loss
 from autoseg.training.optimization import (
+    copy_buffers,
     count_falls,
     learning_rate,
     set_learning_rate,
     share_done,
     update_average,
 )
+from autoseg.training.own import seed_layers, try_out
 from autoseg.training.progress import EpochReport, describe_epoch
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.state import OpenEpoch, TrainState
@@ -81,9 +83,11 @@ def train_fold(state: TrainState, run: Run, reporter: Reporter, save: Save) -> N
     Raises:
         Stopped: The run was asked to stop; `save` was called.
         AutosegError: The loss is no longer a number, no training data come, or the device's memory is full.
+        UsageError: A network, loss or transform that is not built in does not keep to its terms.
     """
     advice = "stop other programs that use it, or plan again with less --memory"
     with reporter.task("training", total=1.0) as task, memory_named(run.device, advice):
+        try_out(state.network, run)
         task.advance(progress(state, run.settings))
         while progress(state, run.settings) < 1:
             try:
@@ -178,6 +182,7 @@ def train_step(state: TrainState, batch: Batch, run: Run, reporter: Reporter) ->
     """One step of the optimizer; returns the loss, a scalar on the device."""
     set_learning_rate(state.optimizer, current_rate(state, run.settings))
     state.network.train()
+    seed_layers(state, run)
     loss = fill_gradients(state, batch, run, reporter)
     state.scaler.unscale_(state.optimizer)
     nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_norm)
@@ -185,6 +190,7 @@ def train_step(state: TrainState, batch: Batch, run: Run, reporter: Reporter) ->
     state.scaler.update()
     if state.average is not state.network:
         update_average(state.average.parameters(), state.network.parameters(), run.settings.average_decay, state.step)
+        copy_buffers(state.average, state.network)
     return loss
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from autoseg.plan import LossSettings
+from autoseg.errors import UsageError
+from autoseg.extensions import Own, find_loss
+from autoseg.settings import LossSettings
 from autoseg.targets import Targets
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.truth import Truth, merge_unknown
@@ -51,14 +53,18 @@ class Loss:
         total = outputs[0].new_zeros((), dtype=torch.float32)
         for weight, logits in zip(supervision_weights(len(outputs)), outputs, strict=True):
             if weight > 0:
-                truth = Truth.of(coarsen(labels, logits), self.targets, unknown)
-                total = total + weight * self._at_one_resolution(logits.float(), truth)
+                total = total + weight * self.at_one_resolution(logits.float(), coarsen(labels, logits), unknown)
         return total
 
-    def _at_one_resolution(self, logits: torch.Tensor, truth: Truth) -> torch.Tensor:
-        settings = self.settings
+    def at_one_resolution(
+        self, logits: torch.Tensor, labels: torch.Tensor, unknown: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The loss of logits (n, outputs, *size) and labels on the same grid, float32."""
+        settings, truth = self.settings, Truth.of(labels, self.targets, unknown)
         if truth.unknown is not None and self.targets.exclusive:
             logits = merge_unknown(logits, truth.unknown)
+        if settings.own is not None:
+            return compute_own(settings.own, logits, truth, self.ranks)
         total = logits.new_zeros(())
         if settings.overlap != "none":
             overlap = overlap_loss(logits, truth, settings, batch_dice=self.batch_dice, ranks=self.ranks)
@@ -66,6 +72,28 @@ class Loss:
         if settings.voxelwise != "none":
             total = total + settings.voxelwise_weight * voxelwise_loss(logits, truth, settings, self.ranks)
         return total
+
+
+def compute_own(own: Own, logits: torch.Tensor, truth: Truth, ranks: Ranks = ALONE) -> torch.Tensor:
+    """The loss that an installed package offers. Of several ranks each counts by the number of its patches.
+
+    Args:
+        own: Its name and settings.
+        logits: Shape (n, outputs, *size).
+        truth: On the same grid.
+        ranks: See `Loss`.
+
+    Raises:
+        UsageError: It is no scalar, or not installed.
+    """
+    loss: object = find_loss(own.name)(logits, truth, own.given)
+    if not isinstance(loss, torch.Tensor) or loss.ndim:
+        found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise UsageError(f"the loss {own.name!r} is {found}, not a tensor without axes", "mend that package")
+    if ranks.alone:
+        return loss
+    patches = torch.tensor(float(len(logits)))
+    return loss * float(patches / ranks.add_up(patches))
 
 
 def overlap_loss(
@@ -91,6 +119,7 @@ def overlap_loss(
     hits = (probabilities * present).sum(axes)
     squares = probabilities.square() if settings.overlap == "squared_dice" else probabilities
     predicted, actual = squares.sum(axes), present.sum(axes)
+    known = torch.ones_like(actual, dtype=torch.bool) if truth.unknown is None else ~truth.unknown
     if batch_dice:
         hits, predicted, actual = ranks.pool(torch.stack([hits.sum(0), predicted.sum(0), actual.sum(0)]))
     if settings.overlap == "tversky":
@@ -98,10 +127,8 @@ def overlap_loss(
         overlap = (hits + SMOOTH) / (hits + wrong + SMOOTH)
     else:
         overlap = (2 * hits + SMOOTH) / (predicted + actual + SMOOTH).clamp_min(1e-8)
-    known = torch.ones_like(overlap)
-    if truth.unknown is not None:
-        known = ranks.add_up((~truth.unknown).sum(0)) > 0 if batch_dice else ~truth.unknown
     if batch_dice:
+        known = ranks.add_up(known.sum(0)) > 0
         return ranks.share_of(-(overlap * known).sum() / known.sum().clamp_min(1))
     return -(overlap * known).sum() / ranks.add_up(known.sum()).clamp_min(1)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from autoseg.plan import TrainingSettings
+from autoseg.settings import TrainingSettings
 
 WARMUP_START = 0.01
 """Share of the highest learning rate at which a warm-up starts. Decision: at 0 the first step would do nothing."""
@@ -116,3 +116,10 @@ def update_average(average: Iterable[torch.Tensor], current: Iterable[torch.Tens
     """
     keep = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average), list(current), 1 - keep)
+
+
+@torch.no_grad()
+def copy_buffers(average: nn.Module, network: nn.Module) -> None:
+    """Copies what a network knows besides weights: running means, say, of which the built-in one has none."""
+    for kept, current in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(current)

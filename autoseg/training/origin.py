@@ -13,11 +13,11 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import nn
 
-from autoseg.architecture import Architecture
 from autoseg.checkpoint import Checkpoint, Weights, load_checkpoint
 from autoseg.errors import ModelError, UsageError
 from autoseg.info import DatasetInfo
-from autoseg.network.unet import UNet, build_network
+from autoseg.network.making import make_network
+from autoseg.network.unet import UNet
 from autoseg.plan import Configuration
 from autoseg.training.initialization import (
     Matching,
@@ -45,7 +45,7 @@ no better start than random weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class WeightsOrigin:
     """Where a run comes from.
 
     Attributes:
@@ -72,14 +72,14 @@ class Origin:
         return {"digest": self.digest, "freeze": self.freeze}
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "Origin":
+    def of(cls, checkpoint: Checkpoint) -> "WeightsOrigin":
         """How the fold of a checkpoint was begun; at random if that was not noted, as in older ones."""
         packed = checkpoint.training.get("origin", {})
         freeze = packed.get("freeze")
         return cls(digest=str(packed.get("digest", "")), freeze=None if freeze is None else parse_freeze(freeze))
 
 
-RANDOM = Origin()
+RANDOM = WeightsOrigin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,13 +179,8 @@ class Newcomer:
     cases: str
     checkpoint: Path
 
-    @property
-    def architecture(self) -> Architecture:
-        """Of its network."""
-        return self.configuration.architecture
 
-
-def check_origin(wanted: OriginRequest, new: Newcomer, begun: Origin | None) -> None:
+def check_origin(wanted: OriginRequest, new: Newcomer, begun: WeightsOrigin | None) -> None:
     """Makes sure that a fold can begin as asked for, or began so.
 
     Args:
@@ -199,6 +194,9 @@ def check_origin(wanted: OriginRequest, new: Newcomer, begun: Origin | None) -> 
     """
     if wanted.path is None and begun is None and wanted.freeze is not None:
         raise UsageError("--freeze would keep random weights as they are", "add --init MODEL")
+    if wanted.freeze is not None and new.configuration.network is not None:
+        what = f"--freeze does not know the parts of the network {new.configuration.network.name!r}"
+        raise UsageError(what, "leave it out")
     if wanted.path is not None:
         path, old = wanted.find(new.fold, new.checkpoint)
         if begun is None:
@@ -212,7 +210,7 @@ def check_origin(wanted: OriginRequest, new: Newcomer, begun: Origin | None) -> 
         raise UsageError(what, "leave --freeze out to go on, or add --restart to train it anew")
 
 
-def find_origin(wanted: OriginRequest, new: Newcomer, seed: int) -> Origin:
+def find_origin(wanted: OriginRequest, new: Newcomer, seed: int) -> WeightsOrigin:
     """The weights that a fold begins with.
 
     Args:
@@ -224,7 +222,7 @@ def find_origin(wanted: OriginRequest, new: Newcomer, seed: int) -> Origin:
         return RANDOM
     path, old = wanted.find(new.fold, new.checkpoint)
     freeze = None if wanted.freeze is None else parse_freeze(wanted.freeze)
-    fresh = build_network(new.architecture, torch.Generator().manual_seed(seed)).state_dict()
+    fresh = make_network(new.configuration, seed).state_dict()
     matching = _match(old, new)
     report = take_weights(fresh, old.weights, matching)
     lines = [f"begins with {path}: {old.configuration_name}, fold {old.fold} of {old.plan.dataset}"]
@@ -232,7 +230,7 @@ def find_origin(wanted: OriginRequest, new: Newcomer, seed: int) -> Origin:
     if freeze is not None:
         lines.append(describe_group(f"frozen ({freeze})", list_frozen(fresh, freeze), fresh))
     lines += _warn_of_leak(old, new)
-    return Origin(digest=digest_weights(old.weights), freeze=freeze, weights=report.weights, lines=tuple(lines))
+    return WeightsOrigin(digest=digest_weights(old.weights), freeze=freeze, weights=report.weights, lines=tuple(lines))
 
 
 def _match(old: Checkpoint, new: Newcomer) -> Matching:
@@ -245,20 +243,33 @@ def _match(old: Checkpoint, new: Newcomer) -> Matching:
 
 
 def _check_fit(path: Path, old: Checkpoint, new: Newcomer) -> None:
-    with torch.device("meta"):
-        shapes = UNet(new.architecture).state_dict()
+    shapes = _find_shapes(new.configuration)
     share = share_taken(sort_weights(shapes, old.weights, _match(old, new)), shapes)
     if share >= LEAST_SHARE:
         return
-    there, here = _describe_network(old.configuration.architecture), _describe_network(new.architecture)
+    there, here = _describe_network(old.configuration), _describe_network(new.configuration)
+    what = f"{share:.1%} of the weights of {path} fit: its network has {there}, the plan's has {here}"
+    if old.configuration.network is not None or new.configuration.network is not None:
+        raise UsageError(what, "name the same network, with the same settings, in plan.json")
     rules = "" if old.plan.rules == "autoseg" else f" --rules {old.plan.rules}"
     raise UsageError(
-        f"{share:.1%} of the weights of {path} fit: its network has {there}, the plan's has {here}",
+        what,
         f"plan with --preset {old.plan.preset}{rules} as that model was, or copy the architecture into plan.json",
     )
 
 
-def _describe_network(architecture: Architecture) -> str:
+def _find_shapes(configuration: Configuration) -> Weights:
+    """Weights of the shapes that a network has; those of the built-in one take no memory."""
+    if configuration.network is not None:
+        return make_network(configuration, seed=0).state_dict()
+    with torch.device("meta"):
+        return UNet(configuration.architecture).state_dict()
+
+
+def _describe_network(configuration: Configuration) -> str:
+    architecture, own = configuration.architecture, configuration.network
+    if own is not None:
+        return f"the layers of {own.name!r}"
     kinds = {"stage": "residual stages", "block": "stages of residual blocks", "none": "plain stages"}
     stages, features = len(architecture.stages), ", ".join(str(stage.features) for stage in architecture.stages)
     return f"{stages} {kinds[architecture.residual]} of {features} features in {architecture.dimensions}D"

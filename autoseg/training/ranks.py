@@ -8,6 +8,7 @@ to the loss of the batch. The first rank alone speaks, saves and validates.
 `ALONE` is the usual single process, to which all of this is nothing.
 """
 
+import gc
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -103,25 +104,29 @@ class Ranks:
             raise AutosegError(what, "let all machines share the workspace, and wait until its files have arrived")
 
     def join(self, network: nn.Module, idle: Sequence[str] = ()) -> nn.Module:
-        """The network in a form whose gradients are the sums over all ranks; with the same weights.
+        """The network in a form whose gradients are the means over all ranks, with the same weights; see `undo_mean`.
 
         Args:
             network: On the device of this rank.
-            idle: Parts whose outputs the loss does not look at, and which so have no gradients.
+            idle: Names of parts, or of weights, whose outputs the loss does not look at: they have no gradients.
         """
         if self.alone:
             return network
-        left_out = [weights for part in idle for weights in network.get_submodule(part).parameters()]
+        parts = tuple(f"{part}." for part in idle)
+        left_out = [weights for name, weights in network.named_parameters() if f"{name}.".startswith(parts)]
         left_out = [weights for weights in left_out if weights.requires_grad]
         for weights in left_out:  # torch would wait for their gradients, of all that ask for some while it looks
             weights.requires_grad_(False)
         # It is about axes of length 1, whose strides mean nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        joined = DistributedDataParallel(network)
+        joined: nn.Module = DistributedDataParallel(network)
         for weights in left_out:
             weights.requires_grad_(True)
-        joined.register_comm_hook(None, lambda _, bucket: _sum_gradients(bucket))
         return joined
+
+    def undo_mean(self, share: torch.Tensor) -> torch.Tensor:
+        """What a rank goes back from, so that the mean of the gradients is that of the sum of all shares."""
+        return share if self.alone else share * self.count
 
     def keep_apart(self, forward: object) -> AbstractContextManager[None]:
         """A context in which gradients are not added up over the ranks yet, because more of the batch is to come."""
@@ -130,6 +135,7 @@ class Ranks:
     def leave(self) -> None:
         """Ends the group when all is done. A run that failed just ends, since others may not answer any more."""
         if not self.alone:
+            gc.collect()  # networks that know the group would keep its threads alive, which the end of Python kills
             dist.destroy_process_group()
 
 
@@ -155,25 +161,14 @@ class _Pooled(torch.autograd.Function):
         return gradients[0] * ctx.count, None
 
 
-def _sum_gradients(bucket: Any) -> "torch.futures.Future[torch.Tensor]":
-    """Adds gradients up; torch would take their mean, but the losses of the ranks are shares already."""
-    work: Any = dist.all_reduce(bucket.buffer(), async_op=True)
-    sums: torch.futures.Future[torch.Tensor] = work.get_future().then(_take_first)
-    return sums
-
-
-def _take_first(future: "torch.futures.Future[list[torch.Tensor]]") -> torch.Tensor:
-    return future.value()[0]
-
-
 def speaks_for_all(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is the first of its ranks, or the only one."""
-    return environment.get("RANK", "0") == "0"
+    return not is_one_of_several(environment) or environment["RANK"] == "0"
 
 
 def is_one_of_several(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether torchrun, or `processes.launch`, started this process as one of several."""
-    return int(environment.get("WORLD_SIZE", "1")) > 1
+    return "RANK" in environment and int(environment.get("WORLD_SIZE", "1")) > 1
 
 
 def join_ranks(device: torch.device, environment: Mapping[str, str] = os.environ) -> tuple[Ranks, torch.device]:

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoseg.architecture import Architecture
 from autoseg.checkpoint import Weights
 from autoseg.device import expect_equal_sizes, prefers_channels_last
-from autoseg.network.unet import build_network
-from autoseg.plan import TrainingSettings
+from autoseg.network.unet import UNet
+from autoseg.settings import TrainingSettings
 from autoseg.training.optimization import make_optimizer
-from autoseg.training.origin import RANDOM, Origin
+from autoseg.training.origin import RANDOM, WeightsOrigin
 from autoseg.training.progress import EpochReport
 
 Forward = Callable[[torch.Tensor], Sequence[torch.Tensor]]
@@ -84,7 +83,7 @@ class TrainState:
     micro_batch_size: int | None = None
     forward: Forward | None = None
     plain_forward: Forward | None = None
-    origin: Origin = RANDOM
+    origin: WeightsOrigin = RANDOM
 
     @property
     def weights(self) -> Weights:
@@ -93,21 +92,28 @@ class TrainState:
 
 
 def start_training(
-    architecture: Architecture,
+    network: nn.Module,
     settings: TrainingSettings,
     device: torch.device,
-    seed: int,
     *,
     scaled: bool,
-    origin: Origin = RANDOM,
+    origin: WeightsOrigin = RANDOM,
 ) -> TrainState:
-    """A run before its first step; the same seed, and the same origin, give the same weights."""
-    network = build_network(architecture, torch.Generator().manual_seed(seed))
+    """A run before its first step.
+
+    Args:
+        network: With fresh weights, on the CPU; it becomes that of the run.
+        settings: The plan's.
+        device: Where it is trained.
+        scaled: Whether gradients are so small in 16 bits that the loss must be scaled.
+        origin: What replaces the fresh weights, and which weights stay as they are.
+    """
     origin.settle(network)
     network = network.to(device)
-    network.recomputes = settings.recompute_activations
-    if prefers_channels_last(device):
-        network.put_channels_last()
+    if isinstance(network, UNet):
+        network.recomputes = settings.recompute_activations
+        if prefers_channels_last(device):
+            network.put_channels_last()
     expect_equal_sizes(device)
     average: nn.Module = network
     if settings.average_decay > 0:

@@ -20,14 +20,21 @@ from autoseg.device import (
     restore_random_state,
 )
 from autoseg.errors import UsageError
+from autoseg.network.unet import UNet
 from autoseg.reporting import Reporter
+from autoseg.settings import TrainingSettings
 from autoseg.training.losses import supervision_weights
+from autoseg.training.own import find_idle
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.state import Forward, TrainState
 from autoseg.units import describe_memory
 
 if TYPE_CHECKING:
     from autoseg.training.loop import Run
+
+
+LONG_SECONDS, LONG_STEPS = 600, 2500
+"""Decision: a tenth of it would go into compiling otherwise; the steps are those of ten usual epochs."""
 
 
 def fill_gradients(state: TrainState, batch: Batch, run: "Run", reporter: Reporter) -> torch.Tensor:
@@ -71,7 +78,7 @@ def fill_gradients(state: TrainState, batch: Batch, run: "Run", reporter: Report
         restore_random_state(run.device, draws)
     if size < start:
         state.micro_batch_size = size
-        reporter.say(_describe_parts(run, size))
+        reporter.say(_describe_parts(state, run, size))
     return loss
 
 
@@ -98,7 +105,7 @@ def _add_gradients(state: TrainState, batch: Batch, run: "Run", size: int) -> to
             with autocast(run.device):
                 outputs = state.forward(moved.images)
             loss = run.loss(outputs, moved.labels, moved.unknown) * _share_of_batch(part, batch, run.ranks)
-            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            state.scaler.scale(run.ranks.undo_mean(loss)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     return run.ranks.add_up(torch.stack(losses).sum())
 
@@ -144,6 +151,8 @@ def _tensors(batch: Batch) -> dict[str, torch.Tensor]:
 
 def _join_ranks(state: TrainState, run: "Run") -> Forward:
     """The network, as part of its ranks if there are others."""
+    if not run.ranks.alone and not isinstance(state.network, UNet):
+        return cast(Forward, run.ranks.join(state.network, find_idle(state.network, run)))
     architecture = run.training.configuration.architecture
     weights = supervision_weights(len(architecture.stages) - 1 if architecture.deep_supervision else 1)
     idle = [f"heads.{level}" for level, weight in enumerate(weights) if weight == 0]
@@ -153,9 +162,16 @@ def _join_ranks(state: TrainState, run: "Run") -> Forward:
 def _choose_forward(plain: Forward, run: "Run") -> Forward:
     """The network itself, or a form of it compiled for patches of one size, which leaves weights and names alone."""
     wanted = run.settings.compile
-    if wanted == "on" or (wanted == "auto" and compiles_well(run.device)):
+    if wanted == "on" or (wanted == "auto" and compiles_well(run.device) and _is_long(run.settings)):
         return cast(Forward, torch.compile(plain, dynamic=False))
     return plain
+
+
+def _is_long(settings: TrainingSettings) -> bool:
+    """Whether a training lasts so long that the minute of compiling is soon made up for."""
+    if settings.budget_seconds is not None:
+        return settings.budget_seconds >= LONG_SECONDS
+    return settings.epochs * settings.steps_per_epoch >= LONG_STEPS
 
 
 def _describe_plain(error: Exception) -> str:
@@ -163,9 +179,11 @@ def _describe_plain(error: Exception) -> str:
     return f"the network runs uncompiled, which is slower, because compiling it failed: {cause}"
 
 
-def _describe_parts(run: "Run", size: int) -> str:
+def _describe_parts(state: TrainState, run: "Run", size: int) -> str:
     configuration, found = run.training.configuration, gpu_memory_within_reach(run.device)
     estimate = f"plan.json estimates {describe_memory(configuration.estimated_bytes)}"
+    if not isinstance(state.network, UNet):
+        estimate = "no estimate knows this network"
     beside = "" if found is None else f", and {describe_memory(found)} could be had"
     return (
         f"the memory of the device {run.device} is too small for a step of {configuration.batch_size} patches at once "

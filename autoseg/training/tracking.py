@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, get_args
 
 from autoseg.errors import UsageError
-from autoseg.plan import TrainingSettings
+from autoseg.settings import TrainingSettings
 from autoseg.training.progress import EpochReport
 from autoseg.workspace import Fold, ModelFolder
 

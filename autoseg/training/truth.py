@@ -9,7 +9,7 @@ from autoseg.targets import Targets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What a batch of patches holds, on one grid.
+    """What a batch of patches holds, on one grid. Losses that are not built in get it too; see `extensions`.
 
     Attributes:
         classes: Shape (n, *size), int64, if structures exclude each other: 0 for background and for what does not

@@ -38,7 +38,7 @@ from autoseg.data.device_augmentation import collect
 from autoseg.data.foreground import sample_foreground
 from autoseg.data.sampling import InMemoryCase
 from autoseg.geometry import Box, Shape
-from autoseg.plan import AugmentationSettings
+from autoseg.settings import AugmentationSettings
 
 OFF = dict.fromkeys((name for name in AugmentationSettings.model_fields if name.endswith("probability")), 0.0)
 WHOLE = "whole table"

@@ -12,9 +12,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from small_schedule import CPU, make_run
 
 from autoseg.architecture import Architecture
+from autoseg.network.unet import build_network
 from autoseg.planning.memory import count_weights
 from autoseg.planning.presets import PRESETS, Limits, Preset
 from autoseg.planning.topology import design_network
@@ -48,7 +50,8 @@ def main() -> None:
     print("| network | thousand weights | Dice of held-out patches | seconds per step |\n|---|---|---|---|", flush=True)
     for name, (preset, seed) in NETWORKS.items():
         architecture = design_like(former, preset)
-        state = start_training(architecture, run.settings, CPU, seed, scaled=False)
+        network = build_network(architecture, torch.Generator().manual_seed(seed))
+        state = start_training(network, run.settings, CPU, scaled=False)
         train_fold(state, run, SILENT, lambda _: None)
         dice = state.reports[-1].mean_pseudo_dice
         weights, seconds = count_weights(architecture) / 1000, state.elapsed_seconds / arguments.steps

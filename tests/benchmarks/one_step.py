@@ -39,11 +39,13 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
 
     from autoseg.architecture import Architecture, Stage
     from autoseg.data.loader import Batch
-    from autoseg.plan import LossSettings, TrainingSettings
+    from autoseg.network.unet import build_network
     from autoseg.reporting import SILENT
+    from autoseg.settings import LossSettings, TrainingSettings
     from autoseg.targets import Targets
     from autoseg.training.loop import train_step
     from autoseg.training.losses import Loss
+    from autoseg.training.ranks import ALONE
     from autoseg.training.state import start_training
 
     stages = zip(network["features"], network["kernels"], network["strides"], strict=True)
@@ -54,7 +56,7 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
         stages=tuple(Stage(features=f, kernel=tuple(k), stride=tuple(s), convolutions=2) for f, k, s in stages),
     )
     settings = TrainingSettings()
-    state = start_training(architecture, settings, torch.device("cpu"), seed=0, scaled=False)
+    state = start_training(build_network(architecture), settings, torch.device("cpu"), scaled=False)
     weights = np.load(folder / "weights.npz")
     state.network.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
     targets = Targets.of_labels({str(label): label for label in range(1, network["classes"])})
@@ -62,7 +64,8 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
         settings=settings,
         loss=Loss(targets=targets, settings=LossSettings(), batch_dice=False),
         device=torch.device("cpu"),
-        training=SimpleNamespace(configuration=None),
+        training=SimpleNamespace(configuration=SimpleNamespace(architecture=architecture)),
+        ranks=ALONE,
     )
     batch = Batch(images=images, labels=labels)
     return lambda: float(train_step(state, batch, run, SILENT))

@@ -15,6 +15,7 @@ import torch
 from autoseg.data.loader import Batches, open_cases
 from autoseg.data.splits import Splits
 from autoseg.data.store import StoredCase
+from autoseg.network.making import make_network
 from autoseg.plan import Plan
 from autoseg.reporting import SILENT
 from autoseg.targets import Targets
@@ -49,7 +50,8 @@ def main() -> None:
     )
     for schedule in SCHEDULES:
         tried = replace(run, settings=run.settings.model_copy(update=schedule))
-        state = start_training(run.training.configuration.architecture, tried.settings, CPU, 0, scaled=False)
+        network = make_network(run.training.configuration, seed=0)
+        state = start_training(network, tried.settings, CPU, scaled=False)
         train_fold(state, tried, SILENT, lambda _: None)
         dice = state.reports[-1].mean_pseudo_dice
         print(f"| {' | '.join(f'{value:g}' for value in schedule.values())} | {state.step} | {dice:.3f} |", flush=True)

@@ -66,7 +66,7 @@ def test_readme_shows_commands_that_exist():
 
 def test_readme_names_options_that_exist():
     """In running text, tables and comments too, but for those of other programs."""
-    mine = re.sub(r"^.*(pip|python3?) .*$", "", README, flags=re.MULTILINE)
+    mine = re.sub(r"^.*(pip|python3?|torchrun) .*$", "", README, flags=re.MULTILINE)
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", mine)) - {"--strict"}
     options = {name for command in group().commands.values() for option in command.params for name in option.opts}
     assert {"--epochs", "--budget", "--restart"} <= mentioned
@@ -75,7 +75,7 @@ def test_readme_names_options_that_exist():
 
 def test_readme_script_runs(tmp_path, monkeypatch):
     """The Python example does what it says, on a dataset of its name."""
-    [script] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    [script] = re.findall(r"```python\n(import autoseg\n.*?)```", README, re.DOTALL)
     folders = write_volumes(tmp_path / "made")
     raw = tmp_path / "raw" / "Dataset004_Hippocampus"
     shutil.copytree(folders.raw, raw)

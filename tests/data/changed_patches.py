@@ -9,7 +9,7 @@ from autoseg.data.device_augmentation import collect
 from autoseg.data.draws import UNCHANGED, draw_changes
 from autoseg.data.foreground import sample_foreground
 from autoseg.data.sampling import InMemoryCase
-from autoseg.plan import AugmentationSettings
+from autoseg.settings import AugmentationSettings
 
 OFF = dict.fromkeys((name for name in AugmentationSettings.model_fields if name.endswith("probability")), 0.0)
 CPU = torch.device("cpu")

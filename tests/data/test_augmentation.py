@@ -20,8 +20,8 @@ from autoseg.data.augmentation import (
     make_noise,
 )
 from autoseg.data.draws import Draw, draw_changes
-from autoseg.plan import AugmentationSettings
 from autoseg.preprocessing.case import OUTSIDE
+from autoseg.settings import AugmentationSettings
 
 UNTURNED = [name for name in OFF if not name.startswith(("rotation", "scaling", "deformation"))]
 

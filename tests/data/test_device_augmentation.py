@@ -13,8 +13,10 @@ from autoseg.data.foreground import sample_foreground
 from autoseg.data.loader import Batches
 from autoseg.data.sampling import InMemoryCase
 from autoseg.errors import UsageError
-from autoseg.plan import AugmentationSettings, Normalization
+from autoseg.extensions import OwnTransform
+from autoseg.plan import Normalization
 from autoseg.preprocessing.case import OUTSIDE
+from autoseg.settings import AugmentationSettings
 
 SHAPE, PATCH = (14, 26, 22), (8, 16, 12)
 CHANNELS = (Normalization(scheme="zscore", only_nonzero=True), Normalization(scheme="zscore"))
@@ -158,6 +160,15 @@ def test_memory_of_a_batch_that_waits_is_bounded():
 def test_choice_of_the_device(choice, device, expected):
     """Auto is the device if that is a CUDA GPU."""
     assert augments_on_device(choice, torch.device(device)) is expected
+
+
+def test_own_transforms_change_patches_on_a_cpu():
+    """Even if the network is on a GPU; another wish is refused in one line."""
+    own = (OwnTransform(name="haze"),)
+    assert not augments_on_device("auto", torch.device("cuda"), own)
+    assert not augments_on_device("cpu", torch.device("cuda"), own)
+    with pytest.raises(UsageError, match="the transform 'haze' changes patches on a CPU only; choose --augment-on cpu"):
+        augments_on_device("device", torch.device("cuda"), own)
 
 
 @pytest.mark.parametrize(("choice", "device"), [("gpu", "cpu"), ("device", "mps")])

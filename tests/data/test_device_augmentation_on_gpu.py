@@ -9,6 +9,7 @@ from small_models import small_run
 from test_device_augmentation import OFF, PATCH, make_batches
 
 from autoseg.device import needs_scaling, resolve_device
+from autoseg.network.making import make_network
 from autoseg.reporting import SILENT
 from autoseg.training.loop import train_fold
 from autoseg.training.state import start_training
@@ -49,7 +50,7 @@ def test_training_takes_batches_that_are_there_already():
     device = resolve_device("cuda")
     run = replace(small_run(epochs=4, steps_per_epoch=25, learning_rate=0.05, micro_batch_size=1), device=device)
     run = replace(run, training=replace(run.training, finished_on=device))
-    architecture = run.training.configuration.architecture
-    state = start_training(architecture, run.settings, device, 0, scaled=needs_scaling(device))
+    network = make_network(run.training.configuration, seed=0)
+    state = start_training(network, run.settings, device, scaled=needs_scaling(device))
     train_fold(state, run, SILENT, lambda _: None)
     assert state.reports[-1].mean_pseudo_dice > 0.8

@@ -6,7 +6,7 @@ from changed_patches import OFF, only
 from scipy import stats
 
 from autoseg.data.draws import Draw, draw_changes
-from autoseg.plan import AugmentationSettings
+from autoseg.settings import AugmentationSettings
 
 SIZE = (8, 8, 8)
 
@@ -44,7 +44,7 @@ def test_each_row_is_drawn_as_often_as_its_probability_says(name, field):
     """0.3 hits 120 of 400 patches, give or take, and no other field."""
     draws = draw_many(only(**{f"{name}_probability": 0.3}))
     assert stats.binomtest(sum(getattr(draw, field) is not None for draw in draws), 400, 0.3).pvalue > 0.001
-    others = {entry for entry in Draw.__dataclass_fields__ if entry not in (field, "noise_seed", "mirrored")}
+    others = {entry for entry in Draw.__dataclass_fields__ if entry not in (field, "noise_seed", "mirrored", "own")}
     assert all(getattr(draw, other) is None for draw in draws for other in others)
     assert f"{name}_probability" in OFF
 

@@ -12,8 +12,8 @@ from autoseg.data.sampling import (
     draw_affine,
     read_patch,
 )
-from autoseg.plan import AugmentationSettings
 from autoseg.preprocessing.case import OUTSIDE
+from autoseg.settings import AugmentationSettings
 
 
 def make_case(shape, voxel=None):

@@ -263,7 +263,8 @@ def peak_bytes(case: Case, device: torch.device) -> int:
     torch.cuda.reset_peak_memory_stats(device)
     architecture = case.architecture()
     run = replace(small_run(average_decay=0.99, compile="off"), device=device)
-    state = start_training(architecture, run.settings, device, 0, scaled=needs_scaling(device))
+    network = build_network(architecture, torch.Generator().manual_seed(0))
+    state = start_training(network, run.settings, device, scaled=needs_scaling(device))
     generator = torch.Generator().manual_seed(0)
     batch = Batch(
         images=torch.randn(case.batch_size, case.channels, *case.patch_size, generator=generator),

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from autoseg.plan import LossSettings
+from autoseg.extensions import Own, register_loss
+from autoseg.settings import LossSettings
 from autoseg.targets import Targets
 from autoseg.training.losses import Loss, coarsen, overlap_loss, supervision_weights, voxelwise_loss
 from autoseg.training.truth import Truth, merge_unknown
@@ -322,3 +323,38 @@ def test_forms_of_cross_entropy_agree(golden):
     quick = voxelwise_loss(logits, Truth.of(labels, LABELS), USUAL)
     slow = voxelwise_loss(logits, Truth.of(labels, SPARSE), USUAL)
     assert quick.item() == pytest.approx(slow.item(), abs=1e-6)
+
+
+# --- A loss that is not built in --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_tables")
+def test_own_loss_is_weighed_at_each_resolution_as_the_built_in_one():
+    """Of three resolutions the coarsest is left out; it gets truth on the grid of the logits, and its settings."""
+    seen = []
+
+    def note(logits, truth, settings):
+        seen.append((tuple(logits.shape), tuple(truth.present.shape), logits.dtype, dict(settings)))
+        return logits.mean() * settings["factor"]
+
+    register_loss("noted", note)
+    settings = LossSettings(own=Own(name="noted", settings={"factor": 5.0}))
+    loss = Loss(targets=LABELS, settings=settings, batch_dice=False)
+    outputs = [torch.full((2, 3, size, size), value, dtype=torch.bfloat16) for size, value in ((8, 1), (4, 2), (2, 64))]
+    total = loss(outputs, torch.zeros(2, 8, 8, dtype=torch.int64))
+    assert total.item() == pytest.approx(5 * (2 / 3 * 1 + 1 / 3 * 2), rel=1e-6)
+    assert [shape for shape, *_ in seen] == [(2, 3, 8, 8), (2, 3, 4, 4)]
+    assert [shape for _, shape, *_ in seen] == [(2, 2, 8, 8), (2, 2, 4, 4)]
+    assert seen[0][2:] == (torch.float32, {"factor": 5.0})
+
+
+@pytest.mark.usefixtures("own_tables")
+def test_own_loss_sees_the_background_stand_for_what_nobody_looked_for():
+    """So a plain cross entropy of it is the built-in one."""
+    register_loss("plain", lambda logits, truth, _: F.cross_entropy(logits, truth.classes))
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, generator=generator)
+    labels, unknown = torch.zeros(2, 4, 4, dtype=torch.int64), torch.tensor([[False, True], [False, False]])
+    expected = loss_of(logits, labels, unknown=unknown, overlap="none")
+    assert loss_of(logits, labels, unknown=unknown, own=Own(name="plain")).item() == pytest.approx(expected.item())
+    assert loss_of(logits, labels, own=Own(name="plain")).item() != pytest.approx(expected.item())

@@ -1,18 +1,25 @@
 """What only a GPU can show: training, resuming and predicting there gives what the CPU gives."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from own_parts import own_run
 from phantoms import Listener
+from rank_work import STEPS, one_step, save_shares
 from small_models import small_run
 
+from autoseg import device
 from autoseg.data.loader import Batch
 from autoseg.device import autocast, needs_scaling, resolve_device
 from autoseg.inference.predictor import NetworkPredictor
 from autoseg.inference.sliding_window import predict_volume
+from autoseg.network.making import make_network
+from autoseg.processes import launch
 from autoseg.reporting import SILENT
 from autoseg.training.loop import train_fold, train_step
+from autoseg.training.own import seed_layers
 from autoseg.training.state import pack_state, start_training, unpack_state
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
@@ -20,8 +27,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 def start(run):
     """A state on the device of the run."""
-    architecture = run.training.configuration.architecture
-    return start_training(architecture, run.settings, run.device, 0, scaled=needs_scaling(run.device))
+    network = make_network(run.training.configuration, seed=0)
+    return start_training(network, run.settings, run.device, scaled=needs_scaling(run.device))
 
 
 @pytest.fixture
@@ -106,6 +113,21 @@ def test_run_goes_from_cpu_to_gpu_and_back(run):
     assert third.step == 100
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA GPU")
+def test_two_gpus_take_the_step_of_one_cpu(tmp_path, monkeypatch):
+    """By NCCL, while counts and clocks go through the CPUs."""
+    monkeypatch.setattr(device, "precision", lambda _: torch.float32)
+    assert launch(partial(save_shares, tmp_path), 2, "cuda", SILENT) == 2
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found["pace"] == 10.0
+        for name in STEPS:
+            loss, gradients = one_step(name)
+            value, share = found["steps"][name]
+            assert value.item() == pytest.approx(loss.item(), abs=0.01)
+            assert (share - gradients).norm() < 0.02 * gradients.norm()
+
+
 def test_prediction_equals_that_of_the_cpu(run):
     """The same weights give nearly the same logits on both."""
     network = start(replace(run, device=torch.device("cpu"))).network
@@ -117,3 +139,21 @@ def test_prediction_equals_that_of_the_cpu(run):
         logits.append(predict_volume(image, predictor, patch_size=(8, 8, 8), batch_size=2, device=device))
     difference = (logits[0] - logits[1]).norm() / logits[0].norm()
     assert difference < 0.03
+
+
+@pytest.mark.usefixtures("own_tables")
+def test_own_parts_learn_on_the_gpu():
+    """A network, a loss and a transform that are not built in; dropout follows from the step here too."""
+    transforms, given = [("brighten", {"most": 0.2})], {"norm": True, "dropout": 0.1, "levels": 2}
+    settings = {"epochs": 4, "steps_per_epoch": 25, "learning_rate": 0.2, "momentum": 0.9}
+    run = replace(
+        own_run("pyramid", "squared_error", transforms, given=given, **settings), device=resolve_device("cuda")
+    )
+    state = start(run)
+    train_fold(state, run, SILENT, lambda _: None)
+    assert state.reports[-1].mean_pseudo_dice > 0.8
+    draws = []
+    for _ in range(2):
+        seed_layers(state, run)
+        draws.append(torch.rand(4, device=run.device))
+    assert torch.equal(*draws)

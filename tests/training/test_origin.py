@@ -11,6 +11,7 @@ from small_models import SMALL_INFO, small_checkpoint, small_configuration, smal
 from autoseg.checkpoint import save_checkpoint
 from autoseg.device import needs_scaling
 from autoseg.errors import ModelError, UsageError
+from autoseg.network.making import make_network
 from autoseg.reporting import SILENT
 from autoseg.training.loop import train_fold
 from autoseg.training.origin import (
@@ -18,8 +19,8 @@ from autoseg.training.origin import (
     RANDOM,
     Freeze,
     Newcomer,
-    Origin,
     OriginRequest,
+    WeightsOrigin,
     check_origin,
     digest_weights,
     find_origin,
@@ -54,8 +55,8 @@ def newcomer(tmp_path, fold=2, **changes):
 
 def start(origin, run, seed=7):
     """A state before the first step."""
-    architecture = run.training.configuration.architecture
-    return start_training(architecture, run.settings, run.device, seed, scaled=needs_scaling(run.device), origin=origin)
+    network = make_network(run.training.configuration, seed)
+    return start_training(network, run.settings, run.device, scaled=needs_scaling(run.device), origin=origin)
 
 
 @pytest.mark.parametrize(("fold", "found"), [(1, 1), (2, 2), (3, 1), (0, 1), ("all", 1)])
@@ -218,7 +219,7 @@ def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
     train_fold(straight, run, SILENT, save)
     training, weights = torch.load(tmp_path / f"{run.settings.steps_per_epoch}.pt", weights_only=True)
     checkpoint = replace(small_checkpoint(), training=training, plan=small_plan())
-    resumed = start(Origin.of(checkpoint), run, seed=8)
+    resumed = start(WeightsOrigin.of(checkpoint), run, seed=8)
     unpack_state(resumed, training, weights)
     assert resumed.origin == replace(origin, weights=None, lines=())
     train_fold(resumed, run, SILENT, lambda _: None)
@@ -228,4 +229,4 @@ def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
 
 def test_older_checkpoints_began_at_random():
     """They say nothing about it."""
-    assert Origin.of(small_checkpoint()) == RANDOM
+    assert WeightsOrigin.of(small_checkpoint()) == RANDOM

@@ -138,17 +138,18 @@ def test_ranks_that_see_other_files_are_told(monkeypatch):
     monkeypatch.setattr(Ranks, "find_largest", lambda _, value: value)
     ranks.check_same(6, "checkpoint.pt")
     with pytest.raises(
-        AutosegError, match="not all processes see the same checkpoint.pt; this one is at step 0, the f"
+        AutosegError, match=r"not all processes see the same checkpoint.pt; this one is at step 0, the f"
     ):
         ranks.check_same(0, "checkpoint.pt")
 
 
 def test_environment_says_who_speaks():
     """As torchrun sets it."""
-    assert is_one_of_several({"WORLD_SIZE": "2"})
-    assert not is_one_of_several({"WORLD_SIZE": "1"})
+    assert is_one_of_several({"WORLD_SIZE": "2", "RANK": "0"})
+    assert not is_one_of_several({"WORLD_SIZE": "1", "RANK": "0"})
+    assert not is_one_of_several({"WORLD_SIZE": "2"})
     assert not is_one_of_several({})
     assert speaks_for_all({})
-    assert speaks_for_all({"RANK": "0"})
-    assert not speaks_for_all({"RANK": "1"})
+    assert speaks_for_all({"WORLD_SIZE": "2", "RANK": "0"})
+    assert not speaks_for_all({"WORLD_SIZE": "2", "RANK": "1"})
     assert ranks_module.PATIENCE.days > 1  # a validation may take a night

@@ -223,10 +223,24 @@ def test_network_is_compiled_where_it_is_worth_it(monkeypatch, kind, setting, co
     asked = []
     monkeypatch.setattr(torch, "compile", lambda network, **_options: asked.append(network) or network)
     monkeypatch.setattr("autoseg.training.step.compiles_well", lambda _: device.compiles_well(torch.device(kind)))
-    run = small_run(compile=setting)
+    run = small_run(compile=setting, epochs=1000)
     state = small_state(run)
     fill_gradients(state, a_batch(), run, SILENT)
     assert asked == ([state.network] if compiled else [])
+
+
+@pytest.mark.parametrize(
+    ("length", "compiled"), [({"budget_seconds": 60}, False), ({"budget_seconds": 3600}, True), ({"epochs": 1}, False)]
+)
+def test_a_short_training_is_not_worth_a_minute_of_compiling(monkeypatch, length, compiled):
+    """Unless the plan says "on"."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_options: asked.append(network) or network)
+    monkeypatch.setattr("autoseg.training.step.compiles_well", lambda _: True)
+    run = small_run(**{"epochs": 1000, **length})
+    state = small_state(run)
+    train_step(state, run.training.make(0), run, SILENT)
+    assert bool(asked) == compiled
 
 
 def test_compiled_network_trains_the_same_weights(monkeypatch):
