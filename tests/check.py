@@ -14,7 +14,7 @@ CHECKS = (
     ("ruff", "check", "."),
     ("mypy",),
     ("lint-imports",),
-    ("pytest", "-q", "--durations=10"),
+    ("pytest", "-q", "-n", "auto", "--durations=10"),
 )
 
 
