@@ -21,12 +21,13 @@ from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.memory import training_bytes
 from autoseg.reporting import SILENT, Reporter
 from autoseg.training.length import LengthRequest, settle_plan
-from autoseg.training.loop import Run, progress, train_fold
+from autoseg.training.loop import progress, train_fold
 from autoseg.training.losses import Loss
 from autoseg.training.origin import NOTHING_ASKED, Newcomer, OriginRequest, WeightsOrigin, check_origin, find_origin
 from autoseg.training.own import check_presence, describe_limits
 from autoseg.training.ranks import ALONE, Ranks, check_shares
 from autoseg.training.record import open_record
+from autoseg.training.run import Run
 from autoseg.training.state import TrainState, pack_state, start_training, unpack_state
 from autoseg.training.stopping import StopRequest, watch_for_stop
 from autoseg.training.tracking import OpenTracker, TrackedFold

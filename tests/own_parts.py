@@ -13,8 +13,8 @@ from autoseg.data.loader import Batch
 from autoseg.extensions import Own, OwnTransform, register_loss, register_network, register_transform
 from autoseg.reporting import SILENT
 from autoseg.settings import LossSettings
-from autoseg.training.loop import Run
 from autoseg.training.ranks import ALONE, join_ranks
+from autoseg.training.run import Run
 from autoseg.training.step import fill_gradients
 
 PATCHES = 5

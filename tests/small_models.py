@@ -15,8 +15,8 @@ from autoseg.network.making import make_network
 from autoseg.plan import Configuration, Normalization, Plan
 from autoseg.settings import LossSettings, TrainingSettings
 from autoseg.targets import Targets
-from autoseg.training.loop import Run
 from autoseg.training.losses import Loss
+from autoseg.training.run import Run
 from autoseg.training.state import TrainState, start_training
 
 SMALL_INFO = DatasetInfo(

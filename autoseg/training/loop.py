@@ -3,13 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from time import monotonic
 
 import torch
 from torch import nn
 
-from autoseg.data.loader import Batch, Batches
+from autoseg.data.loader import Batch
 from autoseg.device import autocast, memory_named
 from autoseg.errors import Stopped
 from autoseg.reporting import Reporter, Task
@@ -24,7 +23,6 @@ from autoseg.training.health import (
     describe_stall,
     find_alarms,
 )
-from autoseg.training.losses import Loss
 from autoseg.training.optimization import (
     copy_buffers,
     count_falls,
@@ -35,39 +33,12 @@ from autoseg.training.optimization import (
 )
 from autoseg.training.own import seed_layers, try_out
 from autoseg.training.progress import EpochReport, describe_epoch
-from autoseg.training.ranks import ALONE, Ranks
+from autoseg.training.run import Run
 from autoseg.training.state import OpenEpoch, TrainState
 from autoseg.training.step import fill_gradients, move_batch
-from autoseg.training.stopping import NEVER, StopRequest
 from autoseg.training.truth import Truth, merge_unknown
 
 Save = Callable[[TrainState], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What stays the same from the first step of a fold to the last.
-
-    Attributes:
-        settings: From the plan, with the length that the user asked for.
-        training: Augmented batches of the training cases.
-        validation: Plain batches of the held-out cases, or of the training cases if none is held out; the same ones
-            after every epoch.
-        loss: What is minimized; knows what the outputs of the network stand for.
-        device: Where the network is.
-        workers: Threads that make batches.
-        stop: Whether somebody asked the run to end before its time.
-        ranks: The processes that share the batches.
-    """
-
-    settings: TrainingSettings
-    training: Batches
-    validation: Batches
-    loss: Loss
-    device: torch.device
-    workers: int
-    stop: StopRequest = NEVER
-    ranks: Ranks = ALONE
 
 
 def train_fold(state: TrainState, run: Run, reporter: Reporter, save: Save) -> None:

@@ -6,7 +6,6 @@ What each must keep to is written in `extensions`. Errors that they raise themse
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,10 +19,8 @@ from autoseg.network.unet import UNet
 from autoseg.plan import Configuration
 from autoseg.settings import TrainingSettings
 from autoseg.training.losses import supervision_weights
+from autoseg.training.run import Run
 from autoseg.training.state import TrainState
-
-if TYPE_CHECKING:
-    from autoseg.training.loop import Run
 
 PATCHES = 2
 """In the batch of the trial: some norms cannot do with one."""
@@ -54,7 +51,7 @@ def describe_limits(configuration: Configuration, settings: TrainingSettings) ->
             yield f"recompute_activations has no effect on the network {name!r}"
 
 
-def try_out(network: nn.Module, run: "Run") -> None:
+def try_out(network: nn.Module, run: Run) -> None:
     """Tries each network, loss and transform that is not built in on a patch of noise; changes nothing.
 
     Raises:
@@ -70,7 +67,7 @@ def try_out(network: nn.Module, run: "Run") -> None:
         _try_transforms(run)
 
 
-def seed_layers(state: TrainState, run: "Run") -> None:
+def seed_layers(state: TrainState, run: Run) -> None:
     """Lets what draws from torch's own generator, as dropout does, draw what follows from the fold, step and rank.
 
     So a run that was stopped goes on as if it had not been. The built-in network and losses draw nothing.
@@ -80,7 +77,7 @@ def seed_layers(state: TrainState, run: "Run") -> None:
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
 
-def find_idle(network: nn.Module, run: "Run") -> list[str]:
+def find_idle(network: nn.Module, run: Run) -> list[str]:
     """Names of weights that the loss does not depend on, such as those of the coarsest logits, which it leaves out."""
     trial, configuration = copy.deepcopy(network).train(), run.training.configuration
     with _chance_restored(run.device):
@@ -140,7 +137,7 @@ def _check_logits(logits: object, shape: Sequence[int], who: str, *, exact: bool
         raise UsageError(f"{who} gives logits that are infinite or NaN for a patch of noise", MEND)
 
 
-def _try_loss(run: "Run") -> None:
+def _try_loss(run: Run) -> None:
     own, configuration, targets = run.settings.loss.own, run.training.configuration, run.loss.targets
     name = "" if own is None else own.name
     size = [min(16, length) for length in configuration.patch_size]
@@ -154,7 +151,7 @@ def _try_loss(run: "Run") -> None:
         raise UsageError(f"no gradient, or one that is no number, flows through the loss {name!r}", MEND)
 
 
-def _try_transforms(run: "Run") -> None:
+def _try_transforms(run: Run) -> None:
     configuration = run.training.configuration
     labels = torch.tensor(sorted(run.loss.targets.values), dtype=torch.int16)
     for transform in configuration.augmentation.own:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 
@@ -26,18 +26,15 @@ from autoseg.settings import TrainingSettings
 from autoseg.training.losses import supervision_weights
 from autoseg.training.own import find_idle
 from autoseg.training.ranks import ALONE, Ranks
+from autoseg.training.run import Run
 from autoseg.training.state import Forward, TrainState
 from autoseg.units import describe_memory
-
-if TYPE_CHECKING:
-    from autoseg.training.loop import Run
-
 
 LONG_SECONDS, LONG_STEPS = 600, 2500
 """Decision: a tenth of it would go into compiling otherwise; the steps are those of ten usual epochs."""
 
 
-def fill_gradients(state: TrainState, batch: Batch, run: "Run", reporter: Reporter) -> torch.Tensor:
+def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter) -> torch.Tensor:
     """Puts the gradients of the loss of a batch into the weights, scaled by the state's scaler.
 
     If the memory of the device runs out, or a compiled network fails, the step is tried again: in micro-batches of half
@@ -82,13 +79,13 @@ def fill_gradients(state: TrainState, batch: Batch, run: "Run", reporter: Report
     return loss
 
 
-def _settle_size(state: TrainState, batch: Batch, run: "Run") -> int:
+def _settle_size(state: TrainState, batch: Batch, run: Run) -> int:
     """Patches at once: all, or as many as the settings or a former step say."""
     limits = (run.settings.micro_batch_size, state.micro_batch_size)
     return min([len(batch.images), *(limit for limit in limits if limit is not None)])
 
 
-def _add_gradients(state: TrainState, batch: Batch, run: "Run", size: int) -> torch.Tensor:
+def _add_gradients(state: TrainState, batch: Batch, run: Run, size: int) -> torch.Tensor:
     """Adds up the gradients of micro-batches, each weighted by its share of the patches; returns the loss.
 
     So a loss that is a mean over patches has the gradient of the whole batch. A loss that pools the voxels of several
@@ -149,7 +146,7 @@ def _tensors(batch: Batch) -> dict[str, torch.Tensor]:
     return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
 
 
-def _join_ranks(state: TrainState, run: "Run") -> Forward:
+def _join_ranks(state: TrainState, run: Run) -> Forward:
     """The network, as part of its ranks if there are others."""
     if not run.ranks.alone and not isinstance(state.network, UNet):
         return cast(Forward, run.ranks.join(state.network, find_idle(state.network, run)))
@@ -159,7 +156,7 @@ def _join_ranks(state: TrainState, run: "Run") -> Forward:
     return cast(Forward, run.ranks.join(state.network, idle))
 
 
-def _choose_forward(plain: Forward, run: "Run") -> Forward:
+def _choose_forward(plain: Forward, run: Run) -> Forward:
     """The network itself, or a form of it compiled for patches of one size, which leaves weights and names alone."""
     wanted = run.settings.compile
     if wanted == "on" or (wanted == "auto" and compiles_well(run.device) and _is_long(run.settings)):
@@ -179,7 +176,7 @@ def _describe_plain(error: Exception) -> str:
     return f"the network runs uncompiled, which is slower, because compiling it failed: {cause}"
 
 
-def _describe_parts(state: TrainState, run: "Run", size: int) -> str:
+def _describe_parts(state: TrainState, run: Run, size: int) -> str:
     configuration, found = run.training.configuration, gpu_memory_within_reach(run.device)
     estimate = f"plan.json estimates {describe_memory(configuration.estimated_bytes)}"
     if not isinstance(state.network, UNet):

@@ -19,8 +19,9 @@ from autoseg.network.making import make_network
 from autoseg.plan import Plan
 from autoseg.reporting import SILENT
 from autoseg.targets import Targets
-from autoseg.training.loop import Run, train_fold
+from autoseg.training.loop import train_fold
 from autoseg.training.losses import Loss
+from autoseg.training.run import Run
 from autoseg.training.state import start_training
 from autoseg.units import parse_duration
 from autoseg.workspace import Workspace
