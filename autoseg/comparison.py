@@ -32,7 +32,8 @@ def compare_folders(reference: Path, prediction: Path, labels: dict[str, int] | 
     chosen = info.targets if info else Targets.of_labels(labels or _number_labels(pairs, reporter))
 
     def compare(name: str) -> CaseResult:
-        (truth, _), (guess, known) = (load_result(path, chosen) for path in pairs[name])
+        truth, of_truth = load_result(pairs[name][0], chosen)
+        guess, known = load_result(pairs[name][1], of_truth)  # so that a number means the same in both
         files = dict(zip(("reference_file", "prediction_file"), (path.name for path in pairs[name]), strict=True))
         if info:
             check_values(pairs[name], (truth, guess), known)

@@ -172,7 +172,7 @@ def train(
 
     Args:
         number: Of the dataset.
-        configuration: "2d", "3d_fullres" or "3d_lowres".
+        configuration: "2d", "3d_fullres", "3d_lowres", or "3d_cascade_fullres" after all folds of "3d_lowres".
         folds: A number from 0 to 4 or several, "cv" for each of them, or "all" for a model of all cases, which holds
             none out.
         epochs: Instead of the plan's.
@@ -338,8 +338,7 @@ def predict(
     """Segments all scans of a folder.
 
     Each result has the name, grid, geometry and file type of its scan; structures that may overlap become a folder of
-    this name, with a mask for each. A scan that cannot be segmented does not stop
-    the others.
+    this name, with a mask for each. A scan that cannot be segmented does not stop the others.
 
     Args:
         source: Folder of scans, named as for training, or one file of a single-channel scan.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from phantoms import Listener
 from tiny_workspaces import NUMBER, dice, edit_training, folders_of, write_splits, write_volumes
 
@@ -23,6 +24,7 @@ from autoseg.importing.sources import import_dataset
 from autoseg.pipeline import evaluate, plan_and_preprocess, predict, train
 from autoseg.plan import Plan
 from autoseg.postprocessing import NO_RULES, PostprocessingRules, largest_component
+from autoseg.training.losses import Loss
 from autoseg.workspace import DatasetFolders, Workspace
 
 NAME = "3d_fullres"
@@ -168,15 +170,28 @@ def forget(folders: DatasetFolders, case: str, number: int) -> None:
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_what_nobody_looked_for_is_learned_from_other_cases(tmp_path: Path, regions: bool) -> None:
-    """Only one of the training cases has the dark box drawn; in the other its voxels are no background."""
-    folders = write_volumes(tmp_path)
+    """Only one of four training cases has the dark box drawn; in the others its voxels are no background."""
+    folders = write_volumes(tmp_path, cases=5)
     labels: dict[str, object] = {"background": 0, "bright": 1, "dark": 2}
     regions_too = {"regions_class_order": [1, 2]} if regions else {}
-    describe(folders, labels=labels, annotated={"case_1": ["bright"]}, **regions_too)
-    forget(folders, "case_1", 2)
-    splits = [(["case_1", "case_2"], ["case_3"]), (["case_2", "case_3"], ["case_1"])]
+    incomplete = ["case_1", "case_2", "case_4"]
+    describe(folders, labels=labels, annotated={case: ["bright"] for case in incomplete}, **regions_too)
+    for case in incomplete:
+        forget(folders, case, 2)
+    splits = [([*incomplete, "case_5"], ["case_3"]), (["case_2", "case_3"], ["case_1", "case_4", "case_5"])]
     write_splits(tmp_path, splits)
-    summary = learn(tmp_path, steps=90)
+    seen, usual = [], Loss.__call__
+
+    def listen(loss, outputs, labels, unknown=None):
+        seen.append(unknown)
+        return usual(loss, outputs, labels, unknown)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loss, "__call__", listen)
+        summary = learn(tmp_path, steps=90)
+    rows = torch.cat(seen)
+    assert not rows[:, 0].any()
+    assert 0.4 < rows[:, 1].float().mean() < 0.95  # most of the training patches, and none of those held out
     assert summary.mean["dark"].dice > 0.5
     checkpoint = load_checkpoint(folders.model(NAME).checkpoint(0))
     assert checkpoint.info.annotated is None
@@ -279,6 +294,16 @@ def test_masks_are_predicted_and_evaluated(masks: Path, tmp_path: Path) -> None:
     by_path = sitk.GetArrayFromImage(loaded.predict(image))
     for channel, name in enumerate(("bright", "dark_spot", "either")):
         np.testing.assert_array_equal(by_path[..., channel], read_label_map(scans[0][0] / f"{name}.nii.gz").array)
+    # Each gets combinations that no case has, in another order: dark spots that are bright, and "either" elsewhere.
+    shutil.copy(tmp_path / "a" / "s1" / "bright.nii.gz", tmp_path / "a" / "s1" / "dark_spot.nii.gz")
+    mask = read_label_map(tmp_path / "b" / "s1" / "either.nii.gz")
+    moved = Volume(array=np.roll(mask.array, 3, axis=1), geometry=mask.geometry)
+    write_label_map(tmp_path / "b" / "s1" / "either.nii.gz", moved)
+    scores = evaluate(tmp_path / "b", tmp_path / "a")
+    [odd] = [case for case in scores.cases if case.name == "s1"]
+    for name in ("bright", "dark_spot", "either"):
+        one, other = (read_label_map(tmp_path / folder / "s1" / f"{name}.nii.gz").array for folder in ("a", "b"))
+        assert odd.scores[name.replace("_", " ")].dice == pytest.approx(dice(one, other, 1))
     (tmp_path / "a" / "s1" / "either.nii.gz").unlink()
     with pytest.raises(ProblemsError, match=r"s1 holds no mask of 'either'; give segmentations of this dataset"):
         evaluate(folders.raw / "labelsTr", tmp_path / "a")

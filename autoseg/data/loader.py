@@ -129,7 +129,7 @@ class Batches:
         if self.previous is None:
             return settings
         pairs = pair_codes(settings.swapped_labels, base_of(self.previous))
-        return settings.model_copy(update={"swapped_labels": tuple(pairs)})
+        return settings.model_copy(update={"swapped_labels": pairs})
 
     def _noting(self, cut: Cut, read: Callable[[AugmentationSettings], T]) -> T:
         """Reads a patch, and lets it be known which case that is."""

@@ -5,8 +5,9 @@ is read, turned, deformed and mirrored exactly as labels are. Outside the case t
 With the base 3, label 2 and segmentation 1 are the code 5.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy import ndimage
 
 from autoseg.data.foreground import Foreground
 from autoseg.data.sampling import PatchSource
+from autoseg.data.structures import find_structures
 from autoseg.geometry import Box, Shape
 from autoseg.preprocessing.case import OUTSIDE
 from autoseg.targets import Numbers, Targets
@@ -54,16 +56,11 @@ def split_previous(codes: Labels, base: int) -> Labels:
 
 def as_channels(previous: torch.Tensor, structures: Iterable[Numbers]) -> torch.Tensor:
     """A channel for each structure, 1 where it is: (n, structures, *patch), float32, for (n, *patch)."""
-    found = []
-    for numbers in structures:
-        where = previous == numbers[0]
-        for number in numbers[1:]:
-            where = where | (previous == number)
-        found.append(where)
-    return torch.stack(found, dim=1).float()
+    return find_structures(previous, structures).float()
 
 
-def pair_codes(pairs: Sequence[tuple[int, int]], base: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=4)  # each batch asks anew
+def pair_codes(pairs: tuple[tuple[int, int], ...], base: int) -> tuple[tuple[int, int], ...]:
     """The pairs of codes that change places where labels change places, in both maps at once.
 
     Each code is in one pair at most.
@@ -73,20 +70,18 @@ def pair_codes(pairs: Sequence[tuple[int, int]], base: int) -> list[tuple[int, i
         partner[first], partner[second] = second, first
     every = [(label, former) for label in range(base) for former in range(base)]
     moved = [(label + former * base, partner[label] + partner[former] * base) for label, former in every]
-    return [(one, other) for one, other in moved if one < other]
+    return tuple((one, other) for one, other in moved if one < other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FollowingCase:
-    """A case of a cascade: the image of one, the codes of another, of the same shape.
+class _CaseOfCascade:
+    """A case of which another is read in its own way.
 
     Attributes:
-        case: Where the image is, and where patches are centred.
-        codes: Where the codes are, in place of the labels.
+        case: Where patches are centred.
     """
 
     case: PatchSource
-    codes: PatchSource
 
     @property
     def name(self) -> str:
@@ -103,34 +98,34 @@ class FollowingCase:
         """Where some of its foreground is."""
         return self.case.foreground
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowingCase(_CaseOfCascade):
+    """A case of a cascade: the image of one, the codes of another, of the same shape.
+
+    Attributes:
+        case: Where the image is too.
+        codes: Where the codes are, in place of the labels.
+    """
+
+    codes: PatchSource
+
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """The image (c, z, y, x) and codes (z, y, x) inside a box that lies within the case."""
         return self.case.read(box)[0], self.codes.read(box)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DisturbedCase:
+class DisturbedCase(_CaseOfCascade):
     """A case of a cascade whose segmentation is not what it was.
 
     Attributes:
-        case: The case.
         targets: Structures of the dataset.
         seed: Of the changes.
     """
 
-    case: PatchSource
     targets: Targets
     seed: int
-
-    @property
-    def shape(self) -> Shape:
-        """Voxels along (z, y, x)."""
-        return self.case.shape
-
-    @property
-    def foreground(self) -> Foreground:
-        """Where some of its foreground is."""
-        return self.case.foreground
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """The image and changed codes inside a box; the same each time."""

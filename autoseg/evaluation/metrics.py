@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.targets import Targets
+from autoseg.targets import Numbers, Targets
+
+LARGEST_TABLE = 2**20
+"""Pairs of numbers that are counted in a table. Decision: 8 MB, for a thousand numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +57,13 @@ def case_overlaps(
 ) -> dict[str, Overlap]:
     """Counts the agreement about each structure of a case, in one look at its voxels.
 
-    Pairs of numbers are counted in a joint histogram, plane by plane: it takes the same time for 2 structures and for
-    100, and no memory to speak of beside the label maps. Voxels that nobody labelled do not count.
+    Pairs of numbers are counted, plane by plane: it takes the same time for 2 structures and for 100, and no memory to
+    speak of beside the label maps. Voxels that nobody labelled do not count.
 
     Args:
         reference: Shape (z, y, x).
         prediction: The same shape; its number type may be another.
-        targets: Their numbers are not negative, and small: the histogram has the square of the highest as its size.
+        targets: Their numbers are not negative.
 
     Returns:
         Name of a structure to its overlap, in the order of the structures.
@@ -71,24 +74,42 @@ def case_overlaps(
     if reference.shape != prediction.shape:
         raise ValueError(f"reference of shape {reference.shape} and prediction of shape {prediction.shape} differ")
     size = max(targets.values) + 2  # one more than needed: it stands for all values that nobody asked for
-    pairs = np.zeros(size * size, dtype=np.int64)
-    for reference_plane, predicted_plane in zip(reference, prediction, strict=True):
-        codes = _codes(reference_plane, size) * size + _codes(predicted_plane, size)
-        pairs += np.bincount(codes.ravel(), minlength=size * size)
-    table = pairs.reshape(size, size)
+    pairs, counts = _count_pairs(reference, prediction, size)
+    of_reference, of_prediction = np.divmod(pairs, size)
     if targets.ignore is not None:
-        table[targets.ignore] = 0
-    return {name: _overlap(table, list(numbers)) for name, numbers in targets.structures.items()}
+        counts = np.where(of_reference == targets.ignore, 0, counts)
+
+    def count(numbers: Numbers) -> Overlap:
+        belongs = np.zeros(size, dtype=bool)
+        belongs[list(numbers)] = True
+        actual, predicted = belongs[of_reference], belongs[of_prediction]
+        return Overlap(
+            true_positive=int(counts[actual & predicted].sum()),
+            false_positive=int(counts[predicted & ~actual].sum()),
+            false_negative=int(counts[actual & ~predicted].sum()),
+        )
+
+    return {name: count(numbers) for name, numbers in targets.structures.items()}
 
 
-def _overlap(table: NDArray[np.int64], numbers: list[int]) -> Overlap:
-    """The overlap of all voxels with one of these numbers, from counts (reference, prediction)."""
-    hits = int(table[numbers][:, numbers].sum())
-    return Overlap(
-        true_positive=hits,
-        false_positive=int(table[:, numbers].sum()) - hits,
-        false_negative=int(table[numbers].sum()) - hits,
-    )
+def _count_pairs(
+    reference: NDArray[np.integer], prediction: NDArray[np.integer], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of numbers that occur, as reference x size + prediction, and how often.
+
+    Counted in a table, plane by plane; if that would be large, because structures overlap in many ways, by sorting.
+    """
+    codes = (_codes(one, size) * size + _codes(other, size) for one, other in zip(reference, prediction, strict=True))
+    if size * size <= LARGEST_TABLE:
+        table = np.zeros(size * size, dtype=np.int64)
+        for plane in codes:
+            table += np.bincount(plane.ravel(), minlength=size * size)
+        (found,) = np.nonzero(table)
+        return found, table[found]
+    counted = [np.unique(plane, return_counts=True) for plane in codes]
+    found, place = np.unique(np.concatenate([pairs for pairs, _ in counted]), return_inverse=True)
+    weights = np.concatenate([counts for _, counts in counted])
+    return found, np.bincount(place, weights=weights, minlength=len(found)).astype(np.int64)
 
 
 def _codes(plane: NDArray[np.integer], size: int) -> NDArray[np.intp]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from autoseg.data.structures import find_structures
 from autoseg.targets import Targets
 
 
@@ -38,7 +39,7 @@ class Truth:
         counted = None
         if targets.ignore is not None:
             counted = (labels != targets.ignore).unsqueeze(1)
-        present = labels if labels.dtype == torch.bool else find_structures(labels, targets)
+        present = labels if labels.dtype == torch.bool else find_structures(labels, targets.structures.values())
         if unknown is not None and not targets.exclusive:
             looked_for = ~unknown.reshape(*unknown.shape, *[1] * (present.ndim - 2))
             counted = looked_for if counted is None else looked_for & counted
@@ -49,17 +50,6 @@ class Truth:
             unknown=unknown,
             exclusive=targets.exclusive,
         )
-
-
-def find_structures(labels: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Where each structure is: (n, structures, *size), bool, for a label map (n, *size)."""
-    found = []
-    for numbers in targets.structures.values():
-        where = labels == numbers[0]
-        for number in numbers[1:]:
-            where = where | (labels == number)
-        found.append(where)
-    return torch.stack(found, dim=1)
 
 
 def merge_unknown(logits: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:

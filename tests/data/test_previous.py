@@ -68,10 +68,10 @@ def test_pairs_of_codes_exchange_both_maps_at_once():
     label = torch.tensor([[0, 1, 2, 3, 1, 0, -1]])
     previous = torch.tensor([[1, 1, 0, 3, 2, 3, 0]])
     codes = torch.from_numpy(join(label.numpy(), previous.numpy(), BASE))
-    swapped = exchange_labels(codes, tuple(pair_codes([(1, 3)], BASE)))
+    swapped = exchange_labels(codes, pair_codes(((1, 3),), BASE))
     assert split_labels(swapped, BASE).tolist() == [[0, 3, 2, 1, 3, 0, -1]]
     assert split_previous(swapped, BASE).tolist() == [[3, 3, 0, 1, 2, 1, 0]]
-    assert pair_codes([], BASE) == []
+    assert pair_codes((), BASE) == ()
 
 
 # --- Disturbance ------------------------------------------------------------------------------------------------------

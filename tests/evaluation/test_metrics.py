@@ -45,6 +45,17 @@ def test_counts_equal_brute_force(pair, labels):
     }
 
 
+@given(PAIRS, st.lists(st.integers(1, 6), unique=True))
+@settings(max_examples=30, deadline=None)
+def test_many_numbers_are_counted_alike(pair, labels):
+    """Without a table of all pairs, which would be too large."""
+    targets = Targets.of_labels({str(label): label for label in labels})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autoseg.evaluation.metrics.LARGEST_TABLE", 0)
+        by_sorting = case_overlaps(*pair, targets)
+    assert by_sorting == case_overlaps(*pair, targets)
+
+
 @given(PAIRS, st.lists(st.sets(st.integers(1, 6), min_size=1), max_size=3), st.none() | st.integers(1, 7))
 @settings(max_examples=60, deadline=None)
 def test_regions_count_as_masks_of_all_their_numbers(pair, regions, ignore):
