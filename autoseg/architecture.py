@@ -1,5 +1,6 @@
 """The network as a plan describes it: the same values always build the same one."""
 
+from math import prod
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -79,3 +80,34 @@ class Architecture(Section):
         for stage in self.stages:
             product = [total * step for total, step in zip(product, stage.stride, strict=True)]
         return tuple(product)
+
+
+def count_weights(architecture: Architecture) -> int:
+    """Trainable numbers of the network: convolutions with biases, and scale and shift of the norms.
+
+    There is one segmentation head per stage on the way up, or only the finest without deep supervision.
+    """
+    stages = architecture.stages
+    has_blocks = architecture.residual == "block"
+    width, total = architecture.in_channels, 0
+    if has_blocks:
+        total += _convolution_weights(stages[0], width, 1)
+        width = stages[0].features
+    finer: Stage | None = None
+    for stage in stages:
+        features = stage.features
+        total += _convolution_weights(stage, width, stage.blocks * stage.convolutions)
+        if has_blocks and features != width:
+            total += (width + 2) * features  # a shortcut's convolution has no bias
+        if finer is not None:
+            total += (features * prod(stage.stride) + 1) * finer.features
+            total += _convolution_weights(finer, 2 * finer.features, finer.decoder_convolutions or finer.convolutions)
+        finer, width = stage, features
+    headed = stages[:-1] if architecture.deep_supervision else stages[:1]
+    return total + architecture.out_channels * sum([stage.features + 1 for stage in headed])
+
+
+def _convolution_weights(stage: Stage, channels: int, convolutions: int) -> int:
+    """Kernel, bias, scale and shift of each of a stage's convolutions; the first one gets `channels` channels."""
+    inputs = channels + (convolutions - 1) * stage.features
+    return (inputs * prod(stage.kernel) + 3 * convolutions) * stage.features

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from autoseg.errors import AutosegError, UsageError
+from autoseg.machine import keep_freed_memory
 
 
 def resolve_device(name: str) -> torch.device:
@@ -98,10 +99,15 @@ def compiles_well(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def expect_equal_sizes(device: torch.device) -> None:
-    """Lets cuDNN try its kernels once for each size: patches have one size, so the fastest serves all steps."""
+def make_ready(device: torch.device) -> None:
+    """Prepares a device for many networks' steps, or tiles, of one size.
+
+    cuDNN tries its kernels once for each size, so the fastest serves all. On a CPU, freed memory is kept for the next.
+    """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+    elif device.type == "cpu":
+        keep_freed_memory()
 
 
 def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -138,8 +144,16 @@ def restore_random_state(device: torch.device, state: RandomState) -> None:
 
 
 def is_memory_full(error: BaseException) -> bool:
-    """Whether a device's memory is full. Torch has a kind of error for CUDA; of an Apple GPU only the text tells."""
-    return isinstance(error, RuntimeError) and "out of memory" in str(error)
+    """Whether the memory of a device, or of this machine, is full: in most cases only torch's text tells."""
+    told = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(one in str(error) for one in told)
+    )
+
+
+def tells_when_full(device: torch.device) -> bool:
+    """Whether a program always hears that the memory is full; on a CPU the system often ends it instead."""
+    return device.type != "cpu"
 
 
 def free_cached_memory(device: torch.device) -> None:
@@ -159,6 +173,17 @@ def gpu_memory_within_reach(device: torch.device) -> int | None:
     return int(free + torch.cuda.memory_reserved(device))
 
 
+def forget_peak(device: torch.device) -> None:
+    """Lets `peak_bytes` begin anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most that tensors took on a CUDA GPU since `forget_peak`; None for another device."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 @contextmanager
 def memory_named(device: torch.device, advice: str) -> Iterator[None]:
     """Says in one line that the memory of a device is full, and what to do about it.
@@ -168,7 +193,7 @@ def memory_named(device: torch.device, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_memory_full(error):
             raise
         raise AutosegError(f"the memory of the device {device} is full", advice) from error

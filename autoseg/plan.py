@@ -60,6 +60,18 @@ def _usual_augmentation(known: dict[str, Any]) -> AugmentationSettings:
     return AugmentationSettings()
 
 
+class MeasuredMemory(Section):
+    """What a patch of a training step took on a device, found when its memory ran out; see `planning.correction`.
+
+    Attributes:
+        factor: Over what `planning.memory` counts.
+        recomputed: Whether feature maps were calculated again on the way back; else the factor says nothing about that.
+    """
+
+    factor: PositiveFloat
+    recomputed: bool = False
+
+
 class Configuration(Section):
     """One way to look at the data.
 
@@ -74,7 +86,8 @@ class Configuration(Section):
         architecture: The network.
         network: One that an installed package offers, instead of the built-in one; see `extensions`. Of the
             architecture it gets the numbers of channels and what patches are divisible by.
-        estimated_bytes: Device memory of one training step, by `planning.memory`.
+        estimated_bytes: Device memory of one training step, by `planning.memory`, or as it was measured.
+        measured_memory: What training found out about that, if the memory of a device ran out.
         previous: The configuration whose segmentation is a further input: "3d_lowres" in a cascade.
         augmentation: See there; left out, it is that of a patch with equal edges.
     """
@@ -88,6 +101,7 @@ class Configuration(Section):
     architecture: Architecture
     network: Own | None = None
     estimated_bytes: PositiveInt
+    measured_memory: MeasuredMemory | None = None
     previous: ConfigurationName | None = None
     augmentation: AugmentationSettings = Field(default_factory=_usual_augmentation)
 
@@ -120,6 +134,11 @@ class Configuration(Section):
         if settings.own and self.previous is not None:
             raise ValueError("augmentation.own must be empty where a former segmentation is seen, which it would miss")
         return self
+
+    @property
+    def without_estimates(self) -> "Configuration":
+        """The same but for the memory that it takes: equal for all that learn and predict in the same way."""
+        return self.model_copy(update={"estimated_bytes": 1, "measured_memory": None})
 
     @property
     def patch_voxels(self) -> int:

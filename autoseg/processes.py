@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -62,10 +61,10 @@ def launch(work: Callable[..., T], count: int, device: str, reporter: Reporter) 
     As always with Python's `multiprocessing`, a script that calls this must do so below `if __name__ == "__main__"`.
 
     Args:
-        work: Called in each, with a `device` and a `reporter`; it finds its rank by `join_ranks`. It can be pickled,
-            and so can its result.
+        work: Called in each, with a `reporter`; it finds its rank by `join_ranks`. It can be pickled, and so can its
+            result.
         count: How many processes; a single one is this one.
-        device: See `check_gpus`.
+        device: Where they work; see `check_gpus`.
         reporter: Is told what the first one says.
 
     Returns:
@@ -78,7 +77,6 @@ def launch(work: Callable[..., T], count: int, device: str, reporter: Reporter) 
         RuntimeError: A bug, with its traceback in the process.
     """
     check_gpus(count, device)
-    work = partial(work, device=device)
     if count == 1:
         return work(reporter=reporter)
     meeting = dist.TCPStore(  # type: ignore[attr-defined]

@@ -93,7 +93,7 @@ def one_step(ranks=ALONE) -> tuple[float, dict[str, torch.Tensor]]:
     return value.item(), {name: one.grad for name, one in state.network.named_parameters() if one.grad is not None}
 
 
-def save_step(folder, *, device, reporter):
+def save_step(folder, device, *, reporter):
     """Saves what a rank makes of it."""
     devices.precision = lambda _: torch.float32
     register_all()

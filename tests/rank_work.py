@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from full_memory import Fullness
+from phantoms import Listener
 from small_models import small_run, small_state
+from torch import nn
 
 from autoseg import device as devices
 from autoseg.data.loader import Batch
@@ -15,7 +18,7 @@ from autoseg.pipeline import train
 from autoseg.reporting import SILENT
 from autoseg.settings import LossSettings
 from autoseg.targets import Targets
-from autoseg.training import loop
+from autoseg.training import loop, step
 from autoseg.training.losses import Loss
 from autoseg.training.ranks import ALONE, join_ranks
 from autoseg.training.step import fill_gradients
@@ -25,22 +28,22 @@ NUMBER = 1
 CPU = torch.device("cpu")
 
 
-def train_in_float32(root, *, device, reporter, **options):
+def train_in_float32(root, device, *, reporter, **options):
     """Trains fold 0 with the same rounding in any number of processes; also if the hardware has bfloat16."""
     devices.precision = lambda _: torch.float32
     return train(NUMBER, "3d_fullres", [0], device=device, workspace=root, reporter=reporter, **options)
 
 
-def train_and_fail(root, how, *, device, reporter):
+def train_and_fail(root, how, device, *, reporter):
     """Trains, but before the third step something happens to the second process."""
-    step = loop.train_step
+    original = loop.train_step
 
     def step_or_fail(state, *rest):
         if state.step == 2 and os.environ["RANK"] == "1":
             if how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise AutosegError("the GPU melted", "cool it") if how == "error" else ZeroDivisionError("a bug")
-        return step(state, *rest)
+        return original(state, *rest)
 
     loop.train_step = step_or_fail
     train(NUMBER, "3d_fullres", [0], device=device, workspace=root, reporter=reporter)
@@ -111,20 +114,60 @@ def one_step(name, ranks=ALONE, device=CPU) -> tuple[torch.Tensor, torch.Tensor]
     options = dict(STEPS[name])
     loss = options.pop("loss", LossCase(ignore=None)).of(ranks)
     run = replace(small_run(**options), loss=loss, ranks=ranks, device=device)
-    state, own = small_state(run), slice(ranks.number, None, ranks.count)
-    generator = torch.Generator().manual_seed(3)
+    state = small_state(run)
+    value = fill_gradients(state, own_patches(ranks, loss.targets.ignore), run, SILENT)
+    return value.cpu(), gradients_of(state)
+
+
+def own_patches(ranks, ignore=None) -> Batch:
+    """The share that a rank has of five patches; `ignore` is a label that some voxels get."""
+    generator, own = torch.Generator().manual_seed(3), slice(ranks.number, None, ranks.count)
     labels = torch.zeros(PATCHES, 8, 8, 8, dtype=torch.int64)
     for number in range(PATCHES):
         labels[number, :number, 1:5], labels[number, 5:, : 8 - number] = 1, 2
-    if loss.targets.ignore is not None:
-        labels[:2, :, 6:] = loss.targets.ignore
+    if ignore is not None:
+        labels[:2, :, 6:] = ignore
     images = torch.randn(PATCHES, 1, 8, 8, 8, generator=generator)
-    value = fill_gradients(state, Batch(images=images[own], labels=labels[own]), run, SILENT)
-    grads = [weights.grad.flatten() for weights in state.network.parameters() if weights.grad is not None]
-    return value.cpu(), torch.cat(grads).cpu()
+    return Batch(images=images[own], labels=labels[own])
 
 
-def save_shares(folder, *, device, reporter):
+def gradients_of(state) -> torch.Tensor:
+    """Of all weights, one after the other."""
+    found = [weights.grad.flatten() for weights in state.network.parameters() if weights.grad is not None]
+    return torch.cat(found).cpu()
+
+
+def save_crowded(folder, device, *, reporter):
+    """Saves two equal steps of ranks of which the second has memory for one patch; the network draws, and counts."""
+    devices.precision = lambda _: torch.float32
+    step.tells_when_full = lambda _: True
+    step.gpu_memory_within_reach = lambda _: 700_000
+    ranks, place = join_ranks(torch.device(device))
+    notes, listener = [], Listener()
+    run = replace(small_run(), ranks=ranks, device=place, note_memory=notes.append)
+    state, tried, gradients = small_state(run), [], []
+    state.network.stem = nn.Sequential(nn.BatchNorm3d(1, affine=False), nn.Dropout(0.5))
+    memory = Fullness(state.network, most=1 if ranks.number else PATCHES)
+    for _ in range(2):
+        torch.manual_seed(7)
+        fill_gradients(state, own_patches(ranks), run, listener)
+        tried.append(memory.tried.copy())
+        memory.tried.clear()
+        gradients.append(gradients_of(state))
+    content = {
+        "tried": tried,
+        "size": state.micro_batch_size,
+        "said": listener.lines,
+        "notes": notes,
+        "gradients": gradients,
+        "counted": int(state.network.stem[0].num_batches_tracked),
+    }
+    torch.save(content, Path(folder) / f"{ranks.number}.pt")
+    ranks.wait()
+    ranks.leave()
+
+
+def save_shares(folder, device, *, reporter):
     """Saves what each rank makes of all that is above."""
     devices.precision = lambda _: torch.float32
     ranks, place = join_ranks(torch.device(device))
@@ -132,6 +175,8 @@ def save_shares(folder, *, device, reporter):
         "losses": {name: case.share(ranks) for name, case in LOSSES.items()},
         "steps": {name: one_step(name, ranks, place) for name in STEPS},
         "pace": ranks.follow(10.0 + ranks.number),
+        "shared": ranks.share(f"folder {ranks.number}"),
+        "collected": ranks.collect([ranks.number] * (1 + ranks.number)),
     }
     torch.save(content, Path(folder) / f"{ranks.number}.pt")
     ranks.wait()

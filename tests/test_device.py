@@ -5,7 +5,7 @@ import torch
 
 from autoseg.device import (
     autocast,
-    expect_equal_sizes,
+    make_ready,
     memory_named,
     needs_scaling,
     precision,
@@ -103,7 +103,7 @@ def test_tensor_cores_want_the_channels_last(monkeypatch, kind, capability, expe
 def test_kernels_are_tried_where_sizes_stay_the_same(monkeypatch, kind, tried):
     """By cuDNN, which a CPU does not have."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    expect_equal_sizes(torch.device(kind))
+    make_ready(torch.device(kind))
     assert torch.backends.cudnn.benchmark == tried
 
 

@@ -15,20 +15,19 @@ import torch
 from phantoms import Listener
 from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
 
-from autoseg import folds, validation
+from autoseg import validation
 from autoseg.checkpoint import Checkpoint, load_checkpoint
 from autoseg.data.loader import open_cases
 from autoseg.data.splits import Splits
 from autoseg.dataset import Dataset
 from autoseg.errors import ModelError, UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.folds import settle_plan
 from autoseg.geometry import Volume
 from autoseg.imageio import read_label_map, write_label_map
 from autoseg.pipeline import train
 from autoseg.postprocessing import PostprocessingRules
 from autoseg.training import loop
-from autoseg.training.length import replace_length
+from autoseg.training.length import replace_length, settle_plan
 from autoseg.validation import conclude
 
 CONFIGURATION = "3d_fullres"
@@ -128,16 +127,6 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return original(state, batch, run, reporter)
 
     monkeypatch.setattr(loop, "train_step", step_or_stop)
-
-
-@pytest.mark.parametrize(("gigabytes", "said"), [(None, False), (0.001, True), (80, False)])
-def test_a_gpu_that_is_too_small_is_named_before_training(fresh, monkeypatch, gigabytes, said):
-    """The user hears what a step takes, what the GPU has and what to do, and may try all the same."""
-    total = None if gigabytes is None else int(gigabytes * 10**9)
-    monkeypatch.setattr(folds, "gpu_memory_bytes", lambda _: total)
-    listener = run_train(fresh)
-    assert ("a step of 3d_fullres takes about 5" in listener.text) == said
-    assert trained_epochs(listener)
 
 
 def test_killed_run_goes_on_as_if_nothing_had_happened(fresh, straight):

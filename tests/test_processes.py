@@ -1,26 +1,31 @@
 """Folds that several processes train together: the same weights, one clear end, and nothing left behind."""
 
-import inspect
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from phantoms import Listener
 from rank_work import train_and_fail, train_in_float32
-from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
+from tiny_workspaces import NUMBER, edit_training, files_in, folders_of, plan_tiny, write_splits, write_volumes
 
-from autoseg import device, pipeline
+from autoseg import device
 from autoseg.checkpoint import load_checkpoint
 from autoseg.errors import AutosegError, UsageError
+from autoseg.jobs import TrainingRequest
 from autoseg.lock import FILE_NAME as LOCK_NAME
 from autoseg.pipeline import stop, train
 from autoseg.processes import check_gpus, launch
+from autoseg.reporting import SILENT
+from autoseg.training.length import LengthRequest
+from autoseg.training.origin import OriginRequest
 
 CONFIGURATION = "3d_fullres"
 STEPS = 3
@@ -72,9 +77,9 @@ def assert_nearly_the_same(one, other):
 def test_two_processes_train_what_one_trains(fresh, prepared, tmp_path):
     """And say what one says; a fold that one began goes on with two."""
     alone, resumed = (shutil.copytree(prepared, tmp_path / name) for name in ("alone", "resumed"))
-    expected = train_in_float32(alone, device="cpu", reporter=Listener())
+    expected = train_in_float32(alone, "cpu", reporter=Listener())
     listener = Listener()
-    summary = launch(partial(train_in_float32, fresh), 2, "cpu", listener)
+    summary = launch(partial(train_in_float32, fresh, "cpu"), 2, "cpu", listener)
     assert_nearly_the_same(checkpoint_of(fresh), checkpoint_of(alone))
     assert summary.foreground_mean.dice == pytest.approx(expected.foreground_mean.dice, abs=0.02)
     assert listener.totals == {"training": 1.0, "validating": 1}
@@ -86,9 +91,26 @@ def test_two_processes_train_what_one_trains(fresh, prepared, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoseg.training.loop.train_step", stopping_at(STEPS + 1))
         with pytest.raises(KeyboardInterrupt):
-            train_in_float32(resumed, device="cpu", reporter=Listener())
-    launch(partial(train_in_float32, resumed), 2, "cpu", Listener())
+            train_in_float32(resumed, "cpu", reporter=Listener())
+    launch(partial(train_in_float32, resumed, "cpu"), 2, "cpu", Listener())
     assert_nearly_the_same(checkpoint_of(resumed), checkpoint_of(alone))
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_two_processes_share_the_held_out_cases(fresh, tmp_path):
+    """Each segments its own; masks, scores and pictures are there as from one, in the order of the cases."""
+    write_splits(fresh, [(["case_1"], ["case_2", "case_3"])])
+    edit_training(fresh, epochs=1, steps_per_epoch=1)
+    alone = shutil.copytree(fresh, tmp_path / "alone")
+    expected = train_in_float32(alone, "cpu", reporter=Listener())
+    listener = Listener()
+    summary = launch(partial(train_in_float32, fresh, "cpu"), 2, "cpu", listener)
+    assert listener.totals["validating"] == listener.advanced["validating"] == 1
+    assert [case.name for case in summary.cases] == [case.name for case in expected.cases] == ["case_2", "case_3"]
+    assert files_in(model_of(fresh).path) == files_in(model_of(alone).path)
+    for one, other in zip(summary.cases, expected.cases, strict=True):
+        assert one.mean_dice == pytest.approx(other.mean_dice, abs=0.02, nan_ok=True)
+    assert launch(partial(train_in_float32, fresh, "cpu"), 2, "cpu", listener) == summary  # judged already
 
 
 def stopping_at(number):
@@ -120,7 +142,7 @@ def test_process_that_fails_ends_all_with_the_first_cause(fresh, how, kind, text
     edit_training(fresh, steps_per_epoch=1000)
     began = time.monotonic()
     with pytest.raises(kind, match=text):
-        launch(partial(train_and_fail, fresh, how), 2, "cpu", Listener())
+        launch(partial(train_and_fail, fresh, how, "cpu"), 2, "cpu", Listener())
     assert time.monotonic() - began < 60
     assert not (model_of(fresh).fold(0) / LOCK_NAME).exists()
 
@@ -235,14 +257,28 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch):
         check_gpus(2, "cpu")
 
 
-def test_every_option_reaches_the_processes(monkeypatch):
-    """Whatever `train` is asked for; a single process is this one."""
+def test_a_single_process_is_this_one():
+    """Nothing is started for it."""
+    assert launch(lambda reporter: (os.getpid(), reporter), 1, "cpu", SILENT) == (os.getpid(), SILENT)
+
+
+def test_every_option_reaches_the_processes(monkeypatch, fresh):
+    """Whatever `train` is asked for, in one value that can be sent to them."""
     given = []
     monkeypatch.setattr("autoseg.processes.launch", lambda work, *rest: given.append((work, rest)))
-    train(1, "2d", 0, gpus=2, device="cpu")
+    options = {"budget": "2h", "restart": True, "augment_on": "cpu", "init": "model", "freeze": "encoder"}
+    train(1, "2d", [0, "all"], gpus=2, device="cpu", log=["mlflow"], workspace=fresh, **options)
     [(work, (count, name, _))] = given
-    bound = inspect.signature(train).bind(*work.args, **work.keywords).arguments
-    assert set(inspect.signature(train).parameters) - set(bound) == {"gpus", "device", "reporter"}
+    [request] = pickle.loads(pickle.dumps(work)).args  # noqa: S301 - just made
     assert (count, name) == (2, "cpu")
-    assert launch(lambda **options: options["device"], 1, "cpu", Listener()) == "cpu"
-    assert pipeline.train is work.func
+    assert request == TrainingRequest(
+        number=1,
+        folders=folders_of(fresh),
+        configuration="2d",
+        folds=(0, "all"),
+        length=LengthRequest(budget="2h", restart=True),
+        origin=OriginRequest(path=Path("model"), freeze="encoder"),
+        device="cpu",
+        augment_on="cpu",
+        trackers=("mlflow",),
+    )

@@ -44,7 +44,7 @@ volume keeps a second log softmax in the other order, 4 C V. Without bfloat16, a
 from collections.abc import Sequence
 from math import prod
 
-from autoseg.architecture import Architecture, Stage
+from autoseg.architecture import Architecture, count_weights
 
 ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
 
@@ -106,31 +106,6 @@ def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
     return ELEMENT_BYTES * elements
 
 
-def count_weights(architecture: Architecture) -> int:
-    """Trainable numbers of the network: convolutions with biases, and scale and shift of the norms.
-
-    There is one segmentation head per stage on the way up, or only the finest without deep supervision.
-    """
-    stages = architecture.stages
-    has_blocks = architecture.residual == "block"
-    width, total = architecture.in_channels, 0
-    if has_blocks:
-        total += _convolution_weights(stages[0], width, 1)
-        width = stages[0].features
-    finer: Stage | None = None
-    for stage in stages:
-        features = stage.features
-        total += _convolution_weights(stage, width, stage.blocks * stage.convolutions)
-        if has_blocks and features != width:
-            total += (width + 2) * features  # a shortcut's convolution has no bias
-        if finer is not None:
-            total += (features * prod(stage.stride) + 1) * finer.features
-            total += _convolution_weights(finer, 2 * finer.features, finer.decoder_convolutions or finer.convolutions)
-        finer, width = stage, features
-    headed = stages[:-1] if architecture.deep_supervision else stages[:1]
-    return total + architecture.out_channels * sum([stage.features + 1 for stage in headed])
-
-
 def feature_map_elements(architecture: Architecture, patch_size: Sequence[int]) -> int:
     """The reference method's measure of cost: elements of all feature maps for one patch, without unit.
 
@@ -187,9 +162,3 @@ def _moving_elements(architecture: Architecture, voxels: int) -> int:
         maps = 4 if (stage.decoder_convolutions or stage.convolutions) == 1 else several
         most = max(most, maps * stage.features * voxels)
     return most
-
-
-def _convolution_weights(stage: Stage, channels: int, convolutions: int) -> int:
-    """Kernel, bias, scale and shift of each of a stage's convolutions; the first one gets `channels` channels."""
-    inputs = channels + (convolutions - 1) * stage.features
-    return (inputs * prod(stage.kernel) + 3 * convolutions) * stage.features

@@ -135,7 +135,8 @@ def settle_plan(plan: Plan, former: Checkpoint, name: ConfigurationName, *, leng
     begun = former.plan.training.model_copy(update={one: getattr(plan.training, one) for one in MEANS})
     if not length_was_given:
         plan = copy_length(plan, begun)
-    same = (plan.configurations[name], plan.axis_order) == (former.configuration, former.plan.axis_order)
+    now, before = plan.configurations[name].without_estimates, former.configuration.without_estimates
+    same = (now, plan.axis_order) == (before, former.plan.axis_order)
     settings = plan.training.model_copy(update={"epochs": begun.epochs, "budget_seconds": begun.budget_seconds})
     if not same or settings != begun:
         raise ModelError(f"fold {former.fold} of {name} was begun by another plan.json", f"restore that, or {anew}")

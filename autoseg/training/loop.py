@@ -35,7 +35,7 @@ from autoseg.training.own import seed_layers, try_out
 from autoseg.training.progress import EpochReport, describe_epoch
 from autoseg.training.run import Run
 from autoseg.training.state import OpenEpoch, TrainState
-from autoseg.training.step import fill_gradients, move_batch
+from autoseg.training.step import advise_on_memory, fill_gradients, move_batch
 from autoseg.training.truth import Truth, merge_unknown
 
 Save = Callable[[TrainState], None]
@@ -56,8 +56,7 @@ def train_fold(state: TrainState, run: Run, reporter: Reporter, save: Save) -> N
         AutosegError: The loss is no longer a number, no training data come, or the device's memory is full.
         UsageError: A network, loss or transform that is not built in does not keep to its terms.
     """
-    advice = "stop other programs that use it, or plan again with less --memory"
-    with reporter.task("training", total=1.0) as task, memory_named(run.device, advice):
+    with reporter.task("training", total=1.0) as task, memory_named(run.device, advise_on_memory(run.ranks)):
         try_out(state.network, run)
         task.advance(progress(state, run.settings))
         while progress(state, run.settings) < 1:

@@ -3,7 +3,7 @@
 Each has a GPU, or a share of the CPU, and the same weights. Of every batch it makes and learns from a share of the
 patches; the gradients are added up, so all take the same step, which is that of one process with the whole batch. Where
 a sum goes over the patches of a batch, it goes over all ranks: the loss of a rank is its share, and the shares add up
-to the loss of the batch. The first rank alone speaks, saves and validates.
+to the loss of the batch. The first rank alone speaks and saves.
 
 `ALONE` is the usual single process, to which all of this is nothing.
 """
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,9 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from autoseg.errors import AutosegError, UsageError
 
+T = TypeVar("T")
+
 PATIENCE = timedelta(days=30)
-"""Others wait while the first one validates, however many cases there are. That a process died is noticed at once, by
-its connection and by whoever started it, so no time needs to run out."""
+"""Some wait while others validate, however large the cases are. That a process died is noticed at once, by its
+connection and by whoever started it, so no time needs to run out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that speaks, saves and validates."""
+        """Whether this is the one that speaks and saves."""
         return self.number == 0
 
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
@@ -79,6 +81,22 @@ class Ranks:
         said = torch.tensor(value, dtype=torch.float64)
         dist.broadcast(said, 0)
         return float(said)
+
+    def share(self, value: T) -> T:
+        """What the first rank gives, for all; it can be pickled, and is small."""
+        if self.alone:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0)
+        return values[0]
+
+    def collect(self, value: T) -> list[T]:
+        """What each rank gives, for all, in the order of their numbers; see `share`."""
+        if self.alone:
+            return [value]
+        values = [value] * self.count
+        dist.all_gather_object(values, value)
+        return values
 
     def find_largest(self, value: int) -> int:
         """The largest value of any rank."""

@@ -1,5 +1,6 @@
 """What a training run is about."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from autoseg.settings import TrainingSettings
 from autoseg.training.losses import Loss
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.stopping import NEVER, StopRequest
+
+NoteMemory = Callable[[Mapping[int, int]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,8 @@ class Run:
         workers: Threads that make batches.
         stop: Whether somebody asked the run to end before its time.
         ranks: The processes that share the batches.
+        note_memory: Called when the memory of the device ran out: patches at once, to the bytes that a step with them
+            was found to take at least, weights included; of a device that does not tell, nothing.
     """
 
     settings: TrainingSettings
@@ -35,3 +40,4 @@ class Run:
     workers: int
     stop: StopRequest = NEVER
     ranks: Ranks = ALONE
+    note_memory: NoteMemory = lambda _: None

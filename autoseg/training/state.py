@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autoseg.checkpoint import Weights
-from autoseg.device import expect_equal_sizes, prefers_channels_last
+from autoseg.device import make_ready, prefers_channels_last
 from autoseg.network.unet import UNet
 from autoseg.settings import TrainingSettings
 from autoseg.training.optimization import make_optimizer
@@ -114,7 +114,7 @@ def start_training(
         network.recomputes = settings.recompute_activations
         if prefers_channels_last(device):
             network.put_channels_last()
-    expect_equal_sizes(device)
+    make_ready(device)
     average: nn.Module = network
     if settings.average_decay > 0:
         average = copy.deepcopy(network).requires_grad_(False)

@@ -13,15 +13,18 @@ from autoseg.device import (
     autocast,
     compiles_well,
     copy_to,
+    forget_peak,
     free_cached_memory,
     gpu_memory_within_reach,
     is_memory_full,
+    peak_bytes,
     random_state,
     restore_random_state,
+    tells_when_full,
 )
 from autoseg.errors import UsageError
 from autoseg.network.unet import UNet
-from autoseg.reporting import Reporter
+from autoseg.reporting import SILENT, Reporter
 from autoseg.settings import TrainingSettings
 from autoseg.training.losses import supervision_weights
 from autoseg.training.own import find_idle
@@ -29,6 +32,9 @@ from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.run import Run
 from autoseg.training.state import Forward, TrainState
 from autoseg.units import describe_memory
+
+MOST_MEANS = 2
+"""Numbers that an optimizer keeps for each weight: two running means, or one momentum."""
 
 LONG_SECONDS, LONG_STEPS = 600, 2500
 """Decision: a tenth of it would go into compiling otherwise; the steps are those of ten usual epochs."""
@@ -39,8 +45,10 @@ def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter
 
     If the memory of the device runs out, or a compiled network fails, the step is tried again: in micro-batches of half
     the size, down to single patches, or with the network as it is. What was found to work is kept for the steps to
-    come, and said once. Nothing of a failed attempt is left: neither gradients nor draws of random numbers. Several
-    ranks take the same parts at the same time, so there the memory of one that runs out ends the run.
+    come, and said once. Nothing of a failed attempt is left: neither gradients nor draws of random numbers.
+
+    Several ranks cannot do so in the middle of a step, where they wait for each other. Each finds out by itself before
+    the first one what fits; see `_try_alone`. A memory that runs out after that ends the run.
 
     Args:
         state: Its gradients are replaced.
@@ -54,8 +62,11 @@ def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter
     Raises:
         RuntimeError: Torch's own, if not even a single patch fits.
     """
+    if state.plain_forward is None:
+        state.plain_forward = _join_ranks(state, run)
+        _try_alone(state, batch, run, reporter)
     start, draws = _settle_size(state, batch, run), random_state(run.device)
-    size = start
+    size, failed, there, whole = start, start, None, len(batch.images)
     while True:
         try:
             state.optimizer.zero_grad(set_to_none=True)
@@ -63,7 +74,7 @@ def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter
             break
         except Exception as error:
             if is_memory_full(error) and size > 1 and run.ranks.alone:
-                size = (size + 1) // 2
+                size, failed = (size + 1) // 2, size
             elif state.forward is not state.plain_forward:
                 state.forward = state.plain_forward
                 reporter.say(_describe_plain(error))
@@ -72,11 +83,45 @@ def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter
         # Only here, since the error holds on to the feature maps of the attempt.
         state.optimizer.zero_grad(set_to_none=True)
         free_cached_memory(run.device)
+        forget_peak(run.device)
+        there = gpu_memory_within_reach(run.device)
         restore_random_state(run.device, draws)
     if size < start:
         state.micro_batch_size = size
-        reporter.say(_describe_parts(state, run, size))
+        reporter.say(_describe_parts(state, run, size, there))
+        known = {_in_a_part(whole, failed): there, _in_a_part(whole, size): peak_bytes(run.device)}
+        run.note_memory({patches: least for patches, least in known.items() if least is not None})
     return loss
+
+
+def _try_alone(state: TrainState, batch: Batch, run: Run, reporter: Reporter) -> None:
+    """Lets each of several ranks take its share of a step alone, in as many parts as its memory asks for.
+
+    Nobody waits for anybody in that trial, so a memory that runs out is met as it is by a single process. Nothing of it
+    is left but the size of a part; in the steps to come all make as many parts as the one that needs most, see
+    `split_batch`. What the optimizer will keep from its first step on is reserved meanwhile; what adds up the gradients
+    is there already.
+    """
+    if run.ranks.alone or not tells_when_full(run.device):
+        return
+    trial = replace(state, forward=cast(Forward, state.network), plain_forward=cast(Forward, state.network))
+    alone = replace(run, ranks=ALONE, loss=replace(run.loss, ranks=ALONE))
+    start, draws = _settle_size(state, batch, run), random_state(run.device)
+    buffers = [values.clone() for values in state.network.buffers()]
+    weights = sum(values.numel() for values in state.network.parameters())
+    reserved = torch.empty(0 if state.optimizer.state else MOST_MEANS * weights, device=run.device)
+    fill_gradients(trial, batch, alone, SILENT)
+    del reserved
+    state.optimizer.zero_grad(set_to_none=True)
+    for values, kept in zip(state.network.buffers(), buffers, strict=True):
+        values.copy_(kept)
+    free_cached_memory(run.device)
+    restore_random_state(run.device, draws)
+    state.micro_batch_size = trial.micro_batch_size
+    patches = len(batch.images)
+    before, parts = (run.ranks.find_largest(-(-patches // size)) for size in (start, _settle_size(state, batch, run)))
+    if parts > before:
+        reporter.say(_describe_shares(run, -(-patches // parts)))
 
 
 def _settle_size(state: TrainState, batch: Batch, run: Run) -> int:
@@ -93,8 +138,7 @@ def _add_gradients(state: TrainState, batch: Batch, run: Run, size: int) -> torc
     those of each micro-batch instead. Those of all ranks that learn from the batch are one micro-batch together.
     """
     if state.forward is None:
-        state.plain_forward = _join_ranks(state, run)
-        state.forward = _choose_forward(state.plain_forward, run)
+        state.forward = _choose_forward(cast(Forward, state.plain_forward), run)
     losses, parts = [], list(split_batch(batch, size, run.ranks))
     for number, part in enumerate(parts, start=1):
         moved = move_batch(part, run.device)
@@ -113,6 +157,11 @@ def _share_of_batch(part: Batch, batch: Batch, ranks: Ranks) -> float:
         return 1.0
     patches, whole = ranks.add_up(torch.tensor([len(part.images), len(batch.images)])).tolist()
     return float(patches / whole)
+
+
+def _in_a_part(patches: int, size: int) -> int:
+    """Patches of the largest part, if so many are split into parts of at most `size`."""
+    return -(-patches // -(-patches // size))
 
 
 def split_batch(batch: Batch, size: int, ranks: Ranks = ALONE) -> Iterator[Batch]:
@@ -176,8 +225,26 @@ def _describe_plain(error: Exception) -> str:
     return f"the network runs uncompiled, which is slower, because compiling it failed: {cause}"
 
 
-def _describe_parts(state: TrainState, run: Run, size: int) -> str:
-    configuration, found = run.training.configuration, gpu_memory_within_reach(run.device)
+def advise_on_memory(ranks: Ranks) -> str:
+    """What to do if not even what fitted before fits any more."""
+    if ranks.alone:
+        return "stop other programs that use it, or plan again with less --memory"
+    return (
+        "stop other programs that use it, or set a smaller micro_batch_size in plan.json, and run the same command "
+        "again: it goes on after the last epoch"
+    )
+
+
+def _describe_shares(run: Run, size: int) -> str:
+    patches = run.training.configuration.batch_size
+    return (
+        f"the memory of a device is too small for its share of a step of {patches} patches at once; from now "
+        f"on each of the {run.ranks.count} processes takes {size} at a time and adds up their gradients"
+    )
+
+
+def _describe_parts(state: TrainState, run: Run, size: int, found: int | None) -> str:
+    configuration = run.training.configuration
     estimate = f"plan.json estimates {describe_memory(configuration.estimated_bytes)}"
     if not isinstance(state.network, UNet):
         estimate = "no estimate knows this network"

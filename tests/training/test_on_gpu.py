@@ -73,14 +73,17 @@ def test_step_that_does_not_fit_is_split(run):
         del state
         torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    listener, state = Listener(), start(run)
+    listener, state, notes = Listener(), start(run), []
     torch.cuda.set_per_process_memory_fraction((peaks[1] + peaks[2]) / 2 / total)
     try:
-        train_step(state, batch, replace(run, settings=settings), listener)
+        train_step(state, batch, replace(run, settings=settings, note_memory=notes.append), listener)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert state.micro_batch_size in (1, 2)
     assert "could be had" in listener.text
+    [note] = notes
+    assert note.keys() == {state.micro_batch_size, 2 * state.micro_batch_size}
+    assert 0 < note[state.micro_batch_size] < (peaks[1] + peaks[2]) / 2
 
 
 def test_feature_maps_keep_the_channels_last_on_a_gpu(run):
@@ -117,7 +120,7 @@ def test_run_goes_from_cpu_to_gpu_and_back(run):
 def test_two_gpus_take_the_step_of_one_cpu(tmp_path, monkeypatch):
     """By NCCL, while counts and clocks go through the CPUs."""
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
-    assert launch(partial(save_shares, tmp_path), 2, "cuda", SILENT) == 2
+    assert launch(partial(save_shares, tmp_path, "cuda"), 2, "cuda", SILENT) == 2
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found["pace"] == 10.0

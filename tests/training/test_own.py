@@ -130,7 +130,7 @@ def test_weights_that_the_loss_leaves_out_are_found():
 def test_two_processes_take_the_step_of_one(tmp_path, monkeypatch):
     """Of five patches the first has three: each counts by its patches."""
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
-    launch(partial(save_step, tmp_path), 2, "cpu", Listener())
+    launch(partial(save_step, tmp_path, "cpu"), 2, "cpu", Listener())
     loss, gradients = one_step()
     assert gradients.keys() == {
         f"{part}.{one}" for part in ("first", "heads.0", "heads.1") for one in ("weight", "bias")

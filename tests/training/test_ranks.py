@@ -7,7 +7,7 @@ import pytest
 import rank_work
 import torch
 from phantoms import Listener
-from rank_work import LOSSES, STEPS, save_shares
+from rank_work import LOSSES, STEPS, save_crowded, save_shares
 from small_models import small_run
 
 from autoseg import device
@@ -24,14 +24,14 @@ from autoseg.training.ranks import (
     join_ranks,
     speaks_for_all,
 )
-from autoseg.training.step import split_batch
+from autoseg.training.step import advise_on_memory, split_batch
 
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory):
     """What each of two ranks found."""
     folder = tmp_path_factory.mktemp("shares")
-    assert launch(partial(save_shares, folder), 2, "cpu", Listener()) == 2
+    assert launch(partial(save_shares, folder, "cpu"), 2, "cpu", Listener()) == 2
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
@@ -63,9 +63,37 @@ def test_gradients_are_those_of_the_whole_batch(shares, name):
         torch.testing.assert_close(found, gradients, atol=1e-5, rtol=0)
 
 
+def test_ranks_take_as_many_parts_as_the_smallest_memory_asks_for(tmp_path):
+    """Found out by each alone before the first step, and only then; nothing of the trial is left."""
+    launch(partial(save_crowded, tmp_path, "cpu"), 2, "cpu", Listener())
+    roomy, crowded = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert roomy["tried"] == [[3, 2, 1], [2, 1]]
+    assert crowded["tried"] == [[2, 1, 1, 1, 1], [1, 1]]
+    assert (roomy["size"], crowded["size"]) == (None, 1)
+    assert (roomy["notes"], crowded["notes"]) == ([], [{2: 700_000}])
+    [line] = roomy["said"]
+    assert "its share of a step of 2 patches at once; from now on each of the 2 processes takes 2 at a time" in line
+    for share in (roomy, crowded):
+        assert share["counted"] == 4  # two parts in each of two steps
+        assert all(torch.equal(found, roomy["gradients"][0]) for found in share["gradients"])
+
+
+def test_memory_that_fills_up_later_ends_several_ranks():
+    """With a line for them; a single process is told something else."""
+    assert "set a smaller micro_batch_size in plan.json, and run the same command" in advise_on_memory(Ranks(count=2))
+    assert advise_on_memory(ALONE).endswith("plan again with less --memory")
+
+
 def test_all_follow_the_clock_of_the_first(shares):
     """So that a budget of seconds ends for all after the same step."""
     assert [share["pace"] for share in shares] == [10.0, 10.0]
+
+
+def test_values_of_any_kind_are_shared_and_collected(shares):
+    """That of the first for all, and those of all in their order, however long they are."""
+    for share in shares:
+        assert share["shared"] == "folder 0"
+        assert share["collected"] == [[0], [1, 1]]
 
 
 def test_alone_nothing_happens():
@@ -74,6 +102,7 @@ def test_alone_nothing_happens():
     assert ALONE.add_up(values) is ALONE.pool(values) is ALONE.share_of(values) is values
     assert ALONE.join(network, ["bias"]) is network
     assert (ALONE.follow(2.5), ALONE.find_largest(-1)) == (2.5, -1)
+    assert (ALONE.share("name"), ALONE.collect(7)) == ("name", [7])
     ALONE.wait()
     ALONE.leave()
     assert join_ranks(torch.device("cpu"), {}) == (ALONE, torch.device("cpu"))

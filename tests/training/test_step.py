@@ -1,9 +1,11 @@
 """Gradients of a step in parts, after a full memory, and from a compiled network are those of the whole batch."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from full_memory import FULL, Fullness
 from phantoms import Listener
 from small_models import small_run, small_state
 from torch import nn
@@ -15,8 +17,6 @@ from autoseg.reporting import SILENT
 from autoseg.training.loop import train_fold, train_step
 from autoseg.training.state import pack_state, unpack_state
 from autoseg.training.step import fill_gradients, move_batch, split_batch
-
-FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 @pytest.fixture
@@ -37,22 +37,6 @@ def a_batch(patches=5):
 def gradients(state):
     """Of all weights, one after the other."""
     return torch.cat([weights.grad.flatten() for weights in state.network.parameters() if weights.grad is not None])
-
-
-class Fullness:
-    """A memory that holds the feature maps of a few patches; the way back fails after the gradients of some weights."""
-
-    def __init__(self, state, most, error=FULL):
-        self.most, self.error, self.tried = most, error, []
-        state.network.stem.register_forward_hook(self.note)
-        state.network.encoder[1].register_full_backward_hook(self.fail)
-
-    def note(self, _module, inputs, _output):
-        self.tried.append(len(inputs[0]))
-
-    def fail(self, _module, _grad_inputs, grad_outputs):
-        if len(grad_outputs[0]) > self.most:
-            raise self.error
 
 
 # --- Micro-batches ----------------------------------------------------------------------------------------------------
@@ -78,7 +62,7 @@ def test_parts_are_as_small_as_asked():
     """So only so many feature maps are kept."""
     run = small_run(micro_batch_size=2)
     state = small_state(run)
-    memory = Fullness(state, most=8)
+    memory = Fullness(state.network, most=8)
     fill_gradients(state, a_batch(), run, SILENT)
     assert memory.tried == [2, 2, 1]
 
@@ -114,7 +98,7 @@ def test_full_memory_halves_the_parts_and_leaves_nothing_behind(error, most, fou
         run = small_run(micro_batch_size=size)
         state = small_state(run)
         state.network.stem = nn.Dropout(0.5)
-        memory = Fullness(state, most, error)
+        memory = Fullness(state.network, most, error)
         torch.manual_seed(11)
         loss = fill_gradients(state, a_batch(), run, SILENT)
         results.append((loss, gradients(state), torch.get_rng_state()))
@@ -130,7 +114,7 @@ def test_full_memory_is_said_once_and_remembered():
     """With what the plan estimates; the steps to come, and those of a resumed run, begin with what fits."""
     run, listener = small_run(), Listener()
     state = small_state(run)
-    memory = Fullness(state, most=1)
+    memory = Fullness(state.network, most=1)
     batch = a_batch(patches=2)
     for _ in range(2):
         train_step(state, batch, run, listener)
@@ -141,7 +125,7 @@ def test_full_memory_is_said_once_and_remembered():
     assert "each step takes 1 at a time" in line
     resumed = small_state(run)
     unpack_state(resumed, pack_state(state), state.weights)
-    memory = Fullness(resumed, most=1)
+    memory = Fullness(resumed.network, most=1)
     train_step(resumed, batch, run, listener)
     assert memory.tried == [1, 1]
     assert len(listener.lines) == 1
@@ -152,16 +136,39 @@ def test_memory_of_a_gpu_is_said_beside_the_estimate(monkeypatch):
     monkeypatch.setattr("autoseg.training.step.gpu_memory_within_reach", lambda _: 700_000)
     run, listener = small_run(), Listener()
     state = small_state(run)
-    Fullness(state, most=1)
+    Fullness(state.network, most=1)
     fill_gradients(state, a_batch(patches=2), run, listener)
     assert "plan.json estimates 1 MB, and 1 MB could be had" in listener.text
+
+
+def test_what_full_memory_tells_is_passed_on(monkeypatch):
+    """The smallest part that failed needs more than there was; the largest that worked took its peak."""
+    monkeypatch.setattr("autoseg.training.step.gpu_memory_within_reach", lambda _: 700_000)
+    monkeypatch.setattr("autoseg.training.step.peak_bytes", lambda _: 400_000)
+    notes = []
+    run = replace(small_run(), note_memory=notes.append)
+    state = small_state(run)
+    Fullness(state.network, most=2)
+    for _ in range(2):
+        fill_gradients(state, a_batch(patches=7), run, SILENT)
+    assert notes == [{4: 700_000, 2: 400_000}]  # 7 and 4 patches fail; 2 are tried, in parts of 2, 2, 2 and 1
+
+
+def test_device_that_tells_nothing_has_nothing_passed_on():
+    """Neither what there was nor what was taken."""
+    notes = []
+    run = replace(small_run(), note_memory=notes.append)
+    state = small_state(run)
+    Fullness(state.network, most=1)
+    fill_gradients(state, a_batch(patches=2), run, SILENT)
+    assert notes == [{}]
 
 
 def test_memory_that_is_too_small_for_one_patch_ends_the_run():
     """With the line that says what to do."""
     run = small_run()
     state = small_state(run)
-    memory = Fullness(state, most=0)
+    memory = Fullness(state.network, most=0)
     with pytest.raises(AutosegError, match=r"memory of the device cpu is full; .* plan again with less --memory"):
         train_fold(state, run, SILENT, lambda _: None)
     assert memory.tried == [2, 1]
@@ -171,7 +178,7 @@ def test_other_errors_are_not_tried_again():
     """They are bugs, or another kind of trouble."""
     run = small_run()
     state = small_state(run)
-    memory = Fullness(state, most=0, error=RuntimeError("illegal access"))
+    memory = Fullness(state.network, most=0, error=RuntimeError("illegal access"))
     with pytest.raises(RuntimeError, match="illegal access"):
         fill_gradients(state, a_batch(), run, SILENT)
     assert memory.tried == [5]
@@ -302,7 +309,7 @@ def test_compiled_network_with_a_full_memory_is_split_like_any_other(monkeypatch
     monkeypatch.setattr(torch, "compile", lambda network, **_options: nn.Sequential(network))
     run = small_run(compile="on")
     state = small_state(run)
-    memory = Fullness(state, most=2)
+    memory = Fullness(state.network, most=2)
     fill_gradients(state, a_batch(patches=4), run, SILENT)
     assert memory.tried == [4, 2, 2]
     assert state.forward is not state.network
