@@ -1,10 +1,13 @@
-"""Two folders of label maps on disk, compared pair by pair."""
+"""Two folders of label maps on disk, compared pair by pair, and the scores of two runs, compared case by case."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, UsageError
+from autoseg.evaluation.paired import Comparison, compare_summaries
+from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
 from autoseg.evaluation.summary import CaseResult, Summary, evaluate_case, summarize
 from autoseg.imageio import read_label_map
 from autoseg.inference.results import load_result
@@ -14,7 +17,14 @@ from autoseg.scans import check_values, find_info, pair_label_maps
 from autoseg.targets import Targets
 
 
-def compare_folders(reference: Path, prediction: Path, labels: dict[str, int] | None, reporter: Reporter) -> Summary:
+def compare_folders(
+    reference: Path,
+    prediction: Path,
+    labels: dict[str, int] | None,
+    reporter: Reporter,
+    *,
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+) -> Summary:
     """Compares every segmentation of a folder with the reference of the same name.
 
     Args:
@@ -22,11 +32,15 @@ def compare_folders(reference: Path, prediction: Path, labels: dict[str, int] | 
         prediction: Folder of segmentations.
         labels: Name to number; None takes those of a dataset.json beside either, else the numbers that are found.
         reporter: Shows progress.
+        tolerance_mm: Of NSD.
 
     Raises:
+        UsageError: The tolerance is no distance.
         DatasetError: Nothing can be compared.
         ProblemsError: Pairs cannot be compared, each with its line.
     """
+    if not 0 <= tolerance_mm < math.inf:
+        raise UsageError(f"{tolerance_mm:g} mm is no tolerance", "take a distance such as 1 or 2.5")
     pairs = pair_label_maps(reference, prediction)
     info = None if labels else find_info(reference, prediction)
     chosen = info.targets if info else Targets.of_labels(labels or _number_labels(pairs, reporter))
@@ -34,13 +48,49 @@ def compare_folders(reference: Path, prediction: Path, labels: dict[str, int] | 
     def compare(name: str) -> CaseResult:
         truth, of_truth = load_result(pairs[name][0], chosen)
         guess, known = load_result(pairs[name][1], of_truth)  # so that a number means the same in both
-        files = dict(zip(("reference_file", "prediction_file"), (path.name for path in pairs[name]), strict=True))
         if info:
             check_values(pairs[name], (truth, guess), known)
-        result = evaluate_case(name, truth, guess, known, **files)
+        files = (pairs[name][0].name, pairs[name][1].name)
+        result = evaluate_case(name, truth, guess, known, files=files, tolerance_mm=tolerance_mm)
         return result.without(info.unknown_in(name)) if info else result
 
-    return summarize(all_sound(work_on_each(compare, list(pairs), title="comparing", reporter=reporter)), chosen.names)
+    results = all_sound(work_on_each(compare, list(pairs), title="comparing", reporter=reporter))
+    return summarize(results, chosen.names, tolerance_mm=tolerance_mm)
+
+
+def compare_runs(first: Path, second: Path) -> Comparison:
+    """Compares the scores of two runs on the cases that both have.
+
+    Args:
+        first: A summary.json, or a folder that holds one: of segmentations, or a model folder.
+        second: Another.
+
+    Raises:
+        ArtifactError: There is no such file, or it is damaged.
+        DatasetError: The two cannot be compared.
+    """
+    one, other = (Summary.load(path / "summary.json" if path.is_dir() else path) for path in (first, second))
+    return compare_summaries(one, other, names=(str(first), str(second)))
+
+
+def save_comparison(comparison: Comparison, path: Path) -> None:
+    """Writes a comparison as a table, if the name ends in .csv, or with all that it knows, if in .json.
+
+    Raises:
+        UsageError: The name ends otherwise.
+        WriteError: The file cannot be written.
+    """
+    writers = {".csv": comparison.save_csv, ".json": comparison.save}
+    check_ending(path)
+    writers[path.suffix.lower()](path)
+
+
+def check_ending(path: Path) -> None:
+    """Refuses a file for a comparison whose name ends neither in .csv nor in .json."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise UsageError(
+            f"{path} is neither a .csv nor a .json file", "name the file COMPARISON.csv or COMPARISON.json"
+        )
 
 
 def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.cli import commands, planning
+from autoseg.cli import commands, planning, scores
 from autoseg.cli.options import Device
 
 NUMBER = 1
@@ -63,7 +63,7 @@ def demo(
         ),
         (
             f"evaluate {folders.raw / 'labelsTr'} {model.validation(0)}",
-            lambda: commands.evaluate(folders.raw / "labelsTr", model.validation(0)),
+            lambda: scores.evaluate(folders.raw / "labelsTr", model.validation(0)),
         ),
     ]
     if not folders.raw.exists():

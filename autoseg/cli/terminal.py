@@ -1,6 +1,5 @@
-"""What people see: progress bars with the time that is left, remarks, and tables."""
+"""What people see: progress bars with the time that is left, remarks, and tables; scores have `score_tables`."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from autoseg.reporting import Task
 from autoseg.units import describe_memory
 
 if TYPE_CHECKING:
-    from autoseg.evaluation.summary import LabelScores, MeanScores, Summary
     from autoseg.plan import Plan
 
 # Names and paths are shown as they are, whatever brackets and colons they hold.
@@ -55,41 +53,6 @@ class Terminal:
         console.print(line)
 
 
-MOST_CASES = 20
-MOST_COLUMNS = 6
-
-
-def print_scores(summary: "Summary", *, title: str) -> None:
-    """Prints Dice and IoU: per case and label, worst case first, or per label if there are too many for a screen."""
-    many = len(summary.mean) > MOST_COLUMNS
-    console.print(_label_table(summary, title) if many else _case_table(summary, title))
-    foreground = summary.foreground_mean
-    console.print(f"mean foreground Dice {_score(foreground.dice)}, IoU {_score(foreground.iou)}")
-
-
-def _case_table(summary: "Summary", title: str) -> Table:
-    """A row per case, a column per label; of many cases only the worst."""
-    scores = {case.name: case.scores for case in summary.cases}
-    shown = summary.ranked()[:MOST_CASES]
-    part = f", the worst {len(shown)} of {len(scores)}" if len(shown) < len(scores) else ""
-    table = Table(title=f"{title}: Dice / IoU{part}", title_justify="left", show_footer=True)
-    table.add_column("case", footer="mean")
-    for label, mean in summary.mean.items():
-        table.add_column(label, justify="right", footer=_pair(mean))
-    for name in shown:
-        table.add_row(name, *(_pair(scores[name][label]) for label in summary.mean))
-    return table
-
-
-def _label_table(summary: "Summary", title: str) -> Table:
-    """A row per label, with its means over the cases."""
-    table = Table("label", title=f"{title}: mean over {len(summary.cases)} cases", title_justify="left")
-    table.add_column("Dice / IoU", justify="right")
-    for label, mean in summary.mean.items():
-        table.add_row(label, _pair(mean))
-    return table
-
-
 def print_plan(plan: "Plan", *, explain: bool) -> None:
     """Prints a table of the configurations and, if asked for, a sentence for every decision."""
     title = f"{plan.dataset}, by preset {plan.preset}"
@@ -123,11 +86,3 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def _pair(scores: "LabelScores | MeanScores") -> str:
-    return f"{_score(scores.dice)} / {_score(scores.iou)}"
-
-
-def _score(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"  # noqa: RUF001

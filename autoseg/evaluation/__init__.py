@@ -1,1 +1,1 @@
-"""How good segmentations are: overlap with the reference, its summary, pictures, and the rules that improve it."""
+"""How good segmentations are: scores, means and their certainty, pictures, and the rules that improve them."""

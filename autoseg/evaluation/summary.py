@@ -3,41 +3,20 @@
 import math
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from autoseg.artifact import Artifact, Score, atomic_file
 from autoseg.errors import DatasetError
-from autoseg.evaluation.metrics import Overlap, case_overlaps
-from autoseg.geometry import Geometry, Volume
+from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM, METRICS, UNDEFINED, LabelScores, score_case
+from autoseg.evaluation.statistics import SEED, Interval, bootstrap_means, draw_resamples
+from autoseg.geometry import Volume
 from autoseg.targets import Targets
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Count = Annotated[int, Field(ge=0)]
-
-
-class LabelScores(BaseModel):
-    """One label of one case.
-
-    Attributes:
-        dice, iou: 0 to 1; undefined (NaN, null in the file) if the label is in neither reference nor prediction.
-        true_positive, false_positive, false_negative: In voxels.
-        reference_volume_mm3, predicted_volume_mm3: Undefined for a plane, which has no thickness.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dice: Score
-    iou: Score
-    true_positive: Count
-    false_positive: Count
-    false_negative: Count
-    reference_volume_mm3: Score
-    predicted_volume_mm3: Score
 
 
 class CaseResult(BaseModel):
@@ -52,8 +31,7 @@ class CaseResult(BaseModel):
 
     def without(self, unknown: Collection[str]) -> "CaseResult":
         """The same with undefined scores of structures that nobody looked for in the reference."""
-        nothing = _label_scores(Overlap(true_positive=0, false_positive=0, false_negative=0), math.nan)
-        return self.model_copy(update={"scores": self.scores | dict.fromkeys(unknown, nothing)})
+        return self.model_copy(update={"scores": self.scores | dict.fromkeys(unknown, UNDEFINED)})
 
     @property
     def mean_dice(self) -> float:
@@ -62,23 +40,36 @@ class CaseResult(BaseModel):
 
 
 class MeanScores(BaseModel):
-    """Means of one label over the cases where they are defined."""
+    """Means of one label over the cases where they are defined; the metrics are those of `LabelScores`.
+
+    Attributes:
+        intervals: Metric to the 95 % confidence interval of its mean; undefined with fewer than two cases.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dice: Score
     iou: Score
+    nsd: Score = math.nan
+    hd95_mm: Score = math.nan
+    assd_mm: Score = math.nan
+    lesion_f1: Score = math.nan
+    volume_error_mm3: Score = math.nan
+    relative_volume_error: Score = math.nan
+    intervals: dict[str, Interval] = {}
 
 
 class Summary(Artifact):
     """The scores of a set of cases; summary.json.
 
     Attributes:
+        tolerance_mm: At which NSD was measured; undefined in files of earlier versions.
         foreground_mean: Mean over the labels of `mean`; a label that is in no case at all is left out.
         mean: Label name to its means.
         cases: In the order in which they were given.
     """
 
+    tolerance_mm: Score = math.nan
     foreground_mean: MeanScores
     mean: dict[str, MeanScores]
     cases: tuple[CaseResult, ...]
@@ -119,8 +110,8 @@ def evaluate_case(
     prediction: Volume,
     targets: Targets,
     *,
-    reference_file: str = "",
-    prediction_file: str = "",
+    files: tuple[str, str] = ("", ""),
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
 ) -> CaseResult:
     """Compares the prediction of one case with its reference.
 
@@ -129,8 +120,8 @@ def evaluate_case(
         reference: Label map, shape (z, y, x).
         prediction: Label map on the same grid.
         targets: The structures to compare.
-        reference_file: Where the reference came from, for the record.
-        prediction_file: Where the prediction came from, for the record.
+        files: Where reference and prediction came from, for the record.
+        tolerance_mm: Of NSD.
 
     Raises:
         DatasetError: The two lie on different grids.
@@ -141,17 +132,17 @@ def evaluate_case(
             f"case {name!r}: reference and prediction lie on different grids: {difference}",
             "predict from the image that the reference was drawn on",
         )
-    overlaps = case_overlaps(reference.array, prediction.array, targets)
-    voxel_mm3 = _voxel_mm3(reference.geometry)
     return CaseResult(
         name=name,
-        scores={name: _label_scores(overlap, voxel_mm3) for name, overlap in overlaps.items()},
-        reference_file=reference_file,
-        prediction_file=prediction_file,
+        scores=score_case(reference.array, prediction.array, targets, reference.geometry, tolerance_mm=tolerance_mm),
+        reference_file=files[0],
+        prediction_file=files[1],
     )
 
 
-def summarize(cases: Sequence[CaseResult], labels: Iterable[str]) -> Summary:
+def summarize(
+    cases: Sequence[CaseResult], labels: Iterable[str], *, tolerance_mm: float = DEFAULT_TOLERANCE_MM
+) -> Summary:
     """Gathers the results of many cases.
 
     The mean of a label is taken over the cases where its score is defined, the foreground mean over the labels whose
@@ -161,19 +152,30 @@ def summarize(cases: Sequence[CaseResult], labels: Iterable[str]) -> Summary:
     Args:
         cases: Results with all of `labels`.
         labels: Names.
+        tolerance_mm: At which NSD was measured.
     """
-    mean = {
-        label: MeanScores(
-            dice=mean_of_defined(case.scores[label].dice for case in cases),
-            iou=mean_of_defined(case.scores[label].iou for case in cases),
-        )
-        for label in labels
-    }
-    foreground_mean = MeanScores(
-        dice=mean_of_defined(scores.dice for scores in mean.values()),
-        iou=mean_of_defined(scores.iou for scores in mean.values()),
+    names = tuple(labels)
+    resamples = draw_resamples(len(cases), np.random.default_rng(SEED))
+    means: list[dict[str, float]] = [{} for _ in names]
+    intervals: list[dict[str, Interval]] = [{} for _ in names]
+    foreground: dict[str, float] = {}
+    foreground_intervals: dict[str, Interval] = {}
+    for metric in METRICS:
+        values = np.array([[getattr(case.scores[name], metric) for name in names] for case in cases], dtype=float)
+        values = values.reshape(len(cases), len(names))
+        of_labels, foreground_intervals[metric] = bootstrap_means(values, resamples)
+        for column, interval in enumerate(of_labels):
+            means[column][metric] = mean_of_defined(values[:, column])
+            intervals[column][metric] = interval
+        foreground[metric] = mean_of_defined(mean[metric] for mean in means)
+    return Summary(
+        tolerance_mm=tolerance_mm,
+        foreground_mean=MeanScores(**foreground, intervals=foreground_intervals),
+        mean={
+            name: MeanScores(**mean, intervals=ends) for name, mean, ends in zip(names, means, intervals, strict=True)
+        },
+        cases=tuple(cases),
     )
-    return Summary(foreground_mean=foreground_mean, mean=mean, cases=tuple(cases))
 
 
 def mean_of_defined(scores: Iterable[float]) -> float:
@@ -181,22 +183,6 @@ def mean_of_defined(scores: Iterable[float]) -> float:
     values = np.fromiter(scores, dtype=float)
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
-
-
-def _voxel_mm3(geometry: Geometry) -> float:
-    return float(np.prod(geometry.spacing_mm)) if geometry.dimensions == 3 else float("nan")
-
-
-def _label_scores(overlap: Overlap, voxel_mm3: float) -> LabelScores:
-    return LabelScores(
-        dice=overlap.dice,
-        iou=overlap.iou,
-        true_positive=overlap.true_positive,
-        false_positive=overlap.false_positive,
-        false_negative=overlap.false_negative,
-        reference_volume_mm3=overlap.reference_voxels * voxel_mm3,
-        predicted_volume_mm3=overlap.predicted_voxels * voxel_mm3,
-    )
 
 
 def _rank(case: CaseResult) -> tuple[bool, float, str]:

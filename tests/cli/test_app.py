@@ -188,9 +188,9 @@ def test_probabilities_are_written_when_asked_for(trained_volumes, tmp_path):
         output = run(f"{command} --probabilities {asked} -o {folder}")
         assert f"probabilities, 0 to 255: {folder / 'probabilities'}" in output
         maps = {f"probabilities/case_4_{label}.nii.gz" for label in labels}
-        assert files_in(folder) == {"case_4.nii.gz", "dataset.json"} | maps
+        assert files_in(folder) == {"case_4.nii.gz", "dataset.json", "prediction.json"} | maps
     assert "probabilities, 0" not in run(f"{command} -o {tmp_path / 'none'}")
-    assert files_in(tmp_path / "none") == {"case_4.nii.gz", "dataset.json"}
+    assert files_in(tmp_path / "none") == {"case_4.nii.gz", "dataset.json", "prediction.json"}
 
 
 def test_damaged_cases_are_listed(tmp_path):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.evaluation.rules import find_rules
+from autoseg.evaluation.rules import HeldOut, find_rules
 from autoseg.evaluation.summary import evaluate_case, summarize
 from autoseg.geometry import Geometry, Volume
-from autoseg.postprocessing import PostprocessingRules, apply_rules
+from autoseg.postprocessing import PostprocessingRules, SmallestSize, apply_rules
 from autoseg.targets import Targets
 
 LABELS = Targets.of_labels({"organ": 1, "lesion": 2})
@@ -22,18 +22,30 @@ def row(text):
     return np.array([[[int(letter) if letter.isdigit() else 0 for letter in text]]], dtype=np.uint8)
 
 
-def find(cases, targets=LABELS):
+def on_grid(array, spacing_mm=(1.0, 1.0, 1.0)):
+    """An array with its place in space."""
+    return Volume(array=array, geometry=Geometry(shape=array.shape, spacing_mm=spacing_mm))
+
+
+def apply(array, rules):
+    """The rules, from array to array."""
+    return apply_rules(on_grid(array), rules).array
+
+
+def find(cases, targets=LABELS, **details):
     """The rules for cases of one dataset."""
-    return find_rules(((*case, targets) for case in cases), targets)
+    held_out = (
+        HeldOut(reference=reference, prediction=on_grid(prediction), targets=targets, **details)
+        for reference, prediction in cases
+    )
+    return find_rules(held_out, targets)
 
 
 def mean_dice(cases, rules):
     """Mean Dice by label and overall, by the summary."""
     results = []
     for reference, prediction in cases:
-        grid = Geometry(shape=reference.shape, spacing_mm=(1.0, 1.0, 1.0))
-        volumes = (Volume(array=array, geometry=grid) for array in (reference, apply_rules(prediction, rules)))
-        results.append(evaluate_case("case", *volumes, LABELS))
+        results.append(evaluate_case("case", on_grid(reference), apply_rules(on_grid(prediction), rules), LABELS))
     return summarize(results, LABELS.names)
 
 
@@ -52,7 +64,7 @@ def test_true_islands_keep_the_foreground_rule_away():
     rules = find([(row("1111...2...2..."), row("1111.1.2...2..1"))])
     assert not rules.keep_largest_foreground
     assert rules.keep_largest == ((1,),)
-    assert [trial.adopted for trial in rules.evidence] == [False, True, False]
+    assert [trial.adopted for trial in rules.evidence] == [False, True, False]  # and every other component is right
     assert rules.evidence[0].after["lesion"] == 0
 
 
@@ -119,7 +131,8 @@ def test_the_choice_follows_the_stated_rule_step_by_step(cases):
     assert rules.keep_largest_foreground == adopted
     assert rules.keep_largest == tuple(kept)
     final = mean_dice(cases, rules)
-    for name, trial in zip(LABELS.names, rules.evidence[1:], strict=True):
+    last = {name: trial for trial in rules.evidence[1:] for name in trial.before}
+    for name, trial in last.items():
         expected = trial.after[name] if trial.adopted else trial.before[name]
         assert final.mean[name].dice == pytest.approx(expected, nan_ok=True)
 
@@ -136,6 +149,78 @@ def test_the_rule_of_a_region_is_tried_alone():
 def test_the_rule_of_a_region_keeps_its_largest_component_of_all_numbers():
     """What lies outside becomes background, whichever of the numbers it has."""
     rules = PostprocessingRules(keep_largest=((1, 2),))
-    np.testing.assert_array_equal(apply_rules(row("1122..21.3"), rules), row("1122.....3"))
+    np.testing.assert_array_equal(apply(row("1122..21.3"), rules), row("1122.....3"))
     assert rules.describe() == "postprocessing: keep the largest component of label 1 with 2"
     assert PostprocessingRules.parse('{"keep_largest": [2, [1, 2]]}', source="").keep_largest == ((2,), (1, 2))
+
+
+SIZES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+
+
+@given(st.lists(st.tuples(MAPS, MAPS), min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None)
+def test_sizes_are_chosen_as_if_each_were_applied(cases):
+    """Relabelling every case for every size leads to the same sizes as counting components once."""
+    rules = find(cases)
+    usual = rules.model_copy(update={"smallest": ()})
+    cleaned = [(truth, apply(guess, usual)) for truth, guess in cases]
+    found = {rule.structure: rule.mm3 for rule in rules.smallest}
+    for name, numbers in LABELS.structures.items():
+        if numbers in rules.keep_largest:
+            assert numbers not in found
+            continue
+        before = mean_dice(cleaned, PostprocessingRules()).mean[name].dice
+        sizes = [PostprocessingRules(smallest=(SmallestSize(structure=numbers, mm3=size),)) for size in SIZES]
+        scores = [mean_dice(cleaned, one).mean[name].dice for one in sizes]
+        best = np.nanmax([-1.0, *scores])
+        if numbers in found:
+            assert best > before
+            assert scores[SIZES.index(found[numbers])] == best
+            assert all(score < best or math.isnan(score) for score in scores[: SIZES.index(found[numbers])])
+        else:
+            assert not best > before
+
+
+def test_islands_that_hit_nothing_give_the_size():
+    """The first of 1, 2, 5, 10, ... above the largest false island is taken if no true one is lost for it."""
+    case = row("11111.22222.......11111"), row("11111.22222.11.1..11111")
+    rules = find([case])
+    assert rules.smallest == (SmallestSize(structure=(1,), mm3=5.0),)
+    assert rules.evidence[-1].rule == "remove components of 'organ' below 5 mm3"
+    assert rules.evidence[-1].adopted
+    assert rules.describe() == "postprocessing: remove components of label 1 below 5 mm3"
+    np.testing.assert_array_equal(apply(case[1], rules), case[0])
+
+
+def test_true_islands_are_worth_more_than_false_ones_of_their_size():
+    """A size that costs as much as it gains is tried, shown and not adopted."""
+    rules = find([(row("1111.1.1.1.1"), row("1111.1.1.1.1....1"[:12])), (row("1.1.1......."), row("1.1.1.....1."))])
+    assert rules.smallest == ()
+    assert rules.evidence[-1].rule == "remove components of 'organ' below 2 mm3"
+    assert not rules.evidence[-1].adopted
+
+
+def test_sizes_are_volumes():
+    """Voxels of 0.3 x 0.5 x 2 mm: islands of one voxel are 0.3 mm3, and 0.5 mm3 is the next step."""
+    reference, prediction = row("11111...11111"), row("11111.1.11111")
+    grid = on_grid(prediction, spacing_mm=(0.3, 0.5, 2.0))
+    rules = find_rules([HeldOut(reference=reference, prediction=grid, targets=LABELS)], LABELS)
+    assert [rule.mm3 for rule in rules.smallest] == [0.5]
+
+
+def test_voxels_that_nobody_labelled_prove_nothing():
+    """An island among them is no reason for a rule, nor is one of a structure that nobody looked for."""
+    targets = Targets.of_labels({"organ": 1, "lesion": 2}, ignore=3)
+    reference, prediction = row("11.11.333.22.22..."), row("11.11.111.22.22.2.")
+    assert [trial.before.keys() for trial in find([(reference, prediction)], targets).evidence[3:]] == [{"lesion"}]
+    rules = find([(reference, prediction)], targets, unknown=("lesion",))
+    assert len(rules.evidence) == 3
+    assert not any(trial.adopted for trial in rules.evidence)
+
+
+def test_masks_have_sizes_each():
+    """Structures that overlap freely: the islands of one are no business of the other."""
+    targets = Targets(structures={"ribs": (1, 3), "lung": (2, 3)}, exclusive=False)
+    rules = find([(row("1133222.1133222.."), row("1133222.1133222.1"))], targets)
+    assert rules.smallest == (SmallestSize(structure=(1, 3), mm3=2.0),)
+    assert not rules.keep_largest_foreground

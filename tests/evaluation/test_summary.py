@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import DatasetError
+from autoseg.evaluation.scores import METRICS
 from autoseg.evaluation.summary import Summary, evaluate_case, summarize
 from autoseg.geometry import Geometry, Volume
 from autoseg.targets import Targets
@@ -43,9 +44,7 @@ def summary():
 
 def test_a_case_has_all_scores_of_each_label():
     """Counts are in voxels, volumes in mm3, scores as defined."""
-    scores = evaluate_case(
-        "a", volume([1, 1, 2, 0]), volume([1, 2, 0, 1]), LABELS, reference_file="r.nii.gz", prediction_file="p.nii.gz"
-    )
+    scores = evaluate_case("a", volume([1, 1, 2, 0]), volume([1, 2, 0, 1]), LABELS, files=("r.nii.gz", "p.nii.gz"))
     liver = scores.scores["liver"]
     assert (liver.true_positive, liver.false_positive, liver.false_negative) == (1, 1, 1)
     assert (liver.dice, liver.iou) == (0.5, pytest.approx(1 / 3))
@@ -122,6 +121,51 @@ def test_cases_rank_from_worst_to_best_with_empty_ones_last(summary):
     assert summary.ranked() == ["b_half", "a_right", "c_empty"]
 
 
+def test_means_of_every_metric_have_intervals(summary):
+    """Two cases have a liver: the mean lies between the ends. One has a tumour: nothing is known about others."""
+    liver = summary.mean["liver"]
+    assert set(liver.intervals) == set(METRICS)
+    assert liver.intervals["dice"] == pytest.approx((2 / 3, 1))
+    assert liver.intervals["hd95_mm"][0] < liver.hd95_mm < liver.intervals["hd95_mm"][1]
+    assert all(math.isnan(end) for end in summary.mean["tumour"].intervals["dice"])
+    low, high = summary.foreground_mean.intervals["dice"]
+    assert low < summary.foreground_mean.dice < high
+    assert summarize(summary.cases, LABELS.names) == summary  # the same cases, the same intervals
+
+
+def test_the_tolerance_is_recorded_and_obeyed():
+    """A border that is 0.5 mm off is right at 1 mm and wrong at 0.2 mm."""
+    for tolerance_mm, nsd in ((1.0, 1.0), (0.2, 0.5)):
+        maps = volume([1, 1, 0, 0, 0]), volume([0, 1, 1, 0, 0])
+        case = evaluate_case("a", *maps, LABELS, tolerance_mm=tolerance_mm)
+        summary = summarize([case], LABELS.names, tolerance_mm=tolerance_mm)
+        assert (summary.tolerance_mm, summary.mean["liver"].nsd) == (tolerance_mm, nsd)
+
+
+def test_structures_that_nobody_looked_for_have_no_scores():
+    """Whatever was predicted there."""
+    case = result("a", [1, 0, 0], [1, 2, 2]).without(["tumour"])
+    assert all(math.isnan(getattr(case.scores["tumour"], metric)) for metric in METRICS)
+    assert case.mean_dice == case.scores["liver"].dice == 1
+
+
+def test_files_of_earlier_versions_are_read():
+    """They have Dice and IoU alone; what they lack is undefined, and they can be pooled with new ones."""
+    label = '"dice": 0.5, "iou": 0.4, "true_positive": 1, "false_positive": 0, "false_negative": 2'
+    old = Summary.parse(
+        '{"format_version": 1, "foreground_mean": {"dice": 0.5, "iou": 0.4}, "mean": {"liver": {"dice": 0.5, "iou": '
+        '0.4}}, "cases": [{"name": "a", "scores": {"liver": {' + label + ', "reference_volume_mm3": 3.0, '
+        '"predicted_volume_mm3": 1.0}}, "reference_file": "a.nii", "prediction_file": "a.nii"}]}',
+        source="old",
+    )
+    assert math.isnan(old.tolerance_mm)
+    assert math.isnan(old.mean["liver"].nsd)
+    assert old.cases[0].scores["liver"].lesions_found is None
+    pooled = summarize([*old.cases, result("b", [1, 1, 0], [1, 1, 0])], ["liver"])
+    assert (pooled.mean["liver"].dice, pooled.mean["liver"].nsd) == (0.75, 1.0)
+    assert len(pooled.table()) == 3
+
+
 MAPS = st.lists(st.integers(0, 2), min_size=6, max_size=6)
 
 
@@ -131,10 +175,11 @@ def test_means_are_those_of_the_table(pairs):
     """Pandas, which skips undefined values, finds the same means; ranking is a sorting of all cases."""
     summary = summarize([result(f"case{index}", *pair) for index, pair in enumerate(pairs)], LABELS.names)
     table = summary.table()
-    by_label = table.groupby("label")["dice"].mean()
-    for label, mean in summary.mean.items():
-        assert mean.dice == pytest.approx(by_label[label], nan_ok=True)
-    assert summary.foreground_mean.dice == pytest.approx(by_label.mean(), nan_ok=True)
+    for metric in METRICS:
+        by_label = table.groupby("label")[metric].mean()
+        for label, mean in summary.mean.items():
+            assert getattr(mean, metric) == pytest.approx(by_label[label], nan_ok=True)
+        assert getattr(summary.foreground_mean, metric) == pytest.approx(by_label.mean(), nan_ok=True)
     by_case = table.groupby("case")["dice"].mean()
     ranked = [by_case[name] for name in summary.ranked()]
     defined = [dice for dice in ranked if not math.isnan(dice)]

@@ -1,0 +1,164 @@
+"""Scores as people see them: the worst cases, means with confidence intervals, and two runs beside each other.
+
+Tables fit into 100 columns, and into 80 for a few labels with short names.
+"""
+
+import math
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from autoseg.cli.terminal import console
+from autoseg.evaluation.paired import FOREGROUND
+from autoseg.evaluation.scores import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autoseg.evaluation.paired import Comparison, PairedScores
+    from autoseg.evaluation.summary import MeanScores, Summary
+
+MOST_CASES = 20
+MOST_COLUMNS = 6
+MOST_NAMES = 5
+WIDEST = 100
+INTERVAL_WIDTH = 23  # of "0.877 (0.861 to 0.892)"
+LABEL_WIDTH = 18  # longer names go on in the next line
+HEADING_WIDTH = 8  # likewise
+TITLE_WIDTH = 18  # of "volume error, mm3"
+
+# What stands beside each label where labels have a row each. The first has its interval, the others are in the files.
+SHORT = ("dice", "iou", "nsd", "hd95_mm", "assd_mm", "lesion_f1", "relative_volume_error")
+
+
+def print_scores(summary: "Summary", *, title: str) -> None:
+    """Prints Dice per case and label, worst case first, and the means of all metrics.
+
+    If there are too many labels for a screen, each has a row of means.
+    """
+    if len(summary.mean) <= MOST_COLUMNS:
+        console.print(_case_table(summary, title))
+    shown = [*summary.mean.items(), *([(FOREGROUND, summary.foreground_mean)] if len(summary.mean) > 1 else [])]
+    width = TITLE_WIDTH + sum(max(INTERVAL_WIDTH, len(name)) + 1 for name, _ in shown)
+    console.print(_metric_rows(summary, shown) if width <= WIDEST else _label_rows(summary, shown, title))
+    foreground = summary.foreground_mean
+    dice, iou = (_number(metric, getattr(foreground, metric)) for metric in ("dice", "iou"))
+    console.print(f"mean foreground Dice {dice}, IoU {iou}")
+
+
+def print_comparison(comparison: "Comparison") -> None:
+    """Prints a row per metric of each label; of many labels the Dice alone, after all metrics of the foreground."""
+    console.print(f"A: {comparison.first}")
+    console.print(f"B: {comparison.second}")
+    for run, names in (("A", comparison.only_first), ("B", comparison.only_second)):
+        if names:
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            console.print(f"left out, since only {run} has them: {', '.join(names[:MOST_NAMES])}{more}")
+    labels = list(dict.fromkeys(row.label for row in comparison.rows))
+    labels = labels[1:] if len(labels) == 2 else labels  # one label is its own foreground
+    table = _table(f"{_count_cases(len(comparison.cases))} of both runs")
+    table.add_column("")
+    for heading in ("A", "B", "B minus A (95 % CI)", "p", "B better", "worse", "same"):
+        table.add_column(heading, justify="right")
+    if len(labels) <= MOST_COLUMNS + 1:
+        for label in labels:
+            _add_section(table, label, [row for row in comparison.rows if row.label == label], comparison.tolerance_mm)
+    else:
+        foreground = [row for row in comparison.rows if row.label == FOREGROUND]
+        _add_section(table, FOREGROUND, foreground, comparison.tolerance_mm)
+        table.add_section()
+        for row in comparison.rows:
+            if row.metric == "dice" and row.label != FOREGROUND:
+                table.add_row(f"Dice of {row.label}", *_cells(row))
+    console.print(table)
+    console.print("p: Wilcoxon's signed-rank test, for each row alone; volume errors without their sign")
+
+
+def _case_table(summary: "Summary", title: str) -> Table:
+    """A row per case, a column per label; of many cases only the worst."""
+    scores = {case.name: case for case in summary.cases}
+    shown = summary.ranked()[:MOST_CASES]
+    part = f", the worst {len(shown)} of {len(scores)}" if len(shown) < len(scores) else ""
+    table = _table(f"{title}: Dice{part}", show_footer=True)
+    table.add_column("case", footer="mean", overflow="fold")
+    for label, mean in summary.mean.items():
+        table.add_column(label, justify="right", footer=_number("dice", mean.dice), overflow="fold")
+    for name in shown:
+        table.add_row(name, *(_number("dice", scores[name].scores[label].dice) for label in summary.mean))
+    return table
+
+
+def _metric_rows(summary: "Summary", shown: "Sequence[tuple[str, MeanScores]]") -> Table:
+    """A row per metric, a column per label: means with intervals. Metrics that no label has are left out."""
+    table = _table(f"means over {_count_cases(len(summary.cases))} (95 % confidence intervals)")
+    table.add_column("")
+    for name, _ in shown:
+        table.add_column(name, justify="right")
+    for metric in METRICS:
+        if not all(math.isnan(getattr(mean, metric)) for _, mean in shown):
+            table.add_row(_title(metric, summary.tolerance_mm), *(_with_interval(metric, mean) for _, mean in shown))
+    return table
+
+
+def _label_rows(summary: "Summary", shown: "Sequence[tuple[str, MeanScores]]", title: str) -> Table:
+    """A row per label, a column per metric; Dice with its interval."""
+    table = _table(f"{title}: means over {_count_cases(len(summary.cases))} (95 % CI; all of them in summary.json)")
+    table.add_column("label", overflow="fold", min_width=min(LABEL_WIDTH, max(len(name) for name, _ in shown)))
+    for metric in SHORT:
+        heading = fill(_title(metric, summary.tolerance_mm), HEADING_WIDTH)
+        table.add_column(heading, justify="right", no_wrap=metric == "dice")
+    for name, mean in shown:
+        if name == FOREGROUND:
+            table.add_section()
+        others = (_number(metric, getattr(mean, metric)) for metric in SHORT[1:])
+        table.add_row(name, _with_interval("dice", mean), *others)
+    return table
+
+
+def _add_section(table: Table, label: str, rows: "Sequence[PairedScores]", tolerance_mm: float) -> None:
+    table.add_section()
+    table.add_row(label, style="bold")
+    for row in rows:
+        table.add_row(f"  {_title(row.metric, tolerance_mm)}", *_cells(row))
+
+
+def _cells(row: "PairedScores") -> tuple[str, ...]:
+    first, second, difference, low, high = (
+        _number(row.metric, value) for value in (row.first, row.second, row.difference, *row.interval)
+    )
+    p_value = "–" if math.isnan(row.p_value) else "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}"  # noqa: RUF001
+    interval = "" if math.isnan(row.interval[0]) else f" ({low} to {high})"
+    return first, second, difference + interval, p_value, str(row.wins), str(row.losses), str(row.ties)
+
+
+def _table(title: str, *, show_footer: bool = False) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        show_footer=show_footer,
+    )
+
+
+def _title(metric: str, tolerance_mm: float) -> str:
+    at = f" at {tolerance_mm:g} mm" if metric == "nsd" and not math.isnan(tolerance_mm) else ""
+    return METRICS[metric].title + at
+
+
+def _with_interval(metric: str, mean: "MeanScores") -> str:
+    low, high = mean.intervals.get(metric, (math.nan, math.nan))
+    interval = "" if math.isnan(low) else f" ({_number(metric, low)} to {_number(metric, high)})"
+    return _number(metric, getattr(mean, metric)) + interval
+
+
+def _number(metric: str, value: float) -> str:
+    shown = METRICS[metric]
+    return "–" if math.isnan(value) else f"{value * shown.scale:z.{shown.digits}f}"  # noqa: RUF001
+
+
+def _count_cases(count: int) -> str:
+    return "1 case" if count == 1 else f"{count} cases"

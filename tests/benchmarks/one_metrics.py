@@ -1,0 +1,76 @@
+"""The metrics of a folder by MONAI or by MedPy, in a process of its own; the program that `metrics.py` measures.
+
+    PYTHON tests/benchmarks/one_metrics.py monai|medpy REFERENCES PREDICTIONS OUTPUT.json TOLERANCE
+
+Writes case -> number of the label -> metric -> value. Needs SimpleITK and the package, and no autoseg.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+
+def main() -> None:
+    """Measures every pair, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("package", choices=("monai", "medpy"))
+    parser.add_argument("references", type=Path)
+    parser.add_argument("predictions", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("tolerance", type=float)
+    arguments = parser.parse_args()
+    scores = {}
+    for path in sorted(arguments.predictions.glob("*.nii.gz")):
+        reference, prediction = (
+            sitk.ReadImage(str(folder / path.name)) for folder in (arguments.references, path.parent)
+        )
+        truth, guess = sitk.GetArrayFromImage(reference), sitk.GetArrayFromImage(prediction)
+        spacing = reference.GetSpacing()[::-1]
+        labels = [int(number) for number in np.unique(truth) if number]
+        measure = measure_by_monai if arguments.package == "monai" else measure_by_medpy
+        scores[path.name.removesuffix(".nii.gz")] = measure(truth, guess, labels, spacing, arguments.tolerance)
+    arguments.output.write_text(json.dumps(scores))
+
+
+def measure_by_monai(truth, guess, labels, spacing, tolerance):
+    """All labels of a case at once, as MONAI likes it: one-hot, of shape (1, labels, z, y, x)."""
+    import torch
+    from monai import metrics
+
+    numbers = np.array(labels).reshape(-1, 1, 1, 1)
+    y, y_pred = (torch.from_numpy((label_map == numbers)[np.newaxis]) for label_map in (truth, guess))
+    both = {"y_pred": y_pred, "y": y, "include_background": True}
+    found = {
+        "dice": metrics.compute_dice(**both),
+        "iou": metrics.compute_iou(**both),
+        "nsd": metrics.compute_surface_dice(**both, class_thresholds=[tolerance] * len(labels), spacing=spacing),
+        "hd95_mm": metrics.compute_hausdorff_distance(**both, percentile=95, spacing=spacing),
+        "assd_mm": metrics.compute_average_surface_distance(**both, symmetric=True, spacing=spacing),
+    }
+    return {
+        str(label): {metric: float(values[0, column]) for metric, values in found.items()}
+        for column, label in enumerate(labels)
+    }
+
+
+def measure_by_medpy(truth, guess, labels, spacing, _):
+    """Label by label."""
+    from medpy.metric import binary
+
+    return {
+        str(label): {
+            "dice": float(binary.dc(guess == label, truth == label)),
+            "iou": float(binary.jc(guess == label, truth == label)),
+            "hd95_mm": float(binary.hd95(guess == label, truth == label, spacing)),
+            "assd_mm": float(binary.assd(guess == label, truth == label, spacing)),
+        }
+        for label in labels
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
