@@ -235,8 +235,12 @@ def read_text(path: Path) -> str:
 
 
 def first_mistake(error: ValidationError) -> str:
-    """Says the first of pydantic's complaints in one line: the field, and what is wrong with it."""
+    """Says the first of pydantic's complaints in one line: the field, and what is wrong with it.
+
+    A key that someone made up may hold signs that terminals obey; they are shown as question marks.
+    """
     mistake = error.errors()[0]
     field = ".".join(str(part) for part in mistake["loc"])
     what = " ".join(mistake["msg"].removeprefix("Value error, ").split())
-    return f"{field}: {what}" if field else what
+    text = f"{field}: {what}" if field else what
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

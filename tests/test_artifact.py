@@ -270,3 +270,10 @@ def test_lists_of_numbers_stand_on_one_line(tmp_path):
     assert '"shape": [1, 2, 3],' in text
     assert "[1.0, 0.5]" in text
     assert Shaped.load(tmp_path / "value.json") == value
+
+
+def test_keys_of_strangers_are_shown_without_signs_that_terminals_obey():
+    """A mistake in a file from anyone stays one plain line."""
+    with pytest.raises(ArtifactError) as caught:
+        Note.parse('{"text": "", "\\u001b[2Jx\\ny": 1}', source="a")
+    assert str(caught.value).startswith("a: ?[2Jx?y: ")

@@ -1,0 +1,98 @@
+"""The commands that pass models on, as functions of their options; see `commands`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from autoseg.cli.options import PlanName, WorkspacePath, parse_folds
+from autoseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def export(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle, named .zip.", metavar="FILE")],
+    model: Annotated[
+        Path | None, typer.Argument(help="A model folder, or an installed model, instead of -d.", metavar="MODEL")
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "-d", "--dataset", min=1, max=999, help="Number of the dataset that was trained.", metavar="NUMBER"
+        ),
+    ] = None,
+    configuration: Annotated[
+        str | None,
+        typer.Option(
+            "-c",
+            "--configuration",
+            help="Which one. [default: what find_best chose, or the only one that is trained]",
+            metavar="NAME",
+        ),
+    ] = None,
+    folds: Annotated[
+        list[str] | None,
+        typer.Option("-f", "--fold", help="Which to pack. [default: all that are finished]", metavar="FOLD..."),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", help="For the card: under which others may use it.", metavar="TEXT")
+    ] = "",
+    about: Annotated[
+        str, typer.Option("--about", help="For the card: authors, paper, what it is for.", metavar="TEXT")
+    ] = "",
+    plan_name: PlanName = None,
+    workspace: WorkspacePath = None,
+) -> None:
+    """Packs a trained model into one file for others.
+
+    It holds weights, plan, labels, postprocessing, mean scores and a card, MODEL_CARD.md, that explains it; no names of
+    cases, no pictures, and nothing that training would need to go on.
+    """
+    from autoseg.bundle import describe_bundle, export_model
+    from autoseg.cli.terminal import console
+    from autoseg.units import describe_memory
+
+    if (model is None) == (number is None):
+        raise UsageError("a model is named by its folder or by its dataset", "give either a folder or -d NUMBER")
+    file = export_model(
+        cast("Any", number if model is None else model),
+        output,
+        configuration=cast("Any", configuration),
+        folds=parse_folds(folds) if folds else None,
+        licence=licence,
+        about=about,
+        plan_name=plan_name,
+        workspace=workspace,
+    )
+    _show(describe_bundle(file))
+    console.print(f"{describe_memory(file.stat().st_size)}, with its card, MODEL_CARD.md, inside: {file}")
+
+
+def install(
+    file: Annotated[Path, typer.Argument(help="A bundle, as 'autoseg export' makes it.", metavar="FILE")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call it here. [default: its own name]", metavar="NAME")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the model of that name.")] = False,
+    workspace: WorkspacePath = None,
+) -> None:
+    """Puts somebody's model into the workspace.
+
+    Every file of it is checked first, and none can run anything. Then 'autoseg predict -m NAME' finds it.
+    """
+    from autoseg.bundle import describe_installed, install_model
+    from autoseg.bundle_files import CARD
+    from autoseg.cli.terminal import console
+
+    folder = install_model(file, workspace, name=name, replace=replace)
+    _show(describe_installed(folder))
+    console.print(f"what its authors say: {folder / CARD}")
+    console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
+
+
+def _show(rows: "Sequence[tuple[str, str]]") -> None:
+    from autoseg.cli.terminal import print_table
+
+    print_table("", ("", ""), rows)
