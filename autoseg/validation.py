@@ -1,11 +1,9 @@
 """Trained folds, judged on the cases that they never saw, one fold at a time and then all together."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from autoseg.artifact import atomic_folder
 from autoseg.checkpoint import Checkpoint
@@ -14,15 +12,15 @@ from autoseg.data.store import StoredCase
 from autoseg.dataset import Case, Dataset
 from autoseg.errors import DatasetError
 from autoseg.evaluation.overlay import draw_overlay
-from autoseg.evaluation.rules import find_rules
+from autoseg.evaluation.rules import HeldOut, find_rules
 from autoseg.evaluation.summary import CaseResult, Summary, evaluate_case, summarize
-from autoseg.folds import FoldJob
+from autoseg.fold_job import FoldJob
 from autoseg.imageio import read_image, read_label_map
-from autoseg.inference.case import make_segmenter, show_previous
+from autoseg.inference.case import Segmenter, make_segmenter, show_previous
 from autoseg.inference.results import load_result, save_result
 from autoseg.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.preprocessing.case import PreprocessedCase
-from autoseg.reporting import Reporter
+from autoseg.reporting import SILENT, Reporter, Task
 from autoseg.scans import result_ending
 from autoseg.targets import Targets
 from autoseg.workspace import Fold, ModelFolder
@@ -34,21 +32,18 @@ def is_validated(model: ModelFolder, fold: Fold) -> bool:
 
 
 def judge(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> None:
-    """Validates a fold, unless it holds nothing out or is validated already, and says how good it is.
-
-    Of several ranks the first one does that, and the others wait.
-    """
-    if job.ranks.leads and job.split.validation and not is_validated(job.model, job.fold):
+    """Validates a fold, unless it holds nothing out or is validated already, and says how good it is."""
+    if job.split.validation and not job.ranks.share(is_validated(job.model, job.fold)):
+        reporter = reporter if job.ranks.leads else SILENT
         scores = validate(job, checkpoint, reporter)
         reporter.say(f"fold {job.fold}: mean Dice of whole held-out cases {scores.foreground_mean.dice:.4f}")
-    job.ranks.wait()
 
 
 def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summary:
     """Segments the held-out cases whole and compares them with their labels.
 
     Writes a segmentation of each in the file type of its image, or a folder of masks, summary.json and summary.csv, and
-    pictures of the worst and of the median case, all at once when all are done.
+    pictures of the worst and of the median case, all at once when all are done. Several ranks share the cases.
 
     Args:
         job: The fold.
@@ -59,40 +54,65 @@ def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summar
         The scores, before postprocessing.
     """
     segmenter = make_segmenter([checkpoint], NO_RULES, job.device)
-    targets = job.dataset.info.targets
+    targets, ranks = job.dataset.info.targets, job.ranks
     cases = job.dataset.only(job.split.validation).cases
-    results: list[CaseResult] = []
-    with atomic_folder(job.model.validation(job.fold)) as folder, reporter.task("validating", len(cases)) as task:
-        for case in cases:
-            prediction = segmenter.predict_preprocessed(_load(job, case.name), on_progress=task.advance)
-            path, segmentation, known = save_result(prediction, folder / (case.name + result_ending(case)))
-            result = evaluate_case(
-                case.name,
-                read_label_map(_label(case)),
-                segmentation,
-                known,
-                reference_file=_label(case).name,
-                prediction_file=path.name,
-            )
-            results.append(result.without(job.dataset.info.unknown_in(case.name)))
-        summary = summarize(results, targets.names)
-        summary.write(folder)
-        ranked = summary.ranked()
-        for word, name in {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2]}.items():
-            case = next(case for case in cases if case.name == name)
-            _draw_case(case, folder, f"overlay_{word}.png", summary, targets)
+    own = cases[ranks.number :: ranks.count]
+    with _folder_of_all(job) as folder, reporter.task("validating", len(own)) as task:
+        shares = ranks.collect([_judge_case(case, job, segmenter, folder, task) for case in own])
+        results = {result.name: result for share in shares for result in share}
+        summary = summarize([results[case.name] for case in cases], targets.names)
+        if ranks.leads:
+            summary.write(folder)
+            ranked = summary.ranked()
+            for word, name in {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2]}.items():
+                case = next(case for case in cases if case.name == name)
+                _draw_case(case, folder, f"overlay_{word}.png", summary, targets)
     return summary
 
 
-def _load(job: FoldJob, name: str) -> PreprocessedCase:
-    """A preprocessed case; of a cascade, with the former segmentation, made when it was held out, as channels."""
-    stored = StoredCase.open(job.cases_folder, name)
-    prepared = PreprocessedCase(image=stored.load()[0], label=None, record=stored.record)
-    if job.codes_folder is None:
-        return prepared
+@contextmanager
+def _folder_of_all(job: FoldJob) -> Iterator[Path]:
+    """A folder to which all ranks write; the first one makes it, and puts it in its place when all is there."""
+    place = job.model.validation(job.fold)
+    if job.ranks.leads:
+        with atomic_folder(place) as folder:
+            job.ranks.share(folder.name)
+            yield folder
+    else:
+        yield place.with_name(job.ranks.share(""))
+
+
+def _judge_case(case: Case, job: FoldJob, segmenter: Segmenter, folder: Path, task: Task) -> CaseResult:
+    """Segments a case into a folder, and compares it with its label."""
     targets = job.dataset.info.targets
-    codes = StoredCase.open(job.codes_folder, name).load_label()
-    return show_previous(prepared, split_previous(codes, base_of(targets)), targets)
+    prepared = load_prepared(case.name, targets, job.cases_folder, job.codes_folder)
+    prediction = segmenter.predict_preprocessed(prepared, on_progress=task.advance)
+    path, segmentation, known = save_result(prediction, folder / (case.name + result_ending(case)))
+    result = evaluate_case(
+        case.name,
+        read_label_map(label_file(case)),
+        segmentation,
+        known,
+        files=(label_file(case).name, path.name),
+    )
+    return result.without(job.dataset.info.unknown_in(case.name))
+
+
+def load_prepared(name: str, targets: Targets, cases: Path, codes: Path | None) -> PreprocessedCase:
+    """A preprocessed case; of a cascade, with the former segmentation, made when it was held out, as channels.
+
+    Args:
+        name: Of the case.
+        targets: Of the dataset.
+        cases: Where its image is.
+        codes: Of a cascade: where the former segmentations are; see `data.previous`.
+    """
+    stored = StoredCase.open(cases, name)
+    prepared = PreprocessedCase(image=stored.load()[0], label=None, record=stored.record)
+    if codes is None:
+        return prepared
+    labels_and_former = StoredCase.open(codes, name).load_label()
+    return show_previous(prepared, split_previous(labels_and_former, base_of(targets)), targets)
 
 
 def conclude(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules, Summary]:
@@ -103,19 +123,40 @@ def conclude(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules,
     targets = dataset.info.targets
     validated = [fold for fold in model.trained_folds() if is_validated(model, fold)]
     summaries = {fold: Summary.load(model.validation(fold) / "summary.json") for fold in validated}
-    references = {case.name: _label(case) for case in dataset.cases}
-
-    def pairs() -> Iterator[tuple[NDArray[np.integer], NDArray[np.integer], Targets]]:
-        for fold, summary in summaries.items():
-            for result in summary.cases:
-                prediction, known = load_result(model.validation(fold) / result.prediction_file, targets)
-                yield read_label_map(references[result.name]).array, prediction.array, known
-
-    rules = find_rules(pairs(), targets)
+    judged = [(model.validation(fold), result) for fold, summary in summaries.items() for result in summary.cases]
+    rules = find_rules_for(dataset, judged)
     rules.save(model.postprocessing)
-    pooled = summarize([result for summary in summaries.values() for result in summary.cases], targets.names)
+    pooled = summarize([result for _, result in judged], targets.names)
     pooled.write(model.path)
     return rules, pooled
+
+
+def find_rules_for(
+    dataset: Dataset, judged: Sequence[tuple[Path, CaseResult]], reporter: Reporter = SILENT
+) -> PostprocessingRules:
+    """Finds the postprocessing that helps segmentations of held-out cases.
+
+    Args:
+        dataset: Where their labels are.
+        judged: The folder that holds the segmentation of each, and its scores.
+        reporter: Shows progress.
+    """
+    targets = dataset.info.targets
+    references = {case.name: label_file(case) for case in dataset.cases}
+
+    def read_each() -> Iterator[HeldOut]:
+        for folder, result in judged:
+            prediction, known = load_result(folder / result.prediction_file, targets)
+            yield HeldOut(
+                reference=read_label_map(references[result.name]).array,
+                prediction=prediction,
+                targets=known,
+                unknown=dataset.info.unknown_in(result.name),
+            )
+            task.advance()
+
+    with reporter.task("postprocessing", len(judged)) as task:
+        return find_rules(read_each(), targets)
 
 
 def _draw_case(case: Case, folder: Path, picture: str, summary: Summary, targets: Targets) -> None:
@@ -125,14 +166,15 @@ def _draw_case(case: Case, folder: Path, picture: str, summary: Summary, targets
     draw_overlay(
         folder / picture,
         read_image(case.images),
-        read_label_map(_label(case)),
+        read_label_map(label_file(case)),
         prediction,
         title=case.name if math.isnan(result.mean_dice) else f"{case.name}: mean Dice {result.mean_dice:.3f}",
         targets=known,
     )
 
 
-def _label(case: Case) -> Path:
+def label_file(case: Case) -> Path:
+    """The label map of a case, which it must have."""
     if case.label is None:
         raise DatasetError(f"case {case.name!r} has no label", "only labelled cases can be trained on or judged")
     return case.label

@@ -6,12 +6,17 @@ preprocessed/Dataset004_Name/
     fingerprint_parts/                    while the fingerprint is taken: what is known of each case (see `inspection`)
     3d_fullres/                           preprocessed cases (see `data.store`)
     NAME/plan.json  NAME/3d_fullres/      the same of a plan that was given a name
+results/Dataset004_Name/
+    best.json                             which of the configurations predict together (see `choice`)
+    ensembles/2d+3d_fullres/              held-out cases segmented by two of them together, summary.json, summary.csv
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
-    postprocessing.json  summary.json  summary.csv  mlflow/
+    postprocessing.json  expectation.json  summary.json  summary.csv  mlflow/
     fold_0/
         checkpoint.pt  progress.csv  progress.jsonl  progress.png  tensorboard/
         stop                              asks the run that trains this fold to end
         validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png
+models/NAME/                              an installed model (see `bundle`)
+    MODEL_CARD.md  3d_fullres/            what it is; its model folders, and best.json if there are several
 """
 
 import os
@@ -24,7 +29,9 @@ from autoseg.dataset import FOLDER_NAME
 from autoseg.errors import DatasetError, UsageError
 from autoseg.lock import FILE_NAME as LOCK_NAME
 
+ENSEMBLES = "ensembles"
 PLAN_NAME = re.compile(r"^[A-Za-z][\w-]{0,40}\Z", re.ASCII)
+MODEL_NAME = re.compile(r"^[A-Za-z][\w-]{0,60}\Z", re.ASCII)
 
 Fold = int | str
 """A fold's number, or "all" for a model that is trained on every case. Users may say "cv" for each number."""
@@ -37,14 +44,31 @@ def list_folds(folds: Fold | Sequence[Fold]) -> list[Fold]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFolder:
-    """The folder of one trained configuration, in a workspace or copied anywhere else."""
+    """The folder of one trained configuration, in a workspace or copied anywhere else; or the folder of several.
+
+    Of several, the file `choice` says which of them predict.
+    """
 
     path: Path
+
+    @property
+    def choice(self) -> Path:
+        """In a folder of several configurations: which of them predict together."""
+        return self.path / "best.json"
+
+    def member(self, configuration: str) -> "ModelFolder":
+        """In a folder of several configurations: the folder of one."""
+        return ModelFolder(path=self.path / configuration)
 
     @property
     def postprocessing(self) -> Path:
         """The rules that were found on the held-out cases."""
         return self.path / "postprocessing.json"
+
+    @property
+    def expectation(self) -> Path:
+        """What the model expects of an image."""
+        return self.path / "expectation.json"
 
     def fold(self, fold: Fold) -> Path:
         """The folder of one fold."""
@@ -154,13 +178,22 @@ class DatasetFolders:
         """The trained configurations."""
         return self.results / (self.plan_name or "")
 
+    @property
+    def choice(self) -> Path:
+        """Which of the trained configurations predict together."""
+        return ModelFolder(path=self.models).choice
+
+    def ensemble(self, name: str) -> Path:
+        """Held-out cases, segmented by several configurations together, and their summary."""
+        return self.models / ENSEMBLES / name
+
     def with_plan(self, name: str | None) -> "DatasetFolders":
         """The folders as the plan of this name sees them; None for the usual plan.
 
         Raises:
             UsageError: The name cannot be one of a folder, or is taken.
         """
-        if name is not None and (not PLAN_NAME.match(name) or name == self.fingerprint_parts.name):
+        if name is not None and (not PLAN_NAME.match(name) or name in (self.fingerprint_parts.name, ENSEMBLES)):
             raise UsageError(
                 f"{name!r} cannot be the name of a plan",
                 "take a letter, followed by at most 40 letters, digits, '_' and '-'",
@@ -197,6 +230,24 @@ class Workspace:
         """All trained models."""
         return self.root / "results"
 
+    @property
+    def models(self) -> Path:
+        """All models that others passed on."""
+        return self.root / "models"
+
+    def installed(self, name: str) -> Path:
+        """The place of an installed model, whether it is there or not.
+
+        Raises:
+            UsageError: The name cannot be one of a folder.
+        """
+        if not MODEL_NAME.match(name):
+            raise UsageError(
+                f"{name!r} cannot be the name of a model",
+                "take a letter, followed by at most 60 letters, digits, '_' and '-'",
+            )
+        return self.models / name
+
     def dataset(self, number: int, plan: str | None = None) -> DatasetFolders:
         """The folders of the dataset with this number, as the plan of this name sees them.
 
@@ -225,6 +276,14 @@ class Workspace:
     def folders(self, name: str) -> DatasetFolders:
         """The folders of a dataset by its full name, whether they exist or not."""
         return DatasetFolders(raw=self.raw / name, preprocessed=self.preprocessed / name, results=self.results / name)
+
+
+def dataset_of(model: Path) -> DatasetFolders | None:
+    """The folders of the dataset whose results a folder is among; None if it was copied elsewhere."""
+    for folder in (model.resolve(), *model.resolve().parents):
+        if FOLDER_NAME.match(folder.name) and folder.parent.name == "results":
+            return Workspace(root=folder.parent.parent).folders(folder.name)
+    return None
 
 
 def dataset_folder_name(number: int, name: str) -> str:

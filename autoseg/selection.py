@@ -1,0 +1,207 @@
+"""The best of the trained configurations and pairs of them, by the Dice of held-out cases; and its postprocessing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autoseg.cascade import prepare_previous
+from autoseg.checkpoint import load_checkpoint
+from autoseg.choice import Candidate, Choice, ChosenFold, digest_weights, name_together
+from autoseg.data.origin import Recipe
+from autoseg.data.splits import Splits
+from autoseg.dataset import Dataset
+from autoseg.errors import ModelError, ProblemsError
+from autoseg.evaluation.summary import CaseResult, Summary, summarize
+from autoseg.pairs import Entrant, judge_pairs
+from autoseg.plan import ConfigurationName, Plan
+from autoseg.preparation import with_own_cases
+from autoseg.prepared_cases import check_prepared
+from autoseg.reporting import Reporter
+from autoseg.validation import find_rules_for, is_validated
+from autoseg.workspace import DatasetFolders
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """What is compared.
+
+    Attributes:
+        number: Of the dataset.
+        dataset: The cases of its splits.
+        plan: As it stands.
+        splits: Which cases each fold holds out.
+        folders: Where models and results are.
+    """
+
+    number: int
+    dataset: Dataset
+    plan: Plan
+    splits: Splits
+    folders: DatasetFolders
+
+    @property
+    def held_out(self) -> dict[str, int]:
+        """Case to the fold that held it out; if splits.json was edited so that several do, the last one."""
+        return {name: fold for fold, split in enumerate(self.splits.folds) for name in split.validation}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One configuration, or a pair, with the results of its held-out cases.
+
+    Attributes:
+        configurations: Its names.
+        results: Case to the folder of its segmentation, and its scores.
+        summary: The scores of all.
+    """
+
+    configurations: tuple[ConfigurationName, ...]
+    results: Mapping[str, tuple[Path, CaseResult]]
+    summary: Summary
+
+    @property
+    def score(self) -> float:
+        """Mean foreground Dice; what is undefined loses against everything."""
+        dice = self.summary.foreground_mean.dice
+        return -math.inf if math.isnan(dice) else dice
+
+
+def choose_best(
+    contest: Contest, names: Sequence[ConfigurationName], device: torch.device | None, reporter: Reporter
+) -> Choice:
+    """Compares configurations and pairs of them on all held-out cases, and finds the postprocessing of the best.
+
+    The largest mean foreground Dice wins, before postprocessing; of equals the first, single configurations before
+    pairs. Source: the reference method (nnU-Net v2.8.1, find_best_configuration).
+
+    Args:
+        contest: What is compared.
+        names: The configurations that may take part. Those that are not trained and judged in all folds are left out.
+        device: Where pairs are predicted; None to try no pairs.
+        reporter: Shows progress, and is told who is left out.
+
+    Raises:
+        ProblemsError: None is trained and judged in all folds; each has its line. Or preprocessed cases are damaged.
+        UsageError: The cases are not preprocessed as the plan says now.
+        ArtifactError: A file of results is damaged, or the disk is full.
+    """
+    examined = [_examine(contest, name) for name in names]
+    entrants = [one for one in examined if isinstance(one, Entrant)]
+    left_out = [one for one in examined if isinstance(one, str)]
+    if not entrants:
+        raise ProblemsError(left_out)
+    for line in left_out:
+        reporter.say(f"left out: {line}")
+    contenders = [_enter(contest, (one.name,), one.results) for one in entrants]
+    if device is not None and len(entrants) > 1:
+        contenders += _try_pairs(contest, entrants, device, reporter)
+    best = max(contenders, key=lambda one: one.score)  # the first of equals
+    return Choice(
+        dataset=contest.dataset.name,
+        configurations=best.configurations,
+        folds={
+            one.name: tuple(ChosenFold(fold=fold, weights=weights) for fold, weights in one.weights.items())
+            for one in entrants
+            if one.name in best.configurations
+        },
+        rules=find_rules_for(contest.dataset, list(best.results.values()), reporter),
+        candidates=tuple(_describe(one, best, alone=len(contenders) == 1) for one in contenders),
+        left_out=tuple(left_out),
+    )
+
+
+def _examine(contest: Contest, name: ConfigurationName) -> Entrant | str:
+    """A configuration, if all its folds can be compared, or a line that says why not, and what would mend it."""
+    folds, model = range(len(contest.splits.folds)), contest.folders.model(name)
+
+    def refuse(what: str, which: Sequence[int], option: str = "") -> str:
+        of = f"fold{'s' * (len(which) > 1)} {' '.join(map(str, which))} {'are' if len(which) > 1 else 'is'}"
+        wanted = "cv" if len(which) == len(folds) else " ".join(map(str, which))
+        train = f"autoseg train -d {contest.number} -c {name} -f {wanted}"
+        return f"{name}: {of} {what}; run '{train}{option}{contest.folders.plan_option}'"
+
+    if missing := [fold for fold in folds if not model.checkpoint(fold).is_file()]:
+        return refuse("not trained", missing)
+    if missing := [fold for fold in folds if not is_validated(model, fold)]:
+        return refuse("not trained to the end and judged", missing)
+    weights, other_cases, other_plan = {}, [], []
+    for fold in folds:
+        try:
+            checkpoint = load_checkpoint(model.checkpoint(fold))
+        except ModelError as error:
+            return f"{name}: {error}"
+        weights[fold] = digest_weights(checkpoint.weights)
+        other_cases += [fold] if checkpoint.cases != contest.splits.folds[fold].digest else []
+        recipe = Recipe.of(checkpoint.plan, name, checkpoint.info)
+        other_plan += [fold] if recipe != Recipe.of(contest.plan, name, contest.dataset.info) else []
+    if other_cases:
+        return refuse("trained with other cases than splits.json says now", other_cases, " --restart")
+    if other_plan:
+        return refuse("trained for other voxels than plan.json says now", other_plan, " --restart")
+    [owner] = with_own_cases(contest.plan, [name])
+    return Entrant(
+        name=name,
+        model=model,
+        weights=weights,
+        results=_gather_results(contest, name),
+        cases_folder=contest.folders.cases(owner),
+        codes_folder=contest.folders.cases(name) if owner != name else None,
+    )
+
+
+def _gather_results(contest: Contest, name: ConfigurationName) -> dict[str, tuple[Path, CaseResult]]:
+    """What validation said of each held-out case."""
+    model = contest.folders.model(name)
+    places = {fold: model.validation(fold) for fold in range(len(contest.splits.folds))}
+    by_fold = {
+        fold: {case.name: case for case in Summary.load(place / "summary.json").cases} for fold, place in places.items()
+    }
+    return {case: (places[fold], by_fold[fold][case]) for case, fold in sorted(contest.held_out.items())}
+
+
+def _try_pairs(
+    contest: Contest, entrants: Sequence[Entrant], device: torch.device, reporter: Reporter
+) -> list[Contender]:
+    """Lets pairs segment the held-out cases, and writes their summaries."""
+    dataset, folders = contest.dataset, contest.folders
+    for owner in dict.fromkeys(with_own_cases(contest.plan, [one.name for one in entrants])):
+        check_prepared(dataset, contest.plan, owner, folders, contest.number)
+    for one in entrants:
+        prepare_previous(dataset, contest.plan, one.name, folders, contest.number, reporter)
+    judged = judge_pairs(dataset, contest.held_out, entrants, folders, device, reporter)
+    pairs = [_enter(contest, pair, results) for pair, results in judged.items()]
+    for pair in pairs:
+        pair.summary.write(folders.ensemble(name_together(pair.configurations)))
+    return pairs
+
+
+def _enter(
+    contest: Contest,
+    configurations: tuple[ConfigurationName, ...],
+    results: Mapping[str, tuple[Path, CaseResult]],
+) -> Contender:
+    summary = summarize([result for _, result in results.values()], contest.dataset.info.targets.names)
+    return Contender(configurations=configurations, results=results, summary=summary)
+
+
+def _describe(one: Contender, best: Contender, *, alone: bool) -> Candidate:
+    """A contender for the table of the decision."""
+    if one is best:
+        reason = "the only candidate" if alone else "the largest mean Dice"
+    elif one.score == best.score:
+        reason = "no better, and tried later"
+    elif math.isinf(one.score):
+        reason = "its Dice is undefined"
+    else:
+        reason = f"{best.score - one.score:.4f} below"
+    return Candidate(
+        configurations=one.configurations,
+        cases=len(one.results),
+        mean_dice=one.summary.foreground_mean.dice,
+        dice={label: mean.dice for label, mean in one.summary.mean.items()},
+        chosen=one is best,
+        reason=reason,
+    )
