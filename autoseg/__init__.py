@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from autoseg._version import __version__
 
 if TYPE_CHECKING:
+    from autoseg.bundle import export_model, install_model
     from autoseg.dataset import Dataset
     from autoseg.decisions import plan_configurations
     from autoseg.errors import AutosegError
     from autoseg.extensions import register_loss, register_network, register_transform
     from autoseg.inspection import extract_fingerprint
     from autoseg.model import Model, load_model
-    from autoseg.pipeline import evaluate, plan_and_preprocess, predict, preprocess, train
+    from autoseg.pipeline import evaluate, find_best, plan_and_preprocess, predict, preprocess, train
     from autoseg.plan import Plan
 
 _MODULES = {
@@ -31,7 +32,10 @@ _MODULES = {
     "Model": "model",
     "Plan": "plan",
     "evaluate": "pipeline",
+    "export_model": "bundle",
     "extract_fingerprint": "inspection",
+    "find_best": "pipeline",
+    "install_model": "bundle",
     "load_model": "model",
     "plan_and_preprocess": "pipeline",
     "plan_configurations": "decisions",
@@ -50,7 +54,10 @@ __all__ = [
     "Plan",
     "__version__",
     "evaluate",
+    "export_model",
     "extract_fingerprint",
+    "find_best",
+    "install_model",
     "load_model",
     "plan_and_preprocess",
     "plan_configurations",

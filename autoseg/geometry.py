@@ -27,6 +27,7 @@ IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 # Where the physical axes (z, y, x) lead, and the opposite ways: superior, posterior, left. Source: SimpleITK's frame,
 # which is that of DICOM.
 WAYS_FORTH, WAYS_BACK = "SPL", "IAR"
+OPPOSITE = dict(zip(WAYS_FORTH + WAYS_BACK, WAYS_BACK + WAYS_FORTH, strict=True))
 
 # Headers store floats of 32 bit, and tools write them with rounding: differences below these are not differences.
 SPACING_TOLERANCE = 1e-3  # relative
@@ -52,6 +53,25 @@ class Box:
         """The box as an index into an array of shape (z, y, x)."""
         z, y, x = (slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
         return z, y, x
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A new order of the spatial axes of an array, and the reversal of some of them; no voxel changes its value.
+
+    Attributes:
+        axes: The old axis that each new one is.
+        reversed: Whether a new axis runs against its old one.
+    """
+
+    axes: tuple[int, int, int]
+    reversed: tuple[bool, bool, bool]
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Turns the last three axes; a view of the same memory."""
+        leading = array.ndim - 3
+        turned = array.transpose((*range(leading), *(leading + axis for axis in self.axes)))
+        return turned[(..., *(slice(None, None, -1 if back else None) for back in self.reversed))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +109,32 @@ class Geometry:
         rows = max(permutations(columns), key=lambda rows: float(np.abs(direction[list(rows), columns]).sum()))
         ways = ((WAYS_FORTH if direction[row, column] > 0 else WAYS_BACK)[row] for column, row in enumerate(rows))
         return "".join(ways)
+
+    def turn_to(self, orientation: str) -> Turn:
+        """How an array on this grid is turned so that its axes lead that way, exactly or as near as may be.
+
+        From "SPL" to "SAR" the axes keep their order, and the last two are reversed.
+
+        Args:
+            orientation: As `orientation` says it; a tilted axis counts as the way that it is nearest to.
+
+        Raises:
+            ValueError: A plane does not know where its axes lead, or the text is no orientation.
+        """
+        own = self.orientation
+        if own is None or not is_orientation(orientation):
+            raise ValueError(f"axes that lead {own} cannot be turned to {orientation!r}")
+        axes = _three(own.index(way if way in own else OPPOSITE[way]) for way in orientation)
+        z, y, x = (way not in own for way in orientation)
+        return Turn(axes=axes, reversed=(z, y, x))
+
+    def turned_to(self, orientation: str) -> "Geometry":
+        """The grid of the array after `turn_to`: the same points in space; likewise for whatever it raises."""
+        turn = self.turn_to(orientation)
+        permuted = self.permute(turn.axes)
+        ends = np.where(turn.reversed, np.asarray(permuted.shape) - 1, 0)
+        columns = np.asarray(permuted.direction) * np.where(turn.reversed, -1.0, 1.0)
+        return replace(permuted, origin_mm=permuted._position(ends), direction=_matrix(columns))
 
     def crop(self, box: Box) -> "Geometry":
         """The grid of the voxels inside `box`."""
@@ -163,6 +209,30 @@ class Volume:
         leading = self.array.ndim - 3
         order = (*range(leading), *(leading + axis for axis in axes))
         return Volume(array=self.array.transpose(order), geometry=self.geometry.permute(axes))
+
+    def turned_to(self, orientation: str) -> "Volume":
+        """The same volume with axes that lead as `orientation` says; a view of the same memory."""
+        turned = self.geometry.turn_to(orientation).apply(self.array)
+        return Volume(array=turned, geometry=self.geometry.turned_to(orientation))
+
+
+def is_orientation(text: str) -> bool:
+    """Whether a text names each axis of the patient once, as `Geometry.orientation` does."""
+    return len(text) == 3 and sorted(min(way, OPPOSITE.get(way, way)) for way in text) == sorted("ALI")
+
+
+def direction_of(orientation: str) -> Matrix:
+    """The direction of a straight grid whose axes lead that way.
+
+    Raises:
+        ValueError: The text is no orientation.
+    """
+    if not is_orientation(orientation):
+        raise ValueError(f"{orientation!r} is no orientation")
+    columns = np.zeros((3, 3))
+    for axis, way in enumerate(orientation):
+        columns[(WAYS_FORTH if way in WAYS_FORTH else WAYS_BACK).index(way), axis] = 1 if way in WAYS_FORTH else -1
+    return _matrix(columns)
 
 
 def _three(values: Iterable[Number]) -> tuple[Number, Number, Number]:

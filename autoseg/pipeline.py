@@ -5,22 +5,26 @@
       -> plan          how to segment them, and why                 plan.json
       -> preprocess    crop, normalize, resample each case          preprocessed cases
       -> train         learn a fold, judge it on held-out cases     checkpoint.pt, summary.json
+      -> find_best     try what was trained, alone and in pairs     best.json
       -> predict       segment new scans with what was learned      masks
 
 Stages are functions from values to values; the files between them are read and written here, and in the modules that
-stand just below: `inspection`, `decisions`, `preparation`, `prepared_cases`, `folds`, `validation`, `prediction`,
-`comparison`. The first two have commands of their own, `extract_fingerprint` and `plan_configurations`. Up to
-preprocessing nothing needs torch, which takes a second to load; so what needs it is imported where it is used.
+stand just below: `inspection`, `decisions`, `preparation`, `prepared_cases`, `jobs`, `folds`, `validation`,
+`selection`, `prediction`, `comparison`. The first two have commands of their own, `extract_fingerprint` and
+`plan_configurations`. Up to preprocessing nothing needs torch, which takes a second to load; so what needs it is
+imported where it is used.
 """
 
 import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.comparison import compare_folders
 from autoseg.dataset import Dataset
 from autoseg.decisions import save_plan, settle_options
+from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
 from autoseg.evaluation.summary import Summary
 from autoseg.info import DatasetInfo
 from autoseg.inspection import take_fingerprint
@@ -36,11 +40,15 @@ from autoseg.preparation import (
     open_planned,
     with_own_cases,
 )
-from autoseg.prepared_cases import check_prepared, prepare_cases
+from autoseg.prepared_cases import prepare_cases
 from autoseg.reporting import SILENT, Reporter
 from autoseg.scans import PROBABILITIES_FOLDER, find_scans
-from autoseg.splitting import check_leaks, settle_splits
+from autoseg.splitting import settle_splits
 from autoseg.workspace import Fold, find_workspace, list_folds
+
+if TYPE_CHECKING:
+    from autoseg.choice import Choice
+    from autoseg.jobs import TrainingRequest
 
 
 def plan_and_preprocess(
@@ -208,87 +216,94 @@ def train(
         AutosegError: The loss is no longer a number, or the device's memory is full.
         Stopped: The run was asked to stop, and did after having saved all.
     """
-    from autoseg.cascade import prepare_previous
-    from autoseg.data.device_augmentation import augments_on_device
-    from autoseg.device import resolve_device
-    from autoseg.folds import FoldJob, settle_job, train_to_end, warn_of_memory
+    from autoseg.jobs import TrainingRequest
     from autoseg.processes import launch
     from autoseg.training.length import LengthRequest
     from autoseg.training.origin import OriginRequest
-    from autoseg.training.ranks import join_ranks
-    from autoseg.training.tracking import find_trackers
+
+    request = TrainingRequest(
+        number=number,
+        folders=find_workspace(workspace).dataset(number, plan_name),
+        configuration=configuration,
+        folds=tuple(list_folds(folds)),
+        length=LengthRequest(epochs=epochs, budget=budget, extend=extend, restart=restart),
+        origin=OriginRequest(path=None if init is None else Path(init), freeze=freeze),
+        device=device,
+        augment_on=augment_on,
+        trackers=tuple(log),
+    )
+    if gpus is None:
+        return _train_folds(request, reporter)
+    return launch(partial(_train_folds, request), gpus, device, reporter)
+
+
+def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
+    """What `train` does in its process, or in each of several."""
+    from autoseg.folds import train_to_end
+    from autoseg.jobs import make_jobs
     from autoseg.validation import conclude, judge
 
-    if gpus is not None:
-        return launch(
-            partial(
-                train,
-                number,
-                configuration,
-                folds,
-                epochs=epochs,
-                budget=budget,
-                extend=extend,
-                augment_on=augment_on,
-                restart=restart,
-                init=init,
-                freeze=freeze,
-                log=log,
-                plan_name=plan_name,
-                workspace=workspace,
-            ),
-            gpus,
-            device,
-            reporter,
-        )
-    wanted = LengthRequest(epochs=epochs, budget=budget, extend=extend, restart=restart)
-    origin = OriginRequest(path=None if init is None else Path(init), freeze=freeze)
-    trackers = find_trackers(log)
-    folders = find_workspace(workspace).dataset(number, plan_name)
-    plan, splits = load_decisions(number, folders)
-    plan = wanted.apply(plan)
-    [name] = choose_configurations(plan, [configuration])
-    [owner] = with_own_cases(plan, [name])
-    dataset, model = open_planned(number, folders, plan, splits), folders.model(name)
-    check_prepared(dataset, plan, owner, folders, number)
-    check_leaks(splits, folders, dataset.info)
-    ranks, place = join_ranks(resolve_device(device))
-    reporter = reporter if ranks.leads else SILENT
-    if ranks.leads:
-        prepare_previous(dataset, plan, name, folders, number, reporter)
-    ranks.wait()
-    jobs = [
-        FoldJob(
-            dataset=dataset,
-            plan=plan,
-            configuration_name=name,
-            fold=fold,
-            split=splits.fold(fold),
-            cases_folder=folders.cases(owner),
-            codes_folder=folders.cases(name) if owner != name else None,
-            model=model,
-            device=place,
-            augment_on_device=augments_on_device(augment_on, place, plan.configurations[name].augmentation.own),
-            origin=origin,
-            ranks=ranks,
-        )
-        for fold in splits.expand(list_folds(folds))
-    ]
-    jobs = [settle_job(job, wanted, restart=restart) for job in jobs]
-    if plan.preset != "small" and place.type == "cpu":
-        reporter.say("this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner")
-    for job in jobs[:1]:
-        warn_of_memory(job, reporter)
+    jobs = make_jobs(request, reporter)
     for job in jobs:
-        reporter.say(job.describe())
-        checkpoint = train_to_end(job, reporter, restart=restart, trackers=trackers)
+        checkpoint = train_to_end(job, reporter)
         judge(job, checkpoint, reporter)
-    ranks.leave()
-    if not ranks.leads or all(job.fold == "all" for job in jobs):
+    one = jobs[0]
+    one.ranks.leave()
+    if not one.ranks.leads or all(job.fold == "all" for job in jobs):
         return None
-    rules, summary = conclude(dataset, model)
+    rules, summary = conclude(one.dataset, one.model)
     reporter.say(rules.describe())
     return summary
+
+
+def find_best(
+    number: int,
+    *,
+    configurations: Sequence[ConfigurationName] | None = None,
+    ensembles: bool = True,
+    device: str = "auto",
+    plan_name: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> "Choice":
+    """Finds out which trained configuration, or pair of them, is best, and what postprocessing helps it.
+
+    All are judged on the same held-out cases: those of all folds, each segmented by the fold that never saw it. The
+    decision is written to best.json, by which `predict` goes from then on. A run that was stopped goes on.
+
+    Args:
+        number: Of the dataset.
+        configurations: Which may be chosen; by default all of the plan. Those that are not trained in all folds are
+            left out.
+        ensembles: Whether pairs are tried as well, whose probabilities are averaged.
+        device: Where pairs predict: "auto", "cpu", "cuda" or "mps".
+        plan_name: Of the plan, if it is not the usual one.
+        workspace: See `find_workspace`.
+        reporter: Shows progress, and is told what is left out.
+
+    Returns:
+        The decision and its evidence, as it stands in best.json.
+
+    Raises:
+        DatasetError: There is no such dataset.
+        UsageError: It is not preprocessed as its plan says, or has no such configuration; or another run does the same.
+        ProblemsError: No configuration is trained in all folds; each has its line.
+        ArtifactError: A file of plan or results is damaged, or the disk is full.
+    """
+    from autoseg.device import resolve_device
+    from autoseg.selection import Contest, choose_best
+
+    check_names(configurations)
+    place = resolve_device(device) if ensembles else None
+    folders = find_workspace(workspace).dataset(number, plan_name)
+    plan, splits = load_decisions(number, folders)
+    names = choose_configurations(plan, configurations)
+    dataset = open_planned(number, folders, plan, splits)
+    contest = Contest(number=number, dataset=dataset, plan=plan, splits=splits, folders=folders)
+    with run_alone(folders.models):
+        choice = choose_best(contest, names, place, reporter)
+        choice.save(folders.choice)
+    return choice
 
 
 def stop(
@@ -330,6 +345,9 @@ def predict(
     configuration: ConfigurationName | None = None,
     folds: Fold | Sequence[Fold] | None = None,
     probabilities: str | Sequence[str] = (),
+    disagreement: bool = False,
+    resume: bool = False,
+    part: str | None = None,
     device: str = "auto",
     plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
@@ -338,22 +356,29 @@ def predict(
     """Segments all scans of a folder.
 
     Each result has the name, grid, geometry and file type of its scan; structures that may overlap become a folder of
-    this name, with a mask for each. A scan that cannot be segmented does not stop the others.
+    this name, with a mask for each. A scan that cannot be segmented does not stop the others. While one is written, the
+    network sees the next, and a third is read. A table, report.csv, holds the volumes of all scans, how far folds and
+    mirror images agree, and what looks unlike training.
 
     Args:
         source: Folder of scans, named as for training, or one file of a single-channel scan.
         output: Folder for the segmentations; made if it is missing.
-        model: A model folder; instead of `number` and `configuration`.
+        model: A model folder, or a folder of several that holds best.json; instead of `number` and `configuration`.
         number: Of the dataset that was trained.
-        configuration: Which one; by default the only one that is trained, else "3d_fullres".
+        configuration: Which one; by default what `find_best` chose, or, if it was not asked or folds are named, the
+            only one that is trained, else "3d_fullres".
         folds: Which to average; by default all that are trained.
         probabilities: Labels whose probabilities are wanted as well, or "all", which leaves out the background. Each
             becomes a file of numbers from 0 to 255, for 0 to 1, on the grid of the scan, and without postprocessing:
             probabilities/CASE_LABEL.nii.gz in `output`.
+        disagreement: Write where folds and mirror images disagree as well: the share of them that would have decided
+            otherwise, 0 to 255 for 0 to 1, in disagreement/CASE.nii.gz.
+        resume: Leave out scans whose results of this very model are there, as after a stop.
+        part: "2/4" segments the second of four parts of the scans: give each of four machines another.
         device: "auto", "cpu", "cuda" or "mps".
         plan_name: Of the plan that was trained, if it is not the usual one.
         workspace: See `find_workspace`.
-        reporter: Shows progress.
+        reporter: Shows progress, and is told which results deserve a look.
 
     Returns:
         The segmentations that were written.
@@ -366,16 +391,28 @@ def predict(
         ProblemsError: Some scans could not be segmented, each with its line; the others are done.
     """
     from autoseg.model import load_segmenter
-    from autoseg.prediction import choose_labels, find_model, make_output_folder, segment_scans
+    from autoseg.prediction import (
+        ask_for_disagreement,
+        choose_labels,
+        choose_part,
+        find_model,
+        leave_out_finished,
+        make_output_folder,
+        segment_scans,
+    )
 
-    folder = find_model(model, number, configuration, workspace, plan_name)
-    segmenter = load_segmenter(folder, folds=folds, device=device)
+    folder = find_model(model, number, configuration, workspace, plan_name, any_folds=folds is None)
+    segmenter = load_segmenter(folder, folds=folds, device=device, say=reporter.say, warn=reporter.say)
+    segmenter = ask_for_disagreement(segmenter) if disagreement else segmenter
     labels = choose_labels(probabilities, segmenter.info)
-    scans = find_scans(Path(source), segmenter.info)
+    scans = choose_part(find_scans(Path(source), segmenter.info), part)
     output = make_output_folder(Path(output), Path(source))
     if labels:
         make_output_folder(output / PROBABILITIES_FOLDER, Path(source))
-    return segment_scans(segmenter, scans, output, labels, reporter)
+    waiting = leave_out_finished(segmenter, scans, output, labels) if resume else scans
+    if len(waiting) < len(scans):
+        reporter.say(f"{len(scans) - len(waiting)} of {len(scans)} scans are segmented already")
+    return segment_scans(segmenter, waiting, output, labels, reporter, part=part)
 
 
 def evaluate(
@@ -383,6 +420,7 @@ def evaluate(
     prediction: str | os.PathLike[str],
     *,
     labels: dict[str, int] | None = None,
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     reporter: Reporter = SILENT,
 ) -> Summary:
     """Compares a folder of segmentations with a folder of reference label maps, by file name.
@@ -394,16 +432,18 @@ def evaluate(
         prediction: Segmentations; each must have its reference, but references may have none.
         labels: Name to number, the background left out; by default those of the dataset.json in or beside the folder of
             references or among the segmentations, else the numbers that the references hold.
+        tolerance_mm: How far surfaces may be apart for NSD, the normalized surface Dice.
         reporter: Shows progress.
 
     Returns:
         The scores, as they stand in summary.json.
 
     Raises:
+        UsageError: The tolerance is no distance.
         DatasetError: Nothing can be compared.
         ProblemsError: Pairs are damaged, lie on different grids or hold values that dataset.json does not name; each
             has its line.
     """
-    summary = compare_folders(Path(reference), Path(prediction), labels, reporter)
+    summary = compare_folders(Path(reference), Path(prediction), labels, reporter, tolerance_mm=tolerance_mm)
     summary.write(Path(prediction))
     return summary

@@ -16,6 +16,9 @@ READABLE_ENDINGS = (*VOLUME_ENDINGS, ".png", ".bmp", ".tif", ".tiff", ".jpg", ".
 PROBABILITIES_FOLDER = "probabilities"
 """Beside segmentations: a map per scan and label that was asked for."""
 
+DISAGREEMENT_FOLDER = "disagreement"
+"""Likewise: a map per scan of where folds and mirror images disagree."""
+
 
 def split_ending(path: Path) -> tuple[str, str]:
     """Name and ending of an image file: ("liver_01", ".nii.gz"); the ending is empty if no image has it."""
@@ -135,7 +138,11 @@ def _label_maps(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         name, ending = split_ending(path)
-        if path.is_dir() and path.name != PROBABILITIES_FOLDER and any(split_ending(one)[1] for one in path.iterdir()):
+        if (
+            path.is_dir()
+            and path.name not in (PROBABILITIES_FOLDER, DISAGREEMENT_FOLDER)
+            and any(split_ending(one)[1] for one in path.iterdir())
+        ):
             name, ending = path.name, "/"
         if ending and not path.name.startswith((".", "overlay_")):
             found.setdefault(name, []).append(path)

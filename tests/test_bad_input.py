@@ -649,7 +649,7 @@ def test_good_scans_are_segmented_beside_bad_ones(trained_volumes: Path, tmp_pat
     for name, text in expected.items():
         line = only([line for line in lines if line.startswith(f"case {name!r}: ")])
         assert re.search(text, line), line
-    assert sorted(path.name for path in masks.iterdir()) == ["case_20.nii.gz", "dataset.json"]
+    assert sorted(path.name for path in masks.iterdir()) == ["case_20.nii.gz", "dataset.json", "prediction.json"]
     assert read_label_map(masks / "case_20.nii.gz").geometry.shape == (14, 16, 18)
     assert snapshot(scans) == before
 
@@ -937,7 +937,7 @@ def test_interrupted_command(trained: Path, tmp_path: Path, name: str) -> None:
         "train": ((*TRAIN, "-f", 2, "--budget", "1.5s"), "autoseg.training.loop.measure", checkpoint.exists),
         "predict": (
             ("predict", "-d", NUMBER, "-f", 0, "-i", folders.raw / "imagesTs", "-o", masks),
-            "autoseg.inference.case.restore_case",
+            "autoseg.inference.outcome.restore_case",
             lambda: any(masks.glob("*.nii.gz")),
         ),
     }

@@ -8,19 +8,24 @@ import numpy as np
 import pytest
 import torch
 from phantoms import Listener
-from tiny_workspaces import NUMBER, folders_of, write_volumes
+from tiny_workspaces import NUMBER, edit_training, folders_of, write_volumes
 
 from autoseg.checkpoint import load_checkpoint
+from autoseg.choice import ChosenFold, digest_weights
 from autoseg.data.previous import base_of, split_labels, split_previous
+from autoseg.data.splits import Splits
 from autoseg.data.store import StoredCase
 from autoseg.dataset import Dataset
 from autoseg.errors import ModelError, UsageError
 from autoseg.evaluation.summary import Summary
 from autoseg.imageio import read_label_map
 from autoseg.inference.case import make_segmenter, show_previous
-from autoseg.pipeline import plan_and_preprocess, predict, preprocess, train
+from autoseg.inference.joint import JointPrediction, JointSegmenter
+from autoseg.model import load_model
+from autoseg.pipeline import find_best, plan_and_preprocess, predict, preprocess, train
 from autoseg.postprocessing import NO_RULES
 from autoseg.preprocessing.case import PreprocessedCase
+from autoseg.validation import load_prepared
 
 COARSE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 
@@ -139,3 +144,41 @@ def test_segmentations_are_brought_over_once(trained: Path, tmp_path: Path) -> N
     train(NUMBER, CASCADE, 0, workspace=root, device="cpu", reporter=listener)
     after = {path.name: path.stat().st_mtime_ns for path in folders.cases(CASCADE).iterdir()}
     assert {name for name in after if after[name] != before[name]} == {f"{case.name}.zip"}
+
+
+def test_a_cascade_and_what_it_follows_are_a_pair(trained: Path, tmp_path: Path) -> None:
+    """Held-out cases are shown what was made of them when they were held out; new ones what the other member says."""
+    root = shutil.copytree(trained, tmp_path / "copy")
+    folders = folders_of(root)
+    edit_training(root, steps_per_epoch=2)
+    train(NUMBER, CASCADE, [1, 2], workspace=root, device="cpu")
+    choice = find_best(NUMBER, workspace=root, device="cpu")
+    assert [one.name for one in choice.candidates] == [COARSE, CASCADE, f"{COARSE}+{CASCADE}"]
+    assert choice.left_out[-1] == (
+        "3d_fullres: folds 0 1 2 are not trained; run 'autoseg train -d 1 -c 3d_fullres -f cv'"
+    )
+    folds = {
+        name: tuple(
+            ChosenFold(fold=fold, weights=digest_weights(load_checkpoint(folders.model(name).checkpoint(fold)).weights))
+            for fold in range(3)
+        )
+        for name in (COARSE, CASCADE)
+    }
+    choice.model_copy(update={"configurations": (COARSE, CASCADE), "folds": folds}).save(folders.choice)
+    segmenter = load_model(folders.models, device="cpu").segmenter
+    assert isinstance(segmenter, JointSegmenter)
+    coarse, cascade = segmenter.members
+    assert cascade.previous is coarse
+
+    summary = Summary.load(folders.ensemble(f"{COARSE}+{CASCADE}") / "summary.json")
+    targets = Dataset.open(folders.raw).info.targets
+    fold, split = next(iter(enumerate(Splits.load(folders.splits).folds)))
+    [case] = [case for case in summary.cases if case.name in split.validation]
+    said = []
+    for name, codes in ((COARSE, None), (CASCADE, folders.cases(CASCADE))):
+        prepared = load_prepared(case.name, targets, folders.cases(COARSE if codes is None else "3d_fullres"), codes)
+        one = make_segmenter([load_checkpoint(folders.model(name).checkpoint(fold))], NO_RULES, torch.device("cpu"))
+        said.append(one.predict_preprocessed(prepared))
+    expected = JointPrediction(members=tuple(said), rules=NO_RULES).segmentation().array
+    written = folders.ensemble(f"{COARSE}+{CASCADE}") / case.prediction_file
+    np.testing.assert_array_equal(read_label_map(written).array, expected)

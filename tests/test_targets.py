@@ -21,7 +21,7 @@ from autoseg.fingerprint import Fingerprint
 from autoseg.geometry import Volume
 from autoseg.imageio import read_label_map, write_label_map
 from autoseg.importing.sources import import_dataset
-from autoseg.pipeline import evaluate, plan_and_preprocess, predict, train
+from autoseg.pipeline import evaluate, find_best, plan_and_preprocess, predict, preprocess, train
 from autoseg.plan import Plan
 from autoseg.postprocessing import NO_RULES, PostprocessingRules, largest_component
 from autoseg.training.losses import Loss
@@ -324,3 +324,21 @@ def test_postprocessing_of_a_mask_takes_nothing_from_others(masks: Path, tmp_pat
     for name in ("bright", "either", "dark_spot"):
         one, other = (read_label_map(folder / f"{name}.nii.gz").array for folder in (scan, plain))
         np.testing.assert_array_equal(one > 0, largest_component(other > 0) if name == "dark_spot" else other > 0)
+
+
+def test_masks_of_two_configurations_are_averaged_and_judged(masks: Path, tmp_path: Path) -> None:
+    """A pair leaves a folder of masks for each held-out case, and predicts such folders."""
+    root = shutil.copytree(masks, tmp_path / "copy")
+    folders = folders_of(root)
+    edit_training(root, epochs=1, steps_per_epoch=2)
+    preprocess(NUMBER, configurations=["2d"], workspace=root)
+    train(NUMBER, "2d", "cv", workspace=root, device="cpu")
+    train(NUMBER, NAME, [1, 2], workspace=root, device="cpu")
+    choice = find_best(NUMBER, workspace=root, device="cpu")
+    assert [one.name for one in choice.candidates] == ["2d", NAME, f"2d+{NAME}"]
+    pair = folders.ensemble(f"2d+{NAME}")
+    assert {path.name for path in (pair / "s1").iterdir()} == {"bright.nii.gz", "dark_spot.nii.gz", "either.nii.gz"}
+    scores = evaluate(folders.raw / "labelsTr", pair)
+    assert scores.foreground_mean.dice == pytest.approx(choice.candidates[2].mean_dice)
+    [scan, *_] = predict(folders.raw / "imagesTr", tmp_path / "out", number=NUMBER, workspace=root, device="cpu")
+    assert scan.is_dir()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from autoseg.dataset import FOLDER_NAME
 from autoseg.errors import DatasetError, UsageError
 from autoseg.lock import run_alone
-from autoseg.workspace import ModelFolder, Workspace, dataset_folder_name, find_workspace, list_folds
+from autoseg.workspace import ModelFolder, Workspace, dataset_folder_name, dataset_of, find_workspace, list_folds
 
 
 @given(number=st.integers(1, 999), name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True))
@@ -96,3 +96,34 @@ def test_workspace_is_given_or_set_or_here(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("AUTOSEG_WORKSPACE", str(tmp_path / "set"))
     assert find_workspace().root == tmp_path / "set"
     assert find_workspace(tmp_path / "given").root == tmp_path / "given"
+
+
+def test_a_choice_lies_beside_the_configurations_it_chose_from(tmp_path: Path) -> None:
+    """Each plan has its own; in a copied folder it is found in the same way."""
+    folders = Workspace(root=tmp_path).folders("Dataset001_Name")
+    assert folders.choice == tmp_path / "results" / "Dataset001_Name" / "best.json"
+    named = folders.with_plan("large")
+    assert named.choice == tmp_path / "results" / "Dataset001_Name" / "large" / "best.json"
+    copied = ModelFolder(path=named.models)
+    assert (copied.choice, copied.member("2d")) == (named.choice, named.model("2d"))
+    assert named.ensemble("2d+3d_fullres").parent.parent == named.models
+    with pytest.raises(UsageError, match="'ensembles' cannot be the name of a plan"):
+        folders.with_plan("ensembles")
+
+
+def test_installed_models_have_names_of_folders(tmp_path: Path) -> None:
+    """And nothing that leads elsewhere."""
+    workspace = Workspace(root=tmp_path)
+    assert workspace.installed("Liver_2") == tmp_path / "models" / "Liver_2"
+    for name in ("", ".", "..", "../a", "a/b", "a\\b", "C:a", "-a", "a b", "a.zip", "ä", "a\n", "a" * 62):
+        with pytest.raises(UsageError, match="cannot be the name of a model; take a letter"):
+            workspace.installed(name)
+
+
+def test_dataset_of_a_model_is_found_where_it_was_trained(tmp_path: Path) -> None:
+    """From each folder of its results; a copy elsewhere has none."""
+    folders = Workspace(root=tmp_path).folders("Dataset001_Name")
+    for path in (folders.models, folders.model("2d").path, folders.with_plan("large").model("2d").path):
+        assert dataset_of(path) == folders
+    assert dataset_of(tmp_path / "copies" / "Dataset001_Name" / "2d") is None
+    assert dataset_of(tmp_path) is None

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli import commands, pictures, planning
+from autoseg.cli import bundles, commands, pictures, planning, scores
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demonstration import demo
+from autoseg.cli.selection import find_best
 
 app = typer.Typer(
     name="autoseg",
@@ -26,9 +27,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": commands.check,
     "plan_and_preprocess": planning.plan_and_preprocess,
     "train": commands.train,
+    "find_best": find_best,
     "stop": commands.stop,
     "predict": commands.predict,
-    "evaluate": commands.evaluate,
+    "evaluate": scores.evaluate,
+    "compare": scores.compare,
+    "export": bundles.export,
+    "install": bundles.install,
     "fingerprint": planning.fingerprint,
     "plan": planning.plan,
     "preprocess": planning.preprocess,

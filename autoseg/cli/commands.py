@@ -135,7 +135,8 @@ def train(
     Without --epochs and --budget it trains as long as plan.json says. Run it again to go on after a stop: Ctrl-C, which
     costs the epoch that was running, 'autoseg stop' or SIGTERM, which cost nothing.
     """
-    from autoseg.cli.terminal import Terminal, console, print_scores
+    from autoseg.cli.score_tables import print_scores
+    from autoseg.cli.terminal import Terminal, console
     from autoseg.pipeline import train
     from autoseg.training.ranks import speaks_for_all
     from autoseg.workspace import find_workspace
@@ -208,12 +209,20 @@ def predict(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("-m", "--model", help="A model folder, instead of -d: one that holds fold_0.", metavar="FOLDER"),
+        typer.Option(
+            "-m",
+            "--model",
+            help="Instead of -d: a model folder, one that holds fold_0; a bundle, model.zip; or an installed model.",
+            metavar="MODEL",
+        ),
     ] = None,
     configuration: Annotated[
         str | None,
         typer.Option(
-            "-c", "--configuration", help="Which one. [default: the trained one, or 3d_fullres]", metavar="NAME"
+            "-c",
+            "--configuration",
+            help="Which one. [default: what find_best chose, else the trained one, or 3d_fullres]",
+            metavar="NAME",
         ),
     ] = None,
     folds: Annotated[
@@ -228,20 +237,38 @@ def predict(
             metavar="LABEL...",
         ),
     ] = None,
+    disagreement: Annotated[
+        bool,
+        typer.Option(
+            "--disagreement", help="Write where folds and mirror images disagree as well, as a map for each scan."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--continue", help="Leave out scans whose results are there, as after a stop.")
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part",
+            help="For several machines: 2/4 segments the second of four parts of the scans.",
+            metavar="NUMBER/COUNT",
+        ),
+    ] = None,
     device: Device = "auto",
     plan_name: PlanName = None,
     workspace: WorkspacePath = None,
 ) -> None:
     """Segments every scan of a folder.
 
-    Give a trained dataset with -d, or a model folder with -m. Scans are named as for training, CASE_0000.nii.gz; each
+    Give a trained dataset with -d, or any model with -m. Scans are named as for training, CASE_0000.nii.gz; each
     result has the name, grid, geometry and file type of its scan, or is a folder with a mask per structure if these may
     overlap. So have the probabilities of a label, if they are asked for: 0 to 255, for 0 to 1, in
-    probabilities/CASE_LABEL.nii.gz of the folder.
+    probabilities/CASE_LABEL.nii.gz of the folder. report.csv lists the volumes in every scan, how far folds and mirror
+    images agree, and what looks unlike training.
     """
     from autoseg.cli.terminal import Terminal, console
     from autoseg.pipeline import predict
-    from autoseg.scans import PROBABILITIES_FOLDER
+    from autoseg.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER
 
     written = predict(
         source,
@@ -251,6 +278,9 @@ def predict(
         configuration=cast("Any", configuration),
         folds=parse_folds(folds) if folds else None,
         probabilities=probabilities or (),
+        disagreement=disagreement,
+        resume=resume,
+        part=part,
         device=device,
         plan_name=plan_name,
         workspace=workspace,
@@ -259,25 +289,8 @@ def predict(
     console.print(f"{len(written)} segmentations: {output}")
     if probabilities:
         console.print(f"probabilities, 0 to 255: {output / PROBABILITIES_FOLDER}")
-
-
-def evaluate(
-    reference: Annotated[Path, typer.Argument(help="Folder of reference label maps.", metavar="REFERENCE")],
-    prediction: Annotated[
-        Path, typer.Argument(help="Folder of segmentations with the same names.", metavar="PREDICTION")
-    ],
-) -> None:
-    """Compares segmentations with references.
-
-    Prints Dice per case and label, and writes summary.json and summary.csv beside the segmentations. Labels are named
-    as in the dataset.json in or beside REFERENCE, if there is one.
-    """
-    from autoseg.cli.terminal import Terminal, console, print_scores
-    from autoseg.pipeline import evaluate
-
-    summary = evaluate(reference, prediction, reporter=Terminal())
-    print_scores(summary, title=f"{len(summary.cases)} cases")
-    console.print(f"also in {prediction / 'summary.json'} and summary.csv")
+    if disagreement:
+        console.print(f"disagreement, 0 to 255: {output / DISAGREEMENT_FOLDER}")
 
 
 def doctor(workspace: WorkspacePath = None) -> None:

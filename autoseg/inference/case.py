@@ -1,75 +1,50 @@
 """From an image to its segmentation, and a trained model as something that can be called."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from math import prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from autoseg.checkpoint import Checkpoint
+from autoseg.choice import digest_weights
 from autoseg.data.previous import as_channels
-from autoseg.device import memory_named
-from autoseg.errors import ImageError, ModelError
+from autoseg.device import memory_named, precision
+from autoseg.errors import AutosegError, ImageError, ModelError
+from autoseg.expectation import Expectation
 from autoseg.geometry import Volume
-from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor, Predictor
+from autoseg.inference.accumulation import gathering_bytes
+from autoseg.inference.agreement import Poll
+from autoseg.inference.outcome import Prediction
+from autoseg.inference.predictor import (
+    EnsemblePredictor,
+    MirroringPredictor,
+    NetworkPredictor,
+    Predictor,
+    count_at_once,
+    count_opinions,
+)
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
 from autoseg.info import DatasetInfo
+from autoseg.machine import free_memory_bytes
 from autoseg.network.making import make_network
 from autoseg.plan import Configuration
-from autoseg.postprocessing import PostprocessingRules, apply_rules, apply_to_mask
+from autoseg.postprocessing import PostprocessingRules
 from autoseg.preprocessing.case import (
     PreprocessedCase,
-    PreprocessRecord,
     follow_record,
     preprocess_case,
-    restore_case,
-    restore_masks,
 )
-from autoseg.preprocessing.probabilities import restore_probabilities
 from autoseg.targets import Targets
+from autoseg.units import describe_memory
+
+MAPS_AT_ONCE = 4
+"""Of full resolution that a network holds at its peak: two that are joined, what becomes of them, and its skip."""
 
 SHARE_OF_PREVIOUS = 0.2
 """Of the time of a cascade that its coarser configuration takes, on the progress bar. Decision: it has few voxels."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What the networks say of one image; its segmentation and its probabilities both follow from it.
-
-    Attributes:
-        logits: Shape (outputs, z, y, x), float32, of the preprocessed case.
-        record: How to get back to the grid of the image.
-        targets: What the outputs stand for.
-        rules: Applied to the segmentation.
-    """
-
-    logits: torch.Tensor
-    record: PreprocessRecord
-    targets: Targets
-    rules: PostprocessingRules
-
-    def segmentation(self) -> Volume:
-        """The label map (z, y, x) on the grid of the image, after postprocessing; all `masks`, if these it has."""
-        if self.targets.as_masks:
-            volumes = list(self.masks())
-            return Volume(array=np.stack([one.array for one in volumes]), geometry=volumes[0].geometry)
-        restored = restore_case(self.logits, self.record, self.targets.painted)
-        return Volume(array=apply_rules(restored.array, self.rules), geometry=restored.geometry)
-
-    def masks(self) -> Iterator[Volume]:
-        """The mask (z, y, x), 0 or 1, of each structure, for structures that may overlap; after postprocessing."""
-        for numbers, mask in zip(
-            self.targets.structures.values(), restore_masks(self.logits, self.record), strict=True
-        ):
-            yield Volume(array=apply_to_mask(mask.array, numbers, self.rules), geometry=mask.geometry)
-
-    def probabilities(self, outputs: Sequence[int]) -> Iterator[Volume]:
-        """Maps of the probabilities of some outputs on the grid of the image, one at a time; see there.
-
-        They are the networks' own: postprocessing changes the segmentation only.
-        """
-        return restore_probabilities(self.logits, self.record, outputs, exclusive=self.targets.exclusive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,34 +56,69 @@ class Segmenter:
         axis_order: Of the plan.
         info: Channels and labels.
         predictor: Patches to logits; folds and mirroring are inside.
+        tiles_at_once: That it is asked about together.
         previous: The coarser configuration whose segmentation this one sees as well, if it is a cascade.
+        expectation: Of an image; to its orientation images are turned.
+        maps_disagreement: Whether predictions have a map of it.
         rules: Applied to each segmentation.
         device: Where the networks are.
+        dataset: Name of the dataset that they learned from.
+        networks: Digest of their weights.
     """
 
     configuration: Configuration
     axis_order: tuple[int, int, int]
     info: DatasetInfo
     predictor: Predictor
+    tiles_at_once: int
     rules: PostprocessingRules
     device: torch.device
+    dataset: str
+    networks: str
     previous: "Segmenter | None" = None
+    expectation: Expectation | None = None
+    maps_disagreement: bool = False
+
+    @property
+    def opinions(self) -> int:
+        """How many predictions of each tile are averaged."""
+        return count_opinions(self.predictor)
+
+    @property
+    def orientation(self) -> str | None:
+        """Where the axes of each training case led, if they agree."""
+        return None if self.expectation is None else self.expectation.orientation
+
+    @property
+    def digest(self) -> str:
+        """Sixteen characters that tell this model from others: its networks, its plan, and its postprocessing."""
+        former = "" if self.previous is None else self.previous.digest
+        told = (
+            self.networks,
+            self.configuration.model_dump_json(),
+            str(self.axis_order),
+            self.rules.describe(),
+            former,
+            *([] if self.orientation is None else [self.orientation]),
+        )
+        return sha256("\n".join(told).encode()).hexdigest()[:16]
 
     def segment(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Volume:
         """Segments one image: label map (z, y, x) or masks (structures, z, y, x) on its grid; see `predict`."""
         return self.predict(image, on_progress).segmentation()
 
     def predict(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Prediction:
-        """Asks the networks about one image.
+        """Asks the networks about one image; see `prepare` and `Prepared.predict`."""
+        return self.prepare(image).predict(on_progress)
+
+    def prepare(self, image: Volume) -> "Prepared":
+        """What comes before the networks.
 
         Args:
             image: Shape (c, z, y, x), as its scanner made it.
-            on_progress: Called with the share of the work, 0 to 1, that each step adds.
 
         Raises:
             ImageError: The image has another number of channels than the model, or colours outside 0 to 255.
-            ModelError: The network returned infinite values or NaN.
-            AutosegError: The device's memory is full.
         """
         if image.array.shape[0] != self.info.channels:
             names = ", ".join(self.info.channel_names.values())
@@ -122,25 +132,82 @@ class Segmenter:
             axis_order=self.axis_order,
             configuration=self.configuration,
             device=self.device if self.device.type == "cuda" else None,
+            orientation=self.orientation,
         )
-        if self.previous is None:
-            return self.predict_preprocessed(case, on_progress)
-        former = self.previous.segment(image, lambda share: on_progress(SHARE_OF_PREVIOUS * share))
-        shown = show_previous(case, follow_record(former, case.record), self.info.targets)
-        return self.predict_preprocessed(shown, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
+        previous = None if self.previous is None else self.previous.prepare(image)
+        return Prepared(segmenter=self, case=case, previous=previous)
 
     def predict_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = ignore_progress) -> Prediction:
         """Asks the networks about a case that was preprocessed for this configuration; see `predict`."""
+        self._check_tile()
         with memory_named(self.device, "stop other programs that use it, or choose another with --device"):
+            poll = Poll(self.predictor, self.info.targets, with_map=self.maps_disagreement)
             logits = predict_volume(
                 case.image,
-                self.predictor,
+                poll,
                 patch_size=self.configuration.patch_size,
-                batch_size=self.configuration.batch_size,
+                batch_size=self.tiles_at_once,
                 device=self.device,
                 on_progress=on_progress,
             )
-        return Prediction(logits=logits, record=case.record, targets=self.info.targets, rules=self.rules)
+        return Prediction(
+            logits=logits,
+            record=case.record,
+            targets=self.info.targets,
+            rules=self.rules,
+            agreement=poll.result(),
+        )
+
+    def _check_tile(self) -> None:
+        """Refuses what the system would end the program for: the maps of a tile that memory does not hold."""
+        free = free_memory_bytes() if self.device.type == "cpu" else None
+        widest = self.configuration.architecture.stages[0].features
+        needed = (
+            MAPS_AT_ONCE * widest * prod(self.configuration.patch_size) * torch.finfo(precision(self.device)).bits // 8
+        )
+        if free is not None and needed > free:
+            tile = "tiles of " + " x ".join(map(str, self.configuration.patch_size))
+            what = f"the network takes about {describe_memory(needed)} for {tile}, and {describe_memory(free)} are free"
+            raise AutosegError(what, "close other programs, or take a machine with more memory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An image that a segmenter is ready to be asked about.
+
+    Attributes:
+        segmenter: Whose networks are asked.
+        case: As they see it.
+        previous: As the coarser configuration of a cascade sees it.
+    """
+
+    segmenter: Segmenter
+    case: PreprocessedCase
+    previous: "Prepared | None" = None
+
+    @property
+    def gathering_bytes(self) -> int:
+        """The memory that the logits would like to have."""
+        return gathering_bytes(self.segmenter.info.targets.outputs, prod(self.case.record.shape))
+
+    def predict(self, on_progress: OnProgress = ignore_progress, former: Volume | None = None) -> Prediction:
+        """Asks the networks.
+
+        Args:
+            on_progress: Called with the share of the work, 0 to 1, that each step adds.
+            former: Of a cascade, the coarser segmentation, if it is known already.
+
+        Raises:
+            ModelError: The network returned infinite values or NaN.
+            AutosegError: The device's memory is full.
+        """
+        segmenter = self.segmenter
+        if self.previous is None:
+            return segmenter.predict_preprocessed(self.case, on_progress)
+        if former is None:
+            former = self.previous.predict(lambda share: on_progress(SHARE_OF_PREVIOUS * share)).segmentation()
+        shown = show_previous(self.case, follow_record(former, self.case.record), segmenter.info.targets)
+        return segmenter.predict_preprocessed(shown, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
 
 
 def show_previous(case: PreprocessedCase, former: NDArray[np.integer], targets: Targets) -> PreprocessedCase:
@@ -177,24 +244,40 @@ def make_segmenter(
             raise ModelError(f"folds {first.fold} and {other.fold} follow different plans", "train them by one plan")
     folds: list[Predictor] = [NetworkPredictor(_restore_network(fold, device), device) for fold in checkpoints]
     predictor = folds[0] if len(folds) == 1 else EnsemblePredictor(tuple(folds))
-    if mirroring:
-        seen = first.configuration.augmentation
-        structures = first.configuration.image_channels if first.configuration.previous is not None else None
-        predictor = MirroringPredictor(predictor, seen.mirror_axes, seen.swap_axis, seen.swapped_labels, structures)
+    at_once = count_at_once(first.configuration.patch_size, first.configuration.batch_size, device)
+    axes = first.configuration.augmentation.mirror_axes if mirroring else ()
+    if axes:
+        predictor = _add_mirroring(predictor, first.configuration, at_once)
     return Segmenter(
         configuration=first.configuration,
         axis_order=first.plan.axis_order,
         info=first.info,
         predictor=predictor,
+        tiles_at_once=max(1, at_once // 2 ** len(axes)),
         rules=rules,
         device=device,
+        dataset=first.plan.dataset,
+        networks=" ".join(digest_weights(fold.weights) for fold in checkpoints),
         previous=previous,
+    )
+
+
+def _add_mirroring(predictor: Predictor, configuration: Configuration, at_once: int) -> MirroringPredictor:
+    """Mirrors as the plan mirrored in training."""
+    seen = configuration.augmentation
+    return MirroringPredictor(
+        predictor,
+        seen.mirror_axes,
+        seen.swap_axis,
+        seen.swapped_labels,
+        structures_from=configuration.image_channels if configuration.previous is not None else None,
+        at_once=at_once,
     )
 
 
 def _interface(checkpoint: Checkpoint) -> tuple[object, ...]:
     """What the folds of an ensemble must share."""
-    return checkpoint.configuration, checkpoint.plan.axis_order, checkpoint.info.targets
+    return checkpoint.configuration.without_estimates, checkpoint.plan.axis_order, checkpoint.info.targets
 
 
 def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:

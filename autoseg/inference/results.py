@@ -17,7 +17,7 @@ from autoseg.scans import split_ending
 from autoseg.targets import Targets
 
 if TYPE_CHECKING:
-    from autoseg.inference.case import Prediction
+    from autoseg.inference.joint import AnyPrediction
 
 UNSAFE = re.compile(r"[^\w-]+")  # Characters of a label's name that stay out of a file's name
 LONGEST_LABEL = 60  # Characters of a label's name in a file's name. Decision: file systems allow 255 bytes in all
@@ -28,7 +28,12 @@ def file_stem(label: str) -> str:
     return UNSAFE.sub("_", label).strip("_")[:LONGEST_LABEL]
 
 
-def save_result(prediction: "Prediction", path: Path) -> tuple[Path, Volume, Targets]:
+def place_of_result(path: Path, targets: Targets) -> Path:
+    """Where a segmentation goes that would be this label map: there, or, as masks, into a folder without the ending."""
+    return path.with_name(split_ending(path)[0]) if targets.as_masks else path
+
+
+def save_result(prediction: "AnyPrediction", path: Path) -> tuple[Path, Volume, Targets]:
     """Writes the segmentation of a scan, whole or not at all.
 
     Args:
@@ -47,9 +52,7 @@ def save_result(prediction: "Prediction", path: Path) -> tuple[Path, Volume, Tar
         segmentation = prediction.segmentation()
         write_label_map(path, segmentation)
         return path, segmentation, targets
-    stem, ending = split_ending(path)
-    names = _file_names(targets.names, ending)
-    folder = path.with_name(stem)
+    names, folder = _file_names(targets.names, split_ending(path)[1]), place_of_result(path, targets)
     geometry = prediction.record.geometry
     with atomic_folder(folder) as writing:
 

@@ -13,10 +13,10 @@ rounded to 0, 2, 3 and 5.
 A tile knows little of what lies beyond its border, so where tiles overlap each counts by how near its centre is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import ceil, prod
+from math import ceil
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import ModelError
+from autoseg.inference.accumulation import add_weighted, make_room
+from autoseg.inference.agreement import Poll
 from autoseg.inference.predictor import Predictor
 
 OVERLAP_STEP = 0.5
 """Largest distance of neighbouring tiles, as a fraction of a tile. Source: the reference method."""
-
-FLOAT_BYTES = 4
 
 Slices = tuple[slice, ...]
 OnProgress = Callable[[float], None]
@@ -127,47 +127,73 @@ def predict_volume(
     """Predicts the logits of a whole image.
 
     An image that is smaller than a tile along some axis is padded with zeros, half on each side, as the reference
-    method does. Only the result and one batch of tiles are in memory.
+    method does. Only the result and one batch of tiles are in memory. Of all tiles that hold one value everywhere, such
+    as air that was clipped, and the same, only the first is predicted: the logits of the others would be the same.
 
     Args:
         image: Shape (c, z, y, x), float32.
-        predictor: Maps patches (n, c, *patch_size) to logits (n, classes, *patch_size).
+        predictor: Maps patches (n, c, *patch_size) to logits (n, classes, *patch_size), each by itself. A `Poll` is
+            told where they lie.
         patch_size: Of a tile. Two values mean a 2D network: every slice along z is predicted on its own.
         batch_size: Tiles that are predicted at once.
         device: Where patches are sent.
         on_progress: Called after each batch with the share of all tiles that it held.
 
     Returns:
-        Logits (outputs, z, y, x), float32: on the device if its memory holds them, else in that of the CPU.
+        Logits (outputs, z, y, x), float32 or float16, where there is room for them; see `accumulation`.
 
     Raises:
         ModelError: The predictor returned infinite values or NaN.
+        AutosegError: Neither memory nor disk hold the result.
     """
     is_flat = len(patch_size) == 2
-    tile = (1, *patch_size) if is_flat else patch_size
-    volume, inside = pad_nd_image(_as_tensor(image), tile, "constant", {"value": 0}, return_slicer=True)
-    tiles = [Tile(along) for along in product(*map(axis_tiles, volume.shape[1:], tile))]
+    size = (1, *patch_size) if is_flat else patch_size
+    volume, inside = pad_nd_image(_as_tensor(image), size, "constant", {"value": 0}, return_slicer=True)
+    tiles = [Tile(along) for along in product(*map(axis_tiles, volume.shape[1:], size))]
+    groups = _group_alike(volume, tiles)
+    poll = predictor if isinstance(predictor, Poll) else None
+    if poll is not None:
+        poll.begin(volume.shape[1:], inside[1:])
     result: Tensor | None = None
-    for start in range(0, len(tiles), batch_size):
-        batch = tiles[start : start + batch_size]
-        patches = torch.stack([volume[one.place] for one in batch]).to(device)
+    for start in range(0, len(groups), batch_size):
+        batch = groups[start : start + batch_size]
+        patches = torch.stack([volume[group[0].place] for group in batch]).to(device)
         logits = predictor(patches.squeeze(2)).unsqueeze(2) if is_flat else predictor(patches)
         _check_finite(logits)
         if result is None:
-            result = _make_result((logits.shape[1], *volume.shape[1:]), device)
-        for one, prediction in zip(batch, logits.float().to(result.device), strict=True):
-            result[one.place].addcmul_(prediction, one.shares.to(result.device))
-        on_progress(len(batch) / len(tiles))
+            result = make_room((logits.shape[1], *volume.shape[1:]), device)
+        for number, (group, prediction) in enumerate(zip(batch, logits, strict=True)):
+            for tile in group:
+                add_weighted(result[tile.place], prediction, tile.shares)
+            if poll is not None:
+                poll.count(number, [tile.place[1:] for tile in group], [tile.shares for tile in group])
+        on_progress(sum(map(len, batch)) / len(tiles))
     if result is None:
         raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
     return result[(slice(None), *inside[1:])].contiguous()  # as many classes as there are, not channels
 
 
-def _make_result(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Zeros on the device if they leave it at least as much memory, for tiles and for what follows; else on the CPU."""
-    if device.type == "cuda" and 2 * FLOAT_BYTES * prod(shape) < torch.cuda.mem_get_info(device)[0]:
-        return torch.zeros(shape, device=device)
-    return torch.zeros(shape)
+def _group_alike(volume: Tensor, tiles: Sequence[Tile]) -> list[list[Tile]]:
+    """Tiles that look the same: those that hold one value in each channel, and the same. All others stand alone."""
+    groups: list[list[Tile]] = []
+    plain: dict[tuple[float, ...], list[Tile]] = {}
+    for tile in tiles:
+        values = _plain_values(volume[tile.place])
+        if values is not None and values in plain:
+            plain[values].append(tile)
+            continue
+        groups.append([tile])
+        if values is not None:
+            plain[values] = groups[-1]
+    return groups
+
+
+def _plain_values(patch: Tensor) -> tuple[float, ...] | None:
+    """The one value that each channel has, or None if one has several, which mostly its corners show."""
+    first = patch[:, :1, :1, :1]
+    if not patch[:, -1:, -1:, -1:].equal(first) or not bool((patch == first).all()):
+        return None
+    return tuple(first.flatten().tolist())
 
 
 def _as_tensor(image: Tensor | NDArray[np.float32]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
@@ -13,17 +14,20 @@ from pydantic import Field, model_validator
 from autoseg.artifact import Artifact
 from autoseg.errors import ImageError
 from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
+from autoseg.machine import free_memory_bytes
 from autoseg.preprocessing.cropping import nonzero_region
 from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled, resample_labels
 from autoseg.preprocessing.normalization import normalize
 from autoseg.preprocessing.resampling import resample_image
 from autoseg.targets import Numbers
+from autoseg.units import describe_memory
 
 if TYPE_CHECKING:
     import torch
 
     from autoseg.plan import Configuration
 
+FLOAT_BYTES = 4
 OUTSIDE = -1  # Label of background outside the region that is not zero. Source: the reference method
 
 Axis = Annotated[int, Field(ge=0, le=2)]
@@ -38,6 +42,8 @@ class PreprocessRecord(Artifact):
         box: What cropping kept of the permuted image.
         shape: Voxels (z, y, x) of the preprocessed case.
         spacing_mm: The spacing that was aimed at; `shape` is rounded.
+        orientation: Where the axes of the image file were made to lead before all else; None if they were left as they
+            were. See `Geometry.turn_to`.
     """
 
     geometry: Geometry
@@ -45,20 +51,33 @@ class PreprocessRecord(Artifact):
     box: Box
     shape: Shape
     spacing_mm: Vector
+    orientation: str | None = None
+
+    @property
+    def grid(self) -> Geometry:
+        """That of the image file, axes in the order of the record; the box is a part of it."""
+        turned = self.geometry if self.orientation is None else self.geometry.turned_to(self.orientation)
+        return turned.permute(self.axis_order)
 
     @property
     def box_spacing_mm(self) -> Vector:
         """Spacing of the image file, axes in the order of the record: that of the box before it was resampled."""
-        return self.geometry.permute(self.axis_order).spacing_mm
+        return self.grid.spacing_mm
+
+    def box_of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The box of an array (z, y, x) on the grid of the image file, in the order of the record; a view."""
+        if self.orientation is not None:
+            array = self.geometry.turn_to(self.orientation).apply(array)
+        return array.transpose(self.axis_order)[self.box.slices]
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError("axis_order must hold 0, 1 and 2 once each")
-        grid = self.geometry.permute(self.axis_order).shape
-        edges = zip(self.box.start, self.box.stop, grid, strict=True)
+        shape = self.grid.shape
+        edges = zip(self.box.start, self.box.stop, shape, strict=True)
         if not all(0 <= start < stop <= size for start, stop, size in edges):
-            raise ValueError(f"box does not lie inside the image of shape {grid}")
+            raise ValueError(f"box does not lie inside the image of shape {shape}")
         return self
 
 
@@ -85,8 +104,9 @@ def preprocess_case(
     axis_order: tuple[int, int, int],
     configuration: Configuration,
     device: torch.device | None = None,
+    orientation: str | None = None,
 ) -> PreprocessedCase:
-    """Permutes the axes, crops to the region that is not zero, normalizes, and resamples.
+    """Turns or permutes the axes, crops to the region that is not zero, normalizes, and resamples.
 
     Source of the steps and their order: the reference method (nnU-Net v2.8.1, default preprocessor). An image of zeros
     only is not cropped.
@@ -97,29 +117,45 @@ def preprocess_case(
         axis_order: Of the plan.
         configuration: Says how to normalize, and the spacing; a 2D configuration leaves the first axis as it is.
         device: Where the image is resampled, if that is another than the CPU.
+        orientation: Where the axes are to lead before they are permuted, such as "SPL"; by default as they do. It does
+            not concern planes.
 
     Raises:
-        ImageError: The image has another number of channels than the plan, or a label map of another shape.
+        ImageError: The image has another number of channels than the plan, or a label map of another shape; or memory
+            does not hold it at the spacing of the configuration.
     """
     if label is not None and label.geometry.shape != image.geometry.shape:
         what = f"the label map has shape {label.geometry.shape}, its image {image.geometry.shape}"
         raise ImageError(what, "put both on one grid")
-    permuted = image.permute(axis_order)
+    turned = (
+        None if orientation in (None, image.geometry.orientation) or image.geometry.dimensions == 2 else orientation
+    )
+
+    def arrange(volume: Volume) -> Volume:
+        return (volume if turned is None else volume.turned_to(turned)).permute(axis_order)
+
+    permuted = arrange(image)
     box, mask = nonzero_region(permuted.array)
     cropped, mask = permuted.crop(box), mask[box.slices]
     spacing_mm = cropped.geometry.spacing_mm
     target_mm = _complete(configuration.spacing_mm, spacing_mm)
     shape = _resampled_shape(box.shape, spacing_mm, target_mm)
+    _check_room(len(image.array), shape, target_mm)
     normalized = normalize(cropped.array, configuration.normalization, mask)
     resampled_label = None
     if label is not None:
-        marked = _mark_outside(label.permute(axis_order).crop(box).array, mask)
+        marked = _mark_outside(arrange(label).crop(box).array, mask)
         resampled_label = resample_labels(marked, spacing_mm, shape, target_mm)
     return PreprocessedCase(
         image=_resample(normalized, spacing_mm, shape, target_mm, device),
         label=resampled_label,
         record=PreprocessRecord(
-            geometry=image.geometry, axis_order=axis_order, box=box, shape=shape, spacing_mm=target_mm
+            geometry=image.geometry,
+            axis_order=axis_order,
+            box=box,
+            shape=shape,
+            spacing_mm=target_mm,
+            orientation=turned,
         ),
     )
 
@@ -140,8 +176,7 @@ def follow_record(label: Volume, record: PreprocessRecord) -> NDArray[np.integer
     difference = record.geometry.difference(label.geometry)
     if difference is not None:
         raise ImageError(f"the segmentation lies on another grid than its image: {difference}", "predict again")
-    inside = label.permute(record.axis_order).array[record.box.slices]
-    return resample_labels(inside, record.box_spacing_mm, record.shape, record.spacing_mm)
+    return resample_labels(record.box_of(label.array), record.box_spacing_mm, record.shape, record.spacing_mm)
 
 
 def _resample(
@@ -227,7 +262,7 @@ def put_back(inside: NDArray[Any], record: PreprocessRecord, outside: float) -> 
         outside: The value of all voxels outside the box.
     """
     array = np.full(record.geometry.shape, outside, dtype=inside.dtype)
-    array.transpose(record.axis_order)[record.box.slices] = inside
+    record.box_of(array)[:] = inside
     return Volume(array=array, geometry=record.geometry)
 
 
@@ -241,6 +276,18 @@ def _resampled_shape(shape: Shape, spacing_mm: Vector, target_mm: Vector) -> Sha
     """(24, 392, 392) for (20, 320, 320) from (3.6, .6125, .6125) to (3, .5, .5) mm; at least one voxel everywhere."""
     z, y, x = (max(1, round(old / new * size)) for size, old, new in zip(shape, spacing_mm, target_mm, strict=True))
     return z, y, x
+
+
+def _check_room(channels: int, shape: Shape, spacing_mm: Vector) -> None:
+    """Refuses what the system would end the program for: a huge image, or a plan of absurdly fine spacing."""
+    needed, free = FLOAT_BYTES * channels * prod(shape), free_memory_bytes()
+    if free is not None and needed > free:
+        size, spacing = (" x ".join(f"{value:g}" for value in values) for values in (shape, spacing_mm))
+        raise ImageError(
+            f"at the spacing of the model, {spacing} mm, the image has {size} voxels, which take "
+            f"{describe_memory(needed)}, and {describe_memory(free)} are free",
+            "check the spacing of the image, cut it, or take a machine with more memory",
+        )
 
 
 def _mark_outside(label: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.integer]:

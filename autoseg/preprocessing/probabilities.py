@@ -63,6 +63,17 @@ def restore_probabilities(
     return (put_back(_sigmoid(resample(number)), record, outside=0.0) for number in wanted)
 
 
+def restore_map(values: Map, record: PreprocessRecord) -> Volume:
+    """Brings a map (z, y, x), 0 to 1, of a preprocessed case back to the grid of its image file: linearly, 0 outside.
+
+    Raises:
+        ValueError: The map lies on another grid than the preprocessed case.
+    """
+    one = as_array(values[np.newaxis], record).astype(np.float32, copy=False)
+    grown = resample_image(one, record.spacing_mm, record.box.shape, record.box_spacing_mm, order=1)[0]
+    return put_back(grown.clip(0, 1), record, outside=0.0)
+
+
 def _restore_each(
     resample: Callable[[int], Map], count: int, wanted: Sequence[int], record: PreprocessRecord
 ) -> Iterator[Volume]:

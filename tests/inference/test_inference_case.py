@@ -95,9 +95,11 @@ def test_mirroring_sees_every_mirror_image_and_can_be_left_out():
     """With three axes eight images are averaged."""
     patch = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     mirrored, plain = make().predictor, make(mirroring=False).predictor
-    eight = [plain(patch.flip(axes)).flip(axes) for axes in ([], [2], [3], [4], [2, 3], [2, 4], [3, 4], [2, 3, 4])]
+    eight = [
+        plain(patch.flip(axes)).float().flip(axes) for axes in ([], [2], [3], [4], [2, 3], [2, 4], [3, 4], [2, 3, 4])
+    ]
     torch.testing.assert_close(mirrored(patch), torch.stack(eight).mean(dim=0), atol=1e-5, rtol=1e-5)
-    assert not torch.equal(mirrored(patch), plain(patch))
+    assert not torch.equal(mirrored(patch), plain(patch).float())
 
 
 def test_sides_of_the_plan_are_exchanged_in_mirror_images():
@@ -111,7 +113,7 @@ def test_sides_of_the_plan_are_exchanged_in_mirror_images():
     fold = replace(first, plan=plan)
     patch = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     plain = make([fold], mirroring=False).predictor
-    images = [plain(patch.flip(axes)).flip(axes) for axes in ([], [2], [4], [2, 4])]
+    images = [plain(patch.flip(axes)).float().flip(axes) for axes in ([], [2], [4], [2, 4])]
     expected = (images[0] + images[1] + (images[2] + images[3])[:, [0, 2, 1]]) / 4
     torch.testing.assert_close(make([fold]).predictor(patch), expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(torch.stack(images).mean(dim=0), expected, atol=1e-3)

@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 
 from autoseg.architecture import Architecture, Stage
-from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor
+from autoseg.device import precision
+from autoseg.inference.predictor import (
+    EnsemblePredictor,
+    MirroringPredictor,
+    NetworkPredictor,
+    count_at_once,
+    list_opinions,
+)
 from autoseg.network.unet import build_network
 
 CPU = torch.device("cpu")
@@ -38,14 +45,14 @@ def network():
 
 
 def test_network_predicts_full_resolution_without_gradients(network):
-    """The predictor of a network returns its full logits in float32, close to those of full precision."""
+    """The predictor of a network returns its full logits in its precision, close to those of full precision."""
     patches = random(2, 1, 8, 8)
     logits = NetworkPredictor(network, CPU)(patches)
-    assert logits.dtype == torch.float32
+    assert logits.dtype == precision(CPU)
     assert not logits.requires_grad
     assert not network.training
     with torch.inference_mode():
-        torch.testing.assert_close(logits, network(patches), rtol=0.1, atol=0.1)
+        torch.testing.assert_close(logits.float(), network(patches), rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (2,), (0, 1), (0, 1, 2)])
@@ -67,6 +74,22 @@ def test_every_combination_of_axes_is_seen_once(axes, calls):
     MirroringPredictor(watch, axes)(random(1, 1, 3, 3, 3))
     assert len(seen) == calls
     assert len({tuple(image.flatten().tolist()) for image in seen}) == calls
+
+
+@pytest.mark.parametrize(("at_once", "batches"), [(1, [2] * 8), (5, [4] * 4), (6, [6, 6, 4]), (100, [16])])
+def test_mirror_images_go_through_the_network_together(at_once, batches):
+    """As many as are allowed, but always all patches at once; the mean stays the same."""
+    seen = []
+
+    def watch(patches: Tensor) -> Tensor:
+        seen.append(len(patches))
+        return by_place(patches)
+
+    patches = whole(2, 2, 4, 6, 8)
+    sides = {"swap_axis": 2, "swapped_labels": ((2, 1),)}
+    mirroring = MirroringPredictor(watch, (0, 1, 2), at_once=at_once, **sides)
+    assert torch.equal(mirroring(patches), by_place(patches))
+    assert seen == batches
 
 
 def test_mirroring_is_the_mean_of_the_mirrored_back_logits():
@@ -121,6 +144,74 @@ def test_ensemble_is_the_mean_of_its_predictors():
     ensemble = EnsemblePredictor((voxelwise, lambda _: kept, lambda x: 3 * x))
     torch.testing.assert_close(ensemble(patches), (voxelwise(patches) + kept + 3 * patches) / 3)
     assert torch.equal(kept, untouched)
+
+
+def test_opinions_are_those_of_every_fold_and_mirror_image():
+    """Three folds and four mirror images have twelve opinions, whose mean is the prediction."""
+    patches = random(2, 1, 4, 5)
+    ensemble = EnsemblePredictor((voxelwise, with_position, lambda x: 2 * voxelwise(x)))
+    predictor = MirroringPredictor(ensemble, (0, 1), at_once=3)
+    opinions = list(list_opinions(predictor, patches))
+    assert len(opinions) == 12
+    torch.testing.assert_close(torch.stack(opinions).mean(0), predictor(patches))
+
+
+def test_one_predictor_has_one_opinion():
+    """Its logits."""
+    patches = random(2, 1, 4, 5)
+    [opinion] = list_opinions(voxelwise, patches)
+    assert torch.equal(opinion, voxelwise(patches))
+
+
+class Narrow(torch.nn.Module):
+    """A network whose device holds so many patches at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.seen: list[int] = []
+
+    def forward(self, patches: Tensor) -> Tensor:
+        self.seen.append(len(patches))
+        if len(patches) > self.most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return 2 * patches
+
+
+def test_batches_are_halved_when_the_memory_is_full():
+    """What fits is remembered, and the logits are those of all patches, in their order."""
+    network = Narrow(2)
+    predictor = NetworkPredictor(network, CPU)
+    patches = random(7, 1, 4, 4)
+    assert torch.equal(predictor(patches), 2 * patches)
+    assert network.seen == [7, 4, 2, 2, 2, 1]
+    predictor(patches)
+    assert network.seen[6:] == [2, 2, 2, 1]
+
+
+def test_memory_too_small_for_one_patch_is_not_hidden():
+    """Nothing is left to halve."""
+    with pytest.raises(RuntimeError, match="out of memory"):
+        NetworkPredictor(Narrow(0), CPU)(random(3, 1, 4, 4))
+
+
+def test_other_errors_are_not_taken_for_a_full_memory():
+    """They go on at once."""
+    network = Narrow(2)
+    network.forward = lambda _: torch.zeros(2, 3) @ torch.zeros(2, 3)
+    with pytest.raises(RuntimeError, match="shapes"):
+        NetworkPredictor(network, CPU)(random(3, 1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("patch", "cores", "expected"),
+    [((40, 56, 40), 2, 11), ((96, 96, 96), 2, 2), ((96, 96, 96), 16, 4), ((192, 192, 192), 16, 1), ((256, 256), 2, 16)],
+)
+def test_patches_at_once_on_a_cpu(monkeypatch, patch, cores, expected):
+    """Small ones in batches, large ones one for each core as far as memory should go."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    assert count_at_once(patch, 9, CPU) == expected
+    assert count_at_once(patch, 9, torch.device("cuda")) == 9
 
 
 def test_ensemble_and_mirroring_commute():

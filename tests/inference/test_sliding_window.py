@@ -121,7 +121,7 @@ def test_centre_of_a_tile_counts_most():
     def numbered(patches: Tensor) -> Tensor:
         return torch.full_like(patches, next(numbers))
 
-    image = torch.zeros(1, 1, 1, 16)
+    image = torch.arange(16.0).reshape(1, 1, 1, 16)
     line = predict_volume(image, numbered, patch_size=(1, 1, 8), batch_size=1, device=CPU)[0, 0, 0]
     assert (line[:4] == 0).all()
     assert line[5] < 0.5
@@ -154,6 +154,43 @@ def test_two_values_predict_slices():
 
     image = torch.arange(5.0).reshape(1, 5, 1, 1).expand(1, 5, 6, 6)
     result = predict_volume(image, brightest, patch_size=(6, 6), batch_size=3, device=CPU)
+    torch.testing.assert_close(result, image)
+
+
+def count_calls(image: Tensor, batch_size: int = 1) -> tuple[int, Tensor, float]:
+    """Tiles that the predictor saw, the result, and the progress that was told."""
+    seen, shares = [], []
+
+    def brighten(patches: Tensor) -> Tensor:
+        seen.append(len(patches))
+        return torch.cat([patches + patches.amax(dim=(2, 3, 4), keepdim=True), -patches], dim=1)
+
+    options = {"patch_size": (4, 4, 4), "batch_size": batch_size, "device": CPU, "on_progress": shares.append}
+    result = predict_volume(image, brighten, **options)
+    return sum(seen), result, sum(shares)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_tiles_without_content_are_predicted_once(batch_size):
+    """Air on one side, of another value on the other: the same logits as if every tile were predicted."""
+    image = random_image(1, 12, 8, 20)
+    image[..., :10], image[..., 14:] = -1.0, 2.0
+    calls, result, told = count_calls(image, batch_size)
+    tiles, mixed = 5 * 3 * 9, 5 * 3 * 3  # three of nine tiles along the last axis hold noise
+    assert calls == mixed + 2 < tiles
+    assert result.shape == (2, 12, 8, 20)
+    assert told == pytest.approx(1)
+    torch.testing.assert_close(result[0, ..., :8], torch.full((12, 8, 8), -2.0))
+    torch.testing.assert_close(result[0, ..., 18:], torch.full((12, 8, 2), 4.0))
+
+
+def test_channels_decide_together_what_has_no_content():
+    """A tile that is plain in one channel and not in the other is like no other; order of values matters."""
+    image = torch.zeros(2, 4, 4, 12)
+    image[0, ..., :4], image[1, ..., :4] = 1.0, 2.0
+    image[0, ..., 8:], image[1, ..., 8:] = 2.0, 1.0
+    image[1, ..., 4:8] = random_image(4, 4, 4)
+    result = predict_volume(image, identity, patch_size=(4, 4, 4), batch_size=1, device=CPU)
     torch.testing.assert_close(result, image)
 
 

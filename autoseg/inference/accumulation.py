@@ -1,0 +1,93 @@
+"""Where the logits of a whole image are gathered: on the GPU, in the memory of the CPU, or in a file on the disk.
+
+They are by far the largest thing in a prediction: 117 classes at 400 x 273 x 273 voxels are 14 GB. Whether they fit is
+known before the first tile is added, and nothing is ever killed for want of memory in the middle of the work.
+"""
+
+import os
+import shutil
+import tempfile
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.errors import AutosegError
+from autoseg.machine import free_memory_bytes
+from autoseg.units import describe_memory
+
+FULL_BYTES, HALF_BYTES = 4, 2
+
+SHARE_OF_FREE_MEMORY = 0.5
+"""That they may take. Decision: the other half is for tiles, and for what is made of them."""
+
+ZEROS_AT_ONCE = 2**24
+
+
+def gathering_bytes(outputs: int, voxels: int) -> int:
+    """The memory that the logits of an image would like to have."""
+    return FULL_BYTES * outputs * voxels
+
+
+def make_room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros, to which tiles are added.
+
+    Args:
+        shape: Wanted (outputs, z, y, x).
+        device: Where the network is.
+
+    Returns:
+        On the device if it is a CUDA GPU that keeps as much memory again for tiles and for what follows, else on the
+        CPU; float32 if half of its free memory is enough, else float16, in memory or in a file that nobody sees.
+        Decision: float16 has ten times the precision of the bfloat16 in which networks calculate.
+
+    Raises:
+        AutosegError: Neither memory nor disk hold them.
+    """
+    values = prod(shape)
+    if device.type == "cuda" and 2 * FULL_BYTES * values < torch.cuda.mem_get_info(device)[0]:
+        return torch.zeros(shape, device=device)
+    free = free_memory_bytes()
+    room = None if free is None else SHARE_OF_FREE_MEMORY * free
+    if room is None or FULL_BYTES * values <= room:
+        return torch.zeros(shape)
+    if HALF_BYTES * values <= room:
+        return torch.zeros(shape, dtype=torch.float16)
+    return _zeros_on_disk(shape)
+
+
+def add_weighted(target: Tensor, logits: Tensor, weights: Tensor) -> None:
+    """Adds logits (outputs, *tile) to a part of such zeros, each voxel by its weight (*tile)."""
+    logits, weights = logits.to(target.device), weights.to(target.device)
+    if target.dtype == torch.float32:
+        target.addcmul_(logits, weights)
+        return
+    for part, one in zip(target, logits, strict=True):  # a sum in float32 of one class at a time
+        part.copy_(part.float().addcmul_(one, weights))
+
+
+def _zeros_on_disk(shape: tuple[int, ...]) -> Tensor:
+    """In a file without a name, which is gone when nobody uses it any more, also after `kill -9`."""
+    needed, folder = HALF_BYTES * prod(shape), tempfile.gettempdir()
+    what = f"the scores of this image take {describe_memory(needed)}, for which neither memory nor {folder} has room"
+    advice = "close other programs, or point TMPDIR to a folder on a larger disk"
+    if needed > shutil.disk_usage(folder).free:
+        raise AutosegError(what, advice)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            _reserve(file.fileno(), needed)
+            mapped = np.memmap(file, dtype=np.float16, mode="r+", shape=shape)
+    except OSError as error:
+        raise AutosegError(what, advice) from error
+    return torch.from_numpy(mapped)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Takes the blocks now: a disk that is full later would end the program without a word."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+        return
+    zeros = bytes(ZEROS_AT_ONCE)
+    for start in range(0, size, ZEROS_AT_ONCE):
+        os.write(file, zeros[: size - start])

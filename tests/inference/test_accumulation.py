@@ -1,0 +1,96 @@
+"""Tests of where logits are gathered, and of how tiles are added there."""
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.errors import AutosegError
+from autoseg.inference import accumulation
+from autoseg.inference.accumulation import add_weighted, gathering_bytes, make_room
+from autoseg.inference.sliding_window import predict_volume
+
+CPU = torch.device("cpu")
+SHAPE = (3, 4, 5, 6)
+VALUES = 3 * 4 * 5 * 6
+
+
+def pretend_free(monkeypatch, free):
+    """Lets the machine have so many bytes free."""
+    monkeypatch.setattr(accumulation, "free_memory_bytes", lambda: free)
+
+
+@pytest.mark.parametrize(
+    ("free", "dtype", "on_disk"),
+    [
+        (None, torch.float32, False),
+        (8 * VALUES, torch.float32, False),
+        (8 * VALUES - 1, torch.float16, False),
+        (4 * VALUES, torch.float16, False),
+        (4 * VALUES - 1, torch.float16, True),
+    ],
+)
+def test_half_of_the_free_memory_decides(monkeypatch, free, dtype, on_disk):
+    """Full precision where it fits, then half, then a file; always zeros of the wanted shape."""
+    pretend_free(monkeypatch, free)
+    mapped = []
+    monkeypatch.setattr(np, "memmap", lambda *_, **__: mapped.append(1) or np.zeros(SHAPE, np.float16))
+    room = make_room(SHAPE, CPU)
+    assert (room.dtype, tuple(room.shape), bool(mapped)) == (dtype, SHAPE, on_disk)
+    assert not room.any()
+    assert gathering_bytes(3, 120) == 4 * VALUES
+
+
+@pytest.mark.parametrize("reserve", ["posix_fallocate", "writing"])
+def test_file_is_gone_with_the_tensor(monkeypatch, tmp_path, reserve):
+    """It holds what is written, and no name of it is ever seen."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if reserve == "writing":
+        monkeypatch.delattr("os.posix_fallocate")
+    pretend_free(monkeypatch, 0)
+    room = make_room(SHAPE, CPU)
+    room += 1.5
+    assert (room == 1.5).all()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_that_is_too_small_is_said_before_the_work(monkeypatch):
+    """One line with the size and what to do."""
+    pretend_free(monkeypatch, 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": VALUES})())
+    with pytest.raises(AutosegError, match=r"neither memory nor .* has room; .*TMPDIR"):
+        make_room(SHAPE, CPU)
+
+
+def test_disk_that_fills_up_while_it_is_reserved(monkeypatch):
+    """The same line, though there seemed to be room."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    pretend_free(monkeypatch, 0)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(AutosegError, match=r"neither memory nor .* has room"):
+        make_room(SHAPE, CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("of_tile", [torch.float32, torch.bfloat16])
+def test_tiles_are_added_by_weight(dtype, of_tile):
+    """Twice, with other weights; sums of half precision are rounded once each time."""
+    target = torch.zeros(SHAPE, dtype=dtype)
+    logits, weights = torch.randn(SHAPE).to(of_tile), torch.rand(SHAPE[1:])
+    for _ in range(2):
+        add_weighted(target, logits, weights)
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-3
+    torch.testing.assert_close(target.float(), 2 * logits.float() * weights, rtol=tolerance, atol=tolerance)
+
+
+def test_half_precision_gives_nearly_the_same_volume(monkeypatch):
+    """A whole image, gathered in a file, against the same in memory."""
+    image = torch.randn(1, 9, 10, 11)
+    options = {"patch_size": (4, 4, 4), "batch_size": 3, "device": CPU}
+    exact = predict_volume(image, lambda patches: torch.cat([patches, -patches], 1), **options)
+    pretend_free(monkeypatch, 0)
+    half = predict_volume(image, lambda patches: torch.cat([patches, -patches], 1), **options)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), exact, rtol=5e-3, atol=5e-3)
