@@ -11,33 +11,25 @@ found.volumes_ml, found.agreement, found.remarks, found.probabilities("liver")
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.bundle import locate_model, opened_model
-from autoseg.checkpoint import load_checkpoint
-from autoseg.choice import Choice, digest_weights
-from autoseg.device import resolve_device
-from autoseg.errors import ModelError, UsageError
-from autoseg.expectation import Expectation
+from autoseg.bundle import locate_model
+from autoseg.errors import UsageError
 from autoseg.geometry import Volume
 from autoseg.image_kinds import ImagePath, TakenImage, take_image
-from autoseg.inference.case import Segmenter, make_segmenter
-from autoseg.inference.joint import AnyPrediction, AnySegmenter, make_joint, with_disagreement
+from autoseg.inference.joint import AnyPrediction, AnySegmenter, with_disagreement
 from autoseg.info import BACKGROUND
-from autoseg.postprocessing import NO_RULES, PostprocessingRules, voxel_mm3
+from autoseg.loading import Wanted, load_segmenter
+from autoseg.postprocessing import voxel_mm3
 from autoseg.remarks import Look, make_remarks, measure_volumes
-from autoseg.workspace import Fold, ModelFolder, list_folds
+from autoseg.workspace import Fold, ModelFolder
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
-    import torch
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +41,7 @@ class Analysis:
         volumes_ml: Name of each structure to its volume in the segmentation; a plane counts as 1 mm thick.
         agreement: Name of each structure to how far folds and mirror images agree about it: the mean Dice, 0 to 1, of
             what each of them found with what they found together, before postprocessing. NaN if that is nothing, or
-            if the model is one fold that was trained without mirroring.
+            if the model is one fold without mirroring.
         remarks: Short sentences about what looks unlike training, in the image or in the result; mostly none.
     """
 
@@ -142,7 +134,13 @@ class Model:
         return take_image(image, spacing_mm, None if expectation is None else expectation.orientation)
 
 
-def load_model(path: ImagePath, *, folds: Fold | Sequence[Fold] | None = None, device: str = "auto") -> Model:
+def load_model(
+    path: ImagePath,
+    *,
+    folds: Fold | Sequence[Fold] | None = None,
+    device: str = "auto",
+    mirroring: bool = True,
+) -> Model:
     """Loads a trained configuration, or those that `find_best` chose.
 
     Args:
@@ -152,6 +150,7 @@ def load_model(path: ImagePath, *, folds: Fold | Sequence[Fold] | None = None, d
         folds: Which to average. By default all numbers that are trained to their end, or, if none is, those that are
             begun; for "cv" both. A model of "all" cases is taken if it is asked for, or the only one.
         device: "auto", "cpu", "cuda" or "mps".
+        mirroring: Average over mirror images, which takes several times as long and is a little more accurate.
 
     Raises:
         ModelError: There is no trained fold, or not the one asked for, or a checkpoint is damaged.
@@ -162,106 +161,5 @@ def load_model(path: ImagePath, *, folds: Fold | Sequence[Fold] | None = None, d
     def warn(line: str) -> None:
         warnings.warn(line, stacklevel=5)  # whoever called this function
 
-    folder = ModelFolder(path=locate_model(path))
-    return Model(segmenter=load_segmenter(folder, folds=folds, device=device, say=lambda _: None, warn=warn))
-
-
-def load_segmenter(
-    folder: ModelFolder, *, folds: Fold | Sequence[Fold] | None, device: str, say: Say, warn: Say
-) -> AnySegmenter:
-    """Loads the ensemble of some folds of a model folder, or what was chosen among several; see `load_model`.
-
-    Args:
-        folder: Of a configuration, or of several and a best.json; or the place of a bundle.
-        folds: See `load_model`.
-        device: Likewise.
-        say: Is told what was chosen, and why, if best.json says it.
-        warn: Is told if a fold is no longer what was chosen.
-    """
-    with opened_model(folder.path) as opened:
-        loader = _Loader(device=resolve_device(device))
-        if not opened.choice.is_file():
-            asked = [] if folds is None else list_folds(folds)
-            return loader.load(opened, asked, only_finished=not asked)
-        if folds is not None:
-            what = f"{folder.choice} says which folds predict"
-            raise UsageError(what, "leave out -f, or choose a configuration as well, with -c or by its folder")
-        choice = Choice.load(opened.choice)
-        segmenter = _load_chosen(opened, choice, loader, warn)
-        say(f"as {opened.choice.name} chose: {choice.describe()}")
-        return segmenter
-
-
-def _load_chosen(folder: ModelFolder, choice: Choice, loader: "_Loader", warn: Say) -> AnySegmenter:
-    """Loads the configurations that were chosen."""
-    missing = [name for name in choice.configurations if not folder.member(name).trained_folds()]
-    if missing:
-        what = f"{folder.choice} chose {choice.name}, but {folder.member(missing[0]).path} holds no trained fold"
-        raise ModelError(what, "restore it, run 'autoseg find_best' again, or choose another with -c")
-    members = []
-    for name in choice.configurations:
-        chosen = {one.fold: one.weights for one in choice.folds[name]}
-        members.append(loader.load(folder.member(name), list(chosen), only_finished=True))
-        present = loader.digests[folder.member(name).path]
-        changed = [str(fold) for fold, weights in chosen.items() if present.get(fold) != weights]
-        if changed:
-            which = f"fold{'s' * (len(changed) > 1)} {' '.join(changed)} of {name} changed"
-            warn(f"{which} since {folder.choice.name} was written; 'autoseg find_best' chooses anew")
-    return make_joint(members, choice.rules)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loader:
-    """Loads configurations, each once.
-
-    Attributes:
-        device: Where to put the networks.
-        known: What is loaded already, by folder.
-        digests: Fold to `digest_weights`, by folder; of the folds that predict.
-    """
-
-    device: "torch.device"
-    known: dict[Path, Segmenter] = field(default_factory=dict)
-    digests: dict[Path, dict[Fold, str]] = field(default_factory=dict)
-
-    def load(self, folder: ModelFolder, folds: Sequence[Fold], *, only_finished: bool) -> Segmenter:
-        """Loads folds of one configuration, and of that which it follows.
-
-        Args:
-            folder: Of the configuration.
-            folds: Which; see `_choose_folds`.
-            only_finished: A fold whose training goes on has no say, unless there is no other.
-        """
-        rules = PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES
-        every = {fold: load_checkpoint(folder.checkpoint(fold)) for fold in _choose_folds(folder, folds)}
-        finished = {fold: checkpoint for fold, checkpoint in every.items() if checkpoint.finished}
-        loaded = finished if only_finished and finished else every
-        checkpoints = list(loaded.values())
-        former = checkpoints[0].configuration.previous
-        previous = None
-        if former is not None:
-            beside = ModelFolder(path=folder.path.with_name(former))
-            if not beside.trained_folds():
-                what = f"{folder.path} is a cascade, which needs the model of {former} beside it"
-                raise ModelError(what, f"copy or train {beside.path}")
-            previous = self.known.get(beside.path) or self.load(beside, (), only_finished=True)
-        segmenter = make_segmenter(checkpoints, rules, self.device, previous=previous)
-        if folder.expectation.is_file():
-            segmenter = replace(segmenter, expectation=Expectation.load(folder.expectation))
-        self.known[folder.path] = segmenter
-        self.digests[folder.path] = {fold: digest_weights(one.weights) for fold, one in loaded.items()}
-        return segmenter
-
-
-def _choose_folds(folder: ModelFolder, asked: Sequence[Fold]) -> list[Fold]:
-    """The folds that are meant, all of which are trained; see `load_model`."""
-    trained = folder.trained_folds()
-    if not trained:
-        raise ModelError(f"{folder.path} holds no trained fold", "train one with 'autoseg train', or check the path")
-    numbers = [fold for fold in trained if fold != "all"] or trained
-    chosen = numbers if not asked or "cv" in asked else list(dict.fromkeys(asked))
-    missing = [fold for fold in chosen if fold not in trained]
-    if missing:
-        present = ", ".join(map(str, trained))
-        raise ModelError(f"fold {missing[0]} of {folder.path} is not trained (there: {present})", "choose with -f")
-    return chosen
+    wanted = Wanted(folds=folds, device=device, mirroring=mirroring)
+    return Model(segmenter=load_segmenter(ModelFolder(path=locate_model(path)), wanted, warn=warn))

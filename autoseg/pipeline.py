@@ -58,6 +58,7 @@ def plan_and_preprocess(
     memory: str | None = None,
     preset: PresetName | None = None,
     rules: RulesName = "autoseg",
+    network: str | None = None,
     plan_name: str | None = None,
     groups: str | None = None,
     splits: str | os.PathLike[str] | None = None,
@@ -75,6 +76,7 @@ def plan_and_preprocess(
         memory: See `plan_configurations`, here and in the next three.
         preset: Size of the network.
         rules: "autoseg" or "nnunet".
+        network: Of the literature, such as "vnet".
         plan_name: Of a plan beside the usual one.
         groups: Regular expression that finds the patient in a case's name; see `settle_splits`.
         splits: File of folds to train by, ours or nnU-Net's; by default they are dealt.
@@ -95,7 +97,9 @@ def plan_and_preprocess(
     check_names(configurations)
     folders = find_workspace(workspace).dataset(number, plan_name)
     dataset = Dataset.open(folders.raw).without(skip)
-    options = settle_options(dataset.name, memory=memory, preset=preset, rules=rules, reporter=reporter)
+    options = settle_options(
+        dataset.name, memory=memory, preset=preset, rules=rules, network=network, reporter=reporter
+    )
 
     with run_alone(folders.preprocessed):
         facts = take_fingerprint(dataset, folders, reporter)
@@ -346,6 +350,7 @@ def predict(
     folds: Fold | Sequence[Fold] | None = None,
     probabilities: str | Sequence[str] = (),
     disagreement: bool = False,
+    mirroring: bool = True,
     resume: bool = False,
     part: str | None = None,
     device: str = "auto",
@@ -373,6 +378,7 @@ def predict(
             probabilities/CASE_LABEL.nii.gz in `output`.
         disagreement: Write where folds and mirror images disagree as well: the share of them that would have decided
             otherwise, 0 to 255 for 0 to 1, in disagreement/CASE.nii.gz.
+        mirroring: Average over mirror images, which takes several times as long and is a little more accurate.
         resume: Leave out scans whose results of this very model are there, as after a stop.
         part: "2/4" segments the second of four parts of the scans: give each of four machines another.
         device: "auto", "cpu", "cuda" or "mps".
@@ -390,7 +396,7 @@ def predict(
         DatasetError: There are no scans, or no such dataset.
         ProblemsError: Some scans could not be segmented, each with its line; the others are done.
     """
-    from autoseg.model import load_segmenter
+    from autoseg.loading import Wanted, load_segmenter
     from autoseg.prediction import (
         ask_for_disagreement,
         choose_labels,
@@ -402,7 +408,8 @@ def predict(
     )
 
     folder = find_model(model, number, configuration, workspace, plan_name, any_folds=folds is None)
-    segmenter = load_segmenter(folder, folds=folds, device=device, say=reporter.say, warn=reporter.say)
+    wanted = Wanted(folds=folds, device=device, mirroring=mirroring)
+    segmenter = load_segmenter(folder, wanted, say=reporter.say, warn=reporter.say)
     segmenter = ask_for_disagreement(segmenter) if disagreement else segmenter
     labels = choose_labels(probabilities, segmenter.info)
     scans = choose_part(find_scans(Path(source), segmenter.info), part)

@@ -187,10 +187,10 @@ def ask_for_disagreement(segmenter: AnySegmenter) -> AnySegmenter:
     """The same model, which also maps where its folds and mirror images disagree.
 
     Raises:
-        UsageError: It has one fold, and was trained without mirroring.
+        UsageError: It is one fold without mirroring.
     """
     if segmenter.opinions == 1:
-        what = "this model is one fold that was trained without mirroring, so nothing in it can disagree"
+        what = "one fold without mirroring has nothing to disagree with"
         raise UsageError(what, "predict with several folds, or leave out --disagreement")
     return with_disagreement(segmenter)
 

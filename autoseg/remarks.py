@@ -140,9 +140,10 @@ def _remark_on_channel(
     if lowest == highest:
         yield f"channel {name} has the value {lowest:g} everywhere"
         return
-    yield from _outside(f"width of the intensities of {name}", highest - lowest, "", known.width, expectation)
+    unlike = list(_outside(f"width of the intensities of {name}", highest - lowest, "", known.width, expectation))
+    yield from unlike
     off = max(known.lowest.lowest - lowest, lowest - known.lowest.highest)
-    if off > LEVEL_TOLERANCE * known.width.median:
+    if not unlike and off > LEVEL_TOLERANCE * known.width.median:
         trained = _range(known.lowest.lowest, known.lowest.highest, "")
         yield f"lowest intensity of {name} is {lowest:g}, in training {trained}"
 

@@ -21,7 +21,8 @@ def name_table(part: str | None) -> str:
 class ScanTable:
     """The table of a folder: a row per scan with seconds, volumes in ml, agreement and remarks; see `ScanReport`.
 
-    It is written anew after each scan, whole or not at all; so it is complete wherever a run is stopped.
+    It is written anew after each scan, whole or not at all; so it is complete wherever a run is stopped. A folder in
+    which nothing was segmented gets none.
     """
 
     def __init__(self, path: Path, structures: Sequence[str], *, keep: bool) -> None:
@@ -35,6 +36,7 @@ class ScanTable:
         self._path = path
         self._columns = ("case", "seconds", *(f"{name}_ml" for name in structures), "agreement", "remarks")
         self._rows = self._read() if keep else {}
+        self._is_wanted = bool(self._rows)
 
     def add(self, report: ScanReport) -> None:
         """Adds a scan.
@@ -51,6 +53,11 @@ class ScanTable:
             "agreement": "" if math.isnan(report.agreement) else f"{report.agreement:.4f}",
             "remarks": "; ".join(remarks),
         }
+        self._is_wanted |= report.result is not None
+        if self._is_wanted:
+            self._write()
+
+    def _write(self) -> None:
         text = io.StringIO()
         table = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
         table.writeheader()

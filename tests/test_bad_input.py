@@ -649,7 +649,12 @@ def test_good_scans_are_segmented_beside_bad_ones(trained_volumes: Path, tmp_pat
     for name, text in expected.items():
         line = only([line for line in lines if line.startswith(f"case {name!r}: ")])
         assert re.search(text, line), line
-    assert sorted(path.name for path in masks.iterdir()) == ["case_20.nii.gz", "dataset.json", "prediction.json"]
+    assert sorted(path.name for path in masks.iterdir()) == [
+        "case_20.nii.gz",
+        "dataset.json",
+        "prediction.json",
+        "report.csv",
+    ]
     assert read_label_map(masks / "case_20.nii.gz").geometry.shape == (14, 16, 18)
     assert snapshot(scans) == before
 

@@ -1,6 +1,7 @@
 """Grids in space: whatever is done to a grid, its points stay where they are."""
 
 from dataclasses import replace
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
+from autoseg.geometry import Box, Geometry, Shape, Vector, Volume, direction_of, is_orientation
 
 AXIS_ORDERS = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
 axis_orders = st.sampled_from(AXIS_ORDERS)
@@ -153,3 +154,64 @@ def test_real_differences_are_stated(change: dict[str, Any], text: str) -> None:
     """One clear phrase about the first difference, with both values."""
     geometry = Geometry(shape=(3, 4, 5), spacing_mm=(1.0, 1.0, 1.0))
     assert geometry.difference(replace(geometry, **change)) == text
+
+
+ORIENTATIONS = ["".join(ways) for axes in permutations(("SI", "PA", "LR")) for ways in product(*axes)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometry=geometries(), orientation=st.sampled_from(ORIENTATIONS), channels=st.integers(0, 2))
+def test_turning_there_and_back_changes_nothing(geometry: Geometry, orientation: str, channels: int) -> None:
+    """However it is turned, the axes lead as was asked, and the way back gives every voxel and place again."""
+    small = replace(geometry, shape=tuple(1 + size % 6 for size in geometry.shape))
+    array = np.arange(np.prod(small.shape)).reshape(small.shape)
+    volume = Volume(array=np.stack([array] * channels) if channels else array, geometry=small)
+    turned = volume.turned_to(orientation)
+    assert turned.geometry.orientation == orientation
+    back = turned.turned_to(small.orientation)
+    np.testing.assert_array_equal(back.array, volume.array)
+    assert back.geometry.difference(small) is None
+    np.testing.assert_allclose(back.geometry.origin_mm, small.origin_mm, atol=1e-9)
+    np.testing.assert_allclose(back.geometry.direction, small.direction, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometry=geometries(), orientation=st.sampled_from(ORIENTATIONS), data=st.data())
+def test_turning_keeps_points_in_space(geometry: Geometry, orientation: str, data: st.DataObject) -> None:
+    """A voxel is where it was, under another index."""
+    small = replace(geometry, shape=tuple(1 + size % 6 for size in geometry.shape))
+    numbers = np.arange(np.prod(small.shape)).reshape(small.shape)
+    turned = Volume(array=numbers, geometry=small).turned_to(orientation)
+    index = tuple(data.draw(st.integers(0, size - 1)) for size in turned.geometry.shape)
+    [before] = np.argwhere(numbers == turned.array[index])
+    np.testing.assert_allclose(position(turned.geometry, index), position(small, before), atol=1e-8)
+
+
+def test_turning_by_hand() -> None:
+    """From SPL to RSA: the last axis comes first and runs backwards, and the second comes last, also backwards."""
+    geometry = Geometry(shape=(2, 3, 4), spacing_mm=(3.0, 2.0, 1.0), origin_mm=(0.0, 0.0, 0.0))
+    assert geometry.orientation == "SPL"
+    turn = geometry.turn_to("RSA")
+    assert (turn.axes, turn.reversed) == ((2, 0, 1), (True, False, True))
+    turned = geometry.turned_to("RSA")
+    assert (turned.shape, turned.spacing_mm, turned.origin_mm) == ((4, 2, 3), (1.0, 3.0, 2.0), (0.0, 4.0, 3.0))
+    array = np.arange(24).reshape(2, 3, 4)
+    assert turn.apply(array)[0, 1, 0] == array[1, 2, 3]
+    assert np.shares_memory(turn.apply(array), array)
+
+
+def test_straight_grids_lead_where_they_are_told() -> None:
+    """Each of the 48 orientations has a direction; other texts, and planes, have none."""
+    assert len(ORIENTATIONS) == 48
+    for orientation in ORIENTATIONS:
+        assert is_orientation(orientation)
+        grid = Geometry(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0), direction=direction_of(orientation))
+        assert grid.orientation == orientation
+    for text in ("SPP", "SP", "SPX", "SIL", "", "spl"):
+        assert not is_orientation(text)
+        with pytest.raises(ValueError, match="is no orientation"):
+            direction_of(text)
+        with pytest.raises(ValueError, match="cannot be turned"):
+            Geometry(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0)).turn_to(text)
+    with pytest.raises(ValueError, match="axes that lead None cannot be turned"):
+        Geometry(shape=(1, 2, 2), spacing_mm=(1.0, 1.0, 1.0), dimensions=2).turn_to("SPL")

@@ -10,7 +10,9 @@ from tiny_workspaces import LABELS, NUMBER, boxes, folders_of, plan_tiny, scan, 
 
 import autoseg
 from autoseg.checkpoint import load_checkpoint
-from autoseg.errors import ImageError
+from autoseg.errors import ImageError, UsageError
+from autoseg.geometry import Volume
+from autoseg.imageio import read_image, to_sitk
 from autoseg.model import Model, load_model
 from autoseg.pipeline import predict, train
 
@@ -71,19 +73,65 @@ def test_model_and_command_agree(model, trained_volumes, tmp_path):
 
 
 def test_threads_may_share_a_model(model):
-    """Two threads on four images find what one finds."""
-    shapes = [(14, 16, 18 + number) for number in range(4)]
+    """Four threads on eight images find what one finds, however the images come."""
+    shapes = [(14, 16, 18 + number) for number in range(8)]
     arrays = [scan(boxes(shape), 1.0, seed) for seed, shape in enumerate(shapes)]
 
-    def segment(array: np.ndarray) -> np.ndarray:
-        return model.predict(array, spacing_mm=(1, 1, 1))
+    def segment(number: int) -> np.ndarray:
+        if number % 2:
+            return sitk.GetArrayFromImage(model.predict(sitk.GetImageFromArray(arrays[number])))
+        return model.predict(arrays[number], spacing_mm=(1, 1, 1))
 
-    alone = [segment(array) for array in arrays]
-    with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(segment, arrays))
+    alone = [segment(number) for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(segment, range(8)))
     for one, other in zip(alone, together, strict=True):
         assert len(np.unique(one)) > 1
         np.testing.assert_array_equal(one, other)
+
+
+def test_images_that_lie_in_another_way_give_the_same_mask(model, trained_volumes):
+    """They are turned for the networks, so the mask is the usual one, turned with its image; and that is said."""
+    [path] = scans_of(trained_volumes)
+    volume = read_image((path,))
+    expected = model.segmenter.segment(volume)
+    assert volume.geometry.orientation == "SPL"
+    for orientation in ("LAS", "IPR"):
+        turned = volume.turned_to(orientation)
+        image = to_sitk(Volume(array=turned.array[0], geometry=turned.geometry))
+        found = model.analyse(image)
+        assert found.segmentation.GetDirection() == image.GetDirection()
+        assert found.segmentation.GetOrigin() == image.GetOrigin()
+        back = Volume(array=sitk.GetArrayFromImage(found.segmentation), geometry=turned.geometry).turned_to("SPL")
+        np.testing.assert_array_equal(back.array, expected.array)
+        assert found.remarks == [f"its axes lead {orientation}, those of training SPL; it was turned for the model"]
+        likely = sitk.GetArrayFromImage(found.probabilities("bright"))
+        assert likely.shape == turned.array.shape[1:]
+        np.testing.assert_allclose(likely[sitk.GetArrayFromImage(found.segmentation) == 1].min(), 0.5, atol=0.2)
+
+
+def test_analysis_measures_and_judges(model, trained_volumes):
+    """Volumes in ml, probabilities that sum to 1, a map of disagreement, how far folds agree; nothing to remark."""
+    [path] = scans_of(trained_volumes)
+    image = sitk.ReadImage(str(path))
+    array, spacing_mm = sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
+    found = model.analyse(array, spacing_mm=spacing_mm)
+    np.testing.assert_array_equal(found.segmentation, model.predict(array, spacing_mm=spacing_mm))
+    voxels = np.bincount(found.segmentation.ravel())
+    assert found.volumes_ml == pytest.approx(
+        {name: voxels[number] * np.prod(spacing_mm) / 1000 for name, number in LABELS.items() if number}
+    )
+    maps = [found.probabilities(name) for name in LABELS]
+    np.testing.assert_allclose(sum(maps), 1, atol=1e-5)
+    np.testing.assert_array_equal(np.argmax(maps, axis=0), found.segmentation)
+    assert found.agreement.keys() == found.volumes_ml.keys()
+    assert all(0 < value <= 1 for value in found.agreement.values())
+    assert found.disagreement().shape == array.shape
+    assert 0 < found.disagreement().max() <= 1
+    assert found.remarks == []
+    assert len(model.analyse(1000 * array, spacing_mm=spacing_mm).remarks) == 1
+    with pytest.raises(UsageError, match="no label 'liver'; choose from background, bright, dark"):
+        found.probabilities("liver")
 
 
 def test_input_is_left_as_it_is(model):

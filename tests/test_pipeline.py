@@ -124,6 +124,7 @@ def test_model_folder_holds_what_is_promised(journey):
         f"{journey.kind.configuration}/{path}"
         for path in (
             "postprocessing.json",
+            "expectation.json",
             "summary.json",
             "summary.csv",
             "fold_0/checkpoint.pt",

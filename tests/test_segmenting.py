@@ -11,18 +11,23 @@ from threading import get_ident
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from phantoms import Listener, place
 from small_models import small_checkpoint
+from typer.testing import CliRunner
 
 from autoseg import segmenting
 from autoseg.checkpoint import save_checkpoint
+from autoseg.cli.app import app
 from autoseg.dataset import Case
 from autoseg.errors import ModelError, ProblemsError, UsageError, WriteError
 from autoseg.imageio import read_label_map, write_image
 from autoseg.inference.case import Segmenter, make_segmenter
 from autoseg.inference.joint import make_joint
 from autoseg.inference.results import save_result
+from autoseg.loading import Wanted, load_segmenter
+from autoseg.model import load_model
 from autoseg.pipeline import predict
 from autoseg.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.prediction import Provenance, choose_part, leave_out_finished, segment_scans
@@ -221,8 +226,9 @@ def test_models_are_told_apart(segmenter):
     trained = make_segmenter([replace(checkpoint, weights=weights)], NO_RULES, CPU)
     ruled = replace(segmenter, rules=PostprocessingRules(keep_largest_foreground=True))
     both = make_joint([segmenter, trained], NO_RULES)
-    assert again.digest == segmenter.digest
-    assert len({one.digest for one in (segmenter, trained, ruled, both)}) == 4
+    mirrored = make_segmenter([checkpoint], NO_RULES, CPU)
+    assert again.digest == mirrored.digest
+    assert len({one.digest for one in (segmenter, mirrored, trained, ruled, both)}) == 5
     assert Provenance.of(both).dataset == "Dataset001_Small"
 
 
@@ -244,8 +250,13 @@ def test_what_is_no_part_is_refused(scans, part):
 
 KILLED = """
 import os, signal, sys
+from typer.testing import CliRunner
+
 from autoseg import segmenting
 from autoseg.checkpoint import save_checkpoint
+from autoseg.cli.app import app
+from autoseg.loading import Wanted, load_segmenter
+from autoseg.model import load_model
 from autoseg.pipeline import predict
 
 write, seen = segmenting._write, []
@@ -311,3 +322,18 @@ def test_what_cannot_fit_is_refused_before_the_system_ends_the_program(segmenter
         configuration = segmenter.configuration.model_copy(update=change)
         with pytest.raises(ProblemsError, match=r"case 'scan_0': .* are free; c.*machine with more memory"):
             segment_scans(replace(segmenter, configuration=configuration), scans[:1], output, {}, SILENT)
+
+
+def test_mirroring_can_be_left_out(scans, output, tmp_path):
+    """From the command line, and then the agreement of mirror images is not known."""
+    model = ModelFolder(path=tmp_path / "model")
+    save_checkpoint(small_checkpoint(), model.checkpoint(0))
+    opinions = {
+        mirroring: load_segmenter(model, Wanted(device="cpu", mirroring=mirroring)).opinions
+        for mirroring in (True, False)
+    }
+    assert opinions == {True: 8, False: 1}
+    command = ["predict", "-m", model.path, "-i", scans[0].images[0], "-o", output, "--no-mirroring", "--device", "cpu"]
+    assert CliRunner().invoke(app, [str(part) for part in command]).exit_code == 0
+    alone = load_model(model.path, device="cpu", mirroring=False).predict(scans[0].images[0])
+    np.testing.assert_array_equal(read_label_map(output / "scan_0.nii.gz").array, sitk.GetArrayFromImage(alone))

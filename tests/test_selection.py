@@ -21,7 +21,7 @@ from autoseg.evaluation.summary import Summary, summarize
 from autoseg.geometry import Volume
 from autoseg.imageio import read_image, read_label_map, write_label_map
 from autoseg.inference.joint import JointSegmenter, make_joint
-from autoseg.model import load_segmenter
+from autoseg.loading import Wanted, load_segmenter
 from autoseg.pipeline import find_best, predict, train
 from autoseg.postprocessing import NO_RULES
 from autoseg.workspace import ENSEMBLES, DatasetFolders, ModelFolder
@@ -64,7 +64,7 @@ def root_of(folders: DatasetFolders) -> Path:
 
 def load(folder: ModelFolder, folds: int | None = None):
     """What predicts from a folder."""
-    return load_segmenter(folder, folds=folds, device="cpu", say=print, warn=print)
+    return load_segmenter(folder, Wanted(folds=folds, device="cpu"), say=print, warn=print)
 
 
 def set_dice(folder: Path, value: float) -> None:

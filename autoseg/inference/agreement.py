@@ -73,6 +73,9 @@ UNKNOWN = Agreement(opinions=1, structures={})
 class Poll:
     """A predictor around a predictor: gives the mean of its opinions, to the last bit, and notes how far they agree.
 
+    Decision: every prediction is polled. With the smallest network and 3 classes that takes 3.5 % of the time of the
+    network, on a CPU (4 % with the map; 7 % for the winners of 25 classes); of larger networks a smaller part.
+
     One image at a time: `begin`, then for each batch a call and a `count` for each of its patches, then `result`.
     """
 

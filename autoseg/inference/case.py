@@ -95,6 +95,7 @@ class Segmenter:
         former = "" if self.previous is None else self.previous.digest
         told = (
             self.networks,
+            str(self.opinions),
             self.configuration.model_dump_json(),
             str(self.axis_order),
             self.rules.describe(),
@@ -144,7 +145,7 @@ class Segmenter:
             poll = Poll(self.predictor, self.info.targets, with_map=self.maps_disagreement)
             logits = predict_volume(
                 case.image,
-                poll,
+                poll if self.opinions > 1 else self.predictor,
                 patch_size=self.configuration.patch_size,
                 batch_size=self.tiles_at_once,
                 device=self.device,
@@ -286,7 +287,7 @@ def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.M
     try:
         network.load_state_dict(dict(checkpoint.weights))
     except RuntimeError as error:
-        if own is not None:
+        if own is not None and checkpoint.configuration.is_foreign:
             text = f"the weights of fold {checkpoint.fold} do not fit the network {own.name!r} that is installed"
             raise ModelError(text, "install the version of its package that the fold was trained with") from error
         text = f"the weights of fold {checkpoint.fold} do not fit its plan"

@@ -38,9 +38,9 @@ def list_opinions(predictor: Predictor, patches: Tensor) -> Iterator[Tensor]:
 def count_opinions(predictor: Predictor) -> int:
     """How many `list_opinions` gives."""
     if isinstance(predictor, EnsemblePredictor):
-        return sum(map(count_opinions, predictor.predictors))
+        return sum(count_opinions(one) for one in predictor.predictors)
     if isinstance(predictor, MirroringPredictor):
-        return 2 ** len(predictor.axes) * count_opinions(predictor.predictor)
+        return (1 << len(predictor.axes)) * count_opinions(predictor.predictor)
     return 1
 
 

@@ -59,10 +59,10 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size); a map needs at least two voxels."""
-        return self.normalize(x).view_as(x)
+        return self.normalize(x if torch.is_grad_enabled() else x.clone()).view_as(x)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalizes (n, features, *size) into a map of its own, which may be changed in place.
+        """Normalizes (n, features, *size), of which nothing may be left, into a map that may be changed in place.
 
         Decision: on a GPU the samples stand side by side, (1, n * features, *size), so that one batch norm serves them
         all; `F.instance_norm` does the same, but returns a view of the result. A change of a view in place costs the
@@ -74,8 +74,18 @@ class InstanceNorm(nn.Module):
         return self.normalize_stacked(x)
 
     def normalize_each(self, x: Tensor) -> Tensor:
-        """Normalizes (n, features, *size) sample by sample, which keeps the order of the memory."""
-        return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
+        """Normalizes (n, features, *size) sample by sample, which keeps the order of the memory.
+
+        On a CPU, where no gradients are wanted, the result takes the place of `x`, which saves half of the time.
+        """
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
+        statistics = torch.empty(2, x.shape[1])
+        for sample in x.chunk(len(x)):
+            torch.native_batch_norm(
+                sample, self.weight, self.bias, None, None, True, 0, NORM_EPSILON, out=(sample, *statistics)
+            )
+        return x
 
     def normalize_stacked(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size) as a GPU does; returns (1, n * features, *size)."""

@@ -6,7 +6,7 @@
 MODEL is the folder of a plain 3D network that was trained with `plan --rules nnunet`, FOLDER holds scans of its kind;
 PATH/TO/python belongs to an environment with nnU-Net v2. The rows:
 
-    case      the sliding window alone, over 18 scans put together to one image, with mirroring
+    case      the sliding window alone, over 8 scans put together to one image, with mirroring
     folder    all scans of FOLDER, the whole command: read, predict with mirroring, write
     classes   one made-up scan of 150 x 400 x 400 voxels, 25 classes, the whole command
     many      one made-up CT of 600 x 512 x 512 voxels, 117 classes, the whole command; ours alone
@@ -44,7 +44,7 @@ from autoseg.settings import AugmentationSettings, TrainingSettings
 from autoseg.workspace import ModelFolder
 
 ONE_PREDICTION = Path(__file__).with_name("one_prediction.py")
-MOSAIC = (3, 2, 3)
+MOSAIC = (2, 2, 2)
 NOISE = 0.1
 CPU_LIMITS = {"nnUNet_def_n_proc": "2", "nnUNet_n_proc_DA": "2"}
 

@@ -83,10 +83,12 @@ def test_readme_script_runs(tmp_path, monkeypatch):
     sitk.WriteImage(scan, str(tmp_path / "scan.nii.gz"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AUTOSEG_WORKSPACE", raising=False)
-    names = {"array": sitk.GetArrayFromImage(scan)}
+    names = {"array": sitk.GetArrayFromImage(scan), "nibabel": pytest.importorskip("nibabel")}
     assert 'budget="5m"' in script
-    exec(script.replace('budget="5m"', 'budget="1s"'), names)  # noqa: S102 - README's own example
-    assert names["mask"].shape == names["array"].shape
+    adapted = script.replace('budget="5m"', 'budget="1s"').replace('"Anterior"', '"bright"')
+    exec(adapted, names)  # noqa: S102 - README's own example
+    assert names["mask"].shape == names["array"].shape[::-1]
+    assert names["found"].segmentation.GetSize() == scan.GetSize()
 
 
 def test_version_is_shown():
@@ -188,9 +190,12 @@ def test_probabilities_are_written_when_asked_for(trained_volumes, tmp_path):
         output = run(f"{command} --probabilities {asked} -o {folder}")
         assert f"probabilities, 0 to 255: {folder / 'probabilities'}" in output
         maps = {f"probabilities/case_4_{label}.nii.gz" for label in labels}
-        assert files_in(folder) == {"case_4.nii.gz", "dataset.json", "prediction.json"} | maps
+        assert files_in(folder) == {"case_4.nii.gz", "dataset.json", "prediction.json", "report.csv"} | maps
+    output = run(f"{command} --disagreement -o {tmp_path / 'maps'}")
+    assert f"disagreement, 0 to 255: {tmp_path / 'maps' / 'disagreement'}" in output
+    assert "disagreement/case_4.nii.gz" in files_in(tmp_path / "maps")
     assert "probabilities, 0" not in run(f"{command} -o {tmp_path / 'none'}")
-    assert files_in(tmp_path / "none") == {"case_4.nii.gz", "dataset.json", "prediction.json"}
+    assert files_in(tmp_path / "none") == {"case_4.nii.gz", "dataset.json", "prediction.json", "report.csv"}
 
 
 def test_damaged_cases_are_listed(tmp_path):

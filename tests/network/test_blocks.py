@@ -130,6 +130,21 @@ def test_instance_norm_of_a_gpu_is_that_of_torch(size):
     torch.testing.assert_close(stacked.view_as(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+def test_norm_without_gradients_is_the_same(order):
+    """To the last bit; whoever calls the layer keeps what it gave, and the layers inside lose theirs."""
+    norm = InstanceNorm(3)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 3, 4, 5, 6).to(memory_format=order)
+    kept, expected = x.clone(), norm(x)
+    with torch.inference_mode():
+        assert torch.equal(norm(x), expected)
+        assert torch.equal(x, kept)
+        assert norm.normalize(x).data_ptr() == x.data_ptr()
+    assert torch.equal(x, expected)
+
+
 @pytest.mark.parametrize("stride", [(2, 2), (1, 3), (2, 2, 2), (1, 2, 3)])
 def test_upsampling_is_the_transposed_convolution_of_torch(stride):
     """Result and gradients agree with torch's transposed convolution."""

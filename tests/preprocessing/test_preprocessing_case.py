@@ -15,7 +15,13 @@ from small_models import small_configuration
 from autoseg.errors import ArtifactError, ImageError
 from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
 from autoseg.plan import Configuration
-from autoseg.preprocessing.case import PreprocessRecord, preprocess_case, restore_case, restore_masks
+from autoseg.preprocessing.case import (
+    PreprocessRecord,
+    follow_record,
+    preprocess_case,
+    restore_case,
+    restore_masks,
+)
 
 CLASSES = 4
 AXIS_ORDERS = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
@@ -231,3 +237,40 @@ def test_structures_that_overlap_become_a_mask_each() -> None:
         expected.transpose(record.axis_order)[record.box.slices] = values > 0
         np.testing.assert_array_equal(mask.array, expected)
         assert mask.geometry == record.geometry
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(sizes, sizes, sizes),
+    axis_order=st.sampled_from(AXIS_ORDERS),
+    orientation=st.sampled_from(["SPL", "IAR", "RSA", "PIL", "LSP", "ALI"]),
+    seed=st.integers(0, 9),
+)
+def test_turned_images_are_preprocessed_as_if_they_had_lain_so(
+    shape: Shape, axis_order: tuple[int, int, int], orientation: str, seed: int
+) -> None:
+    """The network sees the same voxels as of the image turned by hand, and its result lies as the file does."""
+    image, label = make_case(oblique_geometry(shape, (1.0, 1.25, 1.5)), seed)
+    plan = {"axis_order": axis_order, "configuration": configuration((1.2, 1.0, 1.3))}
+    turned = preprocess_case(image, label, orientation=orientation, **plan)
+    by_hand = preprocess_case(image.turned_to(orientation), label.turned_to(orientation), **plan)
+    np.testing.assert_array_equal(turned.image, by_hand.image)
+    np.testing.assert_array_equal(turned.label, by_hand.label)
+
+    logits = np.random.default_rng(seed).normal(size=(CLASSES, *turned.record.shape)).astype(np.float32)
+    back, back_by_hand = (restore_case(logits, one.record) for one in (turned, by_hand))
+    assert back.geometry == image.geometry
+    np.testing.assert_array_equal(back.turned_to(orientation).array, back_by_hand.array)
+    for mask, mask_by_hand in zip(*(restore_masks(logits, one.record) for one in (turned, by_hand)), strict=True):
+        np.testing.assert_array_equal(mask.turned_to(orientation).array, mask_by_hand.array)
+    np.testing.assert_array_equal(follow_record(back, turned.record), follow_record(back_by_hand, by_hand.record))
+    assert PreprocessRecord.parse(turned.record.to_json(), "it") == turned.record
+
+
+def test_planes_and_images_that_lie_right_are_not_turned() -> None:
+    """A plane does not know where its axes lead."""
+    image, _ = make_case(Geometry(shape=(4, 5, 6), spacing_mm=(1.0, 1.0, 1.0)))
+    plan = {"axis_order": (0, 1, 2), "configuration": configuration((1.0, 1.0, 1.0))}
+    assert preprocess_case(image, None, orientation="SPL", **plan).record.orientation is None
+    plane = Volume(array=image.array, geometry=replace(image.geometry, dimensions=2))
+    assert preprocess_case(plane, None, orientation="SAR", **plan).record.orientation is None
