@@ -53,6 +53,12 @@ def keep_freed_memory() -> None:
         library.mallopt(MOST_ARENAS, 1)
 
 
+def give_back_freed_memory() -> None:
+    """Gives the system what `keep_freed_memory` kept, before something large is asked for."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def may_have_gpu() -> bool:
     """Whether it is worth asking torch, which takes a second to load, for a CUDA GPU: no, if there is no driver."""
     return sys.platform != "linux" or any(any(DEVICES.glob(pattern)) for pattern in GPU_FILES)

@@ -1,5 +1,7 @@
 """What the machine has left."""
 
+import ctypes
+import subprocess
 import sys
 from pathlib import Path
 
@@ -79,3 +81,34 @@ def test_a_driver_shows_that_there_may_be_a_gpu(tmp_path, monkeypatch, name):
     assert not may_have_gpu()
     (tmp_path / name).touch()
     assert may_have_gpu()
+
+
+KEEPING = """
+import ctypes, os, sys
+from pathlib import Path
+from autoseg.machine import give_back_freed_memory, keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+library.malloc.argtypes = [ctypes.c_size_t]
+before, size = resident(), 200_000_000
+block = library.malloc(size)
+ctypes.memset(block, 1, size)
+library.free(block)
+kept = resident() - before
+give_back_freed_memory()
+print(kept > size / 2, resident() - before > size / 2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not GNU's")
+@pytest.mark.parametrize(("how", "expected"), [("keep", "True False"), ("usual", "False False")])
+def test_freed_memory_is_kept_until_it_is_given_back(how, expected):
+    """Two hundred megabytes stay with the program, unless nobody asked for that, or it gives them back."""
+    done = subprocess.run([sys.executable, "-c", KEEPING, how], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected

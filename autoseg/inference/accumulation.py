@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import AutosegError
-from autoseg.machine import free_memory_bytes
+from autoseg.machine import free_memory_bytes, give_back_freed_memory
 from autoseg.units import describe_memory
 
 FULL_BYTES, HALF_BYTES = 4, 2
 
 SHARE_OF_FREE_MEMORY = 0.5
 """That they may take. Decision: the other half is for tiles, and for what is made of them."""
+
+LARGE_BYTES = 2**30
 
 ZEROS_AT_ONCE = 2**24
 
@@ -48,6 +50,8 @@ def make_room(shape: tuple[int, ...], device: torch.device) -> Tensor:
     values = prod(shape)
     if device.type == "cuda" and 2 * FULL_BYTES * values < torch.cuda.mem_get_info(device)[0]:
         return torch.zeros(shape, device=device)
+    if HALF_BYTES * values > LARGE_BYTES:
+        give_back_freed_memory()
     free = free_memory_bytes()
     room = None if free is None else SHARE_OF_FREE_MEMORY * free
     if room is None or FULL_BYTES * values <= room:

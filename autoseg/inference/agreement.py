@@ -217,9 +217,12 @@ class _Tally:
 def _find_highest(logits: Tensor) -> Tensor:
     """The first of the highest classes, (n, *patch), from (n, classes, *patch).
 
-    Decision: by bytes, which on a CPU is up to seventy times as fast as `argmax` over this axis (of 3 classes).
+    Decision: by bytes where each class has its own map in memory, which on a CPU is several times as fast as `argmax`
+    over this axis; where the classes of a voxel are neighbours it is the other way round.
     """
     classes = logits.shape[1]
+    if logits.stride(1) == 1:
+        return logits.movedim(1, -1).argmax(dim=-1).to(torch.uint8 if classes < 256 else torch.int16)
     highest = logits.amax(dim=1)
     before_last = torch.zeros_like(highest, dtype=torch.uint8 if classes < 256 else torch.int16)
     for number in range(classes):
