@@ -85,17 +85,27 @@ def export_model(
         root = ModelFolder(path=Path(folder))
         names = stage(found, root)
         name = file.stem if MODEL_NAME.match(file.stem) else "model"
-        facts = look_at(root, names, CardNotes(name=name, cases=found.cases, licence=licence, about=about))
-        (root.path / CARD).write_text(write_card(facts), encoding="utf-8", newline="\n")
-        files = sorted(path for path in root.path.rglob("*") if path.is_file())
-        manifest = Manifest(
-            autoseg=__version__,
-            name=name,
-            configurations=names,
-            files={path.relative_to(root.path).as_posix(): BundledFile.of(path) for path in files},
-        )
-        pack(root.path, manifest, writing)
+        notes = CardNotes(name=name, cases=found.cases, licence=licence, about=about)
+        pack(root.path, add_card(root, names, notes), writing)
     return file
+
+
+def add_card(root: ModelFolder, names: Sequence[ConfigurationName], notes: "CardNotes") -> Manifest:
+    """Writes the card of a model into its folder, and says which files are there.
+
+    Args:
+        root: The folder of a whole model.
+        names: The configurations that predict.
+        notes: See there.
+    """
+    (root.path / CARD).write_text(write_card(look_at(root, names, notes)), encoding="utf-8", newline="\n")
+    files = sorted(path for path in root.path.rglob("*") if path.is_file())
+    return Manifest(
+        autoseg=__version__,
+        name=notes.name,
+        configurations=tuple(names),
+        files={path.relative_to(root.path).as_posix(): BundledFile.of(path) for path in files},
+    )
 
 
 def install_model(
@@ -120,17 +130,29 @@ def install_model(
     file = _find_file(Path(file))
     manifest = read_manifest(file)
     target = find_workspace(workspace).installed(name or manifest.name)
+    with installing(target, replace=replace) as folder:
+        _unpack_sound(file, folder)
+    return target
+
+
+@contextmanager
+def installing(target: Path, *, replace: bool) -> Iterator[Path]:
+    """Gives an empty folder, which becomes an installed model; after an error nothing is left of it.
+
+    Raises:
+        UsageError: There is a model of that name, and it is not to be replaced.
+        WriteError: The disk is full, or the workspace cannot be written.
+    """
     if target.exists() and not replace:
         raise UsageError(f"{target} exists", "choose another name with --name, or add --replace")
     try:
         with atomic_folder(target) as folder:
-            _unpack_sound(file, folder)
+            yield folder
     except AutosegError:
         for empty in (target.parent, target.parent.parent):  # made for this; others are not empty
             with suppress(OSError):
                 empty.rmdir()
         raise
-    return target
 
 
 def describe_installed(folder: Path) -> list[tuple[str, str]]:

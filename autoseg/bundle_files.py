@@ -107,7 +107,7 @@ def read_manifest(bundle: Path) -> Manifest:
     Raises:
         ModelError: It is no bundle, a damaged one, one of a newer program, or one that was made to do harm.
     """
-    with _open(bundle) as archive:
+    with opened_zip(bundle) as archive:
         return _check(archive, bundle)
 
 
@@ -121,7 +121,7 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
     Raises:
         ModelError: As `read_manifest`.
     """
-    with _open(bundle) as archive:
+    with opened_zip(bundle) as archive:
         manifest = _check(archive, bundle)
         manifest.save(folder / MANIFEST)
         for name, known in manifest.files.items():
@@ -162,7 +162,12 @@ def _check_entries(entries: list[zipfile.ZipInfo], bundle: Path) -> None:
 
 
 @contextmanager
-def _open(bundle: Path) -> Iterator[zipfile.ZipFile]:
+def opened_zip(bundle: Path) -> Iterator[zipfile.ZipFile]:
+    """Gives a zip from anyone; whatever is wrong with it while it is open is said of the file.
+
+    Raises:
+        ModelError: The file is no zip, or a damaged one.
+    """
     try:
         with zipfile.ZipFile(bundle) as archive:
             yield archive
@@ -176,8 +181,7 @@ def _open(bundle: Path) -> Iterator[zipfile.ZipFile]:
 
 def _say_what_it_is(bundle: Path, names: set[str]) -> ModelError:
     if any("nnUNet" in name or name.endswith((".pth", ".model.pkl", ".model")) for name in names):
-        what = f"{bundle} looks like a model of nnU-Net, which this program does not read yet"
-        return ModelError(what, "predict with nnU-Net, or train its dataset here: autoseg reads nnU-Net's raw folders")
+        return ModelError(f"{bundle} looks like a model of nnU-Net", "use 'autoseg install_nnunet', which reads those")
     if any(name.endswith("/data.pkl") for name in names):
         return ModelError(f"{bundle} is a single checkpoint", "give the model folder that holds its fold_ folder")
     return ModelError(f"{bundle} is no model bundle", "make one with 'autoseg export'")

@@ -579,7 +579,7 @@ def test_manifest_that_is_none_is_refused(bundle: Path, tmp_path: Path, manifest
     [
         (
             ["Dataset004_H/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth"],
-            "looks like a model of nnU-Net, which this program does not read yet; predict with nnU-Net",
+            "looks like a model of nnU-Net; use 'autoseg install_nnunet'",
         ),
         (["plans.json", "fold_0/checkpoint_best.pth"], "looks like a model of nnU-Net"),
         (["archive/data.pkl", "archive/version"], "is a single checkpoint; give the model folder that holds"),

@@ -9,11 +9,13 @@ from autoseg.cli.options import PlanName, WorkspacePath, parse_folds
 from autoseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def export(
-    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle, named .zip.", metavar="FILE")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The bundle, named .zip; for nnU-Net a new folder.", metavar="PATH")
+    ],
     model: Annotated[
         Path | None, typer.Argument(help="A model folder, or an installed model, instead of -d.", metavar="MODEL")
     ] = None,
@@ -42,6 +44,12 @@ def export(
     about: Annotated[
         str, typer.Option("--about", help="For the card: authors, paper, what it is for.", metavar="TEXT")
     ] = "",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="autoseg, or nnunet: a folder that nnU-Net v2 predicts with.", metavar="autoseg|nnunet"
+        ),
+    ] = "autoseg",
     plan_name: PlanName = None,
     workspace: WorkspacePath = None,
 ) -> None:
@@ -56,18 +64,34 @@ def export(
 
     if (model is None) == (number is None):
         raise UsageError("a model is named by its folder or by its dataset", "give either a folder or -d NUMBER")
-    file = export_model(
-        cast("Any", number if model is None else model),
-        output,
-        configuration=cast("Any", configuration),
-        folds=parse_folds(folds) if folds else None,
-        licence=licence,
-        about=about,
-        plan_name=plan_name,
-        workspace=workspace,
-    )
+    source = cast("Any", number if model is None else model)
+    which: dict[str, Any] = {
+        "configuration": configuration,
+        "folds": parse_folds(folds) if folds else None,
+        "plan_name": plan_name,
+        "workspace": workspace,
+    }
+    if form == "nnunet":
+        _export_nnunet(source, output, which, unused={"--licence": licence, "--about": about})
+        return
+    if form != "autoseg":
+        raise UsageError(f"--format {form!r} is unknown", "choose autoseg or nnunet")
+    file = export_model(source, output, licence=licence, about=about, **which)
     _show(describe_bundle(file))
     console.print(f"{describe_memory(file.stat().st_size)}, with its card, MODEL_CARD.md, inside: {file}")
+
+
+def _export_nnunet(source: Any, output: Path, which: "Mapping[str, Any]", unused: "Mapping[str, str]") -> None:
+    from autoseg.cli.terminal import Terminal, console
+    from autoseg.nnunet.exporting import export_nnunet
+    from autoseg.nnunet.folders import TheirFolder
+
+    for option, value in unused.items():
+        if value:
+            raise UsageError(f"{option} is for the card, which nnU-Net's models do not have", "leave it out")
+    for folder in export_nnunet(source, output, reporter=Terminal(), **which):
+        folds = " ".join(map(str, TheirFolder(path=folder).checkpoints))
+        console.print(f"use it: nnUNetv2_predict_from_modelfolder -i scans/ -o masks/ -m {folder} -f {folds}")
 
 
 def install(
@@ -89,6 +113,34 @@ def install(
     folder = install_model(file, workspace, name=name, replace=replace)
     _show(describe_installed(folder))
     console.print(f"what its authors say: {folder / CARD}")
+    console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
+
+
+def install_nnunet(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A model folder of nnU-Net v2, the results of a dataset with several of them, or a zip of either.",
+            metavar="PATH",
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call it here. [default: as its dataset]", metavar="NAME")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the model of that name.")] = False,
+    workspace: WorkspacePath = None,
+) -> None:
+    """Puts a model that nnU-Net v2 trained into the workspace.
+
+    It becomes an ordinary model, which predicts as it did there. Nothing in its files can run. Then 'autoseg predict -m
+    NAME' finds it, and 'autoseg train --init' begins with its weights.
+    """
+    from autoseg.bundle import describe_installed
+    from autoseg.cli.terminal import Terminal, console
+    from autoseg.nnunet.installing import install_nnunet as install_it
+
+    folder = install_it(source, workspace, name=name, replace=replace, reporter=Terminal())
+    _show(describe_installed(folder))
     console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
 
 
