@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from autoseg.extensions import register_loss, register_network, register_transform
     from autoseg.inspection import extract_fingerprint
     from autoseg.model import Model, load_model
+    from autoseg.nnunet.exporting import export_nnunet
+    from autoseg.nnunet.installing import install_nnunet
     from autoseg.pipeline import evaluate, find_best, plan_and_preprocess, predict, preprocess, train
     from autoseg.plan import Plan
 
@@ -33,9 +35,11 @@ _MODULES = {
     "Plan": "plan",
     "evaluate": "pipeline",
     "export_model": "bundle",
+    "export_nnunet": "nnunet.exporting",
     "extract_fingerprint": "inspection",
     "find_best": "pipeline",
     "install_model": "bundle",
+    "install_nnunet": "nnunet.installing",
     "load_model": "model",
     "plan_and_preprocess": "pipeline",
     "plan_configurations": "decisions",
@@ -55,9 +59,11 @@ __all__ = [
     "__version__",
     "evaluate",
     "export_model",
+    "export_nnunet",
     "extract_fingerprint",
     "find_best",
     "install_model",
+    "install_nnunet",
     "load_model",
     "plan_and_preprocess",
     "plan_configurations",

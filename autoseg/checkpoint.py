@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from autoseg.architecture import count_weights
 from autoseg.artifact import atomic_file
 from autoseg.errors import AutosegError, ModelError
 from autoseg.info import DatasetInfo
@@ -215,11 +214,12 @@ def _check_plan(checkpoint: Checkpoint, path: Path) -> None:
     name = checkpoint.configuration_name
     if not isinstance(name, str) or name not in checkpoint.plan.configurations:
         raise ModelError(f"{path} is of an unknown configuration {name!r}", "check the path")
-    if checkpoint.configuration.network is not None:
+    weights = checkpoint.configuration.weights
+    if weights is None:
         return
     storages = {one.untyped_storage().data_ptr(): one for one in checkpoint.weights.values()}
     stored = sum(one.untyped_storage().nbytes() // one.element_size() for one in storages.values())
-    if count_weights(checkpoint.configuration.architecture) > LARGEST_GROWTH * stored:
+    if weights > LARGEST_GROWTH * stored:
         what = f"{path} holds {stored} weights, less than a part of the network that its plan describes"
         raise ModelError(what, ANEW)
 

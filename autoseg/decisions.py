@@ -3,11 +3,13 @@
 import os
 
 from autoseg.errors import UsageError
+from autoseg.extensions import Own
 from autoseg.fingerprint import Fingerprint
 from autoseg.importing.nnunet import read_fingerprint
 from autoseg.info import DatasetInfo
 from autoseg.lock import run_alone
 from autoseg.machine import may_have_gpu
+from autoseg.networks.table import NETWORKS
 from autoseg.plan import Plan, PresetName, RulesName
 from autoseg.planning.planner import PlanningOptions, make_plan
 from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
@@ -22,6 +24,7 @@ def plan_configurations(
     memory: str | None = None,
     preset: PresetName | None = None,
     rules: RulesName = "autoseg",
+    network: str | None = None,
     plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
@@ -37,6 +40,7 @@ def plan_configurations(
             of the preset.
         preset: Size of the network; by default as large as pays for the memory.
         rules: "autoseg", or "nnunet" for the plans of the reference method.
+        network: One of the literature, by its name in `networks.table`; by default the usual one.
         plan_name: Of a plan beside the usual one.
         workspace: See `find_workspace`.
         reporter: States what is not as usual.
@@ -45,13 +49,16 @@ def plan_configurations(
         The plan, as it stands in plan.json.
 
     Raises:
-        UsageError: There is no fingerprint, no such preset or rules, the memory is too small, or the name impossible.
+        UsageError: There is no fingerprint, no such preset, rules or network, the memory is too small, the name
+            impossible, or the network does not take such images.
         DatasetError: There is no such dataset, or its images are too small for any network.
         ArtifactError: dataset.json or the fingerprint is damaged.
     """
     folders = find_workspace(workspace).dataset(number, plan_name)
     info = DatasetInfo.load(folders.raw / "dataset.json")
-    options = settle_options(folders.raw.name, memory=memory, preset=preset, rules=rules, reporter=reporter)
+    options = settle_options(
+        folders.raw.name, memory=memory, preset=preset, rules=rules, network=network, reporter=reporter
+    )
     with run_alone(folders.preprocessed):
         made = make_plan(load_fingerprint(number, folders), info, options)
         save_plan(made, folders, reporter)
@@ -59,7 +66,7 @@ def plan_configurations(
 
 
 def settle_options(
-    dataset: str, *, memory: str | None, preset: str | None, rules: str, reporter: Reporter
+    dataset: str, *, memory: str | None, preset: str | None, rules: str, network: str | None = None, reporter: Reporter
 ) -> PlanningOptions:
     """What is to be decided by, from what the user said and what the GPU reports.
 
@@ -67,8 +74,10 @@ def settle_options(
     GPU, it is that of the preset "8gb".
 
     Raises:
-        UsageError: There are no such rules, they have no such preset, or the memory is no amount.
+        UsageError: There are no such rules, they have no such preset, there is no such network, or the memory is no
+            amount.
     """
+    named = None if network is None else _find_network(network, rules)
     if rules not in RULES:
         raise UsageError(f"there are no rules {rules!r}", f"choose from {', '.join(RULES)}")
     known = RULES[rules].presets
@@ -82,7 +91,18 @@ def settle_options(
         budget_bytes = PRESETS[preset].memory_bytes
     else:
         budget_bytes = _usual_memory(reporter)
-    return PlanningOptions(dataset=dataset, memory_budget_bytes=budget_bytes, preset=preset, rules=rules)
+    return PlanningOptions(dataset=dataset, memory_budget_bytes=budget_bytes, preset=preset, rules=rules, network=named)
+
+
+def _find_network(name: str, rules: str) -> Own:
+    """A network of the literature with the settings of its paper."""
+    page = NETWORKS.get(name)
+    if page is None:
+        fix = f"choose from {', '.join(NETWORKS)} (autoseg networks tells them); one of your own is named in plan.json"
+        raise UsageError(f"there is no network {name!r}", fix)
+    if rules == "nnunet":
+        raise UsageError("the rules 'nnunet' plan for nnU-Net's own networks", "leave --rules or --network out")
+    return Own(name=name, settings=page.complete({}))
 
 
 def _usual_memory(reporter: Reporter) -> int:

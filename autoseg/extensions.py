@@ -24,6 +24,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from autoseg.architecture import Architecture, Section
 from autoseg.errors import AutosegError, UsageError
+from autoseg.networks.table import NETWORKS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,8 +45,9 @@ class BuildNetwork(Protocol):
     """Builds a network with fresh weights, on the CPU, drawing from torch's own generator, which is seeded for it.
 
     In training mode the network maps an image (n, in_channels, *patch) to a list of logits, finest first: the first
-    ones (n, out_channels, *patch), for deep supervision coarser ones behind them, the last of which the loss leaves
-    out. In evaluation mode it maps it to the first ones alone. It is called for patches of the plan's `patch_size`.
+    ones (n, out_channels, *patch), for deep supervision further ones behind them; of several sizes the coarsest is left
+    out of the loss, and those of the same size count alike. In evaluation mode it maps it to the first ones alone. It
+    is called for patches of the plan's `patch_size`.
 
     Args:
         architecture: The plan's; `in_channels`, `out_channels`, `dimensions`, and `divisor`, by which patches are
@@ -99,10 +101,10 @@ class ChangePatch(Protocol):
 
 
 class Own(Section):
-    """What a plan says about a network or loss that is not built in.
+    """What a plan says about a network of the literature, or about a network or loss that is not built in.
 
     Attributes:
-        name: Under which an installed package, or the running program, offers it.
+        name: In `networks.table`, or under which an installed package, or the running program, offers it.
         settings: What it is given; plain JSON values.
     """
 
@@ -177,7 +179,7 @@ def register_transform(name: str, transform: ChangePatch) -> None:
 
 
 def find_network(name: str, error: type[AutosegError] = UsageError) -> BuildNetwork:
-    """The network of a name.
+    """The network of a name that is not built in.
 
     Args:
         name: In the plan, or in a model's plan.
@@ -187,6 +189,17 @@ def find_network(name: str, error: type[AutosegError] = UsageError) -> BuildNetw
         AutosegError: Nothing of this name is installed or registered, or it cannot be loaded.
     """
     return cast(BuildNetwork, find_any("network", name, error))
+
+
+def check_built_in(name: str, error: type[AutosegError] = UsageError) -> None:
+    """Makes sure that no installed package offers a network by the name of a built-in one.
+
+    Raises:
+        AutosegError: One does; nobody could tell which of the two a plan means.
+    """
+    for entry in _find_entries("network", name):
+        what = f"{_package(entry)} offers a network {name!r}, which is the name of the built-in {NETWORKS[name].title}"
+        raise error(what, "let that package choose another name, or uninstall it")
 
 
 def find_loss(name: str) -> ComputeLoss:
@@ -221,6 +234,8 @@ def list_offers(kind: Kind) -> dict[str, str]:
 def _register(kind: Kind, name: str, function: Callable[..., Any]) -> None:
     if not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(f"{name!r} is no name for a {kind}", "take lower-case letters, digits and underscores")
+    if kind == "network" and name in NETWORKS:
+        raise UsageError(f"the network {name!r} is built in: {NETWORKS[name].title}", "choose another name")
     present = _REGISTERED.get((kind, name))
     others = [] if present is None or _place(present) == _place(function) else ["this program"]
     others += [_package(entry) for entry in _find_entries(kind, name) if entry.value != _place(function)]

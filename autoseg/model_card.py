@@ -177,7 +177,8 @@ def _describe_training(checkpoint: Checkpoint) -> str:
         if training.budget_seconds is None
         else f"{describe_duration(training.budget_seconds)} of training"
     )
-    own = "" if one.network is None else f", network {one.network.name!r}, which an installed package must offer"
+    own = "" if one.network is None else f", network {one.network.name!r}"
+    own += ", which an installed package must offer" if one.is_foreign else ""
     patch = " x ".join(map(str, one.patch_size))
     return f"{length} per fold, {one.batch_size} patches of {patch} voxels of {_spacing(one)} mm at once{own}"
 

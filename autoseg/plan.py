@@ -6,11 +6,13 @@ Numbers that shape the result live here; numbers that only shape a run (device, 
 from math import prod
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from autoseg.architecture import Architecture, Axes, PositiveInt, Section
+from autoseg.architecture import Architecture, Axes, PositiveInt, Section, count_weights
 from autoseg.artifact import Artifact
 from autoseg.extensions import Own
+from autoseg.networks.page import Page
+from autoseg.networks.table import NETWORKS
 from autoseg.settings import AugmentationSettings, PositiveFloat, TrainingSettings
 
 ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
@@ -84,8 +86,10 @@ class Configuration(Section):
         normalization: One per channel.
         batch_dice: Whether the Dice loss pools the patches of a batch before it divides.
         architecture: The network.
-        network: One that an installed package offers, instead of the built-in one; see `extensions`. Of the
-            architecture it gets the numbers of channels and what patches are divisible by.
+        network: A network of the literature (see `networks.table`), or one that an installed package offers (see
+            `extensions`), instead of the usual one. Of the architecture it gets the numbers of channels and what
+            patches are divisible by. Of a network of the literature all settings are shown, and the stages of the
+            architecture follow from them, whatever a file says.
         estimated_bytes: Device memory of one training step, by `planning.memory`, or as it was measured.
         measured_memory: What training found out about that, if the memory of a device ran out.
         previous: The configuration whose segmentation is a further input: "3d_lowres" in a cascade.
@@ -104,6 +108,23 @@ class Configuration(Section):
     measured_memory: MeasuredMemory | None = None
     previous: ConfigurationName | None = None
     augmentation: AugmentationSettings = Field(default_factory=_usual_augmentation)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _literature_is_complete(cls, given: Any) -> Any:
+        try:
+            network = Own.model_validate(given["network"])
+            stated = Architecture.model_validate(given["architecture"])
+        except (TypeError, KeyError, ValidationError):
+            return given  # there is none, or the fields themselves say better what is wrong
+        page = NETWORKS.get(network.name)
+        if page is None:
+            return given
+        settings = page.complete(network.settings)
+        outline = page.outline(
+            settings, stated.dimensions, in_channels=stated.in_channels, out_channels=stated.out_channels
+        )
+        return {**given, "architecture": outline, "network": Own(name=network.name, settings=settings)}
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -134,6 +155,24 @@ class Configuration(Section):
         if settings.own and self.previous is not None:
             raise ValueError("augmentation.own must be empty where a former segmentation is seen, which it would miss")
         return self
+
+    @property
+    def page(self) -> Page | None:
+        """Of a network of the literature; None for all others."""
+        return None if self.network is None else NETWORKS.get(self.network.name)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether an installed package must offer the network, of which nothing else is known."""
+        return self.network is not None and self.page is None
+
+    @property
+    def weights(self) -> int | None:
+        """Trainable numbers of the network; None if nobody knows."""
+        if self.network is None:
+            return count_weights(self.architecture)
+        page = self.page
+        return None if page is None else page.count(self.network.settings, self.architecture, self.patch_size).weights
 
     @property
     def without_estimates(self) -> "Configuration":

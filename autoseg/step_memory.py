@@ -21,7 +21,7 @@ def warn_of_memory(job: FoldJob, reporter: Reporter) -> None:
         reporter.say(line)
     available, one = gpu_memory_bytes(job.device), job.configuration
     needed = step_bytes(one, recomputes=job.plan.training.recompute_activations)
-    if one.network is None and available is not None and needed > available:
+    if not one.is_foreign and available is not None and needed > available:
         reporter.say(
             f"a step of {job.configuration_name} takes about {describe_memory(needed)}, but {job.device} has "
             f"{describe_memory(available)}; if it runs out, plan with --memory {available // 10**9}GB, or lower "
@@ -41,7 +41,7 @@ def begin_in_parts(job: FoldJob, state: TrainState, reporter: Reporter) -> None:
         reporter: Told about the micro-batches.
     """
     within_reach, one = gpu_memory_within_reach(job.device), _as_measured(job)
-    if within_reach is None or state.micro_batch_size is not None or one.network is not None:
+    if within_reach is None or state.micro_batch_size is not None or one.is_foreign:
         return
     recomputes = job.plan.training.recompute_activations
     fitting = patches_within(within_reach, one, recomputes=recomputes)
@@ -66,8 +66,8 @@ def correct_estimate(job: FoldJob, reporter: Reporter, least_bytes: Mapping[int,
         reporter: Told about the estimate.
         least_bytes: See `Run.note_memory`.
     """
-    name, own = job.configuration_name, job.configuration.network
-    if own is not None or not least_bytes:
+    name = job.configuration_name
+    if job.configuration.is_foreign or not least_bytes:
         return
     recomputed = job.plan.training.recompute_activations
     try:

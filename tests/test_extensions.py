@@ -1,6 +1,7 @@
 """Names in a plan stand for functions of installed packages, and for nothing else."""
 
 import sys
+from functools import partial
 
 import pytest
 from own_parts import brighten, build_pyramid, squared_error
@@ -11,6 +12,7 @@ from autoseg import extensions
 from autoseg.doctor import examine_extensions
 from autoseg.errors import ModelError, UsageError
 from autoseg.extensions import GROUPS, Own, OwnTransform, find_loss, find_network, find_transform, list_offers
+from autoseg.network.making import find_builder
 
 FIND = {"network": find_network, "loss": find_loss, "transform": find_transform}
 REGISTER = {
@@ -152,3 +154,23 @@ def test_doctor_lists_what_there_is(install):
     assert (loss.title, loss.state) == ("loss broken", "failure")
     assert "No module named 'no_such_library'" in loss.value
     assert "install it anew" in loss.advice
+
+
+# --- Names that are taken ---------------------------------------------------------------------------------------------
+
+
+def test_names_of_built_in_networks_are_taken():
+    """Nobody else's network may stand for a published one; losses and transforms have names of their own."""
+    with pytest.raises(UsageError, match="the network 'vnet' is built in: V-Net; choose another name"):
+        autoseg.register_network("vnet", build_pyramid)
+    autoseg.register_loss("vnet", squared_error)
+    assert find_loss("vnet") is squared_error
+
+
+def test_package_that_takes_the_name_of_a_built_in_network_is_refused(install):
+    """When the name is used, for whichever of the two; without the package it is the published one."""
+    assert isinstance(find_builder("unet_3d"), partial)
+    install("parts_a", "def make(*_): return 7", "network", unet_3d="parts_a:make", near="parts_a:make")
+    with pytest.raises(ModelError, match=r"parts_a 2.5 offers a network 'unet_3d', .* of the built-in 3D U-Net; let "):
+        find_builder("unet_3d", ModelError)
+    assert find_builder("near")() == 7

@@ -9,6 +9,7 @@ from autoseg._version import __version__
 from autoseg.cli import bundles, commands, pictures, planning, scores
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demonstration import demo
+from autoseg.cli.networks import networks
 from autoseg.cli.selection import find_best
 
 app = typer.Typer(
@@ -34,9 +35,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": scores.compare,
     "export": bundles.export,
     "install": bundles.install,
+    "install_nnunet": bundles.install_nnunet,
     "fingerprint": planning.fingerprint,
     "plan": planning.plan,
     "preprocess": planning.preprocess,
+    "networks": networks,
     "augmentations": pictures.augmentations,
     "demo": demo,
     "doctor": commands.doctor,

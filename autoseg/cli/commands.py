@@ -23,6 +23,9 @@ def import_dataset(
     name: Annotated[
         str | None, typer.Option("--name", help="Name for the dataset. [default: as SOURCE says]", metavar="NAME")
     ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Copy nothing: the new dataset.json says where the files are.")
+    ] = False,
     workspace: WorkspacePath = None,
 ) -> None:
     """Brings a dataset into the workspace.
@@ -35,7 +38,9 @@ def import_dataset(
     from autoseg.workspace import find_workspace
 
     origin = source if labels is None else (source, labels)
-    dataset = import_dataset(origin, workspace=find_workspace(workspace), number=number, name=name, reporter=Terminal())
+    dataset = import_dataset(
+        origin, workspace=find_workspace(workspace), number=number, name=name, link=link, reporter=Terminal()
+    )
     console.print(f"{dataset.folder}: {len(dataset.cases)} cases")
     for problem in dataset.problems:
         console.print(f"left out: {problem}")
@@ -50,6 +55,8 @@ def check(number: DatasetNumber, skip: Skip = None, workspace: WorkspacePath = N
 
     dataset = Dataset.open(find_workspace(workspace).dataset(number).raw).without(skip or ())
     problems = check_dataset(dataset, Terminal())
+    for remark in dataset.remarks:
+        console.print(f"{dataset.name}: {remark}")
     if not problems:
         console.print(f"{dataset.name}: {len(dataset.cases)} cases, all sound")
         return

@@ -62,6 +62,14 @@ Rules = Annotated[
         metavar="NAME",
     ),
 ]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        help="A network of the literature, such as vnet; 'autoseg networks' lists them. [default: by preset]",
+        metavar="NAME",
+    ),
+]
 PlanName = Annotated[
     str | None,
     typer.Option("--plan", help="Name of a plan beside the usual one. [default: the usual one]", metavar="NAME"),

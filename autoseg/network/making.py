@@ -1,11 +1,15 @@
-"""Networks with fresh weights, as a plan names them: the built-in one, or one that an installed package offers."""
+"""Networks with fresh weights, as a plan names them: the usual one, one of the literature, or one of a package."""
+
+from functools import partial
 
 import torch
 from torch import nn
 
 from autoseg.errors import AutosegError, UsageError
-from autoseg.extensions import find_network
+from autoseg.extensions import BuildNetwork, check_built_in, find_network
+from autoseg.network.drawn import build_drawn
 from autoseg.network.unet import build_network
+from autoseg.networks.table import NETWORKS
 from autoseg.plan import Configuration
 
 
@@ -23,10 +27,27 @@ def make_network(configuration: Configuration, seed: int, error: type[AutosegErr
     own = configuration.network
     if own is None:
         return build_network(configuration.architecture, torch.Generator().manual_seed(seed))
-    build = find_network(own.name, error)
+    build = find_builder(own.name, error)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network: object = build(configuration.architecture, own.given)
     if not isinstance(network, nn.Module):
         raise error(f"the network {own.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
     return network.train()
+
+
+def find_builder(name: str, error: type[AutosegError] = UsageError) -> BuildNetwork:
+    """What builds the network of a name: a page of the literature, or what is installed.
+
+    Args:
+        name: In the plan, or in a model's plan.
+        error: What is raised: `ModelError` for a model.
+
+    Raises:
+        AutosegError: There is no such network here, or two of them.
+    """
+    page = NETWORKS.get(name)
+    if page is None:
+        return find_network(name, error)
+    check_built_in(name, error)
+    return partial(build_drawn, page)

@@ -6,6 +6,7 @@ from math import inf
 from typing import Protocol
 
 from autoseg.architecture import Architecture
+from autoseg.extensions import Own
 from autoseg.planning.memory import CONTEXT_BYTES, ELEMENT_BYTES, bytes_per_patch, feature_map_elements, training_bytes
 from autoseg.planning.presets import FeatureMapReference, Preset
 from autoseg.units import describe_memory
@@ -24,12 +25,15 @@ skip, two of a convolution on the way up; see `memory`."""
 
 
 class Budget(Protocol):
-    """Says how large a batch a step may have; the planner shrinks the patch until that is enough."""
+    """Says how large a batch a step may have; the planner shrinks the patch until that is enough.
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int]) -> bool:
+    `network` is that of a `Configuration`.
+    """
+
+    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> bool:
         """Whether patches of this size may be used at all."""
 
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
+    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:
         """The largest batch of a training step within the budget; may be 0."""
 
     def most_voxels(self, features: int) -> float:
@@ -50,14 +54,14 @@ class ByteBudget:
         """What a training step may take."""
         return int(self.budget_bytes * (1 - FREE_SHARE))
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int]) -> bool:
+    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> bool:
         """Whether the smallest batch fits."""
-        return training_bytes(architecture, patch_size, SMALLEST_BATCH) <= self.usable_bytes
+        return training_bytes(architecture, patch_size, SMALLEST_BATCH, network) <= self.usable_bytes
 
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
+    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:
         """The largest batch of a training step within the budget; may be 0."""
-        free = self.usable_bytes - training_bytes(architecture, patch_size, 0)
-        return max(0, free // bytes_per_patch(architecture, patch_size))
+        free = self.usable_bytes - training_bytes(architecture, patch_size, 0, network)
+        return max(0, free // bytes_per_patch(architecture, patch_size, network))
 
     def most_voxels(self, features: int) -> float:
         """A bound from what any network keeps of its first stage alone."""
@@ -86,12 +90,12 @@ class FeatureMapBudget:
     reference: FeatureMapReference
     scale: float
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int]) -> bool:
+    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> bool:  # noqa: ARG002
         """Whether the budget holds the smallest batch, or the full reference batch if that is asked for."""
         wanted = REFERENCE_BATCH[architecture.dimensions] if self.reference.whole_batch else SMALLEST_BATCH
         return self._batch(architecture, patch_size) >= wanted
 
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int]) -> int:
+    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:  # noqa: ARG002
         """The batch size at which the budget is used up, rounded to the nearest."""
         return round(self._batch(architecture, patch_size))
 

@@ -11,9 +11,8 @@ none of these numbers, because a device counts what a program can have beside it
 
 from collections.abc import Mapping
 
-from autoseg.architecture import count_weights
 from autoseg.plan import Configuration, ConfigurationName, MeasuredMemory, Plan
-from autoseg.planning.memory import BYTES_PER_WEIGHT, bytes_per_patch, training_bytes
+from autoseg.planning.memory import bytes_per_patch, training_bytes, weight_bytes
 from autoseg.units import describe_memory
 
 TIGHT_SHARE = 0.05
@@ -31,7 +30,7 @@ def step_bytes(one: Configuration, *, recomputes: bool) -> int:
         recomputes: Whether feature maps are calculated again on the way back. What was measured with one and what was
             measured without have nothing to do with each other.
     """
-    counted = training_bytes(one.architecture, one.patch_size, 0)
+    counted = training_bytes(one.architecture, one.patch_size, 0, one.network)
     return counted + round(one.batch_size * (_factor(one, recomputes) or 1) * _each(one))
 
 
@@ -61,7 +60,7 @@ def correct_plan(plan: Plan, name: ConfigurationName, least_bytes: Mapping[int, 
         return plan
     one = one.model_copy(update={"measured_memory": MeasuredMemory(factor=factor, recomputed=recomputed)})
     one = one.model_copy(update={"estimated_bytes": step_bytes(one, recomputes=recomputed)})
-    counted = training_bytes(one.architecture, one.patch_size, one.batch_size)
+    counted = training_bytes(one.architecture, one.patch_size, one.batch_size, one.network)
     why = (
         f"{name}: {BECAUSE}: a training step takes about {describe_memory(one.estimated_bytes)}, where "
         f"{describe_memory(counted)} were counted."
@@ -76,8 +75,8 @@ def _factor(one: Configuration, recomputes: bool) -> float | None:
 
 
 def _weights(one: Configuration) -> int:
-    return BYTES_PER_WEIGHT * count_weights(one.architecture)
+    return weight_bytes(one.architecture, one.network)
 
 
 def _each(one: Configuration) -> int:
-    return bytes_per_patch(one.architecture, one.patch_size)
+    return bytes_per_patch(one.architecture, one.patch_size, one.network)

@@ -7,10 +7,11 @@ from math import prod
 from autoseg.architecture import Architecture
 from autoseg.plan import Configuration, ConfigurationName, PresetName
 from autoseg.planning.budget import FREE_SHARE, ByteBudget
+from autoseg.planning.literature import explain_page
 from autoseg.planning.low_resolution import LITTLE_CONTEXT, WORTHWHILE
 from autoseg.planning.memory import bytes_per_patch, feature_map_elements, training_bytes
 from autoseg.planning.patch import Fit, Search, View, edges
-from autoseg.planning.presets import PRESETS
+from autoseg.planning.presets import PRESETS, Preset
 from autoseg.units import describe_memory
 
 
@@ -36,7 +37,14 @@ class Look:
 
 def explain_preset(search: Search) -> Iterator[str]:
     """Says which network and which memory the plan starts from."""
-    preset = search.preset
+    yield explain_network(search.preset_name, search.preset) if search.named is None else explain_page(search.named)
+    in_bytes = isinstance(search.budget, ByteBudget)
+    measure = f", {FREE_SHARE:.0%} of it left free" if in_bytes else f", counted as {search.budget.describe()}"
+    yield f"Training may use {describe_memory(search.budget_bytes)} of memory{measure}."
+
+
+def explain_network(name: str, preset: Preset) -> str:
+    """Says what the network of a preset is."""
     kinds = {
         "stage": "each stage adds its input to its output, as in V-Net",
         "block": "the way down is made of residual blocks, as in ResNet",
@@ -47,13 +55,10 @@ def explain_preset(search: Search) -> Iterator[str]:
         if preset.residual == "stage" and max(preset.blocks) > 1
         else ""
     )
-    yield (
-        f"Preset {search.preset_name}: a U-shaped network of {preset.base_features} features at full resolution, twice "
+    return (
+        f"Preset {name}: a U-shaped network of {preset.base_features} features at full resolution, twice "
         f"as many at each coarser one; {kinds[preset.residual]}{depth}."
     )
-    in_bytes = isinstance(search.budget, ByteBudget)
-    measure = f", {FREE_SHARE:.0%} of it left free" if in_bytes else f", counted as {search.budget.describe()}"
-    yield f"Training may use {describe_memory(search.budget_bytes)} of memory{measure}."
 
 
 def explain_refusal(larger: PresetName, taken: PresetName, memory_bytes: int) -> str:
@@ -137,7 +142,8 @@ def _long_voxels(architecture: Architecture) -> str:
 
 def _explain_batch(look: Look, configuration: Configuration, search: Search) -> str:
     network, patch_size = configuration.architecture, configuration.patch_size
-    fixed, each = training_bytes(network, patch_size, 0), bytes_per_patch(network, patch_size)
+    fixed = training_bytes(network, patch_size, 0, configuration.network)
+    each = bytes_per_patch(network, patch_size, configuration.network)
     batch = f"{look.name}: a batch has {look.fit.batch_size} patches, {look.fit.batch_because}"
     if search.preset.reference is not None:
         return f"{batch}; a patch counts {feature_map_elements(network, patch_size) / 1e6:.0f} million elements."

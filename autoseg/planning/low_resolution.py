@@ -6,7 +6,7 @@ from math import prod
 
 from autoseg.plan import Spacing
 from autoseg.planning.budget import SMALLEST_BATCH
-from autoseg.planning.patch import Fit, Search, View, fit_batch, fit_patch, patches
+from autoseg.planning.patch import Fit, Search, View, fit_batch, fit_patch
 from autoseg.planning.topology import SMALLEST_EDGE, Topology
 
 # Source of all numbers here: the reference method (nnU-Net v2.8.1, default experiment planner).
@@ -65,7 +65,7 @@ def choose_low_resolution(view: View, search: Search, full: Fit) -> LowResolutio
 def _find_as_reference(view: View, search: Search) -> LowResolution | None:
     """The first of the coarser volumes of whose largest patch sees a quarter."""
     for coarser, exact_voxels in _coarser_views(view):
-        largest = next(patches(coarser))
+        largest = next(search.patches(coarser))
         if largest.is_trainable:
             fit = fit_patch(coarser, search)
             if fit.topology.voxels / exact_voxels >= LITTLE_CONTEXT:
@@ -82,7 +82,7 @@ def _find_monotonic(view: View, search: Search) -> LowResolution | None:
             break
         if exact_voxels * LITTLE_CONTEXT > search.most_voxels:
             continue  # saves time: a patch that sees enough is far too large, and need not be known
-        topology = _smallest_patch(coarser, exact_voxels)
+        topology = _smallest_patch(coarser, exact_voxels, search)
         if topology is None or (finer is not None and topology.voxels > finer.voxels):
             continue
         if not topology.is_trainable:
@@ -100,10 +100,10 @@ def _find_monotonic(view: View, search: Search) -> LowResolution | None:
     return None
 
 
-def _smallest_patch(view: View, voxels: float) -> Topology | None:
+def _smallest_patch(view: View, voxels: float, search: Search) -> Topology | None:
     """The smallest patch that sees enough; None if not even the largest does."""
     smallest = None
-    for topology in patches(view):
+    for topology in search.patches(view):
         if topology.voxels / voxels < LITTLE_CONTEXT:
             break
         smallest = topology

@@ -45,6 +45,9 @@ from collections.abc import Sequence
 from math import prod
 
 from autoseg.architecture import Architecture, count_weights
+from autoseg.extensions import Own
+from autoseg.networks.page import Count
+from autoseg.networks.table import NETWORKS
 
 ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
 
@@ -55,7 +58,9 @@ BYTES_PER_WEIGHT = 4 + 4 + 4 + 4 + ELEMENT_BYTES
 CONTEXT_BYTES = 500_000_000
 
 
-def training_bytes(architecture: Architecture, patch_size: Sequence[int], batch_size: int) -> int:
+def training_bytes(
+    architecture: Architecture, patch_size: Sequence[int], batch_size: int, network: Own | None = None
+) -> int:
     """Device memory of one training step, by the formula at the top of this module.
 
     Never falls when patch, batch, convolutions, blocks or features grow. (In a residual encoder the features must grow
@@ -65,13 +70,24 @@ def training_bytes(architecture: Architecture, patch_size: Sequence[int], batch_
         architecture: The network.
         patch_size: Voxels per axis, divisible by the network's strides.
         batch_size: Patches of the step.
+        network: See `Configuration`. Of one that an installed package offers nothing is known, and the usual network
+            is counted.
     """
-    fixed = CONTEXT_BYTES + BYTES_PER_WEIGHT * count_weights(architecture)
-    return fixed + batch_size * bytes_per_patch(architecture, patch_size)
+    fixed = CONTEXT_BYTES + weight_bytes(architecture, network)
+    return fixed + batch_size * bytes_per_patch(architecture, patch_size, network)
 
 
-def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int]) -> int:
+def weight_bytes(architecture: Architecture, network: Own | None = None) -> int:
+    """The part of `training_bytes` that goes with the weights."""
+    count = _count_drawn(architecture, architecture.divisor, network)
+    return BYTES_PER_WEIGHT * (count_weights(architecture) if count is None else count.weights)
+
+
+def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:
     """The part of `training_bytes` that grows with the batch: what each of its patches takes."""
+    count = _count_drawn(architecture, patch_size, network)
+    if count is not None:
+        return _drawn_bytes(architecture, patch_size, count)
     voxels, trained, predicted = _voxels_of_heads(architecture, patch_size)
     classes = architecture.out_channels
     losses = (9 * classes - 1) * trained + 8 * classes * voxels
@@ -104,6 +120,26 @@ def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
             elements += (features + (width if step > 1 else 0)) * voxels
         width = features
     return ELEMENT_BYTES * elements
+
+
+def _count_drawn(architecture: Architecture, patch_size: Sequence[int], network: Own | None) -> Count | None:
+    page = None if network is None else NETWORKS.get(network.name)
+    return None if page is None or network is None else page.count(network.settings, architecture, patch_size)
+
+
+def _drawn_bytes(architecture: Architecture, patch_size: Sequence[int], count: Count) -> int:
+    """What a patch of a network of the literature takes: the same terms, with what its sketch counts.
+
+    All outputs are taken for trained. The moving maps are those of its largest convolution: the gradients of its input
+    and its output, and as much again for the copies that it works on.
+    """
+    voxels, classes, predicted = prod(patch_size), architecture.out_channels, sum(count.outputs)
+    entering = (4 + ELEMENT_BYTES) * architecture.in_channels * voxels
+    saved = ELEMENT_BYTES * count.kept_elements + 8 * count.places
+    leaving = (ELEMENT_BYTES * classes + 8) * predicted
+    losses = (9 * classes - 1) * predicted + 8 * classes * voxels
+    moving = ELEMENT_BYTES * (classes * (predicted + voxels) + 2 * count.widest_elements)
+    return entering + saved + leaving + max(losses, moving)
 
 
 def feature_map_elements(architecture: Architecture, patch_size: Sequence[int]) -> int:

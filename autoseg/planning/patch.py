@@ -7,8 +7,10 @@ from math import ceil, inf, prod
 
 from autoseg.architecture import Architecture
 from autoseg.errors import UsageError
+from autoseg.extensions import Own
 from autoseg.plan import Spacing
 from autoseg.planning.budget import FREE_SHARE, SMALLEST_BATCH, Budget
+from autoseg.planning.literature import bytes_per_voxel, outline, patches_for
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.presets import Preset
 from autoseg.planning.topology import Topology, choose_topology, design_network, initial_patch, smaller_topologies
@@ -51,6 +53,7 @@ class Search:
         budget_bytes: The memory that the user stated, for errors.
         in_channels, out_channels: Of the network.
         monotonic: Whether a larger budget must never buy fewer voxels per step.
+        named: A network of the literature, instead of that of the preset.
     """
 
     preset_name: str
@@ -60,15 +63,22 @@ class Search:
     in_channels: int
     out_channels: int
     monotonic: bool
+    named: Own | None = None
 
     @property
     def most_voxels(self) -> float:
-        """More than this no patch can have."""
+        """More than this no patch of volumes can have."""
         limit = self.preset.volume.patch_voxels or inf
+        if self.named is not None:
+            each = bytes_per_voxel(self.named, in_channels=self.in_channels, out_channels=self.out_channels)
+            return min(limit, self.budget_bytes / (SMALLEST_BATCH * each))
         return min(limit, self.budget.most_voxels(self.preset.base_features))
 
     def network(self, topology: Topology) -> Architecture:
-        """The network of this preset with the skeleton of `topology`."""
+        """The network of this preset with the skeleton of `topology`, or that of the literature."""
+        if self.named is not None:
+            dimensions = len(topology.patch_size)
+            return outline(self.named, dimensions, in_channels=self.in_channels, out_channels=self.out_channels)
         return design_network(
             topology.strides,
             topology.kernels,
@@ -84,7 +94,14 @@ class Search:
 
     def holds(self, topology: Topology) -> bool:
         """Whether patches are within the budget."""
-        return self.budget.holds(self.network(topology), topology.patch_size)
+        return self.budget.holds(self.network(topology), topology.patch_size, self.named)
+
+    def patches(self, view: View) -> Iterator[Topology]:
+        """From the largest patch for a view on to ever smaller ones, whatever the budget."""
+        if self.named is not None:
+            return patches_for(self.named, view.spacing_mm, view.median_shape)
+        first = choose_topology(view.spacing_mm, initial_patch(view.spacing_mm, view.median_shape))
+        return chain([first], smaller_topologies(first, view.spacing_mm, view.median_shape))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +119,6 @@ class Fit:
         return replace(self, architecture=search.network(self.topology))
 
 
-def patches(view: View) -> Iterator[Topology]:
-    """From the largest patch for a view on to ever smaller ones, whatever the budget."""
-    first = choose_topology(view.spacing_mm, initial_patch(view.spacing_mm, view.median_shape))
-    return chain([first], smaller_topologies(first, view.spacing_mm, view.median_shape))
-
-
 def fit_patch(view: View, search: Search) -> Fit:
     """Shrinks the patch until preset and budget allow a batch of two, then fills the budget with a larger batch.
 
@@ -116,7 +127,7 @@ def fit_patch(view: View, search: Search) -> Fit:
     """
     because = "the largest that planning begins with"
     too_large: Topology | None = None
-    for topology in patches(view):
+    for topology in search.patches(view):
         if not search.allows(topology):
             limit = search.preset.limits(len(topology.patch_size)).patch_voxels
             because = f"the largest that the preset {search.preset_name!r} allows, at most {limit} voxels"
@@ -132,7 +143,7 @@ def fit_patch(view: View, search: Search) -> Fit:
             f"{edges(topology.patch_size)} voxels, the smallest for these images, by the reference method's count",
             "raise the memory budget",
         )
-    needed = training_bytes(architecture, topology.patch_size, SMALLEST_BATCH)
+    needed = training_bytes(architecture, topology.patch_size, SMALLEST_BATCH, search.named)
     raise UsageError(
         f"a memory budget of {search.budget.describe()} does not hold a training step with two patches of "
         f"{edges(topology.patch_size)} voxels, the smallest for these images",
@@ -154,7 +165,10 @@ def fit_batch(view: View, topology: Topology, search: Search, *, because: str, m
     architecture = search.network(topology)
     share = search.preset.batch_share
     limits = [
-        (search.budget.largest_batch(architecture, topology.patch_size), "as many as the memory budget holds"),
+        (
+            search.budget.largest_batch(architecture, topology.patch_size, search.named),
+            "as many as the memory budget holds",
+        ),
         (
             round(view.dataset_voxels * share / topology.voxels),
             f"which see {share:.0%} of all training voxels, the most that a batch may",

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from autoseg.architecture import Axes
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, UsageError
+from autoseg.extensions import Own
 from autoseg.fingerprint import Fingerprint
 from autoseg.info import DatasetInfo
 from autoseg.plan import Configuration, ConfigurationName, Normalization, Plan, PresetName, RulesName
@@ -17,6 +18,7 @@ from autoseg.planning.explanation import (
     explain_preset,
     explain_refusal,
 )
+from autoseg.planning.literature import find_obstacle, find_page
 from autoseg.planning.low_resolution import choose_low_resolution
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
@@ -44,12 +46,14 @@ class PlanningOptions:
         memory_budget_bytes: Device memory that training may use.
         preset: The network's size; None lets the memory choose one of this project's.
         rules: This project's, or the reference method's, which needs one of its own presets.
+        network: A network of the literature, instead of that of the preset; not with the reference method's rules.
     """
 
     dataset: str
     memory_budget_bytes: int
     preset: PresetName | None = None
     rules: RulesName = "autoseg"
+    network: Own | None = None
 
 
 def make_plan(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOptions) -> Plan:
@@ -66,7 +70,8 @@ def make_plan(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOpti
 
     Raises:
         DatasetError: There is no case, the channels do not agree, or the images are too small for any network.
-        UsageError: The budget does not hold the smallest batch of the smallest patches.
+        UsageError: The budget does not hold the smallest batch of the smallest patches, or the network that was asked
+            for cannot look at these images.
     """
     facts = _gather(fingerprint, info, RULES[options.rules])
     if options.preset is None:
@@ -129,6 +134,8 @@ def _gather(fingerprint: Fingerprint, info: DatasetInfo, rules: Rules) -> _Facts
 def _climb(facts: _Facts, options: PlanningOptions) -> Plan:
     """Goes up the presets as far as the memory reaches; see `make_plan`."""
     reached = [name for name in LADDER if PRESETS[name].memory_bytes <= options.memory_budget_bytes] or [LADDER[0]]
+    if options.network is not None:  # the same whatever the preset
+        return _plan(facts, reached[-1], options, budget_bytes=options.memory_budget_bytes)
     larger = [*reached[1:], None]
     steps = [(name, next_one) for name, next_one in zip(reached, larger, strict=True) if _differ(name, next_one)]
     plan: Plan | None = None
@@ -167,9 +174,14 @@ def _plan(facts: _Facts, preset_name: PresetName, options: PlanningOptions, *, b
         in_channels=facts.info.channels,
         out_channels=facts.info.targets.outputs,
         monotonic=facts.rules.monotonic,
+        named=options.network,
     )
     looks = [*_look_at_planes(facts, search), *_look_at_volumes(facts, search)]
-    found = {look.name: _configuration(look, facts) for look in looks if isinstance(look, Look)}
+    found = {look.name: _configuration(look, facts, search) for look in looks if isinstance(look, Look)}
+    if not found and options.network is not None:
+        reasons = " ".join(look for look in looks if isinstance(look, str))
+        title = find_page(options.network).title
+        raise UsageError(f"{title} cannot look at the images of {options.dataset}. {reasons}", "choose another network")
     if not found:
         raise DatasetError(
             f"the training images of {options.dataset} have a median shape of {edges(facts.grid.median_shape)} voxels "
@@ -196,7 +208,9 @@ def _look_at_planes(facts: _Facts, search: Search) -> Iterator[Look | str]:
     """The 2D configuration, or why there is none."""
     view = facts.view("2d")
     too_thin = facts.rules.flat_axis_first and min(view.median_shape) <= facts.rules.flat_voxels
-    if view.is_trainable and not too_thin:
+    if (obstacle := _find_obstacle(search, 2)) is not None:
+        yield f"There is no 2d: {obstacle}."
+    elif view.is_trainable and not too_thin:
         yield Look(name="2d", view=view, fit=fit_patch(view, search), batch_dice=True)
     else:
         yield f"There is no 2d: slices of {edges(view.median_shape)} voxels are too small to halve the resolution."
@@ -216,6 +230,9 @@ def _look_at_volumes(facts: _Facts, search: Search) -> Iterator[Look | str]:
     if not view.is_trainable:
         yield f"There is no 3D configuration: {edges(view.median_shape)} voxels are too few to halve the resolution."
         return
+    if (obstacle := _find_obstacle(search, 3)) is not None:
+        yield f"There is no 3D configuration: {obstacle}."
+        return
     full = fit_patch(view, search)
     low = choose_low_resolution(view, search, full)
     yield Look(name="3d_fullres", view=view, fit=full, batch_dice=low is not None)
@@ -227,12 +244,23 @@ def _look_at_volumes(facts: _Facts, search: Search) -> Iterator[Look | str]:
         yield "There is no cascade: it would need one label map of fewer than 180 numbers to look at."
         return
     informed = replace(search, in_channels=search.in_channels + len(facts.info.targets.structures))
+    if (obstacle := _find_obstacle(informed, 3)) is not None:
+        yield f"There is no cascade: {obstacle}."
+        return
     # The reference method takes over patch and batch as they are; the further input hardly takes memory.
     after = fit_patch(view, informed) if search.monotonic else full.with_network(informed)
     yield Look(name="3d_cascade_fullres", view=view, fit=after, batch_dice=True, previous="3d_lowres")
 
 
-def _configuration(look: Look, facts: _Facts) -> Configuration:
+def _find_obstacle(search: Search, dimensions: int) -> str | None:
+    """Why the network that was asked for cannot look at planes or volumes; None if it can, or none was."""
+    if search.named is None:
+        return None
+    channels = {"in_channels": search.in_channels, "out_channels": search.out_channels}
+    return find_obstacle(search.named, dimensions, **channels)
+
+
+def _configuration(look: Look, facts: _Facts, search: Search) -> Configuration:
     patch_size = look.fit.topology.patch_size
     augmentation = choose_augmentation(patch_size)
     if facts.mirroring is not None:
@@ -245,7 +273,8 @@ def _configuration(look: Look, facts: _Facts) -> Configuration:
         normalization=facts.normalization,
         batch_dice=look.batch_dice,
         architecture=look.fit.architecture,
-        estimated_bytes=training_bytes(look.fit.architecture, patch_size, look.fit.batch_size),
+        network=search.named,
+        estimated_bytes=training_bytes(look.fit.architecture, patch_size, look.fit.batch_size, search.named),
         previous=look.previous,
         augmentation=augmentation,
     )

@@ -6,6 +6,7 @@ values are in the tests. The sources of the others stand at each.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ class Loss:
             A scalar.
         """
         total = outputs[0].new_zeros((), dtype=torch.float32)
-        for weight, logits in zip(supervision_weights(len(outputs)), outputs, strict=True):
+        weights = supervision_weights([logits.shape[2:] for logits in outputs])
+        for weight, logits in zip(weights, outputs, strict=True):
             if weight > 0:
                 total = total + weight * self.at_one_resolution(logits.float(), coarsen(labels, logits), unknown)
         return total
@@ -175,15 +177,18 @@ def _each_voxel(logits: torch.Tensor, truth: Truth, settings: LossSettings) -> t
     return losses, weights
 
 
-def supervision_weights(outputs: int) -> tuple[float, ...]:
-    """Weights of the resolutions, finest first: halved each time, the coarsest unused, together 1.
+def supervision_weights(sizes: Sequence[Sequence[int]]) -> tuple[float, ...]:
+    """Weights of outputs by their sizes: halved from one size to the next coarser, the coarsest unused, together 1.
 
-    Example: 4 outputs give 4/7, 2/7, 1/7, 0. One output has weight 1.
+    Outputs of the same size count alike. Decision: so networks that bring the outputs of all levels to full resolution
+    train each as much as the others, as UNet++ and UNet 3+ do. Example: sizes of 40, 20, 10 and 5 voxels give 4/7, 2/7,
+    1/7, 0; 40, 40 and 40 give 1/3 each. One output has weight 1.
     """
-    if outputs == 1:
-        return (1.0,)
-    weights = [0.5**level for level in range(outputs - 1)]
-    return (*(weight / sum(weights) for weight in weights), 0.0)
+    resolutions = sorted({tuple(size) for size in sizes}, key=prod, reverse=True)
+    levels = [resolutions.index(tuple(size)) for size in sizes]
+    unused = len(resolutions) - 1 if len(resolutions) > 1 else None
+    weights = [0.0 if level == unused else 0.5**level for level in levels]
+    return tuple(weight / sum(weights) for weight in weights)
 
 
 def coarsen(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,8 @@ from torch import nn
 from autoseg.data.augmentation import change_by_own
 from autoseg.device import autocast, random_state, restore_random_state
 from autoseg.errors import UsageError
-from autoseg.extensions import find_loss, find_network, find_transform
+from autoseg.extensions import find_loss, find_transform
+from autoseg.network.making import find_builder
 from autoseg.network.unet import UNet
 from autoseg.plan import Configuration
 from autoseg.settings import TrainingSettings
@@ -35,7 +36,7 @@ def check_presence(configuration: Configuration, settings: TrainingSettings) -> 
         UsageError: Something is not installed, or cannot be loaded.
     """
     if configuration.network is not None:
-        find_network(configuration.network.name)
+        find_builder(configuration.network.name)
     if settings.loss.own is not None:
         find_loss(settings.loss.own.name)
     for transform in configuration.augmentation.own:
@@ -46,7 +47,8 @@ def describe_limits(configuration: Configuration, settings: TrainingSettings) ->
     """Says what the plan says in vain where the network is not the built-in one."""
     if configuration.network is not None:
         name = configuration.network.name
-        yield f"the network {name!r} is not the built-in one: no estimate of memory in plan.json applies to it"
+        if configuration.is_foreign:
+            yield f"the network {name!r} is not the built-in one: no estimate of memory in plan.json applies to it"
         if settings.recompute_activations:
             yield f"recompute_activations has no effect on the network {name!r}"
 
@@ -82,7 +84,7 @@ def find_idle(network: nn.Module, run: Run) -> list[str]:
     trial, configuration = copy.deepcopy(network).train(), run.training.configuration
     with _chance_restored(run.device):
         outputs = trial(_noise(configuration, run.device))
-        weights = supervision_weights(len(outputs))
+        weights = supervision_weights([one.shape[2:] for one in outputs])
         total = sum(one.float().mean() for one, weight in zip(outputs, weights, strict=True) if weight > 0)
         learned = {name: value for name, value in trial.named_parameters() if value.requires_grad}
         gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)

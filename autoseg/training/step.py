@@ -26,7 +26,6 @@ from autoseg.errors import UsageError
 from autoseg.network.unet import UNet
 from autoseg.reporting import SILENT, Reporter
 from autoseg.settings import TrainingSettings
-from autoseg.training.losses import supervision_weights
 from autoseg.training.own import find_idle
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.run import Run
@@ -88,7 +87,7 @@ def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter
         restore_random_state(run.device, draws)
     if size < start:
         state.micro_batch_size = size
-        reporter.say(_describe_parts(state, run, size, there))
+        reporter.say(_describe_parts(run, size, there))
         known = {_in_a_part(whole, failed): there, _in_a_part(whole, size): peak_bytes(run.device)}
         run.note_memory({patches: least for patches, least in known.items() if least is not None})
     return loss
@@ -200,8 +199,8 @@ def _join_ranks(state: TrainState, run: Run) -> Forward:
     if not run.ranks.alone and not isinstance(state.network, UNet):
         return cast(Forward, run.ranks.join(state.network, find_idle(state.network, run)))
     architecture = run.training.configuration.architecture
-    weights = supervision_weights(len(architecture.stages) - 1 if architecture.deep_supervision else 1)
-    idle = [f"heads.{level}" for level, weight in enumerate(weights) if weight == 0]
+    coarsest = len(architecture.stages) - 2
+    idle = [f"heads.{coarsest}"] if architecture.deep_supervision and coarsest > 0 else []  # its loss does not count
     return cast(Forward, run.ranks.join(state.network, idle))
 
 
@@ -243,10 +242,10 @@ def _describe_shares(run: Run, size: int) -> str:
     )
 
 
-def _describe_parts(state: TrainState, run: Run, size: int, found: int | None) -> str:
+def _describe_parts(run: Run, size: int, found: int | None) -> str:
     configuration = run.training.configuration
     estimate = f"plan.json estimates {describe_memory(configuration.estimated_bytes)}"
-    if not isinstance(state.network, UNet):
+    if configuration.is_foreign:
         estimate = "no estimate knows this network"
     beside = "" if found is None else f", and {describe_memory(found)} could be had"
     return (

@@ -89,7 +89,13 @@ def test_regions_with_unlabelled_voxels_are_golden_in_both_terms(golden):
 )
 def test_weights_of_the_resolutions_are_golden(outputs, weights):
     """Halved at each level, the coarsest unused, the sum 1."""
-    assert supervision_weights(outputs) == pytest.approx(weights, abs=1e-6)
+    assert supervision_weights([(64 // 2**level, 64) for level in range(outputs)]) == pytest.approx(weights, abs=1e-6)
+
+
+def test_outputs_of_the_same_size_count_alike():
+    """Also beside coarser ones; if there is one size alone, none is left out."""
+    assert supervision_weights([(8, 8)] * 4) == pytest.approx([0.25] * 4)
+    assert supervision_weights([(8, 8), (8, 8), (4, 8), (4, 4)]) == pytest.approx([0.4, 0.4, 0.2, 0])
 
 
 # --- The forms of the terms -------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_trial_changes_nothing():
 
 def test_weights_that_the_loss_leaves_out_are_found():
     """Those of the coarsest logits, if there are several; found without a trace."""
-    assert supervision_weights(3)[2] == 0
+    assert supervision_weights([(8,), (4,), (2,)])[2] == 0
     for levels, idle in ((1, []), (3, ["heads.2.weight", "heads.2.bias"])):
         run = own_run(given={"levels": levels})
         state, before = small_state(run), torch.get_rng_state()

@@ -1,0 +1,182 @@
+"""A page of the literature: what is known of a network before anything is built."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+from pydantic import JsonValue, ValidationError
+
+from autoseg.architecture import Architecture, Axes, Section, Stage
+from autoseg.networks.canvas import Canvas, Layer, Map, Sketch
+
+Value = TypeVar("Value")
+
+
+class Draw(Protocol):
+    """Leads an image through the layers of a network.
+
+    Args:
+        net: The canvas; in training every layer that the network has must be drawn.
+        image: Shape (n, in_channels, *patch).
+        classes: How many outputs.
+        settings: The page's own, complete.
+
+    Returns:
+        Logits, those that predict first; in training coarser or further ones may follow.
+    """
+
+    def __call__(self, net: Canvas[Value], image: Value, classes: int, settings: Any, /) -> list[Value]:
+        """Draws it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A network of the literature.
+
+    Attributes:
+        title: As its authors call it.
+        summary: What is its own, in one line.
+        source: The paper.
+        licence: Of the official code, which nothing here is taken from, and what else binds who uses the network.
+        dimensions: Of images that it takes: 2, 3, or both.
+        settings: What a plan may say about it, with defaults: the published network.
+        levels: Features at each resolution, by the settings; each resolution after the first halves all axes.
+        draw: The network.
+        supervises: Whether training has further outputs, by the settings.
+        most_channels: Of the image, by the settings; None if there is no limit.
+        training: How the paper trained it, where that differs from what a plan says.
+    """
+
+    title: str
+    summary: str
+    source: str
+    licence: str
+    dimensions: tuple[int, ...]
+    settings: type[Section]
+    levels: Callable[[Any], tuple[int, ...]]
+    draw: Draw
+    supervises: Callable[[Any], bool] = lambda _: False
+    most_channels: Callable[[Any], int | None] = lambda _: None
+    training: str = ""
+
+    def complete(self, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """The settings with all defaults filled in.
+
+        Raises:
+            ValueError: One is unknown or impossible; the text names it.
+        """
+        settings: dict[str, JsonValue] = self.read(given).model_dump(mode="json")
+        return settings
+
+    def read(self, given: Mapping[str, JsonValue]) -> Any:
+        """The settings as the page's own type; see `complete`."""
+        try:
+            return self.settings.model_validate(dict(given))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, ("settings", *first["loc"])))
+            known = ", ".join(self.settings.model_fields)
+            hint = f" (there are: {known})" if first["type"] == "extra_forbidden" else ""
+            raise ValueError(f"{where} of {self.title}: {first['msg']}{hint}") from error
+
+    def describe_dimensions(self) -> str:
+        """Such as "2D, 3D"."""
+        return ", ".join(f"{dimensions}D" for dimensions in self.dimensions)
+
+    def divisor(self, given: Mapping[str, JsonValue]) -> int:
+        """What each axis of a patch must be divisible by."""
+        return int(2 ** (len(self.levels(self.read(given))) - 1))
+
+    def describe_constraints(self, given: Mapping[str, JsonValue]) -> str:
+        """What images and patches it takes."""
+        limit = self.most_channels(self.read(given))
+        channels = "" if limit is None else f", at most {limit} channels"
+        return f"edges divisible by {self.divisor(given)}{channels}"
+
+    def outline(
+        self, given: Mapping[str, JsonValue], dimensions: int, *, in_channels: int, out_channels: int
+    ) -> Architecture:
+        """The network as the plan's `Architecture` tells it: channels, resolutions, features; the rest is the page's.
+
+        Raises:
+            ValueError: A setting is unknown or impossible, or the images have too many axes or channels.
+        """
+        if dimensions not in self.dimensions:
+            raise ValueError(f"{self.title} takes images in {self.describe_dimensions()} only")
+        settings = self.read(given)
+        limit = self.most_channels(settings)
+        if limit is not None and in_channels > limit:
+            raise ValueError(f"{self.title} takes at most {limit} channels with these settings, not {in_channels}")
+        return Architecture(
+            residual="none",
+            in_channels=in_channels,
+            out_channels=out_channels,
+            stages=tuple(
+                Stage(
+                    features=features,
+                    kernel=_axes(3, dimensions),
+                    stride=_axes(2 if level else 1, dimensions),
+                    convolutions=1,
+                )
+                for level, features in enumerate(self.levels(settings))
+            ),
+            deep_supervision=self.supervises(settings),
+        )
+
+    def count(self, given: Mapping[str, JsonValue], architecture: Architecture, patch_size: Sequence[int]) -> "Count":
+        """What the network has and takes for a patch.
+
+        Args:
+            given: Settings.
+            architecture: Of which the numbers of channels are taken.
+            patch_size: Voxels per axis, divisible as the network needs it.
+
+        Raises:
+            ValueError: The settings are impossible.
+        """
+        settings = self.read(given)
+        return _count(self, settings, architecture.in_channels, architecture.out_channels, tuple(patch_size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """What a network has and takes for one patch; see `Sketch`.
+
+    Attributes:
+        layers: By name.
+        weights: Trainable numbers.
+        multiply_adds: Forwards.
+        kept_elements, places: What training keeps.
+        widest_elements: Of input and output of the largest convolution.
+        outputs: Voxels of each output in training.
+    """
+
+    layers: Mapping[str, Layer]
+    weights: int
+    multiply_adds: int
+    kept_elements: int
+    places: int
+    widest_elements: int
+    outputs: tuple[int, ...]
+
+
+@lru_cache(maxsize=1024)
+def _count(page: Page, settings: Section, in_channels: int, out_channels: int, patch_size: tuple[int, ...]) -> Count:
+    sketch = Sketch(len(patch_size))
+    image = Map(in_channels, patch_size)
+    logits = page.draw(sketch, image, out_channels, settings)
+    sketch.kept.discard(image)  # counted apart, because it is there anyway
+    return Count(
+        layers=sketch.layers,
+        weights=sketch.weights,
+        multiply_adds=sketch.multiply_adds,
+        kept_elements=sketch.kept_elements,
+        places=sketch.places,
+        widest_elements=sketch.widest,
+        outputs=tuple(one.voxels for one in logits),
+    )
+
+
+def _axes(value: int, dimensions: int) -> Axes:
+    return (value, value) if dimensions == 2 else (value, value, value)
