@@ -86,8 +86,9 @@ class Segmenter:
 
     @property
     def orientation(self) -> str | None:
-        """Where the axes of each training case led, if they agree."""
-        return None if self.expectation is None else self.expectation.orientation
+        """Where the axes of each training case were made to lead; else where they led, if they agree."""
+        found = None if self.expectation is None else self.expectation.orientation
+        return self.info.orientation or found
 
     @property
     def digest(self) -> str:
