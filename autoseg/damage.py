@@ -1,9 +1,11 @@
 """Image files that cannot be read, or that would be read wrongly without a word.
 
-Tried with SimpleITK 2.5: a JPEG that is cut off comes out grey below the cut, a BMP as whatever the memory held, and a
-TIFF with the pages that are left; for NIfTI see `nifti`. The libraries for PNG, NRRD and MetaImage notice.
+Tried with SimpleITK 2.5: a JPEG that is cut off comes out grey below the cut, a BMP as whatever the memory held, a TIFF
+with the pages that are left, a GIPL with zeros; see also `nifti` and `tiff`. The libraries for PNG, NRRD and MetaImage
+notice.
 """
 
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -12,12 +14,15 @@ from pathlib import Path
 
 from autoseg.errors import ImageError
 from autoseg.nifti import check_nifti, check_rival
+from autoseg.tiff import check_bits
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 BMP_HEAD_BYTES = 38  # as far as it matters here
 BMP_USUAL_HEAD = 40
 BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not packed
 
+GIPL_HEAD_BYTES = 256
+GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # by the format's code of a number type
 
 _sound: set[tuple[str, int, int]] = set()
 """Files that this process found sound: path, bytes, and nanoseconds of the last change."""
@@ -44,13 +49,14 @@ def check_file(path: Path) -> None:
         if known not in _sound:
             check_nifti(path)
             check_picture(path)
+            check_bits(path)
             _sound.add(known)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}", "check that you may read it") from error
 
 
 def check_picture(path: Path) -> None:
-    """Refuses a JPEG, BMP or TIFF file that ends too early; files with another ending pass.
+    """Refuses a JPEG, BMP, TIFF or GIPL file that ends too early; files with another ending pass.
 
     Raises:
         ImageError: The file is cut off.
@@ -123,6 +129,16 @@ def _holds_all_pages(file: BufferedReader, size: int) -> bool:
     return True
 
 
+def _holds_all_voxels(file: BufferedReader, size: int) -> bool:
+    """Whether a GIPL is as long as its head says, which begins with four sizes and the number type."""
+    head = file.read(GIPL_HEAD_BYTES)
+    if len(head) < GIPL_HEAD_BYTES:
+        return True  # reading it will fail
+    *sizes, kind = struct.unpack_from(">5H", head)
+    voxels: int = math.prod(max(1, one) for one in sizes)
+    return size >= GIPL_HEAD_BYTES + voxels * GIPL_BYTES.get(kind, 0)
+
+
 def _number_at(file: BufferedReader, place: int, code: str, size: int) -> int | None:
     """The number at a place of the file, or None if the file ends before."""
     length = struct.calcsize(code)
@@ -139,4 +155,5 @@ PICTURE_CHECKS: dict[str, Callable[[BufferedReader, int], bool]] = {
     ".bmp": _holds_all_rows,
     ".tif": _holds_all_pages,
     ".tiff": _holds_all_pages,
+    ".gipl": _holds_all_voxels,
 }

@@ -5,6 +5,8 @@
         imagesTr/CASE_0000.nii.gz    one file per channel; "_0000" may be left out if there is one channel
         labelsTr/CASE.nii.gz
 
+Or dataset.json lists the files of each case, wherever they are (see `file_list`). Nothing is ever written there.
+
 Checks that need voxels live in `integrity`.
 """
 
@@ -14,10 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.errors import DatasetError, ProblemsError
+from autoseg.file_list import FileList
 from autoseg.info import DatasetInfo
+from autoseg.tiff import TIFF_ENDINGS, find_spacing_file
 
 CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
-FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w-]*)\Z")
+FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w.-]*)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +34,9 @@ class Case:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them, the label map last."""
-        return self.images if self.label is None else (*self.images, self.label)
+        """All that its voxels and their places follow from: the images, the label map, spacing files of TIFF."""
+        files = self.images if self.label is None else (*self.images, self.label)
+        return (*files, *(beside for beside in map(find_spacing_file, files) if beside is not None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +61,14 @@ class Dataset:
         info: The content of dataset.json.
         cases: The training cases that have all their files, by name.
         problems: What is wrong with the files of the other cases.
+        remarks: What is odd about the files, and no reason to stop.
     """
 
     folder: Path
     info: DatasetInfo
     cases: tuple[Case, ...]
     problems: tuple[Problem, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
@@ -75,24 +82,11 @@ class Dataset:
                 f"{folder} has no dataset.json",
                 "write one that states channel_names, labels and file_ending, or bring the data with 'autoseg import'",
             )
-        info = DatasetInfo.load(folder / "dataset.json")
-        label_names = _names(folder / "labelsTr", info.file_ending)
-        labels = {name: folder / "labelsTr" / (name + info.file_ending) for name in label_names}
-        images = group_channels(folder / "imagesTr", info, known=label_names)
-        if not images and not labels:
-            raise DatasetError(
-                f"{folder / 'imagesTr'} holds no file that ends in {info.file_ending}",
-                "copy images and labels there, or correct file_ending in dataset.json",
-            )
-        cases, problems = [], []
-        for name in sorted(images.keys() | labels.keys()):
-            case = Case(name=name, images=images.get(name, ()), label=labels.get(name))
-            problem = _file_problem(case, info)
-            if problem is None:
-                cases.append(case)
-            else:
-                problems.append(problem)
-        return cls(folder=folder, info=info, cases=tuple(cases), problems=tuple(problems))
+        info, files = DatasetInfo.load(folder / "dataset.json"), FileList.load(folder / "dataset.json")
+        found = _list_folders(folder, info) if files.cases is None else _list_places(files, folder, info)
+        cases = tuple(case for case, problem in found if problem is None)
+        problems = tuple(problem for _, problem in found if problem is not None)
+        return cls(folder=folder, info=info, cases=cases, problems=problems, remarks=_compare_count(files, len(found)))
 
     @property
     def name(self) -> str:
@@ -162,9 +156,42 @@ def group_channels(folder: Path, info: DatasetInfo, known: Iterable[str] = ()) -
     return {name: tuple(path for _, path in sorted(files)) for name, files in sorted(groups.items())}
 
 
+def _list_folders(folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem | None]]:
+    """The cases of imagesTr and labelsTr, and what is wrong with the files of each."""
+    label_names = _names(folder / "labelsTr", info.file_ending)
+    labels = {name: folder / "labelsTr" / (name + info.file_ending) for name in label_names}
+    images = group_channels(folder / "imagesTr", info, known=label_names)
+    if not images and not labels:
+        raise DatasetError(
+            f"{folder / 'imagesTr'} holds no file that ends in {info.file_ending}",
+            "copy images and labels there, or correct file_ending in dataset.json",
+        )
+    names = sorted(images.keys() | labels.keys())
+    cases = [Case(name=name, images=images.get(name, ()), label=labels.get(name)) for name in names]
+    return [(case, _file_problem(case, info)) for case in cases]
+
+
+def _list_places(files: FileList, folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem | None]]:
+    """The cases that dataset.json lists, and what is wrong with the files of each."""
+    places = files.locate(folder)
+    cases = [Case(name=name, images=images, label=label) for name, (images, label) in places.items()]
+    return [(case, _place_problem(case, info)) for case in cases]
+
+
+def _compare_count(files: FileList, found: int) -> tuple[str, ...]:
+    """Whether all cases are there that dataset.json speaks of.
+
+    Decision: a remark. nnU-Net v2.8.1 stops, if it is asked to look at all; but people leave out cases and forget the
+    number, and what is wrong with the cases that are there has its own line.
+    """
+    if files.count in (None, found):
+        return ()
+    return (f"dataset.json states {files.count} training cases (numTraining), and {found} are there",)
+
+
 def _numbered_pictures(stems: Iterable[str], info: DatasetInfo) -> set[str]:
     """Stems whose number is part of the name, because each picture holds all colours."""
-    if info.channels == 1 or info.file_ending.lower() not in PLANE_ENDINGS:
+    if info.channels == 1 or info.file_ending.lower() not in COLOUR_ENDINGS:
         return set()
     numbers: dict[str, dict[int, str]] = {}
     for stem in stems:
@@ -192,7 +219,7 @@ def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
             what=f"its label labelsTr/{case.name}{info.file_ending} is missing",
             fix=f"add it {leave_out}",
         )
-    one_file_of_colours = len(case.images) == 1 and info.file_ending.lower() in PLANE_ENDINGS
+    one_file_of_colours = len(case.images) == 1 and info.file_ending.lower() in COLOUR_ENDINGS
     if not one_file_of_colours and not _channels_complete(case, info):
         present = ", ".join(path.name for path in case.images)
         channels = f"each of its {info.channels} channels" if info.channels > 1 else "its channel"
@@ -205,6 +232,21 @@ def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
     return None
 
 
+def _place_problem(case: Case, info: DatasetInfo) -> Problem | None:
+    leave_out = f"or leave the case out with 'plan_and_preprocess --skip {case.name}'"
+    missing = [path for path in (*case.images, case.label) if path and not path.is_file()]
+    if missing:
+        return Problem(
+            case=case.name,
+            what=f"{missing[0]} does not exist",
+            fix=f'bring it, correct "dataset" in dataset.json {leave_out}',
+        )
+    if len(case.images) not in (1, info.channels):
+        what = f'"dataset" in dataset.json lists {len(case.images)} images for {info.channels} channels'
+        return Problem(case=case.name, what=what, fix=f"list one for each, or one that holds them all, {leave_out}")
+    return None
+
+
 def _channels_complete(case: Case, info: DatasetInfo) -> bool:
     if len(case.images) != info.channels:
         return False
@@ -212,5 +254,8 @@ def _channels_complete(case: Case, info: DatasetInfo) -> bool:
     return info.channels == 1 or all(stem.endswith(f"_{channel:04d}") for channel, stem in enumerate(stems))
 
 
-# Files that hold one plane; a colour file holds all its channels at once.
 PLANE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg")
+"""Files that hold one plane."""
+
+COLOUR_ENDINGS = (*PLANE_ENDINGS, *TIFF_ENDINGS)
+"""Files that may hold all channels at once, as colours."""

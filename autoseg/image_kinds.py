@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
 from autoseg.geometry import IDENTITY, Geometry, Matrix, Vector, Volume, direction_of
-from autoseg.imageio import from_sitk, read_image, to_sitk
+from autoseg.imageio import read_image
+from autoseg.sitk_images import from_sitk, to_sitk
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -1,4 +1,4 @@
-"""Medical image files to volumes and back: the only user of SimpleITK, and the only place where axes are reversed."""
+"""Medical image files to volumes and back. What SimpleITK holds in between is the matter of `sitk_images`."""
 
 import errno
 import shutil
@@ -13,8 +13,10 @@ from autoseg.artifact import atomic_file
 from autoseg.damage import check_file
 from autoseg.dataset import PLANE_ENDINGS
 from autoseg.errors import ImageError
-from autoseg.geometry import Geometry, Matrix, Shape, Vector, Volume
+from autoseg.geometry import Geometry, Volume
 from autoseg.nifti import is_cut_off
+from autoseg.sitk_images import from_sitk, set_spacing, to_sitk
+from autoseg.tiff import is_tiff, read_spacing, write_spacing
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's remarks would break the progress display; errors still raise
 
@@ -122,16 +124,20 @@ def channels_in(path: Path) -> int:
     Raises:
         ImageError: The file is missing or no image.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path) from error
+    reader = _read_header(path)
     if reader.GetDimension() == 4:
         return int(reader.GetSize()[3])
     components = int(reader.GetNumberOfComponents())
     return components - 1 if _has_alpha(path, components) else components
+
+
+def is_series(path: Path) -> bool:
+    """Whether a file holds several volumes as a fourth dimension, which `read_image` does not take.
+
+    Raises:
+        ImageError: The file is missing or no image.
+    """
+    return bool(_read_header(path).GetDimension() == 4)
 
 
 def convert_image(source: Path, targets: tuple[Path, ...]) -> None:
@@ -156,36 +162,14 @@ def convert_image(source: Path, targets: tuple[Path, ...]) -> None:
         _save(target, part)
 
 
-def from_sitk(image: sitk.Image) -> Volume:
-    """Converts an image of SimpleITK; colours or vectors become channels.
-
-    Returns:
-        Volume of shape (c, z, y, x) in the image's own number type.
-
-    Raises:
-        ValueError: The image has more than three dimensions.
-    """
-    dimensions = image.GetDimension()
-    if dimensions not in (2, 3):
-        raise ValueError(f"an image has 2 or 3 dimensions, not {dimensions}")
-    array = sitk.GetArrayFromImage(image)
-    has_colours = image.GetNumberOfComponentsPerPixel() > 1
-    array = np.moveaxis(array, -1, 0) if has_colours else array[np.newaxis]
-    if dimensions == 2:
-        array = array[:, np.newaxis]
-    return Volume(array=array, geometry=_geometry(image, array.shape[-3:]))
-
-
-def to_sitk(volume: Volume) -> sitk.Image:
-    """Converts a map (z, y, x), or masks (c, z, y, x) as components, to an image of SimpleITK in the same place."""
-    if volume.array.ndim == 4:
-        components = np.moveaxis(volume.array, 0, -1)
-        image = sitk.GetImageFromArray(components[0] if volume.geometry.dimensions == 2 else components, isVector=True)
-        _place(image, volume.geometry)
-        return image
-    image = sitk.GetImageFromArray(volume.array[0] if volume.geometry.dimensions == 2 else volume.array)
-    _place(image, volume.geometry)
-    return image
+def _read_header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path) from error
+    return reader
 
 
 def _read(path: Path) -> Volume:
@@ -213,7 +197,10 @@ def _open(path: Path) -> sitk.Image:
     if path.name.lower().endswith(NIFTI_ENDINGS):
         with suppress(RuntimeError):  # another format may lie under this name
             return sitk.ReadImage(str(path), imageIO="NiftiImageIO")
-    return sitk.ReadImage(str(path))
+    image = sitk.ReadImage(str(path))
+    if is_tiff(path) and image.GetDimension() == 3:
+        set_spacing(image, read_spacing(path))
+    return image
 
 
 def _unreadable(path: Path) -> ImageError:
@@ -240,37 +227,6 @@ def _split(image: sitk.Image, source: Path) -> list[sitk.Image]:
     return [sitk.VectorIndexSelectionCast(image, channel) for channel in range(kept)]
 
 
-def _geometry(image: sitk.Image, shape: Shape) -> Geometry:
-    if image.GetDimension() == 3:
-        columns = np.asarray(image.GetDirection()).reshape(3, 3)[::-1, ::-1]
-        return Geometry(
-            shape=shape,
-            spacing_mm=_reversed(image.GetSpacing()),
-            origin_mm=_reversed(image.GetOrigin()),
-            direction=_rows(columns),
-        )
-    x_spacing, y_spacing = image.GetSpacing()
-    x_origin, y_origin = image.GetOrigin()
-    direction = np.eye(3)
-    direction[1:, 1:] = np.asarray(image.GetDirection()).reshape(2, 2)[::-1, ::-1]
-    return Geometry(
-        shape=shape,
-        spacing_mm=(max(x_spacing, y_spacing), y_spacing, x_spacing),
-        origin_mm=(0.0, y_origin, x_origin),
-        direction=_rows(direction),
-        dimensions=2,
-    )
-
-
-def _place(image: sitk.Image, geometry: Geometry) -> None:
-    """Gives an image the spacing, origin and direction of `geometry`."""
-    axes = geometry.dimensions
-    columns = np.asarray(geometry.direction)[::-1, ::-1][:axes, :axes]
-    image.SetSpacing(geometry.spacing_mm[::-1][:axes])
-    image.SetOrigin(geometry.origin_mm[::-1][:axes])
-    image.SetDirection(columns.flatten().tolist())
-
-
 def _write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
     try:
         image = to_sitk(Volume(array=array, geometry=geometry))
@@ -284,6 +240,9 @@ def _save(path: Path, image: sitk.Image) -> None:
         raise ImageError(f"cannot write {path}: a picture holds one slice, not {image.GetDepth()}", "choose .nii.gz")
     if path.suffix.lower() in TWO_FILE_ENDINGS:
         raise ImageError(f"cannot write {path}: its format takes two files", "choose .nii.gz, .nrrd or .mha")
+    if is_tiff(path) and image.GetDimension() == 3:
+        x_mm, y_mm, z_mm = image.GetSpacing()
+        write_spacing(path, (z_mm, y_mm, x_mm))
     with atomic_file(path) as writing:
         try:
             sitk.WriteImage(image, str(writing), useCompression=True)
@@ -299,13 +258,3 @@ def _check_space(folder: Path, image: sitk.Image) -> None:
     voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
     if shutil.disk_usage(folder).free < voxels * image.GetSizeOfPixelComponent():
         raise OSError(errno.ENOSPC, "the disk is full")
-
-
-def _reversed(values: tuple[float, ...]) -> Vector:
-    x, y, z = values
-    return z, y, x
-
-
-def _rows(values: NDArray[np.floating]) -> Matrix:
-    first, second, third = ((float(a), float(b), float(c)) for a, b, c in values)
-    return first, second, third

@@ -12,10 +12,17 @@ from autoseg.artifact import atomic_file, first_mistake, read_text
 from autoseg.errors import DatasetError
 from autoseg.targets import Numbers, Targets
 
-NOT_SUPPORTED = {"dataset": "files listed in place"}
-
 BACKGROUND, IGNORE = "background", "ignore"
 """Names of labels with a meaning. Voxels of the second, the highest number, were not labelled."""
+
+READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO")
+"""Those of nnU-Net v2.8.1. All but one take files as they lie, as `imageio` does for every kind of file."""
+
+REORIENTING, REORIENTED = "NibabelIOWithReorient", "SAR"
+"""The one that turns each volume first, and how: x to the right, y to the front, z to the head."""
+
+FIRST_ENDING = ".nii.gz"
+"""The only file type of the format's first version, which does not name it."""
 
 LONGEST_PATTERN = 200
 """Characters of the regular expression that groups cases. Decision: whatever is longer was not meant as one."""
@@ -38,6 +45,15 @@ def compile_groups(pattern: str) -> re.Pattern[str]:
 def _numbered(value: object) -> object:
     """Accepts the field's older spelling of channel names, a plain list."""
     return {str(index): name for index, name in enumerate(value)} if isinstance(value, list) else value
+
+
+def _text_or_none(value: object) -> object:
+    """What people call a dataset, if it is a text; nothing depends on it."""
+    return value if isinstance(value, str) else ""
+
+
+def _is_region(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 1
 
 
 def _as_numbers(value: int | Numbers) -> Numbers:
@@ -78,6 +94,8 @@ class DatasetInfo(BaseModel):
         name: What people call the dataset.
         groups: Cases that belong together, such as the scans of one patient: case name to group, or a regular
             expression whose first bracket, or whole match, in a case's name is its group.
+        overwrite_image_reader_writer: Which of nnU-Net's readers is to take the files, whatever their ending says; see
+            `orientation`.
         sides: Pairs of words that tell left from right in label names, such as ["links", "rechts"]; left out, the
             usual ones; empty, labels have no sides.
     """
@@ -90,21 +108,40 @@ class DatasetInfo(BaseModel):
     masks: bool = False
     annotated: dict[str, tuple[str, ...]] | None = None
     file_ending: str = Field(pattern=r"^\.\w[\w.]*$")
-    name: str = ""
+    name: Annotated[str, BeforeValidator(_text_or_none)] = ""
+    overwrite_image_reader_writer: str | None = None
     groups: dict[str, str] | str | None = None
     sides: tuple[tuple[str, str], ...] | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unsupported(cls, data: Any) -> Any:
+    def _read_as_nnunet_does(cls, data: Any) -> Any:
+        """Takes the first version's keys, and leaves out what nnU-Net v2.8.1 makes nothing of.
+
+        Without a label of several numbers, 'regions_class_order' has no meaning there, and labels exclude each other.
+        """
         if not isinstance(data, dict):
             return data
-        for key, meaning in NOT_SUPPORTED.items():
-            if key in data:
-                raise ValueError(f"{key!r} ({meaning}) is outside what this version trains on")
-        if "channel_names" not in data and "modality" in data:  # the format's first version
-            return {**data, "channel_names": data["modality"]}
+        data = dict(data)
+        if "channel_names" not in data and "modality" in data:
+            data["channel_names"] = data["modality"]
+            data.setdefault("file_ending", FIRST_ENDING)
+        labels = data.get("labels")
+        if isinstance(labels, Mapping) and not any(_is_region(value) for value in labels.values()):
+            data.pop("regions_class_order", None)
         return data
+
+    @field_validator("overwrite_image_reader_writer")
+    @classmethod
+    def _reader_is_known(cls, name: str | None) -> str | None:
+        if name in (None, "None"):
+            return None
+        if name not in READERS:
+            raise ValueError(
+                f"{name!r} is no reader of nnU-Net's own ({', '.join(READERS)}), and what it does to the files is not "
+                "known here; leave the field out if the files are ordinary ones"
+            )
+        return name
 
     @field_validator("channel_names")
     @classmethod
@@ -117,7 +154,8 @@ class DatasetInfo(BaseModel):
     @classmethod
     def _labels_have_names(cls, labels: Any) -> Any:
         if isinstance(labels, dict) and labels and all(str(key).isdigit() for key in labels):
-            return {str(name): int(number) for number, name in labels.items()}  # as the Decathlon writes it
+            named = {str(name): int(number) for number, name in labels.items() if int(number) != 0}
+            return {BACKGROUND: 0} | named if any(int(number) == 0 for number in labels) else named
         return labels
 
     @field_validator("labels")
@@ -207,6 +245,11 @@ class DatasetInfo(BaseModel):
     def channels(self) -> int:
         """Number of image channels."""
         return len(self.channel_names)
+
+    @property
+    def orientation(self) -> str | None:
+        """Where the axes of every volume are made to lead before all else, such as "SAR"; None leaves them alone."""
+        return REORIENTED if self.overwrite_image_reader_writer == REORIENTING else None
 
     @property
     def targets(self) -> Targets:

@@ -121,6 +121,8 @@ def take_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Report
         WriteError: The disk is full, or the folder cannot be written.
         ArtifactError: Another run of the same kind removed the parts meanwhile.
     """
+    for remark in dataset.remarks:
+        reporter.say(remark)
     draws = draws_per_case(len(dataset.cases))
     info = sha256(dataset.info.model_dump_json().encode()).hexdigest()
 
@@ -154,8 +156,9 @@ def _read_case(case: Case, dataset: Dataset, path: Path, origin: Origin) -> _Loo
     findings, seen = inspection.without_voxels(), inspection.labels_seen
     if inspection.problems or inspection.image is None or inspection.label is None or seen is None:
         return _Look(inspection=findings, summary=None)
-    label = _without(inspection.label, dataset.info.targets.ignore)
-    summary, drawn = fingerprint_case(case.name, inspection.image, label, draws=origin.draws)
+    image = _turned(inspection.image, dataset.info.orientation)
+    label = _turned(_without(inspection.label, dataset.info.targets.ignore), dataset.info.orientation)
+    summary, drawn = fingerprint_case(case.name, image, label, draws=origin.draws)
     _save_part(path, Part(origin=origin, labels_seen=seen, summary=summary), drawn)
     return _Look(inspection=findings, summary=summary)
 
@@ -163,6 +166,11 @@ def _read_case(case: Case, dataset: Dataset, path: Path, origin: Origin) -> _Loo
 def _without(label: Volume, ignore: int | None) -> Volume:
     """A label map in which voxels that nobody labelled are background."""
     return label if ignore is None else replace(label, array=np.where(label.array == ignore, 0, label.array))
+
+
+def _turned(volume: Volume, orientation: str | None) -> Volume:
+    """A volume as the network will see it, if dataset.json asks for an orientation; planes know of none."""
+    return volume if orientation is None or volume.geometry.dimensions == 2 else volume.turned_to(orientation)
 
 
 def _take_over(case: Case, part: Part) -> _Look:

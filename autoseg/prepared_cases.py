@@ -85,7 +85,13 @@ def prepare_cases(
                 image, label = load_case(case, dataset.info)
                 for target, origin in missing:
                     one = target.configuration
-                    prepared = preprocess_case(image, label, axis_order=plan.axis_order, configuration=one)
+                    prepared = preprocess_case(
+                        image,
+                        label,
+                        axis_order=plan.axis_order,
+                        configuration=one,
+                        orientation=dataset.info.orientation,
+                    )
                     save_case(target.folder, case.name, prepared, patch_size=one.patch_size, origin=origin)
         return not missing
 

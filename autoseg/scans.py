@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.dataset import Case, group_channels
+from autoseg.dataset import COLOUR_ENDINGS, Case, group_channels
 from autoseg.errors import DatasetError, ProblemsError
 from autoseg.geometry import Volume
 from autoseg.info import DatasetInfo
 from autoseg.targets import Targets
 
 # Longest first, so that ".nii.gz" is not taken for ".gz".
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-READABLE_ENDINGS = (*VOLUME_ENDINGS, ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
+READABLE_ENDINGS = (*VOLUME_ENDINGS, *COLOUR_ENDINGS)
 
 PROBABILITIES_FOLDER = "probabilities"
 """Beside segmentations: a map per scan and label that was asked for."""

@@ -12,13 +12,10 @@ from autoseg.artifact import first_mistake, read_text
 from autoseg.data.splits import FOLDS, Split, Splits, find_leak, list_units, make_splits
 from autoseg.dataset import Dataset
 from autoseg.errors import ArtifactError, DatasetError, UsageError
-from autoseg.importing.nnunet import read_splits
+from autoseg.importing.nnunet import SPLITS_FILE, read_splits
 from autoseg.info import DatasetInfo, compile_groups
 from autoseg.reporting import Reporter
 from autoseg.workspace import DatasetFolders, ModelFolder
-
-NNUNET_SPLITS = "splits_final.json"
-"""The folds of nnU-Net. Source: nnU-Net v2.8.1: beside its preprocessed cases, copied there from the raw dataset."""
 
 GroupRule = re.Pattern[str] | Mapping[str, str]
 """Which cases belong together: an expression to match with their names, or case name to group."""
@@ -63,7 +60,7 @@ def settle_splits(
         reporter: Is told what is not as usual.
         groups: A regular expression; its first bracket, or whole match, in a case's name is the group of the case. A
             case without a match, or with an empty one, stands alone.
-        source: A splits.json, or a splits_final.json of nnU-Net.
+        source: A splits.json, or a splits_final.json of nnU-Net, or the folder in which that lies.
 
     Raises:
         DatasetError: There is only one case or one group, or "groups" in dataset.json names unknown cases.
@@ -161,6 +158,8 @@ def _load_former(folders: DatasetFolders, *, forgiving: bool) -> Splits | None:
 
 
 def _find_source(path: Path) -> Found:
+    if path.is_dir():
+        path = path / SPLITS_FILE
     if not path.is_file():
         raise UsageError(f"there is no file {path}", "check the path given to --splits")
     splits = _read_any(path)
@@ -182,7 +181,7 @@ def _find_edited(folders: DatasetFolders, former: Splits | None, rule: GroupRule
 
 
 def _find_nnunet(folders: DatasetFolders) -> Found | None:
-    for path in (folders.raw / NNUNET_SPLITS, folders.preprocessed / NNUNET_SPLITS):
+    for path in (folders.raw / SPLITS_FILE, folders.preprocessed / SPLITS_FILE):
         if path.is_file():
             splits = _read_any(path)
             remark = f"took over {len(splits.folds)} folds that nnU-Net left in {path}"

@@ -338,6 +338,52 @@ def test_dataset_without_description(fresh: Path) -> None:
     assert "has no dataset.json; write one" in only(refuse(fresh, "check", "-d", "1"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"numTraining": "many"}, r"numTraining: .*; mend that field"),
+        ({"numTraining": 2.5}, r"numTraining: .*; mend that field"),
+        ({"dataset": {}}, r"dataset: .*; mend that field"),
+        ({"dataset": {"a": {"images": []}}}, r"dataset\.a\.images: .*; mend that field"),
+        ({"dataset": {"a/b": {"images": ["a"], "label": "b"}}}, r"'a/b' cannot be the name of a case.*; mend"),
+        ({"overwrite_image_reader_writer": "LabIO"}, r"overwrite_image_reader_writer: 'LabIO' is no reader .*; mend"),
+        ({"overwrite_image_reader_writer": 3}, r"overwrite_image_reader_writer: .*; mend that field"),
+        ({"channel_names": None, "modality": {"1": "CT"}}, r"channel_names: .*; mend that field"),
+        ({"labels": {"0": "background"}}, r"labels: there must be at least one label .*; mend that field"),
+        ({"labels": {"background": 0, "a": [1, 2]}, "regions_class_order": [1, 2]}, r"must have 1 numbers.*; mend"),
+    ],
+)
+def test_fields_of_nnunet_that_are_wrong(fresh: Path, fields: dict[str, object], said: str) -> None:
+    """Each is named with its file."""
+    path = folders_of(fresh).raw / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    line = only(refuse(fresh, "check", "-d", "1"))
+    assert str(path) in line
+    assert re.search(said, line)
+
+
+def test_files_in_place_that_are_gone_or_damaged(fresh: Path, tmp_path: Path) -> None:
+    """They are named where they really are, by every command that needs them, and another number of cases is said."""
+    shutil.move(fresh, tmp_path / "theirs")
+    theirs = folders_of(tmp_path / "theirs").raw
+    code, _, errors = run("import", theirs, "-d", 1, "--link", "-w", fresh)
+    assert (code, errors) == (0, [])
+    image, label = theirs / "imagesTr" / "case_1_0000.nii.gz", theirs / "labelsTr" / "case_3.nii.gz"
+    image.unlink()
+    cut(label)
+    path = folders_of(fresh).raw / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "numTraining": 4}))
+    before = snapshot(tmp_path / "theirs")
+    lines = refuse(fresh, "plan_and_preprocess", "-d", NUMBER)
+    assert f"{image} does not exist; bring it, correct" in lines[0]
+    assert f"{label} is cut off" in lines[1]
+    assert snapshot(tmp_path / "theirs") == before
+    code, output, _ = run("check", "-d", NUMBER, "-w", fresh)
+    assert code == EXIT_ERROR
+    assert "dataset.json states 4 training cases (numTraining), and 3 are there" in output
+    assert str(image) in output
+
+
 def test_empty_dataset(fresh: Path) -> None:
     """Folders without files."""
     for name in ("imagesTr", "labelsTr"):
@@ -792,6 +838,10 @@ def test_import_of_what_is_no_dataset(fresh: Path, tmp_path: Path) -> None:
     assert "holds neither dataset.json nor a folder" in only(refuse(fresh, "import", tmp_path / "empty", "-d", 2))
     assert "already holds Dataset001_Tiny; choose another number" in only(refuse(fresh, "import", source, "-d", 1))
     assert "do not make a dataset name; take" in only(refuse(fresh, "import", source, "-d", 2, "--name", "a b/c"))
+    change_label(folders_of(fresh), "case_1", lambda volume: replace(volume, array=volume.array * 9))
+    assert "cannot stay where they are, because the mask values 0, 1, 2, 9, 18 must be numbered 0 to 4; import" in only(
+        refuse(fresh, "import", images, "--labels", labels, "-d", 2, "--link")
+    )
     assert "found 3 images and 0 masks; bring" in only(
         refuse(fresh, "import", images, "--labels", tmp_path / "empty", "-d", 2)
     )

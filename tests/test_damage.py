@@ -152,3 +152,16 @@ def test_a_sound_file_is_examined_once(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_bytes(content)
     check_file(path)
     assert examined == [path, path]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_cut_off_gipl_is_refused(tmp_path: Path, kind: type) -> None:
+    """Its library would take zeros for what is missing, to the last byte."""
+    path = tmp_path / "a.gipl"
+    sitk.WriteImage(sitk.GetImageFromArray(noise(2, (6, 20, 30)).astype(kind)), str(path))
+    check_picture(path)
+    content = path.read_bytes()
+    for share in (0.02, 0.5, 1):
+        path.write_bytes(content[: int(len(content) * share) - 1])
+        with pytest.raises(ImageError, match=r"is cut off|cannot be read as an image"):
+            read_image((path,))

@@ -14,6 +14,7 @@ from autoseg.info import DatasetInfo
 from autoseg.targets import Targets
 
 BASE = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+LISTED = {"images": ["a.nii.gz"], "label": "masks/a.nii.gz"}
 names = st.text(st.characters(categories=["Ll", "Nd"]), min_size=1, max_size=8)
 
 
@@ -109,7 +110,7 @@ def test_info_reads_older_spellings() -> None:
         ({"channel_names": {"0": "a", "2": "b"}}, "without gaps"),
         ({"channel_names": {}}, "channel_names"),
         ({"file_ending": "nii.gz"}, "file_ending"),
-        ({"dataset": {}}, "files listed in place"),
+        ({"overwrite_image_reader_writer": "MyIO"}, "'MyIO' is no reader of nnU-Net's own"),
     ],
 )
 def test_info_refuses_what_it_cannot_honour(changes: dict[str, object], complaint: str) -> None:
@@ -117,6 +118,32 @@ def test_info_refuses_what_it_cannot_honour(changes: dict[str, object], complain
     with pytest.raises(DatasetError, match=complaint) as caught:
         parse(**changes)
     assert "\n" not in str(caught.value)
+
+
+def test_first_version_names_no_file_type() -> None:
+    """It knows one; and whatever it calls label 0, that is the background."""
+    first = {"modality": {"0": "CT"}, "labels": {"1": "liver", "0": "Clear Label"}, "tensorImageSize": "4D", "name": 3}
+    assert DatasetInfo.parse(json.dumps(first), source="dataset.json") == parse()
+
+
+def test_an_order_without_regions_means_nothing() -> None:
+    """Labels of one number each exclude each other, whatever else dataset.json says, as in nnU-Net."""
+    assert parse(regions_class_order=[1]).targets.exclusive
+    assert parse(regions_class_order=[1]) == parse()
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NaturalImage2DIO", "Tiff3DIO", "None", None])
+def test_readers_that_take_files_as_they_lie_change_nothing(reader: str | None) -> None:
+    """Arrays have the order and the direction of the file, whichever of them reads it."""
+    assert parse(overwrite_image_reader_writer=reader).orientation is None
+
+
+def test_one_reader_turns_volumes(tmp_path: Path) -> None:
+    """It is kept with dataset.json, and volumes lead upwards, forwards and to the right."""
+    info = parse(overwrite_image_reader_writer="NibabelIOWithReorient")
+    assert info.orientation == "SAR"
+    info.save(tmp_path / "dataset.json")
+    assert DatasetInfo.load(tmp_path / "dataset.json") == info
 
 
 def test_info_says_which_file_is_broken(tmp_path: Path) -> None:
@@ -217,3 +244,105 @@ def test_problem_is_one_line() -> None:
     """A problem names its case, or none if it belongs to the dataset."""
     assert str(Problem(case="a", what="is bad", fix="mend it")) == "case 'a': is bad; mend it"
     assert str(Problem(case="", what="is bad", fix="mend it")) == "is bad; mend it"
+
+
+# --- Files in place ---------------------------------------------------------------------------------------------------
+
+
+def list_files(folder: Path, listed: object, **changes: object) -> Dataset:
+    """Opens a dataset whose dataset.json lists its files."""
+    write_json(folder / "dataset.json", BASE | {"dataset": listed} | changes)
+    return Dataset.open(folder)
+
+
+def test_listed_files_stay_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are absolute, or relative to the dataset, or hold variables; endings and folders are free."""
+    folder, elsewhere = tmp_path / "raw" / "Dataset001_X", tmp_path / "else where"
+    touch(elsewhere, "scan 7.mha", "mask.nrrd")
+    touch(folder, "near.nii.gz")
+    touch(folder / "imagesTr", "ignored_0000.nii.gz")
+    monkeypatch.setenv("SCANS", str(elsewhere))
+    dataset = list_files(
+        folder,
+        {
+            "b": {"images": ["near.nii.gz"], "label": "$SCANS/mask.nrrd", "remark": "of someone else"},
+            "a": {"images": [str(elsewhere / "scan 7.mha")], "label": "../../else where/mask.nrrd"},
+        },
+    )
+    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert (dataset.problems, dataset.remarks) == ((), ())
+    assert [[path.resolve() for path in case.files] for case in dataset.cases] == [
+        [elsewhere / "scan 7.mha", elsewhere / "mask.nrrd"],
+        [folder / "near.nii.gz", elsewhere / "mask.nrrd"],
+    ]
+
+
+def test_parents_of_a_linked_folder_are_its_own(tmp_path: Path) -> None:
+    """A relative path leads where it led before the folder of datasets was linked into a workspace."""
+    theirs = tmp_path / "theirs" / "nnUNet_raw"
+    touch(tmp_path / "theirs" / "scans", "a.nii.gz", "m.nii.gz")
+    listed = {"a": {"images": ["../../scans/a.nii.gz"], "label": "../../scans/m.nii.gz"}}
+    list_files(theirs / "Dataset001_X", listed)
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "raw").symlink_to(theirs, target_is_directory=True)
+    assert Dataset.open(tmp_path / "workspace" / "raw" / "Dataset001_X").problems == ()
+
+
+def test_listed_cases_that_lack_files_are_problems(tmp_path: Path) -> None:
+    """Each has its line with the real path; the others are used."""
+    touch(tmp_path, "a.nii.gz", "b.nii.gz")
+    touch(tmp_path / "masks", "a.nii.gz")
+    gone = {"images": ["gone.nii.gz", "b.nii.gz"], "label": "masks/a.nii.gz"}
+    dataset = list_files(
+        tmp_path,
+        {
+            "fine": {**LISTED, "images": ["a.nii.gz", "b.nii.gz"]},
+            "colours": LISTED,
+            "gone": gone,
+            "three": {**LISTED, "images": ["a.nii.gz", "b.nii.gz", "a.nii.gz"]},
+        },
+        channel_names={"0": "T1", "1": "T2"},
+    )
+    assert [case.name for case in dataset.cases] == ["colours", "fine"]
+    assert {problem.case: problem.what for problem in dataset.problems} == {
+        "gone": f"{tmp_path / 'gone.nii.gz'} does not exist",
+        "three": '"dataset" in dataset.json lists 3 images for 2 channels',
+    }
+
+
+@pytest.mark.parametrize(
+    ("listed", "complaint"),
+    [
+        ({}, "dataset: .*at least 1 item"),
+        ({"a": {"images": ["a.nii.gz"]}}, r"dataset\.a\.label: Field required"),
+        ({"a": {**LISTED, "images": []}}, r"dataset\.a\.images: "),
+        ({"a": {**LISTED, "images": "a.nii.gz"}}, r"dataset\.a\.images: "),
+        ({"../a": LISTED}, "cannot be the name of a case"),
+        (["a.nii.gz"], "dataset: "),
+    ],
+)
+def test_impossible_lists_are_refused(tmp_path: Path, listed: object, complaint: str) -> None:
+    """In one line, with the field."""
+    with pytest.raises(DatasetError, match=complaint) as caught:
+        list_files(tmp_path, listed)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_number_of_cases_is_said(tmp_path: Path) -> None:
+    """Cases whose files are incomplete are there too; without a number there is nothing to say."""
+    touch(tmp_path / "imagesTr", "a_0000.nii.gz", "b_0000.nii.gz")
+    touch(tmp_path / "labelsTr", "a.nii.gz")
+    said = {}
+    for count in (None, 2, 3):
+        write_json(tmp_path / "dataset.json", BASE | {"numTraining": count})
+        said[count] = Dataset.open(tmp_path).remarks
+    assert said == {None: (), 2: (), 3: ("dataset.json states 3 training cases (numTraining), and 2 are there",)}
+
+
+def test_spacing_files_belong_to_a_case(tmp_path: Path) -> None:
+    """A case follows from them as well: whoever changes one has another case."""
+    touch(tmp_path / "imagesTr", "a_0000.tif", "a.json")
+    touch(tmp_path / "labelsTr", "a.tif", "b.json")
+    write_json(tmp_path / "dataset.json", BASE | {"file_ending": ".tif"})
+    [case] = Dataset.open(tmp_path).cases
+    assert [path.name for path in case.files] == ["a_0000.tif", "a.tif", "a.json"]

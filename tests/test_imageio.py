@@ -18,16 +18,16 @@ from autoseg.geometry import Geometry, Shape, Volume
 from autoseg.imageio import (
     channels_in,
     convert_image,
-    from_sitk,
     read_image,
     read_label_map,
-    to_sitk,
     write_image,
     write_label_map,
     write_probabilities,
 )
+from autoseg.sitk_images import from_sitk, to_sitk
 
 VOLUME_ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha"]
+STRAIGHT_ENDINGS = [".gipl", ".tif", ".tiff"]  # formats that know no direction
 
 
 def oblique(shape: Shape, degrees: tuple[float, float, float] = (10.0, -25.0, 40.0)) -> Geometry:
@@ -380,3 +380,24 @@ def test_converting_splits_a_series_into_channels(tmp_path: Path) -> None:
     convert_image(tmp_path / "a.png", pictures)
     np.testing.assert_array_equal(read_image(pictures).array, read_image((tmp_path / "a.png",)).array)
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", STRAIGHT_ENDINGS)
+def test_formats_without_a_direction_keep_labels_and_spacing(tmp_path: Path, ending: str) -> None:
+    """A volume comes back as it was written, from a TIFF by means of the spacing file beside it."""
+    volume = place(blocks((0, 1, 300)), spacing_mm=(2.5, 0.7, 1.25))
+    write_label_map(tmp_path / f"a{ending}", volume)
+    result = read_label_map(tmp_path / f"a{ending}")
+    np.testing.assert_array_equal(result.array, volume.array)
+    assert volume.geometry.difference(result.geometry) is None
+    assert {path.name for path in tmp_path.iterdir()} == {f"a{ending}"} | ({"a.json"} if ending != ".gipl" else set())
+
+
+def test_a_volume_in_a_tiff_may_become_another_format(tmp_path: Path) -> None:
+    """With the spacing of the file beside it, whose name lacks the channel."""
+    sitk.WriteImage(sitk.GetImageFromArray(noise(0).astype(np.uint16)), str(tmp_path / "a_0000.tif"))
+    (tmp_path / "a.json").write_text('{"spacing": [5, 0.5, 0.25]}')
+    convert_image(tmp_path / "a_0000.tif", (tmp_path / "b.nii.gz",))
+    result = read_image((tmp_path / "b.nii.gz",))
+    np.testing.assert_array_equal(result.array[0], noise(0))
+    assert result.geometry.spacing_mm == (5, 0.5, 0.25)

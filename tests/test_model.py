@@ -12,9 +12,10 @@ import autoseg
 from autoseg.checkpoint import load_checkpoint
 from autoseg.errors import ImageError, UsageError
 from autoseg.geometry import Volume
-from autoseg.imageio import read_image, to_sitk
+from autoseg.imageio import read_image
 from autoseg.model import Model, load_model
 from autoseg.pipeline import predict, train
+from autoseg.sitk_images import to_sitk
 
 
 @pytest.fixture(scope="module")

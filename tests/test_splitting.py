@@ -360,11 +360,18 @@ def test_a_source_that_holds_no_folds_is_refused(folders, tmp_path, content):
 
 
 def test_a_missing_source_is_refused(folders, tmp_path):
-    """A folder is no file either."""
-    for path in (tmp_path / "none.json", tmp_path):
+    """So is one that a folder does not hold."""
+    for path, file in ((tmp_path / "none.json", "none.json"), (tmp_path, "splits_final.json")):
         assert refusal(UsageError, folders, STANDING, source=path) == (
-            f"there is no file {path}; check the path given to --splits"
+            f"there is no file {tmp_path / file}; check the path given to --splits"
         )
+
+
+def test_a_folder_of_nnunet_may_be_given(folders, tmp_path):
+    """That of its preprocessed dataset, in which its folds lie."""
+    source = tmp_path / "nnUNet_preprocessed" / "Dataset001_X" / "splits_final.json"
+    write_json(source, [{"train": STANDING[1:], "val": STANDING[:1]}])
+    assert settle(folders, STANDING, source=source.parent)[0].folds[0].validation == (STANDING[0],)
 
 
 def test_folds_that_were_trained_on_another_division_are_named(folders):

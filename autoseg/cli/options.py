@@ -85,7 +85,11 @@ Groups = Annotated[
 ]
 SplitsFile = Annotated[
     Path | None,
-    typer.Option("--splits", help="Folds to train by: a splits.json, or nnU-Net's splits_final.json.", metavar="FILE"),
+    typer.Option(
+        "--splits",
+        help="Folds to train by: a splits.json, or nnU-Net's splits_final.json or its folder.",
+        metavar="FILE",
+    ),
 ]
 Skip = Annotated[list[str] | None, typer.Option("--skip", help="Names of cases to leave out.", metavar="CASE...")]
 

@@ -23,6 +23,7 @@ class Recipe(BaseModel):
         channels: Of each image.
         structures: Numbers of each structure in a label map; their places are listed.
         ignore: See `Targets`.
+        orientation: See `DatasetInfo`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class Recipe(BaseModel):
     channels: int
     structures: tuple[Numbers, ...]
     ignore: int | None = None
+    orientation: str | None = None
 
     @classmethod
     def of(cls, plan: Plan, name: ConfigurationName, info: DatasetInfo) -> Self:
@@ -45,6 +47,7 @@ class Recipe(BaseModel):
             channels=info.channels,
             structures=tuple(info.targets.structures.values()),
             ignore=info.targets.ignore,
+            orientation=info.orientation,
         )
 
 

@@ -9,6 +9,9 @@ from autoseg.artifact import first_mistake, read_text
 from autoseg.errors import ArtifactError
 from autoseg.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 
+SPLITS_FILE = "splits_final.json"
+"""The folds of nnU-Net. Source: nnU-Net v2.8.1: beside its preprocessed cases, copied there from the raw dataset."""
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Spacing = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1)]

@@ -11,7 +11,7 @@ from autoseg.errors import DatasetError
 from autoseg.reporting import Reporter
 from autoseg.scans import READABLE_ENDINGS, split_ending
 
-KEPT_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp")  # one file, no loss
+KEPT_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".png", ".bmp")  # one file, no loss
 MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|gt)$", re.IGNORECASE)
 NAMES_SHOWN = 5
 NAMES_COMPARED = 50  # when nothing fits and the nearest names are looked for

@@ -1,0 +1,260 @@
+"""What lies in a foreign folder: its cases, its labels, and how it describes itself. Nothing is written here.
+
+Four kinds of source are recognised:
+
+    dataset.json with "modality"         a Medical Segmentation Decathlon folder
+    dataset.json with "channel_names"    a raw folder of nnU-Net
+    a folder of images, one of masks     paired by file name
+    a folder per case                    an image, and a folder of one mask per structure (see `structures`)
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from autoseg.artifact import read_text
+from autoseg.combinations import Combination
+from autoseg.dataset import PLANE_ENDINGS, Case, Dataset
+from autoseg.errors import DatasetError, UsageError
+from autoseg.imageio import channels_in
+from autoseg.importing import pairing
+from autoseg.importing.masks import MaskValues, number_values, read_values
+from autoseg.importing.nnunet import SPLITS_FILE, read_splits
+from autoseg.importing.structures import (
+    Structures,
+    find_annotated,
+    find_case_folders,
+    find_combinations,
+    list_cases,
+    list_masks,
+    number_structures,
+)
+from autoseg.info import DatasetInfo
+from autoseg.parallel import all_sound, work_on_each
+from autoseg.reporting import Reporter
+
+IMAGE_FOLDERS = ("images", "imagestr", "image")
+KIND_UNKNOWN = (
+    "The kind of image is not known and counts as MR (z-score); for CT, write 'CT' as the channel's name into "
+    "dataset.json"
+)
+LABEL_FOLDERS = ("labels", "labelstr", "masks", "mask", "label")
+
+# Keys of a foreign dataset.json that the new one states anew; the others, such as the licence, travel with the data.
+RESTATED = {
+    *DatasetInfo.model_fields,
+    *("modality", "training", "test", "numTraining", "numTest", "tensorImageSize", "dataset"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What will be written.
+
+    Attributes:
+        info: The new dataset.json.
+        cases: Training cases, of files as they lie in the source.
+        tests: Scans without labels.
+        numbers: Mask value to label number; empty if dataset.json says it.
+        structures: If the label of a case is a folder of masks: what these are.
+        notes: Further keys of the new dataset.json.
+        splits: nnU-Net's folds of these very cases.
+    """
+
+    info: DatasetInfo
+    cases: tuple[Case, ...]
+    tests: tuple[Case, ...]
+    numbers: dict[int, int] = field(default_factory=dict)
+    structures: Structures | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    splits: Path | None = None
+
+
+def recognise(source: Path | tuple[Path, Path], reporter: Reporter) -> Source:
+    """Finds out what a folder holds, or a folder of images and one of masks.
+
+    Args:
+        source: The folder or folders.
+        reporter: Is told what is left out, and gets progress.
+
+    Raises:
+        UsageError: It is of no known kind.
+        DatasetError: It contradicts itself, or no image has a mask, or the masks are no label maps.
+        ImageError: A file cannot be read.
+    """
+    for folder in source if isinstance(source, tuple) else (source,):
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder", "check the path")
+    if isinstance(source, tuple):
+        return _from_folders(*source, None, reporter)
+    if (source / "dataset.json").is_file():
+        return _from_description(source, reporter)
+    if folders := find_case_folders(source):
+        return _from_case_folders(source, folders, reporter)
+    images, masks = _subfolder(source, IMAGE_FOLDERS), _subfolder(source, LABEL_FOLDERS)
+    if images is None or masks is None:
+        what = f"{source} holds neither dataset.json nor a folder of images beside one of masks, nor folders of cases"
+        raise UsageError(what, "give the images as SOURCE and the masks with --labels")
+    return _from_folders(images, masks, _subfolder(source, ("imagests",)), reporter)
+
+
+def _from_description(folder: Path, reporter: Reporter) -> Source:
+    """A folder of the Decathlon or of nnU-Net: dataset.json says what the files are."""
+    path = folder / "dataset.json"
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON: {error}", "mend the file") from error
+    if not isinstance(content, dict) or not {"channel_names", "modality"} & content.keys():
+        raise DatasetError(f"{path} has neither 'channel_names' nor 'modality'", "add the names of the image channels")
+    ending = str(content.get("file_ending") or "") or None
+    cases = _cases_in_place(folder, reporter) if "dataset" in content else _described_cases(folder, content, reporter)
+    info = _describe(content, pairing.common_ending(cases), path)
+    cases = _keep_complete(cases, _count_channels(cases, info.channels, reporter), info.channels, reporter)
+    notes = {key: value for key, value in content.items() if key not in RESTATED}
+    tests = pairing.group_tests(pairing.list_images(folder / "imagesTs", ending), len(cases[0].images), reporter)
+    splits = _find_splits(folder, cases, reporter)
+    return Source(info=info, cases=cases, tests=tests, notes=notes, splits=splits)
+
+
+def _describe(content: dict[str, Any], ending: str, path: Path) -> DatasetInfo:
+    """The new dataset.json; what it said of nnU-Net's reader does not hold for files of another type."""
+    described = {**content, "file_ending": ending}
+    if ending != content.get("file_ending"):
+        described.pop("overwrite_image_reader_writer", None)
+    return DatasetInfo.parse(json.dumps(described), source=str(path))
+
+
+def _described_cases(folder: Path, content: dict[str, Any], reporter: Reporter) -> tuple[Case, ...]:
+    images = pairing.list_images(folder / "imagesTr", str(content.get("file_ending") or "") or None)
+    masks = _listed_masks(folder, content) or pairing.masks_by_image(folder / "labelsTr", images)
+    return pairing.pair_by_name(images, masks, folder, reporter)
+
+
+def _cases_in_place(folder: Path, reporter: Reporter) -> tuple[Case, ...]:
+    """The cases of a raw folder whose dataset.json lists their files."""
+    dataset = Dataset.open(folder)
+    pairing.say_left_out("Cases whose files are missing", (problem.case for problem in dataset.problems), reporter)
+    if not dataset.cases:
+        raise DatasetError(f"{folder}: {dataset.problems[0]}", "correct the paths there")
+    return dataset.cases
+
+
+def _find_splits(folder: Path, cases: tuple[Case, ...], reporter: Reporter) -> Path | None:
+    """nnU-Net's folds, if all their cases are brought along."""
+    path = folder / SPLITS_FILE
+    if not path.is_file():
+        return None
+    missing = {name for fold in read_splits(path) for part in fold for name in part} - {case.name for case in cases}
+    if missing:
+        reporter.say(f"Left out: {path}, which names {min(missing)!r}, a case that is not brought along")
+    return None if missing else path
+
+
+def _listed_masks(folder: Path, content: dict[str, Any]) -> dict[str, Path]:
+    """The labels of the Decathlon's list, by the stem of the image that they belong to."""
+    entries = content.get("training")
+    if not isinstance(entries, list):
+        return {}
+    pairs = [(entry.get("image"), entry.get("label")) for entry in entries if isinstance(entry, dict)]
+    named = [(image, folder / label) for image, label in pairs if isinstance(image, str) and isinstance(label, str)]
+    return {pairing.stem_of(folder / image): label for image, label in named if label.is_file()}
+
+
+def _from_folders(images_folder: Path, labels_folder: Path, tests_folder: Path | None, reporter: Reporter) -> Source:
+    """Two folders: the files alone say what they are."""
+    images = pairing.list_images(images_folder)
+    cases = pairing.pair_by_name(images, pairing.masks_by_image(labels_folder, images), images_folder, reporter)
+    counts, values = _look_inside(cases, reporter)
+    cases = _keep_complete(cases, counts, None, reporter)
+    channels = counts[cases[0].name]
+    colours = channels == 3 and len(cases[0].images) == 1 and pairing.ending_of(cases[0].images[0]) in PLANE_ENDINGS
+    numbers = number_values([values[case.name] for case in cases], labels_folder, reporter)
+    if not colours:
+        reporter.say(KIND_UNKNOWN)
+    info = DatasetInfo(
+        channel_names={str(index): "rgb_to_0_1" if colours else f"channel_{index}" for index in range(channels)},
+        labels={"background" if value == 0 else f"label_{value}": number for value, number in numbers.items()},
+        file_ending=pairing.common_ending(cases),
+    )
+    scans = pairing.list_images(tests_folder) if tests_folder else []
+    tests = pairing.group_tests(scans, len(cases[0].images), reporter)
+    return Source(info=info, cases=cases, tests=tests, numbers=numbers)
+
+
+def _from_case_folders(source: Path, folders: list[Path], reporter: Reporter) -> Source:
+    """A folder per case, with masks of structures that may overlap."""
+    cases = list_cases(folders)
+    masks = [case.label for case in cases if case.label is not None]
+    names = sorted({name for folder in masks for name in list_masks(folder)})
+    counts = dict(zip((case.name for case in cases), map(_channels, cases), strict=True))
+    cases = _keep_complete(cases, counts, None, reporter)
+
+    def find(folder: Path) -> set[Combination]:
+        return find_combinations(folder, names)
+
+    found = all_sound(work_on_each(find, masks, title="reading masks", reporter=reporter))
+    structures = number_structures(names, found, source)
+    reporter.say(
+        f"{len(structures.names)} structures, of which some overlap: each is segmented as a mask of its own"
+        if structures.overlap
+        else f"{len(structures.names)} structures, of which none overlap: they are labels that exclude each other"
+    )
+    channels = counts[cases[0].name]
+    is_ct = channels == 1 and all(pairing.stem_of(case.images[0]).lower() == "ct" for case in cases)
+    if not is_ct:
+        reporter.say(KIND_UNKNOWN)
+    info = DatasetInfo(
+        channel_names={str(channel): "CT" if is_ct else f"channel_{channel}" for channel in range(channels)},
+        labels=structures.labels(),
+        file_ending=pairing.common_ending(replace(case, label=None) for case in cases),
+        masks=structures.overlap,
+        annotated=find_annotated(cases, structures) or None,
+    )
+    return Source(info=info, cases=cases, tests=(), structures=structures)
+
+
+def _look_inside(cases: tuple[Case, ...], reporter: Reporter) -> tuple[dict[str, int], dict[str, MaskValues]]:
+    """The number of channels and the mask values of each case, by name; every file that cannot be read is named."""
+    masks = [case.label for case in cases if case.label]
+    counts = work_on_each(_channels, cases, title="reading headers", reporter=reporter)
+    values = work_on_each(read_values, masks, title="reading masks", reporter=reporter)
+    all_sound([*counts, *values])
+    names = [case.name for case in cases]
+    return dict(zip(names, all_sound(counts), strict=True)), dict(zip(names, all_sound(values), strict=True))
+
+
+def _count_channels(cases: tuple[Case, ...], expected: int, reporter: Reporter) -> dict[str, int]:
+    """The number of channels of each case, by name; a single file is believed to be the single channel expected."""
+    unknown = [case for case in cases if expected > 1 or len(case.images) > 1]
+    counts = all_sound(work_on_each(_channels, unknown, title="reading headers", reporter=reporter))
+    return {case.name: 1 for case in cases} | dict(zip((case.name for case in unknown), counts, strict=True))
+
+
+def _keep_complete(
+    cases: tuple[Case, ...], counts: Mapping[str, int], expected: int | None, reporter: Reporter
+) -> tuple[Case, ...]:
+    """Leaves out cases with another number of channels than expected, or than most cases have."""
+    usual = expected or Counter(counts.values()).most_common(1)[0][0]
+    kept = tuple(case for case in cases if counts[case.name] == usual)
+    if not kept:
+        raise DatasetError(f"no case has {usual} channels", "correct channel_names in dataset.json")
+    pairing.say_left_out(
+        f"Cases that do not have {usual} channels", counts.keys() - {case.name for case in kept}, reporter
+    )
+    return kept
+
+
+def _channels(case: Case) -> int:
+    return len(case.images) if len(case.images) > 1 else channels_in(case.images[0])
+
+
+def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.lower() in names)
+    if len(found) > 1:
+        both = " and ".join(path.name for path in found)
+        raise UsageError(f"{folder} holds {both}", "give the images as SOURCE and the masks with --labels")
+    return found[0] if found else None

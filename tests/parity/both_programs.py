@@ -1,0 +1,247 @@
+"""A workspace in which both programs work on the same datasets, and nnU-Net answers questions."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from parity_cases import SMALL_CASES
+from parity_sets import SETS, ParitySet
+from phantoms import write_json
+
+from autoseg.checkpoint import load_checkpoint
+from autoseg.decisions import plan_configurations
+from autoseg.fingerprint import Fingerprint
+from autoseg.inspection import extract_fingerprint
+from autoseg.nnunet.names import give_weights
+from autoseg.pipeline import preprocess, train
+from autoseg.plan import Configuration, ConfigurationName, Plan
+from autoseg.planning.planner import PlanningOptions, make_plan
+from autoseg.planning.presets import PRESETS
+from autoseg.workspace import DatasetFolders, ModelFolder, Workspace
+
+PROGRAM = Path(__file__).with_name("reference.py")
+CPU_LIMITS = {"nnUNet_def_n_proc": "2", "nnUNet_n_proc_DA": "2"}
+PLAN_FILES = {
+    "plain": "nnUNetPlans.json",
+    "resenc_m": "nnUNetResEncUNetMPlans.json",
+    "resenc_l": "nnUNetResEncUNetLPlans.json",
+    "resenc_xl": "nnUNetResEncUNetXLPlans.json",
+}
+TRAINING = {
+    "epochs": 2,
+    "steps_per_epoch": 100,
+    "validation_steps": 1,
+    "optimizer": "adamw",
+    "learning_rate": 0.005,
+    "foreground_fraction": 0.8,
+}
+BATCH_VOXELS = 2**17
+"""Of all patches of a step."""
+
+Arrays = dict[str, np.ndarray]
+
+
+def ask(
+    python: Path,
+    task: str,
+    question: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Arrays:
+    """Lets nnU-Net answer a question; see `reference.py`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "question.json").write_text(json.dumps(question, default=str))
+        if arrays:
+            np.savez(folder / "question.npz", **arrays)
+        whole = {**os.environ, **CPU_LIMITS, "OMP_NUM_THREADS": "2", **(environment or {})}
+        command = [str(python), "-W", "ignore", str(PROGRAM), task, name]
+        done = subprocess.run(command, env=whole, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"nnU-Net could not {task}: {done.stderr[-3000:]}")
+        with np.load(folder / "answer.npz") as found:
+            return dict(found)
+
+
+def ask_about_cases(python: Path) -> dict[str, Arrays]:
+    """What nnU-Net makes of the small made-up cases: image, label and box, and segmentation and probabilities."""
+    arrays = {}
+    for number, case in enumerate(SMALL_CASES.values()):
+        image, label = case.make()
+        arrays |= {f"{number}_image": image.array, f"{number}_label": label.array.astype(np.int16)}
+        arrays[f"{number}_logits"] = case.make_logits()
+    question = {"cases": [case.question() for case in SMALL_CASES.values()]}
+    answer = {**ask(python, "preprocess", question, arrays), **ask(python, "export", question, arrays)}
+    return {
+        name: {key.partition("_")[2]: value for key, value in answer.items() if key.startswith(f"{number}_")}
+        for number, name in enumerate(SMALL_CASES)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A dataset that both programs fingerprinted, planned and preprocessed.
+
+    Attributes:
+        kind: What it is.
+        ours: Where this program keeps it.
+        theirs: Where nnU-Net keeps what it prepared.
+        fingerprint: That this program took.
+    """
+
+    kind: ParitySet
+    ours: DatasetFolders
+    theirs: Path
+    fingerprint: Fingerprint
+
+    def read_plans(self, preset: str = "plain") -> dict[str, Any]:
+        """What nnU-Net decided."""
+        return json.loads((self.theirs / PLAN_FILES[preset]).read_text())
+
+    def plan(self, preset: str, fingerprint: Fingerprint | None = None) -> Plan:
+        """What this program decides by the same rules, from its own fingerprint or another."""
+        options = PlanningOptions(
+            dataset=self.ours.raw.name,
+            memory_budget_bytes=PRESETS[preset].memory_bytes,
+            preset=preset,
+            rules="nnunet",
+        )
+        return make_plan(fingerprint or self.fingerprint, self.kind.info, options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twins:
+    """The same network with the same weights in both programs.
+
+    Attributes:
+        ours: The model folder of this program.
+        theirs: That of nnU-Net.
+    """
+
+    ours: ModelFolder
+    theirs: Path
+
+
+@dataclass
+class Bench:
+    """Both programs, and what they made so far.
+
+    Attributes:
+        root: Of the workspace.
+        python: Of nnU-Net's environment.
+    """
+
+    root: Path
+    python: Path
+    _made: dict[str, Made] = field(default_factory=dict)
+    _twins: dict[tuple[str, str], Twins] = field(default_factory=dict)
+    _segmented: dict[tuple[str, str], Path] = field(default_factory=dict)
+
+    def ask(self, task: str, question: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> Arrays:
+        """Lets nnU-Net answer a question in this workspace."""
+        places = {
+            "nnUNet_raw": self.root / "raw",
+            "nnUNet_preprocessed": self.root / "nnunet_preprocessed",
+            "nnUNet_results": self.root / "nnunet_results",
+        }
+        for place in places.values():
+            place.mkdir(parents=True, exist_ok=True)
+        return ask(self.python, task, question, arrays, {key: str(place) for key, place in places.items()})
+
+    def make(self, name: str) -> Made:
+        """Lets both programs prepare a dataset, each from the raw files."""
+        if name not in self._made:
+            kind = SETS[name]
+            folders = Workspace(root=self.root).folders(f"Dataset{kind.number:03d}_{name.title()}")
+            kind.write(folders.raw)
+            question = {"number": kind.number, "presets": list(PLAN_FILES), "configurations": kind.configurations}
+            self.ask("prepare", question)
+            theirs = self.root / "nnunet_preprocessed" / folders.raw.name
+            fingerprint = self._prepare_here(kind, folders, theirs / folders.nnunet_fingerprint.name)
+            self._made[name] = Made(kind=kind, ours=folders, theirs=theirs, fingerprint=fingerprint)
+        return self._made[name]
+
+    def _prepare_here(self, kind: ParitySet, folders: DatasetFolders, their_fingerprint: Path) -> Fingerprint:
+        """Takes the fingerprint, then goes on with nnU-Net's, whose intensities are drawn by other random numbers."""
+        fingerprint = extract_fingerprint(kind.number, workspace=self.root)
+        folders.fingerprint.unlink()
+        shutil.copy(their_fingerprint, folders.nnunet_fingerprint)
+        plan_configurations(kind.number, preset="plain", rules="nnunet", workspace=self.root)
+        preprocess(kind.number, configurations=kind.configurations, workspace=self.root)
+        return fingerprint
+
+    def train(self, name: str, configuration: ConfigurationName) -> Twins:
+        """Trains a small network here for a moment, and gives nnU-Net the same."""
+        if (name, configuration) not in self._twins:
+            made = self.make(name)
+            _shrink_plan(made.ours.plan)
+            train(made.kind.number, configuration, [0], device="cpu", workspace=self.root)
+            ours = made.ours.model(configuration)
+            theirs = self.root / "nnunet_results" / made.ours.raw.name / configuration
+            self._give(ours, theirs, made)
+            self._twins[name, configuration] = Twins(ours=ours, theirs=theirs)
+        return self._twins[name, configuration]
+
+    def _give(self, model: ModelFolder, folder: Path, made: Made) -> None:
+        fold = load_checkpoint(model.checkpoint(0))
+        plans = made.read_plans()
+        for one in plans["configurations"].values():
+            shrink_network(one)
+        write_json(folder / "plans.json", plans)
+        write_json(folder / "dataset.json", json.loads((made.ours.raw / "dataset.json").read_text()))
+        weights = give_weights(fold.weights, fold.configuration.architecture, None)
+        question = {
+            "model": folder,
+            "configuration": fold.configuration_name,
+            "fold": 0,
+            "mirror_axes": fold.configuration.augmentation.mirror_axes,
+        }
+        self.ask("save_model", question, {key: value.numpy() for key, value in weights.items()})
+
+    def segment(self, name: str, configuration: ConfigurationName) -> Path:
+        """Lets nnU-Net segment the test cases, with probabilities."""
+        if (name, configuration) not in self._segmented:
+            twins, output = self.train(name, configuration), self.root / "segmented" / f"{name}_{configuration}"
+            scans = self.make(name).ours.raw / "imagesTs"
+            self.ask("predict", {"model": twins.theirs, "scans": str(scans), "output": str(output)})
+            self._segmented[name, configuration] = output
+        return self._segmented[name, configuration]
+
+
+def shrink(features: int) -> int:
+    """Of a stage, as few as two cores train in a moment."""
+    return min(features // 4, 32)
+
+
+def shrink_network(configuration: dict[str, Any]) -> None:
+    """The same in nnU-Net's plans."""
+    if "architecture" in configuration:
+        network = configuration["architecture"]["arch_kwargs"]
+        network["features_per_stage"] = [shrink(features) for features in network["features_per_stage"]]
+
+
+def _shrink_plan(path: Path) -> None:
+    """Edits plan.json, as a user would: few features, small batches, a short training."""
+    plan = Plan.load(path)
+    if plan.training.epochs == TRAINING["epochs"]:
+        return
+    configurations = {name: shrink_configuration(one) for name, one in plan.configurations.items()}
+    training = plan.training.model_validate({**plan.training.model_dump(), **TRAINING})
+    plan.model_copy(update={"training": training, "configurations": configurations}).save(path)
+
+
+def shrink_configuration(configuration: Configuration) -> Configuration:
+    """The same in a plan of this program, and another size of batches."""
+    stages = tuple(
+        stage.model_copy(update={"features": shrink(stage.features)}) for stage in configuration.architecture.stages
+    )
+    network = configuration.architecture.model_copy(update={"stages": stages})
+    batch_size = max(2, BATCH_VOXELS // configuration.patch_voxels)
+    return configuration.model_copy(update={"architecture": network, "batch_size": batch_size})

@@ -1,0 +1,184 @@
+"""Networks, tiles, probabilities and label maps beside nnU-Net's."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from both_programs import PLAN_FILES, ask, shrink_configuration, shrink_network
+from parity_cases import TILED_IMAGES
+from parity_sets import SETS
+from phantoms import write_json
+
+from autoseg.imageio import read_image, read_label_map
+from autoseg.inference.joint import make_joint
+from autoseg.inference.sliding_window import gaussian_weights, tile_starts
+from autoseg.model import load_model
+from autoseg.network.unet import build_network
+from autoseg.nnunet.names import is_another_name, take_weights
+from autoseg.postprocessing import NO_RULES
+from autoseg.scans import find_scans
+
+LARGEST_LOGIT_DIFFERENCE = 1e-5
+USUAL_PROBABILITY_DIFFERENCE = 5e-3
+"""Of all but a thousandth of the voxels. nnU-Net adds tiles up in half precision, whose numbers are 0.1 % apart; at the
+edges of an image, where it weighs them by 1e-6 in steps of 6e-8, it knows less."""
+SMALLEST_SHARE, SMALLEST_DICE = 0.9999, 0.9995
+PAIRS = [(name, configuration) for name, one in SETS.items() for configuration in one.configurations]
+
+
+def test_tile_positions(nnunet, figures):
+    """Tiles start at the same voxels."""
+    answer = ask(nnunet, "tile", {"images": TILED_IMAGES})
+    for number, (size, patch) in enumerate(TILED_IMAGES):
+        for axis, (voxels, edge) in enumerate(zip(size, patch, strict=True)):
+            assert tile_starts(voxels, edge) == answer[f"{number}_{axis}"].tolist()
+    figures.add("tile positions", f"{len(TILED_IMAGES)} images", "the same", "the same")
+
+
+def test_gaussian(nnunet, figures):
+    """A voxel weighs as much as in nnU-Net's map, whose peak is 10, and which is then rounded to half precision."""
+    patches = [[64, 64, 64], [40, 56, 40], [8, 128, 96]]
+    answer = ask(nnunet, "weigh", {"patches": patches})
+    largest = 0.0
+    for number, patch in enumerate(patches):
+        z, y, x = (gaussian_weights(edge).numpy() for edge in patch)
+        ours, theirs = z[:, None, None] * y[:, None] * x, answer[f"{number}_single"] / 10
+        largest = max(largest, float(np.abs(ours - theirs).max()))
+    assert largest < 1e-6
+    figures.add("Gaussian", f"{len(patches)} tiles", f"at most {largest:.1e} of its peak apart", "the same")
+
+
+@pytest.mark.parametrize("preset", PLAN_FILES)
+@pytest.mark.parametrize("place", [("hippocampus", "3d_fullres"), ("ms", "3d_fullres"), ("thick", "2d")], ids="-".join)
+def test_networks(bench, figures, tmp_path, place, preset):
+    """With the same random weights, plain and residual networks give the same logits.
+
+    Where nnU-Net's own are further than that from those in double precision, rounding says no more.
+    """
+    name, configuration = place
+    made, plans = bench.make(name), bench.make(name).read_plans(preset)
+    for one in plans["configurations"].values():
+        shrink_network(one)
+    write_json(tmp_path / "plans.json", plans)
+    (tmp_path / "dataset.json").write_bytes((made.ours.raw / "dataset.json").read_bytes())
+    planned = shrink_configuration(made.plan(preset).configurations[configuration])
+    architecture = planned.architecture
+    shape = (1, architecture.in_channels, *planned.patch_size)
+    patches = np.random.default_rng(5).normal(size=shape).astype(np.float32)
+    question = {"model": tmp_path, "configuration": configuration, "seed": 3}
+    answer = bench.ask("ask_network", question, {"patches": patches})
+    theirs, precise = answer.pop("logits"), answer.pop("precise")
+    weights = {key: torch.from_numpy(value) for key, value in answer.items() if not is_another_name(key)}
+    network = build_network(architecture, torch.Generator().manual_seed(0))
+    network.load_state_dict(take_weights(weights, architecture, None))
+    with torch.inference_mode():
+        ours = network.eval()(torch.from_numpy(patches)).numpy()
+    largest, rounding = (float(np.abs(one - theirs).max()) for one in (ours, precise))
+    found = f"at most {largest:.1e} apart; nnU-Net's from double precision {rounding:.1e}"
+    figures.add("logits of a network", f"{name}, {configuration}, {preset}", found, "1e-5, or its rounding")
+    assert theirs.std() > 0.1
+    assert largest < max(LARGEST_LOGIT_DIFFERENCE, 2 * rounding)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike label maps of several cases are: of all voxels the share that is equal, and the lowest Dice."""
+
+    share: float
+    dice: float
+    differing: int
+    voxels: int
+
+    def describe(self) -> str:
+        """In a cell of the table."""
+        return (
+            f"{self.differing} of {self.voxels:,} voxels differ ({100 * self.share:.4f} %), Dice from {self.dice:.5f}"
+        )
+
+
+def agree(pairs, structures) -> Agreement:
+    """Compares pairs of label maps; Dice is the lowest of all structures and cases."""
+    dices, shares, differing, voxels = [1.0], [1.0], 0, 0
+    for ours, theirs in pairs:
+        assert ours.shape == theirs.shape
+        wrong = int(np.count_nonzero(ours != theirs))
+        shares.append(1 - wrong / ours.size)
+        differing, voxels = differing + wrong, voxels + ours.size
+        for numbers in structures:
+            first, second = np.isin(ours, numbers), np.isin(theirs, numbers)
+            if first.any() or second.any():
+                dices.append(float(2 * (first & second).sum() / (first.sum() + second.sum())))
+    return Agreement(share=min(shares), dice=min(dices), differing=differing, voxels=voxels)
+
+
+def our_predictions(bench, name, configuration):
+    """Case name to what this program says of it, without the postprocessing that was found after training."""
+    model = load_model(bench.train(name, configuration).ours.path, device="cpu")
+    segmenter = replace(model.segmenter, rules=NO_RULES)
+    scans = find_scans(bench.make(name).ours.raw / "imagesTs", segmenter.info)
+    return {scan.name: segmenter.predict(read_image(scan.images)) for scan in scans}
+
+
+def their_label_map(folder: Path, case: str, ending: str) -> np.ndarray:
+    """What nnU-Net wrote."""
+    return read_label_map(folder / f"{case}{ending}").array
+
+
+@pytest.mark.parametrize(("name", "configuration"), PAIRS)
+def test_label_maps(bench, figures, exact, name, configuration):
+    """The same scans become the same label maps, from file to file."""
+    kind, folder = bench.make(name).kind, bench.segment(name, configuration)
+    found = our_predictions(bench, name, configuration)
+    assert len(found) == 3
+    structures = kind.info.targets.structures.values()
+    pairs = [
+        (one.segmentation().array, their_label_map(folder, case, kind.info.file_ending)) for case, one in found.items()
+    ]
+    assert all(np.isin(theirs, [n for numbers in structures for n in numbers]).any() for _, theirs in pairs)
+    agreement = agree(pairs, structures)
+    largest, usual = 0.0, 0.0
+    for case, one in found.items():
+        theirs = np.load(folder / f"{case}.npz")["probabilities"]
+        ours = np.stack([volume.array for volume in one.probabilities(range(len(theirs)))])
+        apart = np.abs(ours - theirs)
+        largest, usual = max(largest, float(apart.max())), max(usual, float(np.quantile(apart, 0.999)))
+    data = f"{name}, {configuration}"
+    figures.add("label maps", data, agreement.describe(), "99.99 %, Dice over 0.9995")
+    found = f"99.9 % within {usual:.1e}, all within {largest:.1e}"
+    figures.add("probabilities", data, found, "99.9 % within 5e-3")
+    assert agreement.share >= SMALLEST_SHARE
+    assert agreement.dice > SMALLEST_DICE
+    assert usual < USUAL_PROBABILITY_DIFFERENCE
+
+
+@pytest.mark.parametrize(("name", "configuration"), PAIRS)
+def test_label_maps_as_predicted_by_default(bench, figures, name, configuration):
+    """What bfloat16 does, if the CPU has it, changes few voxels."""
+    kind, folder = bench.make(name).kind, bench.segment(name, configuration)
+    pairs = [
+        (one.segmentation().array, their_label_map(folder, case, kind.info.file_ending))
+        for case, one in our_predictions(bench, name, configuration).items()
+    ]
+    agreement = agree(pairs, kind.info.targets.structures.values())
+    figures.add("label maps in bfloat16", f"{name}, {configuration}", agreement.describe(), "-")
+    assert agreement.share > 0.99
+
+
+def test_ensembles(bench, figures, exact, tmp_path):
+    """Probabilities of two configurations are averaged to the same label maps."""
+    names = ("2d", "3d_fullres")
+    folders = [str(bench.segment("hippocampus", name)) for name in names]
+    bench.ask("ensemble", {"folders": folders, "output": str(tmp_path)})
+    members = [load_model(bench.train("hippocampus", name).ours.path, device="cpu").segmenter for name in names]
+    joint = make_joint(members, NO_RULES)
+    scans = find_scans(bench.make("hippocampus").ours.raw / "imagesTs", joint.info)
+    pairs = [
+        (joint.segment(read_image(scan.images)).array, their_label_map(tmp_path, scan.name, ".nii.gz"))
+        for scan in scans
+    ]
+    agreement = agree(pairs, joint.info.targets.structures.values())
+    figures.add("label maps of an ensemble", "hippocampus, 2d and 3d_fullres", agreement.describe(), "99.99 %")
+    assert agreement.share >= SMALLEST_SHARE
+    assert agreement.dice > SMALLEST_DICE
