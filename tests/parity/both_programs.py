@@ -142,7 +142,7 @@ class Bench:
     python: Path
     _made: dict[str, Made] = field(default_factory=dict)
     _twins: dict[tuple[str, str], Twins] = field(default_factory=dict)
-    _segmented: dict[tuple[str, str], Path] = field(default_factory=dict)
+    _segmented: dict[str, Path] = field(default_factory=dict)
 
     def ask(self, task: str, question: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> Arrays:
         """Lets nnU-Net answer a question in this workspace."""
@@ -205,14 +205,20 @@ class Bench:
         }
         self.ask("save_model", question, {key: value.numpy() for key, value in weights.items()})
 
-    def segment(self, name: str, configuration: ConfigurationName) -> Path:
-        """Lets nnU-Net segment the test cases, with probabilities."""
-        if (name, configuration) not in self._segmented:
-            twins, output = self.train(name, configuration), self.root / "segmented" / f"{name}_{configuration}"
-            scans = self.make(name).ours.raw / "imagesTs"
-            self.ask("predict", {"model": twins.theirs, "scans": str(scans), "output": str(output)})
-            self._segmented[name, configuration] = output
-        return self._segmented[name, configuration]
+    def segment(self, name: str, configuration: ConfigurationName, *, single: bool = False) -> Path:
+        """Lets nnU-Net segment the test cases, with probabilities; see there for what `single` means."""
+        key = f"{name}_{configuration}" + "_single" * single
+        if key not in self._segmented:
+            twins, output = self.train(name, configuration), self.root / "segmented" / key
+            question = {
+                "model": str(twins.theirs),
+                "scans": str(self.make(name).ours.raw / "imagesTs"),
+                "output": str(output),
+                "single": single,
+            }
+            self.ask("predict", question)
+            self._segmented[key] = output
+        return self._segmented[key]
 
 
 def shrink(features: int) -> int:

@@ -8,6 +8,7 @@ FOLDER holds question.json and, if there are arrays, question.npz; answer.npz is
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -143,10 +144,21 @@ def ask_network(question: dict, arrays: Arrays) -> Arrays:
 
 
 def predict(question: dict, arrays: Arrays) -> Arrays:
-    """Segments a folder of scans and saves probabilities, as the command does."""
+    """Segments a folder of scans and saves probabilities, as the command does.
+
+    If `single` is asked for, tiles are weighed and added up in single precision, where nnU-Net takes half. So it shows
+    what the rounding of half precision does, and what other differences there are.
+    """
     import torch
+    from nnunetv2.inference import predict_from_raw_data
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    if question["single"]:
+        torch.half = torch.float32
+        weigh_tile = predict_from_raw_data.compute_gaussian
+        in_single = partial(weigh_tile, dtype=torch.float32)
+        in_single.cache_clear = weigh_tile.cache_clear
+        predict_from_raw_data.compute_gaussian = in_single
     Path(question["output"]).mkdir(parents=True, exist_ok=True)
     predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(question["model"], (0,))

@@ -21,9 +21,10 @@ from autoseg.postprocessing import NO_RULES
 from autoseg.scans import find_scans
 
 LARGEST_LOGIT_DIFFERENCE = 1e-5
-USUAL_PROBABILITY_DIFFERENCE = 5e-3
-"""Of all but a thousandth of the voxels. nnU-Net adds tiles up in half precision, whose numbers are 0.1 % apart; at the
-edges of an image, where it weighs them by 1e-6 in steps of 6e-8, it knows less."""
+LARGEST_PROBABILITY_DIFFERENCE = 1e-4
+NEARLY_TIED = 0.05
+"""nnU-Net adds tiles up in half precision, whose numbers are 0.1 % apart; at the edges of an image, where it weighs
+them by 1e-6 in steps of 6e-8, it knows less. A voxel may differ if it was undecided by as much, in probability."""
 SMALLEST_SHARE, SMALLEST_DICE = 0.9999, 0.9995
 PAIRS = [(name, configuration) for name, one in SETS.items() for configuration in one.configurations]
 
@@ -126,44 +127,74 @@ def their_label_map(folder: Path, case: str, ending: str) -> np.ndarray:
     return read_label_map(folder / f"{case}{ending}").array
 
 
-@pytest.mark.parametrize(("name", "configuration"), PAIRS)
-def test_label_maps(bench, figures, exact, name, configuration):
-    """The same scans become the same label maps, from file to file."""
-    kind, folder = bench.make(name).kind, bench.segment(name, configuration)
+@dataclass(frozen=True)
+class Beside:
+    """What both programs say of the test cases.
+
+    Attributes:
+        agreement: Of the label maps.
+        farthest: Difference of probabilities, at most.
+        undecided: Of the voxels that differ, how far our probabilities are from a tie, at most.
+    """
+
+    agreement: Agreement
+    farthest: float
+    undecided: float
+
+
+def put_beside(bench, name, configuration, *, single=False) -> Beside:
+    """Segments the test cases by both programs, and compares."""
+    kind, folder = bench.make(name).kind, bench.segment(name, configuration, single=single)
     found = our_predictions(bench, name, configuration)
     assert len(found) == 3
-    structures = kind.info.targets.structures.values()
-    pairs = [
-        (one.segmentation().array, their_label_map(folder, case, kind.info.file_ending)) for case, one in found.items()
-    ]
-    assert all(np.isin(theirs, [n for numbers in structures for n in numbers]).any() for _, theirs in pairs)
-    agreement = agree(pairs, structures)
-    largest, usual = 0.0, 0.0
+    targets, pairs, farthest, undecided = kind.info.targets, [], 0.0, 0.0
     for case, one in found.items():
-        theirs = np.load(folder / f"{case}.npz")["probabilities"]
-        ours = np.stack([volume.array for volume in one.probabilities(range(len(theirs)))])
-        apart = np.abs(ours - theirs)
-        largest, usual = max(largest, float(apart.max())), max(usual, float(np.quantile(apart, 0.999)))
-    data = f"{name}, {configuration}"
-    figures.add("label maps", data, agreement.describe(), "99.99 %, Dice over 0.9995")
-    found = f"99.9 % within {usual:.1e}, all within {largest:.1e}"
-    figures.add("probabilities", data, found, "99.9 % within 5e-3")
-    assert agreement.share >= SMALLEST_SHARE
-    assert agreement.dice > SMALLEST_DICE
-    assert usual < USUAL_PROBABILITY_DIFFERENCE
+        ours, theirs = one.segmentation().array, their_label_map(folder, case, kind.info.file_ending)
+        assert theirs.any()
+        pairs.append((ours, theirs))
+        their_maps = np.load(folder / f"{case}.npz")["probabilities"]
+        maps = np.stack([volume.array for volume in one.probabilities(range(len(their_maps)))])
+        farthest = max(farthest, float(np.abs(maps - their_maps).max()))
+        undecided = max(undecided, float(margins(maps, targets)[ours != theirs].max(initial=0.0)))
+    return Beside(agree(pairs, targets.structures.values()), farthest, undecided)
+
+
+def margins(maps, targets):
+    """How far each voxel is from a tie: of the two likeliest labels, or of the region that is nearest to one half."""
+    if not targets.exclusive:
+        return np.abs(maps - 0.5).min(axis=0)
+    second, first = np.sort(maps, axis=0)[-2:]
+    return first - second
+
+
+@pytest.mark.parametrize(("name", "configuration"), PAIRS)
+def test_label_maps(bench, figures, exact, name, configuration):
+    """The same scans become the same label maps, from file to file, but for voxels that rounding decides."""
+    beside, data = put_beside(bench, name, configuration), f"{name}, {configuration}"
+    tied = f"; there within {beside.undecided:.0e} of a tie" if beside.agreement.differing else ""
+    figures.add("label maps", data, beside.agreement.describe() + tied, "99.99 %, Dice over 0.9995 or tied")
+    figures.add("probabilities", data, f"at most {beside.farthest:.1e} apart", "half precision")
+    assert beside.agreement.share >= SMALLEST_SHARE
+    assert beside.agreement.dice > SMALLEST_DICE or beside.undecided < NEARLY_TIED
+
+
+@pytest.mark.parametrize(("name", "configuration"), PAIRS)
+def test_label_maps_in_single_precision(bench, figures, exact, name, configuration):
+    """If nnU-Net adds tiles up in single precision, hardly a voxel differs."""
+    beside, data = put_beside(bench, name, configuration, single=True), f"{name}, {configuration}"
+    figures.add("label maps, its tiles in float32", data, beside.agreement.describe(), "99.99 %, Dice over 0.9995")
+    figures.add("probabilities, its tiles in float32", data, f"at most {beside.farthest:.1e} apart", "1e-4")
+    assert beside.agreement.share >= SMALLEST_SHARE
+    assert beside.agreement.dice > SMALLEST_DICE
+    assert beside.farthest < LARGEST_PROBABILITY_DIFFERENCE
 
 
 @pytest.mark.parametrize(("name", "configuration"), PAIRS)
 def test_label_maps_as_predicted_by_default(bench, figures, name, configuration):
     """What bfloat16 does, if the CPU has it, changes few voxels."""
-    kind, folder = bench.make(name).kind, bench.segment(name, configuration)
-    pairs = [
-        (one.segmentation().array, their_label_map(folder, case, kind.info.file_ending))
-        for case, one in our_predictions(bench, name, configuration).items()
-    ]
-    agreement = agree(pairs, kind.info.targets.structures.values())
-    figures.add("label maps in bfloat16", f"{name}, {configuration}", agreement.describe(), "-")
-    assert agreement.share > 0.99
+    beside = put_beside(bench, name, configuration)
+    figures.add("label maps in bfloat16", f"{name}, {configuration}", beside.agreement.describe(), "-")
+    assert beside.agreement.share > 0.99
 
 
 def test_ensembles(bench, figures, exact, tmp_path):
