@@ -1,24 +1,57 @@
 """What a network is drawn on: a canvas with one operation per kind of layer.
 
 A network of the literature is a function that draws: it takes a canvas and an image, and leads the image through named
-layers. It is drawn on two canvases. The `Sketch` knows shapes alone: it notes the layers, and counts weights, work and
-what training must keep, which is all that planning needs. `network.drawn` makes those layers in torch and draws on
+layers. It is drawn on two canvases. The `sketch` knows shapes alone: it notes the layers, and counts weights, work and
+what training must keep, which is all that planning needs. `network.painting` has the layers in torch and draws on
 tensors. So what is planned is what is trained, and a network is written down once.
+
+A value is a batch of feature maps (n, features, *size). What transformers call tokens are the voxels of such a map;
+only where those of several maps stand in one line (`line_up`), the size has a single axis.
 """
 
-# ruff: noqa: D102 - what each operation of a sketch does is said of the canvas
-
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import prod
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 Value = TypeVar("Value")
-Kind = Literal["conv", "transposed", "batch_norm", "prelu"]
+
+Edges = int | tuple[int, ...]
+"""The same along each axis, or one after the other."""
+
+
+def spread(edges: Edges, dimensions: int) -> tuple[int, ...]:
+    """One value per axis.
+
+    Raises:
+        ValueError: There are as many as there are other axes.
+    """
+    found = (edges,) * dimensions if isinstance(edges, int) else tuple(edges)
+    if len(found) != dimensions:
+        raise ValueError(f"{found} has {len(found)} values, the image has {dimensions} axes")
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Blocks of voxels that see each other and nothing else.
+
+    Along an axis that is no longer than an edge there is one block. Blocks that stick out of the map see nothing there.
+    Source: Liu et al. 2021, "Swin transformer", sections 3.2 and 4.
+
+    Attributes:
+        edges: Of a block.
+        shifted: Whether blocks begin half an edge later; what is cut off at one border stays apart from the other.
+        bias: Name of the layer that holds a learned number for each offset of two voxels of a block and each head,
+            which is added to how well they meet.
+    """
+
+    edges: Edges
+    shifted: bool = False
+    bias: str | None = None
 
 
 class Canvas(Protocol[Value]):
-    """The operations that networks are drawn with; a value is a batch of feature maps (n, features, *size).
+    """The operations that networks are drawn with.
 
     Attributes:
         training: Whether outputs are wanted that only training has.
@@ -28,32 +61,151 @@ class Canvas(Protocol[Value]):
     def training(self) -> bool:
         """See the class."""
 
-    def conv(self, x: Value, features: int, kernel: int, name: str, *, stride: int = 1, bias: bool = True) -> Value:
-        """Convolution; the border is padded so that a stride of 1 keeps the size."""
+    # --- Layers with weights ------------------------------------------------------------------------------------------
 
-    def transposed(self, x: Value, features: int, stride: int, name: str, *, bias: bool = True) -> Value:
+    def conv(  # noqa: PLR0913 - a convolution has so many properties
+        self,
+        x: Value,
+        features: int,
+        kernel: Edges,
+        name: str,
+        *,
+        stride: Edges = 1,
+        bias: bool = True,
+        dilation: int = 1,
+        padded: bool = True,
+        standardized: bool = False,
+    ) -> Value:
+        """Convolution.
+
+        Args:
+            x: Input.
+            features: Of the result.
+            kernel: Of an edge.
+            name: Of the layer.
+            stride: Distance of the places where it is taken.
+            bias: Whether each feature gets a number of its own.
+            dilation: Distance of the voxels that it looks at.
+            padded: Whether the border is padded with zeros so that a stride of 1 keeps the size.
+            standardized: Whether the weights of each feature are brought to mean 0 and deviation 1 when it is used.
+        """
+
+    def transposed(self, x: Value, features: int, stride: Edges, name: str, *, bias: bool = True) -> Value:
         """Transposed convolution whose kernel is its stride: each voxel becomes a block of voxels."""
+
+    def linear(self, x: Value, features: int, name: str, *, bias: bool = True) -> Value:
+        """The same linear map of the features of every voxel."""
 
     def batch_norm(self, x: Value, name: str, *, affine: bool = True) -> Value:
         """Batch normalization; if affine, each feature is scaled and shifted as is learned."""
 
+    def instance_norm(self, x: Value, name: str) -> Value:
+        """Brings each feature of each sample to mean 0 and variance 1; then as `batch_norm`."""
+
+    def group_norm(self, x: Value, groups: int, name: str) -> Value:
+        """The same for groups of features that lie beside each other."""
+
+    def layer_norm(self, x: Value, name: str) -> Value:
+        """The same for all features of each voxel."""
+
     def prelu(self, x: Value, name: str) -> Value:
         """Rectifier that learns the slope of the negative side of each feature."""
+
+    def embed(self, x: Value, name: str) -> Value:
+        """Adds a learned number to each feature."""
+
+    def embed_places(self, x: Value, name: str) -> Value:
+        """Adds a learned number to each feature of each voxel, which fixes the size of the image."""
+
+    # --- Attention ----------------------------------------------------------------------------------------------------
+
+    def attend(self, query: Value, key: Value, value: Value, heads: int, window: Window | None = None) -> Value:
+        """Each voxel gets a mean of values, weighed by how well its query meets their keys.
+
+        Source: Vaswani et al. 2017, "Attention is all you need".
+
+        Args:
+            query: Of the same size as `key` and `value`, and as many features.
+            key: See above.
+            value: See above.
+            heads: Groups of features that attend for themselves.
+            window: Inside which voxels see each other; left out, all see all.
+        """
+
+    def sample(self, line: Value, values: Sequence[Value], heads: int, points: int, name: str) -> Value:
+        """Deformable attention: each voxel gets a weighted mean of values at places that it chooses itself.
+
+        Source: Zhu et al. 2021, "Deformable DETR", section 4.1. Two linear maps of a voxel, the layers "offsets" and
+        "weights", say for each head, map and point how far from its own place it is looked at, in voxels of that map,
+        the last axis first; and how much that counts, before a softmax over all maps and points. Values between voxels
+        are interpolated linearly; beyond the border they are 0.
+
+        Args:
+            line: The voxels of all maps, lined up.
+            values: Maps of several resolutions, all with the same features.
+            heads: Groups of features that look at places of their own.
+            points: Of each head, in each map.
+            name: Of the layers.
+
+        Returns:
+            In the same line, with the features of the values.
+        """
+
+    def embed_waves(self, x: Value) -> Value:
+        """Adds sines and cosines of the place of each voxel, those of a third or half of the features for each axis."""
+
+    def line_up(self, maps: Sequence[Value]) -> Value:
+        """The voxels of some maps, one after the other: (n, features, all voxels)."""
+
+    def part(self, line: Value, like: Sequence[Value]) -> list[Value]:
+        """Undoes `line_up`, for maps of the sizes of some others."""
+
+    # --- Without weights ----------------------------------------------------------------------------------------------
 
     def relu(self, x: Value) -> Value:
         """Rectifier; it may change its input in place."""
 
+    def leaky_relu(self, x: Value) -> Value:
+        """Rectifier with a slope of 0.01 on the negative side; it may change its input in place."""
+
+    def gelu(self, x: Value) -> Value:
+        """Smooth rectifier: x times the share of a normal distribution below x."""
+
     def sigmoid(self, x: Value) -> Value:
         """Logistic function."""
+
+    def dropout(self, x: Value, share: float, *, whole: bool = False) -> Value:
+        """In training sets a share of the numbers to 0, or of whole maps of features, and raises the others."""
+
+    def drop_path(self, x: Value, share: float) -> Value:
+        """In training sets a share of the samples to 0, and raises the others."""
 
     def pool(self, x: Value, factor: int, *, kernel: int | None = None) -> Value:
         """The largest of each block of voxels; an odd kernel makes the blocks larger than they are apart."""
 
-    def resize(self, x: Value, like: Value) -> Value:
-        """Linear interpolation onto the grid of another value."""
+    def pool_all(self, x: Value) -> Value:
+        """The largest of all voxels, of each feature: a map of one voxel."""
 
-    def enlarge(self, x: Value, factor: int) -> Value:
-        """Linear interpolation onto a grid so many times finer."""
+    def resize(self, x: Value, like: Value, *, corners: bool = False) -> Value:
+        """Linear interpolation onto the grid of another value; the outer corners of the outer voxels stay in place.
+
+        With `corners` the middles of the outer voxels stay in place instead.
+        """
+
+    def enlarge(self, x: Value, factor: Edges, *, corners: bool = False) -> Value:
+        """Linear interpolation onto a grid so many times finer; see `resize`."""
+
+    def crop(self, x: Value, like: Value) -> Value:
+        """The middle part, of the size of another value."""
+
+    def merge(self, x: Value, factor: int) -> Value:
+        """Each block of voxels becomes one voxel, with the features of the first, of the second, and so on."""
+
+    def expand(self, x: Value, factor: int) -> Value:
+        """Undoes `merge`: each voxel becomes a block."""
+
+    def slice_change(self, x: Value) -> Value:
+        """How much each voxel differs from the one before it along the first axis; 0 in the first slice."""
 
     def concat(self, parts: Sequence[Value]) -> Value:
         """Side by side, as further features."""
@@ -62,7 +214,7 @@ class Canvas(Protocol[Value]):
         """Sum of the same shape."""
 
     def multiply(self, x: Value, weight: Value) -> Value:
-        """Product with a map of as many features, or of one."""
+        """Product with a map of as many features, or of one; of as many voxels, or of one."""
 
     def mean(self, parts: Sequence[Value]) -> Value:
         """Mean of values of the same shape."""
@@ -73,182 +225,5 @@ class Canvas(Protocol[Value]):
     def features(self, x: Value) -> int:
         """How many a value has."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """A layer that holds weights.
-
-    Attributes:
-        kind: Convolution, transposed convolution, batch norm, or PReLU.
-        dimensions: 2 or 3.
-        in_features, features: Channels of its input and output.
-        kernel, stride: The same along each axis.
-        bias: Whether a convolution adds one number per feature; of a batch norm, whether it scales and shifts.
-    """
-
-    kind: Kind
-    dimensions: int
-    in_features: int
-    features: int
-    kernel: int = 1
-    stride: int = 1
-    bias: bool = True
-
-    @property
-    def weights(self) -> int:
-        """Trainable numbers."""
-        if self.kind == "prelu":
-            return self.features
-        if self.kind == "batch_norm":
-            return 2 * self.features if self.bias else 0
-        return (self.in_features * int(self.kernel**self.dimensions) + int(self.bias)) * self.features
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Map:
-    """A feature map whose values nobody knows; each is equal to itself alone.
-
-    Attributes:
-        channels: Its features.
-        size: Voxels per axis.
-    """
-
-    channels: int
-    size: tuple[int, ...]
-
-    @property
-    def voxels(self) -> int:
-        """Of one feature."""
-        return prod(self.size)
-
-    @property
-    def elements(self) -> int:
-        """Of all features."""
-        return self.channels * self.voxels
-
-
-@dataclass(slots=True)
-class Sketch:
-    """A canvas of shapes, for one patch.
-
-    What autograd keeps until the backward pass is counted as torch does it, each map once: a convolution, a
-    multiplication, a batch norm and a PReLU keep their inputs, a ReLU and a sigmoid their outputs; pooling keeps its
-    input and where the largest voxels were; sums, copies and interpolation keep nothing.
-
-    Attributes:
-        dimensions: 2 or 3.
-        training: See `Canvas`.
-        layers: By name, in the order in which they were drawn.
-        multiply_adds: Of all convolutions, forwards.
-        kept: Maps that training keeps.
-        places: Voxels of which pooling keeps a place, a 64-bit integer each.
-        widest: Elements of input and output of the largest convolution.
-    """
-
-    dimensions: int
-    training: bool = True
-    layers: dict[str, Layer] = field(default_factory=dict)
-    multiply_adds: int = 0
-    kept: set[Map] = field(default_factory=set)
-    places: int = 0
-    widest: int = 0
-
-    @property
-    def weights(self) -> int:
-        """Trainable numbers of all layers."""
-        return sum(layer.weights for layer in self.layers.values())
-
-    @property
-    def kept_elements(self) -> int:
-        """Of all maps that training keeps."""
-        return sum(one.elements for one in self.kept)
-
-    def conv(self, x: Map, features: int, kernel: int, name: str, *, stride: int = 1, bias: bool = True) -> Map:
-        self._note(name, "conv", x, features, kernel=kernel, stride=stride, bias=bias)
-        size = tuple((length + 2 * ((kernel - 1) // 2) - kernel) // stride + 1 for length in x.size)
-        y = Map(features, size)
-        self.multiply_adds += y.elements * x.channels * kernel**self.dimensions
-        return self._convolved(x, y)
-
-    def transposed(self, x: Map, features: int, stride: int, name: str, *, bias: bool = True) -> Map:
-        self._note(name, "transposed", x, features, kernel=stride, stride=stride, bias=bias)
-        y = Map(features, tuple(length * stride for length in x.size))
-        self.multiply_adds += y.elements * x.channels
-        return self._convolved(x, y)
-
-    def batch_norm(self, x: Map, name: str, *, affine: bool = True) -> Map:
-        self._note(name, "batch_norm", x, x.channels, bias=affine)
-        self.kept.add(x)
-        return Map(x.channels, x.size)
-
-    def prelu(self, x: Map, name: str) -> Map:
-        self._note(name, "prelu", x, x.channels)
-        self.kept.add(x)
-        return Map(x.channels, x.size)
-
-    def relu(self, x: Map) -> Map:
-        return self._kept(Map(x.channels, x.size))
-
-    def sigmoid(self, x: Map) -> Map:
-        return self._kept(Map(x.channels, x.size))
-
-    def pool(self, x: Map, factor: int, *, kernel: int | None = None) -> Map:  # noqa: ARG002
-        y = Map(x.channels, tuple(length // factor for length in x.size))
-        self.kept.add(x)
-        self.places += y.elements
-        return y
-
-    def resize(self, x: Map, like: Map) -> Map:
-        return Map(x.channels, like.size)
-
-    def enlarge(self, x: Map, factor: int) -> Map:
-        return Map(x.channels, tuple(length * factor for length in x.size))
-
-    def concat(self, parts: Sequence[Map]) -> Map:
-        self._check_alike(parts)
-        return Map(sum(part.channels for part in parts), parts[0].size)
-
-    def add(self, x: Map, y: Map) -> Map:
-        self._check_alike((x, y))
-        return Map(x.channels, x.size)
-
-    def multiply(self, x: Map, weight: Map) -> Map:
-        self._check_alike((x, weight))
-        self.kept |= {x, weight}
-        return Map(x.channels, x.size)
-
-    def mean(self, parts: Sequence[Map]) -> Map:
-        self._check_alike(parts)
-        return Map(parts[0].channels, parts[0].size)
-
-    def repeat(self, x: Map, features: int) -> Map:
-        return x if x.channels == features else Map(features, x.size)
-
-    def features(self, x: Map) -> int:
-        return x.channels
-
-    def _kept(self, x: Map) -> Map:
-        self.kept.add(x)
-        return x
-
-    def _convolved(self, x: Map, y: Map) -> Map:
-        self.kept.add(x)
-        self.widest = max(self.widest, x.elements + y.elements)
-        return y
-
-    def _note(self, name: str, kind: Kind, x: Map, features: int, **given: int) -> None:
-        if name in self.layers:
-            raise ValueError(f"two layers are named {name!r}")
-        self.layers[name] = Layer(
-            kind=kind,
-            dimensions=self.dimensions,
-            in_features=x.channels,
-            features=features,
-            kernel=given.get("kernel", 1),
-            stride=given.get("stride", 1),
-            bias=bool(given.get("bias", True)),
-        )
-
-    def _check_alike(self, parts: Sequence[Map]) -> None:
-        if len({part.size for part in parts}) != 1:
-            raise ValueError(f"maps of sizes {[part.size for part in parts]} do not lie on one grid")
+    def size(self, x: Value) -> tuple[int, ...]:
+        """Its voxels per axis."""

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from math import prod
+from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import JsonValue, ValidationError
 
 from autoseg.architecture import Architecture, Axes, Section, Stage
-from autoseg.networks.canvas import Canvas, Layer, Map, Sketch
+from autoseg.networks.canvas import Canvas, Edges, spread
+from autoseg.networks.layers import Layer
+from autoseg.networks.sketch import Map, Sketch
 
 Value = TypeVar("Value")
 
@@ -41,7 +44,9 @@ class Page:
         licence: Of the official code, which nothing here is taken from, and what else binds who uses the network.
         dimensions: Of images that it takes: 2, 3, or both.
         settings: What a plan may say about it, with defaults: the published network.
-        levels: Features at each resolution, by the settings; each resolution after the first halves all axes.
+        levels: Features at each resolution, by the settings.
+        strides: By the settings, how much each resolution after the first reduces each axis; left out, it halves all.
+        fixed_patch: By the settings, the only patch that it takes; None if there are many.
         draw: The network.
         supervises: Whether training has further outputs, by the settings.
         most_channels: Of the image, by the settings; None if there is no limit.
@@ -56,6 +61,8 @@ class Page:
     settings: type[Section]
     levels: Callable[[Any], tuple[int, ...]]
     draw: Draw
+    strides: Callable[[Any], tuple[Edges, ...]] | None = None
+    fixed_patch: Callable[[Any], tuple[int, ...] | None] = lambda _: None
     supervises: Callable[[Any], bool] = lambda _: False
     most_channels: Callable[[Any], int | None] = lambda _: None
     training: str = ""
@@ -84,15 +91,30 @@ class Page:
         """Such as "2D, 3D"."""
         return ", ".join(f"{dimensions}D" for dimensions in self.dimensions)
 
-    def divisor(self, given: Mapping[str, JsonValue]) -> int:
+    def reductions(self, given: Mapping[str, JsonValue], dimensions: int) -> tuple[tuple[int, ...], ...]:
+        """How much each resolution reduces each axis; the first one nothing."""
+        settings = self.read(given)
+        strides = self.strides(settings) if self.strides else (2,) * (len(self.levels(settings)) - 1)
+        return tuple(spread(stride, dimensions) for stride in (1, *strides))
+
+    def divisor(self, given: Mapping[str, JsonValue], dimensions: int) -> tuple[int, ...]:
         """What each axis of a patch must be divisible by."""
-        return int(2 ** (len(self.levels(self.read(given))) - 1))
+        return tuple(map(prod, zip(*self.reductions(given, dimensions), strict=True)))
+
+    def smallest_patch(self, given: Mapping[str, JsonValue], dimensions: int) -> tuple[int, ...]:
+        """That the network can be drawn for: the only one that it takes, or one voxel at the coarsest resolution."""
+        return self.fixed_patch(self.read(given)) or self.divisor(given, dimensions)
 
     def describe_constraints(self, given: Mapping[str, JsonValue]) -> str:
         """What images and patches it takes."""
-        limit = self.most_channels(self.read(given))
+        settings = self.read(given)
+        limit, patch = self.most_channels(settings), self.fixed_patch(settings)
         channels = "" if limit is None else f", at most {limit} channels"
-        return f"edges divisible by {self.divisor(given)}{channels}"
+        if patch is not None:
+            return f"patches of {' x '.join(map(str, patch))} voxels{channels}"
+        edges = self.divisor(given, max(self.dimensions))
+        divisors = str(edges[0]) if len(set(edges)) == 1 else ", ".join(map(str, edges))
+        return f"edges divisible by {divisors}{channels}"
 
     def outline(
         self, given: Mapping[str, JsonValue], dimensions: int, *, in_channels: int, out_channels: int
@@ -113,13 +135,8 @@ class Page:
             in_channels=in_channels,
             out_channels=out_channels,
             stages=tuple(
-                Stage(
-                    features=features,
-                    kernel=_axes(3, dimensions),
-                    stride=_axes(2 if level else 1, dimensions),
-                    convolutions=1,
-                )
-                for level, features in enumerate(self.levels(settings))
+                Stage(features=features, kernel=_axes((3,) * dimensions), stride=_axes(stride), convolutions=1)
+                for features, stride in zip(self.levels(settings), self.reductions(given, dimensions), strict=True)
             ),
             deep_supervision=self.supervises(settings),
         )
@@ -178,5 +195,5 @@ def _count(page: Page, settings: Section, in_channels: int, out_channels: int, p
     )
 
 
-def _axes(value: int, dimensions: int) -> Axes:
-    return (value, value) if dimensions == 2 else (value, value, value)
+def _axes(edges: tuple[int, ...]) -> Axes:
+    return cast(Axes, edges)

@@ -1,4 +1,4 @@
-"""Patches for the networks of the literature, whose resolutions are fixed: each after the first halves all axes."""
+"""Patches for the networks of the literature, whose resolutions are fixed."""
 
 from collections.abc import Iterator, Sequence
 from math import ceil, prod
@@ -48,34 +48,41 @@ def patches_for(named: Own, spacing_mm: tuple[float, ...], median_shape: Sequenc
     most of the typical image gives way, by what it must be divisible by. Worked example: edges divisible by 16 and a
     typical image of 50 x 30 voxels give 64 x 32, which covers 1.28 and 1.07 of its axes; then 48 x 32 (0.96 and 1.07),
     48 x 16 (0.96 and 0.53), and 32 x 16. One voxel at the coarsest resolution, along all
-    axes, is too few for any norm; images that small are padded to twice that along their longest axis.
+    axes, is too few for any norm; images that small are padded to twice that along their longest axis. A network that
+    takes one patch only gets that one.
     """
     page, dimensions = find_page(named), len(spacing_mm)
-    divisor = page.divisor(named.settings)
-    initial = initial_patch(spacing_mm, median_shape)
-    edges = [ceil(size / divisor) * divisor for size in initial]
-    if max(edges) == divisor:
-        edges[max(range(dimensions), key=lambda axis: initial[axis])] *= 2
     shape = outline(named, dimensions, in_channels=1, out_channels=1)
+    only = page.fixed_patch(page.read(named.settings))
+    if only is not None:
+        yield _topology(shape, only)
+        return
+    divisor = shape.divisor
+    initial = initial_patch(spacing_mm, median_shape)
+    edges = [ceil(size / step) * step for size, step in zip(initial, divisor, strict=True)]
+    if edges == list(divisor):
+        edges[max(range(dimensions), key=lambda axis: initial[axis])] *= 2
     while True:
         yield _topology(shape, edges)
         axis = _next_axis(edges, divisor, median_shape)
         if axis is None:
             return
-        edges[axis] -= divisor
+        edges[axis] -= divisor[axis]
 
 
 def bytes_per_voxel(named: Own, *, in_channels: int, out_channels: int) -> float:
     """Of volumes: what each voxel of a patch takes at least."""
     architecture = outline(named, 3, in_channels=in_channels, out_channels=out_channels)
-    return bytes_per_patch(architecture, architecture.divisor, named) / prod(architecture.divisor)
+    patch = find_page(named).smallest_patch(named.settings, 3)
+    return bytes_per_patch(architecture, patch, named) / prod(patch)
 
 
-def _next_axis(edges: Sequence[int], divisor: int, median_shape: Sequence[float]) -> int | None:
+def _next_axis(edges: Sequence[int], divisor: Sequence[int], median_shape: Sequence[float]) -> int | None:
     """The axis that gives way; None if the patch is as small as it can be."""
-    if sum(edges) <= (len(edges) + 1) * divisor:
+    blocks = [edge // step for edge, step in zip(edges, divisor, strict=True)]
+    if sum(blocks) <= len(blocks) + 1:
         return None
-    axes = [axis for axis, edge in enumerate(edges) if edge > divisor]
+    axes = [axis for axis, count in enumerate(blocks) if count > 1]
     return max(axes, key=lambda axis: (edges[axis] / median_shape[axis], axis))
 
 

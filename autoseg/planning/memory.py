@@ -79,7 +79,7 @@ def training_bytes(
 
 def weight_bytes(architecture: Architecture, network: Own | None = None) -> int:
     """The part of `training_bytes` that goes with the weights."""
-    count = _count_drawn(architecture, architecture.divisor, network)
+    count = _count_drawn(architecture, None, network)
     return BYTES_PER_WEIGHT * (count_weights(architecture) if count is None else count.weights)
 
 
@@ -122,9 +122,13 @@ def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
     return ELEMENT_BYTES * elements
 
 
-def _count_drawn(architecture: Architecture, patch_size: Sequence[int], network: Own | None) -> Count | None:
+def _count_drawn(architecture: Architecture, patch_size: Sequence[int] | None, network: Own | None) -> Count | None:
+    """Of a network of the literature, for a patch, or else for the smallest one."""
     page = None if network is None else NETWORKS.get(network.name)
-    return None if page is None or network is None else page.count(network.settings, architecture, patch_size)
+    if page is None or network is None:
+        return None
+    patch = patch_size or page.smallest_patch(network.settings, architecture.dimensions)
+    return page.count(network.settings, architecture, patch)
 
 
 def _drawn_bytes(architecture: Architecture, patch_size: Sequence[int], count: Count) -> int:

@@ -13,7 +13,8 @@ PATH/TO/python belongs to an environment with nnU-Net v2. The rows:
 
 Commands are those that a user types, each a process of its own, whose memory is watched together with that of all that
 it starts. On a CPU all share two cores. The weights of the last two rows are made by hand, so that the brightness of a
-voxel decides its class and the results are smooth organs; --scale makes their scans smaller. Prints a table in Markdown
+voxel, beside that of its tile, decides its class; the classes lie around each other in shells of very different
+thickness. --scale makes their scans smaller. Prints a table in Markdown
 for RESULTS.md.
 """
 
@@ -30,7 +31,8 @@ import torch
 from fingerprint import MEGABYTE, Run, watch
 from nnunet_twin import write_twin
 from preprocessing import CORES, scale
-from smooth_scans import make_labels
+from scipy.special import ndtr
+from smooth_scans import make_field
 
 from autoseg.architecture import Architecture, Stage
 from autoseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -45,7 +47,11 @@ from autoseg.workspace import ModelFolder
 
 ONE_PREDICTION = Path(__file__).with_name("one_prediction.py")
 MOSAIC = (2, 2, 2)
-NOISE = 0.1
+WAVELENGTH = 64  # Voxels between the darkest and brightest spots of a made-up scan, or so: a patch sees all classes
+BRIGHTEST_HU, AIR_HU = 1000, -200
+RANGE = (-1.7, 1.7)  # of evenly distributed values, in their deviations
+SPREAD = 1.5  # of the logarithm of how much of the range each class has
+STEEPNESS = 40.0
 CPU_LIMITS = {"nnUNet_def_n_proc": "2", "nnUNet_n_proc_DA": "2"}
 
 
@@ -123,7 +129,7 @@ def compare_classes(arguments: argparse.Namespace) -> None:
     shape, grid = scale((150, 400, 400), arguments.scale), scale((100, 256, 256), arguments.scale)
     model = arguments.workspace / "made_25"
     make_model(model, classes=25, spacing_mm=spacing(shape, grid), patch=(64, 96, 96), features=16)
-    scans = make_scan(arguments.workspace / "scan_25", shape, classes=25)
+    scans = make_scan(arguments.workspace / "scan_25", shape)
     compare_commands(f"{' x '.join(map(str, shape))} voxels, 25 classes, whole command", model, scans, arguments)
 
 
@@ -132,7 +138,7 @@ def run_many(arguments: argparse.Namespace) -> None:
     shape, grid = scale((600, 512, 512), arguments.scale), scale((400, 273, 273), arguments.scale)
     model = arguments.workspace / "made_117"
     make_model(model, classes=117, spacing_mm=spacing(shape, grid), patch=(96, 96, 96), features=8, mirrored=False)
-    scans = make_scan(arguments.workspace / "scan_117", shape, classes=117)
+    scans = make_scan(arguments.workspace / "scan_117", shape)
     run = predict_ours(model, scans, arguments)
     text = f"{' x '.join(map(str, shape))} voxels, 117 classes, whole command, no mirroring"
     found = len(np.unique(read_label_map(next((arguments.workspace / "ours").glob("*.nii.gz"))).array))
@@ -215,15 +221,16 @@ def spacing(shape: Shape, grid: Shape) -> tuple[float, float, float]:
     return z, y, x
 
 
-def make_scan(folder: Path, shape: Shape, classes: int) -> Path:
-    """One scan in which each class has a brightness of its own, in air; made once."""
+def make_scan(folder: Path, shape: Shape) -> Path:
+    """One scan of a round body in air, whose brightness goes smoothly up and down within it; made once."""
     path = folder / "scan_0000.nii.gz"
     if not path.is_file():
         clear(folder)
-        random = np.random.default_rng(5)
-        labels = make_labels(shape, classes - 1, seed=5)
-        image = np.where(labels > 0, labels.astype(np.float32) * (1000 / classes), -1000).astype(np.float32)
-        image += np.where(labels > 0, random.standard_normal(shape, dtype=np.float32), 0)
+        field = make_field(shape, np.random.default_rng(5), WAVELENGTH)
+        field *= 1 / field.std()
+        z, y, x = np.ogrid[tuple(slice(-1, 1, size * 1j) for size in shape)]
+        body = (y / 0.8) ** 2 + (x / 0.9) ** 2 + 0 * z < 1
+        image = np.where(body, BRIGHTEST_HU * ndtr(field), AIR_HU).astype(np.float32)
         write_image(path, Volume(array=image[np.newaxis], geometry=Geometry(shape=shape, spacing_mm=(1.0, 1.0, 1.0))))
     return folder
 
@@ -283,8 +290,8 @@ def make_model(
 def pass_brightness(weights: dict[str, torch.Tensor], features: int, classes: int) -> None:
     """Two channels of each convolution at full resolution hold the brightness and its negative, after the leaky ReLU.
 
-    Their difference is the brightness times a constant, which the next convolution makes of them. A class is the
-    nearest of evenly spaced values, and that is the largest of some linear functions.
+    Their difference is the brightness times a constant, which the next convolution makes of them. The norm of each tile
+    makes it that of the tile; a class is a part of its range.
     """
     first = [f"encoder.0.blocks.{number}" for number in range(2)] + [
         f"decoder.0.blocks.{number}" for number in range(2)
@@ -299,11 +306,24 @@ def pass_brightness(weights: dict[str, torch.Tensor], features: int, classes: in
                 kernel[channel, skip + 1, 1, 1, 1] = -sign
         weights[f"{name}.conv.bias"][:2] = 0
         weights[f"{name}.norm.weight"][:2], weights[f"{name}.norm.bias"][:2] = 1, 0
-    centres = torch.linspace(-1.0, 2.0, classes)
+    slopes, offsets = cut_brightness(classes)
     head = weights["heads.0.weight"]
     head.zero_()
-    head[:, 0, 0, 0, 0], head[:, 1, 0, 0, 0] = 40 * centres, -40 * centres
-    weights["heads.0.bias"].copy_(-20 * centres.square())
+    head[:, 0, 0, 0, 0], head[:, 1, 0, 0, 0] = slopes, -slopes
+    weights["heads.0.bias"].copy_(offsets)
+
+
+def cut_brightness(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slopes and offsets of as many lines, of which each is the highest over its own part of the brightness.
+
+    The parts are of very different width, as organs are.
+    """
+    widths = np.exp(np.random.default_rng(7).normal(0, SPREAD, classes))
+    ends = np.cumsum(widths) / widths.sum() * (RANGE[1] - RANGE[0]) + RANGE[0]
+    slopes = STEEPNESS * np.linspace(*RANGE, classes)
+    steps = -np.diff(slopes) * ends[:-1]  # where one line ends, the next one crosses it
+    offsets = np.concatenate([[0.0], np.cumsum(steps)])
+    return torch.tensor(slopes, dtype=torch.float32), torch.tensor(offsets, dtype=torch.float32)
 
 
 def describe_agreement(pairs: list[tuple[np.ndarray, np.ndarray]]) -> str:

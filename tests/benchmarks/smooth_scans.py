@@ -29,7 +29,7 @@ ANY_SPACING = (1.0, 1.0, 1.0)
 def make_image(shape: Shape, seed: int) -> NDArray[np.float32]:
     """A smooth field of deviation 1 or so, with noise."""
     random = np.random.default_rng(seed)
-    image = _make_field(shape, random)
+    image = make_field(shape, random)
     image += NOISE * random.standard_normal(shape, dtype=np.float32)
     return image
 
@@ -99,7 +99,7 @@ def _write(path: Path, array: NDArray[np.integer], spacing: tuple[float, ...]) -
 def _make_depths(shape: Shape, count: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """How deep each voxel lies in each of `count` organs, in radii: 1 in the centre, 0 at the surface."""
     random = np.random.default_rng(seed)
-    dents = DENT * _make_field(shape, random)
+    dents = DENT * make_field(shape, random)
     for _ in range(count):
         centre = random.uniform(0, 1, 3)
         radius = random.uniform(0.6, 1.2) / 2 * count ** (-1 / 3)
@@ -111,7 +111,8 @@ def _make_depths(shape: Shape, count: int, seed: int) -> Iterator[NDArray[np.flo
         yield 1 + dents - np.sqrt(squared, dtype=np.float32)
 
 
-def _make_field(shape: Shape, random: np.random.Generator) -> NDArray[np.float32]:
-    z, y, x = (-(-size // WAVELENGTH) for size in shape)
+def make_field(shape: Shape, random: np.random.Generator, wavelength: int = WAVELENGTH) -> NDArray[np.float32]:
+    """A smooth field whose values are independent of each other a wavelength apart."""
+    z, y, x = (-(-size // wavelength) for size in shape)
     coarse = random.standard_normal((1, z, y, x), dtype=np.float32)
     return resample_image(coarse, ANY_SPACING, shape, ANY_SPACING)[0]

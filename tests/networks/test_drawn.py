@@ -27,11 +27,12 @@ def build(name, dimensions=None, channels=1, classes=2, seed=0, **given):
 
 
 def image_for(network, times=2, channels=1, samples=2, seed=1):
-    """Noise of so many of its divisor along each axis."""
-    edge = network.page.divisor(network.settings.model_dump(mode="json"))
-    dimensions = next(one.weight.ndim - 2 for one in network.modules() if isinstance(one, nn.Conv2d | nn.Conv3d))
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(samples, channels, *[times * edge] * dimensions, generator=generator)
+    """Noise of so many times the smallest patch along each axis, or of the only patch that it takes."""
+    page, given = network.page, network.settings.model_dump(mode="json")
+    dimensions = next(one.dimensions for one in network.layers.values() if one.kind == "conv")
+    smallest = page.smallest_patch(given, dimensions)
+    patch = smallest if page.fixed_patch(network.settings) else [times * edge for edge in smallest]
+    return torch.randn(samples, channels, *patch, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from autoseg.networks.canvas import Map, Sketch
+from autoseg.networks.sketch import Map, Sketch
 from autoseg.networks.table import NETWORKS
 
 EVERY = [(name, dimensions) for name, page in NETWORKS.items() for dimensions in page.dimensions]
@@ -74,7 +74,7 @@ def test_pages_are_complete(name, dimensions):
     assert page.complete(given) == given
     assert given.keys() == page.settings.model_fields.keys()
     architecture = page.outline(given, dimensions, in_channels=2, out_channels=3)
-    assert set(architecture.divisor) == {page.divisor(given)}
+    assert architecture.divisor == page.divisor(given, dimensions)
     sketch = Sketch(dimensions)
     image = Map(2, tuple(2 * step for step in architecture.divisor))
     logits = page.draw(sketch, image, 3, page.read(given))
@@ -91,8 +91,8 @@ def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
     """Multiply-adds and what is kept; the weights stay."""
     page, given = NETWORKS[name], NETWORKS[name].complete({})
     architecture = page.outline(given, dimensions, in_channels=1, out_channels=2)
-    edge = page.divisor(given)
-    small, large = (page.count(given, architecture, (edge * times, *[edge] * (dimensions - 1))) for times in (1, 3))
+    first, *others = page.smallest_patch(given, dimensions)
+    small, large = (page.count(given, architecture, (first * times, *others)) for times in (1, 3))
     assert large.weights == small.weights
     for measure in ("multiply_adds", "kept_elements", "places", "widest_elements"):
         assert getattr(large, measure) == 3 * getattr(small, measure)

@@ -57,9 +57,9 @@ def test_any_dataset_gets_a_plan_or_a_clear_refusal(name, cases, gigabytes, pres
     for one in plan.configurations.values():
         assert one.network == network
         assert one.architecture.dimensions in NETWORKS[name].dimensions
-        divisor = NETWORKS[name].divisor(network.settings)
-        assert all(size % divisor == 0 for size in one.patch_size)
-        assert max(one.patch_size) > divisor
+        divisor = NETWORKS[name].divisor(network.settings, one.architecture.dimensions)
+        assert all(size % step == 0 for size, step in zip(one.patch_size, divisor, strict=True))
+        assert one.patch_size != divisor
         assert one.estimated_bytes <= 0.9 * gigabytes * GB
         assert one.estimated_bytes == training_bytes(one.architecture, one.patch_size, one.batch_size, network)
         assert one.weights == NETWORKS[name].count(network.settings, one.architecture, one.patch_size).weights
