@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from narrow import narrow
 from small_models import usual_loss
 from tiny_workspaces import boxes, dice
 from torch import nn
@@ -19,7 +20,7 @@ EVERY = [(name, dimensions) for name, page in NETWORKS.items() for dimensions in
 def build(name, dimensions=None, channels=1, classes=2, seed=0, **given):
     """A network, narrow unless its settings say more."""
     page = NETWORKS[name]
-    settings = page.complete({"features": 4, **given})
+    settings = page.complete(narrow(name, **given))
     architecture = page.outline(settings, dimensions or page.dimensions[-1], in_channels=channels, out_channels=classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

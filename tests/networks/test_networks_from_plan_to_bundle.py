@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from narrow import narrow
 from phantoms import Listener
 from small_models import small_checkpoint, small_configuration, small_plan
 from tiny_workspaces import NUMBER, TRAINING, edit_training, folders_of, plan_tiny, write_volumes
@@ -27,8 +28,8 @@ from autoseg.pipeline import stop
 from autoseg.plan import Configuration, Plan
 from autoseg.training import loop, stopping
 
-CHEAP = {"resnet_unet": {"layers": 50}}
-"""Settings beside the number of features."""
+BOTTLENECKS = {"resnet_unet": {"layers": 50}}
+"""The other kind of blocks than the default's."""
 
 
 def configuration_for(name):
@@ -51,7 +52,7 @@ def plan_named(root, name, **given):
     path = folders_of(root).plan
     content = json.loads(path.read_text())
     for one in content["configurations"].values():
-        one["network"]["settings"].update({"features": 4, **CHEAP.get(name, {}), **given})
+        one["network"]["settings"].update(narrow(name, **BOTTLENECKS.get(name, {}), **given))
     path.write_text(json.dumps(content))
     return edit_training(root, **{**TRAINING, "momentum": 0.9})
 
