@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from autoseg.inspection import extract_fingerprint
     from autoseg.model import Model, load_model
     from autoseg.nnunet.exporting import export_nnunet
-    from autoseg.nnunet.installing import install_nnunet
     from autoseg.pipeline import evaluate, find_best, plan_and_preprocess, predict, preprocess, train
     from autoseg.plan import Plan
+    from autoseg.taking_over import install_nnunet
 
 _MODULES = {
     "AutosegError": "errors",
@@ -39,7 +39,7 @@ _MODULES = {
     "extract_fingerprint": "inspection",
     "find_best": "pipeline",
     "install_model": "bundle",
-    "install_nnunet": "nnunet.installing",
+    "install_nnunet": "taking_over",
     "load_model": "model",
     "plan_and_preprocess": "pipeline",
     "plan_configurations": "decisions",

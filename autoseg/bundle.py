@@ -30,7 +30,7 @@ from autoseg.bundle_files import (
 )
 from autoseg.bundle_source import find_source, stage
 from autoseg.checkpoint import Checkpoint, load_checkpoint
-from autoseg.choice import Choice
+from autoseg.choice import Choice, MemberName, name_member, split_member
 from autoseg.errors import AutosegError, ModelError, ProblemsError, UsageError, WriteError
 from autoseg.expectation import Expectation
 from autoseg.model_card import HeldOutScores, MemberFacts, ModelFacts, write_card
@@ -90,7 +90,7 @@ def export_model(
     return file
 
 
-def add_card(root: ModelFolder, names: Sequence[ConfigurationName], notes: "CardNotes") -> Manifest:
+def add_card(root: ModelFolder, names: Sequence[MemberName], notes: "CardNotes") -> Manifest:
     """Writes the card of a model into its folder, and says which files are there.
 
     Args:
@@ -216,7 +216,7 @@ class CardNotes:
     about: str = ""
 
 
-def look_at(root: ModelFolder, names: Sequence[ConfigurationName], notes: CardNotes) -> ModelFacts:
+def look_at(root: ModelFolder, names: Sequence[MemberName], notes: CardNotes) -> ModelFacts:
     """Gathers what a card tells.
 
     Args:
@@ -224,8 +224,9 @@ def look_at(root: ModelFolder, names: Sequence[ConfigurationName], notes: CardNo
         names: The configurations that predict.
         notes: What the files do not tell.
     """
-    others = sorted(path.name for path in root.path.iterdir() if path.is_dir() and path.name not in names)
-    members = [_look_at_member(root.member(name)) for name in (*names, *others)]
+    folders = {path.parent for place in ("*", "*/*") for path in root.path.glob(f"{place}/fold_*")}
+    others = sorted({path.relative_to(root.path).as_posix() for path in folders} - set(names))
+    members = [_look_at_member(root.member(name), name) for name in (*names, *others)]
     first = members[0]
     alone = len(names) == 1
     return ModelFacts(
@@ -239,11 +240,12 @@ def look_at(root: ModelFolder, names: Sequence[ConfigurationName], notes: CardNo
     )
 
 
-def _look_at_member(folder: ModelFolder) -> MemberFacts:
+def _look_at_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
     folds = folder.trained_folds()
     if folder.expectation.is_file():
         Expectation.load(folder.expectation)  # which refuses what is none
     return MemberFacts(
+        name=name,
         checkpoint=load_checkpoint(folder.checkpoint(folds[0])),
         folds=folds,
         scores=_load_scores(folder),
@@ -272,11 +274,11 @@ def _unpack_sound(bundle: Path, folder: Path) -> Manifest:
     root = ModelFolder(path=folder)
     with _naming(bundle, folder):
         found = [match for match in map(CHECKPOINT.fullmatch, manifest.files) if match]
-        needed = {
-            *manifest.configurations,
-            *(_load_placed(folder / match[0]).configuration.previous for match in found),
-        }
-        missing = sorted(str(name) for name in needed - {None, *(match[1] for match in found)})
+        needed = {*manifest.configurations}
+        for match in found:
+            former = _load_placed(folder / match[0]).configuration.previous
+            needed |= set() if former is None else {name_member(split_member(match[1])[0], former)}
+        missing = sorted(needed - {match[1] for match in found})
         if missing:
             raise ModelError(f"{folder} lacks the weights of {missing[0]}", FROM_SOURCE)
         chosen = Choice.load(root.choice).configurations if root.choice.is_file() else manifest.configurations[:1]

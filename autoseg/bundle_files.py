@@ -5,7 +5,7 @@ A bundle holds what the folder of a model holds, and nothing else:
     manifest.json                          which files there are: sizes and checksums
     MODEL_CARD.md  best.json  scores.json
     3d_fullres/postprocessing.json  3d_fullres/expectation.json  3d_fullres/scores.json
-    3d_fullres/fold_0/checkpoint.pt
+    3d_fullres/fold_0/checkpoint.pt        or NAME/3d_fullres/..., of a plan that was given a name
 
 Nothing is written before all of this is certain: every name is one of these; nothing is a link, encrypted, or twice in
 the zip; checkpoints, which do not get smaller, are stored as they are, and texts are short, so that no zip unpacks to
@@ -26,8 +26,8 @@ from typing import IO, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from autoseg.artifact import Artifact
+from autoseg.choice import MEMBER_PATTERN, MemberName
 from autoseg.errors import ArtifactError, ModelError
-from autoseg.plan import CONFIGURATION_NAMES, ConfigurationName
 from autoseg.workspace import ModelFolder
 
 MANIFEST, CARD, CHOICE, SCORES, RULES, EXPECTATION = (
@@ -38,9 +38,10 @@ MANIFEST, CARD, CHOICE, SCORES, RULES, EXPECTATION = (
     "postprocessing.json",
     "expectation.json",
 )
-_FOLDER = "|".join(CONFIGURATION_NAMES)
-CHECKPOINT = re.compile(rf"({_FOLDER})/fold_(0|[1-9][0-9]{{0,2}}|all)/checkpoint\.pt")
-TEXT = re.compile(rf"{MANIFEST}|{CARD}|{CHOICE}|(({_FOLDER})/)?{SCORES}|({_FOLDER})/({RULES}|{EXPECTATION})")
+CHECKPOINT = re.compile(rf"({MEMBER_PATTERN})/fold_(0|[1-9][0-9]{{0,2}}|all)/checkpoint\.pt")
+TEXT = re.compile(
+    rf"{MANIFEST}|{CARD}|{CHOICE}|({MEMBER_PATTERN}/)?{SCORES}|{MEMBER_PATTERN}/({RULES}|{EXPECTATION})"
+)
 
 LARGEST_TEXT_BYTES = 4 * 2**20
 """Decision: the scores and rules of a thousand labels are a tenth of that."""
@@ -84,7 +85,7 @@ class Manifest(Artifact):
     kind: Literal["autoseg model"] = "autoseg model"
     autoseg: Annotated[str, Field(pattern=r"^[0-9A-Za-z.+-]{1,40}$")]
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,60}$")]
-    configurations: Annotated[tuple[ConfigurationName, ...], Field(min_length=1, max_length=2)]
+    configurations: Annotated[tuple[MemberName, ...], Field(min_length=1, max_length=2)]
     files: dict[str, BundledFile]
 
     def find_member(self, root: ModelFolder) -> ModelFolder:

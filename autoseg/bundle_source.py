@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoseg.bundle_files import MANIFEST, SCORES, Manifest
 from autoseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from autoseg.choice import Choice, digest_weights
+from autoseg.choice import Choice, MemberName, digest_weights, name_member, split_member
 from autoseg.data.splits import Splits
 from autoseg.errors import ArtifactError, ModelError, UsageError
 from autoseg.evaluation.summary import CaseResult, Summary, summarize
@@ -104,7 +104,7 @@ def _count_cases(folders: DatasetFolders) -> int | None:
     return None
 
 
-def stage(source: BundleSource, root: ModelFolder) -> tuple[ConfigurationName, ...]:
+def stage(source: BundleSource, root: ModelFolder) -> tuple[MemberName, ...]:
     """Writes what is passed on into an empty folder.
 
     Returns:
@@ -116,9 +116,13 @@ def stage(source: BundleSource, root: ModelFolder) -> tuple[ConfigurationName, .
     names = []
     for place, folder in enumerate(source.members):
         chosen: Mapping[Fold, str] = {}
+        plan_name = None
         if source.choice is not None:
-            chosen = {one.fold: one.weights for one in source.choice.folds[source.choice.configurations[place]]}
-        names.append(_Stage(root=root, chosen=chosen).add(folder, source.folds or list(chosen)))
+            member = source.choice.configurations[place]
+            chosen = {one.fold: one.weights for one in source.choice.folds[member]}
+            plan_name, _ = split_member(member)
+        stage_one = _Stage(root=root, chosen=chosen, plan_name=plan_name)
+        names.append(stage_one.add(folder, source.folds or list(chosen)))
     if source.choice is not None:
         source.choice.save(root.choice)
     if source.scores is not None:
@@ -133,15 +137,17 @@ class _Stage:
     Attributes:
         root: That folder.
         chosen: Fold to digest of its weights, if they were chosen.
+        plan_name: Of the plan, if it is another than that of the choice.
     """
 
     root: ModelFolder
     chosen: Mapping[Fold, str] = field(default_factory=dict)
+    plan_name: str | None = None
 
-    def add(self, folder: ModelFolder, asked: Sequence[Fold]) -> ConfigurationName:
+    def add(self, folder: ModelFolder, asked: Sequence[Fold]) -> MemberName:
         """Adds folds of a configuration, and the whole of that which it follows."""
         checkpoint = self._add_folds(folder, asked)
-        name, former = checkpoint.configuration_name, checkpoint.configuration.previous
+        name, former = self._name(checkpoint), checkpoint.configuration.previous
         if folder.postprocessing.is_file():
             PostprocessingRules.load(folder.postprocessing).save(self.root.member(name).postprocessing)
         if folder.expectation.is_file():
@@ -150,8 +156,11 @@ class _Stage:
         if scores is not None:
             scores.save(self.root.member(name).path / SCORES)
         if former is not None:
-            _Stage(root=self.root).add(ModelFolder(path=folder.path.with_name(former)), ())
+            _Stage(root=self.root, plan_name=self.plan_name).add(ModelFolder(path=folder.path.with_name(former)), ())
         return name
+
+    def _name(self, checkpoint: Checkpoint) -> MemberName:
+        return name_member(self.plan_name, checkpoint.configuration_name)
 
     def _add_folds(self, folder: ModelFolder, asked: Sequence[Fold]) -> Checkpoint:
         """Returns the last of them."""
@@ -163,7 +172,7 @@ class _Stage:
                 raise ModelError(what, "train it to its end, or leave it out")
             if checkpoint.finished:
                 self._check(checkpoint, fold, folder)
-                target = self.root.member(checkpoint.configuration_name)
+                target = self.root.member(self._name(checkpoint))
                 save_checkpoint(checkpoint.to_pass_on(), target.checkpoint(fold))
                 added = checkpoint
         if added is None:

@@ -18,6 +18,8 @@ import torch
 from autoseg.artifact import atomic_file
 from autoseg.errors import AutosegError, ModelError
 from autoseg.info import DatasetInfo
+from autoseg.network.monai import count_monai
+from autoseg.networks.monai import is_monai
 from autoseg.plan import Configuration, ConfigurationName, Plan
 from autoseg.workspace import Fold
 
@@ -116,17 +118,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def load_resumable(path: Path) -> Checkpoint:
-    """Reads the checkpoint of a fold that is to be trained on.
+def check_resumable(checkpoint: Checkpoint, path: Path) -> None:
+    """Makes sure that a checkpoint can be trained on.
 
     Raises:
-        ModelError: As `load_checkpoint`; or the checkpoint is of a model that was passed on.
+        ModelError: It is of a model that was passed on.
     """
-    checkpoint = load_checkpoint(path)
     if not checkpoint.training:
         what = f"{path} was passed on without what training needs to go on"
         raise ModelError(what, "begin with its weights in another folder by --init, or add --restart to train it anew")
-    return checkpoint
 
 
 def _check_container(path: Path) -> None:
@@ -209,12 +209,14 @@ def _read_weights(weights: Any) -> Weights:
 def _check_plan(checkpoint: Checkpoint, path: Path) -> None:
     """Refuses a plan without the configuration, or with a network far larger than its weights, before it is built.
 
-    Of a network that an installed package builds, nobody knows the size.
+    Of a network that an installed package builds, nobody knows the size; one of MONAI is asked, if it is installed.
     """
     name = checkpoint.configuration_name
     if not isinstance(name, str) or name not in checkpoint.plan.configurations:
         raise ModelError(f"{path} is of an unknown configuration {name!r}", "check the path")
-    weights = checkpoint.configuration.weights
+    weights, network = checkpoint.configuration.weights, checkpoint.configuration.network
+    if network is not None and is_monai(network.name):
+        weights = count_monai(checkpoint.configuration)
     if weights is None:
         return
     storages = {one.untyped_storage().data_ptr(): one for one in checkpoint.weights.values()}

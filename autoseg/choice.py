@@ -1,17 +1,18 @@
 """What was chosen among trained configurations: which of them predict together, and why; best.json.
 
 `selection` finds it on held-out cases, and predicting follows it wherever the folder that holds best.json is copied,
-with the folders of its configurations in it.
+with the folders of its configurations in it: 3d_fullres/, or of a plan that was given a name, NAME/3d_fullres/.
 """
 
+import re
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from autoseg.artifact import Artifact, Score
-from autoseg.plan import ConfigurationName
+from autoseg.plan import CONFIGURATION_NAMES, ConfigurationName
 from autoseg.postprocessing import PostprocessingRules
 
 if TYPE_CHECKING:
@@ -19,12 +20,35 @@ if TYPE_CHECKING:
 
     import torch
 
+MEMBER_PATTERN = rf"(?:[A-Za-z][A-Za-z0-9_-]{{0,40}}/)?(?:{'|'.join(CONFIGURATION_NAMES)})"
+
+
+def _check_member(name: str) -> str:
+    if re.fullmatch(MEMBER_PATTERN, name) is None:
+        raise ValueError(f"Input should be {', '.join(CONFIGURATION_NAMES)}, or one of them behind PLAN/")
+    return name
+
+
+MemberName = Annotated[str, AfterValidator(_check_member)]
+"""A configuration among those of several plans: "3d_fullres" of the same plan as best.json, or "NAME/3d_fullres"."""
+
 VALUES_PER_TENSOR = 64
 """Of a network's weights that its digest looks at. Decision: every step of training changes all that are not frozen."""
 
 
-def name_together(configurations: tuple[ConfigurationName, ...]) -> str:
-    """What people, and folders, call configurations that predict together: "2d+3d_fullres"."""
+def name_member(plan_name: str | None, configuration: str) -> MemberName:
+    """What a configuration of a plan is called, and where its folder is: of the usual plan by its own name alone."""
+    return configuration if plan_name is None else f"{plan_name}/{configuration}"
+
+
+def split_member(name: MemberName) -> tuple[str | None, ConfigurationName]:
+    """The plan of a member, None for that of best.json, and its configuration."""
+    plan_name, _, configuration = name.rpartition("/")
+    return plan_name or None, cast("ConfigurationName", configuration)
+
+
+def name_together(configurations: tuple[MemberName, ...]) -> str:
+    """What people call configurations that predict together: "2d+3d_fullres"."""
     return "+".join(configurations)
 
 
@@ -65,7 +89,7 @@ class Candidate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    configurations: Annotated[tuple[ConfigurationName, ...], Field(min_length=1, max_length=2)]
+    configurations: Annotated[tuple[MemberName, ...], Field(min_length=1, max_length=2)]
     cases: Annotated[int, Field(ge=0)]
     mean_dice: Score
     dice: dict[str, Score]
@@ -91,8 +115,8 @@ class Choice(Artifact):
     """
 
     dataset: str
-    configurations: Annotated[tuple[ConfigurationName, ...], Field(min_length=1, max_length=2)]
-    folds: dict[ConfigurationName, Annotated[tuple[ChosenFold, ...], Field(min_length=1)]]
+    configurations: Annotated[tuple[MemberName, ...], Field(min_length=1, max_length=2)]
+    folds: dict[MemberName, Annotated[tuple[ChosenFold, ...], Field(min_length=1)]]
     rules: PostprocessingRules
     candidates: tuple[Candidate, ...]
     left_out: tuple[str, ...] = ()

@@ -1,6 +1,10 @@
 """The plan of a dataset on disk: made from its fingerprint within a blink, without torch or images."""
 
+import json
 import os
+import re
+
+from pydantic import JsonValue
 
 from autoseg.errors import UsageError
 from autoseg.extensions import Own
@@ -9,6 +13,7 @@ from autoseg.importing.nnunet import read_fingerprint
 from autoseg.info import DatasetInfo
 from autoseg.lock import run_alone
 from autoseg.machine import may_have_gpu
+from autoseg.networks.monai import is_monai
 from autoseg.networks.table import NETWORKS
 from autoseg.plan import Plan, PresetName, RulesName
 from autoseg.planning.planner import PlanningOptions, make_plan
@@ -40,7 +45,8 @@ def plan_configurations(
             of the preset.
         preset: Size of the network; by default as large as pays for the memory.
         rules: "autoseg", or "nnunet" for the plans of the reference method.
-        network: One of the literature, by its name in `networks.table`; by default the usual one.
+        network: One of the literature, by its name in `networks.table`, and settings that are not the paper's, as in
+            "unet:padded=false,depth=4"; or one of MONAI, such as "monai:SwinUNETR"; by default the usual one.
         plan_name: Of a plan beside the usual one.
         workspace: See `find_workspace`.
         reporter: States what is not as usual.
@@ -94,15 +100,42 @@ def settle_options(
     return PlanningOptions(dataset=dataset, memory_budget_bytes=budget_bytes, preset=preset, rules=rules, network=named)
 
 
-def _find_network(name: str, rules: str) -> Own:
-    """A network of the literature with the settings of its paper."""
-    page = NETWORKS.get(name)
-    if page is None:
+def _find_network(wanted: str, rules: str) -> Own:
+    """A network of the literature with the settings of its paper, but for those that stand behind a colon.
+
+    Example: "unet:padded=false,depth=4". Values are read as JSON.
+    """
+    first, colon, rest = wanted.partition(":")
+    prefix = f"{first}{colon}" if is_monai(wanted) else ""
+    short, _, stated = (rest if prefix else wanted).partition(":")
+    name = f"{prefix}{short}"
+    if not prefix and name not in NETWORKS:
         fix = f"choose from {', '.join(NETWORKS)} (autoseg networks tells them); one of your own is named in plan.json"
         raise UsageError(f"there is no network {name!r}", fix)
     if rules == "nnunet":
         raise UsageError("the rules 'nnunet' plan for nnU-Net's own networks", "leave --rules or --network out")
-    return Own(name=name, settings=page.complete({}))
+    try:
+        given = _read_settings(stated)
+        return _complete_monai(name, given) if prefix else Own(name=name, settings=NETWORKS[name].complete(given))
+    except ValueError as error:
+        raise UsageError(f"--network {wanted}: {error}", "write it as in unet:padded=false,depth=4") from error
+
+
+def _complete_monai(name: str, given: dict[str, JsonValue]) -> Own:
+    """A network of MONAI with all its settings, of which MONAI itself is asked."""
+    from autoseg.network.monai import check_settings, list_settings  # noqa: PLC0415 - takes torch, and MONAI
+
+    check_settings(Own(name=name, settings=given))
+    return Own(name=name, settings={**list_settings(name), **given})
+
+
+def _read_settings(stated: str) -> dict[str, JsonValue]:
+    """Settings such as "padded=false,patch=[64,64]"; a comma divides them where a name and "=" follow."""
+    settings = {}
+    for one in re.split(r",(?=\w+=)", stated) if stated else ():
+        key, _, value = one.partition("=")
+        settings[key] = json.loads(value)
+    return settings
 
 
 def _usual_memory(reporter: Reporter) -> int:

@@ -24,6 +24,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from autoseg.architecture import Architecture, Section
 from autoseg.errors import AutosegError, UsageError
+from autoseg.networks import monai
 from autoseg.networks.table import NETWORKS
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ GROUPS: dict[Kind, str] = {"network": "autoseg.networks", "loss": "autoseg.losse
 """Of entry points."""
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+PLAN_PATTERN = rf"{NAME_PATTERN}|^{monai.NAME_PATTERN}$"
+"""What a plan may name: also a network of MONAI."""
 
 Settings = Mapping[str, JsonValue]
 
@@ -104,11 +107,12 @@ class Own(Section):
     """What a plan says about a network of the literature, or about a network or loss that is not built in.
 
     Attributes:
-        name: In `networks.table`, or under which an installed package, or the running program, offers it.
+        name: In `networks.table`, or under which an installed package, or the running program, offers it; a network of
+            MONAI as in `networks.monai`.
         settings: What it is given; plain JSON values.
     """
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: Annotated[str, Field(pattern=PLAN_PATTERN)]
     settings: dict[str, JsonValue] = Field(default_factory=dict)
 
     @field_validator("settings")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from autoseg.checkpoint import Checkpoint, load_resumable
+from autoseg.checkpoint import Checkpoint, check_resumable, load_checkpoint
 from autoseg.data.splits import Split
 from autoseg.data.store import open_stored
 from autoseg.dataset import Dataset
@@ -85,9 +85,17 @@ class FoldJob:
         return self.plan.training.seed + (100 if self.fold == "all" else int(self.fold))
 
     def load_former(self) -> Checkpoint | None:
-        """The checkpoint that an earlier run of this fold left, if there is one."""
+        """The checkpoint that an earlier run of this fold left, if there is one.
+
+        It may have been brought from elsewhere without what training needs, if it is trained to its end.
+        """
         path = self.model.checkpoint(self.fold)
-        return load_resumable(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        former = load_checkpoint(path)
+        if not former.finished:
+            check_resumable(former, path)
+        return former
 
     def describe(self) -> str:
         """One line for people: how much is learned from what, on which device."""
@@ -119,9 +127,11 @@ def settle_job(job: FoldJob, wanted: LengthRequest) -> FoldJob:
     open_stored(job.cases_folder, {*job.split.training, *job.split.validation})
     check_shares(job.ranks, job.configuration.batch_size)
     former = None if job.restart else job.load_former()
-    if wanted.extend is not None and (former is None or not former.finished):
-        what = f"fold {job.fold} of {job.configuration_name} is not trained to its end, so it cannot be extended"
-        raise UsageError(what, "leave out --extend to train it to its end first")
+    if wanted.extend is not None:
+        if former is None or not former.finished:
+            what = f"fold {job.fold} of {job.configuration_name} is not trained to its end, so it cannot be extended"
+            raise UsageError(what, "leave out --extend to train it to its end first")
+        check_resumable(former, job.model.checkpoint(job.fold))
     check_origin(job.origin, job.newcomer, None if former is None else WeightsOrigin.of(former))
     if former is None:
         return job

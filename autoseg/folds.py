@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from autoseg.checkpoint import NAMELESS, Checkpoint, save_checkpoint
+from autoseg.data.cut import find_beyond
 from autoseg.data.loader import Batches, count_loader_threads, open_cases
 from autoseg.data.store import open_stored
 from autoseg.device import needs_scaling
@@ -44,7 +45,11 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
         if job.restart:
             _forget(job.model.fold(job.fold))
         job.ranks.wait()
-        state = _load_state(job, reporter)
+        former = job.load_former()
+        if former is not None and not former.training:
+            reporter.say(f"fold {job.fold} was trained elsewhere, to its end; --restart would train it anew")
+            return former
+        state = _load_state(job, former, reporter)
         checkpoint = _checkpoint(job, state)
         if checkpoint.finished:
             reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew, --extend longer")
@@ -78,7 +83,10 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
 def _train_along(job: FoldJob) -> Checkpoint:
     """What a rank does that does not lead: the same, but it says and saves nothing."""
     job.ranks.wait()  # until the first one has made room
-    state = _load_state(job, SILENT)
+    former = job.load_former()
+    if former is not None and not former.training:
+        return former
+    state = _load_state(job, former, SILENT)
     checkpoint = _checkpoint(job, state)
     if not checkpoint.finished:
         with watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop:
@@ -96,9 +104,8 @@ def _forget(folder: Path) -> None:
             path.unlink()
 
 
-def _load_state(job: FoldJob, reporter: Reporter) -> TrainState:
+def _load_state(job: FoldJob, former: Checkpoint | None, reporter: Reporter) -> TrainState:
     """The state that an earlier run left, or a new one."""
-    former = job.load_former()
     origin = find_origin(job.origin, job.newcomer, job.seed) if former is None else WeightsOrigin.of(former)
     for line in origin.lines:
         reporter.say(line)
@@ -123,6 +130,7 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
     codes = [] if job.codes_folder is None else list(open_stored(job.codes_folder, stored).values())
     cases = dict(zip(stored, open_cases(list(stored.values()), codes), strict=True))
     info = job.dataset.info
+    beyond = find_beyond(job.configuration, info.targets)
     unknown = {name: tuple(one in info.unknown_in(name) for one in info.targets.names) for name in cases}
     batches = [
         Batches(
@@ -134,6 +142,7 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
             finished_on=job.device if job.augment_on_device else None,
             unknown=[unknown[name] for name in names] if any(map(any, unknown.values())) else (),
             previous=None if job.codes_folder is None else info.targets,
+            beyond=beyond,
             share=(job.ranks.number, job.ranks.count),
         )
         for number, (names, augmented) in enumerate([(job.split.training, True), (held_out, False)])
@@ -143,10 +152,11 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
         training=batches[0],
         validation=batches[1],
         loss=Loss(
-            targets=job.dataset.info.targets,
+            targets=info.targets if beyond is None else info.targets.with_ignore,
             settings=settings.loss,
             batch_dice=job.configuration.batch_dice,
             ranks=job.ranks,
+            further=job.configuration.further,
         ),
         device=job.device,
         workers=max(1, count_loader_threads(job.device) // job.ranks.here),

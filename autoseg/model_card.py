@@ -16,6 +16,7 @@ from autoseg.artifact import Artifact, Score
 from autoseg.checkpoint import Checkpoint
 from autoseg.evaluation.statistics import Interval
 from autoseg.evaluation.summary import Summary
+from autoseg.networks.monai import INSTALL, is_monai
 from autoseg.plan import Configuration, Normalization
 from autoseg.postprocessing import PostprocessingRules
 from autoseg.units import describe_duration
@@ -78,12 +79,14 @@ class MemberFacts:
         folds: All of them.
         scores: On held-out cases, if any were.
         rules: Its postprocessing.
+        name: What it is called among those of several plans; by default as its configuration.
     """
 
     checkpoint: Checkpoint
     folds: Sequence[Fold]
     scores: HeldOutScores | None
     rules: PostprocessingRules
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +170,8 @@ def _describe_origin(facts: ModelFacts) -> str:
 
 def _describe_member(member: MemberFacts) -> str:
     folds = ", ".join(map(str, member.folds))
-    return f"{member.checkpoint.configuration_name} ({'folds' if len(member.folds) > 1 else 'fold'} {folds})"
+    name = member.name or member.checkpoint.configuration_name
+    return f"{name} ({'folds' if len(member.folds) > 1 else 'fold'} {folds})"
 
 
 def _describe_training(checkpoint: Checkpoint) -> str:
@@ -178,7 +182,10 @@ def _describe_training(checkpoint: Checkpoint) -> str:
         else f"{describe_duration(training.budget_seconds)} of training"
     )
     own = "" if one.network is None else f", network {one.network.name!r}"
-    own += ", which an installed package must offer" if one.is_foreign else ""
+    if one.network is not None and is_monai(one.network.name):
+        own += f", for which MONAI must be installed ({INSTALL})"
+    elif one.is_foreign:
+        own += ", which an installed package must offer"
     patch = " x ".join(map(str, one.patch_size))
     return f"{length} per fold, {one.batch_size} patches of {patch} voxels of {_spacing(one)} mm at once{own}"
 

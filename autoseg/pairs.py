@@ -15,7 +15,7 @@ import torch
 
 from autoseg.artifact import Artifact
 from autoseg.checkpoint import load_checkpoint
-from autoseg.choice import name_together
+from autoseg.choice import MemberName, name_together
 from autoseg.dataset import Case, Dataset
 from autoseg.errors import ArtifactError
 from autoseg.evaluation.summary import CaseResult, evaluate_case
@@ -24,14 +24,13 @@ from autoseg.inference.case import Segmenter, make_segmenter
 from autoseg.inference.joint import JointPrediction
 from autoseg.inference.outcome import Prediction
 from autoseg.inference.results import save_result
-from autoseg.plan import ConfigurationName
 from autoseg.postprocessing import NO_RULES
 from autoseg.reporting import Reporter, Task
 from autoseg.scans import result_ending
 from autoseg.validation import label_file, load_prepared
 from autoseg.workspace import DatasetFolders, ModelFolder
 
-Pair = tuple[ConfigurationName, ConfigurationName]
+Pair = tuple[MemberName, MemberName]
 
 SHARE_OF_JUDGING = 0.1
 """Of the time of a case, on the progress bar. Decision: the networks take most of it."""
@@ -42,7 +41,7 @@ class Entrant:
     """A configuration that is trained and judged in all folds.
 
     Attributes:
-        name: Of the configuration.
+        name: Of the configuration, with that of its plan if it is another one's.
         model: Where its folds are.
         weights: Fold to `choice.digest_weights`.
         results: Held-out case to the folder of its segmentation, and its scores.
@@ -50,7 +49,7 @@ class Entrant:
         codes_folder: Of a cascade: where the former segmentations are.
     """
 
-    name: ConfigurationName
+    name: MemberName
     model: ModelFolder
     weights: Mapping[int, str]
     results: Mapping[str, tuple[Path, CaseResult]]
@@ -79,7 +78,7 @@ class _Todo:
     pairs: tuple[Pair, ...]
 
     @property
-    def names(self) -> list[ConfigurationName]:
+    def names(self) -> list[MemberName]:
         """The configurations of these pairs."""
         return list(dict.fromkeys(name for pair in self.pairs for name in pair))
 
@@ -134,7 +133,7 @@ def judge_pairs(
 
 
 def _find_done(
-    folder: Path, pair: Pair, entrants: Mapping[ConfigurationName, Entrant], held_out: Mapping[str, int]
+    folder: Path, pair: Pair, entrants: Mapping[MemberName, Entrant], held_out: Mapping[str, int]
 ) -> dict[str, tuple[Path, CaseResult]]:
     """What an earlier run made of cases by the same folds, and is there to the end."""
     done = {}
@@ -148,8 +147,8 @@ def _find_done(
 
 
 def _load_fold(
-    names: set[ConfigurationName], fold: int, entrants: Mapping[ConfigurationName, Entrant], device: torch.device
-) -> dict[ConfigurationName, Segmenter]:
+    names: set[MemberName], fold: int, entrants: Mapping[MemberName, Entrant], device: torch.device
+) -> dict[MemberName, Segmenter]:
     """The networks that held out the cases of a fold."""
     return {
         name: make_segmenter([load_checkpoint(entrants[name].model.checkpoint(fold))], NO_RULES, device)
@@ -162,11 +161,11 @@ class _Judge:
     """Who segments cases by pairs, and compares them with their labels."""
 
     dataset: Dataset
-    entrants: Mapping[ConfigurationName, Entrant]
+    entrants: Mapping[MemberName, Entrant]
     folders: DatasetFolders
 
     def judge(
-        self, todo: _Todo, segmenters: Mapping[ConfigurationName, Segmenter], task: Task
+        self, todo: _Todo, segmenters: Mapping[MemberName, Segmenter], task: Task
     ) -> dict[Pair, tuple[Path, CaseResult]]:
         """Asks each configuration once about a case, and makes all pairs of the answers."""
         case, info = todo.case, self.dataset.info
@@ -186,7 +185,7 @@ class _Judge:
             task.advance(SHARE_OF_JUDGING * len(todo.names) / len(todo.pairs))
         return judged
 
-    def _predict(self, case: str, name: ConfigurationName, segmenter: Segmenter, task: Task) -> Prediction:
+    def _predict(self, case: str, name: MemberName, segmenter: Segmenter, task: Task) -> Prediction:
         one = self.entrants[name]
         prepared = load_prepared(case, self.dataset.info.targets, one.cases_folder, one.codes_folder)
         return segmenter.predict_preprocessed(prepared, lambda share: task.advance((1 - SHARE_OF_JUDGING) * share))

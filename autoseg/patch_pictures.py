@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from autoseg.data.cut import Cut
+from autoseg.data.cut import Cut, crop_to_centre, find_beyond, place_patch
 from autoseg.data.draws import Draw
 from autoseg.data.loader import change
-from autoseg.data.sampling import choose_start
 from autoseg.data.store import StoredCase, open_stored
 from autoseg.errors import UsageError
 from autoseg.evaluation.tiles import Tile, draw_tiles
 from autoseg.plan import Configuration, ConfigurationName
 from autoseg.preparation import choose_configurations, load_decisions, open_planned, with_own_cases
 from autoseg.prepared_cases import check_prepared
+from autoseg.targets import Targets
 from autoseg.workspace import find_workspace
 
 MOST_ROWS = 4  # Patches that are shown as they are
@@ -70,7 +71,7 @@ def draw_augmentations(
     rows_wanted = min(MOST_ROWS, math.ceil(count / FEWEST_COLUMNS))
     chosen = [names[place] for place in random.permutation(len(names))[:rows_wanted]]
     cases = list(open_stored(folders.cases(owner), chosen).values())
-    rows = make_tiles(cases, plan.configurations[name], count, random)
+    rows = make_tiles(cases, plan.configurations[name], count, random, dataset.info.targets)
     draw_tiles(
         Path(output),
         rows,
@@ -82,14 +83,18 @@ def draw_augmentations(
 
 
 def make_tiles(
-    cases: Sequence[StoredCase], configuration: Configuration, count: int, random: np.random.Generator
+    cases: Sequence[StoredCase],
+    configuration: Configuration,
+    count: int,
+    random: np.random.Generator,
+    targets: Targets,
 ) -> list[list[Tile]]:
     """A row of tiles for each case: a patch centred on foreground, then the same patch, changed again and again."""
-    size = configuration.patch_size
+    size, beyond = configuration.patch_size, find_beyond(configuration, targets)
     plain = []
     for case in cases:
-        start = choose_start(case, size if len(size) == 3 else (1, *size), forced=True, random=random)
-        plain.append(Cut(case=case, start=start, patch_size=size))
+        start = place_patch(case, configuration, forced=True, random=random)
+        plain.append(Cut(case=case, start=start, patch_size=size, beyond=beyond))
     rows: list[list[Tile]] = [[tile] for tile in _show(plain, configuration, [(case.name,) for case in cases])]
     for left in range(count, 0, -len(cases)):
         cuts = [
@@ -103,9 +108,11 @@ def make_tiles(
 
 
 def _show(cuts: Sequence[Cut], configuration: Configuration, captions: Sequence[Sequence[str]]) -> Iterator[Tile]:
-    """Reads and changes the patches of a batch as the threads of training do."""
+    """Reads and changes the patches of a batch as the threads of training do; labels are shown where they count."""
     batch = change([cut.read(configuration.augmentation) for cut in cuts], cuts, configuration)
-    for image, label, caption in zip(batch.images.numpy(), batch.labels.numpy(), captions, strict=True):
+    labels, margin = torch.zeros_like(batch.labels), configuration.patches.margin
+    crop_to_centre(labels, margin).copy_(crop_to_centre(batch.labels, margin))
+    for image, label, caption in zip(batch.images.numpy(), labels.numpy(), captions, strict=True):
         plane = () if label.ndim == 2 else (choose_plane(label),)
         yield Tile(image=image[(0, *plane)], labels=label[plane], caption=caption)
 

@@ -35,7 +35,6 @@ from autoseg.preparation import (
     check_names,
     choose_configurations,
     list_cases,
-    load_decisions,
     load_plan,
     open_planned,
     with_own_cases,
@@ -76,7 +75,7 @@ def plan_and_preprocess(
         memory: See `plan_configurations`, here and in the next three.
         preset: Size of the network.
         rules: "autoseg" or "nnunet".
-        network: Of the literature, such as "vnet".
+        network: Of the literature, such as "vnet" or "unet:padded=false"; see `plan_configurations`.
         plan_name: Of a plan beside the usual one.
         groups: Regular expression that finds the patient in a case's name; see `settle_splits`.
         splits: File of folds to train by, ours or nnU-Net's; by default they are dealt.
@@ -277,11 +276,11 @@ def find_best(
 
     Args:
         number: Of the dataset.
-        configurations: Which may be chosen; by default all of the plan. Those that are not trained in all folds are
-            left out.
+        configurations: Which may be chosen; by default all of the plan, and what is trained by plans beside the usual
+            one. Those that are not trained in all folds are left out.
         ensembles: Whether pairs are tried as well, whose probabilities are averaged.
         device: Where pairs predict: "auto", "cpu", "cuda" or "mps".
-        plan_name: Of the plan, if it is not the usual one.
+        plan_name: Of a plan beside the usual one, whose configurations are then compared with no others.
         workspace: See `find_workspace`.
         reporter: Shows progress, and is told what is left out.
 
@@ -295,17 +294,14 @@ def find_best(
         ArtifactError: A file of plan or results is damaged, or the disk is full.
     """
     from autoseg.device import resolve_device
-    from autoseg.selection import Contest, choose_best
+    from autoseg.selection import choose_best, open_contest
 
     check_names(configurations)
     place = resolve_device(device) if ensembles else None
     folders = find_workspace(workspace).dataset(number, plan_name)
-    plan, splits = load_decisions(number, folders)
-    names = choose_configurations(plan, configurations)
-    dataset = open_planned(number, folders, plan, splits)
-    contest = Contest(number=number, dataset=dataset, plan=plan, splits=splits, folders=folders)
+    contest = open_contest(number, folders, configurations)
     with run_alone(folders.models):
-        choice = choose_best(contest, names, place, reporter)
+        choice = choose_best(contest, place, reporter)
         choice.save(folders.choice)
     return choice
 

@@ -11,7 +11,10 @@ from pydantic import Field, ValidationError, model_validator
 from autoseg.architecture import Architecture, Axes, PositiveInt, Section, count_weights
 from autoseg.artifact import Artifact
 from autoseg.extensions import Own
+from autoseg.networks.further import Further
+from autoseg.networks.monai import MonaiPage, is_monai
 from autoseg.networks.page import Page
+from autoseg.networks.patches import Patches
 from autoseg.networks.table import NETWORKS
 from autoseg.settings import AugmentationSettings, PositiveFloat, TrainingSettings
 
@@ -80,7 +83,8 @@ class Configuration(Section):
     Attributes:
         spacing_mm: Voxel spacing of the network's input, in the plan's axis order; a 2D configuration leaves out the
             first axis, which keeps its own spacing.
-        patch_size: Voxels that the network sees at once, per axis.
+        patch_size: Voxels that the network sees at once, per axis. Of some networks the logits are smaller: see
+            `patches`.
         batch_size: Patches per training step.
         median_shape: Median shape of the resampled training cases, per axis.
         normalization: One per channel.
@@ -117,7 +121,7 @@ class Configuration(Section):
             stated = Architecture.model_validate(given["architecture"])
         except (TypeError, KeyError, ValidationError):
             return given  # there is none, or the fields themselves say better what is wrong
-        page = NETWORKS.get(network.name)
+        page = MonaiPage(network.name) if is_monai(network.name) else NETWORKS.get(network.name)
         if page is None:
             return given
         settings = page.complete(network.settings)
@@ -132,15 +136,22 @@ class Configuration(Section):
         for name in ("spacing_mm", "patch_size", "median_shape"):
             if len(getattr(self, name)) != dimensions:
                 raise ValueError(f"{name} must have {dimensions} values, as the network's kernels have")
-        for size, divisor in zip(self.patch_size, self.architecture.divisor, strict=True):
-            if size % divisor:
-                raise ValueError(f"patch_size {self.patch_size} must be divisible by {self.architecture.divisor}")
-        if self.patch_size == self.architecture.divisor:
-            raise ValueError(f"patch_size {self.patch_size} leaves one voxel at the coarsest resolution; double it")
+        if (refusal := self.patches.refuse(self.patch_size)) is not None:
+            raise ValueError(refusal)
         if self.previous is None and self.previous_channels:
             raise ValueError(f"normalization needs one entry per image channel, {self.architecture.in_channels}")
         if self.previous is not None and self.previous_channels < 1:
             raise ValueError(f"{self.previous} as a further input needs more in_channels than normalization has")
+        return self
+
+    @model_validator(mode="after")
+    def _network_takes_the_patch(self) -> Self:
+        page, network = self.page, self.network
+        if page is None or network is None:
+            return self
+        only = page.fixed_patch(page.read(network.settings))
+        if only not in (None, self.patch_size):
+            raise ValueError(f"patch_size {self.patch_size} must be settings.patch of {page.title}, which is {only}")
         return self
 
     @model_validator(mode="after")
@@ -160,6 +171,26 @@ class Configuration(Section):
     def page(self) -> Page | None:
         """Of a network of the literature; None for all others."""
         return None if self.network is None else NETWORKS.get(self.network.name)
+
+    @property
+    def patches(self) -> Patches:
+        """Which patches the network takes, and what part of them it predicts."""
+        page, network = self.page, self.network
+        if page is None or network is None:
+            return Patches.divisible_by(self.architecture.divisor)
+        return page.patches(network.settings, self.architecture.dimensions)
+
+    @property
+    def centre_size(self) -> tuple[int, ...]:
+        """Voxels that the network predicts at once, per axis: the middle of a patch, mostly all of it."""
+        return self.patches.centre(self.patch_size)
+
+    @property
+    def further(self) -> tuple[Further, ...]:
+        """What the last outputs of training stand for, if not for the labels."""
+        if self.network is None or self.page is None:
+            return ()
+        return self.page.further(self.page.read(self.network.settings))
 
     @property
     def is_foreign(self) -> bool:

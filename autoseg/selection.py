@@ -1,27 +1,53 @@
-"""The best of the trained configurations and pairs of them, by the Dice of held-out cases; and its postprocessing."""
+"""The best of the trained configurations and pairs of them, by the Dice of held-out cases; and its postprocessing.
+
+Several plans of a dataset share its cases and its folds. So what was trained by one of them competes with what was
+trained by another, and with models that nnU-Net trained and that were taken over (see `taking_over`).
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from autoseg.cascade import prepare_previous
 from autoseg.checkpoint import load_checkpoint
-from autoseg.choice import Candidate, Choice, ChosenFold, digest_weights, name_together
+from autoseg.choice import Candidate, Choice, ChosenFold, MemberName, digest_weights, name_member, name_together
 from autoseg.data.origin import Recipe
 from autoseg.data.splits import Splits
 from autoseg.dataset import Dataset
-from autoseg.errors import ModelError, ProblemsError
+from autoseg.errors import ModelError, ProblemsError, UsageError
 from autoseg.evaluation.summary import CaseResult, Summary, summarize
 from autoseg.pairs import Entrant, judge_pairs
 from autoseg.plan import ConfigurationName, Plan
-from autoseg.preparation import with_own_cases
+from autoseg.preparation import load_decisions, load_plan, open_planned, with_own_cases
 from autoseg.prepared_cases import check_prepared
 from autoseg.reporting import Reporter
 from autoseg.validation import find_rules_for, is_validated
-from autoseg.workspace import DatasetFolders
+from autoseg.workspace import DatasetFolders, ModelFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applicant:
+    """A configuration that may take part.
+
+    Attributes:
+        member: What it is called here: of another plan than that of the contest with the name of that.
+        name: Of the configuration.
+        plan: As it stands.
+        folders: Where its cases and models are.
+    """
+
+    member: MemberName
+    name: ConfigurationName
+    plan: Plan
+    folders: DatasetFolders
+
+    @property
+    def owner(self) -> ConfigurationName:
+        """The configuration whose preprocessed cases it sees."""
+        return with_own_cases(self.plan, [self.name])[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +57,16 @@ class Contest:
     Attributes:
         number: Of the dataset.
         dataset: The cases of its splits.
-        plan: As it stands.
         splits: Which cases each fold holds out.
-        folders: Where models and results are.
+        folders: Where pairs and the decision go.
+        applicants: What may take part.
     """
 
     number: int
     dataset: Dataset
-    plan: Plan
     splits: Splits
     folders: DatasetFolders
+    applicants: Sequence[Applicant]
 
     @property
     def held_out(self) -> dict[str, int]:
@@ -58,7 +84,7 @@ class Contender:
         summary: The scores of all.
     """
 
-    configurations: tuple[ConfigurationName, ...]
+    configurations: tuple[MemberName, ...]
     results: Mapping[str, tuple[Path, CaseResult]]
     summary: Summary
 
@@ -69,17 +95,59 @@ class Contender:
         return -math.inf if math.isnan(dice) else dice
 
 
-def choose_best(
-    contest: Contest, names: Sequence[ConfigurationName], device: torch.device | None, reporter: Reporter
-) -> Choice:
+def open_contest(number: int, folders: DatasetFolders, names: Sequence[str] | None) -> Contest:
+    """Finds what may take part.
+
+    Those are the configurations of the plan that was named. If none was, they are those of the usual plan, and of each
+    plan beside it those of which a fold is trained.
+
+    Args:
+        number: Of the dataset.
+        folders: Its folders, as the plan that was named sees them.
+        names: Of the configurations; None for all.
+
+    Raises:
+        UsageError: There is no plan, none that has such a configuration, or dataset.json names other channels or labels
+            than the plan.
+        ProblemsError: Cases are missing, each with its line.
+        ArtifactError: A plan, or splits.json, is damaged.
+    """
+    others = [] if folders.plan_name is not None else _list_others(number, folders)
+    own = [] if others and not folders.plan.is_file() else _list_applicants(load_plan(number, folders), folders)
+    _, splits = load_decisions(number, (own or others)[0].folders)
+    if own:
+        dataset = open_planned(number, folders, own[0].plan, splits)
+    else:
+        dataset = Dataset.open(folders.raw).only(splits.names)
+    applicants = [*own, *others]
+    known = list(dict.fromkeys(one.name for one in applicants))
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        raise UsageError(f"{dataset.name} has no configuration {unknown[0]!r}", f"choose from {', '.join(known)}")
+    chosen = [one for one in applicants if not names or one.name in names]
+    return Contest(number=number, dataset=dataset, splits=splits, folders=folders, applicants=chosen)
+
+
+def _list_others(number: int, folders: DatasetFolders) -> list[Applicant]:
+    """What is trained by plans beside the usual one."""
+    plans = [folders.with_plan(name) for name in folders.named_plans]
+    applicants = [one for beside in plans for one in _list_applicants(load_plan(number, beside), beside)]
+    applicants = [one for one in applicants if one.folders.model(one.name).trained_folds()]
+    return [replace(one, member=name_member(one.folders.plan_name, one.name)) for one in applicants]
+
+
+def _list_applicants(plan: Plan, folders: DatasetFolders) -> list[Applicant]:
+    return [Applicant(member=name, name=name, plan=plan, folders=folders) for name in plan.configurations]
+
+
+def choose_best(contest: Contest, device: torch.device | None, reporter: Reporter) -> Choice:
     """Compares configurations and pairs of them on all held-out cases, and finds the postprocessing of the best.
 
     The largest mean foreground Dice wins, before postprocessing; of equals the first, single configurations before
     pairs. Source: the reference method (nnU-Net v2.8.1, find_best_configuration).
 
     Args:
-        contest: What is compared.
-        names: The configurations that may take part. Those that are not trained and judged in all folds are left out.
+        contest: What is compared. Those that are not trained and judged in all folds are left out.
         device: Where pairs are predicted; None to try no pairs.
         reporter: Shows progress, and is told who is left out.
 
@@ -88,7 +156,7 @@ def choose_best(
         UsageError: The cases are not preprocessed as the plan says now.
         ArtifactError: A file of results is damaged, or the disk is full.
     """
-    examined = [_examine(contest, name) for name in names]
+    examined = [_examine(contest, one) for one in contest.applicants]
     entrants = [one for one in examined if isinstance(one, Entrant)]
     left_out = [one for one in examined if isinstance(one, str)]
     if not entrants:
@@ -113,15 +181,15 @@ def choose_best(
     )
 
 
-def _examine(contest: Contest, name: ConfigurationName) -> Entrant | str:
+def _examine(contest: Contest, one: Applicant) -> Entrant | str:
     """A configuration, if all its folds can be compared, or a line that says why not, and what would mend it."""
-    folds, model = range(len(contest.splits.folds)), contest.folders.model(name)
+    folds, model = range(len(contest.splits.folds)), one.folders.model(one.name)
 
     def refuse(what: str, which: Sequence[int], option: str = "") -> str:
         of = f"fold{'s' * (len(which) > 1)} {' '.join(map(str, which))} {'are' if len(which) > 1 else 'is'}"
         wanted = "cv" if len(which) == len(folds) else " ".join(map(str, which))
-        train = f"autoseg train -d {contest.number} -c {name} -f {wanted}"
-        return f"{name}: {of} {what}; run '{train}{option}{contest.folders.plan_option}'"
+        train = f"autoseg train -d {contest.number} -c {one.name} -f {wanted}"
+        return f"{one.member}: {of} {what}; run '{train}{option}{one.folders.plan_option}'"
 
     if missing := [fold for fold in folds if not model.checkpoint(fold).is_file()]:
         return refuse("not trained", missing)
@@ -132,29 +200,27 @@ def _examine(contest: Contest, name: ConfigurationName) -> Entrant | str:
         try:
             checkpoint = load_checkpoint(model.checkpoint(fold))
         except ModelError as error:
-            return f"{name}: {error}"
+            return f"{one.member}: {error}"
         weights[fold] = digest_weights(checkpoint.weights)
         other_cases += [fold] if checkpoint.cases != contest.splits.folds[fold].digest else []
-        recipe = Recipe.of(checkpoint.plan, name, checkpoint.info)
-        other_plan += [fold] if recipe != Recipe.of(contest.plan, name, contest.dataset.info) else []
+        recipe = Recipe.of(checkpoint.plan, one.name, checkpoint.info)
+        other_plan += [fold] if recipe != Recipe.of(one.plan, one.name, contest.dataset.info) else []
     if other_cases:
         return refuse("trained with other cases than splits.json says now", other_cases, " --restart")
     if other_plan:
         return refuse("trained for other voxels than plan.json says now", other_plan, " --restart")
-    [owner] = with_own_cases(contest.plan, [name])
     return Entrant(
-        name=name,
+        name=one.member,
         model=model,
         weights=weights,
-        results=_gather_results(contest, name),
-        cases_folder=contest.folders.cases(owner),
-        codes_folder=contest.folders.cases(name) if owner != name else None,
+        results=_gather_results(contest, model),
+        cases_folder=one.folders.cases(one.owner),
+        codes_folder=one.folders.cases(one.name) if one.owner != one.name else None,
     )
 
 
-def _gather_results(contest: Contest, name: ConfigurationName) -> dict[str, tuple[Path, CaseResult]]:
+def _gather_results(contest: Contest, model: ModelFolder) -> dict[str, tuple[Path, CaseResult]]:
     """What validation said of each held-out case."""
-    model = contest.folders.model(name)
     places = {fold: model.validation(fold) for fold in range(len(contest.splits.folds))}
     by_fold = {
         fold: {case.name: case for case in Summary.load(place / "summary.json").cases} for fold, place in places.items()
@@ -166,11 +232,13 @@ def _try_pairs(
     contest: Contest, entrants: Sequence[Entrant], device: torch.device, reporter: Reporter
 ) -> list[Contender]:
     """Lets pairs segment the held-out cases, and writes their summaries."""
-    dataset, folders = contest.dataset, contest.folders
-    for owner in dict.fromkeys(with_own_cases(contest.plan, [one.name for one in entrants])):
-        check_prepared(dataset, contest.plan, owner, folders, contest.number)
-    for one in entrants:
-        prepare_previous(dataset, contest.plan, one.name, folders, contest.number, reporter)
+    dataset, folders, number = contest.dataset, contest.folders, contest.number
+    names = {one.name for one in entrants}
+    applicants = [one for one in contest.applicants if one.member in names]
+    for one in {(one.folders.plan_name, one.owner): one for one in applicants}.values():
+        check_prepared(dataset, one.plan, one.owner, one.folders, number)
+    for one in applicants:
+        prepare_previous(dataset, one.plan, one.name, one.folders, number, reporter)
     judged = judge_pairs(dataset, contest.held_out, entrants, folders, device, reporter)
     pairs = [_enter(contest, pair, results) for pair, results in judged.items()]
     for pair in pairs:
@@ -180,7 +248,7 @@ def _try_pairs(
 
 def _enter(
     contest: Contest,
-    configurations: tuple[ConfigurationName, ...],
+    configurations: tuple[MemberName, ...],
     results: Mapping[str, tuple[Path, CaseResult]],
 ) -> Contender:
     summary = summarize([result for _, result in results.values()], contest.dataset.info.targets.names)

@@ -1,6 +1,6 @@
 """What a network tells apart: labels that exclude each other, or regions and structures that may overlap."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Numbers = tuple[int, ...]
 
@@ -32,6 +32,11 @@ class Targets:
     def of_labels(cls, labels: dict[str, int], ignore: int | None = None) -> "Targets":
         """Of labels that exclude each other: name to number, the background left out."""
         return cls(structures={name: (number,) for name, number in labels.items()}, ignore=ignore)
+
+    @property
+    def with_ignore(self) -> "Targets":
+        """The same, with a number for voxels that do not count: that of the dataset, or else the next free one."""
+        return self if self.ignore is not None else replace(self, ignore=max(self.values) + 1)
 
     @property
     def as_masks(self) -> bool:

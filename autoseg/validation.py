@@ -1,7 +1,8 @@
 """Trained folds, judged on the cases that they never saw, one fold at a time and then all together."""
 
 import math
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from autoseg.fold_job import FoldJob
 from autoseg.imageio import read_image, read_label_map
 from autoseg.inference.case import Segmenter, make_segmenter, show_previous
 from autoseg.inference.results import load_result, save_result
+from autoseg.parallel import all_sound, work_on_each
 from autoseg.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.preprocessing.case import PreprocessedCase
 from autoseg.reporting import SILENT, Reporter, Task
-from autoseg.scans import result_ending
+from autoseg.scans import check_values, result_ending
 from autoseg.targets import Targets
 from autoseg.workspace import Fold, ModelFolder
 
@@ -62,12 +64,50 @@ def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summar
         results = {result.name: result for share in shares for result in share}
         summary = summarize([results[case.name] for case in cases], targets.names)
         if ranks.leads:
-            summary.write(folder)
-            ranked = summary.ranked()
-            for word, name in {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2]}.items():
-                case = next(case for case in cases if case.name == name)
-                _draw_case(case, folder, f"overlay_{word}.png", summary, targets)
+            _describe(summary, cases, folder, targets)
     return summary
+
+
+def judge_masks(dataset: Dataset, masks: Mapping[str, Path], folder: Path, reporter: Reporter) -> Summary:
+    """Takes over segmentations of held-out cases that another program made, and compares them with their labels.
+
+    Args:
+        dataset: Whose labels judge them.
+        masks: Case to its label map.
+        folder: Of the validation of a fold; empty, it gets what `validate` writes.
+        reporter: Shows progress.
+
+    Returns:
+        The scores, before postprocessing.
+
+    Raises:
+        ProblemsError: A label map cannot be read, lies on another grid than the label of its case or holds values that
+            dataset.json does not name; each has its line.
+    """
+    targets, cases = dataset.info.targets, dataset.only(masks).cases
+
+    def judge_one(case: Case) -> CaseResult:
+        reference, path = read_label_map(label_file(case)), masks[case.name]
+        segmentation = read_label_map(path)
+        check_values([path], [segmentation], targets)
+        files = (label_file(case).name, path.name)
+        result = evaluate_case(case.name, reference, segmentation, targets, files=files)
+        shutil.copyfile(path, folder / path.name)
+        return result.without(dataset.info.unknown_in(case.name))
+
+    results = all_sound(work_on_each(judge_one, cases, title="judging", reporter=reporter))
+    summary = summarize(results, targets.names)
+    _describe(summary, cases, folder, targets)
+    return summary
+
+
+def _describe(summary: Summary, cases: Sequence[Case], folder: Path, targets: Targets) -> None:
+    """Writes the scores beside the segmentations, and pictures of the worst and of the median case."""
+    summary.write(folder)
+    ranked = summary.ranked()
+    for word, name in {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2]}.items():
+        case = next(case for case in cases if case.name == name)
+        _draw_case(case, folder, f"overlay_{word}.png", summary, targets)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ preprocessed/Dataset004_Name/
     NAME/plan.json  NAME/3d_fullres/      the same of a plan that was given a name
 results/Dataset004_Name/
     best.json                             which of the configurations predict together (see `choice`)
+    NAME/3d_fullres/  NAME/best.json      the same of a plan that was given a name
     ensembles/2d+3d_fullres/              held-out cases segmented by two of them together, summary.json, summary.csv
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
     postprocessing.json  expectation.json  summary.json  summary.csv  mlflow/
@@ -184,8 +185,19 @@ class DatasetFolders:
         return ModelFolder(path=self.models).choice
 
     def ensemble(self, name: str) -> Path:
-        """Held-out cases, segmented by several configurations together, and their summary."""
-        return self.models / ENSEMBLES / name
+        """Held-out cases, segmented by several configurations together, and their summary.
+
+        Args:
+            name: "2d+3d_fullres", or "2d+NAME/3d_fullres" if one is of a plan with a name, whose folder has a dot
+                for the slash.
+        """
+        return self.models / ENSEMBLES / name.replace("/", ".")
+
+    @property
+    def named_plans(self) -> list[str]:
+        """The plans that stand beside the usual one."""
+        paths = self.preprocessed.glob("*/plan.json")
+        return sorted(path.parent.name for path in paths if PLAN_NAME.match(path.parent.name))
 
     def with_plan(self, name: str | None) -> "DatasetFolders":
         """The folders as the plan of this name sees them; None for the usual plan.

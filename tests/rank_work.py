@@ -14,6 +14,8 @@ from torch import nn
 from autoseg import device as devices
 from autoseg.data.loader import Batch
 from autoseg.errors import AutosegError
+from autoseg.extensions import Own
+from autoseg.networks.further import Further
 from autoseg.pipeline import train
 from autoseg.reporting import SILENT
 from autoseg.settings import LossSettings
@@ -61,18 +63,24 @@ class LossCase:
     exclusive: bool = True
     unknown: bool = False
     settings: tuple[tuple[str, object], ...] = ()
+    further: tuple[Further, ...] = ()
 
     def of(self, ranks) -> Loss:
         """As one of the ranks takes it."""
         targets = Targets(structures={"bright": (1,), "dark": (2,)}, exclusive=self.exclusive, ignore=self.ignore)
         return Loss(
-            targets=targets, settings=LossSettings(**dict(self.settings)), batch_dice=self.batch_dice, ranks=ranks
+            targets=targets,
+            settings=LossSettings(**dict(self.settings)),
+            batch_dice=self.batch_dice,
+            ranks=ranks,
+            further=self.further,
         )
 
     def share(self, ranks=ALONE) -> tuple[float, torch.Tensor]:
         """The share of a rank, and its gradient with respect to the logits of its patches, on two resolutions."""
         generator, loss = torch.Generator().manual_seed(5), self.of(ranks)
-        outputs = [torch.randn(PATCHES, loss.targets.outputs, *size, generator=generator) for size in SIZES]
+        sizes = [*SIZES, *((1, 1, 1) if one.asks_of_patch else SIZES[0] for one in self.further)]
+        outputs = [torch.randn(PATCHES, loss.targets.outputs, *size, generator=generator) for size in sizes]
         labels = torch.randint(3 if self.ignore is None else 4, (PATCHES, *SIZES[0]), generator=generator)
         labels[0, 1:] = self.ignore or 0
         unknown = torch.tensor([[False, True]] * 3 + [[False, False]] * 2)
@@ -80,10 +88,12 @@ class LossCase:
         outputs = [logits[own].clone().requires_grad_(True) for logits in outputs]
         share = loss(outputs, labels[own], unknown[own] if self.unknown else None)
         share.backward()
-        return share.item(), torch.cat([logits.grad.flatten(1) for logits in outputs[:2]], dim=1)
+        return share.item(), torch.cat([logits.grad.flatten(1) for logits in outputs if logits.grad is not None], dim=1)
 
 
 SIZES = ((4, 6, 8), (2, 3, 4), (1, 1, 2))
+
+FURTHER = (Further(target="changes", balanced=True), Further(target="presence", weight=0.5))
 
 LOSSES = {
     "usual": LossCase(),
@@ -98,6 +108,9 @@ LOSSES = {
     "Tversky": LossCase(batch_dice=True, settings=(("overlap", "tversky"),)),
     "squares": LossCase(settings=(("overlap", "squared_dice"),)),
     "focal": LossCase(settings=(("voxelwise", "focal"),), ignore=3),
+    "further outputs": LossCase(further=FURTHER),
+    "further outputs, ignored voxels": LossCase(further=FURTHER, ignore=3),
+    "further outputs, what nobody looked for": LossCase(further=FURTHER, ignore=3, unknown=True, exclusive=False),
     "class weights": LossCase(settings=(("class_weights", (0.5, 1.0, 3.0)),)),
 }
 
@@ -106,6 +119,18 @@ STEPS = {
     "batch Dice, ignored voxels": {"loss": LossCase(batch_dice=True, ignore=3)},
     "micro-batches": {"micro_batch_size": 2},
     "recomputed": {"recompute_activations": True},
+    "attention in windows, coarsest logits idle": {
+        "network": Own(
+            name="nnformer",
+            settings={
+                "features": 4,
+                "token": [1, 1, 1],
+                "reductions": [[2, 2, 2], [2, 2, 2], [1, 1, 1]],
+                "head_features": 2,
+                "drop_path": 0.0,
+            },
+        ),
+    },
 }
 
 
@@ -113,7 +138,10 @@ def one_step(name, ranks=ALONE, device=CPU) -> tuple[torch.Tensor, torch.Tensor]
     """Loss and gradients of the small network for a share of five patches."""
     options = dict(STEPS[name])
     loss = options.pop("loss", LossCase(ignore=None)).of(ranks)
+    network = options.pop("network", None)
     run = replace(small_run(**options), loss=loss, ranks=ranks, device=device)
+    configuration = run.training.configuration.model_copy(update={"network": network})
+    run = replace(run, training=replace(run.training, configuration=configuration))
     state = small_state(run)
     value = fill_gradients(state, own_patches(ranks, loss.targets.ignore), run, SILENT)
     return value.cpu(), gradients_of(state)

@@ -12,6 +12,7 @@ from autoseg.data.loader import Batches
 from autoseg.data.sampling import InMemoryCase
 from autoseg.info import DatasetInfo
 from autoseg.network.making import make_network
+from autoseg.networks.further import Further
 from autoseg.plan import Configuration, Normalization, Plan
 from autoseg.settings import LossSettings, TrainingSettings
 from autoseg.targets import Targets
@@ -86,10 +87,10 @@ def small_cases(count: int = 3) -> list[InMemoryCase]:
     return cases
 
 
-def usual_loss(outputs: int) -> Loss:
-    """Dice of each patch and cross entropy, for a network with so many exclusive classes."""
+def usual_loss(outputs: int, further: tuple[Further, ...] = ()) -> Loss:
+    """Dice of each patch and cross entropy, for a network with so many exclusive classes, and what else it tells."""
     structures = {str(number): (number,) for number in range(1, outputs)}
-    return Loss(targets=Targets(structures=structures), settings=LossSettings(), batch_dice=False)
+    return Loss(targets=Targets(structures=structures), settings=LossSettings(), batch_dice=False, further=further)
 
 
 def small_run(*, augmented: bool = True, workers: int = 1, **training) -> Run:

@@ -10,6 +10,8 @@ from small_models import SMALL_INFO, small_plan
 
 from autoseg.architecture import Architecture, Stage
 from autoseg.checkpoint import Checkpoint, save_checkpoint
+from autoseg.geometry import Volume
+from autoseg.imageio import write_label_map
 from autoseg.info import DatasetInfo
 from autoseg.network.making import make_network
 from autoseg.plan import Configuration, Normalization
@@ -30,6 +32,16 @@ def unpack(name: str, folder: Path) -> Path:
     with zipfile.ZipFile(GOLDEN / f"{name}.zip") as archive:
         archive.extractall(folder)
     return next(folder.iterdir())
+
+
+def write_held_out(model: Path, fold: int, masks: dict[str, Volume], ending: str = ".nii.gz") -> Path:
+    """Writes what nnU-Net leaves of the cases that a fold held out: segmentations, and a summary that names them."""
+    folder = model / f"fold_{fold}" / "validation"
+    for name, mask in masks.items():
+        write_label_map(folder / f"{name}{ending}", mask)
+    cases = [{"prediction_file": f"/home/somebody/results/{name}{ending}", "metrics": {}} for name in masks]
+    (folder / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+    return folder
 
 
 def change_json(path: Path, **changes: Any) -> None:

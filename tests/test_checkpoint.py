@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_models import small_checkpoint
 
-from autoseg.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from autoseg.checkpoint import check_resumable, load_checkpoint, save_checkpoint
 from autoseg.errors import ModelError
 
 
@@ -207,10 +207,13 @@ def test_other_content_is_refused(tmp_path, change, text):
 
 def test_model_that_was_passed_on_is_not_trained_on(tmp_path):
     """It predicts, but lacks what training needs."""
-    save_checkpoint(replace(small_checkpoint(), training={"step": 1}).to_pass_on(), tmp_path / "checkpoint.pt")
-    assert load_checkpoint(tmp_path / "checkpoint.pt").training == {}
+    whole = replace(small_checkpoint(), training={"step": 1})
+    check_resumable(whole, tmp_path / "checkpoint.pt")
+    save_checkpoint(whole.to_pass_on(), tmp_path / "checkpoint.pt")
+    passed_on = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert passed_on.training == {}
     with pytest.raises(ModelError, match=r"was passed on without what training needs to go on; begin with its weights"):
-        load_resumable(tmp_path / "checkpoint.pt")
+        check_resumable(passed_on, tmp_path / "checkpoint.pt")
 
 
 def _saved(folder):

@@ -12,7 +12,7 @@ from parity_cases import SMALL_CASES, SPLIT_COUNTS, TILED_IMAGES
 from parity_judged import JUDGED
 
 from autoseg.data.splits import make_splits
-from autoseg.inference.sliding_window import gaussian_weights, tile_starts
+from autoseg.inference.tiling import gaussian_weights, tile_starts
 from autoseg.nnunet.rules import read_rules
 
 GOLDEN = Path(__file__).with_name("golden")

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_models import small_configuration
-from tiny_workspaces import NUMBER, folders_of
+from tiny_workspaces import LABELS, NUMBER, folders_of
 
 from autoseg.data.draws import Draw
 from autoseg.data.store import StoredCase
 from autoseg.errors import UsageError
 from autoseg.patch_pictures import choose_plane, describe, draw_augmentations, make_tiles
 from autoseg.plan import Plan
+from autoseg.targets import Targets
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
@@ -46,7 +47,7 @@ def test_tiles_are_changed_by_the_plan(trained_volumes):
     for changes in ({}, {"brightness_probability": 1.0}):
         settings = configuration.augmentation.model_copy(update={**off, "mirror_axes": (), **changes})
         plan = configuration.model_copy(update={"augmentation": settings})
-        [[plain, changed]] = make_tiles(cases, plan, 1, np.random.default_rng(0))
+        [[plain, changed]] = make_tiles(cases, plan, 1, np.random.default_rng(0), Targets.of_labels(LABELS))
         ratio = changed.image[plain.image != 0] / plain.image[plain.image != 0]
         assert np.ptp(ratio) < 1e-4
         assert (abs(ratio.mean() - 1) > 1e-3) == bool(changes)

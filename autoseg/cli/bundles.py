@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from autoseg.cli.options import PlanName, WorkspacePath, parse_folds
+from autoseg.cli.options import Device, PlanName, SplitsFile, WorkspacePath, parse_folds
 from autoseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -124,24 +124,53 @@ def install_nnunet(
             metavar="PATH",
         ),
     ],
-    name: Annotated[
-        str | None, typer.Option("--name", help="What to call it here. [default: as its dataset]", metavar="NAME")
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "-d", "--dataset", min=1, max=999, help="Number of the dataset that it was trained on.", metavar="NUMBER"
+        ),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the model of that name.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Without -d: what to call it here. [default: as its dataset]", metavar="NAME"),
+    ] = None,
+    plan_name: Annotated[
+        str | None, typer.Option("--plan", help="With -d: what to call its plan. [default: nnunet]", metavar="NAME")
+    ] = None,
+    splits: SplitsFile = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the model of that name, or trained folds of that plan.")
+    ] = False,
+    device: Device = "auto",
     workspace: WorkspacePath = None,
 ) -> None:
     """Puts a model that nnU-Net v2 trained into the workspace.
 
     It becomes an ordinary model, which predicts as it did there. Nothing in its files can run. Then 'autoseg predict -m
-    NAME' finds it, and 'autoseg train --init' begins with its weights.
+    NAME' finds it, and 'autoseg train --init' begins with its weights. With -d it goes among the trained models of its
+    dataset instead, with the segmentations of its held-out cases: 'autoseg find_best -d' compares it with them.
     """
     from autoseg.bundle import describe_installed
     from autoseg.cli.terminal import Terminal, console
-    from autoseg.nnunet.installing import install_nnunet as install_it
+    from autoseg.taking_over import install_nnunet as install_it
 
-    folder = install_it(source, workspace, name=name, replace=replace, reporter=Terminal())
-    _show(describe_installed(folder))
-    console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
+    folder = install_it(
+        source,
+        workspace,
+        number=number,
+        name=name,
+        plan_name=plan_name,
+        splits=splits,
+        replace=replace,
+        device=device,
+        reporter=Terminal(),
+    )
+    if number is None:
+        _show(describe_installed(folder))
+        console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
+        return
+    console.print(f"compare it with what was trained here: autoseg find_best -d {number}")
+    console.print(f"use it: autoseg predict -d {number} --plan {folder.name} -i scans/ -o masks/")
 
 
 def _show(rows: "Sequence[tuple[str, str]]") -> None:

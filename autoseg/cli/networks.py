@@ -29,6 +29,8 @@ def networks(number: OptionalDataset = None, workspace: WorkspacePath = None) ->
     """Lists the networks of the literature, for plan --network."""
     from autoseg.cli.terminal import console, print_table
     from autoseg.info import DatasetInfo
+    from autoseg.networks.monai import INSTALL
+    from autoseg.networks.monai_table import TABLE
     from autoseg.networks.table import NETWORKS
     from autoseg.workspace import find_workspace
 
@@ -46,6 +48,8 @@ def networks(number: OptionalDataset = None, workspace: WorkspacePath = None) ->
     print_table(f"networks of the literature; weights for {what}", columns, rows)
     for name, page in NETWORKS.items():
         console.print(f"{name}: {page.title}, {page.summary}. {page.source}; {page.licence}.", highlight=False)
+    monai = f"monai:NAME takes a network of MONAI, such as {', '.join(TABLE)} ({INSTALL})"
+    console.print(monai, highlight=False, markup=False)
     console.print("choose one: autoseg plan_and_preprocess -d NUMBER --network NAME")
 
 
@@ -58,5 +62,5 @@ def _count(page: "Page", channels: int, outputs: int) -> Iterator[tuple[str, str
         except ValueError:
             yield f"{dimensions}D", "too many channels"
             continue
-        weights = page.count(given, architecture, architecture.divisor).weights
+        weights = page.count(given, architecture, page.smallest_patch(given, dimensions)).weights
         yield f"{dimensions}D", f"{weights:,}"

@@ -66,7 +66,8 @@ Network = Annotated[
     str | None,
     typer.Option(
         "--network",
-        help="A network of the literature, such as vnet; 'autoseg networks' lists them. [default: by preset]",
+        help="A network of the literature, such as vnet or, with other settings than its paper's, unet:padded=false; "
+        "'autoseg networks' lists them. Or one of MONAI, such as monai:SwinUNETR. [default: by preset]",
         metavar="NAME",
     ),
 ]

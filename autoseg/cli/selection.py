@@ -19,7 +19,7 @@ def find_best(
     configurations: Annotated[
         list[str] | None,
         typer.Option(
-            "-c", "--configuration", help="Which may be chosen. [default: all of the plan]", metavar="NAME..."
+            "-c", "--configuration", help="Which may be chosen. [default: all that are trained]", metavar="NAME..."
         ),
     ] = None,
     no_ensembles: Annotated[
@@ -32,7 +32,8 @@ def find_best(
     """Finds the best of what was trained.
 
     Compares all configurations that are trained with -f cv, and all pairs of them, on the held-out cases, and tries
-    which postprocessing helps the best. From then on 'autoseg predict -d' goes by that.
+    which postprocessing helps the best. From then on 'autoseg predict -d' goes by that. What was trained by plans
+    beside the usual one, or taken over from nnU-Net, takes part as PLAN/CONFIGURATION; --plan compares one plan alone.
     """
     from autoseg.cli.terminal import Terminal, console
     from autoseg.pipeline import find_best

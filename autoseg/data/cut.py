@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from autoseg.architecture import Axes
 from autoseg.data.deformation import smooth_field
 from autoseg.data.draws import UNCHANGED, Draw, draw_changes
-from autoseg.data.previous import DisturbedCase
-from autoseg.data.sampling import PatchSource, read_patch, read_surroundings
+from autoseg.data.previous import Beyond, DisturbedCase
+from autoseg.data.sampling import MirroredCase, PatchSource, choose_start, read_patch, read_surroundings
 from autoseg.geometry import Shape
 from autoseg.plan import Configuration
 from autoseg.settings import AugmentationSettings
@@ -30,6 +30,7 @@ class Cut:
         unknown: For each structure whether nobody looked for it in the case; empty if all were looked for.
         previous: The structures of the segmentation that a case of a cascade holds beside its labels.
         disturbance: What the changes of that segmentation follow from; None if there are none.
+        beyond: What labels become beyond the border of the case, where its mirror image is seen; None if nothing is.
     """
 
     case: PatchSource
@@ -39,6 +40,7 @@ class Cut:
     unknown: tuple[bool, ...] = ()
     previous: Targets | None = None
     disturbance: int | None = None
+    beyond: Beyond | None = None
 
     @property
     def patch(self) -> Shape:
@@ -69,12 +71,48 @@ class Cut:
 
     @property
     def _source(self) -> PatchSource:
-        if self.previous is None or self.disturbance is None:
-            return self.case
-        return DisturbedCase(case=self.case, targets=self.previous, seed=self.disturbance)
+        case = self.case
+        if self.previous is not None and self.disturbance is not None:
+            case = DisturbedCase(case=case, targets=self.previous, seed=self.disturbance)
+        return case if self.beyond is None else MirroredCase(case=case, mark=self.beyond)
 
     def _field(self, settings: AugmentationSettings) -> torch.Tensor | None:
         if self.draw.displacements is None:
             return None
         moving = [self.patch_size[axis] for axis in settings.moving_axes(len(self.patch_size))]
         return smooth_field(torch.from_numpy(self.draw.displacements), moving, settings.deformation_spacing_voxels)
+
+
+def place_patch(
+    case: PatchSource, configuration: Configuration, *, forced: bool, random: np.random.Generator
+) -> tuple[int, int, int]:
+    """Draws the first voxel of a patch whose centre, what the network predicts of it, lies as `choose_start` says.
+
+    Example along one axis of 10 voxels, with patches of 12 of which the 4 in the middle are predicted: centres start at
+    0 to 6, and so patches at -4 to 2.
+    """
+    margin, centre = configuration.patches.margin, configuration.centre_size
+    flat = (0,) * (3 - len(centre))
+    z, y, x = (*(1 for _ in flat), *centre)
+    start = choose_start(case, (z, y, x), forced=forced, random=random)
+    z, y, x = (first - edge for first, edge in zip(start, (*flat, *margin), strict=True))
+    return z, y, x
+
+
+def find_beyond(configuration: Configuration, targets: Targets) -> Beyond | None:
+    """What a network sees beyond the border of a case: nothing, unless it has a margin.
+
+    Args:
+        configuration: Of the network.
+        targets: Of the dataset.
+    """
+    if not configuration.patches.has_margin:
+        return None
+    return Beyond(targets=targets, is_cascade=configuration.previous is not None)
+
+
+def crop_to_centre(labels: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
+    """What a network with such a margin predicts of labels (n, *patch)."""
+    for axis, edge in enumerate(margin, start=1):
+        labels = labels.narrow(axis, edge, labels.shape[axis] - 2 * edge)
+    return labels

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from autoseg.data.augmentation import augment, clear_outside
-from autoseg.data.cut import Cut
+from autoseg.data.cut import Cut, crop_to_centre, place_patch
 from autoseg.data.device_augmentation import UnfinishedBatch, collect
-from autoseg.data.previous import FollowingCase, as_channels, base_of, pair_codes, split_labels, split_previous
-from autoseg.data.sampling import InMemoryCase, PatchSource, choose_start, count_forced
+from autoseg.data.previous import Beyond, FollowingCase, as_channels, base_of, pair_codes, split_labels, split_previous
+from autoseg.data.sampling import InMemoryCase, PatchSource, count_forced
 from autoseg.data.store import MEMORY_FOR_CASES_BYTES, StoredCase
 from autoseg.errors import AutosegError
 from autoseg.machine import count_cores
@@ -50,7 +50,8 @@ class Batch:
 
     Attributes:
         images: Shape (n, c, *patch), float32; in a cascade with a channel more for each structure.
-        labels: Shape (n, *patch), int64, 0 for background and for all that lies outside the case.
+        labels: Shape (n, *centre), int64, 0 for background and for all that lies outside the case; the centre is what
+            the network predicts of a patch, mostly all of it.
         unknown: Shape (n, structures), bool: structures that nobody looked for in the case of a patch; None if
             everybody always looked for all.
     """
@@ -88,6 +89,8 @@ class Batches:
         unknown: Of each case, for each structure whether nobody looked for it; empty if all were looked for in all.
         previous: In a cascade, the structures of the segmentation that the cases hold beside the labels; see
             `data.previous`.
+        beyond: What labels become beyond the border of the cases, where their mirror images are seen; None if nothing
+            is seen there. See `cut.find_beyond`.
         share: The rank that asks, and how many ranks share a batch: of its patches it gets every so-manieth, from the
             one of its own number on. They are those of the whole batch, which does not depend on the ranks.
         reading: Cases on disk that are being read, by thread: what to look at if no batch comes.
@@ -101,6 +104,7 @@ class Batches:
     finished_on: torch.device | None = None
     unknown: Sequence[tuple[bool, ...]] = ()
     previous: Targets | None = None
+    beyond: Beyond | None = None
     share: tuple[int, int] = (0, 1)
     reading: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -128,7 +132,7 @@ class Batches:
         settings = self.configuration.augmentation
         if self.previous is None:
             return settings
-        pairs = pair_codes(settings.swapped_labels, base_of(self.previous))
+        pairs = pair_codes(settings.swapped_labels, self._base)
         return settings.model_copy(update={"swapped_labels": pairs})
 
     def _noting(self, cut: Cut, read: Callable[[AugmentationSettings], T]) -> T:
@@ -144,17 +148,24 @@ class Batches:
             images, labels = patches.finish(cast(torch.device, self.finished_on))
             patches = Batch(images=images, labels=labels)
         unknown = None if prepared.unknown is None else prepared.unknown.to(patches.labels.device)
-        return self._keep_own(self._show_previous(replace(patches, unknown=unknown)))
+        batch = self._show_previous(replace(patches, unknown=unknown))
+        labels = crop_to_centre(batch.labels, self.configuration.patches.margin)
+        return self._keep_own(replace(batch, labels=labels))
 
     def _show_previous(self, batch: Batch) -> Batch:
         """In a cascade, turns the segmentation that came with the labels into channels."""
         if self.previous is None:
             return batch
-        base = base_of(self.previous)
-        channels = as_channels(split_previous(batch.labels, base), self.previous.structures.values())
+        channels = as_channels(split_previous(batch.labels, self._base), self.previous.structures.values())
         return replace(
-            batch, images=torch.cat([batch.images, channels], dim=1), labels=split_labels(batch.labels, base)
+            batch, images=torch.cat([batch.images, channels], dim=1), labels=split_labels(batch.labels, self._base)
         )
+
+    @property
+    def _base(self) -> int:
+        """Of the codes of a cascade, once they are read."""
+        targets = cast(Targets, self.previous)
+        return base_of(targets if self.beyond is None else targets.with_ignore)
 
     @property
     def _own(self) -> slice:
@@ -178,9 +189,14 @@ class Batches:
         forced = index >= count - count_forced(count, self.foreground_fraction)
         number = int(random.integers(len(self.cases)))
         case = self.cases[number]
-        start = choose_start(case, size if len(size) == 3 else (1, *size), forced=forced, random=random)
-        unknown = self.unknown[number] if self.unknown else ()
-        cut = Cut(case=case, start=start, patch_size=size, unknown=unknown, previous=self.previous)
+        cut = Cut(
+            case=case,
+            start=place_patch(case, configuration, forced=forced, random=random),
+            patch_size=size,
+            unknown=self.unknown[number] if self.unknown else (),
+            previous=self.previous,
+            beyond=self.beyond,
+        )
         others = [other for other in range(count) if other != index]
         return cut.with_changes(configuration, others, random) if self.augmented else cut
 

@@ -8,7 +8,7 @@ With the base 3, label 2 and segmentation 1 are the code 5.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -57,6 +57,30 @@ def split_previous(codes: Labels, base: int) -> Labels:
 def as_channels(previous: torch.Tensor, structures: Iterable[Numbers]) -> torch.Tensor:
     """A channel for each structure, 1 where it is: (n, structures, *patch), float32, for (n, *patch)."""
     return find_structures(previous, structures).float()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beyond:
+    """What labels become beyond the border of a case, where its mirror image is seen: they do not count.
+
+    They get the number of `Targets.with_ignore`. Decision: `OUTSIDE` stays; the image is empty there too, and is to
+    stay so. In a cascade the codes change their base to that of these targets, and the segmentation is mirrored.
+
+    Attributes:
+        targets: Structures of the dataset.
+        is_cascade: Whether labels are codes.
+    """
+
+    targets: Targets
+    is_cascade: bool = False
+
+    def __call__(self, labels: NDArray[np.integer], beyond: NDArray[np.bool_]) -> NDArray[np.integer]:
+        """Labels or codes (z, y, x), int16, of which some are beyond the border."""
+        extended, base = self.targets.with_ignore, base_of(self.targets)
+        ignore = cast(int, extended.ignore)
+        own = split_labels(labels, base) if self.is_cascade else labels
+        marked = np.where(beyond & (own != OUTSIDE), ignore, own).astype(np.int16)
+        return join(marked, split_previous(labels, base), base_of(extended)) if self.is_cascade else marked
 
 
 @lru_cache(maxsize=4)  # each batch asks anew

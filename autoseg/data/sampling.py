@@ -1,7 +1,8 @@
 """Where training patches are taken from, and how a patch that is rotated or scaled is read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from autoseg.data.foreground import Foreground
+from autoseg.data.reflection import reflect
 from autoseg.data.turning import elect_labels
 from autoseg.geometry import Box, Shape
 from autoseg.preprocessing.case import OUTSIDE
@@ -50,6 +52,40 @@ class InMemoryCase:
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """The image and label map inside a box."""
         return self.image[(slice(None), *box.slices)], self.label[box.slices]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirroredCase:
+    """A case that goes on beyond its border as its own mirror image; see `reflection`.
+
+    Attributes:
+        case: Of which there are the voxels.
+        mark: What becomes of labels (z, y, x) where a mask of the same shape says that they are beyond the border.
+    """
+
+    case: PatchSource
+    mark: Callable[[NDArray[np.integer], NDArray[np.bool_]], NDArray[np.integer]]
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along (z, y, x), up to the border."""
+        return self.case.shape
+
+    @property
+    def foreground(self) -> Foreground:
+        """Where some of its foreground is, up to the border."""
+        return self.case.foreground
+
+    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+        """The image and label map inside a box, which may stick out of the case or miss it."""
+        lines = list(zip(box.start, box.shape, self.shape, strict=True))
+        axes = [reflect(first, count, size) for first, count, size in lines]
+        lowest, highest = _three([axis.min() for axis in axes]), _three([axis.max() + 1 for axis in axes])
+        image, label = self.case.read(Box(start=lowest, stop=highest))
+        place: Any = np.ix_(*(axis - first for axis, first in zip(axes, lowest, strict=True)))
+        beyond = np.ones(label[place].shape, dtype=bool)
+        beyond[tuple(slice(max(0, -first), max(0, size - first)) for first, _, size in lines)] = False
+        return np.ascontiguousarray(image[(slice(None), *place)]), self.mark(label[place], beyond)
 
 
 def count_forced(batch_size: int, foreground_fraction: float) -> int:
@@ -118,8 +154,8 @@ def read_patch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Reads a patch; if `affine` or `field` is given, rotated, scaled and deformed about its centre.
 
-    Beyond the border of the case the image is 0 and the label `OUTSIDE`. The image is interpolated linearly; the label
-    is the one with the largest interpolated share, the smallest of several.
+    Beyond the border of the case the image is 0 and the label `OUTSIDE`, unless it is a `MirroredCase`. The image is
+    interpolated linearly; the label is the one with the largest interpolated share, the smallest of several.
 
     Args:
         case: The case.
@@ -211,6 +247,9 @@ def _read_padded(
     case: PatchSource, start: tuple[int, int, int], patch: Shape
 ) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
     """Reads a patch that may stick out of the case on any side, or miss it altogether."""
+    if isinstance(case, MirroredCase):
+        stop = _three([first + extent for first, extent in zip(start, patch, strict=True)])
+        return case.read(Box(start=start, stop=stop))
     inner_start = [min(max(first, 0), size) for first, size in zip(start, case.shape, strict=True)]
     inner_stop = [
         min(max(first + extent, 0), size) for first, extent, size in zip(start, patch, case.shape, strict=True)
@@ -237,6 +276,6 @@ def _plane_rotation(dimensions: int, first: int, second: int, angle: float) -> N
     return matrix
 
 
-def _three(values: "NDArray[np.integer] | list[int]") -> tuple[int, int, int]:
+def _three(values: "NDArray[np.integer] | list[Any]") -> tuple[int, int, int]:
     z, y, x = (int(value) for value in values)
     return z, y, x

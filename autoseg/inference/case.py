@@ -150,6 +150,7 @@ class Segmenter:
                 patch_size=self.configuration.patch_size,
                 batch_size=self.tiles_at_once,
                 device=self.device,
+                patches=self.configuration.patches,
                 on_progress=on_progress,
             )
         return Prediction(

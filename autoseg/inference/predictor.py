@@ -18,7 +18,7 @@ Flip = tuple[int, ...]
 
 
 class Predictor(Protocol):
-    """Anything that maps patches (n, c, *patch) to logits (n, classes, *patch)."""
+    """Anything that maps patches (n, c, *patch) to logits (n, classes, *patch), or to those of their middle."""
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Predicts the logits of some patches, on the device of the patches."""

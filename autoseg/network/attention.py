@@ -1,13 +1,13 @@
 """Attention among the voxels of a map: all of them, those of a window, or those at places that each voxel chooses."""
 
 from collections.abc import Sequence
-from functools import lru_cache
-from math import ceil, prod
+from functools import reduce
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.network.windows import bar_strangers, constant, cut, index_offsets, put_together
 from autoseg.networks.canvas import Window, spread
 
 
@@ -15,6 +15,9 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, heads: int, window: Window | None = None, table: Tensor | None = None
 ) -> Tensor:
     """Scaled dot-product attention, in windows; see `canvas.Canvas.attend`.
+
+    Decision: under autocast all of it is calculated in 16 bits but the sums of a product and of the softmax, which
+    torch keeps in float32 inside; so what autograd keeps takes half of what it would under the rules of autocast.
 
     Args:
         query: Shape (n, features, *size), as `key` and `value`; of each head the features lie beside each other.
@@ -29,86 +32,43 @@ def attend(
     """
     size = tuple(query.shape[2:])
     edges = size if window is None else spread(window.edges, len(size))
-    windows = tuple(map(min, edges, size))
+    blocks = tuple(map(min, edges, size))
     shifted = window is not None and window.shifted
-    shifts = tuple(edge // 2 if shifted and edge < length else 0 for edge, length in zip(windows, size, strict=True))
-    queries, keys, values = (_cut(one, windows, shifts, heads) for one in (query, key, value))
-    mask: Tensor | None = None
-    if table is not None:
-        offsets = _index_offsets(windows, edges).to(table.device)
-        mask = table[offsets.flatten()].view(*offsets.shape, heads).permute(2, 0, 1)  # (heads, voxels, voxels)
-        mask = mask.to(query.dtype)
-    if any(shifts) or any(length % edge for edge, length in zip(windows, size, strict=True)):
-        apart = _find_strangers(size, windows, shifts).to(query.device)  # (windows, voxels, voxels)
-        barrier = torch.zeros(apart.shape, dtype=query.dtype, device=query.device).masked_fill_(apart, -torch.inf)
-        barrier = barrier[:, None].repeat(len(query), 1, 1, 1)
-        mask = barrier if mask is None else barrier + mask
-    elif mask is not None:
-        mask = mask[None]
-    result = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    return _put_together(result, windows, shifts, size, len(query))
+    shifts = tuple(edge // 2 if shifted and edge < length else 0 for edge, length in zip(blocks, size, strict=True))
+    kind, device = query.device.type, query.device
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    queries, keys, values = (cut(one.to(dtype), blocks, shifts, heads) for one in (query, key, value))
+    bias = None if table is None else _look_up(table, index_offsets(blocks, edges, device)).to(dtype)
+    apart = any(shifts) or any(length % edge for edge, length in zip(blocks, size, strict=True))
+    barrier = bar_strangers(size, blocks, shifts, dtype, device) if apart else None
+    with torch.autocast(kind, enabled=False):
+        result = _weigh(queries, keys, values, bias, barrier)
+    return put_together(result, blocks, shifts, size)
 
 
-def _cut(x: Tensor, windows: tuple[int, ...], shifts: tuple[int, ...], heads: int) -> Tensor:
-    """The voxels of each window: shape (n * windows, heads, voxels, features of a head)."""
-    samples, features, *size = x.shape
-    x = x.movedim(1, -1)
-    counts = [ceil(length / edge) for length, edge in zip(size, windows, strict=True)]
-    missing = [count * edge - length for count, edge, length in zip(counts, windows, size, strict=True)]
-    if any(missing):
-        x = F.pad(x, [0, 0, *(width for absent in reversed(missing) for width in (0, absent))])
-    if any(shifts):
-        x = x.roll([-shift for shift in shifts], dims=list(range(1, 1 + len(size))))
-    axes = len(size)
-    x = x.reshape(samples, *(part for pair in zip(counts, windows, strict=True) for part in pair), heads, -1)
-    order = [0, *range(1, 2 * axes, 2), 2 * axes + 1, *range(2, 2 * axes + 1, 2), 2 * axes + 2]
-    return x.permute(order).reshape(samples * prod(counts), heads, prod(windows), features // heads)
+def _weigh(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, barrier: Tensor | None) -> Tensor:
+    """Attention of the voxels of each window.
 
-
-def _put_together(
-    x: Tensor, windows: tuple[int, ...], shifts: tuple[int, ...], size: tuple[int, ...], samples: int
-) -> Tensor:
-    """Undoes `_cut`."""
-    axes, heads, width = len(size), x.shape[1], x.shape[3]
-    counts = [ceil(length / edge) for length, edge in zip(size, windows, strict=True)]
-    x = x.reshape(samples, *counts, heads, *windows, width)
-    pairs = (axis for number in range(axes) for axis in (1 + number, 2 + axes + number))
-    x = x.permute(0, *pairs, 1 + axes, 2 + 2 * axes)
-    x = x.reshape(samples, *(count * edge for count, edge in zip(counts, windows, strict=True)), heads * width)
-    if any(shifts):
-        x = x.roll(shifts, dims=list(range(1, 1 + axes)))
-    return x[(slice(None), *(slice(length) for length in size))].movedim(-1, 1)
-
-
-@lru_cache(maxsize=64)
-def _index_offsets(windows: tuple[int, ...], edges: tuple[int, ...]) -> Tensor:
-    """The row of the table of a window of `edges` for each pair of voxels of `windows`, which are no larger."""
-    places = torch.cartesian_prod(*map(torch.arange, windows)).view(prod(windows), len(windows))
-    index = torch.zeros(len(places), len(places), dtype=torch.long)
-    for axis, edge in enumerate(edges):
-        apart = places[:, None, axis] - places[None, :, axis] + edge - 1
-        index = index * (2 * edge - 1) + apart
-    return index
-
-
-@lru_cache(maxsize=64)
-def _find_strangers(size: tuple[int, ...], windows: tuple[int, ...], shifts: tuple[int, ...]) -> Tensor:
-    """Pairs of voxels of a window that must not see each other: of parts of the map that were not beside each other.
-
-    Voxels that the map was padded with are a part of their own. Shape (windows, voxels, voxels), bool.
+    Args:
+        queries: Shape (n, windows, heads, voxels, features of a head), as the next two.
+        keys: See above.
+        values: See above.
+        bias: Added to how well voxels meet, shape (heads, voxels, voxels).
+        barrier: Likewise, shape (windows, 1, voxels, voxels).
     """
-    parts = torch.zeros(1, 1, *(ceil(length / edge) * edge for length, edge in zip(size, windows, strict=True)))
-    for axis, (length, edge, shift) in enumerate(zip(size, windows, shifts, strict=True)):
-        whole = parts.shape[2 + axis]
-        line = torch.zeros(whole)
-        line[length:] = 1
-        line = line.roll(-shift)
-        if shift:
-            line[whole - edge : whole - shift] += 2
-            line[whole - shift :] += 4
-        parts = parts * 8 + line.view([-1 if other == axis else 1 for other in range(len(size))])
-    cut = _cut(parts, windows, (0,) * len(size), 1)[:, 0, :, 0]
-    return cut[:, :, None] != cut[:, None, :]
+    if bias is None and barrier is None:
+        query, key, value = (one.flatten(0, 1) for one in (queries, keys, values))
+        return F.scaled_dot_product_attention(query, key, value).reshape(values.shape)
+    scores: Tensor = (queries * queries.shape[-1] ** -0.5) @ keys.mT
+    for added in (bias, barrier):
+        if added is not None:
+            scores += added
+    return torch.matmul(scores.softmax(dim=-1), values)
+
+
+def _look_up(table: Tensor, index: Tensor) -> Tensor:
+    """What a table holds for each pair of voxels: shape (heads, voxels, voxels)."""
+    return F.embedding(index, table).permute(2, 0, 1).contiguous()  # its gradient is the same each time
 
 
 def sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor, heads: int) -> Tensor:
@@ -123,37 +83,43 @@ def sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor, heads: in
     Returns:
         Shape (n, features, voxels of all maps).
     """
-    samples, features = values[0].shape[:2]
-    axes, line = values[0].ndim - 2, weights.shape[-1]
+    samples, features, *size = values[0].shape
+    axes, line, dtype = len(size), weights.shape[-1], values[0].dtype
     points = weights.shape[1] // (heads * len(values))
-    moved = offsets.float().view(samples, heads, len(values), points, axes, line)
-    counts = weights.view(samples, heads, -1, line).softmax(dim=2).view(samples, heads, len(values), points, line)
-    starts = torch.cat([_place_voxels(one.shape[2:], one.device) for one in values])  # (line, axes), from 0 to 1
-    total: Tensor | None = None
+    # In bfloat16 the places that can be told apart along an axis of 256 voxels lie half a voxel apart.
+    exact = torch.promote_types(dtype, torch.float32)
+    moved = offsets.to(exact).mT.reshape(samples, line, heads, len(values), points, axes).transpose(1, 2)
+    shares = weights.to(exact).mT.reshape(samples, line, heads, -1).softmax(dim=3)
+    shares = shares.view(samples, line, heads, 1, len(values), points).transpose(1, 2).movedim(2, 3)
+    starts = torch.cat([_place_voxels(tuple(one.shape[2:]), one.device, exact) for one in values])  # (line, axes)
+    parts = []
     for number, one in enumerate(values):
-        extent = torch.tensor(one.shape[:1:-1], dtype=torch.float32, device=one.device)
-        places = starts + moved[:, :, number].permute(0, 1, 4, 2, 3).flatten(0, 1).movedim(1, 2) / extent
-        grid = 2 * places.movedim(1, 2) - 1  # (n * heads, line, points, axes)
+        grid = moved[:, :, :, number].flatten(0, 1) * _step(tuple(one.shape[2:]), one.device, exact)
+        grid = grid + starts[:, None]  # (n * heads, line, points, axes)
+        source = one.reshape(samples * heads, features // heads, *one.shape[2:]).to(exact)
         grid = grid if axes == 2 else grid.unsqueeze(3)
-        source = one.reshape(samples * heads, features // heads, *one.shape[2:])
-        seen = F.grid_sample(source, grid.to(source.dtype), align_corners=False, padding_mode="zeros")
-        seen = seen.view(samples, heads, features // heads, line, points)
-        part = torch.einsum("nhflp,nhpl->nhfl", seen, counts[:, :, number].to(seen.dtype))
-        total = part if total is None else total + part
-    if total is None:
-        raise ValueError("there is nothing to sample")
-    return total.reshape(samples, features, line)
+        found = F.grid_sample(source, grid, align_corners=False, padding_mode="zeros")
+        found = found.to(dtype).view(samples, heads, features // heads, line, points)  # by far the most that is kept
+        parts.append((found * shares[..., number, :].to(dtype)).sum(dim=-1))  # (n, heads, features of a head, line)
+    return reduce(torch.add, parts).reshape(samples, features, line)
 
 
-def _place_voxels(size: Sequence[int], device: torch.device) -> Tensor:
-    """The middle of each voxel, as a share of each axis, the last axis first; shape (voxels, axes)."""
-    lines = [(torch.arange(length, device=device) + 0.5) / length for length in size]
+@constant
+def _place_voxels(size: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The middle of each voxel, along each axis from -1 to 1, the last axis first; shape (voxels, axes)."""
+    lines = [(torch.arange(length, dtype=dtype) + 0.5) * (2 / length) - 1 for length in size]
     grid = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], dim=-1)
-    return grid.flatten(0, -2)
+    return grid.flatten(0, -2).to(device)
 
 
-@lru_cache(maxsize=16)
-def waves(features: int, size: tuple[int, ...], temperature: float = 10_000.0) -> Tensor:
+@constant
+def _step(size: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """How far the middles of two voxels are apart by the same measure; shape (axes)."""
+    return torch.tensor([2 / length for length in reversed(size)], dtype=dtype, device=device)
+
+
+@constant
+def waves(features: int, size: tuple[int, ...], device: torch.device, temperature: float = 10_000.0) -> Tensor:
     """Sines and cosines of the place of each voxel, in turn, of ever longer waves, for one axis after the other.
 
     Source: Carion et al. 2020, DETR, which continues Vaswani et al. 2017 to several axes: places run from 0 to 2 pi.
@@ -161,6 +127,7 @@ def waves(features: int, size: tuple[int, ...], temperature: float = 10_000.0) -
     Args:
         features: As many as there are axes, times an even number; those that remain are 0.
         size: Of the map.
+        device: Where they are used.
         temperature: How much longer the longest wave is than the shortest.
 
     Returns:
@@ -175,4 +142,4 @@ def waves(features: int, size: tuple[int, ...], temperature: float = 10_000.0) -
         encoded = torch.stack([angles.sin(), angles.cos()], dim=1).flatten(0, 1)
         shape = [-1 if other == axis else 1 for other in range(len(size))]
         result[axis * width : (axis + 1) * width] = encoded.view(width, *shape)
-    return result
+    return result.to(device)

@@ -42,10 +42,10 @@ class Drawn(nn.Module):
             module.add_module(last, make_layer(layer))
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        """Maps an image (n, in_channels, *size) to logits (n, out_channels, *size).
+        """Maps an image (n, in_channels, *size) to logits (n, out_channels, *size), or to those of its middle.
 
-        In training mode to a list that starts with these; further outputs follow. Each axis must be divisible as the
-        plan's architecture says.
+        In training mode to a list that starts with these; further outputs follow. Which sizes it takes, and how much of
+        them it predicts, `Page.patches` says.
         """
         x = channels_last(image) if image.device.type == "cpu" else image
         logits = self.page.draw(Painting(self), x, self.classes, self.settings)

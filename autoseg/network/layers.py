@@ -48,12 +48,33 @@ class Linear(nn.Linear):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class LayerNorm(nn.LayerNorm):
-    """Normalizes the features of each voxel."""
+class GroupNorm(nn.GroupNorm):
+    """Normalizes groups of features, in the precision of its input.
+
+    Decision: autocast would make it 32 bits on a GPU, and so the maps that it keeps, and what follows it, twice as
+    large as memory is planned for; means and deviations are found in 32 bits anyway.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (n, features, *size) to the same."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalizes the features of each voxel.
+
+    Decision: 16-bit maps stay so under autocast, which on a GPU would make float32 of them; torch calculates mean and
+    deviation in float32 all the same. What follows would copy them back, each layer for itself, and keep the copies.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, features, *size) to the same."""
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = (one.to(x.dtype) for one in (self.weight, self.bias))
+            return F.layer_norm(x.movedim(1, -1), self.normalized_shape, weight, bias, self.eps).movedim(-1, 1)
 
 
 class Embedding(nn.Module):
@@ -89,7 +110,8 @@ def draw_weights(module: nn.Module, layer: Layer) -> None:
     Convolutions follow He's normal rule, with biases of 0; slopes of PReLU are 0.25. Source: He et al. 2015, which most
     of the papers name; Decision: the same for those that name none. Linear layers and offset biases are normal with a
     deviation of 0.02, cut off at two of them, and biases 0, as the transformers have it; embeddings likewise. What
-    `sample` looks at first: see `_lay_rays`.
+    `sample` looks at first is the same for all voxels, all its places count alike, and the weights of both layers are
+    0; see `_lay_rays`. Source: Zhu et al. 2021, Deformable DETR.
     """
     if layer.kind in ("conv", "transposed"):
         nn.init.kaiming_normal_(cast(Tensor, module.weight))
@@ -99,9 +121,9 @@ def draw_weights(module: nn.Module, layer: Layer) -> None:
         nn.init.trunc_normal_(cast(Tensor, module.weight), std=NARROW, a=-2 * NARROW, b=2 * NARROW)
         if layer.bias:
             nn.init.zeros_(cast(Tensor, module.bias))
-    elif layer.kind == "offsets":
+    elif layer.kind in ("offsets", "shares"):
         nn.init.zeros_(cast(Tensor, module.weight))
-        cast(Tensor, module.bias).copy_(_lay_rays(layer))
+        cast(Tensor, module.bias).copy_(_lay_rays(layer) if layer.kind == "offsets" else torch.zeros(layer.features))
     elif layer.kind in ("embedding", "offset_bias"):
         nn.init.trunc_normal_(cast(Tensor, module.weight), std=NARROW, a=-2 * NARROW, b=2 * NARROW)
     elif layer.kind == "instance_norm":
@@ -170,10 +192,11 @@ _MAKERS: dict[Kind, Callable[[Layer], nn.Module]] = {
     "linear": lambda layer: Linear(layer.in_features, layer.features, bias=layer.bias),
     "batch_norm": _make_batch_norm,
     "instance_norm": lambda layer: InstanceNorm(layer.features),
-    "group_norm": lambda layer: nn.GroupNorm(layer.groups, layer.features),
+    "group_norm": lambda layer: GroupNorm(layer.groups, layer.features),
     "layer_norm": lambda layer: LayerNorm(layer.features),
     "prelu": lambda layer: nn.PReLU(layer.features),
     "offsets": lambda layer: Linear(layer.in_features, layer.features),
+    "shares": lambda layer: Linear(layer.in_features, layer.features),
     "embedding": Embedding,
     "offset_bias": OffsetBias,
 }

@@ -1,4 +1,4 @@
-"""Networks with fresh weights, as a plan names them: the usual one, one of the literature, or one of a package."""
+"""Networks with fresh weights, as a plan names them: the usual one, of the literature, of MONAI, or of a package."""
 
 from functools import partial
 
@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from autoseg.errors import AutosegError, UsageError
-from autoseg.extensions import BuildNetwork, check_built_in, find_network
+from autoseg.extensions import BuildNetwork, Own, check_built_in, find_network
 from autoseg.network.drawn import build_drawn
+from autoseg.network.monai import build_monai, check_settings
 from autoseg.network.unet import build_network
+from autoseg.networks.monai import is_monai
 from autoseg.networks.table import NETWORKS
 from autoseg.plan import Configuration
 
@@ -27,13 +29,27 @@ def make_network(configuration: Configuration, seed: int, error: type[AutosegErr
     own = configuration.network
     if own is None:
         return build_network(configuration.architecture, torch.Generator().manual_seed(seed))
-    build = find_builder(own.name, error)
+    build = None if is_monai(own.name) else find_builder(own.name, error)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network: object = build(configuration.architecture, own.given)
+        network: object = (
+            build_monai(configuration, error) if build is None else build(configuration.architecture, own.given)
+        )
     if not isinstance(network, nn.Module):
         raise error(f"the network {own.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
     return network.train()
+
+
+def check_network(own: Own, error: type[AutosegError] = UsageError) -> None:
+    """Makes sure that a network that a plan names can be found; nothing is built.
+
+    Raises:
+        AutosegError: There is no such network here, or two of them, or MONAI knows none of its settings.
+    """
+    if is_monai(own.name):
+        check_settings(own, error)
+    else:
+        find_builder(own.name, error)
 
 
 def find_builder(name: str, error: type[AutosegError] = UsageError) -> BuildNetwork:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from autoseg.network.attention import attend, sample, waves
 from autoseg.network.blocks import NEGATIVE_SLOPE
-from autoseg.networks.canvas import Edges, Window, spread
+from autoseg.networks.canvas import VETO, Edges, Window, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,11 @@ class Painting:
         offsets, weights = self._apply(f"{name}.offsets", line), self._apply(f"{name}.weights", line)
         return sample(values, offsets, weights, heads)
 
-    def embed_waves(self, x: Tensor) -> Tensor:
-        return x + waves(x.shape[1], tuple(x.shape[2:])).to(x.device, x.dtype)
+    def waves(self, like: Tensor) -> Tensor:
+        return waves(like.shape[1], tuple(like.shape[2:]), like.device).to(like.dtype).expand_as(like)
 
     def line_up(self, maps: Sequence[Tensor]) -> Tensor:
-        return torch.cat([one.flatten(2) for one in maps], dim=2)
+        return torch.cat([one.flatten(2).mT for one in maps], dim=1).mT  # features last, as linear layers want them
 
     def part(self, line: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
         parts = torch.split(line, [one[0, 0].numel() for one in like], dim=2)
@@ -172,6 +172,9 @@ class Painting:
 
     def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
         return x * weight
+
+    def veto(self, x: Tensor, present: Tensor, absent: Tensor) -> Tensor:
+        return x - VETO * (absent > present).to(x.dtype)
 
     def mean(self, parts: Sequence[Tensor]) -> Tensor:
         return reduce(torch.add, parts) / len(parts)

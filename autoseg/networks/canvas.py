@@ -18,6 +18,13 @@ Value = TypeVar("Value")
 Edges = int | tuple[int, ...]
 """The same along each axis, or one after the other."""
 
+VETO = 30.0
+"""What a logit is lowered by to say no.
+
+Decision: odds fall by a factor of 10 to the 13; in a mean of logits, such as that of tiles that overlap, the other
+tiles can still outvote it.
+"""
+
 
 def spread(edges: Edges, dimensions: int) -> tuple[int, ...]:
     """One value per axis.
@@ -151,8 +158,11 @@ class Canvas(Protocol[Value]):
             In the same line, with the features of the values.
         """
 
-    def embed_waves(self, x: Value) -> Value:
-        """Adds sines and cosines of the place of each voxel, those of a third or half of the features for each axis."""
+    def waves(self, like: Value) -> Value:
+        """Sines and cosines of the place of each voxel, those of a third or half of the features for each axis.
+
+        They are of the shape of another value, to be added to it.
+        """
 
     def line_up(self, maps: Sequence[Value]) -> Value:
         """The voxels of some maps, one after the other: (n, features, all voxels)."""
@@ -215,6 +225,18 @@ class Canvas(Protocol[Value]):
 
     def multiply(self, x: Value, weight: Value) -> Value:
         """Product with a map of as many features, or of one; of as many voxels, or of one."""
+
+    def veto(self, x: Value, present: Value, absent: Value) -> Value:
+        """Logits, of which those of a feature are lowered by `VETO` where its `absent` exceeds its `present`.
+
+        So the probability of what is absent is 0, by a sigmoid or a softmax; if all are absent, a softmax tells what it
+        did before. No gradient says that anything should be present.
+
+        Args:
+            x: Logits.
+            present: Of as many features, and as many voxels or one.
+            absent: As `present`.
+        """
 
     def mean(self, parts: Sequence[Value]) -> Value:
         """Mean of values of the same shape."""

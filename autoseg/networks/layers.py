@@ -16,6 +16,7 @@ Kind = Literal[
     "embedding",
     "offset_bias",
     "offsets",
+    "shares",
 ]
 
 
@@ -25,7 +26,7 @@ class Layer:
 
     Attributes:
         kind: An embedding is what `embed` and `embed_places` add; an offset bias what `attend` adds; the offsets of
-            `sample` are a linear layer.
+            `sample` and its shares, what each place counts, are linear layers.
         dimensions: Axes of the maps that go through it; of offsets, of the image.
         in_features, features: Channels of its input and output; of an offset bias, both are the heads.
         kernel: Edges of a kernel; of the window of an offset bias; of an embedding, 1 or the size of the image.
@@ -53,7 +54,7 @@ class Layer:
     @property
     def weights(self) -> int:
         """Trainable numbers."""
-        if self.kind in ("conv", "transposed", "linear", "offsets"):
+        if self.kind in ("conv", "transposed", "linear", "offsets", "shares"):
             return (self.in_features * prod(self.kernel) + int(self.bias)) * self.features
         if self.kind == "embedding":
             return self.features * prod(self.kernel)

@@ -10,7 +10,9 @@ from pydantic import JsonValue, ValidationError
 
 from autoseg.architecture import Architecture, Axes, Section, Stage
 from autoseg.networks.canvas import Canvas, Edges, spread
+from autoseg.networks.further import Further
 from autoseg.networks.layers import Layer
+from autoseg.networks.patches import Patches, measure_patches
 from autoseg.networks.sketch import Map, Sketch
 
 Value = TypeVar("Value")
@@ -26,7 +28,8 @@ class Draw(Protocol):
         settings: The page's own, complete.
 
     Returns:
-        Logits, those that predict first; in training coarser or further ones may follow.
+        Logits, those that predict first; in training coarser ones may follow, and then those that the page's `further`
+        tells of.
     """
 
     def __call__(self, net: Canvas[Value], image: Value, classes: int, settings: Any, /) -> list[Value]:
@@ -46,9 +49,11 @@ class Page:
         settings: What a plan may say about it, with defaults: the published network.
         levels: Features at each resolution, by the settings.
         strides: By the settings, how much each resolution after the first reduces each axis; left out, it halves all.
-        fixed_patch: By the settings, the only patch that it takes; None if there are many.
+        fixed_patch: By the settings, the only patch that it takes, which is the setting "patch", by default that of the
+            paper; None if it takes many.
         draw: The network.
-        supervises: Whether training has further outputs, by the settings.
+        supervises: Whether training has more outputs that stand for the labels, by the settings.
+        further: By the settings, what the last outputs of training stand for, if not for the labels.
         most_channels: Of the image, by the settings; None if there is no limit.
         training: How the paper trained it, where that differs from what a plan says.
     """
@@ -64,6 +69,7 @@ class Page:
     strides: Callable[[Any], tuple[Edges, ...]] | None = None
     fixed_patch: Callable[[Any], tuple[int, ...] | None] = lambda _: None
     supervises: Callable[[Any], bool] = lambda _: False
+    further: Callable[[Any], tuple[Further, ...]] = lambda _: ()
     most_channels: Callable[[Any], int | None] = lambda _: None
     training: str = ""
 
@@ -101,20 +107,30 @@ class Page:
         """What each axis of a patch must be divisible by."""
         return tuple(map(prod, zip(*self.reductions(given, dimensions), strict=True)))
 
+    def patches(self, given: Mapping[str, JsonValue], dimensions: int) -> Patches:
+        """Which patches it takes, and what part of them it predicts."""
+        return _measure(self, self.read(given), dimensions)
+
     def smallest_patch(self, given: Mapping[str, JsonValue], dimensions: int) -> tuple[int, ...]:
         """That the network can be drawn for: the only one that it takes, or one voxel at the coarsest resolution."""
-        return self.fixed_patch(self.read(given)) or self.divisor(given, dimensions)
+        return self.patches(given, dimensions).smallest
+
+    def fit_to(self, given: Mapping[str, JsonValue], patch: Sequence[int]) -> dict[str, JsonValue]:
+        """The settings with which it takes patches of such a size, complete."""
+        fixed = self.fixed_patch(self.read(given)) is not None
+        return self.complete({**given, "patch": list(patch)} if fixed else given)
 
     def describe_constraints(self, given: Mapping[str, JsonValue]) -> str:
         """What images and patches it takes."""
         settings = self.read(given)
         limit, patch = self.most_channels(settings), self.fixed_patch(settings)
         channels = "" if limit is None else f", at most {limit} channels"
-        if patch is not None:
-            return f"patches of {' x '.join(map(str, patch))} voxels{channels}"
-        edges = self.divisor(given, max(self.dimensions))
+        only = "" if patch is None else f"one size, planned up to {' x '.join(map(str, patch))}, "
+        edges, patches = self.divisor(given, max(self.dimensions)), self.patches(given, max(self.dimensions))
+        if patches.has_margin:
+            return f"{patches.describe()}{channels}"
         divisors = str(edges[0]) if len(set(edges)) == 1 else ", ".join(map(str, edges))
-        return f"edges divisible by {divisors}{channels}"
+        return f"{only}edges divisible by {divisors}{channels}"
 
     def outline(
         self, given: Mapping[str, JsonValue], dimensions: int, *, in_channels: int, out_channels: int
@@ -147,7 +163,7 @@ class Page:
         Args:
             given: Settings.
             architecture: Of which the numbers of channels are taken.
-            patch_size: Voxels per axis, divisible as the network needs it.
+            patch_size: Voxels per axis, one of `patches`.
 
         Raises:
             ValueError: The settings are impossible.
@@ -177,6 +193,11 @@ class Count:
     widest_elements: int
     outputs: tuple[int, ...]
 
+    @property
+    def standardized_weights(self) -> int:
+        """Those that are standardized when they are used, of which training then keeps copies."""
+        return sum(layer.weights for layer in self.layers.values() if layer.standardized)
+
 
 @lru_cache(maxsize=1024)
 def _count(page: Page, settings: Section, in_channels: int, out_channels: int, patch_size: tuple[int, ...]) -> Count:
@@ -193,6 +214,18 @@ def _count(page: Page, settings: Section, in_channels: int, out_channels: int, p
         widest_elements=sketch.widest,
         outputs=tuple(one.voxels for one in logits),
     )
+
+
+@lru_cache(maxsize=256)
+def _measure(page: Page, settings: Section, dimensions: int) -> Patches:
+    given = settings.model_dump(mode="json")
+    divisor = page.divisor(given, dimensions)
+
+    def predict(patch: tuple[int, ...]) -> tuple[int, ...]:
+        sketch = Sketch(dimensions, training=False)
+        return page.draw(sketch, Map(1, patch), 2, settings)[0].size
+
+    return measure_patches(predict, page.fixed_patch(settings) or divisor, divisor)
 
 
 def _axes(edges: tuple[int, ...]) -> Axes:

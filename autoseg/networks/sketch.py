@@ -9,6 +9,7 @@ from typing import Any
 
 from autoseg.networks.canvas import Edges, Window, spread
 from autoseg.networks.layers import Kind, Layer
+from autoseg.networks.patches import refuse_axes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +41,8 @@ class Sketch:
 
     What autograd keeps until the backward pass is counted as torch does it, each map once: a convolution, a linear
     layer, a norm, a PReLU, a GELU and a multiplication keep their inputs, a ReLU and a sigmoid their outputs; pooling
-    keeps its input and where the largest voxels were; attention keeps queries, keys and values, and how much each voxel
-    counts for each other; sums, copies and interpolation keep nothing.
+    keeps its input and where the largest voxels were; dropout keeps which numbers it left; attention keeps queries,
+    keys and values, and how much each voxel counts for each other; sums, copies and interpolation keep nothing.
 
     Attributes:
         dimensions: 2 or 3.
@@ -104,8 +105,7 @@ class Sketch:
             (length + (2 * (ahead // 2) if padded else 0) - ahead - 1) // step + 1
             for length, ahead, step in zip(x.size, reach, strides, strict=True)
         )
-        if min(size) < 1:
-            raise ValueError(f"a map of {x.size} voxels is too small for the layer {name!r}")
+        refuse_axes([length < 1 for length in size], f"a map of {x.size} voxels is too small for the layer {name!r}")
         y = Map(features, size)
         self.multiply_adds += y.elements * x.channels * prod(kernels)
         return self._convolved(x, y)
@@ -152,28 +152,32 @@ class Sketch:
         self._check_alike((query, key, value))
         edges = query.size if window is None else spread(window.edges, len(query.size))
         windows = [min(edge, length) for edge, length in zip(edges, query.size, strict=True)]
-        padded = prod(ceil(length / edge) * edge for length, edge in zip(query.size, windows, strict=True))
+        whole = [ceil(length / edge) * edge for length, edge in zip(query.size, windows, strict=True)]
+        padded = prod(whole)
         meetings = Map(heads, (padded, prod(windows)))
         self.multiply_adds += 2 * (query.channels // heads) * meetings.elements
         self.kept |= {Map(one.channels, (padded,)) for one in (query, key, value)}
         if window is not None and window.bias is not None:
             self._note(window.bias, "offset_bias", Map(heads, query.size), heads, kernel=edges)
-            self.kept.add(meetings)  # without a bias, they are calculated again on the way back
+        barred = window is not None and window.shifted and windows != list(query.size)
+        if barred or whole != list(query.size) or (window is not None and window.bias is not None):
+            self.kept.add(meetings)  # where nothing is added to them, they are calculated again on the way back
         return _like(value)
 
     def sample(self, line: Map, values: Sequence[Map], heads: int, points: int, name: str) -> Map:
         looks, width = heads * len(values) * points, values[0].channels // heads
         given = {"dimensions": self.dimensions, "groups": heads, "points": points}
         self._note(f"{name}.offsets", "offsets", line, looks * self.dimensions, **given)
-        weights = self.linear(line, looks, f"{name}.weights")
-        offsets = Map(looks * self.dimensions, line.size)
+        self._note(f"{name}.weights", "shares", line, looks)
+        offsets, weights = Map(looks * self.dimensions, line.size), Map(looks, line.size)
         seen = Map(looks * width, line.size)
-        self.multiply_adds += offsets.elements * line.channels + seen.elements * (2**self.dimensions + 1)
-        self.kept |= {*values, offsets, weights, seen}
+        self.multiply_adds += (offsets.elements + weights.elements) * line.channels
+        self.multiply_adds += seen.elements * (2**self.dimensions + 1)
+        self.kept |= {line, *values, offsets, weights, seen}
         return Map(values[0].channels, line.size)
 
-    def embed_waves(self, x: Map) -> Map:
-        return _like(x)
+    def waves(self, like: Map) -> Map:
+        return _like(like)
 
     def line_up(self, maps: Sequence[Map]) -> Map:
         return Map(maps[0].channels, (sum(one.voxels for one in maps),))
@@ -196,20 +200,26 @@ class Sketch:
     def sigmoid(self, x: Map) -> Map:
         return self._kept(_like(x))
 
-    def dropout(self, x: Map, share: float, *, whole: bool = False) -> Map:  # noqa: ARG002
-        return _like(x) if share > 0 else x
+    def dropout(self, x: Map, share: float, *, whole: bool = False) -> Map:
+        if share == 0:
+            return x
+        if not whole:
+            self.kept.add(_like(x))  # which numbers stay, and by how much they are raised
+        return _like(x)
 
     def drop_path(self, x: Map, share: float) -> Map:
         return _like(x) if share > 0 else x
 
     def pool(self, x: Map, factor: int, *, kernel: int | None = None) -> Map:  # noqa: ARG002
+        self._check_divisible(x, factor)
         y = Map(x.channels, tuple(length // factor for length in x.size))
         self.kept.add(x)
         self.places += y.elements
         return y
 
     def pool_all(self, x: Map) -> Map:
-        return Map(x.channels, (1,) * len(x.size))
+        self.kept.add(x)
+        return self._kept(Map(x.channels, (1,) * len(x.size)))
 
     def resize(self, x: Map, like: Map, *, corners: bool = False) -> Map:  # noqa: ARG002
         return Map(x.channels, like.size)
@@ -219,11 +229,12 @@ class Sketch:
         return Map(x.channels, tuple(length * one for length, one in zip(x.size, factors, strict=True)))
 
     def crop(self, x: Map, like: Map) -> Map:
-        if any(inner > outer for inner, outer in zip(like.size, x.size, strict=True)):
-            raise ValueError(f"a map of {x.size} voxels holds none of {like.size}")
+        left = [outer - inner for inner, outer in zip(like.size, x.size, strict=True)]
+        refuse_axes([one < 0 or one % 2 == 1 for one in left], f"{x.size} voxels have no middle of {like.size}")
         return Map(x.channels, like.size)
 
     def merge(self, x: Map, factor: int) -> Map:
+        self._check_divisible(x, factor)
         return Map(x.channels * factor ** len(x.size), tuple(length // factor for length in x.size))
 
     def expand(self, x: Map, factor: int) -> Map:
@@ -245,6 +256,10 @@ class Sketch:
         if weight.voxels > 1:
             self._check_alike((x, weight))
         self.kept |= {x, weight}
+        return _like(x)
+
+    def veto(self, x: Map, present: Map, absent: Map) -> Map:
+        self._check_alike((present, absent))
         return _like(x)
 
     def mean(self, parts: Sequence[Map]) -> Map:
@@ -281,8 +296,12 @@ class Sketch:
         self.layers[name] = Layer(kind=kind, in_features=x.channels, features=features, **given)
 
     def _check_alike(self, parts: Sequence[Map]) -> None:
-        if len({part.size for part in parts}) != 1:
-            raise ValueError(f"maps of sizes {[part.size for part in parts]} do not lie on one grid")
+        sizes = [part.size for part in parts]
+        differ = [len(set(axis)) > 1 for axis in zip(*sizes, strict=True)]
+        refuse_axes(differ, f"maps of sizes {sizes} do not lie on one grid")
+
+    def _check_divisible(self, x: Map, factor: int) -> None:
+        refuse_axes([length % factor > 0 for length in x.size], f"a map of {x.size} voxels has no blocks of {factor}")
 
 
 def _like(x: Map) -> Map:

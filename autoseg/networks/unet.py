@@ -1,4 +1,4 @@
-"""U-Net, the one that all others here are compared with, in its padded form.
+"""U-Net, the one that all others here are compared with, in the form of its paper and in the padded one.
 
 Source: Ronneberger, Fischer, Brox 2015, "U-Net: convolutional networks for biomedical image segmentation", figure 1.
 
@@ -13,13 +13,30 @@ Source: Ronneberger, Fischer, Brox 2015, "U-Net: convolutional networks for biom
       v                           ^ up, halves the features
     1/16         2 conv 1024 -----'
 
-Convolutions of 3 x 3 with ReLU, without normalization; 31,030,658 weights for one channel and two outputs. Decision:
-convolutions are padded, so that the logits have the size of the image; the paper's are not, take 572 x 572 to 388 x 388
-pixels, and cut the skips to fit. The weights are the same. With "features": 32 and "batch_norm": true it is the form
-that is often used for 117 structures of a CT, 7,769,237 weights.
+Convolutions of 3 x 3 with ReLU, without normalization; 31,030,658 weights for one channel and two outputs. With
+"features": 32 and "batch_norm": true it is the form that is often used for 117 structures of a CT, 7,769,237 weights.
+
+Decision: convolutions are padded unless "padded" is false, so that the logits have the size of the image, as everybody
+expects of a network today. With "padded": false it is the paper's own: no convolution is padded, skips are cut to the
+middle that the way up has, and each pixel of the logits was predicted from pixels of the image alone. The weights are
+the same. A patch of 572 x 572 pixels then becomes 388 x 388:
+
+    level            way down                     way up
+    0     572 -> 570 -> 568, cut to 392   392 -> 390 -> 388
+    1     284 -> 282 -> 280, cut to 200   200 -> 198 -> 196
+    2     140 -> 138 -> 136, cut to 104   104 -> 102 -> 100
+    3      68 ->  66 ->  64, cut to  56    56 ->  54 ->  52
+    4      32 ->  30 ->  28
+
+Its margin is 92 pixels on each side, and it takes edges of 188 + 16 k pixels, of which it predicts 4 + 16 k. A pixel is
+predicted from 188 x 188 to 204 x 204 pixels, by where it lies in the blocks that are pooled. With less "depth" there is
+less margin: 44, 20 and 8 pixels for 4, 3 and 2 resolutions. Beyond the border of an image its mirror image is seen;
+see `data.sampling` and `inference.sliding_window`.
 """
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import Field
 
 from autoseg.architecture import PositiveInt, Section
 from autoseg.networks.canvas import Canvas
@@ -27,8 +44,8 @@ from autoseg.networks.page import Page
 
 Value = TypeVar("Value")
 
-DEPTH = 5
-"""Resolutions."""
+MOST_LEVELS = 8
+"""Resolutions. Decision: one voxel of the coarsest one stands for 128 then."""
 
 
 class UNetSettings(Section):
@@ -36,16 +53,20 @@ class UNetSettings(Section):
 
     Attributes:
         features: At full resolution; they double at each resolution.
+        depth: Resolutions.
+        padded: Whether convolutions are padded; if not, the logits are smaller than the patch, as in the paper.
         batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
     """
 
     features: PositiveInt = 64
+    depth: Annotated[int, Field(ge=2, le=MOST_LEVELS)] = 5
+    padded: bool = True
     batch_norm: bool = False
 
     @property
     def levels(self) -> tuple[int, ...]:
         """Features at each resolution."""
-        return tuple(self.features * 2**level for level in range(DEPTH))
+        return tuple(self.features * 2**level for level in range(self.depth))
 
 
 def draw(net: Canvas[Value], image: Value, classes: int, settings: UNetSettings) -> list[Value]:
@@ -58,13 +79,14 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: UNetSettings)
     while skips:
         level = len(skips) - 1
         x = net.transposed(x, settings.levels[level], 2, f"up{level}")
-        x = _two(net, net.concat([skips.pop(), x]), settings.levels[level], f"decoder{level}", settings)
+        skip = net.crop(skips.pop(), x)
+        x = _two(net, net.concat([skip, x]), settings.levels[level], f"decoder{level}", settings)
     return [net.conv(x, classes, 1, "head")]
 
 
 def _two(net: Canvas[Value], x: Value, features: int, name: str, settings: UNetSettings) -> Value:
     for number in (0, 1):
-        x = net.conv(x, features, 3, f"{name}.{number}.conv")
+        x = net.conv(x, features, 3, f"{name}.{number}.conv", padded=settings.padded)
         if settings.batch_norm:
             x = net.batch_norm(x, f"{name}.{number}.norm")
         x = net.relu(x)
@@ -73,7 +95,7 @@ def _two(net: Canvas[Value], x: Value, features: int, name: str, settings: UNetS
 
 UNET = Page(
     title="U-Net",
-    summary="the original, padded: two 3x3 convolutions per level, no normalization",
+    summary="the original, padded or not: two 3x3 convolutions per level, no normalization",
     source="Ronneberger et al. 2015, MICCAI, arXiv 1505.04597",
     licence="official code not used here",
     dimensions=(2,),

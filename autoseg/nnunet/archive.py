@@ -20,7 +20,7 @@ from autoseg.errors import ModelError, UsageError, WriteError
 NAME = r"[\w.+-]{1,200}"
 NEEDED = re.compile(
     rf"({NAME}/){{0,2}}(plans\.json|dataset\.json|inference_information\.json"
-    rf"|fold_(\d{{1,3}}|all)/checkpoint_(final|best)\.pth"
+    rf"|fold_(\d{{1,3}}|all)/(checkpoint_(final|best)\.pth|validation/summary\.json)"
     rf"|{NAME}/postprocessing\.(json|pkl))",
     re.ASCII,
 )

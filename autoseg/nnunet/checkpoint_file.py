@@ -25,6 +25,7 @@ from autoseg.nnunet.pickles import (
     StoredTensor,
     read_pickle,
 )
+from autoseg.workspace import Fold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class TheirCheckpoint:
     Attributes:
         trainer: Name of the class that trained it.
         configuration: Name of the configuration in plans.json.
+        fold: Which; None if that is not noted.
         epochs: How many it was trained for; None if that is not noted.
         mirror_axes: Axes of a patch that may be flipped in prediction.
         weights: By nnU-Net's names, each once.
@@ -41,6 +43,7 @@ class TheirCheckpoint:
 
     trainer: str
     configuration: str
+    fold: Fold | None
     epochs: int | None
     mirror_axes: tuple[int, ...]
     weights: Weights
@@ -63,6 +66,7 @@ def read_their_checkpoint(path: Path) -> TheirCheckpoint:
         return TheirCheckpoint(
             trainer=_text(content.get("trainer_name"), path),
             configuration=_text(settings.get("configuration"), path),
+            fold=_fold(settings.get("fold")),
             epochs=epochs if type(epochs) is int else None,
             mirror_axes=_axes(content.get("inference_allowed_mirroring_axes"), path),
             weights=_read_weights(found, container),
@@ -73,6 +77,13 @@ def _text(value: object, path: Path) -> str:
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 200:
         raise ModelError(f"{path} does not name its trainer and configuration", "check the path")
     return value
+
+
+def _fold(value: object) -> Fold | None:
+    """A number, which nnU-Net may have kept as it was typed, or "all"."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if type(value) is int or value == "all" else None
 
 
 def _axes(value: object, path: Path) -> tuple[int, ...]:

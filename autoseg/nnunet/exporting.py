@@ -14,7 +14,7 @@ from autoseg.artifact import atomic_folder
 from autoseg.bundle import locate_model
 from autoseg.bundle_source import find_source, stage
 from autoseg.checkpoint import Checkpoint, load_checkpoint
-from autoseg.choice import Choice
+from autoseg.choice import Choice, MemberName, name_member, split_member
 from autoseg.errors import ModelError, UsageError
 from autoseg.expectation import Expectation
 from autoseg.nnunet.folders import POOLED
@@ -88,9 +88,9 @@ def export_nnunet(
         root = ModelFolder(path=Path(staging))
         names = stage(found, root)
         members = _load_members(root, names)
-        places = {name: "" if len(members) == 1 else f"{TRAINER}__{PLANS}__{name}" for name in members}
+        places = {name: "" if len(members) == 1 else _name_folder(name) for name in members}
         for name, member in members.items():
-            for line in member.write(writing / places[name], cases=found.cases, all_members=members):
+            for line in member.write(writing / places[name], cases=found.cases, all_members=_of_plan(name, members)):
                 reporter.say(line if len(members) == 1 else f"{name}: {line}")
         if found.choice is not None and len(names) > 1:
             reporter.say(
@@ -136,8 +136,13 @@ class _Member:
         settings = self.first.configuration.augmentation
         return tuple(axis for axis in settings.mirror_axes if axis != settings.swap_axis)
 
-    def write(self, folder: Path, *, cases: int | None, all_members: "Members") -> list[str]:
+    def write(self, folder: Path, *, cases: int | None, all_members: "PlanMembers") -> list[str]:
         """Writes a model folder.
+
+        Args:
+            folder: Where.
+            cases: Of its dataset, if that is known.
+            all_members: What its plans.json describes.
 
         Returns:
             A line about each thing that nnU-Net cannot do.
@@ -195,10 +200,23 @@ class _Member:
         return lines
 
 
-Members = Mapping[ConfigurationName, _Member]
+Members = Mapping[MemberName, _Member]
+PlanMembers = Mapping[ConfigurationName, _Member]
 
 
-def _load_members(root: ModelFolder, names: Sequence[ConfigurationName]) -> dict[ConfigurationName, _Member]:
+def _name_folder(name: MemberName) -> str:
+    """As nnU-Net calls it; a plan that has a name here keeps it there, where the usual one has that of nnU-Net's."""
+    plan_name, configuration = split_member(name)
+    return "__".join((TRAINER, plan_name or PLANS, configuration))
+
+
+def _of_plan(name: MemberName, members: Members) -> dict[ConfigurationName, _Member]:
+    """The configurations of the plan that one of them has."""
+    plan_name, _ = split_member(name)
+    return {split_member(one)[1]: member for one, member in members.items() if split_member(one)[0] == plan_name}
+
+
+def _load_members(root: ModelFolder, names: Sequence[MemberName]) -> dict[MemberName, _Member]:
     """The configurations that predict, then those that they follow.
 
     Raises:
@@ -206,10 +224,11 @@ def _load_members(root: ModelFolder, names: Sequence[ConfigurationName]) -> dict
     """
     rules = Choice.load(root.choice).rules if root.choice.is_file() and len(names) == 1 else None
     members = {name: _Member.load(root.member(name), rules) for name in names}
-    for member in list(members.values()):
+    for name, member in list(members.items()):
         former = member.first.configuration.previous
-        if former is not None and former not in members:
-            members[former] = _Member.load(root.member(former), None)
+        followed = None if former is None else name_member(split_member(name)[0], former)
+        if followed is not None and followed not in members:
+            members[followed] = _Member.load(root.member(followed), None)
     for name, member in members.items():
         _check(name, member.first)
     return members
@@ -224,7 +243,7 @@ def _check(name: str, checkpoint: Checkpoint) -> None:
         raise ModelError(what, "export without --format")
 
 
-def _describe_plans(members: Members) -> dict[str, Any]:
+def _describe_plans(members: PlanMembers) -> dict[str, Any]:
     """plans.json, with all configurations that are written."""
     first = next(iter(members.values())).first
     plan, one, order = first.plan, first.configuration, first.plan.axis_order
@@ -247,7 +266,7 @@ def _describe_plans(members: Members) -> dict[str, Any]:
     }
 
 
-def _describe_configuration(name: ConfigurationName, members: Members) -> dict[str, Any]:
+def _describe_configuration(name: ConfigurationName, members: PlanMembers) -> dict[str, Any]:
     one: Configuration = members[name].first.configuration
     followers = [other for other, member in members.items() if member.first.configuration.previous == name]
     names = {ours: theirs for theirs, ours in SCHEMES.items()}

@@ -5,6 +5,7 @@ Dataset004_Hippocampus/
     nnUNetTrainer__nnUNetPlans__3d_fullres/       a model folder
         plans.json  dataset.json
         fold_0/checkpoint_final.pth               or checkpoint_best.pth, if training was stopped
+        fold_0/validation/                        held-out cases, see `held_out`
         crossval_results_folds_0_1_2_3_4/postprocessing.json
 """
 
@@ -47,6 +48,12 @@ class TheirFolder:
             if match is not None and files:
                 found[match[1] if match[1] == "all" else int(match[1])] = files[0]
         return dict(sorted(found.items(), key=lambda one: (one[0] == "all", one[0])))
+
+    @property
+    def unfinished(self) -> list[Path]:
+        """Folders that are called like a fold and are none that was trained to its end."""
+        paths = [path for path in sorted(self.path.glob("fold_*")) if path.is_dir()]
+        return [path for path in paths if not (_FOLD.fullmatch(path.name) and (path / CHECKPOINTS[0]).is_file())]
 
     @property
     def pooled(self) -> Path | None:

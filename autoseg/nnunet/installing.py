@@ -59,10 +59,7 @@ def install_nnunet(
         UsageError: There is no such model, there are several, or the name is taken or cannot be one.
         WriteError: The disk is full, or the workspace cannot be written.
     """
-    source = Path(source)
-    with opened_source(source) as root, _naming(source, root):
-        folders = find_folders(root)
-        models = name_models(_read_models(folders))
+    with opened_models(Path(source)) as models:
         named = name or _default_name(next(iter(models.values())))
         target = find_workspace(workspace).installed(named)
         with installing(target, replace=replace) as folder:
@@ -71,6 +68,18 @@ def install_nnunet(
             for line in model.list_remarks():
                 reporter.say(line)
     return target
+
+
+@contextmanager
+def opened_models(source: Path) -> Iterator[dict[ConfigurationName, TheirModel]]:
+    """Reads the configurations of a model; their folders are there until the context ends.
+
+    Args:
+        source: See `install_nnunet`, here and in what is raised. Inside the context, errors name it, and not a folder
+            that it was unpacked into.
+    """
+    with opened_source(source) as root, _naming(source, root):
+        yield name_models(_read_models(find_folders(root)))
 
 
 def _read_models(folders: list[TheirFolder]) -> list[TheirModel]:
@@ -113,7 +122,7 @@ def _choose(root: ModelFolder, models: Models, checkpoints: list[Checkpoint]) ->
     folders = [model.folder for model in models.values()]
     chosen = read_choice(folders)
     names = tuple(ours[name] for name in chosen if name in ours)
-    folds = {
+    folds: dict[str, tuple[ChosenFold, ...]] = {
         name: tuple(
             ChosenFold(fold=one.fold, weights=digest_weights(one.weights))
             for one in checkpoints

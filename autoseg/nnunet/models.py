@@ -20,6 +20,7 @@ from autoseg.nnunet.names import take_weights
 from autoseg.nnunet.networks import read_architecture
 from autoseg.nnunet.plans import CANNOT, SCHEMES, ConfigurationPlan, TheirPlans
 from autoseg.nnunet.rules import read_rules
+from autoseg.nnunet.trainers import is_known
 from autoseg.plan import CONFIGURATION_NAMES, Configuration, ConfigurationName, Normalization, Plan, PresetName, Spacing
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.planner import choose_augmentation
@@ -31,9 +32,6 @@ from autoseg.workspace import Fold
 
 REORIENTING = "NibabelIOWithReorient"
 """The one of nnU-Net's readers that turns images: x to the right, y to the front, z to the head."""
-
-KNOWN_TRAINERS = ("nnUNetTrainer",)
-"""How the names of nnU-Net's own trainers begin, which leave the network that a plan describes as it is."""
 
 LARGEST_GROWTH = 2
 """How many times the weights that were found a network may have before it is refused unbuilt; as in `checkpoint`."""
@@ -82,8 +80,9 @@ class TheirModel:
         """What people should know, a line each."""
         lines = []
         trainer = self.first.trainer
-        if not trainer.startswith(KNOWN_TRAINERS):
-            lines.append(f"mind that {trainer!r} is no trainer of nnU-Net's; what it changed in code is not known here")
+        if not is_known(trainer):
+            what = f"mind that {trainer!r}, which trained this model, is no trainer of nnU-Net's"
+            lines.append(f"{what}: what it changed in code is not known here, and it may predict otherwise there")
         stopped = [str(fold) for fold, path in self.folder.checkpoints.items() if path.name != "checkpoint_final.pth"]
         if stopped:
             lines.append(f"of fold {', '.join(stopped)} the best checkpoint is taken, since there is no last one")

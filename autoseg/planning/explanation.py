@@ -97,7 +97,7 @@ def explain_look(look: Look, configuration: Configuration, search: Search) -> It
         return
     yield from _explain_patch(look, configuration)
     yield _explain_batch(look, configuration, search)
-    yield _explain_loss(look)
+    yield _explain_loss(look, configuration)
     yield _explain_augmentation(look, configuration)
 
 
@@ -112,8 +112,11 @@ def _explain_coarsening(look: Look, full: View, fit: Fit) -> Iterator[str]:
 
 def _explain_patch(look: Look, configuration: Configuration) -> Iterator[str]:
     patch_size, stages = configuration.patch_size, configuration.architecture.stages
-    because = look.fit.patch_because
-    if all(size >= typical for size, typical in zip(patch_size, look.view.median_shape, strict=True)):
+    because, has_margin = look.fit.patch_because, configuration.patches.has_margin
+    covered = [size >= typical for size, typical in zip(configuration.centre_size, look.view.median_shape, strict=True)]
+    if all(covered) and has_margin:
+        because = "all of it, and its mirror image around it"
+    elif all(covered):
         because = (
             "all of it, padded to what can be halved evenly" if patch_size != look.view.median_shape else "all of it"
         )
@@ -123,10 +126,17 @@ def _explain_patch(look: Look, configuration: Configuration) -> Iterator[str]:
         f"{edges(look.view.median_shape)}, {because}."
     )
     coarsest = [size // divisor for size, divisor in zip(patch_size, configuration.architecture.divisor, strict=True)]
+    down = "" if has_margin else f" down to {edges(coarsest)} voxels,"
     yield (
-        f"{look.name}: the network looks at it at {len(stages)} resolutions, down to {edges(coarsest)} voxels, with "
+        f"{look.name}: the network looks at it at {len(stages)} resolutions,{down} with "
         f"{stages[0].features} to {stages[-1].features} features{_long_voxels(configuration.architecture)}."
     )
+    if has_margin:
+        centre = edges(configuration.centre_size)
+        yield (
+            f"{look.name}: its convolutions are not padded, so of a patch it predicts the {centre} voxels in the "
+            "middle; beyond the border of an image it sees the mirror image."
+        )
 
 
 def _long_voxels(architecture: Architecture) -> str:
@@ -154,8 +164,8 @@ def _explain_batch(look: Look, configuration: Configuration, search: Search) -> 
     )
 
 
-def _explain_loss(look: Look) -> str:
-    share = min(1.0, prod(look.fit.topology.patch_size) / look.view.voxels)
+def _explain_loss(look: Look, configuration: Configuration) -> str:
+    share = min(1.0, prod(configuration.centre_size) / look.view.voxels)
     covered = f"a patch covers {_percent(share)} of the typical image"
     if look.name == "2d":
         covered = "a structure may be missing in most slices"

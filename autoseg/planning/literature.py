@@ -1,19 +1,21 @@
 """Patches for the networks of the literature, whose resolutions are fixed."""
 
 from collections.abc import Iterator, Sequence
-from math import ceil, prod
+from math import prod
 
 from autoseg.architecture import Architecture
 from autoseg.extensions import Own
+from autoseg.networks import monai
 from autoseg.networks.page import Page
+from autoseg.networks.patches import Patches
 from autoseg.networks.table import NETWORKS
 from autoseg.planning.memory import bytes_per_patch
 from autoseg.planning.topology import Topology, initial_patch, two_or_three
 
 
-def find_page(named: Own) -> Page:
-    """The page of a network of the literature."""
-    return NETWORKS[named.name]
+def find_page(named: Own) -> Page | monai.MonaiPage:
+    """The page of a network of the literature, or of MONAI's."""
+    return monai.MonaiPage(named.name) if monai.is_monai(named.name) else NETWORKS[named.name]
 
 
 def outline(named: Own, dimensions: int, *, in_channels: int, out_channels: int) -> Architecture:
@@ -34,7 +36,15 @@ def find_obstacle(named: Own, dimensions: int, *, in_channels: int, out_channels
 def explain_page(named: Own) -> str:
     """Says which network it is, and how its paper trained it."""
     page = find_page(named)
+    if isinstance(page, monai.MonaiPage):
+        return monai.explain(named.name)
     paper = f" The paper trained it with {page.training}." if page.training else ""
+    largest = page.fixed_patch(page.read(named.settings))
+    if largest is not None:
+        paper += (
+            f" It takes patches of one size only, of {' x '.join(map(str, largest))} voxels in the paper, here of at "
+            "most as many: who edits patch_size edits its setting patch too."
+        )
     return (
         f"Network {named.name}: {page.title} ({page.source}), with the settings of the paper unless they are changed "
         f'below "network", and trained like any other.{paper}'
@@ -48,26 +58,35 @@ def patches_for(named: Own, spacing_mm: tuple[float, ...], median_shape: Sequenc
     most of the typical image gives way, by what it must be divisible by. Worked example: edges divisible by 16 and a
     typical image of 50 x 30 voxels give 64 x 32, which covers 1.28 and 1.07 of its axes; then 48 x 32 (0.96 and 1.07),
     48 x 16 (0.96 and 0.53), and 32 x 16. One voxel at the coarsest resolution, along all
-    axes, is too few for any norm; images that small are padded to twice that along their longest axis. A network that
-    takes one patch only gets that one.
+    axes, is too few for any norm; images that small are padded to twice that along their longest axis.
+
+    A network that takes patches of one size only starts from its paper's, where the images are not smaller. Decision:
+    a size that suits the images and the memory is worth more than that of the paper, which resized all images to it;
+    `fit_network` makes it that of the network.
+
+    Of a network that predicts less than it sees, it is the middle that covers the image and gives way: U-Net without
+    padding, whose margin is 92, gets 236 x 220 for the same image, of which it predicts 52 x 36; then 236 x 204.
     """
     page, dimensions = find_page(named), len(spacing_mm)
     shape = outline(named, dimensions, in_channels=1, out_channels=1)
-    only = page.fixed_patch(page.read(named.settings))
-    if only is not None:
-        yield _topology(shape, only)
-        return
-    divisor = shape.divisor
-    initial = initial_patch(spacing_mm, median_shape)
-    edges = [ceil(size / step) * step for size, step in zip(initial, divisor, strict=True)]
-    if edges == list(divisor):
+    patches, initial = page.patches(named.settings, dimensions), initial_patch(spacing_mm, median_shape)
+    largest = page.fixed_patch(page.read(named.settings))
+    if largest is not None:
+        initial, patches = tuple(map(min, initial, largest)), Patches.divisible_by(shape.divisor)
+    edges = list(patches.cover(initial))
+    if tuple(edges) == patches.step:
         edges[max(range(dimensions), key=lambda axis: initial[axis])] *= 2
     while True:
         yield _topology(shape, edges)
-        axis = _next_axis(edges, divisor, median_shape)
+        axis = _next_axis(edges, patches, median_shape)
         if axis is None:
             return
-        edges[axis] -= divisor[axis]
+        edges[axis] -= patches.step[axis]
+
+
+def fit_network(named: Own, patch_size: Sequence[int]) -> Own:
+    """The network with the settings for patches of a size; the same unless it takes patches of one size only."""
+    return Own(name=named.name, settings=find_page(named).fit_to(named.settings, patch_size))
 
 
 def bytes_per_voxel(named: Own, *, in_channels: int, out_channels: int) -> float:
@@ -77,13 +96,14 @@ def bytes_per_voxel(named: Own, *, in_channels: int, out_channels: int) -> float
     return bytes_per_patch(architecture, patch, named) / prod(patch)
 
 
-def _next_axis(edges: Sequence[int], divisor: Sequence[int], median_shape: Sequence[float]) -> int | None:
+def _next_axis(edges: Sequence[int], patches: Patches, median_shape: Sequence[float]) -> int | None:
     """The axis that gives way; None if the patch is as small as it can be."""
-    blocks = [edge // step for edge, step in zip(edges, divisor, strict=True)]
-    if sum(blocks) <= len(blocks) + 1:
+    more = [edge - smallest for edge, smallest in zip(edges, patches.smallest, strict=True)]
+    steps = sum(one // step for one, step in zip(more, patches.step, strict=True))
+    if steps <= (1 if patches.smallest == patches.step else 0):
         return None
-    axes = [axis for axis, count in enumerate(blocks) if count > 1]
-    return max(axes, key=lambda axis: (edges[axis] / median_shape[axis], axis))
+    centre, axes = patches.centre(edges), [axis for axis, one in enumerate(more) if one > 0]
+    return max(axes, key=lambda axis: (centre[axis] / median_shape[axis], axis))
 
 
 def _topology(shape: Architecture, edges: Sequence[int]) -> Topology:

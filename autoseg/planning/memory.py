@@ -46,6 +46,7 @@ from math import prod
 
 from autoseg.architecture import Architecture, count_weights
 from autoseg.extensions import Own
+from autoseg.networks.monai import describe, is_monai
 from autoseg.networks.page import Count
 from autoseg.networks.table import NETWORKS
 
@@ -53,6 +54,9 @@ ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
 
 # Weight, gradient, momentum and the averaged copy in float32, and the 16-bit copy of autocast.
 BYTES_PER_WEIGHT = 4 + 4 + 4 + 4 + ELEMENT_BYTES
+
+# Of each weight that is standardized when it is used: its difference from the mean, in float32.
+STANDARDIZING_BYTES = 4
 
 # Decision: the driver's context, the libraries' kernels and what the allocator cannot reuse.
 CONTEXT_BYTES = 500_000_000
@@ -71,7 +75,7 @@ def training_bytes(
         patch_size: Voxels per axis, divisible by the network's strides.
         batch_size: Patches of the step.
         network: See `Configuration`. Of one that an installed package offers nothing is known, and the usual network
-            is counted.
+            is counted; of one of MONAI's little: see `networks.monai`.
     """
     fixed = CONTEXT_BYTES + weight_bytes(architecture, network)
     return fixed + batch_size * bytes_per_patch(architecture, patch_size, network)
@@ -80,7 +84,9 @@ def training_bytes(
 def weight_bytes(architecture: Architecture, network: Own | None = None) -> int:
     """The part of `training_bytes` that goes with the weights."""
     count = _count_drawn(architecture, None, network)
-    return BYTES_PER_WEIGHT * (count_weights(architecture) if count is None else count.weights)
+    if count is None:
+        return BYTES_PER_WEIGHT * count_weights(architecture)
+    return BYTES_PER_WEIGHT * count.weights + STANDARDIZING_BYTES * count.standardized_weights
 
 
 def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:
@@ -92,7 +98,8 @@ def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int], netwo
     classes = architecture.out_channels
     losses = (9 * classes - 1) * trained + 8 * classes * voxels
     moving = ELEMENT_BYTES * (classes * (predicted + voxels) + _moving_elements(architecture, voxels))
-    return _standing_bytes(architecture, patch_size) + max(losses, moving)
+    standing = _standing_bytes(architecture, patch_size) + _guess_more(architecture, patch_size, network)
+    return standing + max(losses, moving)
 
 
 def activation_bytes(architecture: Architecture, patch_size: Sequence[int], batch_size: int) -> int:
@@ -122,6 +129,13 @@ def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
     return ELEMENT_BYTES * elements
 
 
+def _guess_more(architecture: Architecture, patch_size: Sequence[int], network: Own | None) -> int:
+    """What a network of MONAI keeps beyond the plain U-Net that is counted for it; below 0 if it keeps less."""
+    if network is None or not is_monai(network.name):
+        return 0
+    return round((describe(network.name).kept - 1) * saved_bytes(architecture, patch_size))
+
+
 def _count_drawn(architecture: Architecture, patch_size: Sequence[int] | None, network: Own | None) -> Count | None:
     """Of a network of the literature, for a patch, or else for the smallest one."""
     page = None if network is None else NETWORKS.get(network.name)
@@ -138,11 +152,12 @@ def _drawn_bytes(architecture: Architecture, patch_size: Sequence[int], count: C
     and its output, and as much again for the copies that it works on.
     """
     voxels, classes, predicted = prod(patch_size), architecture.out_channels, sum(count.outputs)
+    finest = count.outputs[0]  # fewer than the patch has, if the network predicts less than it sees
     entering = (4 + ELEMENT_BYTES) * architecture.in_channels * voxels
     saved = ELEMENT_BYTES * count.kept_elements + 8 * count.places
     leaving = (ELEMENT_BYTES * classes + 8) * predicted
-    losses = (9 * classes - 1) * predicted + 8 * classes * voxels
-    moving = ELEMENT_BYTES * (classes * (predicted + voxels) + 2 * count.widest_elements)
+    losses = (9 * classes - 1) * predicted + 8 * classes * finest
+    moving = ELEMENT_BYTES * (classes * (predicted + finest) + 2 * count.widest_elements)
     return entering + saved + leaving + max(losses, moving)
 
 

@@ -122,6 +122,9 @@ class Fit:
 def fit_patch(view: View, search: Search) -> Fit:
     """Shrinks the patch until preset and budget allow a batch of two, then fills the budget with a larger batch.
 
+    A network of the literature may take none of the patches that the preset allows, since a preset is meant for the
+    usual one. Decision: it then gets the smallest that it takes.
+
     Raises:
         UsageError: Not even the smallest patch fits.
     """
@@ -137,6 +140,9 @@ def fit_patch(view: View, search: Search) -> Fit:
         else:
             because, too_large = "the largest of which two fit into the memory budget", topology
     architecture = search.network(topology)
+    if search.named is not None and search.holds(topology):
+        because = f"the smallest that the network takes, although the preset {search.preset_name!r} allows less"
+        return fit_batch(view, topology, search, because=because, most_voxels=None)
     if search.preset.reference is not None:
         raise UsageError(
             f"a memory budget of {search.budget_bytes / 1e9:g} GB does not hold even patches of "

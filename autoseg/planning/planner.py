@@ -18,7 +18,7 @@ from autoseg.planning.explanation import (
     explain_preset,
     explain_refusal,
 )
-from autoseg.planning.literature import find_obstacle, find_page
+from autoseg.planning.literature import find_obstacle, find_page, fit_network
 from autoseg.planning.low_resolution import choose_low_resolution
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
@@ -262,6 +262,7 @@ def _find_obstacle(search: Search, dimensions: int) -> str | None:
 
 def _configuration(look: Look, facts: _Facts, search: Search) -> Configuration:
     patch_size = look.fit.topology.patch_size
+    network = None if search.named is None else fit_network(search.named, patch_size)
     augmentation = choose_augmentation(patch_size)
     if facts.mirroring is not None:
         augmentation = mirror_settings(facts.mirroring, facts.grid.axis_order, len(patch_size), augmentation)
@@ -273,8 +274,8 @@ def _configuration(look: Look, facts: _Facts, search: Search) -> Configuration:
         normalization=facts.normalization,
         batch_dice=look.batch_dice,
         architecture=look.fit.architecture,
-        network=search.named,
-        estimated_bytes=training_bytes(look.fit.architecture, patch_size, look.fit.batch_size, search.named),
+        network=network,
+        estimated_bytes=training_bytes(look.fit.architecture, patch_size, look.fit.batch_size, network),
         previous=look.previous,
         augmentation=augmentation,
     )

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 
 from autoseg.errors import UsageError
 from autoseg.extensions import Own, find_loss
+from autoseg.networks.further import Further
 from autoseg.settings import LossSettings
 from autoseg.targets import Targets
+from autoseg.training.further import further_loss
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.truth import Truth, merge_unknown
 
@@ -31,12 +33,14 @@ class Loss:
         settings: Which terms.
         batch_dice: Sum over the batch before dividing, so that patches without a class do not count against it.
         ranks: Whoever shares the batch. The loss of each is its share: they add up to the loss of the batch.
+        further: What the last outputs of training stand for, if not for the labels.
     """
 
     targets: Targets
     settings: LossSettings
     batch_dice: bool
     ranks: Ranks = ALONE
+    further: tuple[Further, ...] = ()
 
     def __call__(
         self, outputs: Sequence[torch.Tensor], labels: torch.Tensor, unknown: torch.Tensor | None = None
@@ -44,7 +48,8 @@ class Loss:
         """Weighted sum over all resolutions; the labels are coarsened by nearest neighbour.
 
         Args:
-            outputs: Logits (n, outputs, *size), finest first.
+            outputs: Logits (n, outputs, *size), finest first; behind them, in training, the further outputs. The only
+                output of evaluation is judged by the labels alone.
             labels: Shape (n, *patch) of a label map, or (n, structures, *patch) of masks; see `Truth`.
             unknown: Shape (n, structures): structures that nobody looked for in the case of a patch.
 
@@ -52,11 +57,27 @@ class Loss:
             A scalar.
         """
         total = outputs[0].new_zeros((), dtype=torch.float32)
-        weights = supervision_weights([logits.shape[2:] for logits in outputs])
-        for weight, logits in zip(weights, outputs, strict=True):
-            if weight > 0:
-                total = total + weight * self.at_one_resolution(logits.float(), coarsen(labels, logits), unknown)
+        for weight, logits, further in zip(self.weigh(outputs), outputs, self._what_for(outputs), strict=True):
+            if weight == 0:
+                continue
+            seen = labels if further is not None and further.asks_of_patch else coarsen(labels, logits)
+            if further is None:
+                loss = self.at_one_resolution(logits.float(), seen, unknown)
+            else:
+                loss = further_loss(further, logits.float(), seen, self.targets, unknown, self.ranks)
+            total = total + weight * loss
         return total
+
+    def weigh(self, outputs: Sequence[torch.Tensor]) -> tuple[float, ...]:
+        """What the loss of each output is multiplied with: see `supervision_weights`; further ones by their own."""
+        kinds = self._what_for(outputs)
+        usual = [logits.shape[2:] for logits, further in zip(outputs, kinds, strict=True) if further is None]
+        return (*supervision_weights(usual), *(further.weight for further in kinds if further is not None))
+
+    def _what_for(self, outputs: Sequence[torch.Tensor]) -> tuple[Further | None, ...]:
+        """What each output stands for: None for the labels."""
+        further = self.further if len(outputs) > 1 else ()
+        return (*[None] * (len(outputs) - len(further)), *further)
 
     def at_one_resolution(
         self, logits: torch.Tensor, labels: torch.Tensor, unknown: torch.Tensor | None = None

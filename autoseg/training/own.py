@@ -15,11 +15,12 @@ from autoseg.data.augmentation import change_by_own
 from autoseg.device import autocast, random_state, restore_random_state
 from autoseg.errors import UsageError
 from autoseg.extensions import find_loss, find_transform
-from autoseg.network.making import find_builder
+from autoseg.network.making import check_network
+from autoseg.network.monai import first_line
 from autoseg.network.unet import UNet
+from autoseg.networks.monai import is_monai
 from autoseg.plan import Configuration
 from autoseg.settings import TrainingSettings
-from autoseg.training.losses import supervision_weights
 from autoseg.training.run import Run
 from autoseg.training.state import TrainState
 
@@ -27,6 +28,7 @@ PATCHES = 2
 """In the batch of the trial: some norms cannot do with one."""
 
 MEND = "mend that package"
+OTHER_SETTINGS = "change its settings in plan.json, or choose another network"
 
 
 def check_presence(configuration: Configuration, settings: TrainingSettings) -> None:
@@ -36,7 +38,7 @@ def check_presence(configuration: Configuration, settings: TrainingSettings) -> 
         UsageError: Something is not installed, or cannot be loaded.
     """
     if configuration.network is not None:
-        find_builder(configuration.network.name)
+        check_network(configuration.network)
     if settings.loss.own is not None:
         find_loss(settings.loss.own.name)
     for transform in configuration.augmentation.own:
@@ -84,7 +86,7 @@ def find_idle(network: nn.Module, run: Run) -> list[str]:
     trial, configuration = copy.deepcopy(network).train(), run.training.configuration
     with _chance_restored(run.device):
         outputs = trial(_noise(configuration, run.device))
-        weights = supervision_weights([one.shape[2:] for one in outputs])
+        weights = run.loss.weigh(outputs)
         total = sum(one.float().mean() for one, weight in zip(outputs, weights, strict=True) if weight > 0)
         learned = {name: value for name, value in trial.named_parameters() if value.requires_grad}
         gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
@@ -106,37 +108,52 @@ def _noise(configuration: Configuration, device: torch.device) -> torch.Tensor:
     return torch.randn((PATCHES, channels, *configuration.patch_size)).to(device)
 
 
+def _predict_noise(
+    trial: nn.Module, configuration: Configuration, device: torch.device, name: str
+) -> tuple[object, object]:
+    """What a network makes of noise in training and in evaluation mode."""
+    image = _noise(configuration, device)
+    try:
+        with autocast(device):
+            return trial.train()(image), trial.eval()(image)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not is_monai(name):
+            raise  # whose it is wants to see where
+        edges = " x ".join(map(str, configuration.patch_size))
+        what = f"the network {name!r} cannot look at patches of {edges} voxels: {first_line(error)}"
+        raise UsageError(what, "change patch_size or the settings of the network in plan.json") from error
+
+
 @torch.no_grad()
 def _try_network(network: nn.Module, configuration: Configuration, device: torch.device) -> None:
     name = "" if configuration.network is None else configuration.network.name
-    who = f"the network {name!r}"
+    who, mend = f"the network {name!r}", OTHER_SETTINGS if is_monai(name) else MEND
     if not any(weights.requires_grad for weights in network.parameters()):
-        raise UsageError(f"{who} has no weights to train", MEND)
+        raise UsageError(f"{who} has no weights to train", mend)
     if not all(isinstance(value, torch.Tensor) for value in network.state_dict().values()):
-        raise UsageError(f"the state_dict of {who} holds more than tensors, which no checkpoint keeps", MEND)
-    trial, image = copy.deepcopy(network), _noise(configuration, device)
-    with autocast(device):
-        outputs: object = trial.train()(image)
-        logits: object = trial.eval()(image)
+        raise UsageError(f"the state_dict of {who} holds more than tensors, which no checkpoint keeps", mend)
+    outputs, logits = _predict_noise(copy.deepcopy(network), configuration, device, name)
     if not isinstance(outputs, list | tuple) or not outputs:
-        raise UsageError(f"{who} gives a {type(outputs).__name__} in training, not a list of logits", MEND)
-    whole = (PATCHES, configuration.architecture.out_channels, *configuration.patch_size)
-    _check_logits(logits, whole, f"{who} in evaluation mode")
-    _check_logits(outputs[0], whole, f"{who} in training")
+        raise UsageError(f"{who} gives a {type(outputs).__name__} in training, not a list of logits", mend)
+    whole = (PATCHES, configuration.architecture.out_channels, *configuration.centre_size)
+    _check_logits(logits, whole, f"{who} in evaluation mode", mend)
+    _check_logits(outputs[0], whole, f"{who} in training", mend)
     for coarser in outputs[1:]:
-        _check_logits(coarser, whole, f"{who} at a coarser resolution", exact=False)
+        _check_logits(coarser, whole, f"{who} at a coarser resolution", mend, exact=False)
 
 
-def _check_logits(logits: object, shape: Sequence[int], who: str, *, exact: bool = True) -> None:
+def _check_logits(logits: object, shape: Sequence[int], who: str, mend: str, *, exact: bool = True) -> None:
     """Coarser ones may have shorter axes, but as many channels."""
     if not isinstance(logits, torch.Tensor):
-        raise UsageError(f"{who} gives a {type(logits).__name__}, not a tensor of logits", MEND)
+        raise UsageError(f"{who} gives a {type(logits).__name__}, not a tensor of logits", mend)
     found = tuple(logits.shape)
     fits = found == tuple(shape) if exact else len(found) == len(shape) and found[:2] == tuple(shape[:2])
     if not fits or any(size > whole for size, whole in zip(found, shape, strict=True)):
-        raise UsageError(f"{who} gives logits of shape {found}, not {'' if exact else 'at most '}{tuple(shape)}", MEND)
+        raise UsageError(f"{who} gives logits of shape {found}, not {'' if exact else 'at most '}{tuple(shape)}", mend)
     if not bool(logits.isfinite().all()):
-        raise UsageError(f"{who} gives logits that are infinite or NaN for a patch of noise", MEND)
+        raise UsageError(f"{who} gives logits that are infinite or NaN for a patch of noise", mend)
 
 
 def _try_loss(run: Run) -> None:

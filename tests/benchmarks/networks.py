@@ -27,6 +27,7 @@ from autoseg.data.loader import Batch
 from autoseg.extensions import Own
 from autoseg.network.drawn import build_drawn
 from autoseg.network.unet import build_network
+from autoseg.networks.further import Further
 from autoseg.networks.table import NETWORKS
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.presets import PRESETS
@@ -51,6 +52,14 @@ class Subject:
     architecture: Architecture
     named: Own | None
     patch: tuple[int, ...]
+
+    @property
+    def further(self) -> tuple[Further, ...]:
+        """What its last outputs of training stand for, if not for the labels."""
+        if self.named is None:
+            return ()
+        page = NETWORKS[self.named.name]
+        return page.further(page.read(self.named.settings))
 
     def make(self) -> nn.Module:
         """With fresh weights."""
@@ -121,7 +130,7 @@ def seconds(subject: Subject, steps: int) -> float:
     targets = Targets.of_labels({str(label): label for label in range(1, CLASSES)})
     run = SimpleNamespace(
         settings=settings,
-        loss=Loss(targets=targets, settings=LossSettings(), batch_dice=False),
+        loss=Loss(targets=targets, settings=LossSettings(), batch_dice=False, further=subject.further),
         device=device,
         training=SimpleNamespace(configuration=SimpleNamespace(architecture=subject.architecture), seed=(0, 0)),
         ranks=ALONE,

@@ -63,9 +63,10 @@ def test_trained_model_is_begun_with_but_not_gone_on_with(trained_volumes: Path,
     run(f"export {model.path} -o {tmp_path / 'm.zip'} -f 0")
     run(f"install {tmp_path / 'm.zip'} -w {work}")
     shutil.copy(work / "models" / "m" / "3d_fullres" / "fold_0" / "checkpoint.pt", model.checkpoint(0))
-    for more in ("", "--extend 1"):
-        line = run(f"train -d {NUMBER} -c 3d_fullres -f 0 -w {work} --device cpu {more}", code=2)
-        assert "was passed on without what training needs to go on; begin with its weights" in line
+    told = run(f"train -d {NUMBER} -c 3d_fullres -f 0 -w {work} --device cpu")
+    assert "fold 0 was trained elsewhere, to its end; --restart would train it anew" in told
+    line = run(f"train -d {NUMBER} -c 3d_fullres -f 0 -w {work} --device cpu --extend 1", code=2)
+    assert "was passed on without what training needs to go on; begin with its weights" in line
     told = run(f"train -d {NUMBER} -c 3d_fullres -f 2 -w {work} --device cpu --init {work / 'models/m/3d_fullres'}")
     assert "taken: " in told
     assert model.checkpoint(2).is_file()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoseg.errors import ModelError
-from autoseg.inference.sliding_window import axis_tiles, gaussian_weights, predict_volume, tile_starts
+from autoseg.inference.sliding_window import predict_volume
+from autoseg.inference.tiling import axis_tiles, gaussian_weights, tile_starts
 
 CPU = torch.device("cpu")
 

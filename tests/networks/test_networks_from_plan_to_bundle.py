@@ -52,7 +52,8 @@ def plan_named(root, name, **given):
     path = folders_of(root).plan
     content = json.loads(path.read_text())
     for one in content["configurations"].values():
-        one["network"]["settings"].update(narrow(name, **BOTTLENECKS.get(name, {}), **given))
+        planned = {key: value for key, value in one["network"]["settings"].items() if key == "patch"}
+        one["network"]["settings"].update(narrow(name, **BOTTLENECKS.get(name, {}), **given) | planned)
     path.write_text(json.dumps(content))
     return edit_training(root, **{**TRAINING, "momentum": 0.9})
 

@@ -2,12 +2,22 @@
 
 import subprocess
 import sys
+from itertools import accumulate
+from math import lcm
+from operator import mul
 
 import pytest
 
 from autoseg.networks.sketch import Map, Sketch
 from autoseg.networks.table import NETWORKS
 
+NNFORMER_FOR_ORGANS = {"features": 192, "token": [2, 4, 4], "decoder_head_features": 32}
+NNFORMER_FOR_THE_HEART = {
+    "token": [1, 4, 4],
+    "reductions": [[1, 2, 2], [2, 2, 2], [2, 2, 2]],
+    "windows": [[3, 5, 5], [3, 5, 5], [7, 10, 10], [3, 5, 5]],
+    "decoder_head_features": 32,
+}
 EVERY = [(name, dimensions) for name, page in NETWORKS.items() for dimensions in page.dimensions]
 
 
@@ -15,7 +25,7 @@ def weights(name, channels, outputs, dimensions=None, **given):
     """Trainable numbers of a network."""
     page = NETWORKS[name]
     architecture = page.outline(given, dimensions or page.dimensions[0], in_channels=channels, out_channels=outputs)
-    return page.count(given, architecture, architecture.divisor).weights
+    return page.count(given, architecture, page.smallest_patch(given, architecture.dimensions)).weights
 
 
 @pytest.mark.parametrize(
@@ -38,6 +48,25 @@ def weights(name, channels, outputs, dimensions=None, **given):
         ("unet_plus_plus", 1, 1, {"deep_supervision": False, "batch_norm": True}, 9_048_897),
         ("unet_3plus", 3, 1, {"deep_supervision": False}, 26_971_777),
         ("unet_3plus", 3, 1, {}, 26_989_637),
+        ("high_resolution", 1, 2, {}, 8_861_384),  # an own design: as its page says
+        ("high_resolution", 1, 2, {"branches": 1}, 7_765_442),
+        ("conresnet", 4, 3, {}, 19_018_732),
+        ("unet_3plus", 3, 1, {"classification": True}, 26_991_687),
+        ("unet_3plus", 3, 1, {"classification": True, "deep_supervision": False}, 26_971_777 + 2_050),
+        ("cotr", 1, 14, {}, 41_872_504),
+        ("cotr", 1, 2, {}, 41_864_008),
+        ("cotr", 1, 2, {"deep_supervision": False}, 41_864_008 - 2 * (64 + 192 + 384 + 3)),
+        ("transunet", 1, 9, {}, 105_277_081),
+        ("transunet", 3, 9, {}, 105_277_081),
+        ("transunet", 1, 9, {"patch": [160, 224]}, 105_277_081 - 4 * 14 * 768),
+        ("nnformer", 4, 4, {}, 37_754_190),
+        ("nnformer", 1, 14, NNFORMER_FOR_ORGANS, 150_054_210),
+        ("nnformer", 1, 14, {**NNFORMER_FOR_ORGANS, "deep_supervision": False}, 149_538_086),
+        ("nnformer", 1, 4, NNFORMER_FOR_THE_HEART, 37_197_072),
+        ("swin_unet", 3, 9, {}, 27_168_900),
+        ("swin_unet", 1, 9, {}, 27_168_900),
+        ("swin_unet", 1, 4, {}, 27_168_420),
+        ("swin_unet", 1, 1, {}, 27_168_132),
     ],
 )  # fmt: skip
 def test_weights_are_those_that_are_published(name, channels, outputs, given, count):
@@ -67,7 +96,11 @@ def test_resnets_have_the_weights_of_the_classifiers(layers, classifier, wide):
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
 def test_pages_are_complete(name, dimensions):
-    """Texts for people, defaults, resolutions that the network really has, and logits of the size of the image."""
+    """Texts for people, defaults, resolutions that the network really has, and logits of the size of the image.
+
+    More of them in training may be coarser, the finest first, each at a resolution that the network has. What stands
+    for something else comes last: answers for each voxel, or one for the patch.
+    """
     page = NETWORKS[name]
     assert all((page.title, page.summary, page.source, page.licence))
     given = page.complete({})
@@ -77,8 +110,15 @@ def test_pages_are_complete(name, dimensions):
     assert architecture.divisor == page.divisor(given, dimensions)
     sketch = Sketch(dimensions)
     image = Map(2, tuple(2 * step for step in architecture.divisor))
-    logits = page.draw(sketch, image, 3, page.read(given))
-    assert all(one.size == image.size and one.channels == 3 for one in logits)
+    outputs, further = page.draw(sketch, image, 3, page.read(given)), page.further(page.read(given))
+    logits, others = outputs[: len(outputs) - len(further)], outputs[len(outputs) - len(further) :]
+    assert logits[0].size == image.size
+    assert all(one.voxels == 1 or not what.asks_of_patch for one, what in zip(others, further, strict=True))
+    assert all(one.channels == 3 for one in others)
+    reduced = list(accumulate(page.reductions(given, dimensions), lambda one, other: tuple(map(mul, one, other))))
+    sizes = [tuple(length // step for length, step in zip(image.size, steps, strict=True)) for steps in reduced]
+    assert all(one.size in sizes and one.channels == 3 for one in logits)
+    assert [one.voxels for one in logits] == sorted((one.voxels for one in logits), reverse=True)
     assert (len(logits) > 1) == architecture.deep_supervision
     coarsest = min((one.size for one in sketch.kept), key=lambda size: size[0])
     assert coarsest == (2,) * dimensions  # so no smaller divisor would do, and no larger one is needed
@@ -88,14 +128,23 @@ def test_pages_are_complete(name, dimensions):
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
 def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
-    """Multiply-adds and what is kept; the weights stay."""
+    """Multiply-adds and what is kept; the weights stay. More where all voxels of one size of patches see each other.
+
+    Where voxels of a window do, of patches that windows fill at each resolution.
+    """
     page, given = NETWORKS[name], NETWORKS[name].complete({})
     architecture = page.outline(given, dimensions, in_channels=1, out_channels=2)
-    first, *others = page.smallest_patch(given, dimensions)
+    smallest = page.smallest_patch(given, dimensions)
+    layers = page.count(given, architecture, smallest).layers.values()
+    filled = lcm(*(edge for layer in layers if layer.kind == "offset_bias" for edge in layer.kernel))
+    first, *others = (filled * edge for edge in smallest)
     small, large = (page.count(given, architecture, (first * times, *others)) for times in (1, 3))
-    assert large.weights == small.weights
+    only = page.fixed_patch(page.read(given)) is not None
+    assert large.weights == small.weights or only
     for measure in ("multiply_adds", "kept_elements", "places", "widest_elements"):
-        assert getattr(large, measure) == 3 * getattr(small, measure)
+        assert getattr(large, measure) == 3 * getattr(small, measure) or (
+            only and 3 < getattr(large, measure) / getattr(small, measure) < 9
+        )
 
 
 def test_work_of_a_convolution_is_counted_by_hand():

@@ -142,6 +142,7 @@ class Bench:
     python: Path
     _made: dict[str, Made] = field(default_factory=dict)
     _twins: dict[tuple[str, str], Twins] = field(default_factory=dict)
+    _trained_there: dict[tuple[str, str], Path] = field(default_factory=dict)
     _segmented: dict[str, Path] = field(default_factory=dict)
 
     def ask(self, task: str, question: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> Arrays:
@@ -204,6 +205,21 @@ class Bench:
             "mirror_axes": fold.configuration.augmentation.mirror_axes,
         }
         self.ask("save_model", question, {key: value.numpy() for key, value in weights.items()})
+
+    def train_there(self, name: str, configuration: ConfigurationName) -> Path:
+        """Lets nnU-Net's own trainer train a small network for a moment; the model folder."""
+        if (name, configuration) not in self._trained_there:
+            made = self.make(name)
+            plans = made.read_plans()
+            for one in plans["configurations"].values():
+                shrink_network(one)
+            one = plans["configurations"][configuration]
+            one["batch_size"] = max(2, BATCH_VOXELS // int(np.prod(one["patch_size"])))
+            dataset = json.loads((made.ours.raw / "dataset.json").read_text())
+            question = {"plans": plans, "dataset": dataset, "configuration": configuration, **TRAINING}
+            answer = self.ask("train", question)
+            self._trained_there[name, configuration] = Path(str(answer["model"]))
+        return self._trained_there[name, configuration]
 
     def segment(self, name: str, configuration: ConfigurationName, *, single: bool = False) -> Path:
         """Lets nnU-Net segment the test cases, with probabilities; see there for what `single` means."""

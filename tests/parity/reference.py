@@ -126,6 +126,30 @@ def save_model(question: dict, arrays: Arrays) -> Arrays:
     return {}
 
 
+def train(question: dict, arrays: Arrays) -> Arrays:
+    """Trains fold 0 of a preprocessed dataset by the usual trainer, for a moment; the answer names the model folder.
+
+    In so few steps only AdamW learns something, and with patches that mostly hold foreground.
+    """
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    plans = {**question["plans"], "continue_training": False}
+    torch.manual_seed(0)
+    trainer = nnUNetTrainer(plans, question["configuration"], 0, question["dataset"], device=torch.device("cpu"))
+
+    def configure():
+        optimizer = torch.optim.AdamW(trainer.network.parameters(), question["learning_rate"])
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+
+    trainer.configure_optimizers = configure
+    trainer.num_epochs, trainer.num_iterations_per_epoch = question["epochs"], question["steps_per_epoch"]
+    trainer.num_val_iterations_per_epoch = question["validation_steps"]
+    trainer.oversample_foreground_percent = question["foreground_fraction"]
+    trainer.run_training()
+    return {"model": np.array(trainer.output_folder_base)}
+
+
 def ask_network(question: dict, arrays: Arrays) -> Arrays:
     """A network with random weights, biases and norms: its weights by name, its logits, also in double precision."""
     import torch
@@ -245,6 +269,7 @@ TASKS = {
         tile,
         weigh,
         save_model,
+        train,
         ask_network,
         predict,
         ensemble,

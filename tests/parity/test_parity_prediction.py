@@ -13,9 +13,10 @@ from phantoms import write_json
 
 from autoseg.imageio import read_image, read_label_map
 from autoseg.inference.joint import make_joint
-from autoseg.inference.sliding_window import gaussian_weights, tile_starts
+from autoseg.inference.tiling import gaussian_weights, tile_starts
 from autoseg.model import load_model
 from autoseg.network.unet import build_network
+from autoseg.nnunet.installing import install_nnunet
 from autoseg.nnunet.names import is_another_name, take_weights
 from autoseg.postprocessing import NO_RULES
 from autoseg.scans import find_scans
@@ -195,6 +196,30 @@ def test_label_maps_as_predicted_by_default(bench, figures, name, configuration)
     beside = put_beside(bench, name, configuration)
     figures.add("label maps in bfloat16", f"{name}, {configuration}", beside.agreement.describe(), "-")
     assert beside.agreement.share > 0.99
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_models_that_were_trained_there(bench, figures, exact, tmp_path, configuration):
+    """What nnU-Net's own trainer learned on real scans is installed here, and gives the same masks."""
+    model, name = bench.train_there("hippocampus", configuration), "hippocampus"
+    scans = bench.make(name).ours.raw / "imagesTs"
+    question = {"model": str(model), "scans": str(scans), "output": str(tmp_path / "there"), "single": False}
+    bench.ask("predict", question)
+    installed = install_nnunet(model, tmp_path / "work")
+    segmenter = replace(load_model(installed, device="cpu").segmenter, rules=NO_RULES)
+    pairs = [
+        (
+            segmenter.predict(read_image(scan.images)).segmentation().array,
+            their_label_map(tmp_path / "there", scan.name, ".nii.gz"),
+        )
+        for scan in find_scans(scans, segmenter.info)
+    ]
+    assert all(theirs.any() for _, theirs in pairs)
+    agreement = agree(pairs, segmenter.info.targets.structures.values())
+    data = f"hippocampus, {configuration}, trained by nnU-Net"
+    figures.add("label maps", data, agreement.describe(), "99.99 %, Dice over 0.9995")
+    assert agreement.share >= SMALLEST_SHARE
+    assert agreement.dice > SMALLEST_DICE
 
 
 def test_ensembles(bench, figures, exact, tmp_path):

@@ -12,7 +12,7 @@ from autoseg.errors import DatasetError, UsageError
 from autoseg.extensions import Own
 from autoseg.networks.table import NETWORKS
 from autoseg.plan import Plan
-from autoseg.planning.literature import patches_for
+from autoseg.planning.literature import fit_network, patches_for
 from autoseg.planning.memory import BYTES_PER_WEIGHT, CONTEXT_BYTES, bytes_per_patch, training_bytes, weight_bytes
 from autoseg.planning.planner import PlanningOptions, make_plan
 
@@ -55,13 +55,13 @@ def test_any_dataset_gets_a_plan_or_a_clear_refusal(name, cases, gigabytes, pres
         return
     assert Plan.parse(plan.model_dump_json(), source="memory") == plan
     for one in plan.configurations.values():
-        assert one.network == network
+        assert one.network == fit_network(network, one.patch_size)
         assert one.architecture.dimensions in NETWORKS[name].dimensions
         divisor = NETWORKS[name].divisor(network.settings, one.architecture.dimensions)
         assert all(size % step == 0 for size, step in zip(one.patch_size, divisor, strict=True))
         assert one.patch_size != divisor
         assert one.estimated_bytes <= 0.9 * gigabytes * GB
-        assert one.estimated_bytes == training_bytes(one.architecture, one.patch_size, one.batch_size, network)
+        assert one.estimated_bytes == training_bytes(one.architecture, one.patch_size, one.batch_size, one.network)
         assert one.weights == NETWORKS[name].count(network.settings, one.architecture, one.patch_size).weights
 
 

@@ -1,0 +1,187 @@
+"""What the documentation of MONAI says of its best-known networks: at how many resolutions they look, and how wide.
+
+Decision: memory is counted for a plain U-Net with as many features at each resolution, and what that keeps for the
+backward pass is taken `kept` times: measured with MONAI 1.6.1, with the settings of the table, as the larger of planes
+of 256 x 256 and volumes of 64 x 64 x 64 voxels (of AHNet 128 x 128 x 64). That is rough: other settings, such as
+residual units, change it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from pydantic import JsonValue
+
+from autoseg.networks.canvas import Edges, spread
+
+Settings = Mapping[str, JsonValue]
+
+HALVINGS = 5
+"""Of a patch, where nothing is known. Decision: no network in the table that halves needs more, but AHNet."""
+USUAL_FEATURES = 32
+"""At full resolution, where nothing is known; they double at each resolution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A network of MONAI as its documentation describes it.
+
+    Attributes:
+        settings: Those that its resolutions depend on, and those that it has no defaults for, with what is usual.
+        features: At each resolution, by the settings and the number of axes.
+        strides: How much each resolution after the first reduces the axes, likewise; left out, all are halved.
+        kept: How many times what a plain U-Net of these resolutions keeps for the backward pass.
+        predicts_last: Whether of several outputs the last one is the best.
+    """
+
+    features: Callable[[Settings, int], Sequence[int]]
+    settings: Settings = field(default_factory=dict)
+    strides: Callable[[Settings, int], Sequence[Edges]] | None = None
+    kept: float = 1.0
+    predicts_last: bool = False
+
+
+def _number(settings: Settings, key: str) -> int:
+    value = settings[key]
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{key} is {value!r}, no whole number above 0")
+    return value
+
+
+def _numbers(settings: Settings, key: str) -> list[int]:
+    values = settings[key]
+    if not isinstance(values, list | tuple) or any(type(value) is not int or value < 1 for value in values):
+        raise ValueError(f"{key} is {values!r}, no list of whole numbers above 0")
+    return [cast(int, value) for value in values]
+
+
+def _strides(settings: Settings, key: str = "strides") -> list[Edges]:
+    """Whole numbers, or lists of one for each axis."""
+    values = settings[key]
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{key} is {values!r}, no list")
+    return [
+        tuple(_numbers({key: value}, key)) if isinstance(value, list | tuple) else _number({key: value}, key)
+        for value in values
+    ]
+
+
+def _doubling(first: int, count: int, limit: int | None = None) -> list[int]:
+    widths = [first * 2**level for level in range(count)]
+    return widths if limit is None else [min(limit, width) for width in widths]
+
+
+def _dyn_unet_features(settings: Settings, dimensions: int) -> list[int]:
+    """Its own rule, where none are stated."""
+    count = len(_strides(settings))
+    if settings["filters"] is not None:
+        return _numbers(settings, "filters")[:count]
+    return _doubling(32, count, 320 if dimensions == 3 else 512)
+
+
+def _dyn_unet_strides(settings: Settings, dimensions: int) -> list[Edges]:
+    first, *others = _strides(settings)
+    if set(spread(first, dimensions)) != {1}:
+        raise ValueError("the first of strides must be 1, or the logits are smaller than the image")
+    return others
+
+
+def _swin_strides(settings: Settings, dimensions: int) -> list[Edges]:  # noqa: ARG001 - see Described
+    return [_number(settings, "patch_size")] * 5
+
+
+def _ahnet_features(settings: Settings, dimensions: int) -> list[int]:
+    return [64, 64, 256, 512, 1024, 2048][: len(_ahnet_strides(settings, dimensions)) + 1] + [2048] * (
+        len(_ahnet_strides(settings, dimensions)) - 5
+    )
+
+
+def _ahnet_strides(settings: Settings, dimensions: int) -> list[Edges]:
+    """It pools the coarsest map once more along all axes but the last."""
+    blocks = settings["psp_block_num"]
+    if type(blocks) is not int or not 0 <= blocks <= 4:
+        raise ValueError(f"psp_block_num is {blocks!r}, not 0 to 4")
+    further = 2 ** max(0, blocks - 2)
+    return [2] * 5 if further == 1 else [2, 2, 2, 2, 2, (*[further] * (dimensions - 1), 1)]
+
+
+UNKNOWN = Described(features=lambda _, dimensions: _doubling(USUAL_FEATURES, HALVINGS + 1, 320))  # noqa: ARG005
+
+_CHANNELS: Settings = {"channels": [16, 32, 64, 128, 256], "strides": [2, 2, 2, 2]}
+_SIX: Settings = {"features": [32, 32, 64, 128, 256, 32]}
+_BLOCKS: Settings = {"init_filters": 32, "blocks_down": [1, 2, 2, 4]}
+
+
+def _of_channels(settings: Settings, *, kept: float) -> Described:
+    return Described(
+        settings=settings,
+        features=lambda given, _: _numbers(given, "channels"),
+        strides=lambda given, _: _strides(given),
+        kept=kept,
+    )
+
+
+def _of_features(*, kept: float, predicts_last: bool = False) -> Described:
+    return Described(
+        settings=_SIX,
+        features=lambda settings, _: _numbers(settings, "features")[:5],
+        kept=kept,
+        predicts_last=predicts_last,
+    )
+
+
+def _of_blocks(settings: Settings, *, kept: float, further: int = 0) -> Described:
+    return Described(
+        settings=settings,
+        features=lambda given, _: _doubling(
+            _number(given, "init_filters"), len(_numbers(given, "blocks_down")) + further
+        ),
+        kept=kept,
+    )
+
+
+TABLE: dict[str, Described] = {
+    "UNet": _of_channels({**_CHANNELS, "num_res_units": 2}, kept=0.4),
+    "AttentionUnet": _of_channels(_CHANNELS, kept=1.3),
+    "BasicUNet": _of_features(kept=1.2),
+    "BasicUNetPlusPlus": _of_features(kept=3.7, predicts_last=True),
+    "DynUNet": Described(
+        settings={
+            "kernel_size": [3] * 6,
+            "strides": [1, 2, 2, 2, 2, 2],
+            "upsample_kernel_size": [2] * 5,
+            "filters": None,
+        },
+        features=_dyn_unet_features,
+        strides=_dyn_unet_strides,
+        kept=1.1,
+    ),
+    "SegResNet": _of_blocks({**_BLOCKS, "init_filters": 8}, kept=1.4),
+    "SegResNetDS": _of_blocks(_BLOCKS, kept=1.3),
+    "SegResNetDS2": _of_blocks(_BLOCKS, kept=1.8),
+    "MedNeXt": _of_blocks({"init_filters": 32, "blocks_down": [2, 2, 2, 2]}, kept=4.4, further=1),
+    "VNet": Described(features=lambda *_: _doubling(16, 5), kept=1.6),
+    "HighResNet": Described(features=lambda *_: [16, 64], strides=lambda *_: [4], kept=9.2),
+    "AHNet": Described(settings={"psp_block_num": 4}, features=_ahnet_features, strides=_ahnet_strides, kept=1.3),
+    "FlexibleUNet": Described(
+        settings={"backbone": "efficientnet-b0"}, features=lambda *_: [16, 32, 24, 40, 112, 320], kept=2.5
+    ),
+    "UNETR": Described(
+        settings={"feature_size": 16, "hidden_size": 768},
+        features=lambda settings, _: [
+            *_doubling(_number(settings, "feature_size"), 4),
+            _number(settings, "hidden_size"),
+        ],
+        kept=3.5,
+    ),
+    "SwinUNETR": Described(
+        settings={"feature_size": 24, "patch_size": 2},
+        features=lambda settings, _: [
+            _number(settings, "feature_size"),
+            *_doubling(_number(settings, "feature_size"), 5),
+        ],
+        strides=_swin_strides,
+        kept=3.9,
+    ),
+}
+"""By the names of the classes. Source: the documentation of MONAI 1.6.1."""

@@ -1,0 +1,114 @@
+"""Tiles of networks that predict less than they see: images are mirrored beyond their border."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.inference.agreement import Poll
+from autoseg.inference.predictor import MirroringPredictor
+from autoseg.inference.sliding_window import predict_volume
+from autoseg.inference.tiling import aligned_starts, lay_out, mirrored_tiles
+from autoseg.networks.patches import Patches
+from autoseg.targets import Targets
+
+CPU = torch.device("cpu")
+
+
+@given(size=st.integers(1, 60), steps=st.integers(1, 6), step=st.sampled_from([1, 2, 8]), rest=st.integers(0, 7))
+@settings(max_examples=80, deadline=None)
+def test_aligned_tiles_cover_the_axis_at_multiples_of_the_step(size, steps, step, rest):
+    """Half of what sticks out is on each side; shares add up to 1."""
+    tile = steps * step + rest % step
+    starts = aligned_starts(size, tile, step)
+    assert starts[0] == 0
+    assert all(start % step == 0 for start in starts)
+    assert all(0 < further <= tile for further in np.diff(starts))
+    assert size <= starts[-1] + tile < size + max(tile, step) + step
+    tiles, inside = mirrored_tiles(size, tile, step, margin=3)
+    total = torch.zeros(starts[-1] + tile)
+    for one in tiles:
+        total[one.place] += one.shares
+    torch.testing.assert_close(total, torch.ones_like(total))
+    assert inside.stop - inside.start == size
+    assert abs(inside.start - (len(total) - inside.stop)) <= 1
+
+
+def test_tiles_shorter_than_the_step_leave_no_gap():
+    """They cannot keep to it."""
+    assert aligned_starts(10, 4, 8) == [0, 2, 4, 6]
+    assert aligned_starts(2, 4, 8) == [0]
+
+
+def test_tiles_of_the_example():
+    """Of the module's text."""
+    tiles, inside = mirrored_tiles(18, 12, 8, 1)
+    assert [one.place.start - inside.start for one in tiles] == [-1, 7]
+    first, last = (one.seen.start + one.order for one in tiles)
+    assert first.tolist() == [2, 1, *range(12)]
+    assert last.tolist() == [*range(6, 18), 16, 15]
+
+
+def centre(margin):
+    """A predictor whose logits are the middle of what it sees."""
+    return lambda patches: patches[(..., *(slice(one, -one or None) for one in margin))]
+
+
+@given(
+    shape=st.tuples(st.integers(1, 2), *[st.integers(1, 14)] * 3),
+    tile=st.lists(st.integers(2, 6), min_size=2, max_size=3),
+    margin=st.integers(1, 9),
+    batch_size=st.integers(1, 4),
+)
+@settings(max_examples=40, deadline=None)
+def test_identity_returns_its_input(shape, tile, margin, batch_size):
+    """Whatever the size of the image, though it be smaller than the tile or the margin; in 2D and 3D."""
+    image = torch.randn(*shape)
+    patches = Patches(smallest=(2 + 2 * margin,) * len(tile), step=(2,) * len(tile), margin=(margin,) * len(tile))
+    result = predict_volume(
+        image,
+        centre(patches.margin),
+        patch_size=tuple(edge + 2 * margin for edge in tile),
+        batch_size=batch_size,
+        device=CPU,
+        patches=patches,
+    )
+    torch.testing.assert_close(result, image, rtol=1e-5, atol=1e-5)
+
+
+def test_plain_tiles_are_predicted_once():
+    """Tiles that see one value everywhere, and those only: with something in its margin, a tile is its own."""
+    seen = []
+
+    def watch(patches):
+        seen.extend(patches)
+        return patches[..., 2:-2]
+
+    image = torch.zeros(1, 1, 1, 32)
+    image[..., 9] = 1
+    patches = Patches(smallest=(1, 1, 8), step=(1, 1, 4), margin=(0, 0, 2))
+    result = predict_volume(image, watch, patch_size=(1, 1, 8), batch_size=1, device=CPU, patches=patches)
+    assert torch.equal(result, image)
+    assert len(lay_out(image, (1, 1, 8), patches).tiles) == 8
+    assert len(seen) == 3  # those that hold voxel 9 in their middle or margin, and one for all others
+
+
+def test_poll_counts_each_voxel_of_the_image_once():
+    """Mirror images of a patch are opinions on its centre; the map of disagreement has the size of the image."""
+    patches = Patches(smallest=(10, 10, 10), step=(2, 2, 2), margin=(4, 4, 4))
+
+    def classes(seen):
+        inner = centre((4, 4, 4))(seen)
+        return torch.cat([torch.zeros_like(inner), inner], dim=1)
+
+    poll = Poll(MirroringPredictor(classes, (0, 2)), Targets.of_labels({"one": 1}), with_map=True)
+    poll_image = torch.randn(1, 7, 9, 5)
+    plain = predict_volume(poll_image, classes, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
+    asked = predict_volume(poll_image, poll, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
+    torch.testing.assert_close(asked, plain)
+    found = poll.result()
+    assert found.opinions == 4
+    assert found.structures["one"] == pytest.approx(1)
+    assert found.disagreement.shape == (7, 9, 5)
+    assert found.disagreement.max() == 0
