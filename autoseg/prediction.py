@@ -18,7 +18,7 @@ from autoseg.reporting import Reporter
 from autoseg.scan_table import ScanTable, describe_remarkable, name_table
 from autoseg.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, result_ending
 from autoseg.segmenting import ScanReport, segment_each
-from autoseg.workspace import ModelFolder, find_workspace
+from autoseg.workspace import DatasetFolders, ModelFolder, find_workspace
 
 LABELS_FILE = "dataset.json"
 """Written beside the segmentations, so that whoever opens them knows what their numbers mean."""
@@ -43,7 +43,8 @@ def find_model(
     `choice`. Else it is the only configuration that is trained, else "3d_fullres".
 
     Raises:
-        UsageError: It was named in both ways or in none, or a configuration beside the folder of one.
+        UsageError: It was named in both ways or in none, or a configuration beside the folder of one; or the plan must
+            be named, since the usual one has trained nothing.
         DatasetError: There is no such dataset.
     """
     if model is not None and number is None:
@@ -56,10 +57,23 @@ def find_model(
     folders = find_workspace(workspace).dataset(number, plan)
     if configuration is None and any_folds and folders.choice.is_file():
         return ModelFolder(path=folders.models)
-    trained = [path.name for path in sorted(folders.models.glob("*")) if folders.model(path.name).trained_folds()]
+    trained = _list_trained(folders)
     if configuration is None and len(trained) == 1:
         return folders.model(trained[0])
+    beside = (
+        []
+        if trained or plan is not None
+        else [name for name in folders.named_plans if _list_trained(folders.with_plan(name))]
+    )
+    if beside:
+        what = f"nothing is trained by the usual plan of {folders.raw.name}, but by {' and '.join(beside)}"
+        raise UsageError(what, f"add --plan {beside[0]}, or let 'autoseg find_best -d {number}' choose")
     return folders.model(configuration or "3d_fullres")
+
+
+def _list_trained(folders: DatasetFolders) -> list[str]:
+    """The configurations of a plan of which a fold is trained."""
+    return [path.name for path in sorted(folders.models.glob("*")) if folders.model(path.name).trained_folds()]
 
 
 def make_output_folder(output: Path, source: Path) -> Path:

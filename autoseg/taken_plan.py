@@ -12,6 +12,7 @@ from autoseg.data.origin import Recipe
 from autoseg.data.splits import Splits
 from autoseg.dataset import Dataset
 from autoseg.errors import ModelError, UsageError
+from autoseg.fingerprint import Fingerprint
 from autoseg.info import DatasetInfo
 from autoseg.nnunet.held_out import read_held_out
 from autoseg.nnunet.installing import Models
@@ -28,11 +29,12 @@ APART = "install it without -d"
 READER = '"overwrite_image_reader_writer": "NibabelIOWithReorient"'
 
 
-def check_agreement(model: TheirModel, dataset: Dataset) -> None:
+def check_agreement(model: TheirModel, dataset: Dataset, folders: DatasetFolders) -> None:
     """Makes sure that a model learned the channels and labels of a dataset, and that its folds are whole.
 
     Raises:
         UsageError: It did not, or a fold is not trained to its end or lies in another's folder; one line.
+        ArtifactError: The fingerprint is damaged.
     """
     path, name = model.folder.path, dataset.name
     for here, theirs, what in (
@@ -41,7 +43,7 @@ def check_agreement(model: TheirModel, dataset: Dataset) -> None:
     ):
         if here != theirs:
             raise UsageError(f"{path} was trained on the {what} {theirs}, and {name} has {here}", APART)
-    if model.orientation != dataset.info.orientation:
+    if model.orientation != dataset.info.orientation and not _all_lie(folders, model.orientation):
         turning = (
             "turns scans before it sees them, as {} does not" if model.orientation else "turns no scans, as {} does"
         )
@@ -56,6 +58,13 @@ def check_agreement(model: TheirModel, dataset: Dataset) -> None:
         if found.fold not in (None, fold):
             what = f"{model.folder.checkpoints[fold]} is of fold {found.fold}"
             raise UsageError(what, f"put it where it belongs, or {APART}")
+
+
+def _all_lie(folders: DatasetFolders, orientation: str | None) -> bool:
+    """Whether turning to an orientation changes nothing, since all cases lie so; known from their fingerprint."""
+    if orientation is None or not folders.fingerprint.is_file():
+        return False
+    return all(case.orientation == orientation for case in Fingerprint.load(folders.fingerprint).cases)
 
 
 def _name_channels(info: DatasetInfo) -> str:
@@ -90,8 +99,8 @@ def settle_taken_folds(
         fix = f"{APART}; or, if nothing is trained here, remove splits.json, and give nnU-Net's folds with --splits"
     else:
         splits = settle_splits(names, folders, info, reporter, source=source)
-        told = "the folds of nnU-Net's usual deal" if source is None else str(source)
-        fix = f"give the folds of nnU-Net with --splits, or {APART}"
+        told = f"the folds that were found or dealt for {dataset.name}" if source is None else str(source)
+        fix = f"give nnU-Net's splits_final.json with --splits, or {APART}"
     for model in models.values():
         _check_folds(model, splits, told, fix)
     return splits
@@ -104,11 +113,11 @@ def _check_folds(model: TheirModel, splits: Splits, told: str, fix: str) -> None
         if not isinstance(fold, int):
             continue
         if fold >= len(splits.folds):
-            raise UsageError(f"{path} has a fold {fold}, and {told} has 0 to {len(splits.folds) - 1}", fix)
+            raise UsageError(f"{path} has a fold {fold}, which is none of {told}", fix)
         held_out = read_held_out(path, fold, model.info.file_ending)
         stray = held_out.find_stray(frozenset(splits.folds[fold].validation))
         if stray is not None:
-            raise UsageError(f"fold {fold} of {path} held out other cases than {told} says, such as {stray!r}", fix)
+            raise UsageError(f"fold {fold} of {path} held out other cases than in {told}, such as {stray!r}", fix)
 
 
 def take_plan(

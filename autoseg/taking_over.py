@@ -213,7 +213,7 @@ def _examine(models: Models, number: int, folders: DatasetFolders, source: Path 
     """Makes sure that a model belongs to a dataset. Nothing is written."""
     dataset = Dataset.open(folders.raw)
     for model in models.values():
-        check_agreement(model, dataset)
+        check_agreement(model, dataset, folders)
     splits = settle_taken_folds(models, dataset, folders, source, reporter)
     dataset = dataset.only(splits.names)
     plan, checkpoints = take_plan(models, dataset, splits, folders)

@@ -164,7 +164,7 @@ def test_named_plans_live_side_by_side(tmp_path):
         folders.raw / "imagesTs", masks, number=NUMBER, plan_name="coarse", device="cpu", workspace=tmp_path
     )
     assert [path.name for path in written] == ["case_4.nii.gz"]
-    with pytest.raises(ModelError, match="holds no trained fold"):
+    with pytest.raises(UsageError, match="nothing is trained by the usual plan of Dataset001_Tiny, but by coarse; add"):
         predict(folders.raw / "imagesTs", masks, number=NUMBER, device="cpu", workspace=tmp_path)
 
 

@@ -69,16 +69,17 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
         _check_finite(logits)
         logits = logits.contiguous()  # a map for each class, to which those of other tiles are added
         if result is None:
-            result = make_room((logits.shape[1], *layout.shape), device)
+            result = make_room((logits.shape[1], *image.shape[1:]), device)
         for number, (group, prediction) in enumerate(zip(batch, logits, strict=True)):
             for tile in group:
-                add_weighted(result[tile.place], prediction, tile.shares)
+                place, part = tile.clip(layout.inside)
+                add_weighted(result[(slice(None), *place)], prediction[(slice(None), *part)], tile.shares[part])
             if poll is not None:
                 poll.count(number, [tile.place[1:] for tile in group], [tile.shares for tile in group])
         on_progress(sum(map(len, batch)) / len(layout.tiles))
     if result is None:
         raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
-    return result[(slice(None), *layout.inside)].contiguous()  # as many classes as there are, not channels
+    return result
 
 
 def _group_alike(volume: Tensor, tiles: Sequence[Tile]) -> list[list[Tile]]:

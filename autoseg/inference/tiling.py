@@ -117,6 +117,18 @@ class Tile:
             patch = patch if axis.order is None else patch.index_select(number, axis.order.to(patch.device))
         return patch
 
+    def clip(self, inside: Slices) -> tuple[Slices, Slices]:
+        """Where it lies in an image, and the part of it that does; `inside` says where the image is, (z, y, x)."""
+        ends = [
+            (max(axis.place.start, image.start), min(axis.place.stop, image.stop))
+            for axis, image in zip(self.along, inside, strict=True)
+        ]
+        place = tuple(slice(a - image.start, b - image.start) for (a, b), image in zip(ends, inside, strict=True))
+        part = tuple(
+            slice(a - axis.place.start, b - axis.place.start) for (a, b), axis in zip(ends, self.along, strict=True)
+        )
+        return place, part
+
     @property
     def shares(self) -> Tensor:
         """Its part in the result at each voxel, of the shape of the tile."""
@@ -202,7 +214,9 @@ def lay_out(image: Tensor, patch_size: tuple[int, ...], patches: Patches | None 
     if patches is None or not patches.has_margin:
         volume, inside = pad_nd_image(image, size, "constant", {"value": 0}, return_slicer=True)
         tiles = [Tile(along) for along in product(*map(axis_tiles, volume.shape[1:], size))]
-        return Layout(volume=volume, tiles=tiles, shape=tuple(volume.shape[1:]), inside=tuple(inside[1:]))
+        shape = tuple(volume.shape[1:])
+        whole = tuple(slice(*part.indices(length)) for part, length in zip(inside[1:], shape, strict=True))
+        return Layout(volume=volume, tiles=tiles, shape=shape, inside=whole)
     axes = zip(
         image.shape[1:],
         (*flat, *patches.centre(patch_size)),

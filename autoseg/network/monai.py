@@ -193,8 +193,10 @@ class _Unfilled(TorchFunctionMode):
 def _import(name: str, error: type[AutosegError]) -> ModuleType:
     try:
         from monai.networks import nets  # noqa: PLC0415 - takes seconds, and need not be installed
-    except ImportError as cause:
+    except ModuleNotFoundError as cause:
         raise error(f"the network {name!r} is MONAI's, which is not installed here", INSTALL) from cause
+    except Exception as cause:  # whatever another version of it, or of what it needs, makes of this one
+        raise error(f"MONAI cannot be loaded: {first_line(cause)}", f"install it anew: {INSTALL}") from cause
     return cast(ModuleType, nets)
 
 

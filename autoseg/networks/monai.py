@@ -116,7 +116,7 @@ def outline(name: str, given: Settings, dimensions: int, *, in_channels: int, ou
 
 def explain(name: str) -> str:
     """Says which network it is, and what is not known of it."""
-    rough = f"{describe(name).kept:g} times" if name.removeprefix(PREFIX) in TABLE else "as much as"
+    rough = f"{describe(name).kept:g} times" if name.removeprefix(PREFIX) in TABLE else "once"
     return (
         f'Network {name}: {name.removeprefix(PREFIX)} of MONAI, with what stands below "network", and trained like any '
         f"other. What it takes is a guess: {rough} what a plain U-Net of as many features keeps; if memory runs out, "

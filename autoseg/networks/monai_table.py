@@ -1,9 +1,9 @@
 """What the documentation of MONAI says of its best-known networks: at how many resolutions they look, and how wide.
 
-Decision: memory is counted for a plain U-Net with as many features at each resolution, and what that keeps for the
-backward pass is taken `kept` times: measured with MONAI 1.6.1, with the settings of the table, as the larger of planes
-of 256 x 256 and volumes of 64 x 64 x 64 voxels (of AHNet 128 x 128 x 64). That is rough: other settings, such as
-residual units, change it.
+Decision: memory is counted for a plain U-Net with as many features at each resolution, of which the weights are taken
+`weights` times, and what it keeps for the backward pass `kept` times: measured with MONAI 1.6.1, with the settings of
+the table, the latter as the larger of planes of 256 x 256 and volumes of 64 x 64 x 64 voxels (of AHNet 128 x 128 x 64).
+That is rough: other settings, such as residual units, change it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,7 @@ class Described:
         features: At each resolution, by the settings and the number of axes.
         strides: How much each resolution after the first reduces the axes, likewise; left out, all are halved.
         kept: How many times what a plain U-Net of these resolutions keeps for the backward pass.
+        weights: How many times as many weights as that has, in planes and in volumes.
         predicts_last: Whether of several outputs the last one is the best.
     """
 
@@ -38,6 +39,7 @@ class Described:
     settings: Settings = field(default_factory=dict)
     strides: Callable[[Settings, int], Sequence[Edges]] | None = None
     kept: float = 1.0
+    weights: tuple[float, float] = (1.0, 1.0)
     predicts_last: bool = False
 
 
@@ -112,39 +114,42 @@ _SIX: Settings = {"features": [32, 32, 64, 128, 256, 32]}
 _BLOCKS: Settings = {"init_filters": 32, "blocks_down": [1, 2, 2, 4]}
 
 
-def _of_channels(settings: Settings, *, kept: float) -> Described:
+def _of_channels(settings: Settings, *, kept: float, weights: tuple[float, float]) -> Described:
     return Described(
         settings=settings,
         features=lambda given, _: _numbers(given, "channels"),
         strides=lambda given, _: _strides(given),
         kept=kept,
+        weights=weights,
     )
 
 
-def _of_features(*, kept: float, predicts_last: bool = False) -> Described:
+def _of_features(*, kept: float, weights: tuple[float, float], predicts_last: bool = False) -> Described:
     return Described(
         settings=_SIX,
         features=lambda settings, _: _numbers(settings, "features")[:5],
         kept=kept,
+        weights=weights,
         predicts_last=predicts_last,
     )
 
 
-def _of_blocks(settings: Settings, *, kept: float, further: int = 0) -> Described:
+def _of_blocks(settings: Settings, *, kept: float, weights: tuple[float, float], further: int = 0) -> Described:
     return Described(
         settings=settings,
         features=lambda given, _: _doubling(
             _number(given, "init_filters"), len(_numbers(given, "blocks_down")) + further
         ),
         kept=kept,
+        weights=weights,
     )
 
 
 TABLE: dict[str, Described] = {
-    "UNet": _of_channels({**_CHANNELS, "num_res_units": 2}, kept=0.4),
-    "AttentionUnet": _of_channels(_CHANNELS, kept=1.3),
-    "BasicUNet": _of_features(kept=1.2),
-    "BasicUNetPlusPlus": _of_features(kept=3.7, predicts_last=True),
+    "UNet": _of_channels({**_CHANNELS, "num_res_units": 2}, kept=0.4, weights=(0.9, 0.9)),
+    "AttentionUnet": _of_channels(_CHANNELS, kept=1.3, weights=(1.1, 1.1)),
+    "BasicUNet": _of_features(kept=1.2, weights=(1.0, 1.0)),
+    "BasicUNetPlusPlus": _of_features(kept=3.7, weights=(1.3, 1.3), predicts_last=True),
     "DynUNet": Described(
         settings={
             "kernel_size": [3] * 6,
@@ -156,15 +161,20 @@ TABLE: dict[str, Described] = {
         strides=_dyn_unet_strides,
         kept=1.1,
     ),
-    "SegResNet": _of_blocks({**_BLOCKS, "init_filters": 8}, kept=1.4),
-    "SegResNetDS": _of_blocks(_BLOCKS, kept=1.3),
-    "SegResNetDS2": _of_blocks(_BLOCKS, kept=1.8),
-    "MedNeXt": _of_blocks({"init_filters": 32, "blocks_down": [2, 2, 2, 2]}, kept=4.4, further=1),
-    "VNet": Described(features=lambda *_: _doubling(16, 5), kept=1.6),
-    "HighResNet": Described(features=lambda *_: [16, 64], strides=lambda *_: [4], kept=9.2),
-    "AHNet": Described(settings={"psp_block_num": 4}, features=_ahnet_features, strides=_ahnet_strides, kept=1.3),
+    "SegResNet": _of_blocks({**_BLOCKS, "init_filters": 8}, kept=1.4, weights=(3.3, 3.4)),
+    "SegResNetDS": _of_blocks(_BLOCKS, kept=1.3, weights=(3.5, 3.6)),
+    "SegResNetDS2": _of_blocks(_BLOCKS, kept=1.8, weights=(3.9, 4.0)),
+    "MedNeXt": _of_blocks({"init_filters": 32, "blocks_down": [2, 2, 2, 2]}, kept=4.4, weights=(0.7, 0.3), further=1),
+    "VNet": Described(features=lambda *_: _doubling(16, 5), kept=1.6, weights=(4.9, 8.1)),
+    "HighResNet": Described(features=lambda *_: [16, 64], strides=lambda *_: [4], kept=9.2, weights=(3.8, 3.5)),
+    "AHNet": Described(
+        settings={"psp_block_num": 4}, features=_ahnet_features, strides=_ahnet_strides, kept=1.3, weights=(0.08, 0.04)
+    ),
     "FlexibleUNet": Described(
-        settings={"backbone": "efficientnet-b0"}, features=lambda *_: [16, 32, 24, 40, 112, 320], kept=2.5
+        settings={"backbone": "efficientnet-b0"},
+        features=lambda *_: [16, 32, 24, 40, 112, 320],
+        kept=2.5,
+        weights=(3.5, 1.9),
     ),
     "UNETR": Described(
         settings={"feature_size": 16, "hidden_size": 768},
@@ -173,6 +183,7 @@ TABLE: dict[str, Described] = {
             _number(settings, "hidden_size"),
         ],
         kept=3.5,
+        weights=(11.7, 4.3),
     ),
     "SwinUNETR": Described(
         settings={"feature_size": 24, "patch_size": 2},
@@ -182,6 +193,7 @@ TABLE: dict[str, Described] = {
         ],
         strides=_swin_strides,
         kept=3.9,
+        weights=(1.5, 1.3),
     ),
 }
 """By the names of the classes. Source: the documentation of MONAI 1.6.1."""

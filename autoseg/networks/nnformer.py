@@ -1,20 +1,19 @@
 """nnFormer: convolutions and attention in turns, and skips that are attended to instead of concatenated, for volumes.
 
-Source: Zhou et al. 2023, "nnFormer: volumetric medical image segmentation via a 3D transformer", section 3; its blocks
+Source: Zhou et al. 2023, "nnFormer: volumetric medical image segmentation via a 3D transformer"; its blocks
 are those of the Swin transformer, in three dimensions; see `swin`.
 
-    image 128 x 128 x 128                                                   logits 128^3
-      | two convolutions, 48, the first of stride 2                             |
-    64^3    48                                                                  |              logits 64^3
-      | two convolutions, 96, the first of stride 2                             | up by 4        |
-    32^3    96   2 blocks, windows of 4, norm ------> skip, block               |              | up by 4   logits 32^3
-      v down                                            ^ up        96 ---------'              |             |
-    16^3   192   2 blocks, windows of 4, norm ----------|-----> skip, block                    |             |
-      v down                                            |         ^ up     192 ----------------'             | up by 4
-     8^3   384   2 blocks, windows of 8, norm ----------|---------|-----> skip, block                        |
-      v down                                            |         |         ^ up    384 ---------------------'
-     4^3   768   2 blocks, windows of 4, norm ----------|---------|---------'
-                                                        '---------'  the map that comes up from the coarser level
+    image 128 x 128 x 128
+      | two convolutions, 48, the first of stride 2
+    64^3    48
+      | two convolutions, 96, the first of stride 2
+    32^3    96   2 blocks, windows of 4, norm ------------------------------ skip, block, 96 -> logits 128^3
+      v down                                                                   ^ up
+    16^3   192   2 blocks, windows of 4, norm --------------- skip, block, 192 -> logits 64^3
+      v down                                                    ^ up
+     8^3   384   2 blocks, windows of 8, norm -- skip, block, 384 -> logits 32^3
+      v down                                       ^ up
+     4^3   768   2 blocks, windows of 4, norm -----'
 
     convolutions   3x3x3; each but the last activated (GELU) and normalized; the last one normalized alone
     down           GELU, norm, convolution of stride 2 to twice the features
@@ -75,7 +74,8 @@ class NnFormerSettings(Section):
     """What a plan may say about nnFormer.
 
     Attributes:
-        features: Of the first blocks; they double at each resolution.
+        features: Of the first blocks; they double at each resolution. The first two convolutions have half of them, of
+            which a norm needs more than one.
         token: Voxels of the image along each axis that become one token.
         reductions: How much each of the next resolutions reduces each axis.
         windows: Edges of the windows at each resolution, from the finest.
@@ -85,7 +85,7 @@ class NnFormerSettings(Section):
         drop_path: The largest share of the samples that training leaves out of a branch.
     """
 
-    features: PositiveInt = 96
+    features: Annotated[int, Field(ge=4)] = 96
     token: tuple[TokenEdge, TokenEdge, TokenEdge] = (4, 4, 4)
     reductions: tuple[Steps, Steps, Steps] = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
     windows: tuple[Edges, Edges, Edges, Edges] = ((4, 4, 4), (4, 4, 4), (8, 8, 8), (4, 4, 4))
@@ -97,7 +97,7 @@ class NnFormerSettings(Section):
     @property
     def embedding(self) -> int:
         """Features of the first two convolutions."""
-        return max(1, self.features // 2)
+        return self.features // 2
 
     @property
     def widths(self) -> tuple[int, ...]:

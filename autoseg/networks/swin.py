@@ -58,8 +58,8 @@ class Stage:
 def draw_stage(net: Canvas[Value], x: Value, stage: Stage, skip: Value | None = None) -> Value:
     """Draws blocks one after the other; with a skip, a map of the same shape, the first is one of skip attention.
 
-    That asks with the map itself, without a linear layer, and takes keys and values from the skip; one norm serves both
-    maps. Source: Zhou et al. 2023, nnFormer. Decision: past the attention goes the sum of both.
+    That asks with the map itself, without a linear layer, and takes keys and values from the skip. Source: Zhou et al.
+    2023, nnFormer, and its number of weights. Decision: one norm serves both, and past the attention goes their sum.
     """
     for number in range(len(stage.shares)):
         x = _draw_block(net, x, stage, number, skip if number == 0 else None)

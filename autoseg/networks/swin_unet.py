@@ -1,6 +1,6 @@
 """Swin-Unet: a U-Net without convolutions but its first and last, of Swin transformer blocks, for slices.
 
-Source: Cao et al. 2022, "Swin-Unet: Unet-like pure transformer for medical image segmentation", section 3; its blocks
+Source: Cao et al. 2022, "Swin-Unet: Unet-like pure transformer for medical image segmentation"; its blocks
 are those of Liu et al. 2021, the tiny one; see `swin`.
 
     image 224 x 224, grey repeated three times                          logits 224 x 224
@@ -23,9 +23,9 @@ Windows are 7 x 7 voxels, heads have 32 features. It has 27,168,900 weights for 
 27,168,132 for one. Any patch whose edges 32 divides will do: windows are clipped to the map, and maps that
 windows do not divide are padded inside the attention, where padding is not seen. Patches of 224 x 224 need neither.
 
-Decision: skips leave after the blocks of their resolution, as in the paper's figure 1. Decision: the share of samples
-that a block leaves out is the same on the way up as at its resolution on the way down. The paper began with weights
-learned on ImageNet; here they are fresh.
+Decision: skips leave after the blocks of their resolution. Decision: the share of samples that a block leaves out is
+the same on the way up as at its resolution on the way down. The paper began with weights learned on ImageNet; here they
+are fresh.
 """
 
 from typing import Annotated, TypeVar
@@ -47,7 +47,7 @@ class SwinUnetSettings(Section):
     """What a plan may say about Swin-Unet.
 
     Attributes:
-        features: Of the first blocks; they double at each resolution.
+        features: Of the first blocks, more than one; they double at each resolution.
         head_features: Of each head of the attention, if not fewer.
         window: Edge of the windows.
         blocks: At each resolution on the way down, and up.
@@ -56,7 +56,7 @@ class SwinUnetSettings(Section):
         drop_path: The largest share of the samples that training leaves out of a branch.
     """
 
-    features: PositiveInt = 96
+    features: Annotated[int, Field(ge=2)] = 96
     head_features: PositiveInt = 32
     window: PositiveInt = 7
     blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=5)] = (2, 2, 2, 2)

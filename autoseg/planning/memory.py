@@ -85,7 +85,7 @@ def weight_bytes(architecture: Architecture, network: Own | None = None) -> int:
     """The part of `training_bytes` that goes with the weights."""
     count = _count_drawn(architecture, None, network)
     if count is None:
-        return BYTES_PER_WEIGHT * count_weights(architecture)
+        return round(BYTES_PER_WEIGHT * count_weights(architecture) * _guess_weights(architecture, network))
     return BYTES_PER_WEIGHT * count.weights + STANDARDIZING_BYTES * count.standardized_weights
 
 
@@ -127,6 +127,13 @@ def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
             elements += (features + (width if step > 1 else 0)) * voxels
         width = features
     return ELEMENT_BYTES * elements
+
+
+def _guess_weights(architecture: Architecture, network: Own | None) -> float:
+    """How many times the weights of the plain U-Net that is counted for it a network of MONAI has."""
+    if network is None or not is_monai(network.name):
+        return 1.0
+    return describe(network.name).weights[architecture.dimensions - 2]
 
 
 def _guess_more(architecture: Architecture, patch_size: Sequence[int], network: Own | None) -> int:

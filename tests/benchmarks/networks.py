@@ -97,28 +97,36 @@ def subjects(name: str, patch: tuple[int, ...]) -> list[Subject]:
         usual = design_network(topology.strides, topology.kernels, PRESETS["8gb"], **options)
         return [Subject(name=name, architecture=usual, named=None, patch=topology.patch_size)]
     page, found = NETWORKS[name], []
-    named = Own(name=name, settings=page.complete({}))
     for dimensions in reversed(page.dimensions):
+        divisor = page.divisor({}, dimensions)
+        edges = tuple(-(-edge // step) * step for edge, step in zip(patch[-dimensions:], divisor, strict=True))
+        named = Own(name=name, settings=page.fit_to({}, edges))
         outline = page.outline(named.settings, dimensions, in_channels=1, out_channels=CLASSES)
-        edges = tuple(-(-edge // step) * step for edge, step in zip(patch[-dimensions:], outline.divisor, strict=True))
         found.append(Subject(name=name, architecture=outline, named=named, patch=edges))
     return found
 
 
 def costs(subject: Subject) -> list[str]:
-    """What can be counted without running anything: the network is drawn on torch's meta device."""
-    network = subject.make()
-    weights = sum(one.numel() for one in network.parameters())
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.to("meta")(torch.empty(1, 1, *subject.patch, device="meta"))
+    """What can be counted without running anything."""
+    weights = sum(one.numel() for one in subject.make().parameters())
     taken = training_bytes(subject.architecture, subject.patch, PATCHES, subject.named)
     return [
         subject.name,
         " x ".join(map(str, subject.patch)),
         f"{weights:,}",
-        f"{counter.get_total_flops() / 2e9:.1f} G",
+        f"{multiply_adds(subject) / 1e9:.1f} G",
         f"{taken / 1e9:.2f} GB",
     ]
+
+
+def multiply_adds(subject: Subject) -> int:
+    """Of a patch forwards: as the network is sketched, the usual one on torch's meta device."""
+    if subject.named is not None:
+        page = NETWORKS[subject.named.name]
+        return page.count(subject.named.settings, subject.architecture, subject.patch).multiply_adds
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        subject.make().to("meta")(torch.empty(1, 1, *subject.patch, device="meta"))
+    return counter.get_total_flops() // 2
 
 
 def seconds(subject: Subject, steps: int) -> float:

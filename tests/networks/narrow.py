@@ -5,7 +5,13 @@ NARROW: dict[str, dict[str, object]] = {
     "high_resolution": {"rounds": 1},
     "cotr": {"layers": 2},
     "transunet": {"features": 8, "blocks": [1, 1, 2], "layers": 2, "patch": [64, 64]},
-    "nnformer": {"token": [2, 2, 2], "head_features": 2, "decoder_head_features": 1},
+    "nnformer": {
+        "features": 8,
+        "token": [2, 2, 2],
+        "windows": [[2, 2, 2], [2, 2, 2], [4, 4, 4], [2, 2, 2]],
+        "head_features": 4,
+        "decoder_head_features": 2,
+    },
     "swin_unet": {"head_features": 2},
 }
 

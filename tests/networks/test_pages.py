@@ -148,15 +148,17 @@ def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
 
 
 def test_work_of_a_convolution_is_counted_by_hand():
-    """Ten voxels, kernel 3, from 2 to 4 features, and pooling after it."""
+    """Twelve voxels, kernel 3, from 2 to 4 features, and pooling after it, which leaves no voxel out."""
     sketch = Sketch(2)
-    image = Map(2, (2, 5))
+    image = Map(2, (2, 6))
     y = sketch.pool(sketch.relu(sketch.conv(image, 4, 3, "one")), 2)
-    assert y.size == (1, 2)
-    assert sketch.multiply_adds == 10 * 4 * 2 * 9
+    assert y.size == (1, 3)
+    assert sketch.multiply_adds == 12 * 4 * 2 * 9
     assert sketch.weights == (2 * 9 + 1) * 4
-    assert sketch.kept_elements == 10 * 2 + 10 * 4  # the image, and what the ReLU and the pooling share
-    assert sketch.places == 2 * 4
+    assert sketch.kept_elements == 12 * 2 + 12 * 4  # the image, and what the ReLU and the pooling share
+    assert sketch.places == 3 * 4
+    with pytest.raises(ValueError, match=r"a map of \(2, 5\) voxels has no blocks of 2"):
+        sketch.pool(Map(2, (2, 5)), 2)
     with pytest.raises(ValueError, match="two layers are named 'one'"):
         sketch.conv(image, 4, 3, "one")
     with pytest.raises(ValueError, match="do not lie on one grid"):

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from phantoms import Listener
-from small_nnunet import change_json, plain_configuration, save_model, write_held_out
+from small_nnunet import GOLDEN, change_json, plain_configuration, save_model, write_held_out
 from tiny_workspaces import NUMBER, files_in, folders_of, plan_tiny, write_splits, write_volumes
 from typer.testing import CliRunner
 
@@ -23,9 +24,11 @@ from autoseg.cli.app import app
 from autoseg.data.splits import Splits
 from autoseg.errors import AutosegError, ModelError, UsageError
 from autoseg.evaluation.summary import Summary
+from autoseg.expectation import Expectation
 from autoseg.geometry import Volume
 from autoseg.imageio import read_image, read_label_map
 from autoseg.info import DatasetInfo
+from autoseg.inspection import extract_fingerprint
 from autoseg.loading import Wanted, load_segmenter
 from autoseg.nnunet.exporting import export_nnunet
 from autoseg.nnunet.trainers import is_known
@@ -148,6 +151,8 @@ def test_folds_lie_as_if_they_had_been_trained_here(work: Path, theirs: Path) ->
         assert again.foreground_mean == Summary.load(model.validation(fold) / "summary.json").foreground_mean
         assert f"held-out cases {again.foreground_mean.dice:.4f}" in lines[fold]
     assert not folders_of(work).plan.exists()
+    with pytest.raises(UsageError, match="the usual plan of Dataset001_Tiny, but by nnunet; add --plan nnunet, or let"):
+        predict(folders.raw / "imagesTs", work / "out", number=NUMBER, workspace=work, device="cpu")
 
 
 def test_it_competes_with_what_was_trained_here(work: Path, theirs: Path, tmp_path: Path) -> None:
@@ -271,6 +276,23 @@ def test_missing_segmentations_are_made_here(work: Path, own: Path, spoil: Calla
     assert len(Summary.load(model.path / "summary.json").cases) == 4
 
 
+def test_model_of_nnunets_own_trainer_is_judged_here(tmp_path: Path) -> None:
+    """The recorded one, of two channels and an ignore label; what it held out is told by the usual deal alone."""
+    folders = write_volumes(tmp_path, channels=2)
+    labels = {"background": 0, "liver": 1, "tumour": 2, "ignore": 3}
+    change_json(folders.raw / "dataset.json", channel_names={"0": "CT", "1": "MR"}, labels=labels)
+    model, lines = take(GOLDEN / "plain.zip", tmp_path)
+    assert lines[1].startswith("3d_fullres, fold 0: nothing tells which cases it held out; taken to be those of splits")
+    assert [case.name for case in Summary.load(model.validation(0) / "summary.json").cases] == list(
+        Splits.load(folders.splits).folds[0].validation
+    )
+    assert load_checkpoint(model.checkpoint(0)).plan.dataset == "Dataset001_Tiny"
+    with pytest.raises(
+        AutosegError, match="nnunet/3d_fullres: folds 1 2 are not trained; run 'autoseg train -d 1 -c 3d"
+    ):
+        find_best(NUMBER, workspace=tmp_path, device="cpu")
+
+
 def test_a_stopped_run_goes_on(work: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was taken over stays; the held-out cases that were not judged are; a third run finds all done."""
     shutil.rmtree(own / FULL / "fold_1/validation")
@@ -379,7 +401,9 @@ def test_folds_of_nnunet_are_found_given_or_dealt(bare: Path, theirs: Path, tmp_
     content = [{"train": list(one), "val": list(other)} for one, other in SPLITS]
     root = shutil.copytree(bare, tmp_path / "work")
     folders_of(root).splits.unlink()
-    with pytest.raises(UsageError, match=r"nnU-Net's usual deal says, such as 'case_\d'; give the folds of nnU-Net"):
+    with pytest.raises(
+        UsageError, match=r"found or dealt for Dataset001_Tiny, such as 'case_\d'; give nnU-Net's splits_"
+    ):
         take(theirs, root)
     assert not (root / "results").exists()
     file = tmp_path / "splits_final.json"
@@ -449,8 +473,8 @@ def hold_out_others(path: Path) -> None:
         (stop_training, "fold_1 is no fold that nnU-Net trained to its end (it lacks checkpoint_final.pth)"),
         (lambda path: (path / FULL / "fold_one").mkdir(), "fold_one is no fold that nnU-Net trained to its end"),
         (rename_fold, "fold_0/checkpoint_final.pth is of fold 1; put it where it belongs"),
-        (add_fold, "has a fold 7, and"),
-        (hold_out_others, "fold 1 of"),
+        (add_fold, "has a fold 7, which is none of"),
+        (hold_out_others, "held out other cases than in"),
         (lambda path: (path / FULL / "fold_0/validation/summary.json").write_text("{}"), "holds no scores of cases"),
         (lambda path: shutil.rmtree(path / FULL), "holds no model of nnU-Net"),
     ],
@@ -464,6 +488,23 @@ def test_what_does_not_belong_is_refused(work: Path, own: Path, spoil: Callable[
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(work.rglob("*")) == before
+
+
+def test_scans_that_lie_as_they_are_turned_need_no_turning(bare: Path, own: Path, tmp_path: Path) -> None:
+    """By the fingerprint, without which nobody knows; then a scan that lies in another way is turned, as there."""
+    change_json(own / FULL / "plans.json", image_reader_writer="NibabelIOWithReorient")
+    lying = shutil.copytree(bare, tmp_path / "lying")
+    for path in folders_of(lying).raw.rglob("*.nii.gz"):
+        image = sitk.ReadImage(path)
+        image.SetDirection((-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))  # x to the right, y to the front
+        sitk.WriteImage(image, path)
+    for path in own.rglob("validation"):
+        shutil.rmtree(path)
+    with pytest.raises(UsageError, match="turns scans before it sees them"):
+        take(own, lying)
+    extract_fingerprint(NUMBER, workspace=lying)
+    model, _ = take(own, lying)
+    assert Expectation.load(model.expectation).orientation == "SAR"
 
 
 def test_missing_cases_are_named(work: Path, theirs: Path) -> None:
