@@ -39,9 +39,7 @@ MANIFEST, CARD, CHOICE, SCORES, RULES, EXPECTATION = (
     "expectation.json",
 )
 CHECKPOINT = re.compile(rf"({MEMBER_PATTERN})/fold_(0|[1-9][0-9]{{0,2}}|all)/checkpoint\.pt")
-TEXT = re.compile(
-    rf"{MANIFEST}|{CARD}|{CHOICE}|({MEMBER_PATTERN}/)?{SCORES}|{MEMBER_PATTERN}/({RULES}|{EXPECTATION})"
-)
+TEXT = re.compile(rf"{MANIFEST}|{CARD}|{CHOICE}|({MEMBER_PATTERN}/)?{SCORES}|{MEMBER_PATTERN}/({RULES}|{EXPECTATION})")
 
 LARGEST_TEXT_BYTES = 4 * 2**20
 """Decision: the scores and rules of a thousand labels are a tenth of that."""
