@@ -130,19 +130,34 @@ def test_instance_norm_of_a_gpu_is_that_of_torch(size):
     torch.testing.assert_close(stacked.view_as(x), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
-def test_norm_without_gradients_is_the_same(order):
+@pytest.mark.parametrize(
+    ("order", "dtype"), [(torch.contiguous_format, torch.float32), (torch.channels_last_3d, torch.bfloat16)]
+)
+def test_norm_without_gradients_is_the_same(order, dtype):
     """To the last bit; whoever calls the layer keeps what it gave, and the layers inside lose theirs."""
     norm = InstanceNorm(3)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
-    x = torch.randn(2, 3, 4, 5, 6).to(memory_format=order)
+    x = torch.randn(2, 3, 4, 5, 6).to(dtype, memory_format=order)
     kept, expected = x.clone(), norm(x)
     with torch.inference_mode():
         assert torch.equal(norm(x), expected)
         assert torch.equal(x, kept)
         assert norm.normalize(x).data_ptr() == x.data_ptr()
     assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("features", [2, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norm_without_gradients_keeps_all_digits(features, dtype):
+    """Of large maps with the channels last, of which torch's own batch norm loses two; in place."""
+    norm = InstanceNorm(features).to(dtype)
+    disturb(norm)
+    x = (torch.randn(2, features, 40, 48, 48) * 1.5 + 0.7).to(dtype, memory_format=torch.channels_last_3d)
+    exact = F.instance_norm(x.double(), weight=norm.weight.double(), bias=norm.bias.double(), eps=1e-5)
+    with torch.inference_mode():
+        assert norm.normalize(x).data_ptr() == x.data_ptr()
+    torch.testing.assert_close(x.double(), exact, rtol=1e-6, atol=3e-6)
 
 
 @pytest.mark.parametrize("stride", [(2, 2), (1, 3), (2, 2, 2), (1, 2, 3)])

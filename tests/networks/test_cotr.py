@@ -1,4 +1,4 @@
-"""What CoTr is, by its parts; `test_sampling` has its attention."""
+"""What CoTr is, by its parts; `test_chosen_places` has its attention."""
 
 import pytest
 import torch
