@@ -33,11 +33,13 @@ class Wanted:
             begun; for "cv" both. A model of "all" cases is taken if it is asked for, or the only one.
         device: "auto", "cpu", "cuda" or "mps".
         mirroring: Whether to average over mirror images.
+        exact: Whether to calculate in float32, whatever is faster.
     """
 
     folds: Fold | Sequence[Fold] | None = None
     device: str = "auto"
     mirroring: bool = True
+    exact: bool = False
 
 
 def load_segmenter(
@@ -55,7 +57,7 @@ def load_segmenter(
         ModelError, ArtifactError, UsageError: See `model.load_model`.
     """
     with opened_model(folder.path) as opened:
-        loader = _Loader(device=resolve_device(wanted.device), mirroring=wanted.mirroring)
+        loader = _Loader(device=resolve_device(wanted.device), wanted=wanted)
         if not opened.choice.is_file():
             asked = [] if wanted.folds is None else list_folds(wanted.folds)
             return loader.load(opened, asked, only_finished=not asked)
@@ -92,13 +94,13 @@ class _Loader:
 
     Attributes:
         device: Where to put the networks.
-        mirroring: Whether they average over mirror images.
+        wanted: How they are to predict.
         known: What is loaded already, by folder.
         digests: Fold to `digest_weights`, by folder; of the folds that predict.
     """
 
     device: torch.device
-    mirroring: bool
+    wanted: Wanted
     known: dict[Path, Segmenter] = field(default_factory=dict)
     digests: dict[Path, dict[Fold, str]] = field(default_factory=dict)
 
@@ -123,7 +125,8 @@ class _Loader:
                 what = f"{folder.path} is a cascade, which needs the model of {former} beside it"
                 raise ModelError(what, f"copy or train {beside.path}")
             previous = self.known.get(beside.path) or self.load(beside, (), only_finished=True)
-        segmenter = make_segmenter(checkpoints, rules, self.device, mirroring=self.mirroring, previous=previous)
+        options = {"mirroring": self.wanted.mirroring, "exact": self.wanted.exact}
+        segmenter = make_segmenter(checkpoints, rules, self.device, **options, previous=previous)
         if folder.expectation.is_file():
             segmenter = replace(segmenter, expectation=Expectation.load(folder.expectation))
         self.known[folder.path] = segmenter

@@ -140,6 +140,7 @@ def load_model(
     folds: Fold | Sequence[Fold] | None = None,
     device: str = "auto",
     mirroring: bool = True,
+    exact: bool = False,
 ) -> Model:
     """Loads a trained configuration, or those that `find_best` chose.
 
@@ -151,6 +152,7 @@ def load_model(
             begun; for "cv" both. A model of "all" cases is taken if it is asked for, or the only one.
         device: "auto", "cpu", "cuda" or "mps".
         mirroring: Average over mirror images, which takes several times as long and is a little more accurate.
+        exact: Calculate in float32, whatever is faster; see `pipeline.predict`.
 
     Raises:
         ModelError: There is no trained fold, or not the one asked for, or a checkpoint is damaged.
@@ -161,5 +163,5 @@ def load_model(
     def warn(line: str) -> None:
         warnings.warn(line, stacklevel=5)  # whoever called this function
 
-    wanted = Wanted(folds=folds, device=device, mirroring=mirroring)
+    wanted = Wanted(folds=folds, device=device, mirroring=mirroring, exact=exact)
     return Model(segmenter=load_segmenter(ModelFolder(path=locate_model(path)), wanted, warn=warn))

@@ -347,6 +347,7 @@ def predict(
     probabilities: str | Sequence[str] = (),
     disagreement: bool = False,
     mirroring: bool = True,
+    exact: bool = False,
     resume: bool = False,
     part: str | None = None,
     device: str = "auto",
@@ -375,6 +376,7 @@ def predict(
         disagreement: Write where folds and mirror images disagree as well: the share of them that would have decided
             otherwise, 0 to 255 for 0 to 1, in disagreement/CASE.nii.gz.
         mirroring: Average over mirror images, which takes several times as long and is a little more accurate.
+        exact: Calculate in float32, whatever is faster: so label maps are those of any other machine, and nnU-Net's.
         resume: Leave out scans whose results of this very model are there, as after a stop.
         part: "2/4" segments the second of four parts of the scans: give each of four machines another.
         device: "auto", "cpu", "cuda" or "mps".
@@ -404,7 +406,7 @@ def predict(
     )
 
     folder = find_model(model, number, configuration, workspace, plan_name, any_folds=folds is None)
-    wanted = Wanted(folds=folds, device=device, mirroring=mirroring)
+    wanted = Wanted(folds=folds, device=device, mirroring=mirroring, exact=exact)
     segmenter = load_segmenter(folder, wanted, say=reporter.say, warn=reporter.say)
     segmenter = ask_for_disagreement(segmenter) if disagreement else segmenter
     labels = choose_labels(probabilities, segmenter.info)

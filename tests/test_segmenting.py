@@ -324,6 +324,20 @@ def test_what_cannot_fit_is_refused_before_the_system_ends_the_program(segmenter
             segment_scans(replace(segmenter, configuration=configuration), scans[:1], output, {}, SILENT)
 
 
+def test_float32_can_be_asked_for(scans, output, tmp_path):
+    """From the command line and from Python; what was made otherwise is not gone on with."""
+    model = ModelFolder(path=tmp_path / "model")
+    save_checkpoint(small_checkpoint(), model.checkpoint(0))
+    usual, exact = (load_segmenter(model, Wanted(device="cpu", exact=exact)) for exact in (False, True))
+    assert usual.digest != exact.digest
+    command = ["predict", "-m", model.path, "-i", scans[0].images[0], "-o", output, "--exact", "--device", "cpu"]
+    assert CliRunner().invoke(app, [str(part) for part in command]).exit_code == 0
+    alone = load_model(model.path, device="cpu", exact=True)
+    assert alone.segmenter.digest == exact.digest
+    found = sitk.GetArrayFromImage(alone.predict(scans[0].images[0]))
+    np.testing.assert_array_equal(read_label_map(output / "scan_0.nii.gz").array, found)
+
+
 def test_mirroring_can_be_left_out(scans, output, tmp_path):
     """From the command line, and then the agreement of mirror images is not known."""
     model = ModelFolder(path=tmp_path / "model")

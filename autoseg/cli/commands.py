@@ -254,6 +254,10 @@ def predict(
         bool,
         typer.Option("--no-mirroring", help="Several times as fast, a little less accurate: no mirror images."),
     ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Slower, in float32: the same label maps as on other machines, and in nnU-Net."),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--continue", help="Leave out scans whose results are there, as after a stop.")
     ] = False,
@@ -291,6 +295,7 @@ def predict(
         probabilities=probabilities or (),
         disagreement=disagreement,
         mirroring=not no_mirroring,
+        exact=exact,
         resume=resume,
         part=part,
         device=device,

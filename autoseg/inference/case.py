@@ -60,6 +60,7 @@ class Segmenter:
         previous: The coarser configuration whose segmentation this one sees as well, if it is a cascade.
         expectation: Of an image; to its orientation images are turned.
         maps_disagreement: Whether predictions have a map of it.
+        exact: Whether the networks calculate in float32.
         rules: Applied to each segmentation.
         device: Where the networks are.
         dataset: Name of the dataset that they learned from.
@@ -78,6 +79,7 @@ class Segmenter:
     previous: "Segmenter | None" = None
     expectation: Expectation | None = None
     maps_disagreement: bool = False
+    exact: bool = False
 
     @property
     def opinions(self) -> int:
@@ -102,6 +104,7 @@ class Segmenter:
             self.rules.describe(),
             former,
             *([] if self.orientation is None else [self.orientation]),
+            *(["exact"] if self.exact else []),
         )
         return sha256("\n".join(told).encode()).hexdigest()[:16]
 
@@ -165,9 +168,8 @@ class Segmenter:
         """Refuses what the system would end the program for: the maps of a tile that memory does not hold."""
         free = free_memory_bytes() if self.device.type == "cpu" else None
         widest = self.configuration.architecture.stages[0].features
-        needed = (
-            MAPS_AT_ONCE * widest * prod(self.configuration.patch_size) * torch.finfo(precision(self.device)).bits // 8
-        )
+        dtype = torch.float32 if self.exact else precision(self.device)
+        needed = MAPS_AT_ONCE * widest * prod(self.configuration.patch_size) * torch.finfo(dtype).bits // 8
         if free is not None and needed > free:
             tile = "tiles of " + " x ".join(map(str, self.configuration.patch_size))
             what = f"the network takes about {describe_memory(needed)} for {tile}, and {describe_memory(free)} are free"
@@ -225,6 +227,7 @@ def make_segmenter(
     device: torch.device,
     *,
     mirroring: bool = True,
+    exact: bool = False,
     previous: Segmenter | None = None,
 ) -> Segmenter:
     """Builds the ensemble of some folds of one configuration.
@@ -236,6 +239,7 @@ def make_segmenter(
         previous: Of a cascade, what segments first; left out if the cases bring the segmentation with them.
         mirroring: Average over mirrored copies, as the plan mirrored in training; several times slower, a little more
             accurate.
+        exact: Calculate in float32, whatever is faster.
 
     Raises:
         ModelError: The folds are of different configurations or plans, or the weights do not fit the plan; or the
@@ -245,7 +249,9 @@ def make_segmenter(
     for other in checkpoints[1:]:
         if _interface(other) != _interface(first):
             raise ModelError(f"folds {first.fold} and {other.fold} follow different plans", "train them by one plan")
-    folds: list[Predictor] = [NetworkPredictor(_restore_network(fold, device), device) for fold in checkpoints]
+    folds: list[Predictor] = [
+        NetworkPredictor(_restore_network(fold, device), device, exact=exact) for fold in checkpoints
+    ]
     predictor = folds[0] if len(folds) == 1 else EnsemblePredictor(tuple(folds))
     at_once = count_at_once(first.configuration.patch_size, first.configuration.batch_size, device)
     axes = first.configuration.augmentation.mirror_axes if mirroring else ()
@@ -262,6 +268,7 @@ def make_segmenter(
         dataset=first.plan.dataset,
         networks=" ".join(digest_weights(fold.weights) for fold in checkpoints),
         previous=previous,
+        exact=exact,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from autoseg.device import autocast, free_cached_memory, is_memory_full, make_ready
+from autoseg.device import autocast, exactly, free_cached_memory, is_memory_full, make_ready
 
 VOXELS_AT_ONCE, VOXELS_AT_MOST = 2**20, 2**22
 """Of the patches that a CPU predicts together; see `count_at_once`."""
@@ -70,11 +70,13 @@ class NetworkPredictor:
         network: Moved to the device and put into evaluation mode, for good.
         device: Where it runs; patches may come from anywhere.
         most_patches: That its memory holds at once, once that is known; larger batches are then divided.
+        exact: Whether it calculates in float32, whatever is faster.
     """
 
     network: nn.Module
     device: torch.device
     most_patches: int | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         make_ready(self.device)
@@ -98,7 +100,7 @@ class NetworkPredictor:
         return self(patches)
 
     def _predict(self, patches: Tensor) -> Tensor:
-        with autocast(self.device):
+        with exactly(self.device) if self.exact else autocast(self.device):
             logits: Tensor = self.network(patches.to(self.device))
         return logits
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoseg import device
 from autoseg.architecture import Architecture, Stage
 from autoseg.device import precision
 from autoseg.inference.predictor import (
@@ -193,6 +194,17 @@ def test_memory_too_small_for_one_patch_is_not_hidden():
     """Nothing is left to halve."""
     with pytest.raises(RuntimeError, match="out of memory"):
         NetworkPredictor(Narrow(0), CPU)(random(3, 1, 4, 4))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_exact_networks_calculate_in_float32(monkeypatch, exact):
+    """Though the CPU has bfloat16."""
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
+    network = torch.nn.Conv2d(1, 2, 3)
+    patches = random(2, 1, 6, 6)
+    logits = NetworkPredictor(network, CPU, exact=exact)(patches)
+    assert logits.dtype == (torch.float32 if exact else torch.bfloat16)
+    assert torch.equal(logits, network(patches)) == exact
 
 
 def test_other_errors_are_not_taken_for_a_full_memory():
