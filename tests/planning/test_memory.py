@@ -138,7 +138,13 @@ def test_peak_is_that_of_the_life_of_all_tensors(case):
     assert peak <= 1.001 * bytes_per_patch(architecture, case.patch_size) < 1.05 * peak
 
 
-@pytest.mark.parametrize("case", CASES[1:], ids=lambda case: case.name)
+ONE_BY_ONE = [
+    case if number % 4 == 1 else pytest.param(case, marks=pytest.mark.slow) for number, case in enumerate(CASES)
+]
+"""Every fourth network, and with the slow tests all but the first."""
+
+
+@pytest.mark.parametrize("case", ONE_BY_ONE[1:], ids=lambda case: case.name)
 def test_estimate_holds_for_samples_that_are_normalized_one_by_one(case, monkeypatch):
     """As on a GPU with the channels last, where convolutions copy less than estimated."""
     monkeypatch.setattr(InstanceNorm, "normalize", InstanceNorm.normalize_each)
