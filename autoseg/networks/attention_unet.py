@@ -109,5 +109,5 @@ ATTENTION_UNET = Page(
     settings=AttentionUNetSettings,
     levels=lambda settings: settings.levels,
     draw=draw,
-    training="Adam at 1e-4 and Dice alone",
+    recipe="Adam at 1e-4 and Dice alone",
 )

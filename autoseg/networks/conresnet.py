@@ -165,5 +165,6 @@ CONRESNET = Page(
     levels=lambda settings: settings.levels,
     draw=draw,
     further=lambda _: CHANGES,
-    training="Adam, a learning rate of 0.0001 and a weight decay of 0.0005",
+    training=lambda _: {"optimizer": "adam", "learning_rate": 1e-3},
+    recipe="Adam, a learning rate of 0.0001 and a weight decay of 0.0005",
 )

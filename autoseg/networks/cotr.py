@@ -166,5 +166,5 @@ COTR = Page(
     strides=lambda _: STRIDES,
     draw=draw,
     supervises=lambda settings: settings.deep_supervision,
-    training="SGD at 0.01 with momentum 0.99 and all outputs counted, each half as much as the next finer one",
+    recipe="SGD at 0.01 with momentum 0.99 and all outputs counted, each half as much as the next finer one",
 )

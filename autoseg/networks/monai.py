@@ -64,6 +64,10 @@ class MonaiPage:
         """The settings as they are."""
         return given
 
+    def training(self, settings: Settings) -> dict[str, JsonValue]:  # noqa: ARG002 - see Page
+        """What it is trained with, where that is not what the preset says."""
+        return dict(describe(self.name).training)
+
     def fixed_patch(self, settings: Settings) -> None:
         """None: those that take one size only are built for that of the plan."""
 
@@ -114,13 +118,13 @@ def outline(name: str, given: Settings, dimensions: int, *, in_channels: int, ou
     )
 
 
-def explain(name: str) -> str:
-    """Says which network it is, and what is not known of it."""
+def explain(name: str, changes: str) -> str:
+    """Says which network it is, how it is trained, and what is not known of it."""
     rough = f"{describe(name).kept:g} times" if name.removeprefix(PREFIX) in TABLE else "once"
     return (
         f'Network {name}: {name.removeprefix(PREFIX)} of MONAI, with what stands below "network", and trained like any '
-        f"other. What it takes is a guess: {rough} what a plain U-Net of as many features keeps; if memory runs out, "
-        "training takes fewer patches at a time."
+        f"other{changes}. What it takes is a guess: {rough} what a plain U-Net of as many features keeps; if memory "
+        "runs out, training takes fewer patches at a time."
     )
 
 

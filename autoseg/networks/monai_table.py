@@ -33,6 +33,7 @@ class Described:
         kept: How many times what a plain U-Net of these resolutions keeps for the backward pass.
         weights: How many times as many weights as that has, in planes and in volumes.
         predicts_last: Whether of several outputs the last one is the best.
+        training: See `page.Page`.
     """
 
     features: Callable[[Settings, int], Sequence[int]]
@@ -41,6 +42,7 @@ class Described:
     kept: float = 1.0
     weights: tuple[float, float] = (1.0, 1.0)
     predicts_last: bool = False
+    training: Settings = field(default_factory=dict)
 
 
 def _number(settings: Settings, key: str) -> int:
@@ -106,6 +108,9 @@ def _ahnet_strides(settings: Settings, dimensions: int) -> list[Edges]:
     further = 2 ** max(0, blocks - 2)
     return [2] * 5 if further == 1 else [2, 2, 2, 2, 2, (*[further] * (dimensions - 1), 1)]
 
+
+GENTLY: Settings = {"optimizer": "adam", "learning_rate": 3e-4}
+"""Decision: as Swin-Unet is trained here, because they consist of the same parts; not measured with MONAI's own."""
 
 UNKNOWN = Described(features=lambda _, dimensions: _doubling(USUAL_FEATURES, HALVINGS + 1, 320))  # noqa: ARG005
 
@@ -177,6 +182,7 @@ TABLE: dict[str, Described] = {
         weights=(3.5, 1.9),
     ),
     "UNETR": Described(
+        training=GENTLY,
         settings={"feature_size": 16, "hidden_size": 768},
         features=lambda settings, _: [
             *_doubling(_number(settings, "feature_size"), 4),
@@ -186,6 +192,7 @@ TABLE: dict[str, Described] = {
         weights=(11.7, 4.3),
     ),
     "SwinUNETR": Described(
+        training=GENTLY,
         settings={"feature_size": 24, "patch_size": 2},
         features=lambda settings, _: [
             _number(settings, "feature_size"),

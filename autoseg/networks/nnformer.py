@@ -169,4 +169,6 @@ NNFORMER = Page(
     strides=lambda settings: settings.strides,
     draw=draw,
     supervises=lambda settings: settings.deep_supervision,
+    training=lambda _: {"optimizer": "adam", "learning_rate": 1e-3},
+    recipe="SGD at 0.01 with momentum 0.99",
 )

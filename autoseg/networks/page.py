@@ -55,7 +55,8 @@ class Page:
         supervises: Whether training has more outputs that stand for the labels, by the settings.
         further: By the settings, what the last outputs of training stand for, if not for the labels.
         most_channels: Of the image, by the settings; None if there is no limit.
-        training: How the paper trained it, where that differs from what a plan says.
+        training: By the settings, in what the plan's `TrainingSettings` differ from those of the preset.
+        recipe: How the paper trained it, in words, where the plan does something else.
     """
 
     title: str
@@ -71,7 +72,8 @@ class Page:
     supervises: Callable[[Any], bool] = lambda _: False
     further: Callable[[Any], tuple[Further, ...]] = lambda _: ()
     most_channels: Callable[[Any], int | None] = lambda _: None
-    training: str = ""
+    training: Callable[[Any], Mapping[str, JsonValue]] = lambda _: {}
+    recipe: str = ""
 
     def complete(self, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """The settings with all defaults filled in.

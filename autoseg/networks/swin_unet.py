@@ -118,5 +118,6 @@ SWIN_UNET = Page(
     strides=lambda settings: (TOKEN_EDGE, *[2] * (len(settings.blocks) - 1)),
     draw=draw,
     most_channels=lambda settings: settings.image_channels,
-    training="SGD at 0.05 with momentum 0.9, weight decay 1e-4 and batches of 24, from weights learned on ImageNet",
+    training=lambda _: {"optimizer": "adam", "learning_rate": 3e-4},
+    recipe="SGD at 0.05 with momentum 0.9, weight decay 1e-4 and batches of 24, from weights learned on ImageNet",
 )

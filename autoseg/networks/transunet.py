@@ -187,5 +187,6 @@ TRANSUNET = Page(
     levels=lambda settings: settings.levels,
     fixed_patch=lambda settings: settings.patch,
     draw=draw,
-    training="SGD at 0.01 with momentum 0.9 and batches of 24, from weights learned on ImageNet",
+    training=lambda _: {"optimizer": "adam", "learning_rate": 1e-3},
+    recipe="SGD at 0.01 with momentum 0.9 and batches of 24, from weights learned on ImageNet",
 )

@@ -101,5 +101,5 @@ UNET_3D = Page(
     settings=UNet3DSettings,
     levels=lambda settings: settings.levels,
     draw=draw,
-    training='weighted cross entropy alone: "overlap": "none" and "class_weights" of training.loss',
+    recipe='weighted cross entropy alone: "overlap": "none" and "class_weights" of training.loss',
 )

@@ -114,5 +114,5 @@ UNET_3PLUS = Page(
     draw=draw,
     supervises=lambda settings: settings.deep_supervision,
     further=lambda settings: CLASSIFIED if settings.classification else (),
-    training="a sum of focal, multi-scale structural similarity and overlap losses",
+    recipe="a sum of focal, multi-scale structural similarity and overlap losses",
 )

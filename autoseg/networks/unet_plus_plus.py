@@ -106,5 +106,6 @@ UNET_PLUS_PLUS = Page(
     levels=lambda settings: settings.levels,
     draw=draw,
     supervises=lambda settings: settings.deep_supervision,
-    training="Adam at 3e-4",
+    training=lambda settings: {} if settings.batch_norm else {"optimizer": "adam", "learning_rate": 3e-4},
+    recipe="Adam at 3e-4",
 )

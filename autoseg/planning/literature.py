@@ -1,7 +1,9 @@
 """Patches for the networks of the literature, whose resolutions are fixed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
+
+from pydantic import JsonValue
 
 from autoseg.architecture import Architecture
 from autoseg.extensions import Own
@@ -11,6 +13,7 @@ from autoseg.networks.patches import Patches
 from autoseg.networks.table import NETWORKS
 from autoseg.planning.memory import bytes_per_patch
 from autoseg.planning.topology import Topology, initial_patch, two_or_three
+from autoseg.settings import TrainingSettings
 
 
 def find_page(named: Own) -> Page | monai.MonaiPage:
@@ -34,11 +37,12 @@ def find_obstacle(named: Own, dimensions: int, *, in_channels: int, out_channels
 
 
 def explain_page(named: Own) -> str:
-    """Says which network it is, and how its paper trained it."""
+    """Says which network it is, what it is trained with, and how its paper trained it."""
     page = find_page(named)
+    changes = _explain_changes(page.training(page.read(named.settings)))
     if isinstance(page, monai.MonaiPage):
-        return monai.explain(named.name)
-    paper = f" The paper trained it with {page.training}." if page.training else ""
+        return monai.explain(named.name, changes)
+    paper = f" The paper trained it with {page.recipe}." if page.recipe else ""
     largest = page.fixed_patch(page.read(named.settings))
     if largest is not None:
         paper += (
@@ -47,8 +51,28 @@ def explain_page(named: Own) -> str:
         )
     return (
         f"Network {named.name}: {page.title} ({page.source}), with the settings of the paper unless they are changed "
-        f'below "network", and trained like any other.{paper}'
+        f'below "network", and trained like any other{changes}.{paper}'
     )
+
+
+def adapt_training(training: TrainingSettings, named: Own) -> TrainingSettings:
+    """The training of a preset, with what the page of a network says of it instead; see `Page.training`.
+
+    Decision: the rates of the presets suit networks that normalize all their features, which bear high ones. Pages of
+    others say what they learn with, whatever the preset; figures: tests/benchmarks/RESULTS.md.
+    """
+    page = find_page(named)
+    return TrainingSettings.model_validate({**training.model_dump(), **page.training(page.read(named.settings))})
+
+
+def _explain_changes(training: Mapping[str, JsonValue]) -> str:
+    """Such as ", but for optimizer adam, learning_rate 0.001"."""
+    parts = [
+        f"{name} {value}"
+        for field, given in training.items()
+        for name, value in (given.items() if isinstance(given, Mapping) else [(field, given)])
+    ]
+    return f", but for {', '.join(parts)}" if parts else ""
 
 
 def patches_for(named: Own, spacing_mm: tuple[float, ...], median_shape: Sequence[float]) -> Iterator[Topology]:

@@ -18,7 +18,7 @@ from autoseg.planning.explanation import (
     explain_preset,
     explain_refusal,
 )
-from autoseg.planning.literature import find_obstacle, find_page, fit_network
+from autoseg.planning.literature import adapt_training, find_obstacle, find_page, fit_network
 from autoseg.planning.low_resolution import choose_low_resolution
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
@@ -189,6 +189,8 @@ def _plan(facts: _Facts, preset_name: PresetName, options: PlanningOptions, *, b
             "use images of at least 8 voxels along two axes",
         )
     training = choose_training(preset, facts.grid)
+    if options.network is not None:
+        training = adapt_training(training, options.network)
     why = [*explain_preset(search), explain_training(training, preset, facts.grid), *facts.explain()]
     for look in looks:
         why.extend([look] if isinstance(look, str) else explain_look(look, found[look.name], search))

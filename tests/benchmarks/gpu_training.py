@@ -1,14 +1,19 @@
-"""Training on a GPU: epochs beside nnU-Net's, waiting for data, and how near a step is to its convolutions.
+"""All that training is to reach on a GPU, measured by one command, in one table.
 
-    python tests/benchmarks/gpu_training.py WORKSPACE --numbers 4 901 [--nnunet PATH/TO/python] [--cores 4]
-    python tests/benchmarks/gpu_training.py WORKSPACE --step [--device cpu --patch 32 32 32]
+    python tests/benchmarks/gpu_training.py WORKSPACE --source Task04_Hippocampus --nnunet PATH/TO/python
+    python tests/benchmarks/gpu_training.py WORKSPACE --source Task04_Hippocampus --prepare-only [--nnunet ...]
 
-The first form trains the first fold of "3d_fullres" of datasets that are planned with `--rules nnunet` and preprocessed
-in the workspace, for some epochs; nnU-Net, if there is one, trains the same with its own benchmark trainer, from its
-folders nnunet_preprocessed and nnunet_results in the workspace (see preprocessing.py, which leaves both so). The
-fastest epoch of each counts; --cores leaves that many to both. The second form times one step of the network that
-nnU-Net plans for 128 x 128 x 128 voxels, batch 2, and the same convolutions alone, back to back, forth and back, in the
-same precision. Prints tables in Markdown for RESULTS.md.
+PATH/TO/python belongs to an environment with nnU-Net v2; without it its column stays empty. Rows (`--rows` chooses):
+
+    hippocampus   seconds of an epoch of 3d_fullres, beside nnU-Net's, with all cores and with four
+    volumes       the same for made-up scans, whose patches are 128 x 128 x 128, batch 2
+    step          multiply-adds per second of a step, beside its convolutions alone; see gpu_step.py
+    folds         hippocampus, five folds of 100 epochs: mean Dice of all held-out cases
+
+Epochs are those of the same patches, batches and plain network: plans by `--rules nnunet`; nnU-Net trains with its own
+benchmark trainer. The fastest epoch of each counts. What is prepared already is kept, so a workspace may be prepared on
+another machine (`--prepare-only`) and brought along. `--device cpu --epochs 1 --steps 2 --patch 32 32 32 --scale 0.3`
+tries everything out in minutes. Prints a table in Markdown, row by row, and writes it to `--report`.
 """
 
 import argparse
@@ -16,71 +21,127 @@ import json
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import NamedTuple
 
-import torch
-from fingerprint import reference_folders
-from torch import nn
+from fingerprint import NUMBER, import_whole, reference_folders
+from preprocessing import call_theirs, scale
+from smooth_scans import write_scans
 
-from autoseg.architecture import Architecture, Axes
-from autoseg.data.loader import Batch
-from autoseg.device import autocast, needs_scaling, resolve_device
-from autoseg.network.blocks import Upsampling
-from autoseg.network.unet import UNet, build_network
-from autoseg.planning.presets import PRESETS
-from autoseg.planning.topology import design_network
-from autoseg.reporting import SILENT
-from autoseg.settings import LossSettings, TrainingSettings
-from autoseg.targets import Targets
-from autoseg.training.loop import train_step
-from autoseg.training.losses import Loss
-from autoseg.training.ranks import ALONE
-from autoseg.training.state import start_training
+from autoseg.geometry import Shape
+from autoseg.plan import Plan
 from autoseg.workspace import Workspace
 
 NAME = "3d_fullres"
-EPOCHS = 5  # As many as nnU-Net's benchmark trainer trains
-STAGES = 6
-WARM_UP, STEPS = 5, 20
+VOLUMES_NUMBER, VOLUMES_COUNT, VOLUMES_LABELS = 902, 8, 4
+VOLUMES_SHAPE: Shape = (110, 256, 256)
+ROWS = ("hippocampus", "volumes", "step", "folds")
+THEIR_EPOCHS = 5
+"""Of nnU-Net's benchmark trainer."""
+FEW_CORES = 4
+FOLDS_PLAN = "folds"
+AIMS = {"epoch": "2", "epoch, few cores": "3", "waits": "under 2 %", "step": "70 %", "folds": "0.8904"}
+"""Ratios, shares and Dice; that of nnU-Net after 1000 epochs was published."""
+
+
+class Row(NamedTuple):
+    """A line of the table, as text."""
+
+    what: str
+    ours: str
+    theirs: str = ""
+    reached: str = ""
+    aim: str = ""
 
 
 def main() -> None:
-    """Measures what was asked for."""
+    """Prepares what is missing, then measures row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("--numbers", type=int, nargs="*", default=(), help="datasets to train")
+    parser.add_argument("--source", type=Path, help="Task04_Hippocampus, unless it was imported before")
     parser.add_argument("--nnunet", type=Path, metavar="PYTHON")
-    parser.add_argument("--cores", type=int, help="that both programs may use")
-    parser.add_argument("--step", action="store_true", help="time a step and its convolutions")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--prepare-only", action="store_true")
+    parser.add_argument("--report", type=Path, help="file for the table")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--epochs", type=int, default=THEIR_EPOCHS, help="of which the fastest counts")
+    parser.add_argument("--fold-epochs", type=int, default=100)
+    parser.add_argument("--folds", nargs="+", default=["cv"])
+    parser.add_argument("--steps", type=int, help="of an epoch, instead of 250")
     parser.add_argument("--patch", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"))
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--scale", type=float, default=1.0, help="of every edge of the made-up scans")
     arguments = parser.parse_args()
-    if arguments.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
-    if arguments.numbers:
-        compare_epochs(arguments)
-    if arguments.step:
-        compare_step(resolve_device(arguments.device), tuple(arguments.patch), arguments.batch)
-
-
-def compare_epochs(arguments: argparse.Namespace) -> None:
-    """Trains some epochs with both programs and prints their seconds."""
     workspace = Workspace(root=arguments.workspace.resolve())
-    print("| dataset | autoseg, s per epoch | nnU-Net, s | times | waits for data |\n|---|---|---|---|---|")
-    for number in arguments.numbers:
-        ours, waiting = train_ours(workspace, number, arguments.device)
-        theirs = train_theirs(workspace, number, arguments.nnunet) if arguments.nnunet else None
-        ratio = "-" if theirs is None else f"**{theirs / ours:.1f}**"
-        print(f"| {number} | {ours:.2f} | {'-' if theirs is None else f'{theirs:.2f}'} | {ratio} | {waiting:.1%} |")
+    prepare(workspace, arguments)
+    if not arguments.prepare_only:
+        write_table(measure(workspace, arguments), arguments.report)
 
 
-def train_ours(workspace: Workspace, number: int, device: str) -> tuple[float, float]:
+def prepare(workspace: Workspace, arguments: argparse.Namespace) -> None:
+    """Datasets, their plans and their preprocessed cases, for both programs."""
+    numbers = []
+    if {"hippocampus", "folds"} & set(arguments.rows):
+        if arguments.source is not None:
+            import_whole(arguments.source, workspace)
+        numbers.append(NUMBER)
+    if "volumes" in arguments.rows:
+        folders = workspace.folders(f"Dataset{VOLUMES_NUMBER}_MadeUpVolumes")
+        shape = scale(VOLUMES_SHAPE, arguments.scale)
+        write_scans(folders.raw, count=VOLUMES_COUNT, shape=shape, labels=VOLUMES_LABELS)
+        numbers.append(VOLUMES_NUMBER)
+    for number in numbers:
+        prepare_dataset(workspace, number, arguments)
+    if "folds" in arguments.rows and not workspace.dataset(NUMBER, FOLDS_PLAN).plan.is_file():
+        call_ours("plan_and_preprocess", NUMBER, workspace, "-c", NAME, "--preset", "8gb", "--plan", FOLDS_PLAN)
+
+
+def prepare_dataset(workspace: Workspace, number: int, arguments: argparse.Namespace) -> None:
+    """As nnU-Net plans it; our epochs are as long as nnU-Net's, or as long as was asked for."""
+    folders = workspace.dataset(number)
+    if not folders.plan.is_file():
+        call_ours("plan_and_preprocess", number, workspace, "--rules", "nnunet", "-c", NAME)
+    if arguments.steps:
+        plan = Plan.load(folders.plan)
+        training = plan.training.model_copy(update={"steps_per_epoch": arguments.steps, "validation_steps": 1})
+        plan.model_copy(update={"training": training}).save(folders.plan)
+    prepared = reference_folders(workspace)["nnUNet_preprocessed"] / folders.raw.name / f"nnUNetPlans_{NAME}"
+    if arguments.nnunet is not None and not prepared.is_dir():
+        call_theirs(workspace, arguments.nnunet, "plan_and_preprocess", number, "-c", NAME, "-np", 2, "-npfp", 2)
+
+
+def measure(workspace: Workspace, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Row by row."""
+    everything = sorted(os.sched_getaffinity(0))
+    for name, number in (("hippocampus", NUMBER), ("volumes", VOLUMES_NUMBER)):
+        if name not in arguments.rows:
+            continue
+        for cores in (everything, everything[:FEW_CORES]) if len(everything) > FEW_CORES else (everything,):
+            os.sched_setaffinity(0, cores)  # the programs that are started get it too
+            yield from compare_epochs(workspace, number, arguments, few=len(cores) < len(everything))
+        os.sched_setaffinity(0, everything)
+    if "step" in arguments.rows:
+        yield time_step(arguments)
+    if "folds" in arguments.rows:
+        yield from train_folds(workspace, arguments)
+
+
+def compare_epochs(workspace: Workspace, number: int, arguments: argparse.Namespace, *, few: bool) -> Iterator[Row]:
+    """Seconds of an epoch of both programs, and the share of ours that waited for data."""
+    ours, waiting = train_ours(workspace, number, arguments)
+    theirs = train_theirs(workspace, number, arguments.nnunet) if arguments.nnunet else None
+    configuration = Plan.load(workspace.dataset(number).plan).configurations[NAME]
+    patch = " x ".join(map(str, configuration.patch_size))
+    what = f"epoch, {patch}, batch {configuration.batch_size}, {len(os.sched_getaffinity(0))} cores"
+    texts = ("", "") if theirs is None else (f"{theirs:.2f} s", f"{theirs / ours:.1f} times")
+    yield Row(what, f"{ours:.2f} s", *texts, AIMS["epoch, few cores" if few else "epoch"])
+    yield Row(f"{what}: waits for data", f"{waiting:.1%}", aim=AIMS["waits"])
+
+
+def train_ours(workspace: Workspace, number: int, arguments: argparse.Namespace) -> tuple[float, float]:
     """Seconds of the fastest epoch, and the share of it that waited for data."""
-    words = [sys.executable, "-m", "autoseg", "train", "-d", number, "-c", NAME, "-f", 0, "--epochs", EPOCHS]
-    subprocess.run([*map(str, words), "--restart", "--device", device, "-w", str(workspace.root)], check=True)
+    length = ("--epochs", arguments.epochs, "--restart", "--device", arguments.device)
+    call_ours("train", number, workspace, "-c", NAME, "-f", 0, *length)
     path = workspace.dataset(number).model(NAME).progress(0, "jsonl")
     epochs = [json.loads(line) for line in path.read_text().splitlines()]
     fastest = min(epochs, key=lambda epoch: epoch["seconds"])
@@ -90,7 +151,7 @@ def train_ours(workspace: Workspace, number: int, device: str) -> tuple[float, f
 def train_theirs(workspace: Workspace, number: int, python: Path) -> float:
     """Seconds of the fastest epoch by nnU-Net's own benchmark trainer."""
     environment = {**os.environ, **{name: str(path) for name, path in reference_folders(workspace).items()}}
-    trainer = "nnUNetTrainerBenchmark_5epochs"
+    trainer = f"nnUNetTrainerBenchmark_{THEIR_EPOCHS}epochs"
     command = [str(python.with_name("nnUNetv2_train")), str(number), NAME, "0", "-tr", trainer]
     subprocess.run(command, check=True, env=environment)
     results = reference_folders(workspace)["nnUNet_results"]
@@ -98,81 +159,48 @@ def train_theirs(workspace: Workspace, number: int, python: Path) -> float:
     return min(float(one["fastest_epoch"]) for one in json.loads(found.read_text()).values())
 
 
-def compare_step(device: torch.device, patch: Axes, batch_size: int) -> None:
-    """Times a step and its convolutions alone, and prints the multiply-adds per second of both."""
-    stages = min(STAGES, (min(patch) // 4).bit_length())  # at least four voxels are left along each axis
-    strides = ((1, 1, 1), *((2, 2, 2),) * (stages - 1))
-    architecture = design_network(strides, ((3, 3, 3),) * stages, PRESETS["plain"], in_channels=1, out_channels=3)
-    convolutions = find_convolutions(architecture, patch)
-    products = 3 * batch_size * sum(one.products for one in convolutions)  # forth, and back to weights and maps
-    step = time_step(architecture, device, patch, batch_size)
-    alone = sum(time_convolution(one, device, batch_size) for one in convolutions)
-    print("| what | ms | 10^12 multiply-adds per second |\n|---|---|---|")
-    for name, seconds in (("step", step), ("its convolutions alone", alone)):
-        print(f"| {name} | {1000 * seconds:.1f} | {products / seconds / 1e12:.2f} |")
-    print(f"\nThe step does **{alone / step:.0%}** of the multiply-adds per second of its convolutions (aim: 70 %).")
+def time_step(arguments: argparse.Namespace) -> Row:
+    """A step beside its convolutions."""
+    from gpu_step import compare_step
+
+    from autoseg.device import resolve_device
+
+    patch = tuple(arguments.patch)
+    timed = compare_step(resolve_device(arguments.device), patch, 2)
+    speeds = [f"{timed.products / seconds / 1e12:.2f} T/s" for seconds in (timed.step, timed.alone)]
+    what = f"multiply-adds of a step, {' x '.join(map(str, patch))}, batch 2, beside its convolutions alone"
+    return Row(what, *speeds, f"{timed.share:.0%}", AIMS["step"])
 
 
-def find_convolutions(architecture: Architecture, patch: Axes) -> list[SimpleNamespace]:
-    """Each convolution of the network, with the shape of what it gets and its multiply-adds for one patch."""
-    found = []
-
-    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        weights = module.weight.numel()
-        voxels = (inputs[0] if isinstance(module, Upsampling) else output).shape[2:].numel()
-        found.append(SimpleNamespace(module=module, shape=tuple(inputs[0].shape[1:]), products=weights * voxels))
-
-    with torch.device("meta"):
-        network = UNet(architecture)
-        watched = [module for module in network.modules() if isinstance(module, nn.Conv3d | Upsampling)]
-        hooks = [module.register_forward_hook(note) for module in watched]
-        network(torch.empty(1, architecture.in_channels, *patch))
-    for hook in hooks:
-        hook.remove()
-    return found
+def train_folds(workspace: Workspace, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Hippocampus by our own rules: what the held-out cases of all folds reach."""
+    length = ("--epochs", arguments.fold_epochs, "--device", arguments.device, "--plan", FOLDS_PLAN)
+    call_ours("train", NUMBER, workspace, "-c", NAME, "-f", *arguments.folds, *length)
+    model = workspace.dataset(NUMBER, FOLDS_PLAN).model(NAME).path
+    summaries = {
+        path.parts[-3].replace("_", " "): path for path in sorted(model.glob("fold_*/validation/summary.json"))
+    }
+    for which, path in {**summaries, "all folds": model / "summary.json"}.items():
+        dice = json.loads(path.read_text())["foreground_mean"]["dice"]
+        what = f"hippocampus, mean Dice after {arguments.fold_epochs} epochs, {which}"
+        yield Row(what, f"{dice:.4f}", aim=AIMS["folds"] if which == "all folds" else "")
 
 
-def time_step(architecture: Architecture, device: torch.device, patch: Axes, batch_size: int) -> float:
-    """Seconds of a training step, the median of some."""
-    settings = TrainingSettings(epochs=1000)
-    network = build_network(architecture, torch.Generator().manual_seed(0))
-    state = start_training(network, settings, device, scaled=needs_scaling(device))
-    loss = Loss(targets=Targets.of_labels({"a": 1, "b": 2}), settings=LossSettings(), batch_dice=False)
-    training = SimpleNamespace(configuration=SimpleNamespace(architecture=architecture))
-    run = SimpleNamespace(settings=settings, loss=loss, device=device, training=training, ranks=ALONE)
-    images = torch.randn(batch_size, architecture.in_channels, *patch, device=device)
-    batch = Batch(images=images, labels=torch.randint(0, 3, (batch_size, *patch), device=device))
-    return clock(lambda: train_step(state, batch, run, SILENT), device)
+def call_ours(command: str, number: int, workspace: Workspace, *options: object) -> None:
+    """Runs a command of autoseg, as a user would type it."""
+    words = [sys.executable, "-m", "autoseg", command, "-d", number, *options, "-w", workspace.root]
+    subprocess.run([str(word) for word in words], check=True)
 
 
-def time_convolution(one: SimpleNamespace, device: torch.device, batch_size: int) -> float:
-    """Seconds of a convolution forth and back, the median of some."""
-    module = one.module.to_empty(device=device)
-    for weights in module.parameters():
-        nn.init.normal_(weights, std=0.01)
-    module = module.to(memory_format=torch.channels_last_3d)  # as the network has its maps
-    maps = torch.randn(batch_size, *one.shape, device=device).to(memory_format=torch.channels_last_3d)
-    maps.requires_grad_(one.shape[0] > 1)
-
-    def there_and_back() -> None:
-        with autocast(device):
-            out = module(maps)
-        out.backward(torch.ones_like(out))
-
-    return clock(there_and_back, device)
-
-
-def clock(work, device: torch.device) -> float:
-    """Seconds of one call, the median of several, when the device has done all of it."""
-    seconds = []
-    warm_up, steps = (WARM_UP, STEPS) if device.type == "cuda" else (1, 3)
-    for _ in range(warm_up + steps):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    return sorted(seconds[warm_up:])[steps // 2]
+def write_table(rows: Iterator[Row], report: Path | None) -> None:
+    """Prints each row when it is measured; a report is written anew with each, so that a break loses none."""
+    lines = ["| what | autoseg | beside it | reached | aim |", "|---|---|---|---|---|"]
+    for row in rows:
+        lines.append(f"| {' | '.join(row)} |")
+        print(lines[-1], flush=True)
+        if report is not None:
+            report.write_text("\n".join(lines) + "\n")
+    print("\n".join(["", *lines]))
 
 
 if __name__ == "__main__":

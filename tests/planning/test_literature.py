@@ -10,11 +10,14 @@ from planning_cases import fingerprint_of, info_of
 
 from autoseg.errors import DatasetError, UsageError
 from autoseg.extensions import Own
+from autoseg.networks.monai import complete
 from autoseg.networks.table import NETWORKS
 from autoseg.plan import Plan
 from autoseg.planning.literature import fit_network, patches_for
 from autoseg.planning.memory import BYTES_PER_WEIGHT, CONTEXT_BYTES, bytes_per_patch, training_bytes, weight_bytes
 from autoseg.planning.planner import PlanningOptions, make_plan
+from autoseg.planning.presets import PRESETS
+from autoseg.settings import TrainingSettings
 
 GB = 10**9
 
@@ -111,7 +114,7 @@ def test_what_a_network_cannot_do_is_left_out_with_the_reason():
     assert "There is no 2d: V-Net takes images in 3D only." in volumes.why
     assert "There is no 3D configuration: UNet 3+ takes images in 2D only." in planes.why
     [told] = [sentence for sentence in volumes.why if sentence.startswith("Network vnet: V-Net (Milletari")]
-    assert "squared_dice" in told
+    assert "but for overlap squared_dice, optimizer adam" in told
     assert planes.configurations["2d"].architecture.deep_supervision
     assert {"2d", "3d_fullres"} <= plan_of(CUBE, named("resnet_unet")).configurations.keys()
 
@@ -144,3 +147,36 @@ def test_preset_gives_memory_and_schedule_alone():
     assert small.training.epochs == 100
     assert small.configurations["3d_fullres"].network == large.configurations["3d_fullres"].network
     assert small.configurations["3d_fullres"].patch_voxels <= 64**3 < large.configurations["3d_fullres"].patch_voxels
+
+
+@pytest.mark.parametrize("preset", [None, "small", "8gb"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_is_trained_as_its_page_says(name, preset):
+    """What it says stands in the plan and in its reasons; all else is the preset's."""
+    page, network = NETWORKS[name], named(name)
+    says = page.training(page.read(network.settings))
+    plan = plan_of(CUBE if 3 in page.dimensions else SLICE, network, preset=preset)
+    usual = plan_of(CUBE if 3 in page.dimensions else SLICE, None, preset=preset)
+    expected = TrainingSettings.model_validate({**usual.training.model_dump(), **says})
+    assert plan.training.model_copy(update={"epochs": 1}) == expected.model_copy(update={"epochs": 1})
+    [told] = [sentence for sentence in plan.why if sentence.startswith(f"Network {name}: ")]
+    assert (", and trained like any other, but for " in told) == bool(says)
+    assert ("optimizer adam" in told) == ("optimizer" in says)
+
+
+def test_what_normalizes_nothing_is_trained_gently():
+    """V-Net as its paper has it: the high rate of a preset would make its loss no number; with norms it bears that."""
+    paper, normed = named("vnet"), named("vnet", batch_norm=True)
+    for preset in ("small", "8gb"):
+        gentle, usual = (plan_of(CUBE, network, preset=preset).training for network in (paper, normed))
+        assert (gentle.optimizer, usual.optimizer) == ("adam", "sgd")
+        assert gentle.loss.overlap == usual.loss.overlap == "squared_dice"
+        assert usual.learning_rate == PRESETS[preset].training.learning_rate
+
+
+def test_monai_transformers_are_trained_gently():
+    """Those that the table knows; all others as the preset says."""
+    unetr, unet = (
+        plan_of(CUBE, Own(name=f"monai:{name}", settings=complete(f"monai:{name}", {}))) for name in ("UNETR", "UNet")
+    )
+    assert (unetr.training.optimizer, unet.training.optimizer) == ("adam", "sgd")

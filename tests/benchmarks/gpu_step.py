@@ -1,0 +1,139 @@
+"""How near a training step comes to its convolutions alone, back to back.
+
+    python tests/benchmarks/gpu_step.py [--device cpu --patch 32 32 32]
+
+Times one step of the network that nnU-Net plans for 128 x 128 x 128 voxels, batch 2, and the same convolutions alone,
+forth and back, in the same precision. Prints a table in Markdown; gpu_training.py takes it up into its own.
+"""
+
+import argparse
+import time
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from autoseg.architecture import Architecture, Axes
+from autoseg.data.loader import Batch
+from autoseg.device import autocast, needs_scaling, resolve_device
+from autoseg.network.blocks import Upsampling
+from autoseg.network.unet import UNet, build_network
+from autoseg.planning.presets import PRESETS
+from autoseg.planning.topology import design_network
+from autoseg.reporting import SILENT
+from autoseg.settings import LossSettings, TrainingSettings
+from autoseg.targets import Targets
+from autoseg.training.loop import train_step
+from autoseg.training.losses import Loss
+from autoseg.training.ranks import ALONE
+from autoseg.training.state import start_training
+
+STAGES = 6
+WARM_UP, STEPS = 5, 20
+
+
+class Timed(NamedTuple):
+    """Seconds of a step, of its convolutions alone, and the multiply-adds of both."""
+
+    step: float
+    alone: float
+    products: int
+
+    @property
+    def share(self) -> float:
+        """Of the multiply-adds per second of its convolutions alone, those of the step."""
+        return self.alone / self.step
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--patch", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"))
+    parser.add_argument("--batch", type=int, default=2)
+    arguments = parser.parse_args()
+    timed = compare_step(resolve_device(arguments.device), tuple(arguments.patch), arguments.batch)
+    print("| what | ms | 10^12 multiply-adds per second |\n|---|---|---|")
+    for name, seconds in (("step", timed.step), ("its convolutions alone", timed.alone)):
+        print(f"| {name} | {1000 * seconds:.1f} | {timed.products / seconds / 1e12:.2f} |")
+    print(f"\nThe step does **{timed.share:.0%}** of the multiply-adds per second of its convolutions (aim: 70 %).")
+
+
+def compare_step(device: torch.device, patch: Axes, batch_size: int) -> Timed:
+    """Times a step and its convolutions alone."""
+    stages = min(STAGES, (min(patch) // 4).bit_length())  # at least four voxels are left along each axis
+    strides = ((1, 1, 1), *((2, 2, 2),) * (stages - 1))
+    architecture = design_network(strides, ((3, 3, 3),) * stages, PRESETS["plain"], in_channels=1, out_channels=3)
+    convolutions = find_convolutions(architecture, patch)
+    return Timed(
+        step=time_step(architecture, device, patch, batch_size),
+        alone=sum(time_convolution(one, device, batch_size) for one in convolutions),
+        products=3 * batch_size * sum(one.products for one in convolutions),  # forth, and back to weights and maps
+    )
+
+
+def find_convolutions(architecture: Architecture, patch: Axes) -> list[SimpleNamespace]:
+    """Each convolution of the network, with the shape of what it gets and its multiply-adds for one patch."""
+    found = []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        weights = module.weight.numel()
+        voxels = (inputs[0] if isinstance(module, Upsampling) else output).shape[2:].numel()
+        found.append(SimpleNamespace(module=module, shape=tuple(inputs[0].shape[1:]), products=weights * voxels))
+
+    with torch.device("meta"):
+        network = UNet(architecture)
+        watched = [module for module in network.modules() if isinstance(module, nn.Conv3d | Upsampling)]
+        hooks = [module.register_forward_hook(note) for module in watched]
+        network(torch.empty(1, architecture.in_channels, *patch))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def time_step(architecture: Architecture, device: torch.device, patch: Axes, batch_size: int) -> float:
+    """Seconds of a training step, the median of some."""
+    settings = TrainingSettings(epochs=1000)
+    network = build_network(architecture, torch.Generator().manual_seed(0))
+    state = start_training(network, settings, device, scaled=needs_scaling(device))
+    loss = Loss(targets=Targets.of_labels({"a": 1, "b": 2}), settings=LossSettings(), batch_dice=False)
+    training = SimpleNamespace(configuration=SimpleNamespace(architecture=architecture))
+    run = SimpleNamespace(settings=settings, loss=loss, device=device, training=training, ranks=ALONE)
+    images = torch.randn(batch_size, architecture.in_channels, *patch, device=device)
+    batch = Batch(images=images, labels=torch.randint(0, 3, (batch_size, *patch), device=device))
+    return clock(lambda: train_step(state, batch, run, SILENT), device)
+
+
+def time_convolution(one: SimpleNamespace, device: torch.device, batch_size: int) -> float:
+    """Seconds of a convolution forth and back, the median of some."""
+    module = one.module.to_empty(device=device)
+    for weights in module.parameters():
+        nn.init.normal_(weights, std=0.01)
+    module = module.to(memory_format=torch.channels_last_3d)  # as the network has its maps
+    maps = torch.randn(batch_size, *one.shape, device=device).to(memory_format=torch.channels_last_3d)
+    maps.requires_grad_(one.shape[0] > 1)
+
+    def there_and_back() -> None:
+        with autocast(device):
+            out = module(maps)
+        out.backward(torch.ones_like(out))
+
+    return clock(there_and_back, device)
+
+
+def clock(work, device: torch.device) -> float:
+    """Seconds of one call, the median of several, when the device has done all of it."""
+    seconds = []
+    warm_up, steps = (WARM_UP, STEPS) if device.type == "cuda" else (1, 3)
+    for _ in range(warm_up + steps):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return sorted(seconds[warm_up:])[steps // 2]
+
+
+if __name__ == "__main__":
+    main()
