@@ -26,16 +26,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fingerprint import NUMBER, import_whole, reference_folders
+from gpu_step import compare_step
 from preprocessing import call_theirs, scale
 from smooth_scans import write_scans
 
+from autoseg.device import resolve_device
 from autoseg.geometry import Shape
 from autoseg.plan import Plan
 from autoseg.workspace import Workspace
 
 NAME = "3d_fullres"
 VOLUMES_NUMBER, VOLUMES_COUNT, VOLUMES_LABELS = 902, 8, 4
-VOLUMES_SHAPE: Shape = (110, 256, 256)
+VOLUMES_SHAPE: Shape = (200, 200, 200)
+ISOTROPIC_MM = (1.0, 1.0, 1.0)
 ROWS = ("hippocampus", "volumes", "step", "folds")
 THEIR_EPOCHS = 5
 """Of nnU-Net's benchmark trainer."""
@@ -88,7 +91,7 @@ def prepare(workspace: Workspace, arguments: argparse.Namespace) -> None:
     if "volumes" in arguments.rows:
         folders = workspace.folders(f"Dataset{VOLUMES_NUMBER}_MadeUpVolumes")
         shape = scale(VOLUMES_SHAPE, arguments.scale)
-        write_scans(folders.raw, count=VOLUMES_COUNT, shape=shape, labels=VOLUMES_LABELS)
+        write_scans(folders.raw, count=VOLUMES_COUNT, shape=shape, labels=VOLUMES_LABELS, spacing_mm=ISOTROPIC_MM)
         numbers.append(VOLUMES_NUMBER)
     for number in numbers:
         prepare_dataset(workspace, number, arguments)
@@ -161,10 +164,6 @@ def train_theirs(workspace: Workspace, number: int, python: Path) -> float:
 
 def time_step(arguments: argparse.Namespace) -> Row:
     """A step beside its convolutions."""
-    from gpu_step import compare_step
-
-    from autoseg.device import resolve_device
-
     patch = tuple(arguments.patch)
     timed = compare_step(resolve_device(arguments.device), patch, 2)
     speeds = [f"{timed.products / seconds / 1e12:.2f} T/s" for seconds in (timed.step, timed.alone)]

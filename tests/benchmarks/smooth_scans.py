@@ -55,8 +55,10 @@ def make_logits(shape: Shape, classes: int, seed: int) -> NDArray[np.float32]:
     return logits
 
 
-def write_scans(folder: Path, *, count: int, shape: Shape, labels: int) -> None:
-    """Writes a raw dataset of CT-like scans in int16, each with a spacing of its own.
+def write_scans(
+    folder: Path, *, count: int, shape: Shape, labels: int, spacing_mm: tuple[float, ...] = MEDIAN_SPACING_MM
+) -> None:
+    """Writes a raw dataset of CT-like scans in int16, each with a spacing of its own around that one, (x, y, z).
 
     A dataset of the same shape and size that an earlier run wrote is kept.
     """
@@ -73,7 +75,7 @@ def write_scans(folder: Path, *, count: int, shape: Shape, labels: int) -> None:
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
     for number, share in enumerate(np.linspace(*SPREAD, count), start=1):
-        spacing = tuple(float(share) * size for size in MEDIAN_SPACING_MM)
+        spacing = tuple(float(share) * size for size in spacing_mm)
         image, label = make_scan(shape, labels, seed=number)
         _write(folder / "imagesTr" / f"scan_{number:03d}_0000.nii.gz", image, spacing)
         _write(folder / "labelsTr" / f"scan_{number:03d}.nii.gz", label, spacing)

@@ -34,6 +34,14 @@ def test_ct_is_clipped_and_scaled_by_the_dataset() -> None:
     np.testing.assert_allclose(result.ravel(), [-7.5, -7.5, 0, 1, 12.5, 12.5])
 
 
+def test_window_of_hounsfield_units_spans_0_to_1() -> None:
+    """As `networks.unet` tells of the form for many structures of a CT."""
+    window = Normalization(scheme="ct", lower=-200, upper=300, mean=-200, std=500)
+    image = np.array([-1000, -200, 50, 299, 300, 3000], dtype=np.float32).reshape(1, 1, 2, 3)
+    result = normalize(image, (window,), np.ones((1, 2, 3), dtype=np.bool_))
+    np.testing.assert_allclose(result.ravel(), [0, 0, 0.5, 0.998, 1, 1], rtol=1e-6)
+
+
 def test_ct_of_one_intensity_is_zero() -> None:
     """A dataset whose foreground has one intensity has no deviation to divide by."""
     flat = Normalization(scheme="ct", lower=7, upper=7, mean=7, std=0)
