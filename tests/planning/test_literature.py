@@ -149,7 +149,7 @@ def test_preset_gives_memory_and_schedule_alone():
     assert small.configurations["3d_fullres"].patch_voxels <= 64**3 < large.configurations["3d_fullres"].patch_voxels
 
 
-@pytest.mark.parametrize("preset", [None, "small", "8gb"])
+@pytest.mark.parametrize("preset", ["small", "8gb"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_is_trained_as_its_page_says(name, preset):
     """What it says stands in the plan and in its reasons; all else is the preset's."""
