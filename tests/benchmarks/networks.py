@@ -84,17 +84,17 @@ def main() -> None:
     print("| network | images | weights | multiply-adds of a patch | memory of a step | seconds of a step | Dice |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for name in arguments.only:
-        for subject in subjects(name, tuple(arguments.patch)):
+        for subject in subjects(name, tuple(arguments.patch), arguments.preset):
             dice = "" if arguments.dataset is None else f"{learn(subject, arguments):.4f}"
             print(f"| {' | '.join([*costs(subject), f'{seconds(subject, arguments.steps):.2f}', dice])} |", flush=True)
 
 
-def subjects(name: str, patch: tuple[int, ...]) -> list[Subject]:
-    """A network in 3D, in 2D, or both."""
+def subjects(name: str, patch: tuple[int, ...], preset: str) -> list[Subject]:
+    """A network in 3D, in 2D, or both; the usual one is that of the preset, in 3D."""
     if name == USUAL:
         topology = choose_topology((1.0,) * 3, tuple(map(float, patch)))
         options = {"in_channels": 1, "out_channels": CLASSES}
-        usual = design_network(topology.strides, topology.kernels, PRESETS["8gb"], **options)
+        usual = design_network(topology.strides, topology.kernels, PRESETS[preset], **options)
         return [Subject(name=name, architecture=usual, named=None, patch=topology.patch_size)]
     page, found = NETWORKS[name], []
     for dimensions in reversed(page.dimensions):
