@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from own_parts import register_all
 from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
@@ -21,6 +22,14 @@ CONFIGURATION = "3d_fullres"
 # The same examples on every machine and day: what passed once must not fail by chance in someone else's change.
 settings.register_profile("same_each_time", derandomize=True)
 settings.load_profile("same_each_time")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests for a GPU are skipped where there is none, so `-m gpu` may be run anywhere."""
+    for_a_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if for_a_gpu and not torch.cuda.is_available():
+        for item in for_a_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from autoseg.reporting import SILENT
 from autoseg.training.loop import train_fold
 from autoseg.training.state import start_training
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from memory_cases import CASES, peak_bytes
 
 from autoseg.planning.memory import CONTEXT_BYTES, training_bytes
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -50,7 +50,6 @@ def test_load_is_left_out_without_the_package_for_it(cuda, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_gpu_tells_its_memory():
     """What torch held since the gauge was made, at least what was asked for."""
     gauge = Gauge(torch.device("cuda"))

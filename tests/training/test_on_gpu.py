@@ -22,7 +22,7 @@ from autoseg.training.loop import train_fold, train_step
 from autoseg.training.own import seed_layers
 from autoseg.training.state import pack_state, start_training, unpack_state
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
+pytestmark = pytest.mark.gpu
 
 
 def start(run):
