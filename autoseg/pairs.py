@@ -70,7 +70,7 @@ class JudgedCase(Artifact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Todo:
+class _Missing:
     """A case, and the pairs that have not segmented it."""
 
     case: Case
@@ -112,19 +112,19 @@ def judge_pairs(
     pairs = list(combinations(by_name, 2))
     cases = {case.name: case for case in dataset.only(held_out).cases}
     done = {pair: _find_done(folders.ensemble(name_together(pair)), pair, by_name, held_out) for pair in pairs}
-    todo = [
-        _Todo(case=cases[name], fold=fold, pairs=tuple(pair for pair in pairs if name not in done[pair]))
+    missing = [
+        _Missing(case=cases[name], fold=fold, pairs=tuple(pair for pair in pairs if name not in done[pair]))
         for name, fold in sorted(held_out.items(), key=lambda item: (item[1], item[0]))
     ]
-    todo = [one for one in todo if one.pairs]
+    missing = [one for one in missing if one.pairs]
     taken_over = sum(len(results) for results in done.values())
     if taken_over:
         reporter.say(f"{taken_over} of {len(pairs) * len(cases)} segmentations by pairs were made by an earlier run")
-    if todo:
+    if missing:
         judge = _Judge(dataset=dataset, entrants=by_name, folders=folders)
-        with reporter.task("pairs on held-out cases", total=sum(len(one.names) for one in todo)) as task:
-            for fold in sorted({one.fold for one in todo}):
-                of_fold = [one for one in todo if one.fold == fold]
+        with reporter.task("pairs on held-out cases", total=sum(len(one.names) for one in missing)) as task:
+            for fold in sorted({one.fold for one in missing}):
+                of_fold = [one for one in missing if one.fold == fold]
                 segmenters = _load_fold({name for one in of_fold for name in one.names}, fold, by_name, device)
                 for one in of_fold:
                     for pair, result in judge.judge(one, segmenters, task).items():
@@ -165,24 +165,24 @@ class _Judge:
     folders: DatasetFolders
 
     def judge(
-        self, todo: _Todo, segmenters: Mapping[MemberName, Segmenter], task: Task
+        self, missing: _Missing, segmenters: Mapping[MemberName, Segmenter], task: Task
     ) -> dict[Pair, tuple[Path, CaseResult]]:
         """Asks each configuration once about a case, and makes all pairs of the answers."""
-        case, info = todo.case, self.dataset.info
-        said = {name: self._predict(case.name, name, segmenters[name], task) for name in todo.names}
+        case, info = missing.case, self.dataset.info
+        said = {name: self._predict(case.name, name, segmenters[name], task) for name in missing.names}
         reference = read_label_map(label_file(case))
         judged = {}
-        for pair in todo.pairs:
+        for pair in missing.pairs:
             folder = self.folders.ensemble(name_together(pair))
             prediction = JointPrediction(members=tuple(said[name] for name in pair), rules=NO_RULES)
             path, segmentation, known = save_result(prediction, folder / (case.name + result_ending(case)))
             files = (label_file(case).name, path.name)
             result = evaluate_case(case.name, reference, segmentation, known, files=files)
             result = result.without(info.unknown_in(case.name))
-            first, second = (self.entrants[name].weights[todo.fold] for name in pair)
+            first, second = (self.entrants[name].weights[missing.fold] for name in pair)
             JudgedCase(weights=(first, second), result=result).save(_record(folder, case.name))
             judged[pair] = (folder, result)
-            task.advance(SHARE_OF_JUDGING * len(todo.names) / len(todo.pairs))
+            task.advance(SHARE_OF_JUDGING * len(missing.names) / len(missing.pairs))
         return judged
 
     def _predict(self, case: str, name: MemberName, segmenter: Segmenter, task: Task) -> Prediction:

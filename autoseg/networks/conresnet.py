@@ -51,7 +51,7 @@ from pydantic import Field
 from autoseg.architecture import PositiveInt, Section
 from autoseg.networks.canvas import Canvas
 from autoseg.networks.further import Further
-from autoseg.networks.page import Page
+from autoseg.networks.page import Page, adam
 
 Value = TypeVar("Value")
 
@@ -165,6 +165,6 @@ CONRESNET = Page(
     levels=lambda settings: settings.levels,
     draw=draw,
     further=lambda _: CHANGES,
-    training=lambda _: {"optimizer": "adam", "learning_rate": 1e-3},
+    training=lambda _: adam(1e-3),
     recipe="Adam, a learning rate of 0.0001 and a weight decay of 0.0005",
 )

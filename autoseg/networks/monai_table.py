@@ -13,6 +13,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from autoseg.networks.canvas import Edges, spread
+from autoseg.networks.page import adam
 
 Settings = Mapping[str, JsonValue]
 
@@ -109,7 +110,7 @@ def _ahnet_strides(settings: Settings, dimensions: int) -> list[Edges]:
     return [2] * 5 if further == 1 else [2, 2, 2, 2, 2, (*[further] * (dimensions - 1), 1)]
 
 
-GENTLY: Settings = {"optimizer": "adam", "learning_rate": 3e-4}
+GENTLY: Settings = adam(3e-4)
 """Decision: as Swin-Unet is trained here, because they consist of the same parts; not measured with MONAI's own."""
 
 UNKNOWN = Described(features=lambda _, dimensions: _doubling(USUAL_FEATURES, HALVINGS + 1, 320))  # noqa: ARG005

@@ -54,7 +54,7 @@ from pydantic import Field
 
 from autoseg.architecture import PositiveInt, Section
 from autoseg.networks.canvas import Canvas
-from autoseg.networks.page import Page
+from autoseg.networks.page import Page, adam
 from autoseg.networks.swin import Stage, count_heads, draw_stage, spread_shares
 
 Value = TypeVar("Value")
@@ -169,6 +169,6 @@ NNFORMER = Page(
     strides=lambda settings: settings.strides,
     draw=draw,
     supervises=lambda settings: settings.deep_supervision,
-    training=lambda _: {"optimizer": "adam", "learning_rate": 1e-3},
+    training=lambda _: adam(1e-3),
     recipe="SGD at 0.01 with momentum 0.99",
 )

@@ -34,7 +34,7 @@ from pydantic import Field
 
 from autoseg.architecture import PositiveInt, Section
 from autoseg.networks.canvas import Canvas
-from autoseg.networks.page import Page
+from autoseg.networks.page import Page, adam
 from autoseg.networks.swin import Stage, count_heads, draw_stage, spread_shares
 
 Value = TypeVar("Value")
@@ -118,6 +118,6 @@ SWIN_UNET = Page(
     strides=lambda settings: (TOKEN_EDGE, *[2] * (len(settings.blocks) - 1)),
     draw=draw,
     most_channels=lambda settings: settings.image_channels,
-    training=lambda _: {"optimizer": "adam", "learning_rate": 3e-4},
+    training=lambda _: adam(3e-4),
     recipe="SGD at 0.05 with momentum 0.9, weight decay 1e-4 and batches of 24, from weights learned on ImageNet",
 )

@@ -43,7 +43,7 @@ from pydantic import Field, model_validator
 
 from autoseg.architecture import PositiveInt, Section
 from autoseg.networks.canvas import Canvas
-from autoseg.networks.page import Page
+from autoseg.networks.page import Page, adam
 
 Value = TypeVar("Value")
 
@@ -187,6 +187,6 @@ TRANSUNET = Page(
     levels=lambda settings: settings.levels,
     fixed_patch=lambda settings: settings.patch,
     draw=draw,
-    training=lambda _: {"optimizer": "adam", "learning_rate": 1e-3},
+    training=lambda _: adam(1e-3),
     recipe="SGD at 0.01 with momentum 0.9 and batches of 24, from weights learned on ImageNet",
 )

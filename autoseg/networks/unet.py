@@ -43,7 +43,7 @@ from pydantic import Field
 
 from autoseg.architecture import PositiveInt, Section
 from autoseg.networks.canvas import Canvas
-from autoseg.networks.page import Page
+from autoseg.networks.page import Page, adam
 
 Value = TypeVar("Value")
 
@@ -105,6 +105,6 @@ UNET = Page(
     settings=UNetSettings,
     levels=lambda settings: settings.levels,
     draw=draw,
-    training=lambda settings: {} if settings.batch_norm else {"optimizer": "adam", "learning_rate": 3e-4},
+    training=lambda settings: {} if settings.batch_norm else adam(3e-4),
     recipe="cross entropy that weighs pixels between touching cells, momentum 0.99, and strong deformations",
 )

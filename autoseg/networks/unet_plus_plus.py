@@ -30,7 +30,7 @@ from pydantic import Field
 
 from autoseg.architecture import PositiveInt, Section
 from autoseg.networks.canvas import Canvas
-from autoseg.networks.page import Page
+from autoseg.networks.page import Page, adam
 
 Value = TypeVar("Value")
 
@@ -106,6 +106,6 @@ UNET_PLUS_PLUS = Page(
     levels=lambda settings: settings.levels,
     draw=draw,
     supervises=lambda settings: settings.deep_supervision,
-    training=lambda settings: {} if settings.batch_norm else {"optimizer": "adam", "learning_rate": 3e-4},
+    training=lambda settings: {} if settings.batch_norm else adam(3e-4),
     recipe="Adam at 3e-4",
 )

@@ -40,7 +40,7 @@ from pydantic import Field, model_validator
 
 from autoseg.architecture import PositiveInt, Section
 from autoseg.networks.canvas import Canvas
-from autoseg.networks.page import Page
+from autoseg.networks.page import Page, adam
 
 Value = TypeVar("Value")
 
@@ -127,7 +127,7 @@ VNET = Page(
     most_channels=lambda settings: settings.features,
     training=lambda settings: {
         "loss": {"overlap": "squared_dice"},
-        **({} if settings.batch_norm else {"optimizer": "adam", "learning_rate": 3e-4}),
+        **({} if settings.batch_norm else adam(3e-4)),
     },
     recipe="Dice alone, SGD with momentum 0.99, a learning rate of 0.0001 and a tenth of it after every 25,000 steps",
 )

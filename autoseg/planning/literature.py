@@ -56,11 +56,7 @@ def explain_page(named: Own) -> str:
 
 
 def adapt_training(training: TrainingSettings, named: Own) -> TrainingSettings:
-    """The training of a preset, with what the page of a network says of it instead; see `Page.training`.
-
-    Decision: the rates of the presets suit networks that normalize all their features, which bear high ones. Pages of
-    others say what they learn with, whatever the preset; figures: tests/benchmarks/RESULTS.md.
-    """
+    """The training of a preset, with what the page of a network says of it instead; see `Page.training`."""
     page = find_page(named)
     return TrainingSettings.model_validate({**training.model_dump(), **page.training(page.read(named.settings))})
 

@@ -28,12 +28,13 @@ from typing import NamedTuple
 
 from fingerprint import NUMBER, import_whole, reference_folders
 from gpu_step import compare_step
-from preprocessing import call_theirs, scale
+from preprocessing import call_theirs, forget, reference_cases, scale
 from smooth_scans import write_scans
 
 from autoseg.device import resolve_device
 from autoseg.geometry import Shape
 from autoseg.plan import Plan
+from autoseg.planning.presets import REFERENCE_TRAINING
 from autoseg.workspace import Workspace
 
 NAME = "3d_fullres"
@@ -92,7 +93,9 @@ def prepare(workspace: Workspace, arguments: argparse.Namespace) -> None:
     if "volumes" in arguments.rows:
         folders = workspace.folders(f"Dataset{VOLUMES_NUMBER}_MadeUpVolumes")
         shape = scale(VOLUMES_SHAPE, arguments.scale)
-        write_scans(folders.raw, count=VOLUMES_COUNT, shape=shape, labels=VOLUMES_LABELS, spacing_mm=ISOTROPIC_MM)
+        kind = {"count": VOLUMES_COUNT, "shape": shape, "labels": VOLUMES_LABELS, "spacing_mm": ISOTROPIC_MM}
+        if write_scans(folders.raw, **kind):
+            forget(folders, workspace)  # what was prepared of scans of another size
         numbers.append(VOLUMES_NUMBER)
     for number in numbers:
         prepare_dataset(workspace, number, arguments)
@@ -101,16 +104,15 @@ def prepare(workspace: Workspace, arguments: argparse.Namespace) -> None:
 
 
 def prepare_dataset(workspace: Workspace, number: int, arguments: argparse.Namespace) -> None:
-    """As nnU-Net plans it; our epochs are as long as nnU-Net's, or as long as was asked for."""
+    """As nnU-Net plans it; our epochs are as long as nnU-Net's unless this run asks for shorter ones."""
     folders = workspace.dataset(number)
     if not folders.plan.is_file():
         call_ours("plan_and_preprocess", number, workspace, "--rules", "nnunet", "-c", NAME)
+    plan, training = Plan.load(folders.plan), REFERENCE_TRAINING
     if arguments.steps:
-        plan = Plan.load(folders.plan)
-        training = plan.training.model_copy(update={"steps_per_epoch": arguments.steps, "validation_steps": 1})
-        plan.model_copy(update={"training": training}).save(folders.plan)
-    prepared = reference_folders(workspace)["nnUNet_preprocessed"] / folders.raw.name / f"nnUNetPlans_{NAME}"
-    if arguments.nnunet is not None and not prepared.is_dir():
+        training = training.model_copy(update={"steps_per_epoch": arguments.steps, "validation_steps": 1})
+    plan.model_copy(update={"training": training}).save(folders.plan)
+    if arguments.nnunet is not None and not reference_cases(folders, workspace, NAME).is_dir():
         call_theirs(workspace, arguments.nnunet, "plan_and_preprocess", number, "-c", NAME, "-np", 2, "-npfp", 2)
 
 

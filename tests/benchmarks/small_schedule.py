@@ -15,16 +15,16 @@ import torch
 from autoseg.data.loader import Batches, open_cases
 from autoseg.data.splits import Splits
 from autoseg.data.store import StoredCase
+from autoseg.info import DatasetInfo
 from autoseg.network.making import make_network
-from autoseg.plan import Plan
+from autoseg.plan import ConfigurationName, Plan
 from autoseg.reporting import SILENT
-from autoseg.targets import Targets
 from autoseg.training.loop import train_fold
 from autoseg.training.losses import Loss
 from autoseg.training.run import Run
 from autoseg.training.state import start_training
 from autoseg.units import parse_duration
-from autoseg.workspace import Workspace
+from autoseg.workspace import DatasetFolders, Workspace
 
 CPU = torch.device("cpu")
 SCHEDULES = (
@@ -45,45 +45,56 @@ def main() -> None:
     parser.add_argument("--budget", default="60s")
     arguments = parser.parse_args()
     folders = Workspace(root=arguments.workspace).folders("Dataset004_Hippocampus")
-    run = make_run(folders, parse_duration(arguments.budget))
+    run = make_run(folders, Plan.load(folders.plan), parse_duration(arguments.budget))
     print(
         "| learning rate | momentum | average | steps | Dice of held-out patches |\n|---|---|---|---|---|", flush=True
     )
     for schedule in SCHEDULES:
-        tried = replace(run, settings=run.settings.model_copy(update=schedule))
-        network = make_network(run.training.configuration, seed=0)
-        state = start_training(network, tried.settings, CPU, scaled=False)
-        train_fold(state, tried, SILENT, lambda _: None)
-        dice = state.reports[-1].mean_pseudo_dice
-        print(f"| {' | '.join(f'{value:g}' for value in schedule.values())} | {state.step} | {dice:.3f} |", flush=True)
+        steps, dice = learn(run, schedule)
+        print(f"| {' | '.join(f'{value:g}' for value in schedule.values())} | {steps} | {dice:.3f} |", flush=True)
 
 
-def make_run(folders, seconds) -> Run:
-    """Fold 0 of 3d_fullres, in one long epoch that the budget ends."""
-    plan, split = Plan.load(folders.plan), Splits.load(folders.splits).fold(0)
-    long = {"budget_seconds": seconds, "steps_per_epoch": 10**6, "validation_steps": 40}
+def make_run(
+    folders: DatasetFolders,
+    plan: Plan,
+    seconds: float,
+    name: ConfigurationName = "3d_fullres",
+    validation_steps: int = 40,
+) -> Run:
+    """Fold 0 of a configuration, in one long epoch that the budget ends."""
+    configuration, split = plan.configurations[name], Splits.load(folders.splits).fold(0)
+    long = {"budget_seconds": seconds, "steps_per_epoch": 10**6, "validation_steps": validation_steps}
     training, validation = (
         Batches(
-            cases=open_cases([StoredCase.open(folders.cases("3d_fullres"), name) for name in names]),
-            configuration=plan.configurations["3d_fullres"],
+            cases=open_cases([StoredCase.open(folders.cases(name), case) for case in cases]),
+            configuration=configuration,
             foreground_fraction=plan.training.foreground_fraction,
             seed=(0, number),
             augmented=number == 0,
         )
-        for number, names in enumerate((split.training, split.validation))
+        for number, cases in enumerate((split.training, split.validation))
     )
     return Run(
         settings=plan.training.model_copy(update=long),
         training=training,
         validation=validation,
         loss=Loss(
-            targets=Targets(structures={"anterior": (1,), "posterior": (2,)}),
+            targets=DatasetInfo.load(folders.raw / "dataset.json").targets,
             settings=plan.training.loss,
-            batch_dice=training.configuration.batch_dice,
+            batch_dice=configuration.batch_dice,
+            further=configuration.further,
         ),
         device=CPU,
         workers=1,
     )
+
+
+def learn(run: Run, schedule: dict[str, object]) -> tuple[int, float]:
+    """Trains with a schedule; returns the steps, and the Dice of held-out patches."""
+    tried = replace(run, settings=run.settings.model_copy(update=schedule))
+    state = start_training(make_network(run.training.configuration, seed=0), tried.settings, CPU, scaled=False)
+    train_fold(state, tried, SILENT, lambda _: None)
+    return state.step, state.reports[-1].mean_pseudo_dice
 
 
 if __name__ == "__main__":

@@ -57,12 +57,12 @@ def make_logits(shape: Shape, classes: int, seed: int) -> NDArray[np.float32]:
 
 def write_scans(
     folder: Path, *, count: int, shape: Shape, labels: int, spacing_mm: tuple[float, ...] = MEDIAN_SPACING_MM
-) -> None:
+) -> bool:
     """Writes a raw dataset of CT-like scans in int16, each with a spacing of its own around that one, (x, y, z).
 
-    A dataset of the same shape and size that an earlier run wrote is kept.
+    A dataset of the same kind that an earlier run wrote is kept. Returns whether it was written now.
     """
-    note = f"{count} scans of {shape} with {labels} labels"
+    note = f"{count} scans of {shape} with {labels} labels, around {spacing_mm} mm"
     info = DatasetInfo(
         channel_names={"0": "CT"},
         labels={"background": 0, **{f"organ {label}": label for label in range(1, labels + 1)}},
@@ -70,7 +70,7 @@ def write_scans(
     )
     written = folder / "dataset.json"
     if written.is_file() and json.loads(written.read_text()).get("description") == note:
-        return
+        return False
     shutil.rmtree(folder, ignore_errors=True)
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
@@ -80,6 +80,7 @@ def write_scans(
         _write(folder / "imagesTr" / f"scan_{number:03d}_0000.nii.gz", image, spacing)
         _write(folder / "labelsTr" / f"scan_{number:03d}.nii.gz", label, spacing)
     info.save(written, {"numTraining": count, "description": note})
+    return True
 
 
 def make_scan(shape: Shape, labels: int, seed: int) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
