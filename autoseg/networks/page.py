@@ -40,8 +40,8 @@ def adam(learning_rate: float) -> dict[str, JsonValue]:
     """What `Page.training` says of a network that does not bear the rates of the presets.
 
     Those suit networks that normalize all their features. Without norms, with standardized weights or with much
-    attention the loss explodes, or nothing but background is found. Decision: the rate at which such a network learned
-    most in a short run (tests/benchmarks/RESULTS.md), or that of its paper, whatever the preset.
+    attention the loss explodes, or nothing but background is found. Decision: a rate at which such a network learned
+    in a short run (tests/benchmarks/RESULTS.md), or that of its paper, whatever the preset.
     """
     return {"optimizer": "adam", "learning_rate": learning_rate}
 
