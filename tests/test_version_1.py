@@ -1,11 +1,10 @@
-"""Files that version 0.1.0 wrote work for ever: plans, workspaces, checkpoints, bundles, predictions; and its commands.
+"""Files that version 0.1.0 wrote work for ever: plans, workspaces, checkpoints, bundles, predictions.
 
 They lie in `golden/version_1`, with the segmentations that it made with them. Here they are opened as users open them,
 by commands and public Python names alone, so that no change inside of the package touches these tests.
 """
 
 import csv
-import inspect
 import json
 import os
 import shlex
@@ -14,8 +13,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -31,9 +28,6 @@ SCAN, OTHER_SCAN = "case_5", "case_6"
 
 RENAMED: dict[str, str] = {}
 """Keys in JSON files that are written by another name today: the old name to the new one."""
-
-RENAMED_COMMANDS: dict[str, str] = {}
-"""Likewise of commands and of public functions, if the old name is still accepted but no longer listed."""
 
 LEAST_DICE = 0.99
 """Of a segmentation and the one that was stored: processors round differently, which moves a voxel in a thousand."""
@@ -238,11 +232,13 @@ def test_bundle_predicts(expected: Path, tmp_path: Path, workspace: Path) -> Non
     assert_same_mask(tmp_path / "python.nii.gz", expected / "best.nii.gz")
 
 
-def test_prediction_goes_on(workspace: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["best", "2d", "custom"])
+@pytest.mark.usefixtures("parts")
+def test_prediction_goes_on(workspace: Path, tmp_path: Path, name: str) -> None:
     """In a folder with the first of two scans: it is not segmented again, and stays in the table."""
-    masks = unpack("begun", tmp_path / "masks")
+    masks = unpack("begun", tmp_path / "begun") / name
     first, row = (masks / f"{SCAN}.nii.gz").stat().st_mtime_ns, (masks / "report.csv").read_text().splitlines()[1]
-    options = f"-d {NUMBER} -w {workspace} --exact --device cpu --continue"
+    options = f"-d {NUMBER} -w {workspace} {PREDICTIONS[name]} --exact --device cpu --continue"
     run(f"predict {options} -i {raw(workspace, 'imagesTs')} -o {masks}")
     assert (masks / f"{SCAN}.nii.gz").stat().st_mtime_ns == first
     assert (masks / f"{OTHER_SCAN}.nii.gz").is_file()
@@ -364,79 +360,6 @@ def test_trained_models_are_passed_on(workspace: Path, expected: Path, tmp_path:
     for name, given in (("best", f"-m {tmp_path / 'Again.zip'}"), ("nnunet", f"-m back -w {tmp_path}")):
         run(f"predict {given} -i {scan(workspace)} -o {tmp_path / name} --exact --device cpu")
         assert_same_mask(tmp_path / name / f"{SCAN}.nii.gz", expected / f"{name}.nii.gz")
-
-
-# --- Commands and functions -------------------------------------------------------------------------------------------
-
-
-def name_type(kind) -> str:
-    """A type as a text that is the same in all versions of Python; whether None is allowed is left out."""
-    if isinstance(kind, UnionType) or get_origin(kind) is Union:
-        return " | ".join(sorted(name_type(one) for one in get_args(kind) if one is not NoneType))
-    if get_origin(kind) is list:
-        return f"list[{name_type(get_args(kind)[0])}]"
-    return kind.__name__
-
-
-def name_options(kind) -> list[str]:
-    """The names of an option, which typer keeps in two places; an argument has none."""
-    described = get_args(kind)[1]
-    names = [described.default, *(described.param_decls or ())]
-    return sorted(name for name in names if isinstance(name, str) and name.startswith("-"))
-
-
-def describe_commands() -> dict[str, list[dict[str, object]]]:
-    """Every command, and of each of its options and arguments: the names, the type, and whether it must be given."""
-    commands = {}
-    for command in app.registered_commands:
-        types = get_type_hints(command.callback, include_extras=True)
-        commands[command.name] = [
-            {
-                "names": name_options(types[name]),
-                "type": name_type(get_args(types[name])[0]),
-                "required": parameter.default is parameter.empty,
-            }
-            for name, parameter in inspect.signature(command.callback).parameters.items()
-        ]
-    return commands
-
-
-def describe_functions() -> dict[str, list[str]]:
-    """Every public function, and the names of what it is given, but for *args and the like."""
-    functions = {name: getattr(autoseg, name) for name in autoseg.__all__}
-    return {
-        name: list(inspect.signature(function).parameters)
-        for name, function in functions.items()
-        if inspect.isfunction(function)
-    }
-
-
-def test_commands_and_options_are_there() -> None:
-    """With their names and types; no new one must be given."""
-    present = describe_commands()
-    for command, before in read_json(GOLDEN / "commands.json")["commands"].items():
-        now = present[RENAMED_COMMANDS.get(command, command)]
-        arguments = [one for one in now if not one["names"]]
-        counterparts = []
-        for one in before:
-            name = one["names"]
-            options = [other for other in now if name and set(name) <= set(other["names"])]
-            same = options if name else arguments[:1]
-            assert same, (command, name)
-            counterparts += same
-            arguments = arguments if name else arguments[1:]
-            assert same[0]["type"] == one["type"], (command, name)
-            assert one["required"] or not same[0]["required"], (command, name)
-        assert not [one for one in now if one["required"] and one not in counterparts], command
-
-
-def test_functions_and_their_arguments_are_there() -> None:
-    """Of the public ones, by name."""
-    present = describe_functions()
-    before = read_json(GOLDEN / "commands.json")
-    assert set(before["names"]) <= set(autoseg.__all__)
-    for function, arguments in before["functions"].items():
-        assert set(arguments) <= set(present[RENAMED_COMMANDS.get(function, function)]), function
 
 
 @pytest.mark.slow

@@ -184,10 +184,12 @@ def make_workspace(folder: Path, seed: int) -> Path:
 
 
 def make_predictions(root: Path, folder: Path) -> None:
-    """What each model makes of a scan, exactly; and a folder of which the second scan is still to be segmented."""
+    """What each model makes of a scan, exactly; and folders of which the second scan is still to be segmented."""
     scans = folders_of(root).raw / "imagesTs"
     one = scans / "case_5_0000.nii.gz"
-    run(f"predict -d {NUMBER} -w {root} -i {one} -o {folder / 'begun'} --exact --device cpu")
+    for name in ("best", "2d", "custom"):
+        made = folder / "begun" / name
+        run(f"predict -d {NUMBER} -w {root} {PREDICTIONS[name]} -i {one} -o {made} --exact --device cpu")
     for name, options in PREDICTIONS.items():
         made = folder / "made" / name
         run(f"predict -d {NUMBER} -w {root} {options} -i {one} -o {made} --exact --device cpu")

@@ -8,7 +8,7 @@ It is kept to show how the file was made.
 import json
 from pathlib import Path
 
-from test_version_1 import describe_commands, describe_functions
+from test_version_1_commands import describe_commands, describe_functions
 
 import autoseg
 
