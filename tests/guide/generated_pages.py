@@ -77,7 +77,8 @@ def dataset_page() -> str:
         """
     outro = """
         The page on [overlapping labels](overlapping_labels.md) shows regions, the label `ignore`, `annotated` and
-        `masks` at work; the page on [folds](folds.md) shows `groups`; and the page on [left and right](left_and_right.md) shows `sides`.
+        `masks` at work; the page on [folds](folds.md) shows `groups`; and the page on
+        [left and right](left_and_right.md) shows `sides`.
         """
     table = describe_fields(DatasetInfo)
     return "\n\n".join([clean(intro), textwrap.dedent(example).strip(), "## Fields", table, clean(outro)]) + "\n"
@@ -257,8 +258,9 @@ def clean(text: str) -> str:
 def _network_section(name: str) -> str:
     page = NETWORKS[name]
     facts = f"{page.title}: {page.summary}. {page.source}; {page.licence}. Images: {page.describe_dimensions()}."
+    patches = f"Patches and images: {page.describe_constraints(page.complete({}))}."
     recipe = [clean(f"Training in the paper: {page.recipe}.")] if page.recipe else []
-    return "\n\n".join([f"## {name}", clean(facts), *recipe, describe_fields(page.settings)])
+    return "\n\n".join([f"## {name}", clean(facts), clean(patches), *recipe, describe_fields(page.settings)])
 
 
 def _command_section(name: str, command: Any) -> str:
