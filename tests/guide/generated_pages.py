@@ -158,7 +158,7 @@ def describe_section(section: type[BaseModel]) -> str:
     summary, _ = read_docstring(section)
     heading, place = SECTIONS[section]
     where = "" if section is Plan else f"\n\nIn `{place}`."
-    return f"## {heading}\n\n{summary}{where}\n\n{describe_fields(section)}"
+    return f"## {heading}\n\n{clean(summary)}{where}\n\n{describe_fields(section)}"
 
 
 def describe_fields(section: type[BaseModel]) -> str:
@@ -176,7 +176,7 @@ def describe_fields(section: type[BaseModel]) -> str:
             )
         )
         defaults = list(dict.fromkeys(describe_default(section, name) for name in names))
-        rows.append(["<br>".join(f"`{name}`" for name in names), "<br>".join(kinds), "<br>".join(defaults), meaning])
+        rows.append([", ".join(f"`{name}`" for name in names), "; ".join(kinds), "; ".join(defaults), meaning])
     return table(["field", "type", "default", "meaning"], rows)
 
 
@@ -238,7 +238,7 @@ def read_docstring(section: type[BaseModel]) -> tuple[str, dict[tuple[str, ...],
                 meanings.setdefault(names, " ".join(entry.partition(": ")[2].split()))
         if one is BaseModel:
             break
-    return "\n\n".join(" ".join(part.split()) for part in summary.strip().split("\n\n")), meanings
+    return summary, meanings
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
