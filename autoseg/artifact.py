@@ -166,6 +166,9 @@ class Artifact(BaseModel):
 
     A subclass raises the default of `format_version` when the meaning of its fields changes; older files are then
     refused with a clear line instead of being misread.
+
+    Attributes:
+        format_version: Version of the file's format; a file of another version is refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

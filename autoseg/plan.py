@@ -97,7 +97,7 @@ class Configuration(Section):
         estimated_bytes: Device memory of one training step, by `planning.memory`, or as it was measured.
         measured_memory: What training found out about that, if the memory of a device ran out.
         previous: The configuration whose segmentation is a further input: "3d_lowres" in a cascade.
-        augmentation: See there; left out, it is that of a patch with equal edges.
+        augmentation: How patches are changed at random; left out, as a patch with equal edges is changed.
     """
 
     spacing_mm: Spacing
@@ -242,8 +242,8 @@ class Plan(Artifact):
         why: One sentence per decision, with the numbers behind it.
         axis_order: Order in which the array axes (z, y, x) of an image are put before anything else; the first one is
             the coarsest.
-        training: See there.
-        configurations: By name.
+        training: How each fold is trained.
+        configurations: The configurations by name: "2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres".
     """
 
     dataset: str

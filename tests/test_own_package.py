@@ -1,4 +1,4 @@
-"""The package that README describes: installed as it stands there, it trains and predicts."""
+"""The package that the guide describes: installed as it stands there, it trains and predicts."""
 
 import json
 import os
@@ -20,14 +20,13 @@ from autoseg.checkpoint import load_checkpoint
 from autoseg.errors import ModelError, UsageError
 from autoseg.imageio import read_image
 
-README = Path(autoseg.__file__).parents[1] / "README.md"
+PAGE = Path(autoseg.__file__).parent / "guide" / "plugins.md"
 CONFIGURATION = "3d_fullres"
 
 
 def read_example(language):
-    """The block of code in a language, in the section about parts of one's own."""
-    _, section = README.read_text(encoding="utf-8").split("\n## Your own network, loss or transform\n")
-    [block] = re.findall(rf"^```{language}\n(.*?)^```$", section.split("\n## ")[0], re.DOTALL | re.MULTILINE)
+    """The block of code in a language, on the page about parts of one's own."""
+    [block] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return block
 
 
@@ -99,7 +98,7 @@ def train(root, **options):
 def trained(prepared):
     """The workspace after training, validation included, and what was said; by a program of its own."""
     command = [sys.executable, "-m", "autoseg", *f"train -d {NUMBER} -c {CONFIGURATION} -f 0 --device cpu -w".split()]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(prepared[1]), str(README.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(prepared[1]), str(PAGE.parents[2])])}
     done = subprocess.run([*command, str(prepared[0])], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return prepared[0], " ".join((done.stdout + done.stderr).split())

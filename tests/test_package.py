@@ -1,4 +1,4 @@
-"""The package from outside: its names, what importing costs, and what README promises."""
+"""The package from outside: its names, and what importing costs."""
 
 import inspect
 import subprocess

@@ -9,6 +9,7 @@ from autoseg._version import __version__
 from autoseg.cli import bundles, commands, pictures, planning, scores
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demonstration import demo
+from autoseg.cli.guide import guide
 from autoseg.cli.networks import networks
 from autoseg.cli.selection import find_best
 
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "augmentations": pictures.augmentations,
     "demo": demo,
     "doctor": commands.doctor,
+    "guide": guide,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(_function)

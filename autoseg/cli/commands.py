@@ -116,7 +116,9 @@ def train(
     log: Annotated[
         list[str] | None,
         typer.Option(
-            "--log", help="Keep the curves in tensorboard, mlflow or both as well; see README.", metavar="NAME..."
+            "--log",
+            help="Keep the curves in tensorboard, mlflow or both as well; see 'autoseg guide watching_training'.",
+            metavar="NAME...",
         ),
     ] = None,
     device: Device = "auto",

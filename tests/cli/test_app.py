@@ -1,12 +1,10 @@
-"""The commands, from scans to scores, as people type them, and as README shows them."""
+"""The commands, from scans to scores, as people type them."""
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
-import SimpleITK as sitk
 import typer
 from tiny_workspaces import NUMBER, edit_training, files_in, folders_of, plan_tiny, write_volumes
 from typer.testing import CliRunner
@@ -19,8 +17,6 @@ from autoseg.dataset import Dataset
 from autoseg.demo import make_demo_dataset
 from autoseg.doctor import Finding
 from autoseg.plan import Plan
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -47,48 +43,6 @@ def parse(command: str) -> None:
     name, *arguments = shlex.split(command)
     assert name in group().commands, f"there is no command {name!r}"
     group().commands[name].make_context(name, arguments)
-
-
-def shown_commands(text: str) -> list[str]:
-    """What follows "autoseg" in the shell blocks of README, without comments."""
-    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
-    lines = (line.split("#")[0] for line in blocks.splitlines())
-    return [match.strip() for line in lines for match in re.findall(r"(?:^|/|\s)autoseg ([a-z].*)", line)]
-
-
-def test_readme_shows_commands_that_exist():
-    """Every command line of README is understood, options and all."""
-    commands = shown_commands(README)
-    assert {command.split()[0] for command in commands} >= {"demo", "import", "train", "predict", "evaluate"}
-    for command in commands:
-        parse(command)
-
-
-def test_readme_names_options_that_exist():
-    """In running text, tables and comments too, but for those of other programs."""
-    mine = re.sub(r"^.*(pip|python3?|torchrun) .*$", "", README, flags=re.MULTILINE)
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", mine)) - {"--strict"}
-    options = {name for command in group().commands.values() for option in command.params for name in option.opts}
-    assert {"--epochs", "--budget", "--restart"} <= mentioned
-    assert mentioned <= options | {"--help", "--version"}
-
-
-def test_readme_script_runs(tmp_path, monkeypatch):
-    """The Python example does what it says, on a dataset of its name."""
-    [script] = re.findall(r"```python\n(import autoseg\n.*?)```", README, re.DOTALL)
-    folders = write_volumes(tmp_path / "made")
-    raw = tmp_path / "raw" / "Dataset004_Hippocampus"
-    shutil.copytree(folders.raw, raw)
-    scan = sitk.ReadImage(str(raw / "imagesTs" / "case_4_0000.nii.gz"))
-    sitk.WriteImage(scan, str(tmp_path / "scan.nii.gz"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AUTOSEG_WORKSPACE", raising=False)
-    names = {"array": sitk.GetArrayFromImage(scan), "nibabel": pytest.importorskip("nibabel")}
-    assert 'budget="5m"' in script
-    adapted = script.replace('budget="5m"', 'budget="1s"').replace('"Anterior"', '"bright"')
-    exec(adapted, names)  # noqa: S102 - README's own example
-    assert names["mask"].shape == names["array"].shape[::-1]
-    assert names["found"].segmentation.GetSize() == scan.GetSize()
 
 
 def test_version_is_shown():

@@ -1,0 +1,210 @@
+"""The commands and the Python of the guide: they exist, and what can run here is run on a tiny dataset."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import SimpleITK as sitk
+import typer
+from guide_blocks import ALL, GUIDE, README, blocks, commands, name_of, read
+from phantoms import write_json
+from small_nnunet import unpack
+from tiny_workspaces import write_volumes
+from typer.testing import CliRunner
+
+import autoseg
+from autoseg.cli.app import app
+from autoseg.cli.terminal import console
+
+NUMBER, NAME = 4, "Dataset004_Hippocampus"
+TRAINING = {"epochs": 1, "steps_per_epoch": 2, "validation_steps": 1}
+
+NOT_RUN = {
+    "several_gpus": "needs two GPUs",
+    "watching_training": "needs the packages of autoseg[track]; tests/training/test_tracking.py runs it",
+}
+"""Pages whose commands are parsed only, and why."""
+
+LINES_NOT_RUN = {
+    ("README", "find_best -d 4"): "README trains one fold only; the page find_best runs it",
+    ("nnunet", "install_nnunet RESULTS_OF_DATASET -d 4"): "tests/nnunet/test_nnunet_taken_over.py runs it",
+    ("nnunet", "export -d 4 --format nnunet -o FOLDER"): "tests/cli/test_nnunet_commands.py runs it",
+}
+"""Lines of other pages that are parsed only, and why."""
+
+FROM_NOTHING = {"README", "own_data", "nnunet"}
+"""Pages that begin with the import of the dataset."""
+
+FROM_RAW = {"folds", "python"}
+"""Pages that begin with a dataset that is imported."""
+
+FROM_PREPARED = {"training_length"}
+"""Pages that begin with a dataset that is prepared. All others begin with one that is trained."""
+
+SLOW = {"README", "find_best", "fine_tuning", "training_length"}
+"""Pages whose commands take more than three seconds."""
+
+
+def group():
+    """The program as its parser sees it."""
+    return typer.main.get_command(app)
+
+
+def run(command: str) -> str:
+    """Runs a command and gives back what it printed."""
+    result = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+    assert result.exit_code == 0, f"autoseg {command}: {result.output}"
+    return result.output
+
+
+def shorten(command: str) -> str:
+    """The command with a second or two epochs in place of the time or the epochs that it asks for."""
+    return re.sub(r"--epochs \d+", "--epochs 2", re.sub(r"(--budget|--extend) \d+[mh]", r"\1 1s", command))
+
+
+def shorten_training(root: Path) -> None:
+    """Changes plans, as a user would, so that training takes a moment."""
+    for path in root.glob("preprocessed/*/**/plan.json"):
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan["training"] |= TRAINING
+        write_json(path, plan)
+
+
+@pytest.fixture(autouse=True)
+def wide_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A console that breaks no line, and a fingerprint that takes no second."""
+    monkeypatch.setattr(console, "_width", 200)
+    monkeypatch.delenv("AUTOSEG_WORKSPACE", raising=False)
+    with patch("autoseg.fingerprint.FOREGROUND_SAMPLES", 10_000):
+        yield
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the pages assume it: datasets, scans, references, and two folders of masks."""
+    root = tmp_path_factory.mktemp("sources")
+    raw = write_volumes(root / "made").raw
+    info = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    write_json(raw / "dataset.json", {**info, "labels": {"background": 0, "Anterior": 1, "Posterior": 2}})
+    shutil.copytree(raw, root / "Task04_Hippocampus")
+    shutil.copytree(raw, root / "nnUNet_raw" / NAME)
+    shutil.copytree(raw / "imagesTr", root / "scans")
+    for name in ("references", "masks", "other_masks"):
+        shutil.copytree(raw / "labelsTr", root / name)
+        shutil.copy(raw / "dataset.json", root / name)
+    autoseg.evaluate(root / "references", root / "other_masks")
+    shutil.copy(root / "scans" / "case_1_0000.nii.gz", root / "scan.nii.gz")
+    model = next(unpack("plain", root / "unpacked").iterdir())
+    shutil.copytree(model, root / "nnUNetTrainer__nnUNetPlans__3d_fullres")
+    shutil.rmtree(root / "unpacked")
+    shutil.rmtree(root / "made")
+    return root
+
+
+@pytest.fixture(scope="session")
+def raw(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with dataset 4 imported, and dataset 5 beside it."""
+    root = tmp_path_factory.mktemp("raw") / "workspace"
+    shutil.copytree(sources, root)
+    shutil.copytree(root / "Task04_Hippocampus", root / "raw" / NAME)
+    shutil.copytree(root / "Task04_Hippocampus", root / "raw" / "Dataset005_Other")
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with dataset 4 prepared and 3d_fullres trained in all folds."""
+    root = tmp_path_factory.mktemp("trained") / "workspace"
+    shutil.copytree(raw, root)
+    with patch("autoseg.fingerprint.FOREGROUND_SAMPLES", 10_000):
+        autoseg.plan_and_preprocess(NUMBER, preset="small", workspace=root)
+    shorten_training(root)
+    autoseg.train(NUMBER, "3d_fullres", "cv", device="cpu", workspace=root)
+    return root
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what a page, which is the parameter of the test, begins with; it is the current folder."""
+    page = request.node.callspec.params["page"]
+    begin = "sources" if page in FROM_NOTHING else "raw" if page in FROM_RAW else "trained"
+    root = tmp_path / "workspace"
+    shutil.copytree(request.getfixturevalue(begin), root)
+    if page in FROM_PREPARED:
+        shutil.rmtree(root / "results")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("nnUNet_raw", str(root / "nnUNet_raw"))
+    return root
+
+
+def runnable() -> list[object]:
+    """Pages with commands that can run here."""
+    pages = [name_of(path) for path in ALL if commands(read(path)) and name_of(path) not in NOT_RUN]
+    return [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in pages]
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if commands(read(path))], ids=name_of)
+def test_commands_exist(path: Path) -> None:
+    """Every line is understood, options and all."""
+    for command in commands(read(path)):
+        name, *arguments = shlex.split(command)
+        assert name in group().commands, f"there is no command {name!r}"
+        group().commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_commands_and_options_in_text_exist(path: Path) -> None:
+    """In running text, tables and comments too, but for those of other programs."""
+    parsed = group().commands
+    text = read(path)
+    for command in re.findall(r"`autoseg ([a-z][^`]*)`", text):
+        name, *words = command.split()
+        assert name in parsed, f"there is no command {name!r}"
+        options = {word for word in words if re.match(r"--?[a-z]", word)}
+        assert options <= {one for option in parsed[name].params for one in option.opts} | {"--help"}, command
+    mine = re.sub(r"^.*(pip|python3?|torchrun|tensorboard) .*$", "", text, flags=re.MULTILINE)
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", mine)) - {"--strict"}
+    assert mentioned <= {one for command in parsed.values() for option in command.params for one in option.opts} | {
+        "--help",
+        "--version",
+    }
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", runnable())
+def test_commands_run(page: str, folder: Path) -> None:
+    """One after the other, as someone would type them."""
+    path = README if page == "README" else GUIDE / f"{page}.md"
+    for command in commands(read(path)):
+        if (page, command) in LINES_NOT_RUN:
+            continue
+        run(shorten(os.path.expandvars(command)))
+        shorten_training(folder)
+
+
+@pytest.mark.parametrize("page", ["python"])
+def test_python_runs(page: str, folder: Path) -> None:
+    """The blocks do what they say, one after the other."""
+    scan = sitk.ReadImage("scan.nii.gz")
+    names = {"array": sitk.GetArrayFromImage(scan), "nibabel": pytest.importorskip("nibabel")}
+    first, *others = blocks(read(GUIDE / f"{page}.md"), "python")
+    assert 'budget="5m"' in first
+    exec(first.replace('budget="5m"', 'budget="1s"'), names)  # noqa: S102 - the page's own example
+    assert names["mask"].shape == names["array"].shape[::-1]
+    assert names["found"].segmentation.GetSize() == scan.GetSize()
+    for block in others:
+        exec(block, names)  # noqa: S102 - likewise
+    assert names["model"].predict("scan.nii.gz").GetSize() == scan.GetSize()
+
+
+def test_lines_that_are_not_run_are_there() -> None:
+    """Lines and pages that are left out exist, so that none is left out by mistake."""
+    lines = {(name_of(path), command) for path in ALL for command in commands(read(path))}
+    assert set(LINES_NOT_RUN) <= lines
+    assert set(NOT_RUN) | SLOW <= {page for page, _ in lines}
