@@ -16,39 +16,40 @@ from typing import TYPE_CHECKING, Any
 from autoseg._version import __version__
 
 if TYPE_CHECKING:
-    from autoseg.bundle import export_model, install_model
-    from autoseg.dataset import Dataset
-    from autoseg.decisions import plan_configurations
+    from autoseg.datasets.dataset import Dataset
     from autoseg.errors import AutosegError
-    from autoseg.extensions import register_loss, register_network, register_transform
-    from autoseg.inspection import extract_fingerprint
-    from autoseg.model import Model, load_model
-    from autoseg.nnunet.exporting import export_nnunet
-    from autoseg.pipeline import evaluate, find_best, plan_and_preprocess, predict, preprocess, train
-    from autoseg.plan import Plan
-    from autoseg.taking_over import install_nnunet
+    from autoseg.inference.model import Model, load_model
+    from autoseg.models.bundle import export_model, install_model
+    from autoseg.nnunet.dataset_install import install_nnunet
+    from autoseg.nnunet.export import export_nnunet
+    from autoseg.pipeline.datasets import extract_fingerprint, plan_and_preprocess, plan_configurations, preprocess
+    from autoseg.pipeline.prediction import predict
+    from autoseg.pipeline.scores import evaluate, find_best
+    from autoseg.pipeline.training import train
+    from autoseg.planning.plan import Plan
+    from autoseg.planning.plugins import register_loss, register_network, register_transform
 
 _MODULES = {
     "AutosegError": "errors",
-    "Dataset": "dataset",
-    "Model": "model",
-    "Plan": "plan",
-    "evaluate": "pipeline",
-    "export_model": "bundle",
-    "export_nnunet": "nnunet.exporting",
-    "extract_fingerprint": "inspection",
-    "find_best": "pipeline",
-    "install_model": "bundle",
-    "install_nnunet": "taking_over",
-    "load_model": "model",
-    "plan_and_preprocess": "pipeline",
-    "plan_configurations": "decisions",
-    "predict": "pipeline",
-    "preprocess": "pipeline",
-    "register_loss": "extensions",
-    "register_network": "extensions",
-    "register_transform": "extensions",
-    "train": "pipeline",
+    "Dataset": "datasets.dataset",
+    "Model": "inference.model",
+    "Plan": "planning.plan",
+    "evaluate": "pipeline.scores",
+    "export_model": "models.bundle",
+    "export_nnunet": "nnunet.export",
+    "extract_fingerprint": "pipeline.datasets",
+    "find_best": "pipeline.scores",
+    "install_model": "models.bundle",
+    "install_nnunet": "nnunet.dataset_install",
+    "load_model": "inference.model",
+    "plan_and_preprocess": "pipeline.datasets",
+    "plan_configurations": "pipeline.datasets",
+    "predict": "pipeline.prediction",
+    "preprocess": "pipeline.datasets",
+    "register_loss": "planning.plugins",
+    "register_network": "planning.plugins",
+    "register_transform": "planning.plugins",
+    "train": "pipeline.training",
 }
 
 __all__ = [

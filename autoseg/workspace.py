@@ -26,9 +26,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autoseg.dataset import FOLDER_NAME
 from autoseg.errors import DatasetError, UsageError
-from autoseg.lock import FILE_NAME as LOCK_NAME
+from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
+
+FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w.-]*)\Z")
 
 ENSEMBLES = "ensembles"
 PLAN_NAME = re.compile(r"^[A-Za-z][\w-]{0,40}\Z", re.ASCII)

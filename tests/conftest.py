@@ -14,8 +14,8 @@ from hypothesis import settings
 from own_parts import register_all
 from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
 
-from autoseg import extensions
-from autoseg.pipeline import train
+from autoseg.pipeline.training import train
+from autoseg.planning import plugins
 
 CONFIGURATION = "3d_fullres"
 
@@ -57,6 +57,6 @@ def trained_oblique(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is registered but the parts of `own_parts`; the tables are as before when the test has ended."""
-    monkeypatch.setattr(extensions, "_REGISTERED", {})
-    monkeypatch.setattr(extensions, "_LOADED", {})
+    monkeypatch.setattr(plugins, "_REGISTERED", {})
+    monkeypatch.setattr(plugins, "_LOADED", {})
     register_all()

@@ -6,12 +6,11 @@ from typing import Annotated
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli import bundles, commands, pictures, planning, scores
+from autoseg.cli import datasets, prediction, scores, sharing, training
 from autoseg.cli.command import Command, Commands
-from autoseg.cli.demonstration import demo
+from autoseg.cli.demo import demo
+from autoseg.cli.doctor import doctor
 from autoseg.cli.guide import guide
-from autoseg.cli.networks import networks
-from autoseg.cli.selection import find_best
 
 app = typer.Typer(
     name="autoseg",
@@ -25,25 +24,25 @@ app = typer.Typer(
 )
 # In the order in which people need them.
 COMMANDS: dict[str, Callable[..., None]] = {
-    "import": commands.import_dataset,
-    "check": commands.check,
-    "plan_and_preprocess": planning.plan_and_preprocess,
-    "train": commands.train,
-    "find_best": find_best,
-    "stop": commands.stop,
-    "predict": commands.predict,
+    "import": datasets.import_dataset,
+    "check": datasets.check,
+    "plan_and_preprocess": datasets.plan_and_preprocess,
+    "train": training.train,
+    "find_best": scores.find_best,
+    "stop": training.stop,
+    "predict": prediction.predict,
     "evaluate": scores.evaluate,
     "compare": scores.compare,
-    "export": bundles.export,
-    "install": bundles.install,
-    "install_nnunet": bundles.install_nnunet,
-    "fingerprint": planning.fingerprint,
-    "plan": planning.plan,
-    "preprocess": planning.preprocess,
-    "networks": networks,
-    "augmentations": pictures.augmentations,
+    "export": sharing.export,
+    "install": sharing.install,
+    "install_nnunet": sharing.install_nnunet,
+    "fingerprint": datasets.fingerprint,
+    "plan": datasets.plan,
+    "preprocess": datasets.preprocess,
+    "networks": datasets.networks,
+    "augmentations": datasets.augmentations,
     "demo": demo,
-    "doctor": commands.doctor,
+    "doctor": doctor,
     "guide": guide,
 }
 for _name, _function in COMMANDS.items():

@@ -10,11 +10,11 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 
-from autoseg.reporting import Task
-from autoseg.units import describe_memory
+from autoseg.runtime.reporting import Task
+from autoseg.runtime.units import describe_memory
 
 if TYPE_CHECKING:
-    from autoseg.plan import Plan
+    from autoseg.planning.plan import Plan
 
 # Names and paths are shown as they are, whatever brackets and colons they hold.
 console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.geometry import Box
-from autoseg.targets import Numbers, Targets
+from autoseg.imaging.geometry import Box
+from autoseg.imaging.targets import Numbers, Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.targets import Numbers, Targets
+from autoseg.imaging.targets import Numbers, Targets
 
 LARGEST_TABLE = 2**20
 """Pairs of numbers that are counted in a table. Decision: 8 MB, for a thousand numbers."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.artifact import atomic_file
 from autoseg.evaluation.metrics import Overlap, case_overlaps
 from autoseg.evaluation.views import View, choose_views
-from autoseg.geometry import Volume
-from autoseg.targets import Targets
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.targets import Targets
+from autoseg.runtime.artifact import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from autoseg.artifact import Artifact, Score, atomic_file
 from autoseg.errors import DatasetError
 from autoseg.evaluation.scores import METRICS
 from autoseg.evaluation.statistics import SEED, Interval, bootstrap_means, draw_resamples, signed_rank_p
 from autoseg.evaluation.summary import CaseResult, Summary, mean_of_defined
+from autoseg.runtime.artifact import Artifact, Score, atomic_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from autoseg.artifact import Score
 from autoseg.evaluation.lesions import count_lesions
 from autoseg.evaluation.masks import cut_masks
 from autoseg.evaluation.metrics import Overlap, case_overlaps
 from autoseg.evaluation.surface import Ruler, SurfaceScores, compare_surfaces
-from autoseg.geometry import Geometry
-from autoseg.targets import Targets
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.targets import Targets
+from autoseg.runtime.artifact import Score
 
 Count = Annotated[int, Field(ge=0)]
 

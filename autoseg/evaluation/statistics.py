@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.artifact import Score
+from autoseg.runtime.artifact import Score
 
 RESAMPLES = 5000
 """Decision: the ends of the intervals then vary by a few percent of their width."""

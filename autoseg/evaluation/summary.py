@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from autoseg.artifact import Artifact, Score, atomic_file
 from autoseg.errors import DatasetError
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM, METRICS, UNDEFINED, LabelScores, score_case
 from autoseg.evaluation.statistics import SEED, Interval, bootstrap_means, draw_resamples
-from autoseg.geometry import Volume
-from autoseg.targets import Targets
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.targets import Targets
+from autoseg.runtime.artifact import Artifact, Score, atomic_file
 
 if TYPE_CHECKING:
     import pandas as pd

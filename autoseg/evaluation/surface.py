@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from autoseg.evaluation.masks import MaskPair
-from autoseg.geometry import SPACING_TOLERANCE, Geometry, Vector
+from autoseg.imaging.geometry import SPACING_TOLERANCE, Geometry, Vector
 
 PERCENTILE = 95.0
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.artifact import atomic_file
 from autoseg.evaluation.overlay import BACKGROUND, DOTS_PER_INCH, intensity_window, label_colour, outline
-from autoseg.targets import Numbers
+from autoseg.imaging.targets import Numbers
+from autoseg.runtime.artifact import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

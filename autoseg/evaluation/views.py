@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.geometry import Geometry, Number, Vector, Volume
+from autoseg.imaging.geometry import Geometry, Number, Vector, Volume
 
 # Per cut axis of a volume in viewing order: the plane's name, and the directions at its left and at its top.
 PLANES = (("axial", "R", "A"), ("coronal", "R", "S"), ("sagittal", "A", "S"))

@@ -7,13 +7,13 @@ or followed by many tools that copy and pack. Paths are absolute, since a worksp
 import os
 from pathlib import Path
 
-from autoseg.dataset import Case
+from autoseg.datasets.dataset import Case
+from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import UsageError
-from autoseg.imageio import is_series
+from autoseg.imaging.files import is_series
 from autoseg.importing import pairing
-from autoseg.importing.masks import stay
+from autoseg.importing.label_values import stay
 from autoseg.importing.recognition import Source
-from autoseg.info import DatasetInfo
 
 
 def refuse_unless_in_place(source: Source) -> None:

@@ -6,10 +6,10 @@ from difflib import SequenceMatcher
 from itertools import product
 from pathlib import Path
 
-from autoseg.dataset import CHANNEL_SUFFIX, PLANE_ENDINGS, Case
+from autoseg.datasets.dataset import CHANNEL_SUFFIX, Case
 from autoseg.errors import DatasetError
-from autoseg.reporting import Reporter
-from autoseg.scans import READABLE_ENDINGS, split_ending
+from autoseg.imaging.formats import PLANE_ENDINGS, READABLE_ENDINGS, split_ending
+from autoseg.runtime.reporting import Reporter
 
 KEPT_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".png", ".bmp")  # one file, no loss
 MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|gt)$", re.IGNORECASE)

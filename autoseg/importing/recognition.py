@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autoseg.artifact import read_text
-from autoseg.combinations import Combination
-from autoseg.dataset import PLANE_ENDINGS, Case, Dataset
+from autoseg.datasets.dataset import Case, Dataset
+from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.nnunet_files import SPLITS_FILE, read_splits
 from autoseg.errors import DatasetError, UsageError
-from autoseg.imageio import channels_in
+from autoseg.imaging.files import channels_in
+from autoseg.imaging.formats import PLANE_ENDINGS
+from autoseg.imaging.label_combinations import Combination
 from autoseg.importing import pairing
-from autoseg.importing.masks import MaskValues, number_values, read_values
-from autoseg.importing.nnunet import SPLITS_FILE, read_splits
+from autoseg.importing.label_values import MaskValues, number_values, read_values
 from autoseg.importing.structures import (
     Structures,
     find_annotated,
@@ -32,9 +33,9 @@ from autoseg.importing.structures import (
     list_masks,
     number_structures,
 )
-from autoseg.info import DatasetInfo
-from autoseg.parallel import all_sound, work_on_each
-from autoseg.reporting import Reporter
+from autoseg.runtime.artifact import read_text
+from autoseg.runtime.reporting import Reporter
+from autoseg.runtime.thread_pool import all_sound, work_on_each
 
 IMAGE_FOLDERS = ("images", "imagestr", "image")
 KIND_UNKNOWN = (

@@ -10,18 +10,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.artifact import atomic_folder
-from autoseg.dataset import CHANNEL_SUFFIX, PLANE_ENDINGS, Case, Dataset
+from autoseg.datasets.dataset import CHANNEL_SUFFIX, Case, Dataset
+from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import ImageError, UsageError
-from autoseg.imageio import convert_image, read_label_map, write_label_map
+from autoseg.imaging.files import convert_image, read_label_map, write_label_map
+from autoseg.imaging.formats import PLANE_ENDINGS
 from autoseg.importing import pairing
+from autoseg.importing.label_values import renumber, stay
 from autoseg.importing.linking import describe_in_place, refuse_unless_in_place
-from autoseg.importing.masks import renumber, stay
 from autoseg.importing.recognition import Source, recognise
 from autoseg.importing.structures import combine_masks
-from autoseg.info import DatasetInfo
-from autoseg.parallel import all_sound, work_on_each
-from autoseg.reporting import SILENT, Reporter
+from autoseg.runtime.artifact import atomic_folder
+from autoseg.runtime.reporting import SILENT, Reporter
+from autoseg.runtime.thread_pool import all_sound, work_on_each
 from autoseg.workspace import Workspace, dataset_folder_name
 
 

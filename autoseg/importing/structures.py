@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.combinations import Combination, combine
-from autoseg.dataset import CHANNEL_SUFFIX, Case
+from autoseg.datasets.dataset import CHANNEL_SUFFIX, Case
 from autoseg.errors import DatasetError
-from autoseg.geometry import Volume
-from autoseg.imageio import read_label_map
+from autoseg.imaging.files import read_label_map
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.label_combinations import Combination, combine
+from autoseg.imaging.targets import Numbers
 from autoseg.importing import pairing
-from autoseg.targets import Numbers
 
 MASK_FOLDERS = ("segmentations", "segmentation", "masks", "labels", "structures")
 MOST_COMBINATIONS = 10_000  # Decision: far more than anatomy has; a number of each must fit into 16 bits

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import AutosegError
-from autoseg.machine import free_memory_bytes, give_back_freed_memory
-from autoseg.units import describe_memory
+from autoseg.runtime.machine import free_memory_bytes, give_back_freed_memory
+from autoseg.runtime.units import describe_memory
 
 FULL_BYTES, HALF_BYTES = 4, 2
 

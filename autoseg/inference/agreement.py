@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoseg.imaging.targets import Targets
 from autoseg.inference.predictor import Predictor, average, list_opinions
-from autoseg.targets import Targets
 
 BITS = 8  # Structures that may overlap are kept eight to a byte
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from autoseg.device import autocast, exactly, free_cached_memory, is_memory_full, make_ready
+from autoseg.runtime.device import autocast, exactly, free_cached_memory, is_memory_full, make_ready
 
 VOXELS_AT_ONCE, VOXELS_AT_MOST = 2**20, 2**22
 """Of the patches that a CPU predicts together; see `count_at_once`."""

@@ -12,7 +12,7 @@ from autoseg.inference.accumulation import add_weighted, make_room
 from autoseg.inference.agreement import Poll
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.tiling import Tile, lay_out
-from autoseg.networks.patches import Patches
+from autoseg.networks.patch_sizes import Patches
 
 OnProgress = Callable[[float], None]
 

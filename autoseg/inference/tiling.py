@@ -38,8 +38,8 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
 
-from autoseg.data.reflection import reflect
-from autoseg.networks.patches import Patches
+from autoseg.imaging.mirror_padding import reflect
+from autoseg.networks.patch_sizes import Patches
 
 OVERLAP_STEP = 0.5
 """Largest distance of neighbouring tiles, as a fraction of a tile. Source: the reference method."""

@@ -16,10 +16,10 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from autoseg.architecture import Architecture, Axes, Stage
-from autoseg.networks.canvas import spread
+from autoseg.networks.architecture import Architecture, Axes, Stage
 from autoseg.networks.monai_table import TABLE, UNKNOWN, Described, Settings
-from autoseg.networks.patches import Patches
+from autoseg.networks.ops import spread
+from autoseg.networks.patch_sizes import Patches
 
 PREFIX = "monai:"
 NAME_PATTERN = rf"{PREFIX}[A-Z][A-Za-z0-9]*"

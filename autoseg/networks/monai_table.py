@@ -12,8 +12,8 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from autoseg.networks.canvas import Edges, spread
-from autoseg.networks.page import adam
+from autoseg.networks.ops import Edges, spread
+from autoseg.networks.spec import adam
 
 Settings = Mapping[str, JsonValue]
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.artifact import read_text
 from autoseg.errors import AutosegError, ModelError, UsageError
+from autoseg.runtime.artifact import read_text
 from autoseg.workspace import Fold
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")

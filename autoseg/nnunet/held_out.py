@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.artifact import read_text
 from autoseg.errors import ModelError
+from autoseg.runtime.artifact import read_text
 from autoseg.workspace import Fold
 
 _SEPARATORS = re.compile(r"[/\\]")

@@ -9,25 +9,33 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from autoseg.architecture import Axes, count_weights
-from autoseg.artifact import first_mistake, read_text
-from autoseg.checkpoint import Checkpoint
+from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import ModelError
-from autoseg.info import DatasetInfo
+from autoseg.imaging.postprocessing import PostprocessingRules
+from autoseg.imaging.targets import Targets
+from autoseg.models.checkpoint import Checkpoint
+from autoseg.networks.architecture import Axes, count_weights
+from autoseg.nnunet.architectures import read_architecture
 from autoseg.nnunet.checkpoint_file import TheirCheckpoint, read_their_checkpoint
 from autoseg.nnunet.folders import TheirFolder
 from autoseg.nnunet.names import take_weights
-from autoseg.nnunet.networks import read_architecture
 from autoseg.nnunet.plans import CANNOT, SCHEMES, ConfigurationPlan, TheirPlans
-from autoseg.nnunet.rules import read_rules
+from autoseg.nnunet.postprocessing_file import read_rules
 from autoseg.nnunet.trainers import is_known
-from autoseg.plan import CONFIGURATION_NAMES, Configuration, ConfigurationName, Normalization, Plan, PresetName, Spacing
 from autoseg.planning.memory import training_bytes
+from autoseg.planning.plan import (
+    CONFIGURATION_NAMES,
+    Configuration,
+    ConfigurationName,
+    Normalization,
+    Plan,
+    PresetName,
+    Spacing,
+)
 from autoseg.planning.planner import choose_augmentation
 from autoseg.planning.presets import PRESETS, REFERENCE_TRAINING
-from autoseg.postprocessing import PostprocessingRules
-from autoseg.settings import AugmentationSettings
-from autoseg.targets import Targets
+from autoseg.planning.settings import AugmentationSettings
+from autoseg.runtime.artifact import first_mistake, read_text
 from autoseg.workspace import Fold
 
 REORIENTING = "NibabelIOWithReorient"

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.architecture import Architecture
 from autoseg.errors import ModelError
-from autoseg.network.unet import UNet
-from autoseg.targets import Targets
+from autoseg.imaging.targets import Targets
+from autoseg.networks.architecture import Architecture
+from autoseg.networks.default_unet import UNet
 
 Weights = dict[str, torch.Tensor]
 

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from autoseg.architecture import PositiveInt
-from autoseg.artifact import first_mistake, read_text
 from autoseg.errors import ModelError
-from autoseg.plan import NormalizationScheme
-from autoseg.settings import PositiveFloat
+from autoseg.networks.architecture import PositiveInt
+from autoseg.planning.plan import NormalizationScheme
+from autoseg.planning.settings import PositiveFloat
+from autoseg.runtime.artifact import first_mistake, read_text
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 AxisSizes = Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]

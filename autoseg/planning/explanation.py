@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from autoseg.architecture import Architecture
-from autoseg.plan import Configuration, ConfigurationName, PresetName
+from autoseg.networks.architecture import Architecture
 from autoseg.planning.budget import FREE_SHARE, ByteBudget
-from autoseg.planning.literature import explain_page
 from autoseg.planning.low_resolution import LITTLE_CONTEXT, WORTHWHILE
 from autoseg.planning.memory import bytes_per_patch, feature_map_elements, training_bytes
+from autoseg.planning.network_fit import explain_page
 from autoseg.planning.patch import Fit, Search, View, edges
+from autoseg.planning.plan import Configuration, ConfigurationName, PresetName
 from autoseg.planning.presets import PRESETS, Preset
-from autoseg.units import describe_memory
+from autoseg.runtime.units import describe_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

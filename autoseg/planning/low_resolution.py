@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from autoseg.plan import Spacing
 from autoseg.planning.budget import SMALLEST_BATCH
 from autoseg.planning.patch import Fit, Search, View, fit_batch, fit_patch
+from autoseg.planning.plan import Spacing
 from autoseg.planning.topology import SMALLEST_EDGE, Topology
 
 # Source of all numbers here: the reference method (nnU-Net v2.8.1, default experiment planner).

@@ -44,11 +44,11 @@ volume keeps a second log softmax in the other order, 4 C V. Without bfloat16, a
 from collections.abc import Sequence
 from math import prod
 
-from autoseg.architecture import Architecture, count_weights
-from autoseg.extensions import Own
+from autoseg.networks.architecture import Architecture, count_weights
+from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import describe, is_monai
-from autoseg.networks.page import Count
-from autoseg.networks.table import NETWORKS
+from autoseg.networks.spec import Count
+from autoseg.planning.plugins import Own
 
 ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
 

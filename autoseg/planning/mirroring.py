@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from autoseg.fingerprint import Fingerprint
-from autoseg.geometry import Shape
-from autoseg.info import DatasetInfo
+from autoseg.datasets.fingerprint import Fingerprint
+from autoseg.datasets.info import DatasetInfo
+from autoseg.imaging.geometry import Shape
+from autoseg.planning.settings import AugmentationSettings
 from autoseg.planning.sides import PairNumbers, pair_by_name, tell_nothing_apart
 from autoseg.planning.spacing import AXIS_NAMES
 from autoseg.planning.symmetry import measure_positions
-from autoseg.settings import AugmentationSettings
 
 # Decision: the last axis of a file, (z, y, x), is taken to run from side to side where no file says so, as the rows of
 # pictures and of axial slices do.

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from autoseg.datasets.fingerprint import ChannelFacts, Fingerprint
+from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
-from autoseg.fingerprint import ChannelFacts, Fingerprint
-from autoseg.info import DatasetInfo
-from autoseg.plan import Normalization, NormalizationScheme
+from autoseg.planning.plan import Normalization, NormalizationScheme
 
 # By the casefolded name of the channel; any other name means "zscore". Source: nnU-Net's dataset format.
 SCHEMES: dict[str, NormalizationScheme] = {

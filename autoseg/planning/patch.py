@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from math import ceil, inf, prod
 
-from autoseg.architecture import Architecture
 from autoseg.errors import UsageError
-from autoseg.extensions import Own
-from autoseg.plan import Spacing
+from autoseg.networks.architecture import Architecture
 from autoseg.planning.budget import FREE_SHARE, SMALLEST_BATCH, Budget
-from autoseg.planning.literature import bytes_per_voxel, outline, patches_for
 from autoseg.planning.memory import training_bytes
+from autoseg.planning.network_fit import bytes_per_voxel, outline, patches_for
+from autoseg.planning.plan import Spacing
+from autoseg.planning.plugins import Own
 from autoseg.planning.presets import Preset
 from autoseg.planning.topology import Topology, choose_topology, design_network, initial_patch, smaller_topologies
 

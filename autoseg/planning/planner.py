@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
-from autoseg.architecture import Axes
+from autoseg.datasets.fingerprint import Fingerprint
+from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError, UsageError
-from autoseg.extensions import Own
-from autoseg.fingerprint import Fingerprint
-from autoseg.info import DatasetInfo
-from autoseg.plan import Configuration, ConfigurationName, Normalization, Plan, PresetName, RulesName
+from autoseg.networks.architecture import Axes
 from autoseg.planning.budget import make_budget
 from autoseg.planning.explanation import (
     Look,
@@ -18,17 +16,19 @@ from autoseg.planning.explanation import (
     explain_preset,
     explain_refusal,
 )
-from autoseg.planning.literature import adapt_training, find_obstacle, find_page, fit_network
 from autoseg.planning.low_resolution import choose_low_resolution
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
+from autoseg.planning.network_fit import adapt_training, find_obstacle, find_page, fit_network
 from autoseg.planning.normalization import choose_normalization, explain_normalization
 from autoseg.planning.patch import Search, View, edges, fit_patch
+from autoseg.planning.plan import Configuration, ConfigurationName, Normalization, Plan, PresetName, RulesName
+from autoseg.planning.plugins import Own
 from autoseg.planning.presets import LADDER, PRESETS, RULES, Rules
 from autoseg.planning.schedule import choose_training, explain_training
+from autoseg.planning.settings import AugmentationSettings
 from autoseg.planning.spacing import TargetGrid, choose_grid, explain_grid
 from autoseg.planning.topology import two_or_three
-from autoseg.settings import AugmentationSettings
 
 # Source: the reference method (nnU-Net v2.8.1, trainer).
 THICK_PATCH_RATIO = 3

@@ -19,8 +19,8 @@ dataset that one batch may see is limited in every preset of ours.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autoseg.plan import PresetName, RulesName
-from autoseg.settings import TrainingSettings
+from autoseg.planning.plan import PresetName, RulesName
+from autoseg.planning.settings import TrainingSettings
 
 BATCH_SHARE = 0.05
 """Of the voxels of all training cases, what one batch may hold. Source: the reference method."""

@@ -35,8 +35,8 @@ from math import log10
 from typing import NamedTuple
 
 from autoseg.planning.presets import Preset
+from autoseg.planning.settings import TrainingSettings
 from autoseg.planning.spacing import TargetGrid
-from autoseg.settings import TrainingSettings
 
 FEWEST_EPOCHS = 100
 MOST_EPOCHS = 1000

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from autoseg.info import DatasetInfo
+from autoseg.datasets.info import DatasetInfo
 
 PairNumbers = tuple[int, int]
 Words = tuple[str, ...]

@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.errors import DatasetError
-from autoseg.fingerprint import Fingerprint
-from autoseg.geometry import Number, Shape, Vector
+from autoseg.imaging.geometry import Number, Shape, Vector
 from autoseg.planning.presets import RULES, Rules
 
 AXIS_NAMES = ("z", "y", "x")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoseg.fingerprint import Fingerprint
+from autoseg.datasets.fingerprint import Fingerprint
 
 # Decision: what fewer cases show may be chance.
 FEWEST_CASES = 3

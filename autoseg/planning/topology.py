@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
-from autoseg.architecture import Architecture, Axes, Stage
-from autoseg.geometry import Number
+from autoseg.imaging.geometry import Number
+from autoseg.networks.architecture import Architecture, Axes, Stage
 from autoseg.planning.presets import Preset
 
 SMALLEST_EDGE = 4  # voxels that an axis keeps at the coarsest stage. Source: the reference method

@@ -11,24 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from autoseg.artifact import Artifact
 from autoseg.errors import ImageError
-from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
-from autoseg.machine import free_memory_bytes
-from autoseg.preprocessing.cropping import nonzero_region
+from autoseg.imaging.cropping import nonzero_region
+from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume
+from autoseg.imaging.targets import OUTSIDE, Numbers
 from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled, resample_labels
 from autoseg.preprocessing.normalization import normalize
 from autoseg.preprocessing.resampling import resample_image
-from autoseg.targets import Numbers
-from autoseg.units import describe_memory
+from autoseg.runtime.artifact import Artifact
+from autoseg.runtime.machine import free_memory_bytes
+from autoseg.runtime.units import describe_memory
 
 if TYPE_CHECKING:
     import torch
 
-    from autoseg.plan import Configuration
+    from autoseg.planning.plan import Configuration
 
 FLOAT_BYTES = 4
-OUTSIDE = -1  # Label of background outside the region that is not zero. Source: the reference method
 
 Axis = Annotated[int, Field(ge=0, le=2)]
 

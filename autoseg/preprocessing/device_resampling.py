@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.geometry import Shape, Vector
+from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing.resampling import IMAGE_ORDER, resampling_matrix, separate_axis
 
 VOLUMES_HELD = 6

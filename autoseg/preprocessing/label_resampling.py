@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.geometry import Shape, Vector
+from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing.resampling import Order, resampling_matrix, separate_axis
 
 # Decision: both bound the memory to some MB, and keep what is looked at in the cache of a core.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.geometry import Volume
+from autoseg.imaging.geometry import Volume
 from autoseg.preprocessing.case import PreprocessRecord, as_array, put_back
 from autoseg.preprocessing.resampling import resample_image
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.geometry import Shape, Vector
+from autoseg.imaging.geometry import Shape, Vector
 
 ANISOTROPY_THRESHOLD = 3  # Largest by smallest spacing above which slices are kept apart. Source: the reference method
 

@@ -8,14 +8,15 @@ from time import monotonic
 import torch
 from torch import nn
 
-from autoseg.data.loader import Batch
-from autoseg.device import autocast, memory_named
+from autoseg.dataloading.batch import Batch
 from autoseg.errors import Stopped
-from autoseg.reporting import Reporter, Task
-from autoseg.settings import TrainingSettings
-from autoseg.targets import Targets
-from autoseg.training.gauge import Gauge
-from autoseg.training.health import (
+from autoseg.imaging.targets import Targets
+from autoseg.planning.settings import TrainingSettings
+from autoseg.runtime.device import autocast, memory_named
+from autoseg.runtime.reporting import Reporter, Task
+from autoseg.training.ground_truth import Truth, merge_unknown
+from autoseg.training.monitoring.gpu_usage import Gauge
+from autoseg.training.monitoring.health import (
     SILENT_SECONDS,
     STEPS_BETWEEN_LOOKS,
     check_losses,
@@ -23,6 +24,7 @@ from autoseg.training.health import (
     describe_stall,
     find_alarms,
 )
+from autoseg.training.monitoring.progress import EpochReport, describe_epoch
 from autoseg.training.optimization import (
     copy_buffers,
     count_falls,
@@ -31,12 +33,9 @@ from autoseg.training.optimization import (
     share_done,
     update_average,
 )
-from autoseg.training.own import seed_layers, try_out
-from autoseg.training.progress import EpochReport, describe_epoch
-from autoseg.training.run import Run
-from autoseg.training.state import OpenEpoch, TrainState
+from autoseg.training.plugin_checks import seed_layers, try_out
+from autoseg.training.state import OpenEpoch, Run, TrainState
 from autoseg.training.step import advise_on_memory, fill_gradients, move_batch
-from autoseg.training.truth import Truth, merge_unknown
 
 Save = Callable[[TrainState], None]
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from autoseg.errors import UsageError
-from autoseg.extensions import Own, find_loss
-from autoseg.networks.further import Further
-from autoseg.settings import LossSettings
-from autoseg.targets import Targets
-from autoseg.training.further import further_loss
+from autoseg.imaging.targets import Targets
+from autoseg.networks.auxiliary_outputs import Further
+from autoseg.planning.plugins import Own, find_loss
+from autoseg.planning.settings import LossSettings
+from autoseg.training.auxiliary_loss import further_loss
+from autoseg.training.ground_truth import Truth, merge_unknown
 from autoseg.training.ranks import ALONE, Ranks
-from autoseg.training.truth import Truth, merge_unknown
 
 SMOOTH = 1e-5
 """Keeps Dice defined where a class is in neither target nor prediction."""

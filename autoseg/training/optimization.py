@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from autoseg.settings import TrainingSettings
+from autoseg.planning.settings import TrainingSettings
 
 WARMUP_START = 0.01
 """Share of the highest learning rate at which a warm-up starts. Decision: at 0 the first step would do nothing."""

@@ -8,8 +8,11 @@ from typing import cast
 
 import torch
 
-from autoseg.data.loader import Batch
-from autoseg.device import (
+from autoseg.dataloading.batch import Batch
+from autoseg.errors import UsageError
+from autoseg.networks.default_unet import UNet
+from autoseg.planning.settings import TrainingSettings
+from autoseg.runtime.device import (
     autocast,
     compiles_well,
     copy_to,
@@ -22,15 +25,11 @@ from autoseg.device import (
     restore_random_state,
     tells_when_full,
 )
-from autoseg.errors import UsageError
-from autoseg.network.unet import UNet
-from autoseg.reporting import SILENT, Reporter
-from autoseg.settings import TrainingSettings
-from autoseg.training.own import find_idle
+from autoseg.runtime.reporting import SILENT, Reporter
+from autoseg.runtime.units import describe_memory
+from autoseg.training.plugin_checks import find_idle
 from autoseg.training.ranks import ALONE, Ranks
-from autoseg.training.run import Run
-from autoseg.training.state import Forward, TrainState
-from autoseg.units import describe_memory
+from autoseg.training.state import Forward, Run, TrainState
 
 MOST_MEANS = 2
 """Numbers that an optimizer keeps for each weight: two running means, or one momentum."""

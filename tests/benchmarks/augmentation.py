@@ -31,14 +31,14 @@ from batchgenerators.transforms.resample_transforms import SimulateLowResolution
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 from numpy.typing import NDArray
 
-from autoseg.data import draws
-from autoseg.data.augmentation import augment
-from autoseg.data.cut import Cut
-from autoseg.data.device_augmentation import collect
-from autoseg.data.foreground import sample_foreground
-from autoseg.data.sampling import InMemoryCase
-from autoseg.geometry import Box, Shape
-from autoseg.settings import AugmentationSettings
+from autoseg.dataloading import augmentation_parameters
+from autoseg.dataloading.augmentation import augment
+from autoseg.dataloading.device_augmentation import collect
+from autoseg.dataloading.patch import Cut
+from autoseg.dataloading.sampling import InMemoryCase
+from autoseg.imaging.geometry import Box, Shape
+from autoseg.planning.settings import AugmentationSettings
+from autoseg.preprocessing.foreground import sample_foreground
 
 OFF = dict.fromkeys((name for name in AugmentationSettings.model_fields if name.endswith("probability")), 0.0)
 WHOLE = "whole table"
@@ -168,8 +168,11 @@ def run_ours(row: str, subject: Subject, *, batched: bool) -> Callable[[], None]
     image, label = subject.cut
     images, labels = torch.from_numpy(image)[None], torch.from_numpy(label)[None]
 
-    def draw_some() -> Iterator[draws.Draw]:
-        known = [draws.draw_changes(settings, subject.patch, channels=1, others=(), random=random) for _ in range(50)]
+    def draw_some() -> Iterator[augmentation_parameters.Draw]:
+        known = [
+            augmentation_parameters.draw_changes(settings, subject.patch, channels=1, others=(), random=random)
+            for _ in range(50)
+        ]
         while True:  # the draws of a whole table would count for each row
             yield from known
 
@@ -178,7 +181,7 @@ def run_ours(row: str, subject: Subject, *, batched: bool) -> Callable[[], None]
     def run() -> None:
         draw = next(coming)
         if row == WHOLE:
-            draw = draws.draw_changes(settings, subject.patch, channels=1, others=(), random=random)
+            draw = augmentation_parameters.draw_changes(settings, subject.patch, channels=1, others=(), random=random)
         if row not in TURNED and not batched:
             augment(images.clone(), labels.clone(), [draw], settings)
             return
@@ -203,7 +206,7 @@ def measure(run: Callable[[], None], patches: int) -> float:
 
 def compare(row: str, subject: Subject, rounds: int) -> str:
     """One line of the table."""
-    draws.CHANNEL_CHANCE = 0.5 if row == WHOLE else 1.0
+    augmentation_parameters.CHANNEL_CHANCE = 0.5 if row == WHOLE else 1.0
     runs = [run_peer(row, subject), run_ours(row, subject, batched=False), run_ours(row, subject, batched=True)]
     for run in runs:
         run()

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.dataset import Dataset
-from autoseg.fingerprint import Fingerprint
-from autoseg.importing.nnunet import read_fingerprint
+from autoseg.datasets.dataset import Dataset
+from autoseg.datasets.fingerprint import Fingerprint
+from autoseg.datasets.nnunet_files import read_fingerprint
 from autoseg.workspace import DatasetFolders, Workspace
 
 NUMBER, FEW_NUMBER = 4, 26

@@ -14,16 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from autoseg.architecture import Architecture, Axes
-from autoseg.data.loader import Batch
-from autoseg.device import autocast, needs_scaling, resolve_device
-from autoseg.network.blocks import Upsampling
-from autoseg.network.unet import UNet, build_network
+from autoseg.dataloading.batch import Batch
+from autoseg.imaging.targets import Targets
+from autoseg.networks.architecture import Architecture, Axes
+from autoseg.networks.blocks import Upsampling
+from autoseg.networks.default_unet import UNet, build_network
 from autoseg.planning.presets import PRESETS
+from autoseg.planning.settings import LossSettings, TrainingSettings
 from autoseg.planning.topology import design_network
-from autoseg.reporting import SILENT
-from autoseg.settings import LossSettings, TrainingSettings
-from autoseg.targets import Targets
+from autoseg.runtime.device import autocast, needs_scaling, resolve_device
+from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step
 from autoseg.training.losses import Loss
 from autoseg.training.ranks import ALONE

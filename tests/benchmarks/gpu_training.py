@@ -31,10 +31,10 @@ from gpu_step import compare_step
 from preprocessing import call_theirs, forget, reference_cases, scale
 from smooth_scans import write_scans
 
-from autoseg.device import resolve_device
-from autoseg.geometry import Shape
-from autoseg.plan import Plan
+from autoseg.imaging.geometry import Shape
+from autoseg.planning.plan import Plan
 from autoseg.planning.presets import REFERENCE_TRAINING
+from autoseg.runtime.device import resolve_device
 from autoseg.workspace import Workspace
 
 NAME = "3d_fullres"

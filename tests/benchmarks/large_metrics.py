@@ -21,8 +21,8 @@ from autoseg.evaluation.masks import MaskPair, cut_masks
 from autoseg.evaluation.metrics import case_overlaps
 from autoseg.evaluation.scores import score_case
 from autoseg.evaluation.surface import find_border
-from autoseg.geometry import Geometry
-from autoseg.targets import Targets
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.targets import Targets
 
 SPACING_MM = (1.5, 0.8, 0.8)
 TRANSFORMED = 3

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "planning")]
+sys.path.insert(0, str(TESTS / "support"))
 
 from memory_cases import CASES, kept_bytes, peak_bytes  # noqa: E402
 from pretended_gpu import peak_of_a_patch  # noqa: E402

@@ -12,17 +12,17 @@ from contextlib import nullcontext
 
 import torch
 
-from autoseg.device import autocast, resolve_device
-from autoseg.network import unet
-from autoseg.network.unet import UNet, build_network
+from autoseg.networks import default_unet
+from autoseg.networks.default_unet import UNet, build_network
 from autoseg.planning.presets import PRESETS
 from autoseg.planning.topology import design_network
+from autoseg.runtime.device import autocast, resolve_device
 
 STEPS, WARM_UP = 15, 3
 STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 KERNELS = ((3, 3, 3),) * len(STRIDES)
 
-in_order = unet.channels_last
+in_order = default_unet.channels_last
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
             networks[order] = network, []
         for _ in range(WARM_UP + STEPS):
             for order, (network, seconds) in networks.items():
-                unet.channels_last = in_order if order[0] == "channels last" else torch.clone
+                default_unet.channels_last = in_order if order[0] == "channels last" else torch.clone
                 with context(device):
                     seconds.append(time_step(network, image))
         for (maps, weights), (_, seconds) in networks.items():

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from small_schedule import learn, make_run
 
-from autoseg.extensions import Own
-from autoseg.fingerprint import Fingerprint
-from autoseg.info import DatasetInfo
-from autoseg.networks.table import NETWORKS
+from autoseg.datasets.fingerprint import Fingerprint
+from autoseg.datasets.info import DatasetInfo
+from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.planner import PlanningOptions, make_plan
+from autoseg.planning.plugins import Own
 from autoseg.planning.presets import PRESETS
-from autoseg.units import parse_duration
+from autoseg.runtime.units import parse_duration
 from autoseg.workspace import Workspace
 
 DATASET = "Dataset004_Hippocampus"

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from small_schedule import CPU, make_run
 
-from autoseg.architecture import Architecture
-from autoseg.network.unet import build_network
+from autoseg.networks.architecture import Architecture
+from autoseg.networks.default_unet import build_network
 from autoseg.planning.memory import count_weights
 from autoseg.planning.presets import PRESETS, Limits, Preset
 from autoseg.planning.topology import design_network
-from autoseg.reporting import SILENT
+from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_fold
 from autoseg.training.state import start_training
 from autoseg.workspace import Workspace

@@ -22,19 +22,19 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import autoseg
-from autoseg.architecture import Architecture
-from autoseg.data.loader import Batch
-from autoseg.extensions import Own
-from autoseg.network.drawn import build_drawn
-from autoseg.network.unet import build_network
-from autoseg.networks.further import Further
-from autoseg.networks.table import NETWORKS
+from autoseg.dataloading.batch import Batch
+from autoseg.imaging.targets import Targets
+from autoseg.networks.architecture import Architecture
+from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.default_unet import build_network
+from autoseg.networks.literature.table import NETWORKS
+from autoseg.networks.torch_network import build_drawn
 from autoseg.planning.memory import training_bytes
+from autoseg.planning.plugins import Own
 from autoseg.planning.presets import PRESETS
+from autoseg.planning.settings import LossSettings, TrainingSettings
 from autoseg.planning.topology import choose_topology, design_network
-from autoseg.reporting import SILENT
-from autoseg.settings import LossSettings, TrainingSettings
-from autoseg.targets import Targets
+from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step
 from autoseg.training.losses import Loss
 from autoseg.training.ranks import ALONE

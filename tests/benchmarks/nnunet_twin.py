@@ -28,7 +28,7 @@ def write_twin(checkpoint: Path, folder: Path, python: Path) -> None:
         folder: Of the model.
         python: Of nnU-Net's environment.
     """
-    from autoseg.checkpoint import load_checkpoint
+    from autoseg.models.checkpoint import load_checkpoint
 
     fold = load_checkpoint(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)

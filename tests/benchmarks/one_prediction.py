@@ -38,10 +38,10 @@ def main() -> None:
 
 def ours(model: Path, device: torch.device):
     """The program's own, with mirroring."""
-    from autoseg.checkpoint import load_checkpoint
-    from autoseg.inference.case import make_segmenter
+    from autoseg.imaging.postprocessing import NO_RULES
+    from autoseg.inference.segmenter import make_segmenter
     from autoseg.inference.sliding_window import predict_volume
-    from autoseg.postprocessing import NO_RULES
+    from autoseg.models.checkpoint import load_checkpoint
 
     segmenter = make_segmenter([load_checkpoint(model / "fold_0" / "checkpoint.pt")], NO_RULES, device)
     return lambda array: predict_volume(

@@ -37,12 +37,12 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
     """The program's own step: forward, loss, backward, clipping, optimizer; in the precision of the CPU."""
     from types import SimpleNamespace
 
-    from autoseg.architecture import Architecture, Stage
-    from autoseg.data.loader import Batch
-    from autoseg.network.unet import build_network
-    from autoseg.reporting import SILENT
-    from autoseg.settings import LossSettings, TrainingSettings
-    from autoseg.targets import Targets
+    from autoseg.dataloading.batch import Batch
+    from autoseg.imaging.targets import Targets
+    from autoseg.networks.architecture import Architecture, Stage
+    from autoseg.networks.default_unet import build_network
+    from autoseg.planning.settings import LossSettings, TrainingSettings
+    from autoseg.runtime.reporting import SILENT
     from autoseg.training.loop import train_step
     from autoseg.training.losses import Loss
     from autoseg.training.ranks import ALONE

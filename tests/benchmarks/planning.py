@@ -14,11 +14,11 @@ from math import log
 
 import numpy as np
 
+from autoseg.datasets.fingerprint import CaseFacts, ChannelFacts, Fingerprint
+from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import AutosegError
-from autoseg.fingerprint import CaseFacts, ChannelFacts, Fingerprint
-from autoseg.info import DatasetInfo
-from autoseg.plan import Plan
 from autoseg.planning.budget import FREE_SHARE
+from autoseg.planning.plan import Plan
 from autoseg.planning.planner import PlanningOptions, make_plan
 from autoseg.planning.topology import choose_topology, design_network
 

@@ -34,15 +34,15 @@ from preprocessing import CORES, scale
 from scipy.special import ndtr
 from smooth_scans import make_field
 
-from autoseg.architecture import Architecture, Stage
-from autoseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from autoseg.geometry import Geometry, Shape, Volume
-from autoseg.imageio import read_image, read_label_map, write_image
-from autoseg.info import DatasetInfo
-from autoseg.network.unet import build_network
-from autoseg.plan import Configuration, Normalization, Plan
+from autoseg.datasets.info import DatasetInfo
+from autoseg.imaging.files import read_image, read_label_map, write_image
+from autoseg.imaging.geometry import Geometry, Shape, Volume
+from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from autoseg.networks.architecture import Architecture, Stage
+from autoseg.networks.default_unet import build_network
+from autoseg.planning.plan import Configuration, Normalization, Plan
+from autoseg.planning.settings import AugmentationSettings, TrainingSettings
 from autoseg.preprocessing.case import preprocess_case
-from autoseg.settings import AugmentationSettings, TrainingSettings
 from autoseg.workspace import ModelFolder
 
 ONE_PREDICTION = Path(__file__).with_name("one_prediction.py")

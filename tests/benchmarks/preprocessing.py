@@ -27,8 +27,8 @@ import numpy as np
 from fingerprint import MEGABYTE, NUMBER, Run, import_whole, reference_folders, watch
 from smooth_scans import make_image, make_labels, make_logits, write_scans
 
-from autoseg.data.store import StoredCase
-from autoseg.geometry import Shape
+from autoseg.imaging.geometry import Shape
+from autoseg.preprocessing.store import StoredCase
 from autoseg.workspace import DatasetFolders, Workspace
 
 CORES = 2

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "planning")]
+sys.path.insert(0, str(TESTS / "support"))
 
-from test_reference_plans import compare  # noqa: E402
+from reference_plan_cases import compare  # noqa: E402
 
+from autoseg.datasets.info import DatasetInfo  # noqa: E402
+from autoseg.datasets.nnunet_files import read_fingerprint  # noqa: E402
 from autoseg.errors import AutosegError  # noqa: E402
-from autoseg.importing.nnunet import read_fingerprint  # noqa: E402
-from autoseg.info import DatasetInfo  # noqa: E402
 from autoseg.planning.planner import PlanningOptions, make_plan  # noqa: E402
 from autoseg.planning.presets import PRESETS  # noqa: E402
 

@@ -12,18 +12,17 @@ from pathlib import Path
 
 import torch
 
-from autoseg.data.loader import Batches, open_cases
-from autoseg.data.splits import Splits
-from autoseg.data.store import StoredCase
-from autoseg.info import DatasetInfo
-from autoseg.network.making import make_network
-from autoseg.plan import ConfigurationName, Plan
-from autoseg.reporting import SILENT
+from autoseg.dataloading.loader import Batches, open_cases
+from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.splits import Splits
+from autoseg.models.build import make_network
+from autoseg.planning.plan import ConfigurationName, Plan
+from autoseg.preprocessing.store import StoredCase
+from autoseg.runtime.reporting import SILENT
+from autoseg.runtime.units import parse_duration
 from autoseg.training.loop import train_fold
 from autoseg.training.losses import Loss
-from autoseg.training.run import Run
-from autoseg.training.state import start_training
-from autoseg.units import parse_duration
+from autoseg.training.state import Run, start_training
 from autoseg.workspace import DatasetFolders, Workspace
 
 CPU = torch.device("cpu")

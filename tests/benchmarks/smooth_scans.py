@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from autoseg.geometry import Shape
-from autoseg.info import DatasetInfo
+from autoseg.datasets.info import DatasetInfo
+from autoseg.imaging.geometry import Shape
 from autoseg.preprocessing.resampling import resample_image
 
 WAVELENGTH = 16  # Voxels between the independent values of a smooth field

@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from smooth_scans import ANY_SPACING, make_scan
 
-from autoseg.data.store import BLOCK_EDGE, CODEC, LEVEL, StoredCase, save_case
-from autoseg.geometry import Box, Geometry, Shape
+from autoseg.imaging.geometry import Box, Geometry, Shape
+from autoseg.preprocessing.archive import BLOCK_EDGE, CODEC, LEVEL
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 from autoseg.preprocessing.label_resampling import resample_labels
 from autoseg.preprocessing.resampling import resample_image
+from autoseg.preprocessing.store import StoredCase, save_case
 
 LABELS = 10
 FINER = 1.15  # The grid of the scan by that of the case

@@ -10,20 +10,20 @@ from tiny_workspaces import NUMBER, edit_training, files_in, folders_of, plan_ti
 from typer.testing import CliRunner
 
 import autoseg
-from autoseg.cli import demonstration
+from autoseg.cli import demo
 from autoseg.cli.app import COMMANDS, app
 from autoseg.cli.terminal import console
-from autoseg.dataset import Dataset
-from autoseg.demo import make_demo_dataset
-from autoseg.doctor import Finding
-from autoseg.plan import Plan
+from autoseg.datasets.dataset import Dataset
+from autoseg.importing.demo_dataset import make_demo_dataset
+from autoseg.pipeline.doctor import Finding
+from autoseg.planning.plan import Plan
 
 
 @pytest.fixture(autouse=True)
 def wide_and_quick(monkeypatch):
     """A console that breaks no line, and a fingerprint that takes no second."""
     monkeypatch.setattr(console, "_width", 200)
-    monkeypatch.setattr("autoseg.fingerprint.FOREGROUND_SAMPLES", 10_000)
+    monkeypatch.setattr("autoseg.datasets.fingerprint.FOREGROUND_SAMPLES", 10_000)
 
 
 def run(command: str, *, code: int = 0) -> str:
@@ -168,7 +168,7 @@ def test_damaged_cases_are_listed(tmp_path):
 def test_doctor_shows_what_it_found(state, code, monkeypatch):
     """A table; a failure is an error, a warning is not."""
     finding = Finding(state=state, title="disk", value="3 GB", advice="free some space")
-    monkeypatch.setattr("autoseg.doctor.examine", lambda _: [finding])
+    monkeypatch.setattr("autoseg.pipeline.doctor.examine", lambda _: [finding])
     output = run("doctor", code=code)
     for text in (state, "disk", "3 GB", "free some space"):
         assert text in output
@@ -180,11 +180,11 @@ def test_demo_goes_all_the_way(tmp_path, monkeypatch):
     def make_fewer(folder: Path) -> Dataset:
         return make_demo_dataset(folder, cases=2)
 
-    monkeypatch.setattr("autoseg.demo.make_demo_dataset", make_fewer)
+    monkeypatch.setattr("autoseg.importing.demo_dataset.make_demo_dataset", make_fewer)
     coarse = {"SPACING_MM": (5.0, 2.0, 2.0), "LOWEST_SHAPE": (12, 29, 29), "HIGHEST_SHAPE": (16, 35, 35)}
     for name, value in {**coarse, "TEST_SCANS": 1}.items():
-        monkeypatch.setattr(f"autoseg.demo.{name}", value)
-    monkeypatch.setattr(demonstration, "TRAINING_TIME", "1s")
+        monkeypatch.setattr(f"autoseg.importing.demo_dataset.{name}", value)
+    monkeypatch.setattr(demo, "TRAINING_TIME", "1s")
     output = run(f"demo -w {tmp_path / 'demo'} --device cpu")
     commands = re.findall(r"^\$ autoseg (.*)$", output, re.MULTILINE)
     assert [command.split()[0] for command in commands] == [

@@ -7,7 +7,7 @@ from tiny_workspaces import NUMBER, folders_of, plan_tiny, write_volumes
 from typer.testing import CliRunner
 
 from autoseg.cli.app import app
-from autoseg.data.loader import Batches
+from autoseg.dataloading.loader import Batches
 
 
 def run(command: str, *, code: int = 0) -> str:

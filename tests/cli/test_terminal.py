@@ -6,8 +6,8 @@ import pytest
 
 from autoseg.cli import terminal
 from autoseg.cli.terminal import Terminal, print_table
-from autoseg.importing.nnunet import read_fingerprint
-from autoseg.info import DatasetInfo
+from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.nnunet_files import read_fingerprint
 from autoseg.planning.planner import PlanningOptions, make_plan
 
 

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from autoseg.evaluation.masks import cut_masks
 from autoseg.evaluation.metrics import case_overlaps
-from autoseg.targets import Targets
+from autoseg.imaging.targets import Targets
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5))
 PAIRS = SHAPES.flatmap(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from autoseg.evaluation.metrics import Overlap, case_overlaps
-from autoseg.targets import Targets
+from autoseg.imaging.targets import Targets
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 PAIRS = SHAPES.flatmap(

@@ -11,8 +11,8 @@ from autoseg.errors import ArtifactError
 from autoseg.evaluation.metrics import case_overlaps
 from autoseg.evaluation.overlay import COLOURS, arrange, draw_overlay, intensity_window, legend_entries, outline
 from autoseg.evaluation.views import choose_views
-from autoseg.geometry import Geometry, Volume
-from autoseg.targets import Targets
+from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.targets import Targets
 
 
 def case(shape=(6, 20, 24), spacing_mm=(3.0, 1.0, 1.0), dimensions=3):

@@ -7,8 +7,8 @@ import pytest
 
 from autoseg.evaluation.scores import METRICS, UNDEFINED, LabelScores, score_case
 from autoseg.evaluation.summary import MeanScores
-from autoseg.geometry import Geometry
-from autoseg.targets import Targets
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.targets import Targets
 
 DIAGONAL = math.hypot(8 * 2.0, 6 * 1.0, 5 * 0.5)
 GEOMETRY = Geometry(shape=(8, 6, 5), spacing_mm=(2.0, 1.0, 0.5))

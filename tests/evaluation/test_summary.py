@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from autoseg.errors import DatasetError
 from autoseg.evaluation.scores import METRICS
 from autoseg.evaluation.summary import Summary, evaluate_case, summarize
-from autoseg.geometry import Geometry, Volume
-from autoseg.targets import Targets
+from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.targets import Targets
 
 LABELS = Targets.of_labels({"liver": 1, "tumour": 2})
 

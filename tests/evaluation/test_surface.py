@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from autoseg.evaluation.masks import MaskPair
 from autoseg.evaluation.surface import Ruler, SurfaceScores, compare_surfaces, find_border
-from autoseg.geometry import Geometry
+from autoseg.imaging.geometry import Geometry
 
 SPACINGS = st.tuples(*[st.sampled_from((0.5, 0.8, 1.0, 3.0))] * 3)
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 12))

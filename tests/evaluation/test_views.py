@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.evaluation.views import busiest_slice, choose_views, viewing_turn
-from autoseg.geometry import Geometry, Volume
+from autoseg.imaging.geometry import Geometry, Volume
 
 SHAPE = (4, 6, 8)
 SPACING_MM = (3.0, 2.0, 1.0)

@@ -14,13 +14,13 @@ from typing import Any, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from autoseg.architecture import Architecture, Stage
 from autoseg.cli.app import COMMANDS, app
-from autoseg.extensions import Own, OwnTransform
-from autoseg.info import DatasetInfo
-from autoseg.networks.table import NETWORKS
-from autoseg.plan import Configuration, MeasuredMemory, Normalization, Plan
-from autoseg.settings import AugmentationSettings, LossSettings, TrainingSettings
+from autoseg.datasets.info import DatasetInfo
+from autoseg.networks.architecture import Architecture, Stage
+from autoseg.networks.literature.table import NETWORKS
+from autoseg.planning.plan import Configuration, MeasuredMemory, Normalization, Plan
+from autoseg.planning.plugins import Own, OwnTransform
+from autoseg.planning.settings import AugmentationSettings, LossSettings, TrainingSettings
 
 GUIDE = Path(str(files("autoseg"))) / "guide"
 SECTIONS: dict[type[BaseModel], tuple[str, str]] = {

@@ -81,7 +81,7 @@ def wide_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A console that breaks no line, and a fingerprint that takes no second."""
     monkeypatch.setattr(console, "_width", 200)
     monkeypatch.delenv("AUTOSEG_WORKSPACE", raising=False)
-    with patch("autoseg.fingerprint.FOREGROUND_SAMPLES", 10_000):
+    with patch("autoseg.datasets.fingerprint.FOREGROUND_SAMPLES", 10_000):
         yield
 
 
@@ -122,7 +122,7 @@ def trained(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, with dataset 4 prepared and 3d_fullres trained in all folds."""
     root = tmp_path_factory.mktemp("trained") / "workspace"
     shutil.copytree(raw, root)
-    with patch("autoseg.fingerprint.FOREGROUND_SAMPLES", 10_000):
+    with patch("autoseg.datasets.fingerprint.FOREGROUND_SAMPLES", 10_000):
         autoseg.plan_and_preprocess(NUMBER, preset="small", workspace=root)
     shorten_training(root)
     autoseg.train(NUMBER, "3d_fullres", "cv", device="cpu", workspace=root)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from import_sources import circle, colours, files, write_decathlon, write_pair
 from phantoms import Listener, blocks, noise, place, write_dataset, write_json, write_picture
-from test_sources import circle, colours, files, write_decathlon, write_pair
 
-from autoseg.dataset import Dataset
+from autoseg.datasets.dataset import Dataset
+from autoseg.datasets.integrity import check_dataset
 from autoseg.errors import UsageError
-from autoseg.imageio import write_image, write_label_map
+from autoseg.imaging.files import write_image, write_label_map
 from autoseg.importing.sources import import_dataset
-from autoseg.integrity import check_dataset
 from autoseg.workspace import Workspace
 
 

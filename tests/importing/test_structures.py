@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from phantoms import Listener
 
-from autoseg.dataset import Dataset
+from autoseg.datasets.dataset import Dataset
 from autoseg.errors import DatasetError, ProblemsError, UsageError
-from autoseg.geometry import Geometry, Volume
-from autoseg.imageio import read_label_map, write_image, write_label_map
+from autoseg.imaging.files import read_label_map, write_image, write_label_map
+from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.importing.sources import import_dataset
 from autoseg.workspace import Workspace
 

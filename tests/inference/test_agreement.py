@@ -8,14 +8,14 @@ import torch
 from small_models import SMALL_INFO, small_checkpoint
 from torch import Tensor
 
-from autoseg.geometry import Geometry, Volume
+from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.postprocessing import NO_RULES
+from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import Agreement, Poll
-from autoseg.inference.case import make_segmenter
-from autoseg.inference.joint import make_joint, with_disagreement
+from autoseg.inference.ensemble import make_joint, with_disagreement
 from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, average, count_opinions, list_opinions
+from autoseg.inference.segmenter import make_segmenter
 from autoseg.inference.sliding_window import predict_volume
-from autoseg.postprocessing import NO_RULES
-from autoseg.targets import Targets
 
 CPU = torch.device("cpu")
 CLASSES = Targets(structures={"one": (1,), "two": (2,)})

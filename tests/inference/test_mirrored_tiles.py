@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import Poll
 from autoseg.inference.predictor import MirroringPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import aligned_starts, lay_out, mirrored_tiles
-from autoseg.networks.patches import Patches
-from autoseg.targets import Targets
+from autoseg.networks.patch_sizes import Patches
 
 CPU = torch.device("cpu")
 

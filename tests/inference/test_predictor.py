@@ -4,9 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoseg import device
-from autoseg.architecture import Architecture, Stage
-from autoseg.device import precision
 from autoseg.inference.predictor import (
     EnsemblePredictor,
     MirroringPredictor,
@@ -14,7 +11,10 @@ from autoseg.inference.predictor import (
     count_at_once,
     list_opinions,
 )
-from autoseg.network.unet import build_network
+from autoseg.networks.architecture import Architecture, Stage
+from autoseg.networks.default_unet import build_network
+from autoseg.runtime import device
+from autoseg.runtime.device import precision
 
 CPU = torch.device("cpu")
 

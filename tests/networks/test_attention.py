@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.network import windows
-from autoseg.network.attention import attend
-from autoseg.networks.canvas import Window
+from autoseg.networks import windows
+from autoseg.networks.attention import attend
+from autoseg.networks.ops import Window
 
 CASES = [
     ((5,), (9,), False),  # size, edges of windows, shifted; all clipped

@@ -9,29 +9,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from literature_networks import build
 from margin_cases import TARGETS, batches_of, configuration_of
 from phantoms import Listener
-from test_drawn import build
 from tiny_workspaces import NUMBER, TRAINING, dice, edit_training, folders_of, plan_tiny, write_volumes
 from torch import nn
 from torch.nn import functional as F
 
 import autoseg
-from autoseg.checkpoint import load_checkpoint
-from autoseg.data.foreground import sample_foreground
-from autoseg.data.reflection import reflect
-from autoseg.data.sampling import InMemoryCase
-from autoseg.decisions import plan_configurations
+from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.errors import ArtifactError, UsageError
-from autoseg.imageio import read_image
+from autoseg.imaging.files import read_image
+from autoseg.imaging.mirror_padding import reflect
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import lay_out
-from autoseg.networks.patches import MisfitError, Patches, measure_patches
-from autoseg.networks.sketch import Map, Sketch
-from autoseg.networks.table import NETWORKS
-from autoseg.patch_pictures import draw_augmentations
-from autoseg.plan import Plan
-from autoseg.settings import LossSettings
+from autoseg.models.checkpoint import load_checkpoint
+from autoseg.networks.literature.table import NETWORKS
+from autoseg.networks.patch_sizes import MisfitError, Patches, measure_patches
+from autoseg.networks.shape_ops import Map, Sketch
+from autoseg.pipeline.datasets import plan_configurations
+from autoseg.pipeline.patch_pictures import draw_augmentations
+from autoseg.planning.plan import Plan
+from autoseg.planning.settings import LossSettings
+from autoseg.preprocessing.foreground import sample_foreground
 from autoseg.training.losses import Loss
 
 CPU = torch.device("cpu")
@@ -284,7 +284,9 @@ def prepared(tmp_path_factory):
 @pytest.mark.parametrize(("name", "configuration"), [("unet", "2d"), ("unet_3d", "3d_fullres")])
 def test_network_without_padding_goes_all_the_way(prepared, tmp_path, monkeypatch, name, configuration):
     """Planned by its name and settings, trained, validated, passed on; results have the size of the scans."""
-    monkeypatch.setattr("autoseg.training.record.draw_progress", lambda *_, **__: None)  # takes half of the time
+    monkeypatch.setattr(
+        "autoseg.training.monitoring.log_files.draw_progress", lambda *_, **__: None
+    )  # takes half of the time
     root = shutil.copytree(prepared, tmp_path / "work")
     asked = f"{name}:padded=false,depth=2,features=4"
     plan_configurations(NUMBER, preset="small", network=asked, workspace=root)

@@ -13,13 +13,13 @@ Swin-Unet; and UNet 3+, ConResNet, CoTr, nnFormer and TransUNet it does not have
 
 import pytest
 import torch
-from test_drawn import build
+from literature_networks import build
 from torch import nn
 
-from autoseg.architecture import Architecture, Stage
-from autoseg.network.painting import Painting
-from autoseg.network.unet import build_network
-from autoseg.networks.resnet_unet import BLOCKS, encode
+from autoseg.networks.architecture import Architecture, Stage
+from autoseg.networks.default_unet import build_network
+from autoseg.networks.literature.resnet_unet import BLOCKS, encode
+from autoseg.networks.torch_ops import Painting
 
 nets = pytest.importorskip("monai.networks.nets")
 

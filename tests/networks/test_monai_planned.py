@@ -7,26 +7,26 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from monai_settings import NARROW
 from phantoms import Listener
 from small_models import small_configuration
-from test_monai import NARROW
 from tiny_workspaces import NUMBER, TRAINING, edit_training, folders_of, plan_tiny, write_volumes
 from typer.testing import CliRunner
 
 import autoseg
-from autoseg.bundle_files import CARD
-from autoseg.checkpoint import load_checkpoint
 from autoseg.cli.app import app
 from autoseg.cli.terminal import console
-from autoseg.decisions import plan_configurations
 from autoseg.errors import ArtifactError, Stopped
-from autoseg.imageio import read_image
-from autoseg.network.making import check_network, make_network
+from autoseg.imaging.files import read_image
+from autoseg.models.build import check_network, make_network
+from autoseg.models.bundle_format import CARD
+from autoseg.models.checkpoint import load_checkpoint
 from autoseg.networks.monai import MonaiPage, complete
 from autoseg.networks.monai_table import TABLE
-from autoseg.pipeline import stop
-from autoseg.plan import Configuration, Plan
+from autoseg.pipeline.datasets import plan_configurations
+from autoseg.pipeline.training import stop
 from autoseg.planning.memory import BYTES_PER_WEIGHT, ELEMENT_BYTES, saved_bytes, weight_bytes
+from autoseg.planning.plan import Configuration, Plan
 from autoseg.training import loop, stopping
 
 SMALL = "monai:SegResNet:init_filters=8,blocks_down=[1,1,1],blocks_up=[1,1]"
@@ -165,7 +165,9 @@ def train_until(root, step, monkeypatch):
 @pytest.mark.parametrize("network", [SMALL, pytest.param("monai:DynUNet", marks=pytest.mark.slow)])
 def test_network_goes_all_the_way(prepared, tmp_path, monkeypatch, network):
     """What was learned with a stop is what was learned at once, and a bundle of it predicts elsewhere as at home."""
-    monkeypatch.setattr("autoseg.training.record.draw_progress", lambda *_, **__: None)  # takes half of the time
+    monkeypatch.setattr(
+        "autoseg.training.monitoring.log_files.draw_progress", lambda *_, **__: None
+    )  # takes half of the time
     root = shutil.copytree(prepared, tmp_path / "work")
     plan_configurations(NUMBER, preset="small", network=network, workspace=root)
     if network != SMALL:

@@ -8,24 +8,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from narrow import narrow
+from literature_networks import narrow
 from phantoms import Listener
 from small_models import small_checkpoint, small_configuration, small_plan
 from tiny_workspaces import NUMBER, TRAINING, edit_training, folders_of, plan_tiny, write_volumes
 from typer.testing import CliRunner
 
 import autoseg
-from autoseg.bundle_files import CARD
-from autoseg.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.cli.app import app
 from autoseg.cli.terminal import console
-from autoseg.decisions import plan_configurations
 from autoseg.errors import ArtifactError, ModelError, Stopped
-from autoseg.imageio import read_image
-from autoseg.network.making import make_network
-from autoseg.networks.table import NETWORKS
-from autoseg.pipeline import stop
-from autoseg.plan import Configuration, Plan
+from autoseg.imaging.files import read_image
+from autoseg.models.build import make_network
+from autoseg.models.bundle_format import CARD
+from autoseg.models.checkpoint import load_checkpoint, save_checkpoint
+from autoseg.networks.literature.table import NETWORKS
+from autoseg.pipeline.datasets import plan_configurations
+from autoseg.pipeline.training import stop
+from autoseg.planning.plan import Configuration, Plan
 from autoseg.training import loop, stopping
 
 BOTTLENECKS = {"resnet_unet": {"layers": 50}}
@@ -78,7 +78,9 @@ def train_until(root, configuration, step, monkeypatch):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_goes_all_the_way(prepared, tmp_path, monkeypatch, name):
     """What was learned with a stop is what was learned at once, and a bundle of it predicts elsewhere as at home."""
-    monkeypatch.setattr("autoseg.training.record.draw_progress", lambda *_, **__: None)  # takes half of the time
+    monkeypatch.setattr(
+        "autoseg.training.monitoring.log_files.draw_progress", lambda *_, **__: None
+    )  # takes half of the time
     configuration = configuration_for(name)
     root = shutil.copytree(prepared, tmp_path / "work")
     plan = plan_named(root, name)

@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 from small_models import SMALL_INFO
 from small_nnunet import GOLDEN, REGIONS, change_json, plain_configuration, residual_configuration, save_model, unpack
 
-from autoseg import device
-from autoseg.bundle import describe_installed, export_model, install_model
-from autoseg.checkpoint import load_checkpoint
-from autoseg.choice import Choice
-from autoseg.data.previous import as_channels
 from autoseg.errors import ModelError, UsageError
-from autoseg.expectation import Expectation
-from autoseg.model import load_model
-from autoseg.network.making import make_network
-from autoseg.nnunet.exporting import export_nnunet
-from autoseg.nnunet.installing import install_nnunet
+from autoseg.imaging.label_codes import as_channels
+from autoseg.imaging.postprocessing import PostprocessingRules, SmallestSize
+from autoseg.imaging.targets import Targets
+from autoseg.inference.model import load_model
+from autoseg.models.best_model import Choice
+from autoseg.models.build import make_network
+from autoseg.models.bundle import describe_installed, export_model, install_model
+from autoseg.models.checkpoint import load_checkpoint
+from autoseg.models.training_statistics import Expectation
+from autoseg.nnunet.architectures import describe_architecture, read_architecture
+from autoseg.nnunet.export import export_nnunet
+from autoseg.nnunet.install import install_nnunet
 from autoseg.nnunet.names import give_weights, regroup_input, separate_input, take_weights
-from autoseg.nnunet.networks import describe_architecture, read_architecture
 from autoseg.nnunet.plans import ArchitecturePlan
-from autoseg.postprocessing import PostprocessingRules, SmallestSize
-from autoseg.reporting import Silent
-from autoseg.targets import Targets
-from autoseg.training.origin import Newcomer, OriginRequest, check_origin, find_origin
+from autoseg.runtime import device
+from autoseg.runtime.reporting import Silent
+from autoseg.training.initial_weights import Newcomer, OriginRequest, check_origin, find_origin
 from autoseg.workspace import ModelFolder
 
 

@@ -14,7 +14,7 @@ import torch
 from small_nnunet import GOLDEN, change_json, unpack
 
 from autoseg.errors import ArtifactError, AutosegError, DatasetError, ModelError, UsageError
-from autoseg.nnunet.installing import install_nnunet
+from autoseg.nnunet.install import install_nnunet
 from autoseg.nnunet.plans import LIBRARY
 
 

@@ -15,13 +15,12 @@ from parity_cases import SMALL_CASES
 from parity_sets import SETS, ParitySet
 from phantoms import write_json
 
-from autoseg.checkpoint import load_checkpoint
-from autoseg.decisions import plan_configurations
-from autoseg.fingerprint import Fingerprint
-from autoseg.inspection import extract_fingerprint
+from autoseg.datasets.fingerprint import Fingerprint
+from autoseg.models.checkpoint import load_checkpoint
 from autoseg.nnunet.names import give_weights
-from autoseg.pipeline import preprocess, train
-from autoseg.plan import Configuration, ConfigurationName, Plan
+from autoseg.pipeline.datasets import extract_fingerprint, plan_configurations, preprocess
+from autoseg.pipeline.training import train
+from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.planner import PlanningOptions, make_plan
 from autoseg.planning.presets import PRESETS
 from autoseg.workspace import DatasetFolders, ModelFolder, Workspace

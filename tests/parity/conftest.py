@@ -13,7 +13,7 @@ from both_programs import Bench
 from figures import Figures
 from phantoms import REALDATA
 
-from autoseg import device
+from autoseg.runtime import device
 
 PYTHON_VARIABLE = "AUTOSEG_NNUNET_PYTHON"
 FIGURES = pytest.StashKey[Figures]()

@@ -17,10 +17,10 @@ from phantoms import REALDATA, write_picture
 from scipy import ndimage
 from skimage import io
 
-from autoseg.geometry import IDENTITY, Geometry, Vector, Volume
-from autoseg.imageio import read_image, read_label_map, write_image, write_label_map
-from autoseg.info import DatasetInfo
-from autoseg.plan import ConfigurationName
+from autoseg.datasets.info import DatasetInfo
+from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
+from autoseg.imaging.geometry import IDENTITY, Geometry, Vector, Volume
+from autoseg.planning.plan import ConfigurationName
 
 TRAINING_CASES, TEST_CASES = 12, 3
 LABELS = {"background": 0, "Anterior": 1, "Posterior": 2}

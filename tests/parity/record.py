@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(TESTS / "support"))
 
 from both_programs import ask, ask_about_cases  # noqa: E402
 from parity_cases import SPLIT_COUNTS, TILED_IMAGES  # noqa: E402

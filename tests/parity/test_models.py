@@ -12,11 +12,11 @@ from scipy import ndimage
 from small_models import SMALL_INFO
 from small_nnunet import REGIONS, change_json, plain_configuration, residual_configuration, save_model, unpack
 
-from autoseg.geometry import Geometry, Volume
-from autoseg.imageio import read_label_map, write_image
-from autoseg.nnunet.exporting import export_nnunet
-from autoseg.nnunet.installing import install_nnunet
-from autoseg.pipeline import predict
+from autoseg.imaging.files import read_label_map, write_image
+from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.nnunet.export import export_nnunet
+from autoseg.nnunet.install import install_nnunet
+from autoseg.pipeline.prediction import predict
 
 pytestmark = pytest.mark.usefixtures("exact")
 

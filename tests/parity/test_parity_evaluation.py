@@ -8,9 +8,9 @@ import pytest
 from both_programs import ask
 from parity_judged import JUDGED
 
-from autoseg.imageio import read_label_map
-from autoseg.nnunet.rules import read_rules
-from autoseg.postprocessing import apply_rules
+from autoseg.imaging.files import read_label_map
+from autoseg.imaging.postprocessing import apply_rules
+from autoseg.nnunet.postprocessing_file import read_rules
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from both_programs import ask, ask_about_cases
 from parity_cases import NOTCH, SMALL_CASES
 
-from autoseg.geometry import Volume
+from autoseg.imaging.geometry import Volume
 from autoseg.preprocessing.case import preprocess_case
 
 

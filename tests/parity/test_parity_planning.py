@@ -1,19 +1,15 @@
 """Fingerprints, plans and folds beside nnU-Net's."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from both_programs import PLAN_FILES, ask
 from parity_sets import SETS
+from reference_plan_cases import compare
 
-sys.path.append(str(Path(__file__).parents[1] / "planning"))
-from test_reference_plans import compare
-
-from autoseg.data.splits import make_splits
-from autoseg.importing.nnunet import read_fingerprint
+from autoseg.datasets.nnunet_files import read_fingerprint
+from autoseg.datasets.splits import make_splits
 
 LARGEST_SHIFT = 0.02
 """Of intensities, in standard deviations of the foreground: both programs draw voxels at random, each by its own."""

@@ -11,15 +11,15 @@ from parity_cases import TILED_IMAGES
 from parity_sets import SETS
 from phantoms import write_json
 
-from autoseg.imageio import read_image, read_label_map
-from autoseg.inference.joint import make_joint
+from autoseg.datasets.scans import find_scans
+from autoseg.imaging.files import read_image, read_label_map
+from autoseg.imaging.postprocessing import NO_RULES
+from autoseg.inference.ensemble import make_joint
+from autoseg.inference.model import load_model
 from autoseg.inference.tiling import gaussian_weights, tile_starts
-from autoseg.model import load_model
-from autoseg.network.unet import build_network
-from autoseg.nnunet.installing import install_nnunet
+from autoseg.networks.default_unet import build_network
+from autoseg.nnunet.install import install_nnunet
 from autoseg.nnunet.names import is_another_name, take_weights
-from autoseg.postprocessing import NO_RULES
-from autoseg.scans import find_scans
 
 LARGEST_LOGIT_DIFFERENCE = 1e-5
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from parity_sets import SETS
 
-from autoseg.data.store import StoredCase
+from autoseg.preprocessing.store import StoredCase
 
 PAIRS = [(name, configuration) for name, one in SETS.items() for configuration in one.configurations]
 LARGEST_DIFFERENCE = 1e-4

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import small_plan
 
-from autoseg.architecture import count_weights
-from autoseg.plan import MeasuredMemory, Plan
-from autoseg.planning.correction import correct_plan, patches_within, step_bytes
+from autoseg.networks.architecture import count_weights
+from autoseg.planning.budget import correct_plan, patches_within, step_bytes
 from autoseg.planning.memory import BYTES_PER_WEIGHT, bytes_per_patch, training_bytes
+from autoseg.planning.plan import MeasuredMemory, Plan
 
 NAME = "3d_fullres"
 ONE = small_plan().configurations[NAME]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from memory_cases import CASES, ONE, THREE, TWO, kept_bytes, network_of
 from pretended_gpu import peak_of_a_patch
 
-from autoseg.architecture import Architecture, Stage
-from autoseg.network.blocks import InstanceNorm
-from autoseg.network.unet import UNet
+from autoseg.networks.architecture import Architecture, Stage
+from autoseg.networks.blocks import InstanceNorm
+from autoseg.networks.default_unet import UNet
 from autoseg.planning.memory import (
     BYTES_PER_WEIGHT,
     CONTEXT_BYTES,

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planning_cases import CHANNEL, info_of
 
-from autoseg.data.sampling import draw_affine
+from autoseg.dataloading.sampling import draw_affine
+from autoseg.datasets.fingerprint import CaseFacts, Fingerprint, LabelFacts
+from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
-from autoseg.fingerprint import CaseFacts, Fingerprint, LabelFacts
-from autoseg.info import DatasetInfo
 from autoseg.planning.mirroring import choose_mirroring, explain_mirroring, mirror_settings
+from autoseg.planning.settings import AugmentationSettings
 from autoseg.planning.sides import pair_by_name, split_words, tell_nothing_apart
-from autoseg.settings import AugmentationSettings
 
 SHAPE, SPACING_MM = (100, 200, 200), (2.0, 1.5, 1.5)  # 200 x 300 x 300 mm
 KIDNEYS = {1: (0.5, 0.6, 0.75), 2: (0.47, 0.6, 0.27)}

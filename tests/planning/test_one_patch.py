@@ -1,12 +1,12 @@
 """Plans for networks that take patches of one size only, as TransUNet does."""
 
 import pytest
+from network_plans import SLICE, named, plan_of
 from planning_cases import fingerprint_of
-from test_literature import SLICE, named, plan_of
 
-from autoseg.networks.table import NETWORKS
-from autoseg.plan import Configuration
-from autoseg.planning.literature import patches_for
+from autoseg.networks.literature.table import NETWORKS
+from autoseg.planning.network_fit import patches_for
+from autoseg.planning.plan import Configuration
 
 
 @pytest.mark.parametrize(

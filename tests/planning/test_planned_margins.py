@@ -7,12 +7,12 @@ from planning_cases import fingerprint_of, info_of
 from small_models import small_configuration
 
 from autoseg.errors import AutosegError
-from autoseg.extensions import Own
-from autoseg.networks.table import NETWORKS
-from autoseg.plan import Configuration, Plan
-from autoseg.planning.literature import patches_for
+from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.memory import bytes_per_patch
+from autoseg.planning.network_fit import patches_for
+from autoseg.planning.plan import Configuration, Plan
 from autoseg.planning.planner import PlanningOptions, make_plan
+from autoseg.planning.plugins import Own
 
 VALID = {"padded": False}
 FORMS = [("unet", 2), ("unet_3d", 3)]

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from itertools import pairwise
 
-from autoseg.plan import PRESET_NAMES, RULES_NAMES
+from autoseg.planning.plan import PRESET_NAMES, RULES_NAMES
 from autoseg.planning.presets import BATCH_SHARE, LADDER, PRESETS, RULES
-from autoseg.settings import TrainingSettings
+from autoseg.planning.settings import TrainingSettings
 
 
 def test_every_name_has_an_entry():

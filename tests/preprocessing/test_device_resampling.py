@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from autoseg.geometry import Box, Geometry, Shape, Vector
+from autoseg.imaging.geometry import Box, Geometry, Shape, Vector
 from autoseg.preprocessing import device_resampling
 from autoseg.preprocessing.case import PreprocessRecord, restore_case, restore_masks
 from autoseg.preprocessing.device_resampling import elect_resampled_on_device, resample_image_on

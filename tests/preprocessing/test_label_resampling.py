@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.geometry import Shape, Vector
+from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing import label_resampling
 from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled, resample_labels
 from autoseg.preprocessing.resampling import resampling_matrix

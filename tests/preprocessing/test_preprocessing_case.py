@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 from small_models import small_configuration
 
 from autoseg.errors import ArtifactError, ImageError
-from autoseg.geometry import Box, Geometry, Shape, Vector, Volume
-from autoseg.plan import Configuration
+from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume
+from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import (
     PreprocessRecord,
     follow_record,

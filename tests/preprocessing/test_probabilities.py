@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from autoseg.geometry import Box, Geometry, Shape, Vector
+from autoseg.imaging.geometry import Box, Geometry, Shape, Vector
 from autoseg.preprocessing.case import PreprocessRecord, restore_case
 from autoseg.preprocessing.probabilities import restore_probabilities
 from autoseg.preprocessing.resampling import separate_axis

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.transform import resize
 
-from autoseg.geometry import Shape, Vector
+from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing.resampling import IMAGE_ORDER, Order, resample_image, resampling_matrix, separate_axis
 
 ISOTROPIC: Vector = (1.0, 1.0, 1.0)

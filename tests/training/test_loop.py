@@ -11,15 +11,15 @@ import torch
 from phantoms import Listener
 from small_models import small_cases, small_plan, small_run, small_state
 
-from autoseg.data import loader
-from autoseg.data.foreground import sample_foreground
-from autoseg.data.loader import Batches
+from autoseg.dataloading import loader, threads
+from autoseg.dataloading.loader import Batches
 from autoseg.errors import AutosegError, Stopped
-from autoseg.reporting import SILENT
+from autoseg.preprocessing.foreground import sample_foreground
+from autoseg.runtime.reporting import SILENT
 from autoseg.training import loop
 from autoseg.training.loop import current_rate, progress, train_fold
+from autoseg.training.monitoring.progress import EpochReport
 from autoseg.training.optimization import learning_rate
-from autoseg.training.progress import EpochReport
 from autoseg.training.state import pack_state, unpack_state
 from autoseg.training.stopping import StopRequest
 
@@ -299,7 +299,7 @@ def test_run_that_waits_for_its_disk_can_be_stopped(monkeypatch):
 
     release, original, saved = Event(), Batches._prepare, []
     monkeypatch.setattr(Batches, "_prepare", prepare)
-    monkeypatch.setattr(loader, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(threads, "GRACE_SECONDS", 0.0)
     stop = StopAt(1)
     run = replace(small_run(epochs=1), stop=stop)
     state = stop.state = small_state(run)

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from autoseg.extensions import Own, register_loss
-from autoseg.settings import LossSettings
-from autoseg.targets import Targets
+from autoseg.imaging.targets import Targets
+from autoseg.planning.plugins import Own, register_loss
+from autoseg.planning.settings import LossSettings
+from autoseg.training.ground_truth import Truth, merge_unknown
 from autoseg.training.losses import Loss, coarsen, overlap_loss, supervision_weights, voxelwise_loss
-from autoseg.training.truth import Truth, merge_unknown
 
 LABELS = Targets(structures={"first": (1,), "second": (2,)})
 SPARSE = Targets(structures={"first": (1,), "second": (2,)}, ignore=3)

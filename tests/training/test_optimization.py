@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import small_plan
 
-from autoseg.settings import TrainingSettings
+from autoseg.planning.settings import TrainingSettings
 from autoseg.training.optimization import (
     count_falls,
     learning_rate,

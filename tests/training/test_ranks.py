@@ -10,11 +10,11 @@ from phantoms import Listener
 from rank_work import LOSSES, STEPS, save_crowded, save_shares
 from small_models import small_run
 
-from autoseg import device
-from autoseg.data.loader import Batch
+from autoseg.dataloading.batch import Batch
 from autoseg.errors import AutosegError, UsageError
-from autoseg.processes import launch
+from autoseg.runtime import device
 from autoseg.training import ranks as ranks_module
+from autoseg.training.launch import launch
 from autoseg.training.ranks import (
     ALONE,
     Ranks,

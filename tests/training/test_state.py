@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_models import small_run, small_state
 
-from autoseg.reporting import SILENT
+from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_fold
 from autoseg.training.state import pack_state, unpack_state
 

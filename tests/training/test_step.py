@@ -10,10 +10,10 @@ from phantoms import Listener
 from small_models import small_run, small_state
 from torch import nn
 
-from autoseg import device
-from autoseg.data.loader import Batch
+from autoseg.dataloading.batch import Batch
 from autoseg.errors import AutosegError
-from autoseg.reporting import SILENT
+from autoseg.runtime import device
+from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_fold, train_step
 from autoseg.training.state import pack_state, unpack_state
 from autoseg.training.step import fill_gradients, move_batch, split_batch

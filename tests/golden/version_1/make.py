@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from unittest.mock import patch
 
+from autoseg.imageio import read_label_map
 from small_nnunet import write_held_out
 from test_version_1 import PREDICTIONS
 from tiny_workspaces import NUMBER, folders_of, write_splits, write_volumes
@@ -21,7 +22,6 @@ from version_1_parts import describe_package
 
 from autoseg.cli.app import app
 from autoseg.errors import Stopped
-from autoseg.imageio import read_label_map
 from autoseg.pipeline import stop, train
 from autoseg.training import loop, stopping
 

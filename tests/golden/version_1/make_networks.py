@@ -15,11 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from make import HERE, network, pack, run
-from narrow import narrow
-from small_models import small_configuration, small_plan
-from tiny_workspaces import NUMBER, folders_of
-
 from autoseg.architecture import Architecture
 from autoseg.checkpoint import Checkpoint, save_checkpoint
 from autoseg.decisions import plan_configurations
@@ -28,6 +23,10 @@ from autoseg.info import DatasetInfo
 from autoseg.network.making import make_network
 from autoseg.networks.table import NETWORKS
 from autoseg.plan import Plan
+from make import HERE, network, pack, run
+from narrow import narrow
+from small_models import small_configuration, small_plan
+from tiny_workspaces import NUMBER, folders_of
 
 PERIOD = 61
 """A prime number, so that no two channels are alike."""

@@ -10,15 +10,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from make import HERE, pack
-from planning_cases import GOLDEN, fingerprint_of
-from test_mirroring import KIDNEYS, facts_of
-
 from autoseg.decisions import plan_configurations
 from autoseg.fingerprint import Fingerprint
 from autoseg.networks.table import NETWORKS
 from autoseg.plan import Plan
 from autoseg.planning.correction import correct_plan
+from make import HERE, pack
+from planning_cases import GOLDEN, fingerprint_of
+from test_mirroring import KIDNEYS, facts_of
+
 from autoseg.planning.presets import RULES
 from autoseg.workspace import DatasetFolders, Workspace
 

@@ -1,0 +1,22 @@
+"""autoseg doctor."""
+
+import typer
+
+from autoseg.cli.command import EXIT_ERROR
+from autoseg.cli.options import WorkspacePath
+
+
+def doctor(workspace: WorkspacePath = None) -> None:
+    """Looks for what could go wrong on this machine.
+
+    Shows versions, devices, memory and folders, and tries a convolution.
+    """
+    from autoseg.cli.terminal import print_table
+    from autoseg.pipeline.doctor import examine
+    from autoseg.workspace import find_workspace
+
+    findings = examine(find_workspace(workspace))
+    rows = [(finding.state, finding.title, finding.value, finding.advice) for finding in findings]
+    print_table("", ("", "what", "found", "advice"), rows)
+    if any(finding.state == "failure" for finding in findings):
+        raise typer.Exit(EXIT_ERROR)

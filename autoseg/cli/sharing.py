@@ -1,0 +1,179 @@
+"""The commands that pass models on, as functions of their options; see `commands`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from autoseg.cli.options import Device, PlanName, SplitsFile, WorkspacePath, parse_folds
+from autoseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def export(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The bundle, named .zip; for nnU-Net a new folder.", metavar="PATH")
+    ],
+    model: Annotated[
+        Path | None, typer.Argument(help="A model folder, or an installed model, instead of -d.", metavar="MODEL")
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "-d", "--dataset", min=1, max=999, help="Number of the dataset that was trained.", metavar="NUMBER"
+        ),
+    ] = None,
+    configuration: Annotated[
+        str | None,
+        typer.Option(
+            "-c",
+            "--configuration",
+            help="Which one. [default: what find_best chose, or the only one that is trained]",
+            metavar="NAME",
+        ),
+    ] = None,
+    folds: Annotated[
+        list[str] | None,
+        typer.Option("-f", "--fold", help="Which to pack. [default: all that are finished]", metavar="FOLD..."),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", help="For the card: under which others may use it.", metavar="TEXT")
+    ] = "",
+    about: Annotated[
+        str, typer.Option("--about", help="For the card: authors, paper, what it is for.", metavar="TEXT")
+    ] = "",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="autoseg, or nnunet: a folder that nnU-Net v2 predicts with.", metavar="autoseg|nnunet"
+        ),
+    ] = "autoseg",
+    plan_name: PlanName = None,
+    workspace: WorkspacePath = None,
+) -> None:
+    """Packs a trained model into one file for others.
+
+    It holds weights, plan, labels, postprocessing, mean scores and a card, MODEL_CARD.md, that explains it; no names of
+    cases, no pictures, and nothing that training would need to go on.
+    """
+    from autoseg.cli.terminal import console
+    from autoseg.models.bundle import describe_bundle, export_model
+    from autoseg.runtime.units import describe_memory
+
+    if (model is None) == (number is None):
+        raise UsageError("a model is named by its folder or by its dataset", "give either a folder or -d NUMBER")
+    source = cast("Any", number if model is None else model)
+    which: dict[str, Any] = {
+        "configuration": configuration,
+        "folds": parse_folds(folds) if folds else None,
+        "plan_name": plan_name,
+        "workspace": workspace,
+    }
+    if form == "nnunet":
+        _export_nnunet(source, output, which, unused={"--licence": licence, "--about": about})
+        return
+    if form != "autoseg":
+        raise UsageError(f"--format {form!r} is unknown", "choose autoseg or nnunet")
+    file = export_model(source, output, licence=licence, about=about, **which)
+    _show(describe_bundle(file))
+    console.print(f"{describe_memory(file.stat().st_size)}, with its card, MODEL_CARD.md, inside: {file}")
+
+
+def _export_nnunet(source: Any, output: Path, which: "Mapping[str, Any]", unused: "Mapping[str, str]") -> None:
+    from autoseg.cli.terminal import Terminal, console
+    from autoseg.nnunet.export import export_nnunet
+    from autoseg.nnunet.folders import TheirFolder
+
+    for option, value in unused.items():
+        if value:
+            raise UsageError(f"{option} is for the card, which nnU-Net's models do not have", "leave it out")
+    for folder in export_nnunet(source, output, reporter=Terminal(), **which):
+        folds = " ".join(map(str, TheirFolder(path=folder).checkpoints))
+        console.print(f"use it: nnUNetv2_predict_from_modelfolder -i scans/ -o masks/ -m {folder} -f {folds}")
+
+
+def install(
+    file: Annotated[Path, typer.Argument(help="A bundle, as 'autoseg export' makes it.", metavar="FILE")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call it here. [default: its own name]", metavar="NAME")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the model of that name.")] = False,
+    workspace: WorkspacePath = None,
+) -> None:
+    """Puts somebody's model into the workspace.
+
+    Every file of it is checked first, and none can run anything. Then 'autoseg predict -m NAME' finds it.
+    """
+    from autoseg.cli.terminal import console
+    from autoseg.models.bundle import describe_installed, install_model
+    from autoseg.models.bundle_format import CARD
+
+    folder = install_model(file, workspace, name=name, replace=replace)
+    _show(describe_installed(folder))
+    console.print(f"what its authors say: {folder / CARD}")
+    console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
+
+
+def install_nnunet(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A model folder of nnU-Net v2, the results of a dataset with several of them, or a zip of either.",
+            metavar="PATH",
+        ),
+    ],
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "-d", "--dataset", min=1, max=999, help="Number of the dataset that it was trained on.", metavar="NUMBER"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Without -d: what to call it here. [default: as its dataset]", metavar="NAME"),
+    ] = None,
+    plan_name: Annotated[
+        str | None, typer.Option("--plan", help="With -d: what to call its plan. [default: nnunet]", metavar="NAME")
+    ] = None,
+    splits: SplitsFile = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the model of that name, or trained folds of that plan.")
+    ] = False,
+    device: Device = "auto",
+    workspace: WorkspacePath = None,
+) -> None:
+    """Puts a model that nnU-Net v2 trained into the workspace.
+
+    It becomes an ordinary model, which predicts as it did there. Nothing in its files can run. Then 'autoseg predict -m
+    NAME' finds it, and 'autoseg train --init' begins with its weights. With -d it goes among the trained models of its
+    dataset instead, with the segmentations of its held-out cases: 'autoseg find_best -d' compares it with them.
+    """
+    from autoseg.cli.terminal import Terminal, console
+    from autoseg.models.bundle import describe_installed
+    from autoseg.nnunet.dataset_install import install_nnunet as install_it
+
+    folder = install_it(
+        source,
+        workspace,
+        number=number,
+        name=name,
+        plan_name=plan_name,
+        splits=splits,
+        replace=replace,
+        device=device,
+        reporter=Terminal(),
+    )
+    if number is None:
+        _show(describe_installed(folder))
+        console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
+        return
+    console.print(f"compare it with what was trained here: autoseg find_best -d {number}")
+    console.print(f"use it: autoseg predict -d {number} --plan {folder.name} -i scans/ -o masks/")
+
+
+def _show(rows: "Sequence[tuple[str, str]]") -> None:
+    from autoseg.cli.terminal import print_table
+
+    print_table("", ("", ""), rows)

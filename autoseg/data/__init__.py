@@ -1,1 +1,0 @@
-"""Training data: splits into folds, preprocessed cases on disk, patches, augmentation and the loader."""

@@ -1,0 +1,281 @@
+"""Where training patches are taken from, and how a patch that is rotated or scaled is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from autoseg.dataloading.warping import elect_labels
+from autoseg.imaging.geometry import Box, Shape
+from autoseg.imaging.mirror_padding import reflect
+from autoseg.imaging.targets import OUTSIDE
+from autoseg.planning.settings import AugmentationSettings
+from autoseg.preprocessing.foreground import Foreground
+
+MOST_SHARES = 12
+"""Labels whose shares are interpolated one after the other. Decision: for more, a vote of corners is faster."""
+
+
+class PatchSource(Protocol):
+    """A preprocessed case of which parts can be read."""
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along (z, y, x)."""
+
+    @property
+    def foreground(self) -> Foreground:
+        """Where some of its foreground is."""
+
+    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+        """The image (c, z, y, x) and label map (z, y, x) inside a box that lies within the case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InMemoryCase:
+    """A case held in memory whole."""
+
+    image: NDArray[np.float32]
+    label: NDArray[np.integer]
+    foreground: Foreground
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along (z, y, x)."""
+        z, y, x = self.label.shape
+        return z, y, x
+
+    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+        """The image and label map inside a box."""
+        return self.image[(slice(None), *box.slices)], self.label[box.slices]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirroredCase:
+    """A case that goes on beyond its border as its own mirror image; see `reflection`.
+
+    Attributes:
+        case: Of which there are the voxels.
+        mark: What becomes of labels (z, y, x) where a mask of the same shape says that they are beyond the border.
+    """
+
+    case: PatchSource
+    mark: Callable[[NDArray[np.integer], NDArray[np.bool_]], NDArray[np.integer]]
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along (z, y, x), up to the border."""
+        return self.case.shape
+
+    @property
+    def foreground(self) -> Foreground:
+        """Where some of its foreground is, up to the border."""
+        return self.case.foreground
+
+    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+        """The image and label map inside a box, which may stick out of the case or miss it."""
+        lines = list(zip(box.start, box.shape, self.shape, strict=True))
+        axes = [reflect(first, count, size) for first, count, size in lines]
+        lowest, highest = _three([axis.min() for axis in axes]), _three([axis.max() + 1 for axis in axes])
+        image, label = self.case.read(Box(start=lowest, stop=highest))
+        place: Any = np.ix_(*(axis - first for axis, first in zip(axes, lowest, strict=True)))
+        beyond = np.ones(label[place].shape, dtype=bool)
+        beyond[tuple(slice(max(0, -first), max(0, size - first)) for first, _, size in lines)] = False
+        return np.ascontiguousarray(image[(slice(None), *place)]), self.mark(label[place], beyond)
+
+
+def count_forced(batch_size: int, foreground_fraction: float) -> int:
+    """Number of patches in a batch that are centred on foreground: 1 of 2, 1 of 3, 2 of 5, 4 of 12 for a third.
+
+    Source: the reference method: the last patches of the batch, from round(batch * (1 - fraction)) on.
+    """
+    return batch_size - round(batch_size * (1 - foreground_fraction))
+
+
+def choose_start(case: PatchSource, patch: Shape, *, forced: bool, random: np.random.Generator) -> tuple[int, int, int]:
+    """Draws the first voxel of a patch; it may be negative, and the patch may stick out of the case.
+
+    Source: the reference method. An ordinary patch lies inside the case, or around it if the case is smaller. A forced
+    one is centred on a voxel of a structure drawn evenly from those that occur; near the lower border it is moved
+    inside, near the upper border it sticks out. Where some voxels were not labelled, an ordinary patch is centred on
+    one that was.
+
+    Example along one axis of 10 voxels with a patch of 4: ordinary starts are 0 to 6; a patch forced on voxel 1 starts
+    at 0 and one forced on voxel 9 starts at 7, its last voxel lying outside. With a patch of 14 the start is -2.
+    """
+    lowest = [min(0, -((size - extent) // -2)) for size, extent in zip(case.shape, patch, strict=True)]
+    voxel = case.foreground.draw(random) if forced else case.foreground.draw_labelled(random)
+    if voxel is not None:
+        z, y, x = (max(low, at - extent // 2) for low, at, extent in zip(lowest, voxel, patch, strict=True))
+        return z, y, x
+    highest = [max(low, size - extent) for low, size, extent in zip(lowest, case.shape, patch, strict=True)]
+    z, y, x = (int(random.integers(low, high + 1)) for low, high in zip(lowest, highest, strict=True))
+    return z, y, x
+
+
+def draw_affine(
+    settings: AugmentationSettings, dimensions: int, random: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """Draws rotation and scaling of one patch.
+
+    A volume that turns about its first axis only is scaled within its planes only. Source: the reference method, which
+    sees such a volume as a stack of planes.
+
+    Decision: a factor above 1 makes structures larger, as its name says. The reference method stretches what is read,
+    so that 1.4 makes them smaller: 0.71 to 1.43 times their size, which is nearly the same range.
+
+    Returns:
+        Matrix of shape (dimensions, dimensions) that maps an offset from the patch's centre, in voxels, to the offset
+        at which the case is read; None if the patch is read as it is.
+    """
+    matrix = np.eye(dimensions)
+    if random.random() < settings.rotation_probability:
+        limit = np.deg2rad(settings.rotation_degrees)
+        for axis in settings.rotation_axes:
+            first, second = (other for other in range(dimensions) if dimensions == 2 or other != axis)
+            matrix = _plane_rotation(dimensions, first, second, random.uniform(-limit, limit)) @ matrix
+    if random.random() < settings.scaling_probability:
+        factor = random.uniform(*settings.scaling_factor)
+        moving = settings.moving_axes(dimensions)
+        matrix = np.diag([1 / factor if axis in moving else 1.0 for axis in range(dimensions)]) @ matrix
+    return None if np.array_equal(matrix, np.eye(dimensions)) else matrix
+
+
+def read_patch(
+    case: PatchSource,
+    start: tuple[int, int, int],
+    patch: Shape,
+    affine: NDArray[np.float64] | None = None,
+    field: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reads a patch; if `affine` or `field` is given, rotated, scaled and deformed about its centre.
+
+    Beyond the border of the case the image is 0 and the label `OUTSIDE`, unless it is a `MirroredCase`. The image is
+    interpolated linearly; the label is the one with the largest interpolated share, the smallest of several.
+
+    Args:
+        case: The case.
+        start: First voxel of the patch.
+        patch: Shape (z, y, x); (1, y, x) for a 2D configuration.
+        affine: From `draw_affine`, of 3 dimensions, or of 2 for a patch of one slice.
+        field: Movement of each voxel before it is turned, along the last 2 or 3 axes: shape (2, y, x), the same for all
+            slices, or (3, z, y, x).
+
+    Returns:
+        Image (c, z, y, x), float32, and label map (z, y, x), int16.
+    """
+    if affine is None and field is None:
+        image, label = _read_padded(case, start, patch)
+        return torch.from_numpy(image), torch.from_numpy(label.astype(np.int16))
+    image, label = read_surroundings(case, start, patch, affine, field)
+    return _warp(image, label, _place_voxels(patch, affine, field))
+
+
+def read_surroundings(
+    case: PatchSource,
+    start: tuple[int, int, int],
+    patch: Shape,
+    affine: NDArray[np.float64] | None,
+    field: torch.Tensor | None,
+) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    """Reads the part of a case that a turned patch is interpolated from; arguments as of `read_patch`.
+
+    Returns:
+        Image (c, z, y, x) and label map (z, y, x). Their middle is that of the patch; an axis along which nothing moves
+        has as many voxels as the patch.
+    """
+    half = (np.asarray(patch) - 1) / 2
+    # Without a field the corners reach furthest.
+    reach = np.abs(_in_space(affine)) @ half
+    if field is not None:
+        reach = _place_voxels(patch, affine, field).abs().amax(dim=(0, 1, 2)).double().numpy()
+    wider = np.maximum(np.ceil(reach - half), 0).astype(int)
+    return _read_padded(case, _three(np.asarray(start) - wider), _three(np.asarray(patch) + 2 * wider))
+
+
+def _in_space(affine: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """The matrix in three dimensions."""
+    matrix = np.eye(3)
+    if affine is not None:
+        matrix[3 - len(affine) :, 3 - len(affine) :] = affine
+    return matrix
+
+
+def _place_voxels(patch: Shape, affine: NDArray[np.float64] | None, field: torch.Tensor | None) -> torch.Tensor:
+    """Where each voxel of a patch is read, in voxels from its centre; shape (z, y, x, 3)."""
+    axes = [torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in patch]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    if field is not None:
+        offsets[..., 3 - len(field) :] += field.movedim(0, -1)
+    return offsets @ torch.from_numpy(_in_space(affine).T).float()
+
+
+def _warp(
+    image: NDArray[np.float32], label: NDArray[np.integer], places: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Interpolates image and label map at `places`, shape (z, y, x, 3), in voxels from their middle."""
+    extent = torch.tensor([max(size - 1, 1) for size in label.shape], dtype=torch.float32)
+    # grid_sample wants (x, y, z) from -1 to 1 between the first and the last voxel centre; one slice is at 0.
+    grid = (places / extent * 2).flip(-1)[None]
+    warped = F.grid_sample(torch.from_numpy(image)[None], grid, align_corners=True, padding_mode="zeros")[0]
+    lowest, *others = np.unique(label)
+    winner = torch.full(places.shape[:-1], int(lowest), dtype=torch.int16)
+    if not others:
+        return warped, winner
+    if len(others) > MOST_SHARES:
+        voxels = [place + (size - 1) / 2 for place, size in zip(places.unbind(-1), label.shape, strict=True)]
+        return warped, elect_labels(torch.from_numpy(label)[None], [voxel[None] for voxel in voxels])[0].short()
+    best = _share(label, lowest, grid)
+    for value in others:  # one after the other: the shares of a hundred labels would fill the memory
+        share = _share(label, value, grid)
+        winner[share > best] = int(value)
+        best = torch.maximum(best, share)
+    return warped, winner
+
+
+def _share(label: NDArray[np.integer], value: np.integer, grid: torch.Tensor) -> torch.Tensor:
+    """How much of each place has a label."""
+    indicator = torch.from_numpy((label == value).astype(np.float32))
+    return F.grid_sample(indicator[None, None], grid, align_corners=True, padding_mode="border")[0, 0]
+
+
+def _read_padded(
+    case: PatchSource, start: tuple[int, int, int], patch: Shape
+) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    """Reads a patch that may stick out of the case on any side, or miss it altogether."""
+    if isinstance(case, MirroredCase):
+        stop = _three([first + extent for first, extent in zip(start, patch, strict=True)])
+        return case.read(Box(start=start, stop=stop))
+    inner_start = [min(max(first, 0), size) for first, size in zip(start, case.shape, strict=True)]
+    inner_stop = [
+        min(max(first + extent, 0), size) for first, extent, size in zip(start, patch, case.shape, strict=True)
+    ]
+    image, label = case.read(Box(start=_three(inner_start), stop=_three(inner_stop)))
+    if label.shape == patch:
+        return np.ascontiguousarray(image), label
+    place = tuple(
+        slice(inner - first, inner - first + size)
+        for inner, first, size in zip(inner_start, start, label.shape, strict=True)
+    )
+    padded_image = np.zeros((image.shape[0], *patch), dtype=np.float32)
+    padded_label = np.full(patch, OUTSIDE, dtype=label.dtype)
+    padded_image[(slice(None), *place)] = image
+    padded_label[place] = label
+    return padded_image, padded_label
+
+
+def _plane_rotation(dimensions: int, first: int, second: int, angle: float) -> NDArray[np.float64]:
+    """Rotation in the plane of two axes, angle in radians."""
+    matrix = np.eye(dimensions)
+    matrix[first, first] = matrix[second, second] = np.cos(angle)
+    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+def _three(values: "NDArray[np.integer] | list[Any]") -> tuple[int, int, int]:
+    z, y, x = (int(value) for value in values)
+    return z, y, x

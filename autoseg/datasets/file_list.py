@@ -1,0 +1,91 @@
+"""What dataset.json says of a dataset's files: how many cases there are, and, for files in place, where each one is.
+
+    "numTraining": 260
+    "dataset": {"case_1": {"images": ["/data/a.nii.gz", "../b.nii.gz"], "label": "$HOME/masks/a.nii.gz"}, ...}
+
+Source: nnU-Net v2.8.1's raw format. A path is relative to the folder of dataset.json unless it is absolute, and names
+of environment variables in it are replaced by their values; if there is a list, imagesTr and labelsTr do not count.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from autoseg.errors import DatasetError
+from autoseg.runtime.artifact import first_mistake, read_text
+
+LONGEST_NAME = 200
+
+
+def _as_case_name(name: str) -> str:
+    """A name that files of the case can have."""
+    if not name.isprintable() or set(name) & set("/\\") or name.startswith(".") or not 0 < len(name) <= LONGEST_NAME:
+        raise ValueError(f"{name[:LONGEST_NAME]!r} cannot be the name of a case, because files are named by it")
+    return name
+
+
+CaseName = Annotated[str, AfterValidator(_as_case_name)]
+ListedPath = Annotated[str, Field(min_length=1)]
+
+
+class ListedCase(BaseModel):
+    """The files of one case, as they are written in dataset.json.
+
+    Attributes:
+        images: One per channel, in the order of the channels; or one that holds them all.
+        label: The label map.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    images: Annotated[tuple[ListedPath, ...], Field(min_length=1)]
+    label: ListedPath
+
+
+class FileList(BaseModel):
+    """What dataset.json says of the files; all its other keys are left to `DatasetInfo`.
+
+    It is no part of that, because what dataset.json says of channels and labels travels with each model, and where the
+    files of patients are does not.
+
+    Attributes:
+        count: Number of training cases, if it is stated.
+        cases: The files of each case, if they are listed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    count: Annotated[int | None, Field(alias="numTraining")] = None
+    cases: Annotated[Mapping[CaseName, ListedCase] | None, Field(alias="dataset", min_length=1)] = None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads dataset.json.
+
+        Raises:
+            DatasetError: A name or a path is missing or impossible, or the file is no JSON.
+            ArtifactError: The file is missing.
+        """
+        try:
+            return cls.model_validate_json(read_text(path))
+        except ValidationError as error:
+            raise DatasetError(f"{path}: {first_mistake(error)}", "mend that field") from error
+
+    def locate(self, folder: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
+        """Where the listed images and the label map of each case are, by name of the case.
+
+        Args:
+            folder: That of dataset.json.
+        """
+        return {
+            name: (tuple(_locate(image, folder) for image in case.images), _locate(case.label, folder))
+            for name, case in sorted((self.cases or {}).items())
+        }
+
+
+def _locate(path: str, folder: Path) -> Path:
+    """Where a listed file is; ".." leads out of the folder itself if it is reached by a link, as the system has it."""
+    return folder / os.path.expandvars(path)

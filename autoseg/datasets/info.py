@@ -1,0 +1,289 @@
+"""The content of dataset.json: channels, labels, and which cases belong together."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from autoseg.errors import DatasetError
+from autoseg.imaging.targets import Numbers, Targets
+from autoseg.runtime.artifact import atomic_file, first_mistake, read_text
+
+BACKGROUND, IGNORE = "background", "ignore"
+"""Names of labels with a meaning. Voxels of the second, the highest number, were not labelled."""
+
+READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO")
+"""Those of nnU-Net v2.8.1. All but one take files as they lie, as `imageio` does for every kind of file."""
+
+REORIENTING, REORIENTED = "NibabelIOWithReorient", "SAR"
+"""The one that turns each volume first, and how: x to the right, y to the front, z to the head."""
+
+FIRST_ENDING = ".nii.gz"
+"""The only file type of the format's first version, which does not name it."""
+
+LONGEST_PATTERN = 200
+"""Characters of the regular expression that groups cases. Decision: whatever is longer was not meant as one."""
+
+
+def compile_groups(pattern: str) -> re.Pattern[str]:
+    """Reads the regular expression whose first bracket, or whole match, in a case's name is its group.
+
+    Raises:
+        ValueError: It is none, or longer than `LONGEST_PATTERN`.
+    """
+    if len(pattern) > LONGEST_PATTERN:
+        raise ValueError(f"a pattern of {len(pattern)} characters is too long; {LONGEST_PATTERN} are allowed")
+    try:
+        return re.compile(pattern)
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+
+
+def _numbered(value: object) -> object:
+    """Accepts the field's older spelling of channel names, a plain list."""
+    return {str(index): name for index, name in enumerate(value)} if isinstance(value, list) else value
+
+
+def _text_or_none(value: object) -> object:
+    """What people call a dataset, if it is a text; nothing depends on it."""
+    return value if isinstance(value, str) else ""
+
+
+def _is_region(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 1
+
+
+def _as_numbers(value: int | Numbers) -> Numbers:
+    return (value,) if isinstance(value, int) else value
+
+
+def _check_painting(structures: Mapping[str, Numbers], painted: Numbers) -> None:
+    """Makes sure that a label map from which regions were read, and to which they are written, holds them again.
+
+    With whole = 1 2, core = 2 and the order 1 2, a voxel of 2 is painted 1, then 2. The other way round it would end as
+    1, which is not in the core.
+    """
+    for number in sorted({number for numbers in structures.values() for number in numbers}):
+        regions = [name for name, numbers in structures.items() if number in numbers]
+        last = painted[list(structures).index(regions[-1])]
+        if [name for name, numbers in structures.items() if last in numbers] != regions:
+            raise ValueError(
+                f"'regions_class_order' {list(painted)} would write {last} where {number} is, which belongs to other "
+                "regions; name the regions from the largest to the smallest, each with a number of its own"
+            )
+
+
+class DatasetInfo(BaseModel):
+    """The content of dataset.json: nnU-Net's format, of which unknown keys are left alone.
+
+    Attributes:
+        channel_names: Channel number ("0", "1", ...) to name. The name chooses the normalization: "CT", "noNorm",
+            "zscore", "rescale_to_0_1", "rgb_to_0_1"; any other name means z-score, as for MR.
+        labels: Name to number; "background" is 0 and the numbers are consecutive. Or name to several numbers: a region,
+            such as "whole tumor", which may overlap others. The highest number may be called "ignore".
+        regions_class_order: If there are regions, the number that each of them writes into a segmentation, in the order
+            of `labels`. A later one covers those before it, so the largest region comes first.
+        masks: Whether labels of several numbers are structures that are segmented as a mask each; then a number stands
+            for a combination of structures.
+        annotated: For each case in which not all labels were looked for: those that were. Where the others are is not
+            known there, so background may be one of them.
+        file_ending: Ending of every image and label file, such as ".nii.gz".
+        name: What people call the dataset.
+        groups: Cases that belong together, such as the scans of one patient: case name to group, or a regular
+            expression whose first bracket, or whole match, in a case's name is its group.
+        overwrite_image_reader_writer: Which of nnU-Net's readers is to take the files, whatever their ending says; see
+            `orientation`.
+        sides: Pairs of words that tell left from right in label names, such as ["links", "rechts"]; left out, the
+            usual ones; empty, labels have no sides.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    channel_names: Annotated[dict[str, str], BeforeValidator(_numbered)] = Field(min_length=1)
+    labels: Mapping[str, int | Numbers]
+    regions_class_order: Numbers | None = None
+    masks: bool = False
+    annotated: dict[str, tuple[str, ...]] | None = None
+    file_ending: str = Field(pattern=r"^\.\w[\w.]*$")
+    name: Annotated[str, BeforeValidator(_text_or_none)] = ""
+    overwrite_image_reader_writer: str | None = None
+    groups: dict[str, str] | str | None = None
+    sides: tuple[tuple[str, str], ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_as_nnunet_does(cls, data: Any) -> Any:
+        """Takes the first version's keys, and leaves out what nnU-Net v2.8.1 makes nothing of.
+
+        Without a label of several numbers, 'regions_class_order' has no meaning there, and labels exclude each other.
+        """
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if "channel_names" not in data and "modality" in data:
+            data["channel_names"] = data["modality"]
+            data.setdefault("file_ending", FIRST_ENDING)
+        labels = data.get("labels")
+        if isinstance(labels, Mapping) and not any(_is_region(value) for value in labels.values()):
+            data.pop("regions_class_order", None)
+        return data
+
+    @field_validator("overwrite_image_reader_writer")
+    @classmethod
+    def _reader_is_known(cls, name: str | None) -> str | None:
+        if name in (None, "None"):
+            return None
+        if name not in READERS:
+            raise ValueError(
+                f"{name!r} is no reader of nnU-Net's own ({', '.join(READERS)}), and what it does to the files is not "
+                "known here; leave the field out if the files are ordinary ones"
+            )
+        return name
+
+    @field_validator("channel_names")
+    @classmethod
+    def _channels_are_numbered(cls, names: dict[str, str]) -> dict[str, str]:
+        if sorted(names) != sorted(str(index) for index in range(len(names))):
+            raise ValueError(f"the keys must be '0', '1', ... without gaps, not {sorted(names)}")
+        return {str(index): names[str(index)] for index in range(len(names))}
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_have_names(cls, labels: Any) -> Any:
+        if isinstance(labels, dict) and labels and all(str(key).isdigit() for key in labels):
+            named = {str(name): int(number) for number, name in labels.items() if int(number) != 0}
+            return {BACKGROUND: 0} | named if any(int(number) == 0 for number in labels) else named
+        return labels
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_consecutive(cls, labels: dict[str, int | Numbers]) -> dict[str, int | Numbers]:
+        if labels.get(BACKGROUND) not in (0, (0,)):
+            raise ValueError("'background' must be there and be 0")
+        numbers = {number for value in labels.values() for number in _as_numbers(value)}
+        if sorted(numbers) != list(range(len(numbers))):
+            raise ValueError(f"the numbers must be 0, 1, ... without gaps, not {sorted(numbers)}")
+        if not set(labels) - {BACKGROUND, IGNORE}:
+            raise ValueError("there must be at least one label besides the background")
+        if IGNORE in labels and _as_numbers(labels[IGNORE]) != (max(numbers),):
+            raise ValueError(f"'ignore' must be the highest number, {max(numbers)}")
+        plain = {
+            name: _as_numbers(value)[0] if len(_as_numbers(value)) == 1 else value for name, value in labels.items()
+        }
+        if any(isinstance(value, tuple) for value in plain.values()):
+            return plain
+        return dict(sorted(plain.items(), key=lambda item: item[1]))
+
+    @model_validator(mode="after")
+    def _regions_can_be_written(self) -> "DatasetInfo":
+        several = [name for name, value in self.labels.items() if isinstance(value, tuple)]
+        if self.masks and self.regions_class_order is not None:
+            raise ValueError("'regions_class_order' writes one label map, 'masks' a mask each; keep one of them")
+        if self.regions_class_order is None and not self.masks:
+            if several:
+                raise ValueError(
+                    f"regions such as {several[0]!r} need 'regions_class_order', the number that each writes"
+                )
+            numbers = [value for value in self.labels.values() if isinstance(value, int)]
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f"the numbers must differ, not {sorted(numbers)}")
+            return self
+        if self.regions_class_order is None:
+            return self
+        structures = self.targets.structures
+        if len(self.regions_class_order) != len(structures):
+            what = f"'regions_class_order' must have {len(structures)} numbers, one for each of {', '.join(structures)}"
+            raise ValueError(what)
+        _check_painting(structures, self.regions_class_order)
+        return self
+
+    @model_validator(mode="after")
+    def _annotated_labels_are_known(self) -> "DatasetInfo":
+        names = self.targets.structures
+        for case, annotated in (self.annotated or {}).items():
+            unknown = [name for name in annotated if name not in names]
+            if unknown:
+                raise ValueError(f"'annotated' names {unknown[0]!r} for case {case!r}, which is no label")
+            if not annotated:
+                raise ValueError(f"'annotated' names no label for case {case!r}; leave the case out of the dataset")
+        return self
+
+    def unknown_in(self, case: str) -> tuple[str, ...]:
+        """The structures that nobody looked for in a case."""
+        annotated = (self.annotated or {}).get(case)
+        return () if annotated is None else tuple(name for name in self.targets.names if name not in annotated)
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _groups_are_understood(cls, groups: Any) -> Any:
+        if isinstance(groups, str):
+            compile_groups(groups)
+        if isinstance(groups, str | None):
+            return groups
+        if not isinstance(groups, dict):
+            raise ValueError("it must be a regular expression, or case names with their groups")  # noqa: TRY004
+        for name, group in groups.items():
+            if not isinstance(group, str | int) or isinstance(group, bool) or group == "":
+                raise ValueError(f"the group of {name!r} must be a text or a number; leave out cases that stand alone")
+        return {name: str(group) for name, group in groups.items()}  # numbers of patients are names, too
+
+    @field_validator("sides")
+    @classmethod
+    def _sides_differ(cls, sides: tuple[tuple[str, str], ...] | None) -> tuple[tuple[str, str], ...] | None:
+        left, right = ({pair[side].casefold() for pair in sides or ()} for side in (0, 1))
+        for word in left | right:
+            if not any(sign.isalnum() for sign in word):
+                raise ValueError(f"{word!r} of sides is no word; give pairs such as ['links', 'rechts']")
+        for word in left & right:
+            raise ValueError(f"{word!r} of sides cannot mean both left and right")
+        return sides
+
+    @property
+    def channels(self) -> int:
+        """Number of image channels."""
+        return len(self.channel_names)
+
+    @property
+    def orientation(self) -> str | None:
+        """Where the axes of every volume are made to lead before all else, such as "SAR"; None leaves them alone."""
+        return REORIENTED if self.overwrite_image_reader_writer == REORIENTING else None
+
+    @property
+    def targets(self) -> Targets:
+        """What a network learns."""
+        ignore = self.labels.get(IGNORE)
+        return Targets(
+            structures={
+                name: _as_numbers(value) for name, value in self.labels.items() if name not in (BACKGROUND, IGNORE)
+            },
+            exclusive=self.regions_class_order is None and not self.masks,
+            ignore=ignore if isinstance(ignore, int) else None,
+            painted=self.regions_class_order or (),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "DatasetInfo":
+        """Reads dataset.json; raises as `parse` does, and ArtifactError if the file is missing."""
+        return cls.parse(read_text(path), source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> "DatasetInfo":
+        """Reads the text of a dataset.json; `source` says where it came from, for errors.
+
+        Raises:
+            DatasetError: The text is not JSON, or a field is missing or wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise DatasetError(f"{source}: {first_mistake(error)}", "mend that field") from error
+
+    def save(self, path: Path, notes: Mapping[str, object] | None = None) -> None:
+        """Writes dataset.json, atomically, with further keys such as numTraining, which nnU-Net asks for."""
+        content = {key: value for key, value in self.model_dump(mode="json").items() if value not in ("", None, False)}
+        content.update(notes or {})
+        with atomic_file(path) as writing:
+            writing.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

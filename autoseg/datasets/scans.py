@@ -1,0 +1,139 @@
+"""Finding files by name: scans to segment, and label maps to compare."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.datasets.dataset import Case, group_channels
+from autoseg.datasets.info import DatasetInfo
+from autoseg.errors import DatasetError, ProblemsError
+from autoseg.imaging.formats import split_ending
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.targets import Targets
+
+PROBABILITIES_FOLDER = "probabilities"
+"""Beside segmentations: a map per scan and label that was asked for."""
+
+DISAGREEMENT_FOLDER = "disagreement"
+"""Likewise: a map per scan of where folds and mirror images disagree."""
+
+
+def result_ending(case: Case) -> str:
+    """The ending for the segmentation of a case: that of its image where possible.
+
+    JPEG would change labels and becomes PNG; a MetaImage in two files, .mhd, becomes one, .mha.
+    """
+    ending = split_ending(case.images[0])[1]
+    return {".jpg": ".png", ".jpeg": ".png", ".mhd": ".mha"}.get(ending.lower(), ending)
+
+
+def find_scans(source: Path, info: DatasetInfo) -> list[Case]:
+    """Finds the scans that a model with these channels can segment.
+
+    Args:
+        source: A folder, whose files are grouped as those of a dataset are, whatever image type they have; or one file.
+        info: Says the number of channels and the usual ending.
+
+    Returns:
+        By name; files of one name but different types are one scan, which `check_channels` refuses.
+
+    Raises:
+        DatasetError: The folder is missing or holds no images.
+    """
+    if source.is_file():
+        return [Case(name=split_ending(source)[0].removesuffix("_0000"), images=(source,))]
+    if not source.is_dir():
+        raise DatasetError(f"{source} does not exist", "give a folder of scans with -i")
+    endings = sorted({split_ending(path)[1] for path in source.iterdir() if not path.name.startswith(".")} - {""})
+    scans: dict[str, tuple[Path, ...]] = {}
+    for ending in endings:
+        for name, images in group_channels(source, info.model_copy(update={"file_ending": ending})).items():
+            scans[name] = (*scans.get(name, ()), *images)
+    if not scans:
+        raise DatasetError(f"{source} holds no image files", f"put scans there, such as CASE_0000{info.file_ending}")
+    return [Case(name=name, images=images) for name, images in sorted(scans.items())]
+
+
+def check_channels(scan: Case, info: DatasetInfo) -> None:
+    """Makes sure that a scan has one file for each channel of a model; one file may hold them all.
+
+    Raises:
+        DatasetError: There are others, or several files are the same channel.
+    """
+    stems = [split_ending(path)[0] for path in scan.images]
+    if len(stems) == 1 or stems == [f"{scan.name}_{channel:04d}" for channel in range(info.channels)]:
+        return
+    files = ", ".join(path.name for path in scan.images)
+    if info.channels == 1:
+        raise DatasetError(f"{files} have the same name", "keep one of them, or rename the others")
+    raise DatasetError(
+        f"{files} are not one file for each of the {info.channels} channels ({', '.join(info.channel_names.values())})",
+        f"bring {scan.name}_0000 to {scan.name}_{info.channels - 1:04d}",
+    )
+
+
+def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
+    """Pairs label maps of two folders by name, whatever image type they have.
+
+    Returns:
+        Name to (reference, prediction), for every prediction.
+
+    Raises:
+        DatasetError: A folder is missing or empty.
+        ProblemsError: Predictions have no reference, or files of a folder differ in type only; each has its line.
+    """
+    references, predictions = _label_maps(reference), _label_maps(prediction)
+    doubled = [paths for found in (references, predictions) for paths in found.values() if len(paths) > 1]
+    problems = [f"{paths[0]} and {paths[1].name} have the same name; keep one of them" for paths in doubled]
+    problems += [
+        f"{predictions[name][0]} has no reference in {reference}; remove it or add its reference"
+        for name in sorted(predictions.keys() - references.keys())
+    ]
+    if problems:
+        raise ProblemsError(problems)
+    return {name: (references[name][0], paths[0]) for name, paths in sorted(predictions.items())}
+
+
+def find_info(reference: Path, prediction: Path) -> DatasetInfo | None:
+    """The dataset.json in or beside a folder of references, or among predictions; None if there is none.
+
+    Raises:
+        DatasetError: dataset.json is wrong.
+    """
+    for folder in (reference, reference.parent, prediction):
+        if (folder / "dataset.json").is_file():
+            return DatasetInfo.load(folder / "dataset.json")
+    return None
+
+
+def check_values(paths: Sequence[Path], label_maps: Sequence[Volume], targets: Targets) -> None:
+    """Makes sure that label maps hold only what a dataset.json names; its numbers have no gaps.
+
+    Raises:
+        DatasetError: One holds another value.
+    """
+    highest = max(targets.values)
+    for path, label_map in zip(paths, label_maps, strict=True):
+        for value in (int(label_map.array.min()), int(label_map.array.max())):
+            if not 0 <= value <= highest:
+                what = f"{path} holds the value {value}, but dataset.json names 0 to {highest}"
+                raise DatasetError(what, "correct the label map or dataset.json")
+
+
+def _label_maps(folder: Path) -> dict[str, list[Path]]:
+    """The label maps of a folder, and its folders of masks, by name; more than one if they have several types."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} does not exist", "give a folder of label maps")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        name, ending = split_ending(path)
+        if (
+            path.is_dir()
+            and path.name not in (PROBABILITIES_FOLDER, DISAGREEMENT_FOLDER)
+            and any(split_ending(one)[1] for one in path.iterdir())
+        ):
+            name, ending = path.name, "/"
+        if ending and not path.name.startswith((".", "overlay_")):
+            found.setdefault(name, []).append(path)
+    if not found:
+        raise DatasetError(f"{folder} holds no label maps", "check the path")
+    return found

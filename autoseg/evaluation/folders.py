@@ -1,0 +1,93 @@
+"""Two folders of label maps on disk, compared pair by pair, and the scores of two runs, compared case by case."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.datasets.scans import check_values, find_info, pair_label_maps
+from autoseg.errors import DatasetError, UsageError
+from autoseg.evaluation.paired import Comparison
+from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
+from autoseg.evaluation.summary import CaseResult, Summary, evaluate_case, summarize
+from autoseg.imaging.files import read_label_map
+from autoseg.imaging.label_files import load_result
+from autoseg.imaging.targets import Targets
+from autoseg.runtime.reporting import Reporter
+from autoseg.runtime.thread_pool import all_sound, work_on_each
+
+
+def compare_folders(
+    reference: Path,
+    prediction: Path,
+    labels: dict[str, int] | None,
+    reporter: Reporter,
+    *,
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+) -> Summary:
+    """Compares every segmentation of a folder with the reference of the same name.
+
+    Args:
+        reference: Folder of reference label maps.
+        prediction: Folder of segmentations.
+        labels: Name to number; None takes those of a dataset.json beside either, else the numbers that are found.
+        reporter: Shows progress.
+        tolerance_mm: Of NSD.
+
+    Raises:
+        UsageError: The tolerance is no distance.
+        DatasetError: Nothing can be compared.
+        ProblemsError: Pairs cannot be compared, each with its line.
+    """
+    if not 0 <= tolerance_mm < math.inf:
+        raise UsageError(f"{tolerance_mm:g} mm is no tolerance", "take a distance such as 1 or 2.5")
+    pairs = pair_label_maps(reference, prediction)
+    info = None if labels else find_info(reference, prediction)
+    chosen = info.targets if info else Targets.of_labels(labels or _number_labels(pairs, reporter))
+
+    def compare(name: str) -> CaseResult:
+        truth, of_truth = load_result(pairs[name][0], chosen)
+        guess, known = load_result(pairs[name][1], of_truth)  # so that a number means the same in both
+        if info:
+            check_values(pairs[name], (truth, guess), known)
+        files = (pairs[name][0].name, pairs[name][1].name)
+        result = evaluate_case(name, truth, guess, known, files=files, tolerance_mm=tolerance_mm)
+        return result.without(info.unknown_in(name)) if info else result
+
+    results = all_sound(work_on_each(compare, list(pairs), title="comparing", reporter=reporter))
+    return summarize(results, chosen.names, tolerance_mm=tolerance_mm)
+
+
+def save_comparison(comparison: Comparison, path: Path) -> None:
+    """Writes a comparison as a table, if the name ends in .csv, or with all that it knows, if in .json.
+
+    Raises:
+        UsageError: The name ends otherwise.
+        WriteError: The file cannot be written.
+    """
+    writers = {".csv": comparison.save_csv, ".json": comparison.save}
+    check_ending(path)
+    writers[path.suffix.lower()](path)
+
+
+def check_ending(path: Path) -> None:
+    """Refuses a file for a comparison whose name ends neither in .csv nor in .json."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise UsageError(
+            f"{path} is neither a .csv nor a .json file", "name the file COMPARISON.csv or COMPARISON.json"
+        )
+
+
+def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> dict[str, int]:
+    """Names the labels by the numbers that the references hold: "label_1", "label_2", ..."""
+
+    def find_numbers(name: str) -> set[int]:
+        truth, guess = (read_label_map(path) for path in pairs[name])
+        evaluate_case(name, truth, guess, Targets(structures={}))  # whether they can be compared at all
+        return set(np.unique(truth.array).tolist())
+
+    found = all_sound(work_on_each(find_numbers, list(pairs), title="looking for labels", reporter=reporter))
+    numbers = sorted(set().union(*found) - {0})
+    if not numbers:
+        raise DatasetError("the reference label maps hold background only", "check the folder of references")
+    return {f"label_{number}": number for number in numbers}

@@ -1,0 +1,159 @@
+"""Image files that cannot be read, or that would be read wrongly without a word.
+
+Tried with SimpleITK 2.5: a JPEG that is cut off comes out grey below the cut, a BMP as whatever the memory held, a TIFF
+with the pages that are left, a GIPL with zeros; see also `nifti` and `tiff`. The libraries for PNG, NRRD and MetaImage
+notice.
+"""
+
+import math
+import os
+import struct
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+
+from autoseg.errors import ImageError
+from autoseg.imaging.nifti import check_nifti, check_rival
+from autoseg.imaging.tiff import check_bits
+
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+BMP_HEAD_BYTES = 38  # as far as it matters here
+BMP_USUAL_HEAD = 40
+BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not packed
+
+GIPL_HEAD_BYTES = 256
+GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # by the format's code of a number type
+
+_sound: set[tuple[str, int, int]] = set()
+"""Files that this process found sound: path, bytes, and nanoseconds of the last change."""
+
+
+def check_file(path: Path) -> None:
+    """Refuses what cannot be opened, and damage that would not be reported.
+
+    A file that this process found sound is not read again as long as it stays the same: a pipeline opens each several
+    times, and the check takes as long as the reading itself.
+
+    Raises:
+        ImageError: With the reason.
+    """
+    if not path.exists():
+        raise ImageError(f"{path} does not exist", "check the path")
+    if not path.is_file():
+        raise ImageError(f"{path} is a folder", "put an image file in its place")
+    try:
+        with path.open("rb") as file:  # may it be read?
+            state = os.fstat(file.fileno())
+        check_rival(path)
+        known = (str(path.absolute()), state.st_size, state.st_mtime_ns)
+        if known not in _sound:
+            check_nifti(path)
+            check_picture(path)
+            check_bits(path)
+            _sound.add(known)
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror or error}", "check that you may read it") from error
+
+
+def check_picture(path: Path) -> None:
+    """Refuses a JPEG, BMP, TIFF or GIPL file that ends too early; files with another ending pass.
+
+    Raises:
+        ImageError: The file is cut off.
+    """
+    is_whole = PICTURE_CHECKS.get(path.suffix.lower())
+    if is_whole is None:
+        return
+    with path.open("rb") as file:
+        if not is_whole(file, path.stat().st_size):
+            raise ImageError(f"{path} is cut off: it ends before its last pixel", "copy it again")
+
+
+def _ends(file: BufferedReader, size: int) -> bool:
+    """Whether a JPEG has its end mark behind its pixels; that of a thumbnail in its head does not count.
+
+    The head is a row of segments: 255, a kind, and the length of the rest. Any number of 255 may come before one.
+    """
+    content = file.read(size)
+    if not content.startswith(JPEG_START):
+        return True  # reading it will fail
+    place = len(JPEG_START)
+    while content[place : place + 1] == b"\xff" and place + 4 <= size:
+        if content[place + 1] == 0xFF:
+            place += 1
+            continue
+        is_scan = content[place + 1] == JPEG_SCAN
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if is_scan:
+            break
+    return JPEG_END in content[place:]
+
+
+def _holds_all_rows(file: BufferedReader, size: int) -> bool:
+    """Whether a BMP is as long as its head says; of a packed one, as the head says of the packed pixels."""
+    head = file.read(BMP_HEAD_BYTES)
+    if len(head) < BMP_HEAD_BYTES or not head.startswith(b"BM"):
+        return True  # reading it will fail
+    start, head_bytes, width, height, bits, packing, packed_bytes = struct.unpack_from("<10xIIii2xHII", head)
+    if head_bytes < BMP_USUAL_HEAD:
+        return True  # of the time before Windows 3; reading it will fail
+    row_bytes = (bits * width + 31) // 32 * 4
+    needed: int = start + (row_bytes * abs(height) if packing in BMP_PLAIN else packed_bytes)
+    return size >= needed
+
+
+def _holds_all_pages(file: BufferedReader, size: int) -> bool:
+    """Whether each page of a TIFF says where the next one is, to the last.
+
+    A page's directory is a count, an entry of 12 or 20 bytes per fact, and the place of the next page's directory, 0 if
+    there is none. Missing pixels of a page are noticed by the library.
+    """
+    start = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(start[:2])
+    if order is None or len(start) < 16:
+        return True  # reading it will fail
+    (kind,) = struct.unpack_from(order + "H", start, 2)
+    count_code, entry_bytes, place_code = ("Q", 20, "Q") if kind == 43 else ("H", 12, "I")
+    (place,) = struct.unpack_from(order + place_code, start, 8 if kind == 43 else 4)
+    seen: set[int] = set()
+    while place and place not in seen:
+        seen.add(place)
+        count = _number_at(file, place, order + count_code, size)
+        if count is None:
+            return False
+        following = place + struct.calcsize(order + count_code) + count * entry_bytes
+        next_place = _number_at(file, following, order + place_code, size)
+        if next_place is None:
+            return False
+        place = next_place
+    return True
+
+
+def _holds_all_voxels(file: BufferedReader, size: int) -> bool:
+    """Whether a GIPL is as long as its head says, which begins with four sizes and the number type."""
+    head = file.read(GIPL_HEAD_BYTES)
+    if len(head) < GIPL_HEAD_BYTES:
+        return True  # reading it will fail
+    *sizes, kind = struct.unpack_from(">5H", head)
+    voxels: int = math.prod(max(1, one) for one in sizes)
+    return size >= GIPL_HEAD_BYTES + voxels * GIPL_BYTES.get(kind, 0)
+
+
+def _number_at(file: BufferedReader, place: int, code: str, size: int) -> int | None:
+    """The number at a place of the file, or None if the file ends before."""
+    length = struct.calcsize(code)
+    if place + length > size:
+        return None
+    file.seek(place)
+    (number,) = struct.unpack(code, file.read(length))
+    return int(number)
+
+
+PICTURE_CHECKS: dict[str, Callable[[BufferedReader, int], bool]] = {
+    ".jpg": _ends,
+    ".jpeg": _ends,
+    ".bmp": _holds_all_rows,
+    ".tif": _holds_all_pages,
+    ".tiff": _holds_all_pages,
+    ".gipl": _holds_all_voxels,
+}

@@ -1,0 +1,260 @@
+"""Medical image files to volumes and back. What SimpleITK holds in between is the matter of `sitk_images`."""
+
+import errno
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from autoseg.errors import ImageError
+from autoseg.imaging.corruption import check_file
+from autoseg.imaging.formats import PLANE_ENDINGS
+from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.nifti import is_cut_off
+from autoseg.imaging.sitk import from_sitk, set_spacing, to_sitk
+from autoseg.imaging.tiff import is_tiff, read_spacing, write_spacing
+from autoseg.runtime.artifact import atomic_file
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's remarks would break the progress display; errors still raise
+
+LOSSY_ENDINGS = (".jpg", ".jpeg")
+
+# Naming their reader saves SimpleITK from asking all others, which takes a fifth of the time of a small file.
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+
+# What SimpleITK says of files that are sound but beyond it, and what that means to people: (what, fix).
+KNOWN_REASONS = {
+    "orthonormal": ("its axes are not at right angles", "resample it to a straight grid"),
+    "Unknown PixelType": ("pixels of its kind, such as grey with transparency, are not supported", "save plain grey"),
+}
+
+# Formats that put header and voxels into two files, which cannot take the place of others in one step.
+TWO_FILE_ENDINGS = (".mhd", ".nhdr", ".hdr", ".img")
+
+
+def read_image(paths: tuple[Path, ...]) -> Volume:
+    """Reads the channels of one case.
+
+    Args:
+        paths: One file per channel, in order; a colour file (PNG, BMP, JPEG) holds all its channels.
+
+    Returns:
+        Volume of shape (c, z, y, x), float32.
+
+    Raises:
+        ImageError: A file is missing, damaged or no image, holds NaN or infinite voxels, or lies on another grid than
+            the first.
+    """
+    volumes = [_read(path) for path in paths]
+    geometry = volumes[0].geometry
+    for path, volume in zip(paths[1:], volumes[1:], strict=True):
+        difference = geometry.difference(volume.geometry)
+        if difference is not None:
+            raise ImageError(f"{paths[0]} and {path}: {difference}", "put all channels on one grid")
+    with np.errstate(over="ignore"):  # what 32 bit cannot hold becomes infinite and is refused below
+        array = np.concatenate([volume.array for volume in volumes], dtype=np.float32)
+    if not np.isfinite(array).all():
+        bad = int(np.size(array) - np.isfinite(array).sum())
+        raise ImageError(f"{', '.join(map(str, paths))}: {bad} voxels are NaN or infinite", "replace them by numbers")
+    return Volume(array=array, geometry=geometry)
+
+
+def read_label_map(path: Path) -> Volume:
+    """Reads a label map. A colour picture counts as one if it is grey, that is, if all its colours are equal.
+
+    Returns:
+        Volume of shape (z, y, x), int32.
+
+    Raises:
+        ImageError: The file is missing, damaged or no image, has colours, or holds voxels that are no whole numbers.
+    """
+    volume = _read(path)
+    array = volume.array[0]
+    if any(not np.array_equal(channel, array) for channel in volume.array[1:]):
+        raise ImageError(f"{path}: a label map has one channel, not {len(volume.array)}", "save it without colours")
+    if np.issubdtype(array.dtype, np.floating):
+        whole = np.isfinite(array) & (array == np.round(array))
+        if not whole.all():
+            value = array[~whole].flat[0]
+            raise ImageError(f"{path}: voxel value {value:g} is no label", "save whole numbers, without interpolation")
+    extreme = max(int(array.min()), int(array.max()), key=abs)
+    if abs(extreme) > np.iinfo(np.int32).max:
+        raise ImageError(f"{path}: voxel value {extreme} is no label", "number the labels 0, 1, 2, ...")
+    return Volume(array=array.astype(np.int32), geometry=volume.geometry)
+
+
+def write_label_map(path: Path, volume: Volume) -> None:
+    """Writes a label map in the smallest integer type that holds it, atomically; the ending chooses the format.
+
+    Raises:
+        ImageError: A label is negative or above 65535, the format cannot hold this volume or changes labels, as JPEG
+            does, or the file cannot be written.
+        ArtifactError: The folder cannot be written.
+    """
+    lowest, highest = int(volume.array.min(initial=0)), int(volume.array.max(initial=0))
+    if lowest < 0 or highest > np.iinfo(np.uint16).max:
+        raise ImageError(f"cannot write {path}: it holds values from {lowest} to {highest}", "use labels 0 to 65535")
+    if path.suffix.lower() in LOSSY_ENDINGS:
+        raise ImageError(f"cannot write {path}: JPEG would change labels", "choose .png")
+    dtype = np.uint8 if highest < 256 else np.uint16
+    _write(path, volume.array.astype(dtype), volume.geometry)
+
+
+def write_image(path: Path, volume: Volume) -> None:
+    """Writes one channel of shape (1, z, y, x) as float32, atomically; the ending chooses the format.
+
+    Raises:
+        ImageError: The format cannot hold this volume or the file cannot be written.
+        ArtifactError: The folder cannot be written.
+    """
+    _write(path, np.asarray(volume.array[0], dtype=np.float32), volume.geometry)
+
+
+def write_probabilities(path: Path, volume: Volume) -> None:
+    """Writes a map (z, y, x) of probabilities in 8 bit, 0 to 255, rounded, for 0 to 1; else as `write_image` does."""
+    _write(path, np.rint(volume.array * np.float32(255)).astype(np.uint8), volume.geometry)
+
+
+def channels_in(path: Path) -> int:
+    """Number of channels that a file holds as colours, vectors or a fourth dimension; reads its header only.
+
+    Raises:
+        ImageError: The file is missing or no image.
+    """
+    reader = _read_header(path)
+    if reader.GetDimension() == 4:
+        return int(reader.GetSize()[3])
+    components = int(reader.GetNumberOfComponents())
+    return components - 1 if _has_alpha(path, components) else components
+
+
+def is_series(path: Path) -> bool:
+    """Whether a file holds several volumes as a fourth dimension, which `read_image` does not take.
+
+    Raises:
+        ImageError: The file is missing or no image.
+    """
+    return bool(_read_header(path).GetDimension() == 4)
+
+
+def convert_image(source: Path, targets: tuple[Path, ...]) -> None:
+    """Writes an image in another format, atomically, in its own number type and place; the ending chooses the format.
+
+    Args:
+        source: Any image that `channels_in` understands.
+        targets: One file for the whole image with its colours, or one file per channel.
+
+    Raises:
+        ImageError: The file cannot be read or written, or has another number of channels.
+        ArtifactError: The folder cannot be written.
+    """
+    try:
+        image = _open(source)
+        parts = [image] if len(targets) == 1 and image.GetDimension() < 4 else _split(image, source)
+    except RuntimeError as error:
+        raise _unreadable(source) from error
+    if len(parts) != len(targets):
+        raise ImageError(f"{source} holds {len(parts)} channels, not {len(targets)}", "leave it out or mend it")
+    for part, target in zip(parts, targets, strict=True):
+        _save(target, part)
+
+
+def _read_header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path) from error
+    return reader
+
+
+def _read(path: Path) -> Volume:
+    """Reads a file as (c, z, y, x) in its own number type."""
+    try:
+        volume = from_sitk(_open(path))
+    except MemoryError as error:
+        raise ImageError(f"{path} does not fit into the memory", "crop it, or use a machine with more") from error
+    except RuntimeError as error:
+        reasons = [reason for sign, reason in KNOWN_REASONS.items() if sign in str(error)]
+        raise (ImageError(f"{path}: {reasons[0][0]}", reasons[0][1]) if reasons else _unreadable(path)) from error
+    except ValueError as error:
+        raise ImageError(f"{path}: {error}", "extract one volume from it") from error
+    if np.iscomplexobj(volume.array):
+        raise ImageError(f"{path} holds complex numbers", "save their magnitude")
+    if volume.array.size == 0:
+        raise ImageError(f"{path} holds no voxels", "replace it")
+    if _has_alpha(path, len(volume.array)):
+        return Volume(array=volume.array[:-1], geometry=volume.geometry)
+    return volume
+
+
+def _open(path: Path) -> sitk.Image:
+    check_file(path)
+    if path.name.lower().endswith(NIFTI_ENDINGS):
+        with suppress(RuntimeError):  # another format may lie under this name
+            return sitk.ReadImage(str(path), imageIO="NiftiImageIO")
+    image = sitk.ReadImage(str(path))
+    if is_tiff(path) and image.GetDimension() == 3:
+        set_spacing(image, read_spacing(path))
+    return image
+
+
+def _unreadable(path: Path) -> ImageError:
+    return ImageError(f"{path} cannot be read as an image (damaged, cut off or no image)", "replace it")
+
+
+def _unwritable(path: Path) -> ImageError:
+    return ImageError(f"cannot write {path} as an image", "check its ending and the free space")
+
+
+def _has_alpha(path: Path, components: int) -> bool:
+    """Whether the last component of a picture is its transparency."""
+    return path.suffix.lower() in PLANE_ENDINGS and components in (2, 4)
+
+
+def _split(image: sitk.Image, source: Path) -> list[sitk.Image]:
+    """The channels of an image, each with its place in space."""
+    if image.GetDimension() == 4:
+        return [image[:, :, :, channel] for channel in range(image.GetSize()[3])]
+    components = image.GetNumberOfComponentsPerPixel()
+    if components == 1:
+        return [image]
+    kept = components - 1 if _has_alpha(source, components) else components
+    return [sitk.VectorIndexSelectionCast(image, channel) for channel in range(kept)]
+
+
+def _write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
+    try:
+        image = to_sitk(Volume(array=array, geometry=geometry))
+    except RuntimeError as error:
+        raise _unwritable(path) from error
+    _save(path, image)
+
+
+def _save(path: Path, image: sitk.Image) -> None:
+    if path.suffix.lower() in PLANE_ENDINGS and image.GetDimension() == 3 and image.GetDepth() > 1:
+        raise ImageError(f"cannot write {path}: a picture holds one slice, not {image.GetDepth()}", "choose .nii.gz")
+    if path.suffix.lower() in TWO_FILE_ENDINGS:
+        raise ImageError(f"cannot write {path}: its format takes two files", "choose .nii.gz, .nrrd or .mha")
+    if is_tiff(path) and image.GetDimension() == 3:
+        x_mm, y_mm, z_mm = image.GetSpacing()
+        write_spacing(path, (z_mm, y_mm, x_mm))
+    with atomic_file(path) as writing:
+        try:
+            sitk.WriteImage(image, str(writing), useCompression=True)
+        except RuntimeError as error:
+            _check_space(writing.parent, image)
+            raise _unwritable(path) from error
+        if is_cut_off(writing):
+            raise OSError(errno.ENOSPC, "the file was cut off, the disk may be full")
+
+
+def _check_space(folder: Path, image: sitk.Image) -> None:
+    """Raises OSError if the image, not compressed, is larger than what is free on the disk."""
+    voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+    if shutil.disk_usage(folder).free < voxels * image.GetSizeOfPixelComponent():
+        raise OSError(errno.ENOSPC, "the disk is full")

@@ -1,0 +1,108 @@
+"""Segmentations on disk: a label map, or a folder with a mask per structure if structures may overlap."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.errors import DatasetError, UsageError
+from autoseg.imaging.files import read_label_map, write_label_map
+from autoseg.imaging.formats import split_ending
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.label_combinations import number_masks
+from autoseg.imaging.targets import Targets
+from autoseg.runtime.artifact import atomic_folder
+
+if TYPE_CHECKING:
+    from autoseg.inference.ensemble import AnyPrediction
+
+UNSAFE = re.compile(r"[^\w-]+")  # Characters of a label's name that stay out of a file's name
+LONGEST_LABEL = 60  # Characters of a label's name in a file's name. Decision: file systems allow 255 bytes in all
+
+
+def file_stem(label: str) -> str:
+    """A label's name as part of a file's name: whatever that may not hold becomes a single underscore."""
+    return UNSAFE.sub("_", label).strip("_")[:LONGEST_LABEL]
+
+
+def place_of_result(path: Path, targets: Targets) -> Path:
+    """Where a segmentation goes that would be this label map: there, or, as masks, into a folder without the ending."""
+    return path.with_name(split_ending(path)[0]) if targets.as_masks else path
+
+
+def save_result(prediction: "AnyPrediction", path: Path) -> tuple[Path, Volume, Targets]:
+    """Writes the segmentation of a scan, whole or not at all.
+
+    Args:
+        prediction: Of the scan.
+        path: Of the label map. Masks go into a folder of this name without the ending: CASE/liver.nii.gz.
+
+    Returns:
+        What was written; the label map, which for masks holds a number for each combination; and what its numbers mean.
+
+    Raises:
+        UsageError: Two structures would have the same file.
+        WriteError: The folder cannot be written.
+    """
+    targets = prediction.targets
+    if not targets.as_masks:
+        segmentation = prediction.segmentation()
+        write_label_map(path, segmentation)
+        return path, segmentation, targets
+    names, folder = _file_names(targets.names, split_ending(path)[1]), place_of_result(path, targets)
+    geometry = prediction.record.geometry
+    with atomic_folder(folder) as writing:
+
+        def write_each() -> Iterator[NDArray[np.generic]]:
+            for name, mask in zip(names, prediction.masks(), strict=True):
+                write_label_map(writing / name, mask)
+                yield mask.array
+
+        label, known = number_masks(write_each(), geometry.shape, targets)
+    return folder, Volume(array=label, geometry=geometry), known
+
+
+def load_result(path: Path, targets: Targets) -> tuple[Volume, Targets]:
+    """Reads what `save_result` wrote, or a label map of the dataset.
+
+    Returns:
+        The label map, and what its numbers mean.
+
+    Raises:
+        ImageError: A file cannot be read.
+        DatasetError: A mask is missing, or lies on another grid than the others.
+    """
+    if not path.is_dir():
+        return read_label_map(path), targets
+    files = {split_ending(file)[0]: file for file in sorted(path.iterdir()) if split_ending(file)[1]}
+    missing = [name for name in targets.names if file_stem(name) not in files]
+    if missing or not targets.as_masks:
+        what = f"{path} holds no mask of {missing[0]!r}" if missing else f"{path} is a folder of masks"
+        raise DatasetError(what, "give segmentations of this dataset")
+    paths = [files[file_stem(name)] for name in targets.names]
+    geometry = read_label_map(paths[0]).geometry
+
+    def read_each() -> Iterator[NDArray[np.generic]]:
+        for file in paths:
+            mask = read_label_map(file)
+            if (difference := geometry.difference(mask.geometry)) is not None:
+                raise DatasetError(f"the masks in {path} lie on different grids: {difference}", "predict again")
+            yield mask.array
+
+    label, known = number_masks(read_each(), geometry.shape, targets)
+    return Volume(array=label, geometry=geometry), known
+
+
+def _file_names(labels: Sequence[str], ending: str) -> list[str]:
+    """The file of each structure's mask, also where a file system does not tell Kidney from kidney."""
+    owners: dict[str, str] = {}
+    for label in labels:
+        other = owners.setdefault(file_stem(label).casefold(), label)
+        if other != label:
+            raise UsageError(
+                f"the masks of {other!r} and of {label!r} would have the same file", "rename one in dataset.json"
+            )
+    return [file_stem(label) + ending for label in labels]

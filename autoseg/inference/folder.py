@@ -1,0 +1,266 @@
+"""A folder of scans on disk, turned into a folder of segmentations by a trained model."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from autoseg._version import __version__
+from autoseg.datasets.dataset import Case
+from autoseg.datasets.info import BACKGROUND, DatasetInfo
+from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, result_ending
+from autoseg.errors import ProblemsError, UsageError, WriteError
+from autoseg.imaging.label_files import file_stem, place_of_result
+from autoseg.inference.ensemble import AnySegmenter, with_disagreement
+from autoseg.inference.report import ScanTable, describe_remarkable, name_table
+from autoseg.inference.scan_pipeline import ScanReport, segment_each
+from autoseg.models.bundle import locate_model
+from autoseg.runtime.artifact import Artifact, atomic_file
+from autoseg.runtime.reporting import Reporter
+from autoseg.workspace import DatasetFolders, ModelFolder, find_workspace
+
+LABELS_FILE = "dataset.json"
+"""Written beside the segmentations, so that whoever opens them knows what their numbers mean."""
+
+PROVENANCE_FILE = "prediction.json"
+
+PART = re.compile(r"^(\d{1,4})/(\d{1,4})\Z")
+
+
+def find_model(
+    model: str | os.PathLike[str] | None,
+    number: int | None,
+    configuration: str | None,
+    workspace: str | os.PathLike[str] | None,
+    plan: str | None = None,
+    *,
+    any_folds: bool = True,
+) -> ModelFolder:
+    """Finds the model that a user means: by its folder, or by its dataset and perhaps its configuration.
+
+    Without a configuration it is what `find_best` chose, if `any_folds` may predict and a choice was made; see
+    `choice`. Else it is the only configuration that is trained, else "3d_fullres".
+
+    Raises:
+        UsageError: It was named in both ways or in none, or a configuration beside the folder of one; or the plan must
+            be named, since the usual one has trained nothing.
+        DatasetError: There is no such dataset.
+    """
+    if model is not None and number is None:
+        if configuration is not None or plan is not None:
+            what = "a model folder holds one configuration of one plan"
+            raise UsageError(what, "leave out -c and --plan, or give -d instead of -m")
+        return ModelFolder(path=locate_model(model, workspace))
+    if number is None or model is not None:
+        raise UsageError("a model is named by its folder or by its dataset", "give either -m FOLDER or -d NUMBER")
+    folders = find_workspace(workspace).dataset(number, plan)
+    if configuration is None and any_folds and folders.choice.is_file():
+        return ModelFolder(path=folders.models)
+    trained = _list_trained(folders)
+    if configuration is None and len(trained) == 1:
+        return folders.model(trained[0])
+    beside = (
+        []
+        if trained or plan is not None
+        else [name for name in folders.named_plans if _list_trained(folders.with_plan(name))]
+    )
+    if beside:
+        what = f"nothing is trained by the usual plan of {folders.raw.name}, but by {' and '.join(beside)}"
+        raise UsageError(what, f"add --plan {beside[0]}, or let 'autoseg find_best -d {number}' choose")
+    return folders.model(configuration or "3d_fullres")
+
+
+def _list_trained(folders: DatasetFolders) -> list[str]:
+    """The configurations of a plan of which a fold is trained."""
+    return [path.name for path in sorted(folders.models.glob("*")) if folders.model(path.name).trained_folds()]
+
+
+def make_output_folder(output: Path, source: Path) -> Path:
+    """Makes the folder, and finds out before the work whether it can be written."""
+    if output.resolve() == (source.parent if source.is_file() else source).resolve():
+        raise UsageError(f"{output} holds the scans, which the results would replace", "give another folder with -o")
+    with atomic_file(output / ".writable") as probe:
+        probe.touch()
+    (output / ".writable").unlink()
+    return output
+
+
+def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, int]:
+    """The structures whose probabilities are wanted: name to output of the networks.
+
+    Args:
+        names: One or several; "all" stands for each but the background, which has to be named. Regions have none.
+        info: Of the model.
+
+    Raises:
+        UsageError: The model has no such label.
+    """
+    chosen: dict[str, int] = {}
+    known = ({BACKGROUND: 0} if info.targets.exclusive else {}) | info.targets.output_of
+    for name in [names] if isinstance(names, str) else names:
+        if name == "all":
+            chosen |= info.targets.output_of
+        elif name in known:
+            chosen[name] = known[name]
+        else:
+            raise UsageError(f"the model has no label {name!r}", f"choose from {', '.join(known)}, or 'all'")
+    return chosen
+
+
+def name_probability_maps(scans: Sequence[Case], labels: Mapping[str, int]) -> dict[str, dict[int, str]]:
+    """The file of each map: that of "kidney, left" in liver_01.nii.gz is liver_01_kidney_left.nii.gz.
+
+    Returns:
+        Name of a scan, to number of a label, to name of the file.
+
+    Raises:
+        UsageError: Two maps would have the same file, on a file system that does not tell Kidney from kidney either.
+    """
+    names: dict[str, dict[int, str]] = {scan.name: {} for scan in scans}
+    owners: dict[str, str] = {}
+    for scan in scans:
+        for label, number in labels.items():
+            name = f"{scan.name}_{file_stem(label)}{result_ending(scan)}"
+            owner = f"label {label!r} of scan {scan.name!r}"
+            other = owners.setdefault(name.casefold(), owner)
+            if other != owner:
+                what = f"the probabilities of {other} and of {owner} would both be written to {name}"
+                raise UsageError(what, "ask for them one after the other, in different folders")
+            names[scan.name][number] = name
+    return names
+
+
+def choose_part(scans: Sequence[Case], part: str | None) -> list[Case]:
+    """The scans of one of several machines that share a folder: "2/4" takes the second, the sixth, and so on.
+
+    Raises:
+        UsageError: The text is no part.
+    """
+    if part is None:
+        return list(scans)
+    match = PART.match(part)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(f"{part!r} is no part of a whole", "write 1/4, 2/4, 3/4 and 4/4 for four machines")
+    return list(scans[number - 1 :: count])
+
+
+class Provenance(Artifact):
+    """What made the segmentations of a folder; prediction.json.
+
+    Those that are older than this file were made by another model.
+
+    Attributes:
+        program: Version of autoseg.
+        dataset: That the model was trained on.
+        model: Digest of the networks, their plan and their postprocessing.
+        postprocessing: In words.
+    """
+
+    program: str
+    dataset: str
+    model: str
+    postprocessing: str
+
+    @classmethod
+    def of(cls, segmenter: AnySegmenter) -> Self:
+        """What a model leaves beside its results."""
+        return cls(
+            program=__version__,
+            dataset=segmenter.dataset,
+            model=segmenter.digest,
+            postprocessing=segmenter.rules.describe(),
+        )
+
+    def is_in(self, output: Path) -> bool:
+        """Whether the present results of a folder are this model's."""
+        path = output / PROVENANCE_FILE
+        return path.is_file() and Provenance.load(path).model == self.model
+
+
+def leave_out_finished(
+    segmenter: AnySegmenter, scans: Sequence[Case], output: Path, labels: Mapping[str, int]
+) -> list[Case]:
+    """The scans that still lack a result of this model in a folder, or a map that is wanted."""
+    if not Provenance.of(segmenter).is_in(output):
+        return list(scans)
+    maps, since = name_probability_maps(scans, labels), (output / PROVENANCE_FILE).stat().st_mtime_ns
+
+    def is_finished(scan: Case) -> bool:
+        result = place_of_result(output / (scan.name + result_ending(scan)), segmenter.info.targets)
+        wanted = [result, *(output / PROBABILITIES_FOLDER / name for name in maps[scan.name].values())]
+        if segmenter.maps_disagreement:
+            wanted.append(output / DISAGREEMENT_FOLDER / (scan.name + result_ending(scan)))
+        return all(path.exists() and path.stat().st_mtime_ns >= since for path in wanted)  # nothing is ever half there
+
+    return [scan for scan in scans if not is_finished(scan)]
+
+
+def ask_for_disagreement(segmenter: AnySegmenter) -> AnySegmenter:
+    """The same model, which also maps where its folds and mirror images disagree.
+
+    Raises:
+        UsageError: It is one fold without mirroring.
+    """
+    if segmenter.opinions == 1:
+        what = "one fold without mirroring has nothing to disagree with"
+        raise UsageError(what, "predict with several folds, or leave out --disagreement")
+    return with_disagreement(segmenter)
+
+
+def segment_scans(
+    segmenter: AnySegmenter,
+    scans: Sequence[Case],
+    output: Path,
+    labels: Mapping[str, int],
+    reporter: Reporter,
+    *,
+    part: str | None = None,
+) -> list[Path]:
+    """Segments scans one after the other; one that cannot be segmented does not stop the others.
+
+    Args:
+        segmenter: The model.
+        scans: Cases without labels.
+        output: Folder for the results, for a dataset.json that names their labels, for a prediction.json that says what
+            made them, and for a table of the scans; see `scan_table`.
+        labels: Whose probabilities are written too, into a folder of their own; see `choose_labels`.
+        reporter: Shows progress, and is told which results deserve a look.
+        part: What these scans are of all, such as "2/4"; then the table has a name of its own.
+
+    Returns:
+        The segmentations that were written; where one is, the probabilities of its scan are complete.
+
+    Raises:
+        UsageError: Two maps of probabilities would have the same file.
+        ProblemsError: Some scans could not be segmented, each with its line.
+    """
+    maps = name_probability_maps(scans, labels)
+    reports: list[ScanReport] = []
+    failures: list[str] = []
+    rows = ScanTable(
+        output / name_table(part), segmenter.info.targets.names, keep=Provenance.of(segmenter).is_in(output)
+    )
+
+    def begin() -> None:
+        provenance = Provenance.of(segmenter)
+        if not provenance.is_in(output):
+            provenance.save(output / PROVENANCE_FILE)
+        segmenter.info.save(output / LABELS_FILE)
+
+    try:
+        for report in segment_each(segmenter, scans, output, maps, reporter, begin=begin):
+            reports.append(report)
+            if report.result is None:
+                failures.append(f"case {report.name!r}: {report.problem}")
+            rows.add(report)
+    except WriteError as error:  # every other scan would meet it too
+        failures.append(str(error))
+    written = [report.result for report in reports if report.result is not None]
+    for line in describe_remarkable(reports, name_table(part)):
+        reporter.say(line)
+    if failures:
+        reporter.say(f"{len(written)} of {len(scans)} scans were segmented: {output}")
+        raise ProblemsError(failures)
+    return written

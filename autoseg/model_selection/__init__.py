@@ -1,0 +1,1 @@
+"""Validation of folds on held-out cases, ensembles, and the choice of the best configuration."""

@@ -1,0 +1,69 @@
+"""Networks with fresh weights, as a plan names them: the usual one, of the literature, of MONAI, or of a package."""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from autoseg.errors import AutosegError, UsageError
+from autoseg.models.monai_networks import build_monai, check_settings
+from autoseg.networks.default_unet import build_network
+from autoseg.networks.literature.table import NETWORKS
+from autoseg.networks.monai import is_monai
+from autoseg.networks.torch_network import build_drawn
+from autoseg.planning.plan import Configuration
+from autoseg.planning.plugins import BuildNetwork, Own, check_built_in, find_network
+
+
+def make_network(configuration: Configuration, seed: int, error: type[AutosegError] = UsageError) -> nn.Module:
+    """Makes the network of a configuration, in training mode, on the CPU; the same seed gives the same weights.
+
+    Args:
+        configuration: The plan's.
+        seed: Of the weights; torch's own generator, from which other packages draw, is left as it was.
+        error: What is raised: `ModelError` for a model.
+
+    Raises:
+        AutosegError: There is no such network here, or what is there is none.
+    """
+    own = configuration.network
+    if own is None:
+        return build_network(configuration.architecture, torch.Generator().manual_seed(seed))
+    build = None if is_monai(own.name) else find_builder(own.name, error)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network: object = (
+            build_monai(configuration, error) if build is None else build(configuration.architecture, own.given)
+        )
+    if not isinstance(network, nn.Module):
+        raise error(f"the network {own.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
+    return network.train()
+
+
+def check_network(own: Own, error: type[AutosegError] = UsageError) -> None:
+    """Makes sure that a network that a plan names can be found; nothing is built.
+
+    Raises:
+        AutosegError: There is no such network here, or two of them, or MONAI knows none of its settings.
+    """
+    if is_monai(own.name):
+        check_settings(own, error)
+    else:
+        find_builder(own.name, error)
+
+
+def find_builder(name: str, error: type[AutosegError] = UsageError) -> BuildNetwork:
+    """What builds the network of a name: a page of the literature, or what is installed.
+
+    Args:
+        name: In the plan, or in a model's plan.
+        error: What is raised: `ModelError` for a model.
+
+    Raises:
+        AutosegError: There is no such network here, or two of them.
+    """
+    page = NETWORKS.get(name)
+    if page is None:
+        return find_network(name, error)
+    check_built_in(name, error)
+    return partial(build_drawn, page)

@@ -1,0 +1,109 @@
+"""What a model is, in words for those who get it: MODEL_CARD.md, and the few lines that are shown when it is installed.
+
+A card tells what a model segments, what it learned from, how good it was and where it ends; never whose scans they
+were: scores are means over cases that have no name.
+"""
+
+from collections.abc import Iterator
+
+from autoseg.models.checkpoint import Checkpoint
+from autoseg.models.model_facts import (
+    ModelFacts,
+    describe_channels,
+    describe_member,
+    describe_origin,
+    format_score,
+    plain,
+)
+from autoseg.networks.monai import INSTALL, is_monai
+from autoseg.planning.plan import Configuration
+from autoseg.runtime.units import describe_duration
+
+
+def write_card(facts: ModelFacts) -> str:
+    """The text of MODEL_CARD.md."""
+    return "\n".join(_write_lines(facts)) + "\n"
+
+
+def _write_lines(facts: ModelFacts) -> Iterator[str]:
+    first = facts.members[0].checkpoint
+    yield f"# {facts.name}"
+    yield from _paragraph(facts.about)
+    yield from ("", "## What it segments", "", "| label | number |", "|---|---|")
+    for name, numbers in first.info.targets.structures.items():
+        yield f"| {_cell(name)} | {', '.join(map(str, numbers))} |"
+    yield from ("", "## Images that it takes", "")
+    yield from (f"- {line}" for line in _describe_images(first))
+    yield from ("", "## What it learned from", "", f"- {describe_origin(facts)}")
+    for member in facts.members:
+        yield f"- {describe_member(member)}: {_describe_training(member.checkpoint)}"
+    yield from ("", "## How good it was on cases that it had not seen", "")
+    yield from _write_scores(facts)
+    yield from ("", f"Done to each result: {facts.rules.describe()}.")
+    yield from ("", "## Limits", "", *(f"- {line}" for line in _limits(first)))
+    yield from ("", "## How to use it", "", "```bash", f"autoseg install {facts.name}.zip")
+    yield from (f"autoseg predict -m {facts.name} -i scans/ -o masks/", "```")
+    yield from ("", "## Licence", "", plain(facts.licence, 2000) or "Not stated: ask its authors before you use it.")
+
+
+def _paragraph(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        yield from ("", plain(line, 2000)) if line.strip() else ()
+
+
+def _describe_training(checkpoint: Checkpoint) -> str:
+    one, training = checkpoint.configuration, checkpoint.plan.training
+    length = (
+        f"{training.epochs} epochs of {training.steps_per_epoch} steps"
+        if training.budget_seconds is None
+        else f"{describe_duration(training.budget_seconds)} of training"
+    )
+    own = "" if one.network is None else f", network {one.network.name!r}"
+    if one.network is not None and is_monai(one.network.name):
+        own += f", for which MONAI must be installed ({INSTALL})"
+    elif one.is_foreign:
+        own += ", which an installed package must offer"
+    patch = " x ".join(map(str, one.patch_size))
+    return f"{length} per fold, {one.batch_size} patches of {patch} voxels of {_spacing(one)} mm at once{own}"
+
+
+def _describe_images(checkpoint: Checkpoint) -> Iterator[str]:
+    one = checkpoint.configuration
+    for number, channel in enumerate(describe_channels(checkpoint)):
+        yield f"channel {number}: {channel}"
+    size = " x ".join(f"{step * count:.0f}" for step, count in zip(one.spacing_mm, one.median_shape, strict=True))
+    yield f"typical size of those it learned from: {size} mm, typical voxels of {_spacing(one)} mm"
+    yield "other voxels are resampled, and results brought back to the grid of the scan"
+
+
+def _write_scores(facts: ModelFacts) -> Iterator[str]:
+    if facts.scores is None:
+        yield "No cases were held out, so nobody knows. Try it on cases whose truth you know before you rely on it."
+        return
+    mean = format_score(facts.scores.foreground_mean_dice)
+    yield f"Mean Dice {mean} over the labels, on {facts.scores.cases} held-out cases, before postprocessing."
+    yield from ("", "| label | cases | Dice | 95 % of the mean | standard deviation | lowest | IoU |")
+    yield "|---|---|---|---|---|---|---|"
+    for name, one in facts.scores.labels.items():
+        values = [format_score(one.dice), " to ".join(map(format_score, one.dice_interval))]
+        values += map(format_score, (one.dice_std, one.dice_lowest, one.iou))
+        yield f"| {_cell(name)} | {one.cases} | {' | '.join(values)} |"
+
+
+def _limits(checkpoint: Checkpoint) -> Iterator[str]:
+    yield "It is not a medical device, and was made for research: no diagnosis or treatment may rest on it."
+    yield (
+        "It works on images like those it learned from. Other scanners, protocols, body parts, ages and diseases may "
+        "make it fail without a word: look at every result, and measure it on cases of your own first."
+    )
+    if checkpoint.configuration.normalization[0].scheme == "ct":
+        yield "CT must come in Hounsfield units; windowed or rescaled images look like something else to it."
+    yield "A structure that is missing from an image may still be found there, and the other way round."
+
+
+def _spacing(configuration: Configuration) -> str:
+    return " x ".join(f"{step:.3g}" for step in configuration.spacing_mm)
+
+
+def _cell(text: str) -> str:
+    return plain(text).replace("|", "\\|")

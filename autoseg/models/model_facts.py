@@ -1,0 +1,230 @@
+"""The facts of a model that its card and `autoseg install` state: members, labels, scores of held-out cases."""
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from autoseg.evaluation.statistics import Interval
+from autoseg.evaluation.summary import Summary
+from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
+from autoseg.models.best_model import Choice, MemberName
+from autoseg.models.bundle_format import SCORES
+from autoseg.models.checkpoint import Checkpoint, load_checkpoint
+from autoseg.models.training_statistics import Expectation
+from autoseg.planning.plan import Normalization
+from autoseg.runtime.artifact import Artifact, Score
+from autoseg.workspace import Fold, ModelFolder
+
+Count = Annotated[int, Field(ge=0)]
+NOT_DEFINED = "–"  # noqa: RUF001
+
+
+class LabelSpread(BaseModel):
+    """The scores of one label over the held-out cases that have one.
+
+    Attributes:
+        cases: How many those are.
+        dice, iou: Means, 0 to 1; undefined if there is no such case.
+        dice_interval: 95 % confidence interval of the mean Dice.
+        dice_std: Standard deviation of the Dice over the cases; undefined for fewer than two.
+        dice_lowest: The worst of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cases: Count
+    dice: Score
+    dice_interval: Interval
+    dice_std: Score
+    dice_lowest: Score
+    iou: Score
+
+
+class HeldOutScores(Artifact):
+    """How good a configuration was on cases that it had not seen, before postprocessing; scores.json.
+
+    Attributes:
+        cases: How many.
+        foreground_mean_dice: Mean over the labels.
+        labels: By name.
+    """
+
+    cases: Count
+    foreground_mean_dice: Score
+    labels: dict[str, LabelSpread]
+
+    @classmethod
+    def of(cls, summary: Summary) -> "HeldOutScores":
+        """What remains of a summary without the cases."""
+        return cls(
+            cases=len(summary.cases),
+            foreground_mean_dice=summary.foreground_mean.dice,
+            labels={label: _spread(summary, label) for label in summary.mean},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberFacts:
+    """One configuration of a model.
+
+    Attributes:
+        checkpoint: Of its first fold.
+        folds: All of them.
+        scores: On held-out cases, if any were.
+        rules: Its postprocessing.
+        name: What it is called among those of several plans; by default as its configuration.
+    """
+
+    checkpoint: Checkpoint
+    folds: Sequence[Fold]
+    scores: HeldOutScores | None
+    rules: PostprocessingRules
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """A whole model.
+
+    Attributes:
+        name: Of it.
+        members: The configurations that predict, then those that they follow.
+        scores: Of all of them together, if that was measured.
+        rules: Postprocessing of the result.
+        cases: That could be learned from; None if nobody knows.
+        licence, about: What its authors say.
+    """
+
+    name: str
+    members: Sequence[MemberFacts]
+    scores: HeldOutScores | None
+    rules: PostprocessingRules
+    cases: int | None = None
+    licence: str = ""
+    about: str = ""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What there is to know at a glance: title and value."""
+        first = self.members[0].checkpoint
+        scores = self.scores
+        shown = [
+            ("segments", ", ".join(map(plain, first.info.targets.names))),
+            ("images", ", ".join(describe_channels(first))),
+            ("learned from", describe_origin(self)),
+            ("configurations", "; ".join(describe_member(one) for one in self.members)),
+        ]
+        if scores is not None:
+            shown.append(("mean Dice", f"{format_score(scores.foreground_mean_dice)} on {scores.cases} held-out cases"))
+        shown.append(("afterwards", self.rules.describe()))
+        return shown
+
+
+def plain(text: str, longest: int = 200) -> str:
+    """A text of unknown origin on one line, without signs that terminals obey, and not endless."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in text[:longest])
+    return " ".join(shown.split()) + ("..." if len(text) > longest else "")
+
+
+def describe_origin(facts: ModelFacts) -> str:
+    """Returns the dataset that a model was trained on and its number of cases."""
+    cases = "" if facts.cases is None else f", {facts.cases} labelled cases"
+    return f"{plain(facts.members[0].checkpoint.plan.dataset)}{cases}"
+
+
+def describe_member(member: MemberFacts) -> str:
+    """Returns the name of a configuration and its folds."""
+    folds = ", ".join(map(str, member.folds))
+    name = member.name or member.checkpoint.configuration_name
+    return f"{name} ({'folds' if len(member.folds) > 1 else 'fold'} {folds})"
+
+
+def describe_channels(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yields the name of each channel with its normalization."""
+    names = checkpoint.info.channel_names.values()
+    for name, scale in zip(names, checkpoint.configuration.normalization, strict=False):
+        yield f"{plain(name)} ({_describe_scale(scale)})"
+
+
+def _describe_scale(scale: Normalization) -> str:
+    if scale.scheme == "ct":
+        return f"CT in Hounsfield units, clipped to {scale.lower:g} to {scale.upper:g}"
+    return {
+        "zscore": "each image brought to mean 0 and deviation 1",
+        "rescale_to_0_1": "each image brought to 0 to 1",
+        "rgb_to_0_1": "colours from 0 to 255",
+        "none": "values as they are",
+    }[scale.scheme]
+
+
+def format_score(value: float) -> str:
+    """Returns a score with three digits, or that it is undefined."""
+    return NOT_DEFINED if math.isnan(value) else f"{value:.3f}"
+
+
+def _spread(summary: Summary, label: str) -> LabelSpread:
+    found = [case.scores[label].dice for case in summary.cases]
+    dice = [value for value in found if not math.isnan(value)]
+    return LabelSpread(
+        cases=len(dice),
+        dice=summary.mean[label].dice,
+        dice_interval=summary.mean[label].intervals.get("dice", (math.nan, math.nan)),
+        dice_std=statistics.stdev(dice) if len(dice) > 1 else math.nan,
+        dice_lowest=min(dice, default=math.nan),
+        iou=summary.mean[label].iou,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardNotes:
+    """What a card tells that the files of the model do not; see `ModelFacts`."""
+
+    name: str
+    cases: int | None = None
+    licence: str = ""
+    about: str = ""
+
+
+def look_at(root: ModelFolder, names: Sequence[MemberName], notes: CardNotes) -> ModelFacts:
+    """Gathers what a card tells.
+
+    Args:
+        root: The folder of a whole model.
+        names: The configurations that predict.
+        notes: What the files do not tell.
+    """
+    folders = {path.parent for place in ("*", "*/*") for path in root.path.glob(f"{place}/fold_*")}
+    others = sorted({path.relative_to(root.path).as_posix() for path in folders} - set(names))
+    members = [_look_at_member(root.member(name), name) for name in (*names, *others)]
+    first = members[0]
+    alone = len(names) == 1
+    return ModelFacts(
+        name=notes.name,
+        members=members,
+        scores=_load_scores(root) or (first.scores if alone else None),
+        rules=Choice.load(root.choice).rules if root.choice.is_file() else first.rules,
+        cases=notes.cases,
+        licence=notes.licence,
+        about=notes.about,
+    )
+
+
+def _look_at_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
+    folds = folder.trained_folds()
+    if folder.expectation.is_file():
+        Expectation.load(folder.expectation)  # which refuses what is none
+    return MemberFacts(
+        name=name,
+        checkpoint=load_checkpoint(folder.checkpoint(folds[0])),
+        folds=folds,
+        scores=_load_scores(folder),
+        rules=PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES,
+    )
+
+
+def _load_scores(folder: ModelFolder) -> HeldOutScores | None:
+    path = folder.path / SCORES
+    return HeldOutScores.load(path) if path.is_file() else None

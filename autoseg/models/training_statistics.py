@@ -1,0 +1,181 @@
+"""What a model expects of an image, learned from its training cases; `remarks` compares other images with it.
+
+It travels with the model as expectation.json and holds ranges and counts only, and no names of cases.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from autoseg.datasets.fingerprint import CaseFacts, Fingerprint
+from autoseg.datasets.info import DatasetInfo
+from autoseg.imaging.geometry import Vector, is_orientation
+from autoseg.runtime.artifact import Artifact
+
+LEVELS = (0.0, 0.05, 0.5, 0.95, 1.0)
+
+LEAST_MARGIN, CASES_OF_MARGIN = 1.1, 20.0
+"""A range of n training cases is widened by a factor of 1 + 20 / n, at least 1.1. Decision: one in (n + 1) / 2 new
+cases of the same kind lies outside what n cases span, so the less there are, the less their range says."""
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Spread(_Facts):
+    """How a number was spread over the training cases: its quantiles of 0, 5, 50, 95 and 100 %."""
+
+    lowest: float
+    low: float
+    median: float
+    high: float
+    highest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Of at least one number."""
+        lowest, low, median, high, highest = (float(value) for value in np.quantile(values, LEVELS))
+        return cls(lowest=lowest, low=low, median=median, high=high, highest=highest)
+
+
+class ExpectedChannel(_Facts):
+    """Intensities of a channel.
+
+    Attributes:
+        lowest: Of a case.
+        width: From the lowest to the highest of a case.
+        foreground: Of the labelled voxels of all cases: percentiles 0.5, 50 and 99.5.
+    """
+
+    lowest: Spread
+    width: Spread
+    foreground: tuple[float, float, float]
+
+
+class ExpectedStructure(_Facts):
+    """A structure.
+
+    Attributes:
+        known_in: Training cases in which it was looked for.
+        present_in: Those that had it.
+        volume_mm3: In these; a plane counts as 1 mm thick. None if there are none.
+    """
+
+    known_in: int
+    present_in: int
+    volume_mm3: Spread | None
+
+
+class Expectation(Artifact):
+    """What a model expects of an image; expectation.json.
+
+    Attributes:
+        cases: Training cases that were looked at, the held-out ones of a fold included.
+        empty_cases: Those that had none of the structures.
+        orientations: Where their axes led, to how many did so; pictures are left out.
+        spacing_mm, size_mm: Along (z, y, x) of the files.
+        channels: Name to what is known of it.
+        structures: Likewise.
+    """
+
+    cases: Annotated[int, Field(ge=1)]
+    empty_cases: int
+    orientations: dict[str, int]
+    spacing_mm: tuple[Spread, Spread, Spread]
+    size_mm: tuple[Spread, Spread, Spread]
+    channels: dict[str, ExpectedChannel]
+    structures: dict[str, ExpectedStructure]
+
+    @field_validator("orientations")
+    @classmethod
+    def _orientations_are_some(cls, orientations: dict[str, int]) -> dict[str, int]:
+        for name in orientations:
+            if not is_orientation(name):
+                raise ValueError("an orientation is three letters such as SPL")
+        return orientations
+
+    @classmethod
+    def of(cls, fingerprint: Fingerprint, info: DatasetInfo) -> Self:
+        """Learns from the facts of the training cases."""
+        cases = fingerprint.cases
+        return cls(
+            cases=len(cases),
+            empty_cases=sum(not any(_voxels(case, numbers) for numbers in _numbers(info).values()) for case in cases),
+            orientations=dict(sorted(Counter(case.orientation for case in cases if case.orientation).items())),
+            spacing_mm=_along_axes(case.spacing_mm for case in cases),
+            size_mm=_along_axes(measure_size(case.shape or case.shape_after_crop, case.spacing_mm) for case in cases),
+            channels={
+                name: ExpectedChannel(
+                    lowest=Spread.of([case.intensities[number][0] for case in cases]),
+                    width=Spread.of([case.intensities[number][1] - case.intensities[number][0] for case in cases]),
+                    foreground=(facts.percentile_00_5, facts.median, facts.percentile_99_5),
+                )
+                for number, (name, facts) in enumerate(
+                    zip(info.channel_names.values(), fingerprint.channels, strict=True)
+                )
+                if all(case.intensities for case in cases)
+            },
+            structures={
+                name: _expect_structure(name, numbers, cases, info) for name, numbers in _numbers(info).items()
+            },
+        )
+
+    @property
+    def orientation(self) -> str | None:
+        """Where the axes of each training case led; None if they differ, or were pictures."""
+        return next(iter(self.orientations)) if len(self.orientations) == 1 else None
+
+    @property
+    def margin(self) -> float:
+        """By what factor the range of the training cases is widened."""
+        return max(LEAST_MARGIN, 1 + CASES_OF_MARGIN / self.cases)
+
+
+def keep_expectation(fingerprint: Path, info: DatasetInfo, path: Path) -> None:
+    """Writes expectation.json, if the fingerprint of the training cases is there.
+
+    Raises:
+        ArtifactError: The fingerprint is damaged, or the folder cannot be written.
+    """
+    if fingerprint.is_file():
+        Expectation.of(Fingerprint.load(fingerprint), info).save(path)
+
+
+def _expect_structure(
+    name: str, numbers: Sequence[int], cases: Sequence[CaseFacts], info: DatasetInfo
+) -> ExpectedStructure:
+    known = [case for case in cases if name not in info.unknown_in(case.name)]
+    volumes = [_voxels(case, numbers) * _voxel_mm3(case) for case in known]
+    present = [volume for volume in volumes if volume > 0]
+    spread = Spread.of(present) if present else None
+    return ExpectedStructure(known_in=len(known), present_in=len(present), volume_mm3=spread)
+
+
+def _numbers(info: DatasetInfo) -> dict[str, tuple[int, ...]]:
+    return info.targets.structures
+
+
+def _voxels(case: CaseFacts, numbers: Sequence[int]) -> int:
+    return sum(one.voxels for one in case.labels if one.label in numbers)
+
+
+def _voxel_mm3(case: CaseFacts) -> float:
+    """A plane, which has no orientation, counts as 1 mm thick."""
+    return math.prod(case.spacing_mm if case.orientation is not None else case.spacing_mm[1:])
+
+
+def measure_size(shape: Sequence[int], spacing_mm: Vector) -> Vector:
+    """The size of a grid in mm along each axis, borders included."""
+    z, y, x = (size * step for size, step in zip(shape, spacing_mm, strict=True))
+    return z, y, x
+
+
+def _along_axes(vectors: Iterable[Vector]) -> tuple[Spread, Spread, Spread]:
+    z, y, x = (Spread.of(values) for values in zip(*vectors, strict=True))
+    return z, y, x

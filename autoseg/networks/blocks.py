@@ -1,0 +1,293 @@
+"""The parts of the network, in 2D and 3D, each fast on a CPU as well.
+
+On a CPU, and on a GPU with tensor cores, feature maps lie in memory with the channels last: convolutions then read and
+write them without reordering.
+Two layers of torch undo that order or are slow in it, and have their own form here; both hold the same parameters,
+under the same names, as the layers that they replace.
+"""
+
+from collections.abc import Iterator
+from functools import reduce
+from itertools import chain
+from math import prod
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.networks.architecture import Stage
+
+NEGATIVE_SLOPE = 0.01
+"""Of the leaky ReLU. Source: the reference method."""
+
+NORM_EPSILON = 1e-5
+"""Added to the variance of a feature map. Source: the reference method."""
+
+FEW_SAMPLES = 8
+"""As many go through a norm one by one on a GPU. Decision: batches of volumes are smaller; those of pictures would
+start too many kernels."""
+
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Copies a batch (n, c, *size) so that the channels of a voxel are neighbours in memory.
+
+    A copy, because torch takes a map of one channel for already reordered and would leave its strides alone; then no
+    convolution after it would see the order.
+    """
+    return x.clone(memory_format=_CHANNELS_LAST[x.ndim - 2])
+
+
+def has_channels_last(x: Tensor) -> bool:
+    """Whether the channels of a voxel are neighbours in memory, and those of a feature map are not."""
+    return x.is_contiguous(memory_format=_CHANNELS_LAST[x.ndim - 2]) and not x.is_contiguous()
+
+
+class InstanceNorm(nn.Module):
+    """Brings each feature map of each sample to mean 0 and variance 1, then scales and shifts it.
+
+    Decision: on a CPU each sample goes through batch norm alone, which is the same function. `F.instance_norm` copies
+    channels-last maps to the other order, `F.group_norm` keeps it but is over ten times slower on the way back.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size); a map needs at least two voxels."""
+        return self.normalize(x if torch.is_grad_enabled() else x.clone()).view_as(x)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size), of which nothing may be left, into a map that may be changed in place.
+
+        Decision: on a GPU the samples stand side by side, (1, n * features, *size), so that one batch norm serves them
+        all; `F.instance_norm` does the same, but returns a view of the result. A change of a view in place costs the
+        backward pass four more maps. With the channels last, samples that stand side by side are copied to the other
+        order, and the next convolution copies them back; so few samples go one by one there as well.
+        """
+        if x.device.type == "cpu" or (len(x) <= FEW_SAMPLES and has_channels_last(x)):
+            return self.normalize_each(x)
+        return self.normalize_stacked(x)
+
+    def normalize_each(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size) sample by sample, which keeps the order of the memory.
+
+        On a CPU, where no gradients are wanted, the result takes the place of `x`, which saves half of the time.
+        """
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
+        statistics = torch.empty(2, x.shape[1], dtype=self.weight.dtype)
+        precise = x.dtype == self.weight.dtype and has_channels_last(x)
+        for sample in x.chunk(len(x)):
+            if precise:
+                self._normalize_precisely(sample)
+                continue
+            torch.native_batch_norm(
+                sample, self.weight, self.bias, None, None, True, 0, NORM_EPSILON, out=(sample, *statistics)
+            )
+        return x
+
+    def _normalize_precisely(self, sample: Tensor) -> None:
+        """Normalizes (1, features, *size), the channels last, in place.
+
+        Decision: so in float32. Torch's batch norm adds up the voxels of a feature one after the other if the channels
+        are last, which costs logits two of their digits; what 16 bits cannot tell apart anyway.
+        """
+        voxels = sample.movedim(1, -1).view(-1, sample.shape[1])
+        voxels -= voxels.mean(dim=0)
+        scale = self.weight * (voxels.square().mean(dim=0) + NORM_EPSILON).rsqrt()
+        torch.addcmul(self.bias, voxels, scale, out=voxels)
+
+    def normalize_stacked(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size) as a GPU does; returns (1, n * features, *size)."""
+        stacked = x.reshape(1, -1, *x.shape[2:])
+        return self._batch_norm(stacked, self.weight.repeat(len(x)), self.bias.repeat(len(x)))
+
+    def _batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=NORM_EPSILON)
+
+
+class ConvBlock(nn.Module):
+    """Convolution with bias, instance norm, leaky ReLU.
+
+    Args:
+        in_features: Channels of the input.
+        features: Channels of the output.
+        kernel: Odd sizes, per axis; the border is padded so that a stride of 1 keeps the size.
+        stride: Per axis.
+    """
+
+    def __init__(self, in_features: int, features: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
+        super().__init__()
+        convolution = nn.Conv2d if len(kernel) == 2 else nn.Conv3d
+        padding = tuple(size // 2 for size in kernel)
+        self.conv: nn.Conv2d | nn.Conv3d = convolution(in_features, features, kernel, stride, padding)  # type: ignore[arg-type]
+        self.norm = InstanceNorm(features)
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride).
+
+        Args:
+            x: Input.
+            shortcut: Added before the activation; of the shape of the output.
+        """
+        x = self.conv(x)
+        y = self.norm.normalize(x)
+        if shortcut is not None:
+            y = y.add_(shortcut.reshape(y.shape))
+        return F.leaky_relu_(y, NEGATIVE_SLOPE).view(x.shape)
+
+
+class ConvStage(nn.Module):
+    """The convolutions of one resolution level, plain or with shortcuts; all after the first have the stage's width.
+
+    Source: V-Net (Milletari et al. 2016, section 2): the stage learns a residual, the sum is activated. Decision: the
+    stage input that is added is the output of the first convolution, which has the stage's size and features; the
+    paper widens by copying channels instead.
+
+    Args:
+        in_features: Channels of the input.
+        stage: Features, kernel, convolutions and blocks; its stride is that of the first convolution.
+        residual: Whether to add the input of each block to the output of its last convolution, before the activation.
+            The input of the first block has another shape, so it adds the output of its first convolution instead,
+            or nothing if it has no other.
+    """
+
+    def __init__(self, in_features: int, stage: Stage, *, residual: bool) -> None:
+        super().__init__()
+        self.residual = residual
+        self.convolutions = stage.convolutions
+        self.blocks = nn.ModuleList([ConvBlock(in_features, stage.features, stage.kernel, stage.stride)])
+        for _ in range(stage.blocks * stage.convolutions - 1):
+            self.blocks.append(ConvBlock(stage.features, stage.features, stage.kernel, (1,) * len(stage.kernel)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride)."""
+        first, *others = self.blocks
+        x = shortcut = first(x)
+        for number, block in enumerate(others, start=2):
+            ends_block = number % self.convolutions == 0
+            x = block(x, shortcut if self.residual and ends_block else None)
+            if ends_block:
+                shortcut = x
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut around them.
+
+    Source: the basic block of ResNet-D (He et al. 2019, "Bag of tricks for image classification"), as the encoder of
+    the reference method's residual U-Net has it (nnU-Net v2.8.1).
+
+    Args:
+        in_features: Channels of the input.
+        features: Channels of the output.
+        kernel: Of both convolutions.
+        stride: Of the first convolution and of the shortcut.
+    """
+
+    def __init__(self, in_features: int, features: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first = ConvBlock(in_features, features, kernel, stride)
+        self.second = ConvBlock(features, features, kernel, (1,) * len(kernel))
+        self.shortcut = Shortcut(in_features, features, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride)."""
+        return cast(Tensor, self.second(self.first(x), self.shortcut(x)))
+
+
+class Shortcut(nn.Module):
+    """Brings the input of a residual block to the shape of its output, and is the identity if it has it already.
+
+    The mean of neighbouring voxels if there is a stride; then, if the features change, a convolution of kernel 1
+    without bias, and an instance norm.
+
+    Args:
+        in_features: Channels of the input.
+        features: Channels of the output.
+        stride: Reduction of each axis.
+    """
+
+    def __init__(self, in_features: int, features: int, stride: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stride = stride
+        self.widens = in_features != features
+        if self.widens:
+            convolution = nn.Conv2d if len(stride) == 2 else nn.Conv3d
+            self.conv = convolution(in_features, features, 1, bias=False)
+            self.norm = InstanceNorm(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride)."""
+        x = average_pool(x, self.stride)
+        return cast(Tensor, self.norm(self.conv(x))) if self.widens else x
+
+
+def average_pool(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The mean over blocks of voxels: maps (n, c, *size) to (n, c, *size / stride).
+
+    Decision: one axis after the other. Torch's own pooling of volumes on a CPU turns 16-bit maps into float32, keeps
+    such a copy for the backward pass, and undoes the order of the channels; this keeps nothing and is faster there.
+    """
+    for axis, step in enumerate(stride, start=2):
+        if step > 1:
+            neighbours = x.view(*x.shape[:axis], -1, step, *x.shape[axis + 1 :]).unbind(axis + 1)
+            x = reduce(torch.add, neighbours) / step
+    return x
+
+
+def residual_stage(in_features: int, stage: Stage) -> nn.Sequential:
+    """The blocks of one level of a residual encoder; the first one strides and widens."""
+    one = (1,) * len(stage.kernel)
+    first = ResidualBlock(in_features, stage.features, stage.kernel, stage.stride)
+    others = (ResidualBlock(stage.features, stage.features, stage.kernel, one) for _ in range(stage.blocks - 1))
+    return nn.Sequential(first, *others)
+
+
+class Upsampling(nn.Module):
+    """Transposed convolution whose kernel is its stride: every voxel becomes a small block of voxels.
+
+    Decision: such blocks do not overlap, so on a CPU they are one matrix product followed by a reordering; the
+    gradient of torch's transposed convolution takes several times as long there.
+
+    Args:
+        in_features: Channels of the input.
+        features: Channels of the output.
+        stride: Growth of each axis.
+    """
+
+    def __init__(self, in_features: int, features: int, stride: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(in_features, features, *stride))
+        self.bias = nn.Parameter(torch.empty(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size * stride)."""
+        if x.device.type == "cpu":
+            return self._multiply(x)
+        if len(self.stride) == 2:
+            return F.conv_transpose2d(x, self.weight, self.bias, self.stride)
+        return F.conv_transpose3d(x, self.weight, self.bias, self.stride)
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        samples, in_features, *size = x.shape
+        features = self.weight.shape[1]
+        matrix = self.weight.movedim((0, 1), (-1, -2)).reshape(
+            -1, in_features
+        )  # (block voxels * features, in_features)
+        blocks = F.linear(x.movedim(1, -1), matrix, self.bias.repeat(prod(self.stride)))
+        blocks = blocks.view(samples, *size, *self.stride, features)
+        blocks = blocks.permute(0, *_interleave(len(size)), -1)  # each axis of voxels beside its axis in the block
+        grown = [length * step for length, step in zip(size, self.stride, strict=True)]
+        return blocks.reshape(samples, *grown, features).movedim(-1, 1)
+
+
+def _interleave(dimensions: int) -> Iterator[int]:
+    """The axes 1, 1 + d, 2, 2 + d, ...: for d = 3 they are 1, 4, 2, 5, 3, 6."""
+    return chain.from_iterable((axis, axis + dimensions) for axis in range(1, dimensions + 1))

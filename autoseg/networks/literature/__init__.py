@@ -1,0 +1,1 @@
+"""The networks of the literature, a file per paper; each is described without torch."""

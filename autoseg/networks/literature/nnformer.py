@@ -1,0 +1,174 @@
+"""nnFormer: convolutions and attention in turns, and skips that are attended to instead of concatenated, for volumes.
+
+Source: Zhou et al. 2023, "nnFormer: volumetric medical image segmentation via a 3D transformer"; its blocks
+are those of the Swin transformer, in three dimensions; see `swin`.
+
+    image 128 x 128 x 128
+      | two convolutions, 48, the first of stride 2
+    64^3    48
+      | two convolutions, 96, the first of stride 2
+    32^3    96   2 blocks, windows of 4, norm ------------------------------ skip, block, 96 -> logits 128^3
+      v down                                                                   ^ up
+    16^3   192   2 blocks, windows of 4, norm --------------- skip, block, 192 -> logits 64^3
+      v down                                                    ^ up
+     8^3   384   2 blocks, windows of 8, norm -- skip, block, 384 -> logits 32^3
+      v down                                       ^ up
+     4^3   768   2 blocks, windows of 4, norm -----'
+
+    convolutions   3x3x3; each but the last activated (GELU) and normalized; the last one normalized alone
+    down           GELU, norm, convolution of stride 2 to twice the features
+    up             norm, transposed convolution of stride 2 to half the features
+    skip           a block whose queries are what came up, and whose keys and values are linear maps of the skip
+    block          in shifted windows
+    logits         transposed convolutions whose stride is the size of a token; only the finest predict
+
+With the patches that it was made for the windows of 8, and those of 4 below, see their whole map. Any patch whose edges
+the network divides does: windows are clipped to the map, and maps that windows do not divide are padded inside the
+attention, where padding is not seen.
+
+The paper has three settings. Decision: the default is that for brain tumours, because its tokens and windows suit
+volumes of even voxels, and it has a quarter of the weights. The others, as settings of a plan:
+
+    tumours   128 x 128 x 128 voxels, the default: 37,754,190 weights for four channels and four classes
+    organs    64 x 128 x 128: {"features": 192, "token": [2, 4, 4], "decoder_head_features": 32}
+              150,054,210 weights for one channel and 14 classes, 149,538,086 without deep supervision
+    heart     14 x 160 x 160: {"token": [1, 4, 4], "reductions": [[1, 2, 2], [2, 2, 2], [2, 2, 2]],
+              "windows": [[3, 5, 5], [3, 5, 5], [7, 10, 10], [3, 5, 5]], "decoder_head_features": 32}
+              37,197,072 weights for one channel and four classes
+
+These numbers pin down all that has weights. Among 32 combinations only this one gives the first two to the last weight:
+maps leave the embedding, and each level of the encoder, by a norm; they are normed before they go up; skip attention
+has a table of offsets of its own, and no linear map of its queries. The third then leaves only kernels that span three
+voxels of the axes that a stage reduces, and one of the others. It says nothing of what has no weights.
+
+Decision: the first convolution reduces an axis by at most 2, the third by what is left. Decision: the sum of what came
+up and of the skip goes past the skip attention. Decision: 16 slices instead of 14 for the heart, since maps of 7 slices
+are not halved evenly. Decision: the coarsest logits have no say in the loss, and the two others count 2/3 and 1/3: the
+rule of all networks here. Decision: the share of samples that a block leaves out is the same on the way up as at its
+resolution on the way down.
+"""
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
+
+from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.literature.swin import Stage, count_heads, draw_stage, spread_shares
+from autoseg.networks.ops import Canvas
+from autoseg.networks.spec import Page, adam
+
+Value = TypeVar("Value")
+
+DEPTH = 4
+"""Resolutions at which there is attention."""
+BLOCKS = 2
+"""At each of them, and as many on the way up. Source: the paper."""
+
+Edges = tuple[PositiveInt, PositiveInt, PositiveInt]
+TokenEdge = Literal[1, 2, 4]
+Step = Literal[1, 2]
+Steps = tuple[Step, Step, Step]
+
+
+class NnFormerSettings(Section):
+    """What a plan may say about nnFormer.
+
+    Attributes:
+        features: Of the first blocks; they double at each resolution. The first two convolutions have half of them, of
+            which a norm needs more than one.
+        token: Voxels of the image along each axis that become one token.
+        reductions: How much each of the next resolutions reduces each axis.
+        windows: Edges of the windows at each resolution, from the finest.
+        head_features: Of each head of the attention on the way down, if not fewer.
+        decoder_head_features: Likewise on the way up.
+        deep_supervision: Whether the coarser resolutions of the way up have logits, and are trained too.
+        drop_path: The largest share of the samples that training leaves out of a branch.
+    """
+
+    features: Annotated[int, Field(ge=4)] = 96
+    token: tuple[TokenEdge, TokenEdge, TokenEdge] = (4, 4, 4)
+    reductions: tuple[Steps, Steps, Steps] = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
+    windows: tuple[Edges, Edges, Edges, Edges] = ((4, 4, 4), (4, 4, 4), (8, 8, 8), (4, 4, 4))
+    head_features: PositiveInt = 32
+    decoder_head_features: PositiveInt = 16
+    deep_supervision: bool = True
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @property
+    def embedding(self) -> int:
+        """Features of the first two convolutions."""
+        return self.features // 2
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of the blocks, at each of their resolutions."""
+        return tuple(self.features * 2**level for level in range(DEPTH))
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Of all convolutions that reduce: the first and the third of the embedding, and those that lead down."""
+        first = tuple(min(2, edge) for edge in self.token)
+        second = tuple(edge // step for edge, step in zip(self.token, first, strict=True))
+        return (first, second, *self.reductions)
+
+    def stage(self, level: int, way: Literal["encoder", "decoder"]) -> Stage:
+        """The blocks at a resolution, on the way down or up."""
+        head_features = self.head_features if way == "encoder" else self.decoder_head_features
+        return Stage(
+            name=f"{way}.{level}",
+            heads=count_heads(self.features, head_features) * 2**level,
+            edges=self.windows[level],
+            shares=spread_shares(self.drop_path, (BLOCKS,) * DEPTH)[level],
+        )
+
+
+def draw(net: Canvas[Value], image: Value, classes: int, settings: NnFormerSettings) -> list[Value]:
+    """Draws nnFormer; see `Draw`."""
+    *skips, x = _encode(net, image, settings)
+    logits: list[Value] = []
+    for level in reversed(range(DEPTH - 1)):
+        x = net.layer_norm(x, f"up{level}.norm")
+        x = net.transposed(x, settings.widths[level], settings.reductions[level], f"up{level}.conv")
+        x = draw_stage(net, x, settings.stage(level, "decoder"), skips[level])
+        if level == 0 or (settings.deep_supervision and net.training):
+            logits.insert(0, net.transposed(x, classes, settings.token, f"heads.{level}"))
+    return logits
+
+
+def _encode(net: Canvas[Value], image: Value, settings: NnFormerSettings) -> list[Value]:
+    """The maps of the encoder, from the finest to the coarsest, as the decoder sees them."""
+    x, maps = _embed(net, image, settings), []
+    for level, features in enumerate(settings.widths):
+        if level > 0:
+            steps = settings.reductions[level - 1]
+            x = net.layer_norm(net.gelu(x), f"down{level}.norm")
+            x = net.conv(x, features, tuple(2 * step - 1 for step in steps), f"down{level}.conv", stride=steps)
+        x = draw_stage(net, x, settings.stage(level, "encoder"))
+        maps.append(net.layer_norm(x, f"skips.{level}"))
+    return maps
+
+
+def _embed(net: Canvas[Value], image: Value, settings: NnFormerSettings) -> Value:
+    """Tokens: four convolutions, two of which reduce."""
+    x, widths = image, (settings.embedding, settings.features)
+    for number in range(4):
+        strides = settings.strides[number // 2] if number % 2 == 0 else 1
+        x = net.conv(x, widths[number // 2], 3, f"embedding.{number}.conv", stride=strides)
+        x = net.layer_norm(net.gelu(x) if number < 3 else x, f"embedding.{number}.norm")
+    return x
+
+
+NNFORMER = Page(
+    title="nnFormer",
+    summary="convolutions and attention in windows by turns, skips that are attended to",
+    source="Zhou et al. 2023, IEEE TIP, arXiv 2109.03201",
+    licence="official code: MIT, not used here",
+    dimensions=(3,),
+    settings=NnFormerSettings,
+    levels=lambda settings: (settings.embedding, settings.embedding, *settings.widths),
+    strides=lambda settings: settings.strides,
+    draw=draw,
+    supervises=lambda settings: settings.deep_supervision,
+    training=lambda _: adam(1e-3),
+    recipe="SGD at 0.01 with momentum 0.99",
+)

@@ -1,0 +1,123 @@
+"""Swin-Unet: a U-Net without convolutions but its first and last, of Swin transformer blocks, for slices.
+
+Source: Cao et al. 2022, "Swin-Unet: Unet-like pure transformer for medical image segmentation"; its blocks
+are those of Liu et al. 2021, the tiny one; see `swin`.
+
+    image 224 x 224, grey repeated three times                          logits 224 x 224
+      | 4x4 convolution of stride 4, 96, norm                              ^ 1x1 convolution without bias
+      |                                                              224^2   96
+      v                                                                    ^ expand by 4, 96
+    56^2    96   2 blocks ------------------------- concat, linear 96 -> 2 blocks -> norm
+      v merge                                         ^ expand
+    28^2   192   2 blocks --------- concat, linear 192 -> 2 blocks
+      v merge                         ^ expand
+    14^2   384   2 blocks - concat, linear 384 -> 2 blocks
+      v merge                 ^ expand
+     7^2   768   2 blocks -> norm
+
+    merge     2 x 2 voxels become one of four times the features; norm; linear without bias to twice the features
+    expand    linear without bias to twice the features; each voxel becomes 2 x 2 of a quarter of them; norm; the last
+              one makes 16 times the features, and 4 x 4 voxels
+
+Windows are 7 x 7 voxels, heads have 32 features. It has 27,168,900 weights for nine classes, 27,168,420 for four and
+27,168,132 for one. Any patch whose edges 32 divides will do: windows are clipped to the map, and maps that
+windows do not divide are padded inside the attention, where padding is not seen. Patches of 224 x 224 need neither.
+
+Decision: skips leave after the blocks of their resolution. Decision: the share of samples that a block leaves out is
+the same on the way up as at its resolution on the way down. The paper began with weights learned on ImageNet; here they
+are fresh.
+"""
+
+from typing import Annotated, TypeVar
+
+from pydantic import Field
+
+from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.literature.swin import Stage, count_heads, draw_stage, spread_shares
+from autoseg.networks.ops import Canvas
+from autoseg.networks.spec import Page, adam
+
+Value = TypeVar("Value")
+
+TOKEN_EDGE = 4
+"""Pixels of the image along each axis that become one token. Source: the paper."""
+
+
+class SwinUnetSettings(Section):
+    """What a plan may say about Swin-Unet.
+
+    Attributes:
+        features: Of the first blocks, more than one; they double at each resolution.
+        head_features: Of each head of the attention, if not fewer.
+        window: Edge of the windows.
+        blocks: At each resolution on the way down, and up.
+        image_channels: That the first convolution takes. Images of fewer repeat them, so grey serves as three colours;
+            images of more need a larger number here.
+        drop_path: The largest share of the samples that training leaves out of a branch.
+    """
+
+    features: Annotated[int, Field(ge=2)] = 96
+    head_features: PositiveInt = 32
+    window: PositiveInt = 7
+    blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=5)] = (2, 2, 2, 2)
+    image_channels: PositiveInt = 3
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of the blocks, at each of their resolutions."""
+        return tuple(self.features * 2**level for level in range(len(self.blocks)))
+
+
+def draw(net: Canvas[Value], image: Value, classes: int, settings: SwinUnetSettings) -> list[Value]:
+    """Draws Swin-Unet; see `Draw`."""
+    widths = settings.widths
+    x = net.repeat(image, settings.image_channels)
+    x = net.conv(x, widths[0], TOKEN_EDGE, "embedding.conv", stride=TOKEN_EDGE, padded=False)
+    x, skips = net.layer_norm(x, "embedding.norm"), []
+    for level in range(len(widths)):
+        if level > 0:
+            skips.append(x)
+            x = net.layer_norm(net.merge(x, 2), f"merge{level}.norm")
+            x = net.linear(x, widths[level], f"merge{level}.linear", bias=False)
+        x = _blocks(net, x, "encoder", level, settings)
+    x = net.layer_norm(x, "encoder.norm")
+    for level in reversed(range(len(skips))):
+        x = _expand(net, x, 2, f"expand{level}")
+        x = net.linear(net.concat([x, skips[level]]), widths[level], f"decoder.fused{level}")
+        x = _blocks(net, x, "decoder", level, settings)
+    x = _expand(net, net.layer_norm(x, "decoder.norm"), TOKEN_EDGE, "expand")
+    return [net.conv(x, classes, 1, "head", bias=False)]
+
+
+def _blocks(net: Canvas[Value], x: Value, way: str, level: int, settings: SwinUnetSettings) -> Value:
+    stage = Stage(
+        name=f"{way}.{level}",
+        heads=count_heads(settings.features, settings.head_features) * 2**level,
+        edges=settings.window,
+        shares=spread_shares(settings.drop_path, settings.blocks)[level],
+    )
+    return draw_stage(net, x, stage)
+
+
+def _expand(net: Canvas[Value], x: Value, factor: int, name: str) -> Value:
+    """Each voxel becomes a block; by 2 with half of the features, by 4 with as many as before."""
+    wider = 2 if factor == 2 else factor**2
+    x = net.linear(x, wider * net.features(x), f"{name}.linear", bias=False)
+    return net.layer_norm(net.expand(x, factor), f"{name}.norm")
+
+
+SWIN_UNET = Page(
+    title="Swin-Unet",
+    summary="a U-Net of Swin transformer blocks, without convolutions inside",
+    source="Cao et al. 2022, ECCV workshops, arXiv 2105.05537",
+    licence="official code: no licence; not used here",
+    dimensions=(2,),
+    settings=SwinUnetSettings,
+    levels=lambda settings: (settings.features, *settings.widths),
+    strides=lambda settings: (TOKEN_EDGE, *[2] * (len(settings.blocks) - 1)),
+    draw=draw,
+    most_channels=lambda settings: settings.image_channels,
+    training=lambda _: adam(3e-4),
+    recipe="SGD at 0.05 with momentum 0.9, weight decay 1e-4 and batches of 24, from weights learned on ImageNet",
+)

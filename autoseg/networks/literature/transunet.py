@@ -1,0 +1,192 @@
+"""TransUNet: a ResNet, a vision transformer on its coarsest map, and a way up with the maps of the ResNet as skips.
+
+Source: Chen et al. 2021, "TransUNet: transformers make strong encoders for medical image segmentation"; for its parts
+Dosovitskiy et al. 2021, "An image is worth 16x16 words" (R50 + ViT-B/16), He et al. 2016 and Kolesnikov et al. 2020,
+"Big transfer", of whose ResNets the norms and convolutions are.
+
+    image 224 x 224, grey repeated three times                                               logits
+      | 7x7 convolution, 64, stride 2                     enlarge -> 2 conv 16 -> 3x3 convolution
+    112^2   64 --------------------------------- concat -> 2 conv 64
+      v largest of 3x3, stride 2                   ^ enlarge
+    56^2    3 bottlenecks, 256 -------- concat -> 2 conv 128           enlarge  linear, twice as fine, the middles of
+      v                                   ^ enlarge                             the outer voxels stay in place
+    28^2    4 bottlenecks, 512 - concat -> 2 conv 256                  conv     3x3, batch norm, relu
+      v                            ^ enlarge
+    14^2    9 bottlenecks, 1024  conv 512                              bottleneck   1x1, norm, relu
+      | 1x1 convolution, 768        ^                                               3x3, norm, relu (strides)
+      + place, learned              |                                               1x1, norm
+      v                             |                                               + x, relu
+    196 tokens of 768 -> 12 x [ attention, feed forward ] -> norm
+
+    attention      x <- x + dropout(mix(attention of all tokens, 12 heads of 64 features, of norm(x)))
+    feed forward   x <- x + dropout(narrow(dropout(gelu(wide(norm(x)))))), 768 -> 3072 -> 768
+
+In the ResNet convolutions have no bias and standardized weights, and norms are group norms of 32 groups (fewer, where
+32 does not divide the features); a bottleneck that changes size or features has a 1x1 convolution with a norm in its
+shortcut. For patches of 224 x 224 pixels and nine classes it has 105,277,081 weights: 11,894,848 of the ResNet,
+85,993,728 of the transformer with its patch embedding and places, 7,387,200 of the way up, 1,305 of the head.
+
+A learned vector for each of the places fixes the size of the patch. Planning chooses patches as large as the paper's
+or, where the images or the memory are smaller, smaller ones; larger images are segmented patch by patch. The paper
+resized whole slices to 224 x 224 pixels instead, and began with weights learned on ImageNet.
+
+Decision: dropout comes after the places and after each linear layer but those of queries, keys and values, as the
+vision transformer has it. Decision: images of two or more channels are taken as they are; only grey is repeated.
+Decision: what keeps a norm from dividing by 0 is that of all networks here, not 1e-6 as in the first norm of the
+ResNet.
+"""
+
+from math import gcd
+from typing import Annotated, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.ops import Canvas
+from autoseg.networks.spec import Page, adam
+
+Value = TypeVar("Value")
+
+COLOURS = 3
+"""What grey is repeated to."""
+GROUPS = 32
+"""Of the norms of the ResNet."""
+EXPANSION = 4
+"""Of bottlenecks, and of the feed-forward layers: how many times wider they are in one place than in the other."""
+TOKEN_WIDTH = 12
+"""Features of a token for each of the first convolution."""
+HEAD_FEATURES = 64
+"""Of the attention."""
+DROPOUT = 0.1
+"""Of the transformer."""
+REDUCTION = 16
+"""Of the image, where the transformer sees it."""
+
+Edge = Annotated[int, Field(ge=REDUCTION, multiple_of=REDUCTION)]
+
+
+class TransUNetSettings(Section):
+    """What a plan may say about TransUNet.
+
+    Attributes:
+        features: Of the first convolution; all others are in proportion to it.
+        blocks: Bottlenecks at each of the three resolutions of the ResNet.
+        layers: Of the transformer.
+        patch: The only size of patches that it takes; it goes with `patch_size` of the configuration.
+    """
+
+    features: Annotated[int, Field(ge=4, multiple_of=4)] = 64
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 4, 9)
+    layers: PositiveInt = 12
+    patch: tuple[Edge, Edge] = (224, 224)
+
+    @model_validator(mode="after")
+    def _patch_has_several_tokens(self) -> Self:
+        if self.patch == (REDUCTION, REDUCTION):
+            raise ValueError(f"patch must be longer than {REDUCTION} along one axis")
+        return self
+
+    @property
+    def token_features(self) -> int:
+        """Of the transformer."""
+        return TOKEN_WIDTH * self.features
+
+    @property
+    def heads(self) -> int:
+        """Of the attention: as many as have 64 features or more, and divide those of a token."""
+        most = max(1, self.token_features // HEAD_FEATURES)
+        return max(heads for heads in range(1, most + 1) if self.token_features % heads == 0)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Features at each resolution; at the finest those of the way up."""
+        return (self.features // 4, self.features, *(self.features * EXPANSION * 2**level for level in range(3)))
+
+
+def draw(net: Canvas[Value], image: Value, classes: int, settings: TransUNetSettings) -> list[Value]:
+    """Draws TransUNet; see `Draw`."""
+    x = net.repeat(image, COLOURS) if net.features(image) == 1 else image
+    *skips, x = _encode(net, x, settings)
+    x = _look_around(net, x, settings)
+    features = settings.features
+    x = _convolve(net, x, 8 * features, "decoder.entry")
+    for number, width in enumerate((4 * features, 2 * features, features, features // 4)):
+        x = net.enlarge(x, 2, corners=True)
+        if skips:
+            x = net.concat([x, skips.pop()])
+        for convolution in (0, 1):
+            x = _convolve(net, x, width, f"decoder.{number}.{convolution}")
+    return [net.conv(x, classes, 3, "head")]
+
+
+def _encode(net: Canvas[Value], x: Value, settings: TransUNetSettings) -> list[Value]:
+    """The maps of the ResNet, from half the resolution on."""
+    x = net.conv(x, settings.features, 7, "resnet.stem.conv", stride=2, bias=False, standardized=True)
+    maps = [net.relu(_group_norm(net, x, "resnet.stem.norm"))]
+    x = net.pool(maps[0], 2, kernel=3)
+    for level, blocks in enumerate(settings.blocks):
+        for number in range(blocks):
+            stride = 2 if level > 0 and number == 0 else 1
+            x = _bottleneck(net, x, settings.features * 2**level, f"resnet.stage{level}.{number}", stride)
+        maps.append(x)
+    return maps
+
+
+def _bottleneck(net: Canvas[Value], x: Value, features: int, name: str, stride: int) -> Value:
+    y = x
+    for number, (width, kernel, step) in enumerate(
+        ((features, 1, 1), (features, 3, stride), (EXPANSION * features, 1, 1))
+    ):
+        y = net.conv(y, width, kernel, f"{name}.conv{number}", stride=step, bias=False, standardized=True)
+        y = _group_norm(net, y, f"{name}.norm{number}")
+        if number < 2:
+            y = net.relu(y)
+    if stride > 1 or net.features(x) != EXPANSION * features:
+        x = net.conv(x, EXPANSION * features, 1, f"{name}.shortcut.conv", stride=stride, bias=False, standardized=True)
+        x = _group_norm(net, x, f"{name}.shortcut.norm")
+    return net.relu(net.add(y, x))
+
+
+def _group_norm(net: Canvas[Value], x: Value, name: str) -> Value:
+    return net.group_norm(x, gcd(GROUPS, net.features(x)), name)
+
+
+def _look_around(net: Canvas[Value], x: Value, settings: TransUNetSettings) -> Value:
+    """The transformer: the map with the features of a token."""
+    x = net.embed_places(net.conv(x, settings.token_features, 1, "transformer.tokens"), "transformer.places")
+    x = net.dropout(x, DROPOUT)
+    for layer in range(settings.layers):
+        name = f"transformer.{layer}"
+        x = net.add(x, _attend(net, net.layer_norm(x, f"{name}.norm0"), settings.heads, name))
+        x = net.add(x, _feed_forward(net, net.layer_norm(x, f"{name}.norm1"), name))
+    return net.layer_norm(x, "transformer.norm")
+
+
+def _attend(net: Canvas[Value], x: Value, heads: int, name: str) -> Value:
+    features = net.features(x)
+    query, key, value = (net.linear(x, features, f"{name}.{part}") for part in ("query", "key", "value"))
+    return net.dropout(net.linear(net.attend(query, key, value, heads), features, f"{name}.mixed"), DROPOUT)
+
+
+def _feed_forward(net: Canvas[Value], x: Value, name: str) -> Value:
+    y = net.dropout(net.gelu(net.linear(x, EXPANSION * net.features(x), f"{name}.wide")), DROPOUT)
+    return net.dropout(net.linear(y, net.features(x), f"{name}.narrow"), DROPOUT)
+
+
+def _convolve(net: Canvas[Value], x: Value, features: int, name: str) -> Value:
+    return net.relu(net.batch_norm(net.conv(x, features, 3, f"{name}.conv", bias=False), f"{name}.norm"))
+
+
+TRANSUNET = Page(
+    title="TransUNet",
+    summary="a vision transformer between a ResNet on the way down and a plain way up",
+    source="Chen et al. 2021, arXiv 2102.04306",
+    licence="official code: Apache-2.0, not used here",
+    dimensions=(2,),
+    settings=TransUNetSettings,
+    levels=lambda settings: settings.levels,
+    fixed_patch=lambda settings: settings.patch,
+    draw=draw,
+    training=lambda _: adam(1e-3),
+    recipe="SGD at 0.01 with momentum 0.9 and batches of 24, from weights learned on ImageNet",
+)

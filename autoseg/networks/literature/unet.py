@@ -1,0 +1,110 @@
+"""U-Net, the one that all others here are compared with, in the form of its paper and in the padded one.
+
+Source: Ronneberger, Fischer, Brox 2015, "U-Net: convolutional networks for biomedical image segmentation", figure 1.
+
+    image                                                             logits
+      | 2 conv  64 ------------------------------------ concat -> 2 conv  64 -> 1x1
+      v largest of 2x2                                    ^ up, 2x2
+    1/2    2 conv 128 ------------------------- concat -> 2 conv 128
+      v                                           ^ up
+    1/4      2 conv 256 --------------- concat -> 2 conv 256
+      v                                   ^ up
+    1/8        2 conv 512 ----- concat -> 2 conv 512
+      v                           ^ up, halves the features
+    1/16         2 conv 1024 -----'
+
+Convolutions of 3 x 3 with ReLU, without normalization; 31,030,658 weights for one channel and two outputs. With
+"features": 32 and "batch_norm": true it is the form that is often used for 117 structures of a CT, 7,769,237 weights;
+of a dataset of masks it has an output for each, told by binary cross entropy. The window of Hounsfield units that comes
+with it, -200 to 300 as 0 to 1, is in a plan "scheme": "ct", "lower": -200, "upper": 300, "mean": -200, "std": 500.
+Decision: without normalization it is trained by Adam; the presets' rates leave it at the background.
+
+Decision: convolutions are padded unless "padded" is false, so that the logits have the size of the image, as everybody
+expects of a network today. With "padded": false it is the paper's own: no convolution is padded, skips are cut to the
+middle that the way up has, and each pixel of the logits was predicted from pixels of the image alone. The weights are
+the same. A patch of 572 x 572 pixels then becomes 388 x 388:
+
+    level            way down                     way up
+    0     572 -> 570 -> 568, cut to 392   392 -> 390 -> 388
+    1     284 -> 282 -> 280, cut to 200   200 -> 198 -> 196
+    2     140 -> 138 -> 136, cut to 104   104 -> 102 -> 100
+    3      68 ->  66 ->  64, cut to  56    56 ->  54 ->  52
+    4      32 ->  30 ->  28
+
+Its margin is 92 pixels on each side, and it takes edges of 188 + 16 k pixels, of which it predicts 4 + 16 k. A pixel is
+predicted from 188 x 188 to 204 x 204 pixels, by where it lies in the blocks that are pooled. With less "depth" there is
+less margin: 44, 20 and 8 pixels for 4, 3 and 2 resolutions. Beyond the border of an image its mirror image is seen;
+see `data.sampling` and `inference.sliding_window`.
+"""
+
+from typing import Annotated, TypeVar
+
+from pydantic import Field
+
+from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.ops import Canvas
+from autoseg.networks.spec import Page, adam
+
+Value = TypeVar("Value")
+
+MOST_LEVELS = 8
+"""Resolutions. Decision: one voxel of the coarsest one stands for 128 then."""
+
+
+class UNetSettings(Section):
+    """What a plan may say about U-Net.
+
+    Attributes:
+        features: At full resolution; they double at each resolution.
+        depth: Resolutions.
+        padded: Whether convolutions are padded; if not, the logits are smaller than the patch, as in the paper.
+        batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
+    """
+
+    features: PositiveInt = 64
+    depth: Annotated[int, Field(ge=2, le=MOST_LEVELS)] = 5
+    padded: bool = True
+    batch_norm: bool = False
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Features at each resolution."""
+        return tuple(self.features * 2**level for level in range(self.depth))
+
+
+def draw(net: Canvas[Value], image: Value, classes: int, settings: UNetSettings) -> list[Value]:
+    """Draws U-Net; see `Draw`."""
+    x, skips = image, []
+    for level, features in enumerate(settings.levels):
+        x = _two(net, net.pool(x, 2) if level else x, features, f"encoder{level}", settings)
+        skips.append(x)
+    skips.pop()
+    while skips:
+        level = len(skips) - 1
+        x = net.transposed(x, settings.levels[level], 2, f"up{level}")
+        skip = net.crop(skips.pop(), x)
+        x = _two(net, net.concat([skip, x]), settings.levels[level], f"decoder{level}", settings)
+    return [net.conv(x, classes, 1, "head")]
+
+
+def _two(net: Canvas[Value], x: Value, features: int, name: str, settings: UNetSettings) -> Value:
+    for number in (0, 1):
+        x = net.conv(x, features, 3, f"{name}.{number}.conv", padded=settings.padded)
+        if settings.batch_norm:
+            x = net.batch_norm(x, f"{name}.{number}.norm")
+        x = net.relu(x)
+    return x
+
+
+UNET = Page(
+    title="U-Net",
+    summary="the original, padded or not: two 3x3 convolutions per level, no normalization",
+    source="Ronneberger et al. 2015, MICCAI, arXiv 1505.04597",
+    licence="official code not used here",
+    dimensions=(2,),
+    settings=UNetSettings,
+    levels=lambda settings: settings.levels,
+    draw=draw,
+    training=lambda settings: {} if settings.batch_norm else adam(3e-4),
+    recipe="cross entropy that weighs pixels between touching cells, momentum 0.99, and strong deformations",
+)

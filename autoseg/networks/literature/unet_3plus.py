@@ -1,0 +1,118 @@
+"""UNet 3+: every level of the decoder sees all resolutions.
+
+Source: Huang et al. 2020, "UNet 3+: a full-scale connected UNet for medical image segmentation", section 2.
+
+    encoder                                   decoder (each: five branches of 64 features, concatenated, 320)
+    E1   64   1        D1: E1               + up D2 x2 + up D3 x4 + up D4 x8 + up E5 x16  -> head -> logits
+    E2  128   1/2      D2: pool E1 /2       + E2       + up D3 x2 + up D4 x4 + up E5 x8   -> head, enlarged
+    E3  256   1/4      D3: pool E1 /4       + pool E2 /2    + E3  + up D4 x2 + up E5 x4   -> head, enlarged
+    E4  512   1/8      D4: pool E1 /8       + pool E2 /4    + pool E3 /2 + E4 + up E5 x2  -> head, enlarged
+    E5 1024   1/16                                                                  E5    -> head, enlarged
+               '--> dropout -> 1 x 1 convolutions -> largest of all voxels -> present? absent?  (classification)
+
+Each branch is a 3 x 3 convolution to 64 features, batch norm and ReLU, after pooling (the largest of each block) or
+linear interpolation; the five together go through such a convolution of 320 features. Encoder levels are two such
+convolutions. Heads are 3 x 3 convolutions. With three channels and one output it has 26,971,777 weights; with heads for
+all levels (deep supervision) 26,989,637.
+
+The setting `classification` adds the paper's module that tells from the coarsest map whether the image holds the organ
+at all, with two outputs for yes and no: 2,050 weights more, 26,991,687. They are trained by their binary cross entropy
+(`further`); where no exceeds yes, the organ gets a probability of 0.
+
+Decision: each output of the network has a yes and a no of its own, the background too where it is one, since a patch
+may lie within an organ altogether. If all are denied, a softmax tells what it would have told without.
+Decision: the answers count in prediction alone; in training the logits are judged as they are. The released code
+multiplies them with 0 or 1 in training too: then a wrong no keeps the decoder from learning of what is there.
+Decision: it multiplies logits, of which 0 is a probability of 1/2; here the odds go to 0, as the paper means.
+Decision: a no holds for a patch, so the module is off unless asked for: it is meant for slices that are seen whole.
+"""
+
+from typing import TypeVar
+
+from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.ops import Canvas
+from autoseg.networks.spec import Page
+
+Value = TypeVar("Value")
+
+DEPTH = 5
+"""Resolutions, and so branches of each level of the decoder."""
+DROPOUT = 0.5
+"""Before the classification."""
+CLASSIFIED = (Further(target="presence", weight=0.5), Further(target="absence", weight=0.5))
+"""What the classification tells: the mean of both losses counts as much as that of the labels."""
+
+
+class UNet3PlusSettings(Section):
+    """What a plan may say about UNet 3+.
+
+    Attributes:
+        features: At full resolution, and of each branch; on the way down they double at each resolution.
+        deep_supervision: Whether every level has a head, whose logits are enlarged to full resolution and trained too.
+        classification: Whether the network also tells what is in a patch at all, and predicts nothing else there.
+    """
+
+    features: PositiveInt = 64
+    deep_supervision: bool = True
+    classification: bool = False
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Features at each resolution on the way down."""
+        return tuple(self.features * 2**level for level in range(DEPTH))
+
+
+def draw(net: Canvas[Value], image: Value, classes: int, settings: UNet3PlusSettings) -> list[Value]:
+    """Draws UNet 3+; see `Draw`."""
+    maps: list[Value] = []
+    for level, features in enumerate(settings.levels):
+        x = net.pool(maps[-1], 2) if maps else image
+        for number in (0, 1):
+            x = _normalized(net, x, features, f"encoder{level}.{number}")
+        maps.append(x)
+    encoder = maps.copy()
+    for level in reversed(range(DEPTH - 1)):  # replaces the maps of the encoder, from the coarsest on
+        maps[level] = _fuse(net, encoder[: level + 1], maps[level + 1 :], settings)
+    logits = [net.conv(maps[0], classes, 3, "heads.0")]
+    if settings.deep_supervision and net.training:
+        logits += [
+            net.enlarge(net.conv(maps[level], classes, 3, f"heads.{level}"), 2**level) for level in range(1, DEPTH)
+        ]
+    if settings.classification:
+        x = net.dropout(encoder[-1], DROPOUT)
+        answers = [net.pool_all(net.conv(x, classes, 1, f"heads.{name}")) for name in ("presence", "absence")]
+        logits = logits + answers if net.training else [net.veto(logits[0], *answers)]
+    return logits
+
+
+def _fuse(net: Canvas[Value], finer: list[Value], coarser: list[Value], settings: UNet3PlusSettings) -> Value:
+    """A level of the decoder, from the encoder down to its own resolution, and all that is coarser."""
+    level, branches = len(finer) - 1, []
+    for source, given in enumerate([*finer, *coarser]):
+        x = given
+        if source < level:
+            x = net.pool(x, 2 ** (level - source))
+        elif source > level:
+            x = net.enlarge(x, 2 ** (source - level))
+        branches.append(_normalized(net, x, settings.features, f"decoder{level}.from{source}"))
+    return _normalized(net, net.concat(branches), DEPTH * settings.features, f"decoder{level}.fused")
+
+
+def _normalized(net: Canvas[Value], x: Value, features: int, name: str) -> Value:
+    return net.relu(net.batch_norm(net.conv(x, features, 3, f"{name}.conv"), f"{name}.norm"))
+
+
+UNET_3PLUS = Page(
+    title="UNet 3+",
+    summary="every level of the decoder sees all resolutions of the encoder",
+    source="Huang et al. 2020, ICASSP, arXiv 2004.08790",
+    licence="official code: no licence; not used here",
+    dimensions=(2,),
+    settings=UNet3PlusSettings,
+    levels=lambda settings: settings.levels,
+    draw=draw,
+    supervises=lambda settings: settings.deep_supervision,
+    further=lambda settings: CLASSIFIED if settings.classification else (),
+    recipe="a sum of focal, multi-scale structural similarity and overlap losses",
+)

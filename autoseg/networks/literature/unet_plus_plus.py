@@ -1,0 +1,111 @@
+"""UNet++: U-Nets of all depths inside one another, with densely connected skips.
+
+Source: Zhou et al. 2018, "UNet++: a nested U-Net architecture for medical image segmentation", and 2019, "UNet++:
+redesigning skip connections to exploit multiscale features in image segmentation".
+
+    resolution
+    1      X00 ----> X01 ----> X02 ----> X03 ----> X04        each X0j, j > 0, has a head: the output of the U-Net
+              v     ^   v     ^   v     ^   v     ^           that is j levels deep
+    1/2      X10 ----> X11 ----> X12 ----> X13
+                v     ^   v     ^   v     ^               v   largest of 2 x 2, then the column 0 of the next level
+    1/4        X20 ----> X21 ----> X22                    ^   transposed convolution of 2 x 2
+                  v     ^   v     ^                       ->  each map goes to all that follow in its row
+    1/8          X30 ----> X31
+                    v     ^
+    1/16           X40
+
+    X[i, j] = two convolutions of (X[i, 0], ..., X[i, j-1], up(X[i+1, j-1]))
+
+With 32, 64, 128, 256 and 512 features, one channel and one output it has 9,041,601 weights, the paper's 9.04 million;
+with a head for each depth, 9,041,700. Pruning: what lies right of the diagonal of a smaller depth is not needed for the
+output of that depth, so prediction may stop there and be faster.
+
+Notice: the authors' repository is licensed for non-commercial use and names a pending patent of Arizona State
+University. Nothing here is taken from it; whether the patent binds you is for you to find out.
+"""
+
+from typing import Annotated, TypeVar
+
+from pydantic import Field
+
+from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.ops import Canvas
+from autoseg.networks.spec import Page, adam
+
+Value = TypeVar("Value")
+
+DEPTH = 5
+"""Resolutions."""
+
+
+class UNetPlusPlusSettings(Section):
+    """What a plan may say about UNet++.
+
+    Attributes:
+        features: At full resolution; they double at each resolution.
+        batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
+        deep_supervision: Whether each depth has a head of its own, and all are trained alike.
+        prediction_depth: With deep supervision, the depth whose output predicts: the paper's pruning, from 4, the
+            whole network, to 1, the fastest. All depths are trained whatever it is.
+        averaged: With deep supervision, whether the mean of the outputs up to that depth predicts, the paper's
+            accurate mode. Decision: the mean of the logits; the paper's is that of the probabilities.
+    """
+
+    features: PositiveInt = 32
+    batch_norm: bool = False
+    deep_supervision: bool = True
+    prediction_depth: Annotated[int, Field(ge=1, le=DEPTH - 1)] = DEPTH - 1
+    averaged: bool = False
+
+    @property
+    def predicting(self) -> int:
+        """The depth that predicts."""
+        return self.prediction_depth if self.deep_supervision else DEPTH - 1
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Features at each resolution."""
+        return tuple(self.features * 2**level for level in range(DEPTH))
+
+
+def draw(net: Canvas[Value], image: Value, classes: int, settings: UNetPlusPlusSettings) -> list[Value]:
+    """Draws UNet++, one depth after the other; see `Draw`."""
+    rows: list[list[Value]] = [[_node(net, image, 0, 0, settings)]]
+    first, others = settings.predicting, []
+    for depth in range(1, DEPTH if net.training else first + 1):
+        rows.append([_node(net, net.pool(rows[depth - 1][0], 2), depth, 0, settings)])
+        for column in range(1, depth + 1):
+            level = depth - column
+            up = net.transposed(rows[level + 1][-1], settings.levels[level], 2, f"up{level}{column}")
+            rows[level].append(_node(net, net.concat([*rows[level], up]), level, column, settings))
+        if depth != first and settings.deep_supervision and (net.training or settings.averaged):
+            others.append(net.conv(rows[0][depth], classes, 1, f"heads.{depth}"))
+    logits = net.conv(rows[0][first], classes, 1, f"heads.{first}")
+    if net.training:
+        return [logits, *reversed(others)]
+    return [net.mean([logits, *others]) if others else logits]
+
+
+def _node(net: Canvas[Value], x: Value, level: int, column: int, settings: UNetPlusPlusSettings) -> Value:
+    for number in (0, 1):
+        name = f"node{level}{column}.{number}"
+        x = net.conv(x, settings.levels[level], 3, f"{name}.conv")
+        if settings.batch_norm:
+            x = net.batch_norm(x, f"{name}.norm")
+        x = net.relu(x)
+    return x
+
+
+UNET_PLUS_PLUS = Page(
+    title="UNet++",
+    summary="U-Nets of all depths in one another, which prediction may prune",
+    source="Zhou et al. 2018 and 2019, arXiv 1807.10165 and 1912.05074",
+    licence="official code: non-commercial, patent pending (Arizona State University); not used here",
+    dimensions=(2, 3),
+    settings=UNetPlusPlusSettings,
+    levels=lambda settings: settings.levels,
+    draw=draw,
+    supervises=lambda settings: settings.deep_supervision,
+    training=lambda settings: {} if settings.batch_norm else adam(3e-4),
+    recipe="Adam at 3e-4",
+)

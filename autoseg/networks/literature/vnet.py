@@ -1,0 +1,133 @@
+"""V-Net: stages that learn a residual, for volumes.
+
+Source: Milletari, Navab, Ahmadi 2016, "V-Net: fully convolutional neural networks for volumetric medical image
+segmentation", section 2 and figure 2, and the layer list that its authors published.
+
+With a patch of 128 x 128 x 64 voxels and 16 features (the number of convolutions of each stage in brackets):
+
+    image 128x128x64                                                          logits 128x128x64
+      | stage 16 (1) ------------------------ 16 ---------- concat -> stage  32 (1) -> head
+      v down, 2x2x2                                             ^ up, 16
+    64x64x32   stage 32 (1) ----------------- 32 ---- concat -> stage  64 (1)
+      v down                                             ^ up, 32
+    32x32x16   stage 64 (2) ----------------- 64 -> concat -> stage 128 (2)
+      v down                                           ^ up, 64
+    16x16x8    stage 128 (3) --------------- 128 -> concat -> stage 256 (3)
+      v down                                           ^ up, 128
+    8x8x4      stage 256 (3) --------------------------'
+
+Convolutions of a stage have kernels of 5x5x5. The input of a stage is added to the output of its last convolution, and
+the sum is activated. The first stage convolves the image, and adds it, repeated until it has as many features. On the
+way up a stage gets what came up beside what came across. There is no pooling: convolutions of kernel and stride 2 lead
+down, transposed ones up. Everything is activated by PReLU. The head is a convolution of 5x5x5 and one of 1x1x1.
+
+The layer list has 1, 1, 2, 3, 3 convolutions on the way down and 3, 2, 1, 1 up (61,982,682 weights for one channel and
+two classes); figure 2 shows 1, 2, 3, 3, 3 and 3, 3, 2, 1. Decision: the layer list is what was trained. It is often
+said that the skips of V-Net are added; they are concatenated, what is added is the input of each stage. The best-known
+form in PyTorch normalizes batches, and has 1, 1, 2, 3, 2 and 2, 2, 1, 1 convolutions: the settings "batch_norm": true,
+"convolutions": [1, 1, 2, 3, 2], "decoder_convolutions": [2, 2, 1, 1], 45,602,974 weights. It also activates the output
+of the last convolution of all stages but the first before the sum, which takes 960 more; that is not done here.
+
+Training minimizes the paper's Dice, with squares below the line. Decision: plus cross entropy, as for all networks
+here, because Dice alone leaves the background late ("voxelwise": "none" of training.loss is the paper's); and without
+normalization by Adam, since the paper's rate needs tens of thousands of steps, and those of the presets make the loss
+explode.
+"""
+
+from typing import Annotated, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.ops import Canvas
+from autoseg.networks.spec import Page, adam
+
+Value = TypeVar("Value")
+
+KERNEL = 5
+
+
+class VNetSettings(Section):
+    """What a plan may say about V-Net.
+
+    Attributes:
+        features: Of the first stage; they double at each resolution.
+        convolutions: Per stage on the way down, from the finest.
+        decoder_convolutions: Per stage on the way up, from the coarsest.
+        batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
+    """
+
+    features: PositiveInt = 16
+    convolutions: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=7)] = (1, 1, 2, 3, 3)
+    decoder_convolutions: tuple[PositiveInt, ...] = (3, 2, 1, 1)
+    batch_norm: bool = False
+
+    @model_validator(mode="after")
+    def _ways_agree(self) -> Self:
+        if len(self.decoder_convolutions) != len(self.convolutions) - 1:
+            raise ValueError("decoder_convolutions must have one value less than convolutions")
+        return self
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Features at each resolution."""
+        return tuple(self.features * 2**level for level in range(len(self.convolutions)))
+
+
+def draw(net: Canvas[Value], image: Value, classes: int, settings: VNetSettings) -> list[Value]:
+    """Draws V-Net; see `Draw`."""
+    levels = settings.levels
+    x = _stage(net, image, "encoder0", settings.convolutions[0], settings, features=levels[0])
+    skips = [x]
+    for level, features in enumerate(levels[1:], start=1):
+        x = net.conv(x, features, 2, f"down{level}.conv", stride=2)
+        x = _activate(net, x, f"down{level}", settings)
+        x = _stage(net, x, f"encoder{level}", settings.convolutions[level], settings)
+        skips.append(x)
+    skips.pop()
+    for convolutions in settings.decoder_convolutions:
+        level = len(skips) - 1
+        x = net.transposed(x, levels[level], 2, f"up{level}.conv")
+        x = _activate(net, x, f"up{level}", settings)
+        x = _stage(net, net.concat([x, skips.pop()]), f"decoder{level}", convolutions, settings)
+    x = _activate(net, net.conv(x, classes, KERNEL, "head.conv"), "head", settings)
+    return [net.conv(x, classes, 1, "head.logits")]
+
+
+def _stage(
+    net: Canvas[Value], x: Value, name: str, convolutions: int, settings: VNetSettings, features: int | None = None
+) -> Value:
+    """Convolutions that keep the size, and around them the input, added before the last activation."""
+    width, y = features or net.features(x), x
+    for number in range(convolutions):
+        y = net.conv(y, width, KERNEL, f"{name}.{number}.conv")
+        if settings.batch_norm:
+            y = net.batch_norm(y, f"{name}.{number}.norm")
+        if number == convolutions - 1:
+            y = net.add(y, net.repeat(x, width))
+        y = net.prelu(y, f"{name}.{number}.prelu")
+    return y
+
+
+def _activate(net: Canvas[Value], x: Value, name: str, settings: VNetSettings) -> Value:
+    if settings.batch_norm:
+        x = net.batch_norm(x, f"{name}.norm")
+    return net.prelu(x, f"{name}.prelu")
+
+
+VNET = Page(
+    title="V-Net",
+    summary="residual stages of 5x5x5 convolutions, no pooling, PReLU",
+    source="Milletari et al. 2016, arXiv 1606.04797",
+    licence="official code: GPL-3.0, not used here",
+    dimensions=(3,),
+    settings=VNetSettings,
+    levels=lambda settings: settings.levels,
+    draw=draw,
+    most_channels=lambda settings: settings.features,
+    training=lambda settings: {
+        "loss": {"overlap": "squared_dice"},
+        **({} if settings.batch_norm else adam(3e-4)),
+    },
+    recipe="Dice alone, SGD with momentum 0.99, a learning rate of 0.0001 and a tenth of it after every 25,000 steps",
+)

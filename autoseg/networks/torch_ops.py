@@ -1,0 +1,198 @@
+"""The canvas of tensors, which leads them through the layers of a network in torch."""
+
+# ruff: noqa: ARG002, D102 - a layer knows what it has, so the name alone counts; Canvas says what each operation does
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.networks.attention import attend, sample, waves
+from autoseg.networks.blocks import NEGATIVE_SLOPE
+from autoseg.networks.ops import VETO, Edges, Window, spread
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """The canvas of tensors; see `Canvas` for its operations.
+
+    Attributes:
+        network: Whose layers are used.
+    """
+
+    network: nn.Module
+
+    @property
+    def training(self) -> bool:
+        """Whether the network is in training mode."""
+        return self.network.training
+
+    # --- Layers with weights ------------------------------------------------------------------------------------------
+
+    def conv(  # noqa: PLR0913 - see Canvas
+        self,
+        x: Tensor,
+        features: int,
+        kernel: Edges,
+        name: str,
+        *,
+        stride: Edges = 1,
+        bias: bool = True,
+        dilation: int = 1,
+        padded: bool = True,
+        standardized: bool = False,
+    ) -> Tensor:
+        first = kernel if isinstance(kernel, int) else kernel[0]
+        if x.device.type == "cpu" and x.ndim == 5 and x.shape[2] < dilation * (first - 1) + 1:
+            # In 16 bits, where the first axis is shorter than the kernel, the gradient of the weights reads memory that
+            # is not its own: it is never twice the same, and often NaN (torch 2.13, oneDNN on a CPU with bfloat16).
+            with torch.autocast("cpu", enabled=False):
+                return self._apply(name, x.float())
+        return self._apply(name, x)
+
+    def transposed(self, x: Tensor, features: int, stride: Edges, name: str, *, bias: bool = True) -> Tensor:
+        return self._apply(name, x)
+
+    def linear(self, x: Tensor, features: int, name: str, *, bias: bool = True) -> Tensor:
+        return self._apply(name, x)
+
+    def batch_norm(self, x: Tensor, name: str, *, affine: bool = True) -> Tensor:
+        return self._apply(name, x)
+
+    def instance_norm(self, x: Tensor, name: str) -> Tensor:
+        return self._apply(name, x)
+
+    def group_norm(self, x: Tensor, groups: int, name: str) -> Tensor:
+        return self._apply(name, x)
+
+    def layer_norm(self, x: Tensor, name: str) -> Tensor:
+        return self._apply(name, x)
+
+    def prelu(self, x: Tensor, name: str) -> Tensor:
+        return self._apply(name, x)
+
+    def embed(self, x: Tensor, name: str) -> Tensor:
+        return self._apply(name, x)
+
+    def embed_places(self, x: Tensor, name: str) -> Tensor:
+        return self._apply(name, x)
+
+    # --- Attention ----------------------------------------------------------------------------------------------------
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int, window: Window | None = None) -> Tensor:
+        bias = None if window is None else window.bias
+        table = None if bias is None else cast(Tensor, self.network.get_submodule(bias).weight)
+        return attend(query, key, value, heads, window, table)
+
+    def sample(self, line: Tensor, values: Sequence[Tensor], heads: int, points: int, name: str) -> Tensor:
+        offsets, weights = self._apply(f"{name}.offsets", line), self._apply(f"{name}.weights", line)
+        return sample(values, offsets, weights, heads)
+
+    def waves(self, like: Tensor) -> Tensor:
+        return waves(like.shape[1], tuple(like.shape[2:]), like.device).to(like.dtype).expand_as(like)
+
+    def line_up(self, maps: Sequence[Tensor]) -> Tensor:
+        return torch.cat([one.flatten(2).mT for one in maps], dim=1).mT  # features last, as linear layers want them
+
+    def part(self, line: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+        parts = torch.split(line, [one[0, 0].numel() for one in like], dim=2)
+        return [part.reshape(*part.shape[:2], *one.shape[2:]) for part, one in zip(parts, like, strict=True)]
+
+    # --- Without weights ----------------------------------------------------------------------------------------------
+
+    def relu(self, x: Tensor) -> Tensor:
+        return F.relu_(x)
+
+    def leaky_relu(self, x: Tensor) -> Tensor:
+        return F.leaky_relu_(x, NEGATIVE_SLOPE)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+    def sigmoid(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+    def dropout(self, x: Tensor, share: float, *, whole: bool = False) -> Tensor:
+        if not self.training or share == 0:
+            return x
+        return (
+            F.dropout3d(x, share) if whole and x.ndim == 5 else F.dropout2d(x, share) if whole else F.dropout(x, share)
+        )
+
+    def drop_path(self, x: Tensor, share: float) -> Tensor:
+        if not self.training or share == 0:
+            return x
+        kept = torch.rand([len(x), *[1] * (x.ndim - 1)], device=x.device) >= share
+        return x * (kept.to(x.dtype) / (1 - share))
+
+    def pool(self, x: Tensor, factor: int, *, kernel: int | None = None) -> Tensor:
+        pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
+        return pool(x, kernel or factor, factor, padding=0 if kernel is None else kernel // 2)
+
+    def pool_all(self, x: Tensor) -> Tensor:
+        return x.amax(dim=tuple(range(2, x.ndim)), keepdim=True)
+
+    def resize(self, x: Tensor, like: Tensor, *, corners: bool = False) -> Tensor:
+        return x if x.shape[2:] == like.shape[2:] else _interpolate(x, like.shape[2:], corners)
+
+    def enlarge(self, x: Tensor, factor: Edges, *, corners: bool = False) -> Tensor:
+        factors = spread(factor, x.ndim - 2)
+        return _interpolate(x, [length * one for length, one in zip(x.shape[2:], factors, strict=True)], corners)
+
+    def crop(self, x: Tensor, like: Tensor) -> Tensor:
+        for axis, inner in enumerate(like.shape[2:], start=2):
+            x = x.narrow(axis, (x.shape[axis] - inner) // 2, inner)
+        return x
+
+    def merge(self, x: Tensor, factor: int) -> Tensor:
+        axes, size = x.ndim - 2, x.shape[2:]
+        blocks = x.reshape(*x.shape[:2], *(part for length in size for part in (length // factor, factor)))
+        order = [0, *range(3, 3 + 2 * axes, 2), 1, *range(2, 2 + 2 * axes, 2)]
+        return blocks.permute(order).reshape(len(x), -1, *(length // factor for length in size))
+
+    def expand(self, x: Tensor, factor: int) -> Tensor:
+        axes, size = x.ndim - 2, x.shape[2:]
+        blocks = x.reshape(len(x), *[factor] * axes, -1, *size)  # (n, *block, features, *size)
+        order = [0, 1 + axes, *(axis for number in range(axes) for axis in (2 + axes + number, 1 + number))]
+        return blocks.permute(order).reshape(len(x), -1, *(length * factor for length in size))
+
+    def slice_change(self, x: Tensor) -> Tensor:
+        change = (x[:, :, 1:] - x[:, :, :-1]).abs()
+        return torch.cat([torch.zeros_like(x[:, :, :1]), change], dim=2)
+
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts), dim=1)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x * weight
+
+    def veto(self, x: Tensor, present: Tensor, absent: Tensor) -> Tensor:
+        return x - VETO * (absent > present).to(x.dtype)
+
+    def mean(self, parts: Sequence[Tensor]) -> Tensor:
+        return reduce(torch.add, parts) / len(parts)
+
+    def repeat(self, x: Tensor, features: int) -> Tensor:
+        present = x.shape[1]
+        return x if present == features else torch.cat([x] * -(-features // present), dim=1)[:, :features]
+
+    def features(self, x: Tensor) -> int:
+        return x.shape[1]
+
+    def size(self, x: Tensor) -> tuple[int, ...]:
+        return tuple(x.shape[2:])
+
+    def _apply(self, name: str, x: Tensor) -> Tensor:
+        return cast(Tensor, self.network.get_submodule(name)(x))
+
+
+def _interpolate(x: Tensor, size: Sequence[int], corners: bool) -> Tensor:
+    mode = "bilinear" if x.ndim == 4 else "trilinear"
+    return F.interpolate(x, size=list(size), mode=mode, align_corners=corners)

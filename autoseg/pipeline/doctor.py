@@ -1,0 +1,229 @@
+"""Looks at the machine before the user loses a day to it: versions, devices, memory, folders, and a convolution.
+
+Nothing is printed here and nothing is changed; each finding says what to do if it is not well.
+"""
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from autoseg.errors import UsageError
+from autoseg.planning.plugins import GROUPS, Kind, find_any, list_offers
+from autoseg.runtime.device import autocast, precision, resolve_device
+from autoseg.runtime.machine import count_cores
+from autoseg.workspace import Workspace
+
+State = Literal["ok", "warning", "failure"]
+
+DEPENDENCIES = (
+    "torch", "numpy", "SimpleITK", "scikit-image", "batchgenerators", "acvl-utils", "pandas", "scipy", "blosc2",
+    "threadpoolctl", "pydantic", "typer", "rich", "matplotlib",
+)  # fmt: skip
+GIB = 1024**3
+ENOUGH_RAM_GIB = 8.0  # Decision: a CT of 512 x 512 x 600 voxels, 0.6 GiB in float32, several times over
+ENOUGH_DISK_GIB = 20.0  # Decision: a hundred CT scans of about 100 MB, raw and preprocessed
+SECONDS_PER_PRECISION = 1.5
+PATCH = {"cuda": 96, "mps": 64, "cpu": 32}
+FEATURES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        title: What.
+        value: What was found.
+        state: "failure" stops some command, "warning" slows it down or may surprise.
+        advice: What to do; empty if all is well.
+    """
+
+    title: str
+    value: str
+    state: State = "ok"
+    advice: str = ""
+
+
+def examine(workspace: Workspace) -> list[Finding]:
+    """Looks at everything; takes about five seconds, most of them for the convolution."""
+    return [
+        *examine_versions(),
+        *examine_torch(torch.__version__),
+        *examine_extensions(),
+        examine_cores(),
+        examine_memory(),
+        *examine_devices(),
+        examine_convolution(resolve_device("auto")),
+        *examine_folders(workspace),
+    ]
+
+
+def examine_versions() -> list[Finding]:
+    """The versions of Python and of each dependency; a missing dependency is a failure."""
+    findings = [Finding(title="python", value=f"{platform.python_version()} on {platform.platform()}")]
+    for package in DEPENDENCIES:
+        try:
+            findings.append(Finding(title=package, value=metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            advice = f"pip install {package}"
+            findings.append(Finding(title=package, value="is missing", state="failure", advice=advice))
+    return findings
+
+
+def examine_torch(version: str) -> list[Finding]:
+    """Known traps of this version of torch; empty if there is none.
+
+    Source: pytorch issue 166122: in 2.9, 3D convolutions in mixed precision run several times slower.
+    """
+    if version.split(".")[:2] != ["2", "9"]:
+        return []
+    advice = "install any other version: pip install 'torch!=2.9.*'"
+    value = f"{version} runs 3D convolutions in mixed precision several times slower"
+    return [Finding(title="known trap", value=value, state="failure", advice=advice)]
+
+
+def examine_extensions() -> list[Finding]:
+    """Networks, losses and transforms that installed packages offer; one that cannot be loaded is a failure."""
+    return [_examine_offer(kind, name, source) for kind in GROUPS for name, source in list_offers(kind).items()] or [
+        Finding(title="extensions", value="no package offers networks, losses or transforms")
+    ]
+
+
+def _examine_offer(kind: Kind, name: str, source: str) -> Finding:
+    try:
+        find_any(kind, name)
+    except UsageError as error:
+        return Finding(title=f"{kind} {name}", value=error.what, state="failure", advice=error.fix)
+    return Finding(title=f"{kind} {name}", value=f"of {source}")
+
+
+def examine_cores() -> Finding:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return Finding(title="cores", value=f"{count_cores()} of {os.cpu_count() or 1} usable")
+
+
+def examine_memory() -> Finding:
+    """Main memory."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return Finding(title="memory", value="unknown on this system")
+    if total < ENOUGH_RAM_GIB:
+        advice = "expect trouble with large scans"
+        return Finding(title="memory", value=f"{total:.1f} GiB", state="warning", advice=advice)
+    return Finding(title="memory", value=f"{total:.1f} GiB")
+
+
+def examine_devices() -> list[Finding]:
+    """GPUs with their memory."""
+    if torch.cuda.is_available():
+        return [_examine_gpu(index) for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        return [Finding(title="device", value="Apple GPU (mps), shares the main memory")]
+    if shutil.which("nvidia-smi"):
+        advice = "install the CUDA build of torch that fits the driver, see pytorch.org"
+        value = f"an NVIDIA driver is here, but torch {torch.__version__} does not see a GPU"
+        return [Finding(title="device", value=value, state="warning", advice=advice)]
+    advice = "plan with --preset small and train with --budget"
+    return [Finding(title="device", value="CPU only", state="warning", advice=advice)]
+
+
+def examine_convolution(device: torch.device) -> Finding:
+    """Times a 3D convolution, forwards and backwards, in float32 and in the precision that training takes here."""
+    title = f"convolution on {device.type}"
+    name = str(precision(device)).removeprefix("torch.")
+    try:
+        full_ms = _time_convolution(device, nullcontext())
+        mixed_ms = full_ms if name == "float32" else _time_convolution(device, autocast(device))
+    except RuntimeError as error:
+        advice = "stop other programs that use the device, else reinstall torch for this machine"
+        return Finding(title=title, value=str(error).splitlines()[0], state="failure", advice=advice)
+    if name == "float32":
+        return Finding(title=title, value=f"float32 {full_ms:.1f} ms; training takes float32 here")
+    return judge_convolution(title, f"float32 {full_ms:.1f} ms, {name} {mixed_ms:.1f} ms", mixed_ms / full_ms)
+
+
+def judge_convolution(title: str, value: str, slowdown: float) -> Finding:
+    """A warning if mixed precision takes longer than float32: `slowdown` is its time over that of float32."""
+    if slowdown <= 1:
+        return Finding(title=title, value=value)
+    return Finding(
+        title=title,
+        value=f"{value}: mixed precision is {slowdown:.1f} times slower",
+        state="warning",
+        advice="install another version of torch",
+    )
+
+
+def examine_folders(workspace: Workspace) -> list[Finding]:
+    """Whether each folder of the workspace can be written, and the free space there."""
+    folders = (workspace.root, workspace.raw, workspace.preprocessed, workspace.results)
+    return [_examine_folder("workspace" if path == workspace.root else path.name, path) for path in folders]
+
+
+def _examine_gpu(index: int) -> Finding:
+    free, total = torch.cuda.mem_get_info(index)
+    value = f"{torch.cuda.get_device_name(index)}, {total / GIB:.1f} GiB, {free / GIB:.1f} GiB free"
+    if free < total / 2:
+        advice = "another program uses it; stop that or plan with less --memory"
+        return Finding(title=f"GPU {index}", value=value, state="warning", advice=advice)
+    return Finding(title=f"GPU {index}", value=value)
+
+
+def _time_convolution(device: torch.device, context: AbstractContextManager[None]) -> float:
+    """Milliseconds of the fastest of several passes; the forward one runs in the context, which can be re-entered."""
+    random = torch.Generator().manual_seed(0)
+    side = PATCH[device.type]
+    image = torch.randn((2, FEATURES, side, side, side), generator=random).to(device)
+    layer = torch.nn.Conv3d(FEATURES, FEATURES, 3, padding=1).to(device)
+    wait = _synchronizer(device)
+
+    def run() -> float:
+        wait()
+        start = time.perf_counter()
+        with context:
+            output = layer(image)
+        output.sum().backward()
+        wait()
+        return time.perf_counter() - start
+
+    run()  # the first pass chooses algorithms
+    end = time.perf_counter() + SECONDS_PER_PRECISION
+    fastest = run()
+    while time.perf_counter() < end:
+        fastest = min(fastest, run())
+    return fastest * 1000
+
+
+def _synchronizer(device: torch.device) -> Callable[[], None]:
+    """What waits until the device has done all its work."""
+    if device.type == "cuda":
+        return torch.cuda.synchronize
+    return torch.mps.synchronize if device.type == "mps" else lambda: None
+
+
+def _examine_folder(title: str, path: Path) -> Finding:
+    path = path.resolve()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    where = str(path) if path.exists() else f"{path} (will be made)"
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free / GIB
+    except OSError as error:
+        advice = "choose a folder that you may write to with -w"
+        value = f"{where} cannot be written: {error.strerror}"
+        return Finding(title=title, value=value, state="failure", advice=advice)
+    value = f"{where}, {free:.0f} GiB free"
+    if free < ENOUGH_DISK_GIB:
+        return Finding(title=title, value=value, state="warning", advice="free some space before you preprocess")
+    return Finding(title=title, value=value)

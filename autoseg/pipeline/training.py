@@ -1,0 +1,147 @@
+"""Training: folds trained and validated, and asked to stop."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoseg.evaluation.summary import Summary
+from autoseg.planning.plan import ConfigurationName
+from autoseg.runtime.reporting import SILENT, Reporter
+from autoseg.workspace import Fold, find_workspace, list_folds
+
+if TYPE_CHECKING:
+    from autoseg.training.jobs import TrainingRequest
+
+
+def train(
+    number: int,
+    configuration: ConfigurationName,
+    folds: Fold | Sequence[Fold],
+    *,
+    epochs: int | None = None,
+    budget: str | None = None,
+    extend: str | None = None,
+    device: str = "auto",
+    gpus: int | None = None,
+    augment_on: str = "auto",
+    restart: bool = False,
+    init: str | os.PathLike[str] | None = None,
+    freeze: str | None = None,
+    log: Sequence[str] = (),
+    plan_name: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> Summary | None:
+    """Trains folds one after the other and judges each on its held-out cases.
+
+    A fold that was begun goes on where it was stopped, or after a crash where its last epoch ended; one that is
+    finished is not trained again. SIGTERM, or a word from `stop`, ends the run cleanly.
+
+    Args:
+        number: Of the dataset.
+        configuration: "2d", "3d_fullres", "3d_lowres", or "3d_cascade_fullres" after all folds of "3d_lowres".
+        folds: A number from 0 to 4 or several, "cv" for each of them, or "all" for a model of all cases, which holds
+            none out.
+        epochs: Instead of the plan's.
+        budget: Instead of epochs: "quick", "standard" (as the plan says), "full", or a time per fold such as "2h"; see
+            `training.length`.
+        extend: Epochs, such as "50", or a time, such as "30m", by which finished folds go on; the learning rate falls
+            once more, from where the longer schedule would be by then.
+        device: "auto", "cpu", "cuda" or "mps".
+        gpus: How many CUDA GPUs of this machine train each fold together, in a process each; see `processes.launch`.
+            Processes that torchrun started, on any number of machines that share the workspace, do so by themselves.
+        augment_on: Where patches are changed at random: on the "cpu" or on the "device" of the network; "auto" is the
+            device if that is a CUDA GPU. The changes are the same, up to rounding.
+        restart: Forget what was trained of these folds.
+        init: Begin with the weights of a trained model, where they fit: a model folder, the folder of one of its folds,
+            or a checkpoint.pt. See `training.origin`.
+        freeze: Weights that stay as they were there: "encoder", "decoder" or "all_but_heads".
+        log: "tensorboard", "mlflow", or both: where the numbers of each epoch go as well.
+        plan_name: Of the plan, if it is not the usual one.
+        workspace: See `find_workspace`.
+        reporter: Shows progress and states results.
+
+    Returns:
+        Scores of the held-out cases of all folds trained so far, before postprocessing; None if none is held out.
+
+    Raises:
+        UsageError: The dataset is not preprocessed as its plan says, there is no such fold, configuration or device, or
+            options contradict each other or the run to be continued.
+        DatasetError: There is no such dataset.
+        ArtifactError: plan.json or splits.json is damaged, or the disk is full.
+        ProblemsError: Raw or preprocessed cases are damaged or missing, each with its line.
+        ModelError: The plan changed since a fold was begun, or its checkpoint, or the model to begin with, is damaged
+            or missing.
+        AutosegError: The loss is no longer a number, or the device's memory is full.
+        Stopped: The run was asked to stop, and did after having saved all.
+    """
+    from autoseg.training.duration import LengthRequest
+    from autoseg.training.initial_weights import OriginRequest
+    from autoseg.training.jobs import TrainingRequest
+    from autoseg.training.launch import launch
+
+    request = TrainingRequest(
+        number=number,
+        folders=find_workspace(workspace).dataset(number, plan_name),
+        configuration=configuration,
+        folds=tuple(list_folds(folds)),
+        length=LengthRequest(epochs=epochs, budget=budget, extend=extend, restart=restart),
+        origin=OriginRequest(path=None if init is None else Path(init), freeze=freeze),
+        device=device,
+        augment_on=augment_on,
+        trackers=tuple(log),
+    )
+    if gpus is None:
+        return _train_folds(request, reporter)
+    return launch(partial(_train_folds, request), gpus, device, reporter)
+
+
+def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
+    """What `train` does in its process, or in each of several."""
+    from autoseg.model_selection.validation import conclude, judge
+    from autoseg.training.fold import train_to_end
+    from autoseg.training.jobs import make_jobs
+
+    jobs = make_jobs(request, reporter)
+    for job in jobs:
+        checkpoint = train_to_end(job, reporter)
+        judge(job, checkpoint, reporter)
+    one = jobs[0]
+    one.ranks.leave()
+    if not one.ranks.leads or all(job.fold == "all" for job in jobs):
+        return None
+    rules, summary = conclude(one.dataset, one.model)
+    reporter.say(rules.describe())
+    return summary
+
+
+def stop(
+    number: int,
+    configuration: ConfigurationName,
+    folds: Fold | Sequence[Fold] | None = None,
+    *,
+    plan_name: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+) -> list[Fold]:
+    """Asks runs of `train`, on this machine or another that shares the workspace, to end after their present step.
+
+    Args:
+        number: Of the dataset.
+        configuration: Which is being trained.
+        folds: Which are being trained; by default all that are.
+        plan_name: Of the plan, if it is not the usual one.
+        workspace: See `find_workspace`.
+
+    Returns:
+        The folds that were asked.
+
+    Raises:
+        DatasetError: There is no such dataset.
+        UsageError: None of these is being trained.
+    """
+    from autoseg.training.stopping import ask_to_stop
+
+    model = find_workspace(workspace).dataset(number, plan_name).model(configuration)
+    return ask_to_stop(model, None if folds is None else list_folds(folds))

@@ -1,0 +1,292 @@
+"""What the planner decides, as types: plan.json, made to be read and edited. Every number carries its unit.
+
+Numbers that shape the result live here; numbers that only shape a run (device, workers) are command-line options.
+"""
+
+from math import prod
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, ValidationError, model_validator
+
+from autoseg.networks.architecture import Architecture, Axes, PositiveInt, Section, count_weights
+from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.literature.table import NETWORKS
+from autoseg.networks.monai import MonaiPage, is_monai
+from autoseg.networks.patch_sizes import Patches
+from autoseg.networks.spec import Page
+from autoseg.planning.plugins import Own
+from autoseg.planning.settings import AugmentationSettings, PositiveFloat, TrainingSettings
+from autoseg.runtime.artifact import Artifact
+
+ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
+CONFIGURATION_NAMES: tuple[ConfigurationName, ...] = get_args(ConfigurationName)
+RulesName = Literal["autoseg", "nnunet"]
+RULES_NAMES: tuple[RulesName, ...] = get_args(RulesName)
+PresetName = Literal[
+    "small", "4gb", "8gb", "11gb", "16gb", "24gb", "40gb", "80gb", "plain", "resenc_m", "resenc_l", "resenc_xl"
+]
+PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
+NormalizationScheme = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
+
+Spacing = tuple[PositiveFloat, PositiveFloat] | tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+class Normalization(Section):
+    """How the intensities of one channel are brought to a common scale.
+
+    Attributes:
+        scheme: "ct" clips to [lower, upper], then subtracts `mean` and divides by `std`, all four measured over the
+            foreground of the dataset; "zscore" subtracts the image's own mean and divides by its own standard
+            deviation; "rescale_to_0_1" maps the image's own range to 0 to 1; "rgb_to_0_1" divides by 255; "none"
+            leaves values alone.
+        only_nonzero: z-score over the region that is not zero and leave the rest at zero.
+        lower, upper, mean, std: For "ct", in the unit of the image (Hounsfield units).
+    """
+
+    scheme: NormalizationScheme
+    only_nonzero: bool = False
+    lower: float | None = None
+    upper: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    @model_validator(mode="after")
+    def _ct_is_complete(self) -> Self:
+        if self.scheme == "ct" and None in (self.lower, self.upper, self.mean, self.std):
+            raise ValueError("the scheme 'ct' needs lower, upper, mean and std")
+        return self
+
+
+def _usual_augmentation(known: dict[str, Any]) -> AugmentationSettings:
+    """The augmentation of a configuration whose other fields are `known`."""
+    architecture = known.get("architecture")
+    if isinstance(architecture, Architecture) and architecture.dimensions == 2:
+        return AugmentationSettings(rotation_degrees=180, rotation_axes=(0,), mirror_axes=(0, 1))
+    return AugmentationSettings()
+
+
+class MeasuredMemory(Section):
+    """What a patch of a training step took on a device, found when its memory ran out; see `planning.correction`.
+
+    Attributes:
+        factor: Over what `planning.memory` counts.
+        recomputed: Whether feature maps were calculated again on the way back; else the factor says nothing about that.
+    """
+
+    factor: PositiveFloat
+    recomputed: bool = False
+
+
+class Configuration(Section):
+    """One way to look at the data.
+
+    Attributes:
+        spacing_mm: Voxel spacing of the network's input, in the plan's axis order; a 2D configuration leaves out the
+            first axis, which keeps its own spacing.
+        patch_size: Voxels that the network sees at once, per axis. Of some networks the logits are smaller: see
+            `patches`.
+        batch_size: Patches per training step.
+        median_shape: Median shape of the resampled training cases, per axis.
+        normalization: One per channel.
+        batch_dice: Whether the Dice loss pools the patches of a batch before it divides.
+        architecture: The network.
+        network: A network of the literature (see `networks.table`), or one that an installed package offers (see
+            `extensions`), instead of the usual one. Of the architecture it gets the numbers of channels and what
+            patches are divisible by. Of a network of the literature all settings are shown, and the stages of the
+            architecture follow from them, whatever a file says.
+        estimated_bytes: Device memory of one training step, by `planning.memory`, or as it was measured.
+        measured_memory: What training found out about that, if the memory of a device ran out.
+        previous: The configuration whose segmentation is a further input: "3d_lowres" in a cascade.
+        augmentation: How patches are changed at random; left out, as a patch with equal edges is changed.
+    """
+
+    spacing_mm: Spacing
+    patch_size: Axes
+    batch_size: PositiveInt
+    median_shape: Axes
+    normalization: Annotated[tuple[Normalization, ...], Field(min_length=1)]
+    batch_dice: bool
+    architecture: Architecture
+    network: Own | None = None
+    estimated_bytes: PositiveInt
+    measured_memory: MeasuredMemory | None = None
+    previous: ConfigurationName | None = None
+    augmentation: AugmentationSettings = Field(default_factory=_usual_augmentation)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _literature_is_complete(cls, given: Any) -> Any:
+        try:
+            network = Own.model_validate(given["network"])
+            stated = Architecture.model_validate(given["architecture"])
+        except (TypeError, KeyError, ValidationError):
+            return given  # there is none, or the fields themselves say better what is wrong
+        page = MonaiPage(network.name) if is_monai(network.name) else NETWORKS.get(network.name)
+        if page is None:
+            return given
+        settings = page.complete(network.settings)
+        outline = page.outline(
+            settings, stated.dimensions, in_channels=stated.in_channels, out_channels=stated.out_channels
+        )
+        return {**given, "architecture": outline, "network": Own(name=network.name, settings=settings)}
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        dimensions = self.architecture.dimensions
+        for name in ("spacing_mm", "patch_size", "median_shape"):
+            if len(getattr(self, name)) != dimensions:
+                raise ValueError(f"{name} must have {dimensions} values, as the network's kernels have")
+        if (refusal := self.patches.refuse(self.patch_size)) is not None:
+            raise ValueError(refusal)
+        if self.previous is None and self.previous_channels:
+            raise ValueError(f"normalization needs one entry per image channel, {self.architecture.in_channels}")
+        if self.previous is not None and self.previous_channels < 1:
+            raise ValueError(f"{self.previous} as a further input needs more in_channels than normalization has")
+        return self
+
+    @model_validator(mode="after")
+    def _network_takes_the_patch(self) -> Self:
+        page, network = self.page, self.network
+        if page is None or network is None:
+            return self
+        only = page.fixed_patch(page.read(network.settings))
+        if only not in (None, self.patch_size):
+            raise ValueError(f"patch_size {self.patch_size} must be settings.patch of {page.title}, which is {only}")
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_suits(self) -> Self:
+        dimensions, settings = self.architecture.dimensions, self.augmentation
+        if dimensions == 2 and not set(settings.rotation_axes) <= {0}:
+            raise ValueError("augmentation.rotation_axes of a 2D configuration must be [0], or [] for no rotation")
+        if any(axis >= dimensions for axis in settings.mirror_axes):
+            raise ValueError(f"augmentation.mirror_axes must be below {dimensions}, the number of axes of the patch")
+        if any(max(pair) >= self.architecture.out_channels for pair in settings.swapped_labels):
+            raise ValueError("augmentation.swapped_labels must be below out_channels of the architecture")
+        if settings.own and self.previous is not None:
+            raise ValueError("augmentation.own must be empty where a former segmentation is seen, which it would miss")
+        return self
+
+    @property
+    def page(self) -> Page | None:
+        """Of a network of the literature; None for all others."""
+        return None if self.network is None else NETWORKS.get(self.network.name)
+
+    @property
+    def patches(self) -> Patches:
+        """Which patches the network takes, and what part of them it predicts."""
+        page, network = self.page, self.network
+        if page is None or network is None:
+            return Patches.divisible_by(self.architecture.divisor)
+        return page.patches(network.settings, self.architecture.dimensions)
+
+    @property
+    def centre_size(self) -> tuple[int, ...]:
+        """Voxels that the network predicts at once, per axis: the middle of a patch, mostly all of it."""
+        return self.patches.centre(self.patch_size)
+
+    @property
+    def further(self) -> tuple[Further, ...]:
+        """What the last outputs of training stand for, if not for the labels."""
+        if self.network is None or self.page is None:
+            return ()
+        return self.page.further(self.page.read(self.network.settings))
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether an installed package must offer the network, of which nothing else is known."""
+        return self.network is not None and self.page is None
+
+    @property
+    def weights(self) -> int | None:
+        """Trainable numbers of the network; None if nobody knows."""
+        if self.network is None:
+            return count_weights(self.architecture)
+        page = self.page
+        return None if page is None else page.count(self.network.settings, self.architecture, self.patch_size).weights
+
+    @property
+    def without_estimates(self) -> "Configuration":
+        """The same but for the memory that it takes: equal for all that learn and predict in the same way."""
+        return self.model_copy(update={"estimated_bytes": 1, "measured_memory": None})
+
+    @property
+    def patch_voxels(self) -> int:
+        """Of one patch."""
+        return prod(self.patch_size)
+
+    @property
+    def step_voxels(self) -> int:
+        """Of all patches of a training step."""
+        return self.patch_voxels * self.batch_size
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return len(self.normalization)
+
+    @property
+    def previous_channels(self) -> int:
+        """What the segmentation of a previous configuration adds to them: one per structure."""
+        return self.architecture.in_channels - self.image_channels
+
+
+class Plan(Artifact):
+    """Everything that was decided for a dataset; plan.json.
+
+    Attributes:
+        dataset: Name of its folder, such as "Dataset004_Hippocampus".
+        rules: Those it was made by: this project's, or the reference method's.
+        preset: The network's size: "small" for two CPU cores or a laptop, "8gb" for a GPU of 8 GB, ...
+        memory_budget_bytes: Device memory that training may use.
+        why: One sentence per decision, with the numbers behind it.
+        axis_order: Order in which the array axes (z, y, x) of an image are put before anything else; the first one is
+            the coarsest.
+        training: How each fold is trained.
+        configurations: The configurations by name: "2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres".
+    """
+
+    dataset: str
+    rules: RulesName = "autoseg"
+    preset: PresetName
+    memory_budget_bytes: PositiveInt
+    why: tuple[str, ...] = ()
+    axis_order: tuple[int, int, int]
+    training: TrainingSettings = TrainingSettings()
+    configurations: Annotated[dict[ConfigurationName, Configuration], Field(min_length=1)]
+
+    @property
+    def trainable(self) -> list[ConfigurationName]:
+        """The configurations that need nothing but images."""
+        return [name for name, configuration in self.configurations.items() if configuration.previous is None]
+
+    @model_validator(mode="after")
+    def _axis_order_is_one(self) -> Self:
+        if sorted(self.axis_order) != [0, 1, 2]:
+            raise ValueError("axis_order must hold 0, 1 and 2 once each")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_have_weights(self) -> Self:
+        weights = self.training.loss.class_weights
+        for name, configuration in self.configurations.items():
+            outputs = configuration.architecture.out_channels
+            if weights is not None and len(weights) != outputs:
+                raise ValueError(f"training.loss.class_weights needs {outputs} values, as {name!r} has outputs")
+        return self
+
+    @model_validator(mode="after")
+    def _names_say_the_dimensions(self) -> Self:
+        for name, configuration in self.configurations.items():
+            if not name.startswith(f"{configuration.architecture.dimensions}d"):
+                raise ValueError(f"configuration {name!r} has kernels of {configuration.architecture.dimensions} axes")
+        return self
+
+    @model_validator(mode="after")
+    def _previous_configurations_are_there(self) -> Self:
+        for name, configuration in self.configurations.items():
+            if configuration.previous is not None and configuration.previous not in self.configurations:
+                raise ValueError(f"configuration {name!r} follows {configuration.previous!r}, which the plan lacks")
+            if configuration.previous == name:
+                raise ValueError(f"configuration {name!r} cannot follow itself")
+        return self

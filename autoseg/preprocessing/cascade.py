@@ -1,0 +1,92 @@
+"""What a cascade needs before it is trained: the coarse segmentation of each case, made by folds that never saw it.
+
+A network that was given segmentations of cases it was trained on would learn to trust them, and fail on new scans. So
+each case gets the one that `train` made of it when it was held out, on the grid of the finer configuration.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from autoseg._version import __version__
+from autoseg.datasets.dataset import Case, Dataset
+from autoseg.errors import UsageError
+from autoseg.evaluation.summary import Summary
+from autoseg.imaging.label_codes import base_of, join
+from autoseg.imaging.label_files import load_result
+from autoseg.planning.plan import ConfigurationName, Plan
+from autoseg.planning.plan_file import with_own_cases
+from autoseg.preprocessing.case import PreprocessedCase, follow_record
+from autoseg.preprocessing.provenance import Origin, Recipe
+from autoseg.preprocessing.store import StoredCase, is_sound, save_case
+from autoseg.runtime.artifact import state_of_files
+from autoseg.runtime.lock import run_alone
+from autoseg.runtime.reporting import Reporter
+from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.workspace import DatasetFolders, ModelFolder
+
+MOST_NAMES = 3
+
+
+def prepare_previous(
+    dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int, reporter: Reporter
+) -> None:
+    """Brings the held-out segmentations of a cascade's former configuration to the grid of its cases.
+
+    They are kept as codes of label and segmentation; see `data.previous`. Those of an earlier run are taken over unless
+    the segmentation has changed since.
+
+    Args:
+        dataset: The cases to train on.
+        plan: Its plan.
+        name: The cascade.
+        folders: Where cases and models are.
+        number: Of the dataset.
+        reporter: Shows progress.
+
+    Raises:
+        UsageError: Cases have no such segmentation.
+        ProblemsError: A segmentation cannot be read, or has another grid than its image; each has its line.
+    """
+    one = plan.configurations[name]
+    if one.previous is None:
+        return
+    paths = _find_held_out(folders.model(one.previous))
+    missing = [case.name for case in dataset.cases if case.name not in paths]
+    if missing:
+        named = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
+        what = f"{name} needs the segmentations of held-out cases by {one.previous}, which {len(missing)} of "
+        what += f"{len(dataset.cases)} cases lack ({named})"
+        raise UsageError(what, f"run 'autoseg train -d {number} -c {one.previous} -f cv{folders.plan_option}' first")
+    [owner] = with_own_cases(plan, [name])
+    recipe = Recipe.of(plan, name, dataset.info).model_copy(update={"structures": ()})
+    targets, source, target = dataset.info.targets, folders.cases(owner), folders.cases(name)
+
+    def prepare(case: Case) -> None:
+        files = state_of_files([*case.files, paths[case.name]])
+        origin = Origin(recipe=recipe, program=__version__, files=files)
+        if is_sound(target, case.name, origin):
+            return
+        stored = StoredCase.open(source, case.name)
+        segmentation, _ = load_result(paths[case.name], targets)
+        codes = join(stored.load_label(), follow_record(segmentation, stored.record), base_of(targets))
+        without_image = np.zeros((0, *stored.shape), dtype=np.float32)
+        prepared = PreprocessedCase(image=without_image, label=codes, record=stored.record)
+        save_case(target, case.name, prepared, patch_size=one.patch_size, origin=origin)
+
+    title = f"segmentations of {one.previous}"
+    with run_alone(folders.preprocessed):
+        all_sound(work_on_each(prepare, dataset.cases, title=title, reporter=reporter))
+
+
+def _find_held_out(model: ModelFolder) -> Mapping[str, Path]:
+    """The segmentation of each case that some validated fold held out; of several folds, the last one's."""
+    found = {}
+    for fold in model.trained_folds():
+        folder = model.validation(fold)
+        if (folder / "summary.json").is_file():
+            found.update(
+                {case.name: folder / case.prediction_file for case in Summary.load(folder / "summary.json").cases}
+            )
+    return found

@@ -1,0 +1,204 @@
+"""Where the network runs, and in which precision."""
+
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+from autoseg.errors import AutosegError, UsageError
+from autoseg.runtime.machine import keep_freed_memory
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turns the name of a device into the device, and makes sure that it is there.
+
+    Args:
+        name: "auto" takes a CUDA GPU if there is one, else an Apple GPU ("mps"), else the CPU. "cuda:1" is the second
+            CUDA GPU.
+
+    Raises:
+        UsageError: There is no such device.
+    """
+    available = _available_devices()
+    if name == "auto":
+        return torch.device(available[0])
+    if name in available:
+        return torch.device(name)
+    if re.fullmatch(r"cuda:\d+", name) and "cuda" in available and int(name[5:]) < torch.cuda.device_count():
+        return torch.device(name)
+    raise UsageError(f"there is no device '{name}' here", f"choose one of: auto, {', '.join(available)}")
+
+
+def _available_devices() -> list[str]:
+    """Names of the devices, the fastest first."""
+    devices = []
+    if torch.cuda.is_available():
+        devices.append("cuda")
+        devices += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return [*devices, "cpu"]
+
+
+def gpu_memory_bytes(device: torch.device | None = None) -> int | None:
+    """Memory of a CUDA GPU, by default of the first; None if there is none, or the device is another."""
+    if not torch.cuda.is_available() or (device is not None and device.type != "cuda"):
+        return None
+    return int(torch.cuda.get_device_properties(device or 0).total_memory)
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """The number format in which the network calculates on a device; its weights stay float32 everywhere.
+
+    Decision: bfloat16 where the hardware has it, because it has the range of float32 and needs no care; float16 on
+    older CUDA GPUs; float32 on an Apple GPU, whose 3D convolutions in half precision we have not measured, and on a
+    CPU that would have to imitate bfloat16, which is slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16; no, if this version of torch has no name for the question."""
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return probe is not None and bool(probe())
+
+
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """A context in which the network calculates in the device's `precision`; layers that need float32 keep it."""
+    dtype = precision(device)
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def exactly(device: torch.device) -> AbstractContextManager[None]:
+    """A context in which the network calculates in float32, on a CUDA GPU without TF32, which has fewer digits."""
+    return torch.backends.cudnn.flags(allow_tf32=False) if device.type == "cuda" else nullcontext()
+
+
+def needs_scaling(device: torch.device) -> bool:
+    """Whether the loss must be scaled up before the backward pass, lest small gradients vanish in float16."""
+    return precision(device) == torch.float16
+
+
+def prefers_channels_last(device: torch.device) -> bool:
+    """Whether the weights, and batches, are reordered for training so that the channels of a voxel are neighbours.
+
+    Decision: on CUDA GPUs with tensor cores, from compute capability 7.0 on. In half precision cuDNN's kernels for them
+    want this order in 2D and 3D, and copy what has another, weights and maps, before and after each convolution.
+    Source: torch's documentation of `convert_conv3d_weight_memory_format`. Not on a CPU, where the network orders its
+    maps by itself: that makes a step in bfloat16 1.18 times as fast, and ordering the weights too adds nothing
+    (measured with `tests/benchmarks/memory_order.py`). Not on an Apple GPU, which we have not measured.
+    """
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+def compiles_well(device: torch.device) -> bool:
+    """Whether compiling the network is worth its minute. Decision: on CUDA, where it joins the many small kernels."""
+    return device.type == "cuda"
+
+
+def make_ready(device: torch.device) -> None:
+    """Prepares a device for many networks' steps, or tiles, of one size.
+
+    cuDNN tries its kernels once for each size, so the fastest serves all. On a CPU, freed memory is kept for the next.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    elif device.type == "cpu":
+        keep_freed_memory()
+
+
+def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies a tensor to a device, unless it is there; from the CPU to a CUDA GPU while the program goes on.
+
+    Such a copy needs memory that the system cannot move. An Apple GPU may read the memory only when it has been given
+    away again, so the program waits.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+RandomState = tuple[torch.Tensor, ...]
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Where torch's own random numbers stand, on the CPU and on a device."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    elif device.type == "mps":
+        states.append(torch.mps.get_rng_state())
+    return tuple(states)
+
+
+def restore_random_state(device: torch.device, state: RandomState) -> None:
+    """Puts them back."""
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state[1])
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Whether the memory of a device, or of this machine, is full: in most cases only torch's text tells."""
+    told = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(one in str(error) for one in told)
+    )
+
+
+def tells_when_full(device: torch.device) -> bool:
+    """Whether a program always hears that the memory is full; on a CPU the system often ends it instead."""
+    return device.type != "cpu"
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Gives back what was kept for later tensors, which may have other sizes."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def gpu_memory_within_reach(device: torch.device) -> int | None:
+    """Bytes of a CUDA GPU that this program has or could still get; None for another device."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device))
+
+
+def forget_peak(device: torch.device) -> None:
+    """Lets `peak_bytes` begin anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most that tensors took on a CUDA GPU since `forget_peak`; None for another device."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+@contextmanager
+def memory_named(device: torch.device, advice: str) -> Iterator[None]:
+    """Says in one line that the memory of a device is full, and what to do about it.
+
+    Raises:
+        AutosegError: It is.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_full(error):
+            raise
+        raise AutosegError(f"the memory of the device {device} is full", advice) from error

@@ -1,0 +1,178 @@
+"""One fold on disk: begun or continued, and trained to its end."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from autoseg.dataloading.loader import Batches, open_cases
+from autoseg.dataloading.patch import find_beyond
+from autoseg.dataloading.threads import count_loader_threads
+from autoseg.models.build import make_network
+from autoseg.models.checkpoint import NAMELESS, Checkpoint, save_checkpoint
+from autoseg.models.training_statistics import keep_expectation
+from autoseg.preprocessing.store import open_stored
+from autoseg.runtime.device import needs_scaling
+from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
+from autoseg.runtime.lock import run_alone
+from autoseg.runtime.reporting import SILENT, Reporter
+from autoseg.training.fold_job import FoldJob
+from autoseg.training.initial_weights import WeightsOrigin, find_origin
+from autoseg.training.loop import progress, train_fold
+from autoseg.training.losses import Loss
+from autoseg.training.memory_limit import begin_in_parts, correct_estimate
+from autoseg.training.monitoring.log_files import open_record
+from autoseg.training.monitoring.tracking import TrackedFold
+from autoseg.training.state import Run, TrainState, pack_state, start_training, unpack_state
+from autoseg.training.stopping import StopRequest, watch_for_stop
+
+
+def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
+    """Trains a fold from its start, or from where it was left, and saves it after every epoch.
+
+    Args:
+        job: From `settle_job`.
+        reporter: Shows progress and one line per epoch.
+
+    Raises:
+        Stopped: The run was asked to stop. It is saved to the last step.
+        UsageError: Another run trains this fold.
+    """
+    if not job.ranks.leads:
+        return _train_along(job)
+    reporter.say(job.describe())
+    with run_alone(job.model.fold(job.fold)):
+        if job.restart:
+            _forget(job.model.fold(job.fold))
+        job.ranks.wait()
+        former = job.load_former()
+        if former is not None and not former.training:
+            reporter.say(f"fold {job.fold} was trained elsewhere, to its end; --restart would train it anew")
+            return former
+        state = _load_state(job, former, reporter)
+        checkpoint = _checkpoint(job, state)
+        if checkpoint.finished:
+            reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew, --extend longer")
+            return checkpoint
+        keep_expectation(job.folders.fingerprint, job.dataset.info, job.model.expectation)
+        shutil.rmtree(job.model.validation(job.fold), ignore_errors=True)  # scores of a fold that is extended
+        tracked = TrackedFold(
+            dataset=job.plan.dataset,
+            model=job.model,
+            fold=job.fold,
+            settings=job.plan.training,
+            epochs_done=len(state.reports),
+        )
+        with (
+            watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop,
+            open_record(tracked, job.trackers, state.reports, reporter) as record,
+        ):
+
+            def save(state: TrainState) -> None:
+                nonlocal checkpoint
+                checkpoint = _checkpoint(job, state)
+                save_checkpoint(checkpoint, job.model.checkpoint(job.fold))
+                record.update(state.reports, finished=checkpoint.finished)
+
+            run = replace(_make_run(job, stop), note_memory=partial(correct_estimate, job, reporter))
+            train_fold(state, run, reporter, save)
+            stop.check()
+    return checkpoint
+
+
+def _train_along(job: FoldJob) -> Checkpoint:
+    """What a rank does that does not lead: the same, but it says and saves nothing."""
+    job.ranks.wait()  # until the first one has made room
+    former = job.load_former()
+    if former is not None and not former.training:
+        return former
+    state = _load_state(job, former, SILENT)
+    checkpoint = _checkpoint(job, state)
+    if not checkpoint.finished:
+        with watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop:
+            train_fold(state, _make_run(job, stop), SILENT, lambda _: None)
+            stop.check()
+    return _checkpoint(job, state)
+
+
+def _forget(folder: Path) -> None:
+    """Empties the folder of a fold, but for the lock of this run."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_NAME:
+            path.unlink()
+
+
+def _load_state(job: FoldJob, former: Checkpoint | None, reporter: Reporter) -> TrainState:
+    """The state that an earlier run left, or a new one."""
+    origin = find_origin(job.origin, job.newcomer, job.seed) if former is None else WeightsOrigin.of(former)
+    for line in origin.lines:
+        reporter.say(line)
+    state = start_training(
+        make_network(job.configuration, job.seed),
+        job.plan.training,
+        job.device,
+        scaled=needs_scaling(job.device),
+        origin=origin,
+    )
+    if former is not None:
+        unpack_state(state, former.training, former.weights)
+    begin_in_parts(job, state, reporter)
+    job.ranks.check_same(state.step, str(job.model.checkpoint(job.fold)))
+    return state
+
+
+def _make_run(job: FoldJob, stop: StopRequest) -> Run:
+    settings = job.plan.training
+    held_out = job.split.validation or job.split.training  # fold "all" holds nothing out and watches its own cases
+    stored = open_stored(job.cases_folder, {*job.split.training, *held_out})
+    codes = [] if job.codes_folder is None else list(open_stored(job.codes_folder, stored).values())
+    cases = dict(zip(stored, open_cases(list(stored.values()), codes), strict=True))
+    info = job.dataset.info
+    beyond = find_beyond(job.configuration, info.targets)
+    unknown = {name: tuple(one in info.unknown_in(name) for one in info.targets.names) for name in cases}
+    batches = [
+        Batches(
+            cases=[cases[name] for name in names],
+            configuration=job.configuration,
+            foreground_fraction=settings.foreground_fraction,
+            seed=(job.seed, number),
+            augmented=augmented,
+            finished_on=job.device if job.augment_on_device else None,
+            unknown=[unknown[name] for name in names] if any(map(any, unknown.values())) else (),
+            previous=None if job.codes_folder is None else info.targets,
+            beyond=beyond,
+            share=(job.ranks.number, job.ranks.count),
+        )
+        for number, (names, augmented) in enumerate([(job.split.training, True), (held_out, False)])
+    ]
+    return Run(
+        settings=settings,
+        training=batches[0],
+        validation=batches[1],
+        loss=Loss(
+            targets=info.targets if beyond is None else info.targets.with_ignore,
+            settings=settings.loss,
+            batch_dice=job.configuration.batch_dice,
+            ranks=job.ranks,
+            further=job.configuration.further,
+        ),
+        device=job.device,
+        workers=max(1, count_loader_threads(job.device) // job.ranks.here),
+        stop=stop,
+        ranks=job.ranks,
+    )
+
+
+def _checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:
+    return Checkpoint(
+        plan=job.plan,
+        info=job.dataset.info.model_copy(update=NAMELESS),
+        configuration_name=job.configuration_name,
+        fold=job.fold,
+        cases=job.split.digest,
+        weights=state.weights,
+        finished=progress(state, job.plan.training) >= 1,
+        training=pack_state(state),
+    )

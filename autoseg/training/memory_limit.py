@@ -1,0 +1,95 @@
+"""The memory that a step of training takes: warned of, kept within, and corrected in plan.json when it ran out."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from autoseg.errors import AutosegError
+from autoseg.planning.budget import correct_plan, patches_within, step_bytes
+from autoseg.planning.plan import Configuration, Plan
+from autoseg.runtime.device import gpu_memory_bytes, gpu_memory_within_reach
+from autoseg.runtime.lock import run_alone
+from autoseg.runtime.reporting import Reporter
+from autoseg.runtime.units import describe_memory
+from autoseg.training.fold_job import FoldJob
+from autoseg.training.plugin_checks import describe_limits
+from autoseg.training.state import TrainState
+
+
+def warn_of_memory(job: FoldJob, reporter: Reporter) -> None:
+    """Says so if the GPU is too small for a step of training, as after an edit of plan.json, or if nobody knows."""
+    for line in describe_limits(job.configuration, job.plan.training):
+        reporter.say(line)
+    available, one = gpu_memory_bytes(job.device), job.configuration
+    needed = step_bytes(one, recomputes=job.plan.training.recompute_activations)
+    if not one.is_foreign and available is not None and needed > available:
+        reporter.say(
+            f"a step of {job.configuration_name} takes about {describe_memory(needed)}, but {job.device} has "
+            f"{describe_memory(available)}; if it runs out, plan with --memory {available // 10**9}GB, or lower "
+            "batch_size or patch_size in plan.json"
+        )
+
+
+def begin_in_parts(job: FoldJob, state: TrainState, reporter: Reporter) -> None:
+    """Lets a fold begin in micro-batches if plan.json knows, from a fold before it, that a whole batch does not fit.
+
+    So the memory runs out once, and not again for each fold. Several ranks agree later on how many parts all of them
+    make; see `training.step`.
+
+    Args:
+        job: The fold.
+        state: Its state; one that knows by itself what fits is left alone.
+        reporter: Told about the micro-batches.
+    """
+    within_reach, one = gpu_memory_within_reach(job.device), _as_measured(job)
+    if within_reach is None or state.micro_batch_size is not None or one.is_foreign:
+        return
+    recomputes = job.plan.training.recompute_activations
+    fitting = patches_within(within_reach, one, recomputes=recomputes)
+    share = -(-one.batch_size // job.ranks.count)
+    if fitting is None or fitting >= min(share, job.plan.training.micro_batch_size or share):
+        return
+    state.micro_batch_size = max(1, fitting)
+    reporter.say(
+        f"a step of {job.configuration_name} takes about {describe_memory(step_bytes(one, recomputes=recomputes))}, as "
+        f"was measured, and {describe_memory(within_reach)} could be had of {job.device}: each step takes "
+        f"{state.micro_batch_size} patches at a time and adds up their gradients"
+    )
+
+
+def correct_estimate(job: FoldJob, reporter: Reporter, least_bytes: Mapping[int, int]) -> None:
+    """Puts what steps were found to take into plan.json, where the folds to come find it, and says so.
+
+    What cannot be written is said too; the training goes on all the same.
+
+    Args:
+        job: The fold whose steps these were.
+        reporter: Told about the estimate.
+        least_bytes: See `Run.note_memory`.
+    """
+    name = job.configuration_name
+    if job.configuration.is_foreign or not least_bytes:
+        return
+    recomputed = job.plan.training.recompute_activations
+    try:
+        with run_alone(job.folders.preprocessed):
+            plan = Plan.load(job.folders.plan)
+            now = plan.configurations.get(name)
+            if now is None or now.without_estimates != job.configuration.without_estimates:
+                reporter.say(f"plan.json says something else of {name} by now, and keeps its estimate")
+                return
+            plan = correct_plan(plan, name, least_bytes, recomputed=recomputed)
+            plan.save(job.folders.plan)
+    except AutosegError as error:
+        reporter.say(f"the estimate of plan.json could not be corrected: {error}")
+        return
+    estimate = describe_memory(plan.configurations[name].estimated_bytes)
+    reporter.say(f"plan.json now estimates {estimate} for a step of {name}, as measured")
+
+
+def _as_measured(job: FoldJob) -> Configuration:
+    """The configuration, with what plan.json has come to know of its memory since the job was made."""
+    measured = job.configuration.measured_memory
+    with suppress(AutosegError):  # it has been read before; who edits it now is told so by the next run
+        plan = Plan.load(job.folders.plan)
+        measured = plan.configurations.get(job.configuration_name, job.configuration).measured_memory
+    return job.configuration.model_copy(update={"measured_memory": measured})

@@ -1,0 +1,164 @@
+"""What is known of a training run: one report per epoch, as lines for people and as tables for programs."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from autoseg.errors import WriteError
+from autoseg.runtime.artifact import atomic_file
+from autoseg.runtime.units import describe_memory
+
+LOAD = ("patches_per_second", "waiting_share", "device_memory_bytes", "device_utilization")
+"""What a report says about how busy the machine was."""
+
+MOST_SHOWN_LABELS = 8
+"""In a line of the console."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """What one epoch did.
+
+    Attributes:
+        epoch: Its number, from 0.
+        training_loss: Mean over the steps of the epoch.
+        validation_loss: Mean over patches of the held-out cases, or of the training cases if none is held out.
+        pseudo_dice: Label name to the Dice of the same patches, 0 to 1; NaN for a label that occurred nowhere.
+        learning_rate: At the start of the epoch.
+        seconds: Duration of the epoch, its validation included.
+        elapsed_seconds: Training time up to its end, pauses between interrupted runs left out.
+        patches_per_second: While it trained, its validation left out. Like all that follow, None in reports of runs
+            that did not note it.
+        waiting_share: Of that time, what was spent waiting for patches, 0 to 1.
+        device_memory_bytes: Of a CUDA GPU: the most that torch held of its memory.
+        device_utilization: Of a CUDA GPU: the share of the time in which it calculated, 0 to 1, if torch can ask.
+    """
+
+    epoch: int
+    training_loss: float
+    validation_loss: float
+    pseudo_dice: dict[str, float]
+    learning_rate: float
+    seconds: float
+    elapsed_seconds: float
+    patches_per_second: float | None = None
+    waiting_share: float | None = None
+    device_memory_bytes: int | None = None
+    device_utilization: float | None = None
+
+    @property
+    def mean_pseudo_dice(self) -> float:
+        """Mean over the labels that have a pseudo Dice; NaN if none has."""
+        values = [value for value in self.pseudo_dice.values() if not math.isnan(value)]
+        return sum(values) / len(values) if values else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The report that `to_dict` took apart."""
+        return cls(**values)
+
+    def scalars(self) -> dict[str, float]:
+        """Its numbers by name, but for its own; what is undefined or unknown is left out."""
+        values = {**asdict(self), "mean_pseudo_dice": self.mean_pseudo_dice}
+        del values["epoch"]
+        dice = values.pop("pseudo_dice")
+        values |= {f"pseudo_dice/{label}": value for label, value in dice.items()}
+        return {name: float(value) for name, value in values.items() if value is not None and not math.isnan(value)}
+
+    def to_line(self) -> str:
+        """One line of progress.jsonl: the attributes above, by name, and `mean_pseudo_dice`; what is undefined is null.
+
+        `pseudo_dice` is an object of its own, with a number or null for each label.
+        """
+        values = {**asdict(self), "mean_pseudo_dice": self.mean_pseudo_dice}
+        values["pseudo_dice"] = {label: _null_if_nan(value) for label, value in self.pseudo_dice.items()}
+        values = {name: _null_if_nan(value) for name, value in values.items()}
+        return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def describe_epoch(report: EpochReport) -> str:
+    """One line for the console: losses, pseudo Dice, and what the time went into.
+
+    Of many labels it names the mean and the lowest.
+    """
+    named = sorted(report.pseudo_dice.items(), key=lambda item: item[1]) if _has_many(report) else report.pseudo_dice
+    dice = "  ".join(f"{name} {value:.3f}" for name, value in list(dict(named).items())[:MOST_SHOWN_LABELS])
+    if _has_many(report):
+        dice = f"mean {report.mean_pseudo_dice:.3f}, lowest {dice}"
+    return (
+        f"epoch {report.epoch}: loss {report.training_loss:.3f}, held out {report.validation_loss:.3f}, "
+        f"pseudo Dice {dice} ({', '.join(_describe_load(report))})"
+    )
+
+
+def _has_many(report: EpochReport) -> bool:
+    return len(report.pseudo_dice) > MOST_SHOWN_LABELS
+
+
+def _describe_load(report: EpochReport) -> Iterator[str]:
+    yield f"{report.seconds:.1f} s"
+    if report.patches_per_second is not None:
+        yield f"{report.patches_per_second:.3g} patches/s"
+    if report.waiting_share is not None:
+        yield f"{report.waiting_share:.0%} waiting for them"
+    if report.device_memory_bytes is not None:
+        yield describe_memory(report.device_memory_bytes)
+    if report.device_utilization is not None:
+        yield f"GPU {report.device_utilization:.0%} busy"
+
+
+def write_lines(path: Path, reports: Sequence[EpochReport]) -> None:
+    """Writes progress.jsonl anew, atomically, with a line per report: so it holds no epoch that was lost in a stop."""
+    with atomic_file(path) as writing:
+        writing.write_text("".join(report.to_line() for report in reports), encoding="utf-8", newline="\n")
+
+
+def append_line(path: Path, report: EpochReport) -> None:
+    """Adds a line to progress.jsonl in a single write, which a kill leaves done or not done.
+
+    Raises:
+        WriteError: The disk is full.
+    """
+    try:
+        with path.open("ab", buffering=0) as file:
+            file.write(report.to_line().encode())
+    except OSError as error:
+        what = f"cannot write {path}: {error.strerror}"
+        raise WriteError(what, "free some space or choose a folder that you may write to") from error
+
+
+def write_progress(path: Path, reports: Sequence[EpochReport]) -> None:
+    """Writes a table with one row per epoch, atomically; undefined values are empty.
+
+    The whole table is written each time: after a resumed run it then holds each epoch once.
+
+    Args:
+        path: Of the CSV file.
+        reports: All with the same labels.
+    """
+    labels = list(reports[0].pseudo_dice) if reports else []
+    header = ["epoch", "training_loss", "validation_loss", "mean_pseudo_dice"]
+    header += [f"pseudo_dice_{label}" for label in labels]
+    header += ["learning_rate", "seconds", "elapsed_seconds", *LOAD]
+    with atomic_file(path) as writing, writing.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        for report in reports:
+            losses = [report.training_loss, report.validation_loss]
+            dice = [report.mean_pseudo_dice, *(report.pseudo_dice[label] for label in labels)]
+            rest = [report.learning_rate, report.seconds, report.elapsed_seconds]
+            load = [getattr(report, name) for name in LOAD]
+            values = (_null_if_nan(value) for value in losses + dice + rest + load)
+            table.writerow([report.epoch, *("" if value is None else float(value) for value in values)])
+
+
+def _null_if_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,180 @@
+"""Networks, losses and transforms that are not built in, tried once when a fold begins: do they keep to their terms?
+
+What each must keep to is written in `extensions`. Errors that they raise themselves come through as they are.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoseg.dataloading.augmentation import change_by_own
+from autoseg.errors import UsageError
+from autoseg.models.build import check_network
+from autoseg.models.monai_networks import first_line
+from autoseg.networks.default_unet import UNet
+from autoseg.networks.monai import is_monai
+from autoseg.planning.plan import Configuration
+from autoseg.planning.plugins import find_loss, find_transform
+from autoseg.planning.settings import TrainingSettings
+from autoseg.runtime.device import autocast, random_state, restore_random_state
+from autoseg.training.state import Run, TrainState
+
+PATCHES = 2
+"""In the batch of the trial: some norms cannot do with one."""
+
+MEND = "mend that package"
+OTHER_SETTINGS = "change its settings in plan.json, or choose another network"
+
+
+def check_presence(configuration: Configuration, settings: TrainingSettings) -> None:
+    """Makes sure that all that a plan names can be found.
+
+    Raises:
+        UsageError: Something is not installed, or cannot be loaded.
+    """
+    if configuration.network is not None:
+        check_network(configuration.network)
+    if settings.loss.own is not None:
+        find_loss(settings.loss.own.name)
+    for transform in configuration.augmentation.own:
+        find_transform(transform.name)
+
+
+def describe_limits(configuration: Configuration, settings: TrainingSettings) -> Iterator[str]:
+    """Says what the plan says in vain where the network is not the built-in one."""
+    if configuration.network is not None:
+        name = configuration.network.name
+        if configuration.is_foreign:
+            yield f"the network {name!r} is not the built-in one: no estimate of memory in plan.json applies to it"
+        if settings.recompute_activations:
+            yield f"recompute_activations has no effect on the network {name!r}"
+
+
+def try_out(network: nn.Module, run: Run) -> None:
+    """Tries each network, loss and transform that is not built in on a patch of noise; changes nothing.
+
+    Raises:
+        UsageError: One does not keep to its terms.
+    """
+    configuration = run.training.configuration
+    with _chance_restored(run.device):
+        torch.manual_seed(0)
+        if configuration.network is not None:
+            _try_network(network, configuration, run.device)
+        if run.settings.loss.own is not None:
+            _try_loss(run)
+        _try_transforms(run)
+
+
+def seed_layers(state: TrainState, run: Run) -> None:
+    """Lets what draws from torch's own generator, as dropout does, draw what follows from the fold, step and rank.
+
+    So a run that was stopped goes on as if it had not been. The built-in network and losses draw nothing.
+    """
+    if not isinstance(state.network, UNet) or run.settings.loss.own is not None:
+        sequence = np.random.SeedSequence((*run.training.seed, state.step, run.ranks.number))
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+
+
+def find_idle(network: nn.Module, run: Run) -> list[str]:
+    """Names of weights that the loss does not depend on, such as those of the coarsest logits, which it leaves out."""
+    trial, configuration = copy.deepcopy(network).train(), run.training.configuration
+    with _chance_restored(run.device):
+        outputs = trial(_noise(configuration, run.device))
+        weights = run.loss.weigh(outputs)
+        total = sum(one.float().mean() for one, weight in zip(outputs, weights, strict=True) if weight > 0)
+        learned = {name: value for name, value in trial.named_parameters() if value.requires_grad}
+        gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
+    return [name for name, gradient in zip(learned, gradients, strict=True) if gradient is None]
+
+
+@contextmanager
+def _chance_restored(device: torch.device) -> Iterator[None]:
+    """Puts torch's own generators back to where they were."""
+    before = random_state(device)
+    try:
+        yield
+    finally:
+        restore_random_state(device, before)
+
+
+def _noise(configuration: Configuration, device: torch.device) -> torch.Tensor:
+    channels = configuration.architecture.in_channels
+    return torch.randn((PATCHES, channels, *configuration.patch_size)).to(device)
+
+
+def _predict_noise(
+    trial: nn.Module, configuration: Configuration, device: torch.device, name: str
+) -> tuple[object, object]:
+    """What a network makes of noise in training and in evaluation mode."""
+    image = _noise(configuration, device)
+    try:
+        with autocast(device):
+            return trial.train()(image), trial.eval()(image)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not is_monai(name):
+            raise  # whose it is wants to see where
+        edges = " x ".join(map(str, configuration.patch_size))
+        what = f"the network {name!r} cannot look at patches of {edges} voxels: {first_line(error)}"
+        raise UsageError(what, "change patch_size or the settings of the network in plan.json") from error
+
+
+@torch.no_grad()
+def _try_network(network: nn.Module, configuration: Configuration, device: torch.device) -> None:
+    name = "" if configuration.network is None else configuration.network.name
+    who, mend = f"the network {name!r}", OTHER_SETTINGS if is_monai(name) else MEND
+    if not any(weights.requires_grad for weights in network.parameters()):
+        raise UsageError(f"{who} has no weights to train", mend)
+    if not all(isinstance(value, torch.Tensor) for value in network.state_dict().values()):
+        raise UsageError(f"the state_dict of {who} holds more than tensors, which no checkpoint keeps", mend)
+    outputs, logits = _predict_noise(copy.deepcopy(network), configuration, device, name)
+    if not isinstance(outputs, list | tuple) or not outputs:
+        raise UsageError(f"{who} gives a {type(outputs).__name__} in training, not a list of logits", mend)
+    whole = (PATCHES, configuration.architecture.out_channels, *configuration.centre_size)
+    _check_logits(logits, whole, f"{who} in evaluation mode", mend)
+    _check_logits(outputs[0], whole, f"{who} in training", mend)
+    for coarser in outputs[1:]:
+        _check_logits(coarser, whole, f"{who} at a coarser resolution", mend, exact=False)
+
+
+def _check_logits(logits: object, shape: Sequence[int], who: str, mend: str, *, exact: bool = True) -> None:
+    """Coarser ones may have shorter axes, but as many channels."""
+    if not isinstance(logits, torch.Tensor):
+        raise UsageError(f"{who} gives a {type(logits).__name__}, not a tensor of logits", mend)
+    found = tuple(logits.shape)
+    fits = found == tuple(shape) if exact else len(found) == len(shape) and found[:2] == tuple(shape[:2])
+    if not fits or any(size > whole for size, whole in zip(found, shape, strict=True)):
+        raise UsageError(f"{who} gives logits of shape {found}, not {'' if exact else 'at most '}{tuple(shape)}", mend)
+    if not bool(logits.isfinite().all()):
+        raise UsageError(f"{who} gives logits that are infinite or NaN for a patch of noise", mend)
+
+
+def _try_loss(run: Run) -> None:
+    own, configuration, targets = run.settings.loss.own, run.training.configuration, run.loss.targets
+    name = "" if own is None else own.name
+    size = [min(16, length) for length in configuration.patch_size]
+    logits = torch.randn((PATCHES, targets.outputs, *size)).to(run.device).requires_grad_()
+    labels = torch.tensor(sorted(targets.values))[torch.randint(len(targets.values), (PATCHES, *size))].to(run.device)
+    loss = run.loss.at_one_resolution(logits, labels)
+    if not bool(loss.isfinite()):
+        raise UsageError(f"the loss {name!r} of noise is {loss.item()}", MEND)
+    gradient = torch.autograd.grad(loss, logits, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None or not bool(gradient.isfinite().all()):
+        raise UsageError(f"no gradient, or one that is no number, flows through the loss {name!r}", MEND)
+
+
+def _try_transforms(run: Run) -> None:
+    configuration = run.training.configuration
+    labels = torch.tensor(sorted(run.loss.targets.values), dtype=torch.int16)
+    for transform in configuration.augmentation.own:
+        image = torch.randn((configuration.image_channels, *configuration.patch_size))
+        label = labels[torch.randint(len(labels), configuration.patch_size)]
+        changed, _ = change_by_own(transform, image, label, seed=0)
+        if not bool(changed.isfinite().all()):
+            raise UsageError(f"the transform {transform.name!r} makes voxels that are infinite or NaN", MEND)

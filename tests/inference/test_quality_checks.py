@@ -1,0 +1,172 @@
+"""Remarks: none about usual scans and results, one about each thing that is not."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from phantoms import REALDATA
+
+from autoseg.datasets.fingerprint import draws_per_case, fingerprint_case, fingerprint_dataset
+from autoseg.datasets.info import DatasetInfo
+from autoseg.imaging.files import read_image, read_label_map
+from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.targets import Targets
+from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes, remark_on_image, remark_on_result
+from autoseg.models.training_statistics import Expectation, ExpectedChannel, ExpectedStructure, Spread
+
+HIPPOCAMPUS = REALDATA / "Task04_Hippocampus"
+
+
+def spread(lowest: float, highest: float) -> Spread:
+    """Even, between two ends."""
+    return Spread.of(np.linspace(lowest, highest, 21).tolist())
+
+
+EXPECTED = Expectation(
+    cases=200,
+    empty_cases=0,
+    orientations={"SPL": 200},
+    spacing_mm=(spread(1, 5), spread(0.5, 1), spread(0.5, 1)),
+    size_mm=(spread(100, 300), spread(300, 500), spread(300, 500)),
+    channels={
+        "CT": ExpectedChannel(lowest=spread(-1024, -1000), width=spread(2000, 4000), foreground=(-20.0, 90.0, 200.0))
+    },
+    structures={
+        "liver": ExpectedStructure(known_in=200, present_in=199, volume_mm3=spread(8e5, 2.5e6)),
+        "tumor": ExpectedStructure(known_in=200, present_in=90, volume_mm3=spread(50, 1e5)),
+        "cyst": ExpectedStructure(known_in=200, present_in=0, volume_mm3=None),
+    },
+)
+USUAL = Look(
+    spacing_mm=(2.5, 0.7, 0.7), size_mm=(200.0, 360.0, 360.0), orientation="SPL", intensities=((-1024.0, 2500.0),)
+)
+FOUND = {"liver": 1.5e6, "tumor": 900.0, "cyst": 0.0}
+SURE = {"liver": 0.97, "tumor": 0.8, "cyst": float("nan")}
+
+
+def test_usual_scans_and_results_have_no_remarks():
+    """Not even without a tumor, which half of the cases had not."""
+    assert make_remarks(EXPECTED, USUAL, FOUND, SURE) == []
+    assert make_remarks(EXPECTED, USUAL, {**FOUND, "tumor": 0.0}, {**SURE, "tumor": float("nan")}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "remark"),
+    [
+        ({"spacing_mm": (8.0, 0.7, 0.7)}, "spacing along z is 8 mm, in training 1 to 5 mm"),
+        ({"size_mm": (200.0, 120.0, 360.0)}, "size along y is 120 mm, in training 300 to 500 mm"),
+        ({"orientation": "SAR"}, "its axes lead SAR, those of training SPL; it was turned for the model"),
+        ({"intensities": ((-1.024, 2.5),)}, "width of the intensities of CT is 3.524, in training 2000 to 4000"),
+        ({"intensities": ((0.0, 3500.0),)}, "lowest intensity of CT is 0, in training -1024 to -1000"),
+        ({"intensities": ((7.0, 7.0),)}, "channel CT has the value 7 everywhere"),
+    ],
+)
+def test_unusual_scans_are_remarked_on(change, remark):
+    """The text names what it is, and what it was in training."""
+    assert remark_on_image(EXPECTED, replace(USUAL, **change))[0] == remark
+
+
+def test_another_scale_is_remarked_on():
+    """A thousand times as bright, and a thousandth."""
+    for factor in (1e3, 1e-3):
+        scaled = replace(USUAL, intensities=tuple((low * factor, high * factor) for low, high in USUAL.intensities))
+        assert any("intensities of CT" in line for line in remark_on_image(EXPECTED, scaled))
+
+
+@pytest.mark.parametrize(
+    ("found", "remark"),
+    [
+        ({"liver": 0.0, "tumor": 0.0, "cyst": 0.0}, "nothing was found"),
+        ({**FOUND, "liver": 0.0}, "no liver was found, which 199 of 200 training cases had"),
+        ({**FOUND, "liver": 1.5e5}, "liver is implausibly small: 150 ml, in training 800 to 2500 ml"),
+        ({**FOUND, "tumor": 1e6}, "tumor is implausibly large: 1e+03 ml, in training 0.05 to 100 ml"),
+    ],
+)
+def test_unlikely_results_are_remarked_on(found, remark):
+    """One remark, in ml."""
+    assert remark_on_result(EXPECTED, found, SURE) == [remark]
+
+
+def test_empty_results_are_usual_where_cases_were_empty():
+    """If a tenth of the training cases had nothing, so may a scan."""
+    assert remark_on_result(EXPECTED.model_copy(update={"empty_cases": 20}), dict.fromkeys(FOUND, 0.0), {}) == []
+
+
+def test_low_agreement_is_remarked_on_whatever_is_known():
+    """Also by a model that has no expectation."""
+    line = "tumor: folds and mirror images agree little, 0.41"
+    assert remark_on_result(EXPECTED, FOUND, {**SURE, "tumor": 0.41}) == [line]
+    assert make_remarks(None, None, FOUND, {**SURE, "tumor": 0.41}) == [line]
+
+
+def test_a_range_of_few_cases_is_widened_more():
+    """The same scan stands out beside 200 cases, and not beside 4."""
+    large = replace(USUAL, size_mm=(200.0, 360.0, 900.0))
+    assert remark_on_image(EXPECTED, large)
+    assert not remark_on_image(EXPECTED.model_copy(update={"cases": 4, "orientations": {"SPL": 4}}), large)
+
+
+def test_scans_of_training_that_lay_in_several_ways():
+    """One that lies as any of them did is usual; another is named, and nothing was turned."""
+    mixed = EXPECTED.model_copy(update={"orientations": {"SPL": 100, "SAR": 100}})
+    assert remark_on_image(mixed, replace(USUAL, orientation="SAR")) == []
+    [line] = remark_on_image(mixed, replace(USUAL, orientation="PSL"))
+    assert line == "its axes lead PSL, as in no training case (SPL, SAR)"
+
+
+def test_looking_at_a_turned_scan_measures_it_as_training_cases_lie():
+    """Slices along the last axis are compared with the slices of training; intensities are of each channel."""
+    array = np.zeros((2, 30, 20, 10), np.float32)
+    array[0, 0, 0, 0], array[1, 1, 1, 1] = -5, 7
+    image = Volume(array=array, geometry=Geometry(shape=(30, 20, 10), spacing_mm=(0.5, 0.6, 4.0)).permute((0, 1, 2)))
+    lying = image.turned_to("LPS")
+    look = Look.at(lying, EXPECTED)
+    assert look.orientation == "LPS"
+    assert (look.spacing_mm, look.size_mm) == ((0.5, 0.6, 4.0), (15.0, 12.0, 40.0))
+    assert look.intensities == ((-5.0, 0.0), (0.0, 7.0))
+
+
+def test_planes_are_not_judged_by_their_thickness():
+    """Nobody knows it."""
+    plane = replace(USUAL, orientation=None, spacing_mm=(99.0, 0.7, 0.7), size_mm=(99.0, 360.0, 360.0))
+    assert remark_on_image(EXPECTED, plane) == []
+
+
+def test_volumes_of_label_maps_regions_and_masks():
+    """Voxels times the volume of one; a region has the voxels of all its numbers, a mask those that it holds."""
+    label = np.array([[[0, 1, 1, 2]]], np.uint8)
+    geometry = Geometry(shape=(1, 1, 4), spacing_mm=(1.0, 1.0, 2.0))
+    regions = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, painted=(1, 2))
+    assert measure_volumes(Volume(array=label, geometry=geometry), regions, 2.0) == {"whole": 6.0, "core": 2.0}
+    masks = Volume(array=np.stack([label > 0, label > 1]), geometry=geometry)
+    assert measure_volumes(masks, replace(regions, painted=()), 2.0) == {"whole": 6.0, "core": 2.0}
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not HIPPOCAMPUS.is_dir(), reason="no real scans beside the checkout")
+def test_few_real_scans_are_flagged_for_no_reason():
+    """Of 60 scans that were left out, at most three beside the 200 others; all of them if they are mirrored."""
+    info = DatasetInfo(
+        channel_names={"0": "MR"}, labels={"background": 0, "front": 1, "back": 2}, file_ending=".nii.gz"
+    )
+    names = sorted(path.name for path in (HIPPOCAMPUS / "imagesTr").glob("hippocampus_*.nii.gz"))
+    random.Random(0).shuffle(names)
+    draws = draws_per_case(200)
+    known = {}
+    for name in names[:200]:
+        image, label = read_image((HIPPOCAMPUS / "imagesTr" / name,)), read_label_map(HIPPOCAMPUS / "labelsTr" / name)
+        known[name] = fingerprint_case(name, image, label, draws=draws)
+    fingerprint = fingerprint_dataset(
+        [summary for summary, _ in known.values()],
+        draws=draws,
+        read_draws=lambda name, channel: known[name][1][channel],
+    )
+    expectation = Expectation.of(fingerprint, info)
+    looks, volumes = [], []
+    for name in names[200:]:
+        looks.append(Look.at(read_image((HIPPOCAMPUS / "imagesTr" / name,)), expectation))
+        volumes.append(measure_volumes(read_label_map(HIPPOCAMPUS / "labelsTr" / name), info.targets, 1.0))
+    assert sum(bool(make_remarks(expectation, *pair, {})) for pair in zip(looks, volumes, strict=True)) <= 3
+    assert all(remark_on_image(expectation, replace(look, orientation="SPL")) for look in looks)
+    assert remark_on_result(expectation, dict.fromkeys(info.targets.names, 0.0), {}) == ["nothing was found"]

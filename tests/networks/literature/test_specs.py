@@ -1,0 +1,190 @@
+"""What is known of the networks of the literature before anything is built."""
+
+import subprocess
+import sys
+from itertools import accumulate
+from math import lcm
+from operator import mul
+
+import pytest
+
+from autoseg.networks.literature.table import NETWORKS
+from autoseg.networks.shape_ops import Map, Sketch
+
+NNFORMER_FOR_ORGANS = {"features": 192, "token": [2, 4, 4], "decoder_head_features": 32}
+NNFORMER_FOR_THE_HEART = {
+    "token": [1, 4, 4],
+    "reductions": [[1, 2, 2], [2, 2, 2], [2, 2, 2]],
+    "windows": [[3, 5, 5], [3, 5, 5], [7, 10, 10], [3, 5, 5]],
+    "decoder_head_features": 32,
+}
+EVERY = [(name, dimensions) for name, page in NETWORKS.items() for dimensions in page.dimensions]
+
+
+def weights(name, channels, outputs, dimensions=None, **given):
+    """Trainable numbers of a network."""
+    page = NETWORKS[name]
+    architecture = page.outline(given, dimensions or page.dimensions[0], in_channels=channels, out_channels=outputs)
+    return page.count(given, architecture, page.smallest_patch(given, architecture.dimensions)).weights
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "outputs", "given", "count"),
+    [
+        ("vnet", 1, 2, {}, 61_982_682),
+        ("vnet", 1, 2, {"batch_norm": True, "convolutions": [1, 1, 2, 3, 2], "decoder_convolutions": [2, 2, 1, 1]},
+         45_603_934 - 960),  # which the PReLU before each sum takes; see the page
+        ("unet", 1, 2, {}, 31_030_658),
+        ("unet", 3, 1, {}, 31_031_745),
+        ("unet", 1, 2, {"batch_norm": True}, 31_042_434),
+        ("unet", 3, 1, {"features": 32}, 7_760_097),
+        ("unet", 1, 117, {"features": 32, "batch_norm": True}, 7_769_237),
+        ("unet_3d", 3, 3, {}, 19_069_955),
+        ("unet_3d", 3, 3, {"affine": True}, 19_075_523),
+        ("attention_unet", 1, 4, {}, 6_214_151),
+        ("attention_unet", 1, 4, {"attention": False}, 5_888_004),
+        ("unet_plus_plus", 1, 1, {"deep_supervision": False}, 9_041_601),
+        ("unet_plus_plus", 1, 1, {}, 9_041_700),
+        ("unet_plus_plus", 1, 1, {"deep_supervision": False, "batch_norm": True}, 9_048_897),
+        ("unet_3plus", 3, 1, {"deep_supervision": False}, 26_971_777),
+        ("unet_3plus", 3, 1, {}, 26_989_637),
+        ("high_resolution", 1, 2, {}, 8_861_384),  # an own design: as its page says
+        ("high_resolution", 1, 2, {"branches": 1}, 7_765_442),
+        ("conresnet", 4, 3, {}, 19_018_732),
+        ("unet_3plus", 3, 1, {"classification": True}, 26_991_687),
+        ("unet_3plus", 3, 1, {"classification": True, "deep_supervision": False}, 26_971_777 + 2_050),
+        ("cotr", 1, 14, {}, 41_872_504),
+        ("cotr", 1, 2, {}, 41_864_008),
+        ("cotr", 1, 2, {"deep_supervision": False}, 41_864_008 - 2 * (64 + 192 + 384 + 3)),
+        ("transunet", 1, 9, {}, 105_277_081),
+        ("transunet", 3, 9, {}, 105_277_081),
+        ("transunet", 1, 9, {"patch": [160, 224]}, 105_277_081 - 4 * 14 * 768),
+        ("nnformer", 4, 4, {}, 37_754_190),
+        ("nnformer", 1, 14, NNFORMER_FOR_ORGANS, 150_054_210),
+        ("nnformer", 1, 14, {**NNFORMER_FOR_ORGANS, "deep_supervision": False}, 149_538_086),
+        ("nnformer", 1, 4, NNFORMER_FOR_THE_HEART, 37_197_072),
+        ("swin_unet", 3, 9, {}, 27_168_900),
+        ("swin_unet", 1, 9, {}, 27_168_900),
+        ("swin_unet", 1, 4, {}, 27_168_420),
+        ("swin_unet", 1, 1, {}, 27_168_132),
+    ],
+)  # fmt: skip
+def test_weights_are_those_that_are_published(name, channels, outputs, given, count):
+    """To the last one, in the settings that they are published for."""
+    assert weights(name, channels, outputs, **given) == count
+
+
+@pytest.mark.parametrize(
+    ("layers", "classifier", "wide"),
+    [
+        (18, 11_689_512, 512),
+        (34, 21_797_672, 512),
+        (50, 25_557_032, 2048),
+        (101, 44_549_160, 2048),
+        (152, 60_192_808, 2048),
+    ],
+)
+def test_resnets_have_the_weights_of_the_classifiers(layers, classifier, wide):
+    """But for the layer that tells 1000 classes apart."""
+    page, given = NETWORKS["resnet_unet"], {"layers": layers}
+    architecture = page.outline(given, 2, in_channels=3, out_channels=2)
+    found = page.count(given, architecture, (32, 32)).layers
+    assert sum(one.weights for name, one in found.items() if name.startswith("encoder")) == (
+        classifier - 1000 * (wide + 1)
+    )
+
+
+@pytest.mark.parametrize(("name", "dimensions"), EVERY)
+def test_pages_are_complete(name, dimensions):
+    """Texts for people, defaults, resolutions that the network really has, and logits of the size of the image.
+
+    More of them in training may be coarser, the finest first, each at a resolution that the network has. What stands
+    for something else comes last: answers for each voxel, or one for the patch.
+    """
+    page = NETWORKS[name]
+    assert all((page.title, page.summary, page.source, page.licence))
+    given = page.complete({})
+    assert page.complete(given) == given
+    assert given.keys() == page.settings.model_fields.keys()
+    architecture = page.outline(given, dimensions, in_channels=2, out_channels=3)
+    assert architecture.divisor == page.divisor(given, dimensions)
+    sketch = Sketch(dimensions)
+    image = Map(2, tuple(2 * step for step in architecture.divisor))
+    outputs, further = page.draw(sketch, image, 3, page.read(given)), page.further(page.read(given))
+    logits, others = outputs[: len(outputs) - len(further)], outputs[len(outputs) - len(further) :]
+    assert logits[0].size == image.size
+    assert all(one.voxels == 1 or not what.asks_of_patch for one, what in zip(others, further, strict=True))
+    assert all(one.channels == 3 for one in others)
+    reduced = list(accumulate(page.reductions(given, dimensions), lambda one, other: tuple(map(mul, one, other))))
+    sizes = [tuple(length // step for length, step in zip(image.size, steps, strict=True)) for steps in reduced]
+    assert all(one.size in sizes and one.channels == 3 for one in logits)
+    assert [one.voxels for one in logits] == sorted((one.voxels for one in logits), reverse=True)
+    assert (len(logits) > 1) == architecture.deep_supervision
+    coarsest = min((one.size for one in sketch.kept), key=lambda size: size[0])
+    assert coarsest == (2,) * dimensions  # so no smaller divisor would do, and no larger one is needed
+    sketch = Sketch(dimensions, training=False)
+    assert len(page.draw(sketch, image, 3, page.read(given))) == 1
+
+
+@pytest.mark.parametrize(("name", "dimensions"), EVERY)
+def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
+    """Multiply-adds and what is kept; the weights stay. More where all voxels of one size of patches see each other.
+
+    Where voxels of a window do, of patches that windows fill at each resolution.
+    """
+    page, given = NETWORKS[name], NETWORKS[name].complete({})
+    architecture = page.outline(given, dimensions, in_channels=1, out_channels=2)
+    smallest = page.smallest_patch(given, dimensions)
+    layers = page.count(given, architecture, smallest).layers.values()
+    filled = lcm(*(edge for layer in layers if layer.kind == "offset_bias" for edge in layer.kernel))
+    first, *others = (filled * edge for edge in smallest)
+    small, large = (page.count(given, architecture, (first * times, *others)) for times in (1, 3))
+    only = page.fixed_patch(page.read(given)) is not None
+    assert large.weights == small.weights or only
+    for measure in ("multiply_adds", "kept_elements", "places", "widest_elements"):
+        assert getattr(large, measure) == 3 * getattr(small, measure) or (
+            only and 3 < getattr(large, measure) / getattr(small, measure) < 9
+        )
+
+
+def test_work_of_a_convolution_is_counted_by_hand():
+    """Twelve voxels, kernel 3, from 2 to 4 features, and pooling after it, which leaves no voxel out."""
+    sketch = Sketch(2)
+    image = Map(2, (2, 6))
+    y = sketch.pool(sketch.relu(sketch.conv(image, 4, 3, "one")), 2)
+    assert y.size == (1, 3)
+    assert sketch.multiply_adds == 12 * 4 * 2 * 9
+    assert sketch.weights == (2 * 9 + 1) * 4
+    assert sketch.kept_elements == 12 * 2 + 12 * 4  # the image, and what the ReLU and the pooling share
+    assert sketch.places == 3 * 4
+    with pytest.raises(ValueError, match=r"a map of \(2, 5\) voxels has no blocks of 2"):
+        sketch.pool(Map(2, (2, 5)), 2)
+    with pytest.raises(ValueError, match="two layers are named 'one'"):
+        sketch.conv(image, 4, 3, "one")
+    with pytest.raises(ValueError, match="do not lie on one grid"):
+        sketch.add(image, y)
+
+
+def test_settings_that_are_impossible_are_named():
+    """Unknown ones, with those that there are; and those of a wrong kind."""
+    page = NETWORKS["vnet"]
+    with pytest.raises(ValueError, match=r"^settings.width of V-Net: .*\(there are: features, convolutions, "):
+        page.complete({"width": 4})
+    with pytest.raises(ValueError, match=r"^settings.features of V-Net: Input should be greater than 0$"):
+        page.complete({"features": 0})
+    with pytest.raises(ValueError, match="decoder_convolutions must have one value less"):
+        page.complete({"convolutions": [1, 2]})
+    with pytest.raises(ValueError, match="V-Net takes images in 3D only"):
+        page.outline({}, 2, in_channels=1, out_channels=2)
+    with pytest.raises(ValueError, match="at most 16 channels with these settings, not 17"):
+        page.outline({}, 3, in_channels=17, out_channels=2)
+
+
+def test_pages_need_no_torch():
+    """So planning does not wait for it."""
+    code = (
+        "import sys; from autoseg.networks.literature.table import NETWORKS; page = NETWORKS['unet_plus_plus']\n"
+        "outline = page.outline({}, 3, in_channels=1, out_channels=2); page.count({}, outline, (32, 32, 32))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,191 @@
+"""Tests of the blocks of the network, against torch's own layers."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.networks.architecture import Stage
+from autoseg.networks.blocks import (
+    ConvBlock,
+    ConvStage,
+    InstanceNorm,
+    ResidualBlock,
+    Upsampling,
+    average_pool,
+    channels_last,
+)
+
+
+def plain_block(block: ConvBlock, x: Tensor, shortcut: Tensor | float = 0.0) -> Tensor:
+    """The block again, with torch's own layers."""
+    y = F.conv3d(x, block.conv.weight, block.conv.bias, block.conv.stride, block.conv.padding)
+    y = F.instance_norm(y, weight=block.norm.weight, bias=block.norm.bias, eps=1e-5)
+    return F.leaky_relu(y + shortcut, 0.01)
+
+
+def plain_stage(stage: ConvStage, x: Tensor, convolutions: int, *, residual: bool) -> Tensor:
+    """The stage again, as its definition says it: block after block, each with its own shortcut."""
+    layers = list(stage.blocks)
+    blocks = [layers[start : start + convolutions] for start in range(0, len(layers), convolutions)]
+    for number, block in enumerate(blocks):
+        shortcut: Tensor | float = x
+        inner = block
+        if number == 0:
+            x = shortcut = plain_block(block[0], x)
+            inner = block[1:]
+        for convolution in inner[:-1]:
+            x = plain_block(convolution, x)
+        if inner:
+            x = plain_block(inner[-1], x, shortcut if residual else 0.0)
+    return x
+
+
+def disturb(module: nn.Module) -> None:
+    """Gives each parameter a value of its own; fresh biases and norms would hide mistakes."""
+    generator = torch.Generator().manual_seed(7)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("blocks", "convolutions"), [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 2), (3, 3)])
+def test_stage_adds_the_input_of_each_block_before_its_last_activation(blocks, convolutions, residual):
+    """The first block adds the output of its first convolution, each further one its input; plain ones add nothing."""
+    described = Stage(features=4, kernel=(3, 3, 3), stride=(2, 2, 2), convolutions=convolutions, blocks=blocks)
+    stage = ConvStage(2, described, residual=residual)
+    disturb(stage)
+    x = torch.randn(2, 2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected = plain_stage(stage, x, convolutions, residual=residual)
+    torch.testing.assert_close(stage(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 3, 1)])
+@pytest.mark.parametrize("features", [3, 5])
+def test_residual_block_is_the_basic_block_of_resnet_d(features, stride):
+    """Its shortcut is the mean of neighbours and, if the features change, a convolution of kernel 1 with a norm."""
+    block = ResidualBlock(3, features, (3, 1, 3), stride)
+    disturb(block)
+    x = torch.randn(2, 3, 8, 12, 6, generator=torch.Generator().manual_seed(1))
+    shortcut = F.avg_pool3d(x, stride, stride)
+    assert hasattr(block.shortcut, "conv") == (features == 5)
+    if features == 5:
+        norm = block.shortcut.norm
+        shortcut = F.conv3d(shortcut, block.shortcut.conv.weight)
+        shortcut = F.instance_norm(shortcut, weight=norm.weight, bias=norm.bias, eps=1e-5)
+    expected = plain_block(block.second, plain_block(block.first, x), shortcut)
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def gradients(function, *inputs: Tensor) -> list[Tensor]:
+    """The result of a function, and the gradients of a fixed weighting of it."""
+    leaves = [value.detach().clone().requires_grad_() for value in inputs]
+    result = function(*leaves)
+    weighting = torch.linspace(-1, 2, result.numel(), dtype=result.dtype).reshape(result.shape)
+    return [result, *torch.autograd.grad((result * weighting).sum(), leaves)]
+
+
+@pytest.mark.parametrize("order", ["channels first", "channels last"])
+@pytest.mark.parametrize("stride", [(2, 2), (3, 1), (2, 2, 2), (1, 2, 3)])
+def test_average_pool_is_that_of_torch(stride, order):
+    """Result and gradient agree with torch's average pooling, and the order of the memory stays."""
+    x = torch.randn(2, 5, *(6, 4, 6)[: len(stride)], generator=torch.Generator().manual_seed(2))
+    x = channels_last(x) if order == "channels last" else x
+    theirs = F.avg_pool2d if len(stride) == 2 else F.avg_pool3d
+    pairs = zip(gradients(lambda x: average_pool(x, stride), x), gradients(lambda x: theirs(x, stride), x), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)
+    assert average_pool(x, stride).movedim(1, -1).is_contiguous() == (order == "channels last")
+
+
+@pytest.mark.parametrize("order", ["channels first", "channels last"])
+@pytest.mark.parametrize("size", [(5, 6), (4, 5, 6)])
+def test_instance_norm_is_that_of_torch(size, order):
+    """Result and gradients agree with torch's instance norm, in both memory orders."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3, 7, *size, generator=generator) * 5 + 2
+    norm = InstanceNorm(7)
+    weight, bias = torch.randn(2, 7, generator=generator)
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ordered = channels_last(x) if order == "channels last" else x
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (ordered,))
+
+    def theirs(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.instance_norm(x, weight=weight, bias=bias, eps=1e-5)
+
+    for one, other in zip(gradients(ours, x, weight, bias), gradients(theirs, x, weight, bias), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (4, 5, 6)])
+def test_instance_norm_of_a_gpu_is_that_of_torch(size):
+    """Where the samples stand side by side, and the norm sees one sample of more features, the result is the same."""
+    x = torch.randn(3, 7, *size, generator=torch.Generator().manual_seed(3)) * 5 + 2
+    norm = InstanceNorm(7)
+    disturb(norm)
+    stacked = norm.normalize_stacked(x)
+    assert stacked.shape == (1, 21, *size)
+    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=1e-5)
+    torch.testing.assert_close(stacked.view_as(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("order", "dtype"), [(torch.contiguous_format, torch.float32), (torch.channels_last_3d, torch.bfloat16)]
+)
+def test_norm_without_gradients_is_the_same(order, dtype):
+    """To the last bit; whoever calls the layer keeps what it gave, and the layers inside lose theirs."""
+    norm = InstanceNorm(3)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 3, 4, 5, 6).to(dtype, memory_format=order)
+    kept, expected = x.clone(), norm(x)
+    with torch.inference_mode():
+        assert torch.equal(norm(x), expected)
+        assert torch.equal(x, kept)
+        assert norm.normalize(x).data_ptr() == x.data_ptr()
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("features", [2, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norm_without_gradients_keeps_all_digits(features, dtype):
+    """Of large maps with the channels last, of which torch's own batch norm loses two; in place."""
+    norm = InstanceNorm(features).to(dtype)
+    disturb(norm)
+    x = (torch.randn(2, features, 40, 48, 48) * 1.5 + 0.7).to(dtype, memory_format=torch.channels_last_3d)
+    exact = F.instance_norm(x.double(), weight=norm.weight.double(), bias=norm.bias.double(), eps=1e-5)
+    with torch.inference_mode():
+        assert norm.normalize(x).data_ptr() == x.data_ptr()
+    torch.testing.assert_close(x.double(), exact, rtol=1e-6, atol=3e-6)
+
+
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3), (2, 2, 2), (1, 2, 3)])
+def test_upsampling_is_the_transposed_convolution_of_torch(stride):
+    """Result and gradients agree with torch's transposed convolution."""
+    generator = torch.Generator().manual_seed(4)
+    weight, bias = torch.randn(5, 3, *stride, generator=generator), torch.randn(3, generator=generator)
+    x = torch.randn(2, 5, *(4, 3, 2)[: len(stride)], generator=generator)
+    upsampling = Upsampling(5, 3, stride)
+    transposed = F.conv_transpose2d if len(stride) == 2 else F.conv_transpose3d
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(upsampling, {"weight": weight, "bias": bias}, (x,))
+
+    def theirs(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return transposed(x, weight, bias, stride)
+
+    for one, other in zip(gradients(ours, x, weight, bias), gradients(theirs, x, weight, bias), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "ordered", "kept"), [(2, True, True), (8, True, True), (9, True, False), (2, False, False)]
+)
+def test_norm_keeps_the_channels_last_on_a_gpu(samples, ordered, kept):
+    """If they are, and the samples are few enough to go one by one; torch's device without memory stands for a GPU."""
+    norm = InstanceNorm(4).to("meta")
+    x = torch.empty(samples, 4, 6, 5, 3, device="meta")
+    y = norm(channels_last(x) if ordered else x)
+    assert y.shape == x.shape
+    assert y.is_contiguous(memory_format=torch.channels_last_3d) == kept

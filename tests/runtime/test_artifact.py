@@ -1,0 +1,279 @@
+"""What is saved is whole, versioned and strict, and a failed write changes nothing."""
+
+import errno
+import json
+import math
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.errors import ArtifactError, WriteError
+from autoseg.runtime.artifact import Artifact, Score, atomic_file, atomic_folder, read_text
+
+
+class Note(Artifact):
+    """An artefact with a nested list and an undefined number."""
+
+    format_version: int = 3
+
+    text: str
+    numbers: tuple[int, ...] = ()
+    score: Score = 0.5
+
+
+def names(folder):
+    """Everything in a folder, hidden files included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_half(path):
+    """Starts to write, then fails."""
+    path.write_text("half")
+    raise RuntimeError("stopped half-way")
+
+
+@given(st.text(), st.lists(st.integers(-(2**40), 2**40)), st.floats(allow_infinity=False))
+@settings(max_examples=40, deadline=None)
+def test_artefacts_round_trip(tmp_path_factory, text, numbers, score):
+    """What is loaded equals what was saved, NaN included."""
+    path = tmp_path_factory.mktemp("notes") / "note.json"
+    note = Note(text=text, numbers=tuple(numbers), score=score)
+    note.save(path)
+    assert Note.load(path) == note
+    assert names(path.parent) == ["note.json"]
+
+
+def test_an_undefined_number_is_null_in_the_file(tmp_path):
+    """JSON has no NaN; other programs can read the file."""
+    Note(text="a", score=math.nan).save(tmp_path / "note.json")
+    assert json.loads((tmp_path / "note.json").read_text())["score"] is None
+    assert math.isnan(Note.load(tmp_path / "note.json").score)
+
+
+def test_artefacts_are_frozen():
+    """A value that is saved is not changed behind the file's back."""
+    with pytest.raises(ValueError, match="frozen"):
+        Note(text="a").text = "b"
+
+
+def test_a_file_of_another_version_is_refused(tmp_path):
+    """It is not misread."""
+    path = tmp_path / "note.json"
+    path.write_text('{"format_version": 2, "text": "a"}')
+    with pytest.raises(ArtifactError, match=r"note\.json: .*format_version is 2, this program reads 3"):
+        Note.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('{"text": "a", "colour": 1}', "colour: Extra inputs are not permitted"),
+        ('{"numbers": [1]}', "text: Field required"),
+        ('{"text": "a", "numbers": [1, "x"]}', r"numbers\.1: Input should be a valid integer"),
+        ('{"text": "a"', "Invalid JSON"),
+        ("[]", "Input should be an object"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_field(tmp_path, content, line):
+    """The error is one line that names the file, the field and what to do."""
+    path = tmp_path / "note.json"
+    path.write_text(content)
+    with pytest.raises(ArtifactError, match=line) as caught:
+        Note.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.fix
+
+
+def test_a_missing_file_is_an_error_of_the_user(tmp_path):
+    """It says which file, and to run the step that makes it."""
+    with pytest.raises(ArtifactError, match=r"cannot read .*note\.json: No such file or directory; run the step"):
+        Note.load(tmp_path / "note.json")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    """An image under the name of a text does not crash the program."""
+    (tmp_path / "note.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ArtifactError, match="it is not a text file"):
+        read_text(tmp_path / "note.json")
+
+
+def test_a_file_appears_whole_and_alone(tmp_path):
+    """Folders on the way are made, nothing else is left, and the old content is gone."""
+    path = tmp_path / "a" / "b" / "image.nii.gz"
+    for content in ("old", "new"):
+        with atomic_file(path) as writing:
+            assert writing.name.endswith("image.nii.gz")
+            assert writing.parent == path.parent
+            writing.write_text(content)
+            assert not path.exists() or path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["image.nii.gz"]
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_failed_write_of_a_file_changes_nothing(tmp_path, old):
+    """The old file stays, and no half of the new one."""
+    path = tmp_path / "note.txt"
+    if old is not None:
+        path.write_text(old)
+    with pytest.raises(RuntimeError, match="half-way"), atomic_file(path) as writing:
+        write_half(writing)
+    assert names(tmp_path) == ([] if old is None else ["note.txt"])
+    assert old is None or path.read_text() == old
+
+
+def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
+    """A silent failure of an image library is noticed."""
+    with pytest.raises(ArtifactError, match=r"cannot write .*note\.txt"), atomic_file(tmp_path / "note.txt"):
+        pass
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("write", [atomic_file, atomic_folder])
+def test_a_place_that_cannot_be_written_is_an_error_in_one_line(tmp_path, write):
+    """A file where the folder should be is the user's to move."""
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ArtifactError, match=r"cannot write .*; free some space or choose"),
+        write(tmp_path / "file" / "a"),
+    ):
+        pass
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_replaces_the_old_one_whole(tmp_path):
+    """Old files that are not written again are gone."""
+    path = tmp_path / "parent" / "cases"
+    for name in ("old", "new"):
+        with atomic_folder(path) as folder:
+            (folder / name).write_text(name)
+    assert names(path) == ["new"]
+    assert names(path.parent) == ["cases"]
+
+
+def test_a_folder_may_be_read_by_others_as_usual(tmp_path):
+    """It has the rights of a folder made the ordinary way, not those of a private one."""
+    with atomic_folder(tmp_path / "made"):
+        pass
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_failed_write_of_a_folder_changes_nothing(tmp_path, old):
+    """The old folder stays with its files, and no half of the new one."""
+    path = tmp_path / "cases"
+    if old is not None:
+        path.mkdir()
+        (path / old).write_text(old)
+    with pytest.raises(RuntimeError, match="half-way"), atomic_folder(path) as folder:
+        write_half(folder / "half")
+    assert names(tmp_path) == ([] if old is None else ["cases"])
+    assert old is None or names(path) == ["old"]
+
+
+def test_a_failed_change_of_places_brings_the_old_folder_back(tmp_path, monkeypatch):
+    """If the new folder cannot take its place, the old one is there as before."""
+    path = tmp_path / "cases"
+    path.mkdir()
+    (path / "old").write_text("old")
+    replace = type(path).replace
+
+    def refuse_new(self, target):
+        if target == path and (self / "new").exists():
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", refuse_new)
+    with pytest.raises(ArtifactError, match="No space left on device"), atomic_folder(path) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path) == ["cases"]
+    assert names(path) == ["old"]
+
+
+@pytest.mark.parametrize("write", [atomic_file, atomic_folder])
+def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path, write):
+    """An error that names another place than the one to be written is about that place."""
+    with pytest.raises(FileNotFoundError, match="scan"), write(tmp_path / "results" / "a"):
+        (tmp_path / "scan").read_bytes()
+    assert names(tmp_path / "results") == []
+
+
+def test_a_full_disk_names_the_folder_that_was_to_be(tmp_path):
+    """The place where it is written for the time being means nothing to anyone."""
+    with (
+        pytest.raises(WriteError, match=r"cannot write \S+cases: No space left on device; free"),
+        atomic_folder(tmp_path / "cases") as folder,
+        atomic_file(folder / "a.txt"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert names(tmp_path) == []
+
+
+def test_ctrl_c_between_two_renames_brings_the_old_folder_back(tmp_path, monkeypatch):
+    """There is no moment at which a stop loses what was there."""
+    path = tmp_path / "cases"
+    path.mkdir()
+    (path / "old").write_text("old")
+    replace = type(path).replace
+
+    def stop_at_new(self, target):
+        if target == path and (self / "new").exists():
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", stop_at_new)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path) == ["cases"]
+    assert names(path) == ["old"]
+
+
+def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch):
+    """Windows flushes no other."""
+    fcntl = pytest.importorskip("fcntl")
+    modes = []
+    monkeypatch.setattr(os, "fsync", lambda number: modes.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE))
+    with atomic_file(tmp_path / "note.txt") as writing:
+        writing.write_text("text")
+    assert modes == [os.O_RDWR]
+    assert (tmp_path / "note.txt").read_text() == "text"
+
+
+def test_what_a_killed_run_left_is_removed_after_a_day(tmp_path):
+    """A half-filled folder goes once it is old; a fresh one, and those of other folders, stay."""
+    old, fresh, other = (tmp_path / f".writing_{name}" for name in ("cases_old", "cases_fresh", "else_old"))
+    for folder in (old, fresh, other):
+        folder.mkdir()
+        (folder / "half").touch()
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    with atomic_folder(tmp_path / "cases") as folder:
+        (folder / "whole").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing_cases_fresh", ".writing_else_old", "cases"]
+
+
+def test_lists_of_numbers_stand_on_one_line(tmp_path):
+    """Files are made to be read: a shape is one line, and texts are left as they are."""
+
+    class Shaped(Artifact):
+        shape: tuple[int, ...]
+        matrix: tuple[tuple[float, ...], ...]
+        names: tuple[str, ...]
+
+    value = Shaped(shape=(1, 2, 3), matrix=((1.0, 0.5), (0.0, -1e-9)), names=("[\n 1,\n 2\n]", "b"))
+    value.save(tmp_path / "value.json")
+    text = (tmp_path / "value.json").read_text()
+    assert '"shape": [1, 2, 3],' in text
+    assert "[1.0, 0.5]" in text
+    assert Shaped.load(tmp_path / "value.json") == value
+
+
+def test_keys_of_strangers_are_shown_without_signs_that_terminals_obey():
+    """A mistake in a file from anyone stays one plain line."""
+    with pytest.raises(ArtifactError) as caught:
+        Note.parse('{"text": "", "\\u001b[2Jx\\ny": 1}', source="a")
+    assert str(caught.value).startswith("a: ?[2Jx?y: ")

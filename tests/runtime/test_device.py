@@ -1,0 +1,138 @@
+"""Tests of the choice of device and precision."""
+
+import pytest
+import torch
+
+from autoseg.errors import AutosegError, UsageError
+from autoseg.runtime.device import (
+    autocast,
+    make_ready,
+    memory_named,
+    needs_scaling,
+    precision,
+    prefers_channels_last,
+    random_state,
+    resolve_device,
+    restore_random_state,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends to be another machine."""
+
+    def pretend(*, gpus: int = 0, apple: bool = False, bfloat16: bool = False) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: bfloat16)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16)
+
+    return pretend
+
+
+def test_auto_takes_the_fastest_device(machine):
+    """A CUDA GPU comes before an Apple GPU, and that before the CPU."""
+    chosen = []
+    for gpus, apple in [(2, True), (0, True), (0, False)]:
+        machine(gpus=gpus, apple=apple)
+        chosen.append(resolve_device("auto").type)
+    assert chosen == ["cuda", "mps", "cpu"]
+
+
+def test_a_gpu_is_found_by_its_number(machine):
+    """Numbers count from 0."""
+    machine(gpus=2)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("name", ["cuda:2", "mps", "gpu", "cuda:x", "cuda:", ""])
+def test_absent_device_is_refused_with_the_list_of_the_others(machine, name):
+    """The error names what was asked for and what there is."""
+    machine(gpus=2)
+    with pytest.raises(UsageError, match=f"no device '{name}' here; choose one of: auto, cuda, cuda:0, cuda:1, cpu"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bfloat16", "expected"),
+    [
+        ("cuda", True, torch.bfloat16),
+        ("cuda", False, torch.float16),
+        ("mps", False, torch.float32),
+        ("cpu", True, torch.bfloat16),
+        ("cpu", False, torch.float32),
+    ],
+)
+def test_precision_follows_the_hardware(machine, kind, bfloat16, expected):
+    """Only float16 needs a scaled loss."""
+    machine(gpus=1, apple=True, bfloat16=bfloat16)
+    assert precision(torch.device(kind)) == expected
+    assert needs_scaling(torch.device(kind)) == (expected == torch.float16)
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_autocast_calculates_in_the_precision_of_the_device(machine, bfloat16):
+    """A matrix product inside the context has the device's precision; outside it is as before."""
+    machine(bfloat16=bfloat16)
+    ones = torch.ones(2, 2)
+    with autocast(CPU):
+        assert (ones @ ones).dtype == (torch.bfloat16 if bfloat16 else torch.float32)
+    assert (ones @ ones).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "expected"),
+    [
+        ("cuda", (9, 0), True),
+        ("cuda", (7, 0), True),
+        ("cuda", (6, 1), False),
+        ("cpu", None, False),
+        ("mps", None, False),
+    ],
+)
+def test_tensor_cores_want_the_channels_last(monkeypatch, kind, capability, expected):
+    """Older GPUs have none; on a CPU the network orders its maps by itself."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert prefers_channels_last(torch.device(kind)) == expected
+
+
+@pytest.mark.parametrize(("kind", "tried"), [("cuda", True), ("cpu", False)])
+def test_kernels_are_tried_where_sizes_stay_the_same(monkeypatch, kind, tried):
+    """By cuDNN, which a CPU does not have."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    make_ready(torch.device(kind))
+    assert torch.backends.cudnn.benchmark == tried
+
+
+def test_random_numbers_go_on_where_they_were():
+    """After any number of draws."""
+    torch.manual_seed(4)
+    before = random_state(CPU)
+    first = torch.rand(3)
+    restore_random_state(CPU, before)
+    assert torch.equal(torch.rand(3), first)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+def test_full_memory_is_said_in_one_line(error):
+    """With the device and the advice, whatever the device says at length."""
+    with (
+        pytest.raises(AutosegError, match=r"^the memory of the device cpu is full; take a smaller patch$"),
+        memory_named(CPU, "take a smaller patch"),
+    ):
+        raise error
+
+
+def test_other_errors_of_the_device_are_bugs():
+    """They are shown whole."""
+    with pytest.raises(RuntimeError, match="illegal access"), memory_named(CPU, "take a smaller patch"):
+        raise RuntimeError("illegal access")

@@ -1,0 +1,111 @@
+"""A line of stages keeps its order, is one item ahead, and ends with whoever takes its results."""
+
+import time
+from contextlib import closing
+from threading import Event, current_thread, main_thread
+
+import pytest
+
+from autoseg.runtime.prefetch import work_ahead
+
+ENOUGH_SECONDS = 30
+
+
+def wait_until(ready):
+    """Until something is so, or the test has failed."""
+    deadline = time.monotonic() + ENOUGH_SECONDS
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_results_come_in_order():
+    """Through two stages."""
+    doubled = work_ahead(lambda number: 2 * number, range(50))
+    assert list(work_ahead(str, doubled)) == [str(2 * number) for number in range(50)]
+
+
+def test_no_items_no_results():
+    """And no waiting."""
+    assert list(work_ahead(str, [])) == []
+
+
+def test_work_is_one_item_ahead_and_no_more():
+    """While a result is dealt with, the next is made; then the stage waits."""
+    begun = []
+    with closing(work_ahead(begun.append, range(10))) as results:
+        for number, _ in enumerate(results):
+            if number == 8:
+                break
+            wait_until(lambda number=number: len(begun) == number + 2)
+            time.sleep(0.01)
+            assert len(begun) == number + 2
+
+
+def test_two_stages_hold_two_items_beside_the_one_that_is_dealt_with():
+    """Nothing piles up before a slow end."""
+    read, asked = [], []
+    line = work_ahead(
+        lambda item: asked.append(item) or item, work_ahead(lambda item: read.append(item) or item, range(9))
+    )
+    with closing(line) as results:
+        next(results)
+        wait_until(lambda: len(asked) == 2)
+        wait_until(lambda: len(read) == 3)
+        time.sleep(0.02)
+        assert (len(read), len(asked)) == (3, 2)
+
+
+def test_large_items_wait_for_their_turn():
+    """Work on them does not begin before the former result was dealt with."""
+    begun = []
+    with closing(work_ahead(begun.append, range(6), apart=lambda number: number >= 3)) as results:
+        for number, _ in enumerate(results):
+            time.sleep(0.02)
+            assert len(begun) == (number + 2 if number < 2 else number + 1)
+
+
+def test_error_comes_in_the_place_of_its_result():
+    """What was made before is not lost."""
+    results = work_ahead(lambda number: 6 // number, [3, 2, 0, 1])
+    assert [next(results), next(results)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_error_of_an_earlier_stage_goes_through():
+    """It ends all stages."""
+    with pytest.raises(ZeroDivisionError):
+        list(work_ahead(str, work_ahead(lambda number: 1 // number, [1, 0])))
+
+
+def test_stages_end_when_nobody_takes_results():
+    """Also those before, and what they were at is finished."""
+    ended = []
+
+    def count():
+        try:
+            yield from range(1000)
+        finally:
+            ended.append(current_thread() is not main_thread())
+
+    with closing(work_ahead(str, work_ahead(lambda number: number, count()))) as results:
+        next(results)
+    wait_until(lambda: ended == [True])
+
+
+def test_a_stage_that_is_stuck_is_not_waited_for_long(monkeypatch):
+    """The program can end."""
+    monkeypatch.setattr("autoseg.runtime.prefetch.GRACE_SECONDS", 0.05)
+    release = Event()
+
+    def work(number):
+        if number:
+            release.wait(ENOUGH_SECONDS)
+        return number
+
+    began = time.monotonic()
+    with closing(work_ahead(work, [0, 1])) as results:
+        next(results)
+    assert time.monotonic() - began < ENOUGH_SECONDS / 2
+    release.set()

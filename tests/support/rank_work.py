@@ -1,0 +1,212 @@
+"""What tests have several processes do, in functions that these can import; a single process does it to compare."""
+
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from full_memory import Fullness
+from phantoms import Listener
+from small_models import small_run, small_state
+from torch import nn
+
+from autoseg.dataloading.batch import Batch
+from autoseg.errors import AutosegError
+from autoseg.imaging.targets import Targets
+from autoseg.networks.auxiliary_outputs import Further
+from autoseg.pipeline.training import train
+from autoseg.planning.plugins import Own
+from autoseg.planning.settings import LossSettings
+from autoseg.runtime import device as devices
+from autoseg.runtime.reporting import SILENT
+from autoseg.training import loop, step
+from autoseg.training.losses import Loss
+from autoseg.training.ranks import ALONE, join_ranks
+from autoseg.training.step import fill_gradients
+
+PATCHES = 5
+NUMBER = 1
+CPU = torch.device("cpu")
+
+
+def train_in_float32(root, device, *, reporter, **options):
+    """Trains fold 0 with the same rounding in any number of processes; also if the hardware has bfloat16."""
+    devices.precision = lambda _: torch.float32
+    return train(NUMBER, "3d_fullres", [0], device=device, workspace=root, reporter=reporter, **options)
+
+
+def train_and_fail(root, how, device, *, reporter):
+    """Trains, but before the third step something happens to the second process."""
+    original = loop.train_step
+
+    def step_or_fail(state, *rest):
+        if state.step == 2 and os.environ["RANK"] == "1":
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise AutosegError("the GPU melted", "cool it") if how == "error" else ZeroDivisionError("a bug")
+        return original(state, *rest)
+
+    loop.train_step = step_or_fail
+    train(NUMBER, "3d_fullres", [0], device=device, workspace=root, reporter=reporter)
+
+
+# --- Losses and gradients ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCase:
+    """A loss of five patches, with all that is pooled over their voxels."""
+
+    batch_dice: bool = False
+    ignore: int | None = None
+    exclusive: bool = True
+    unknown: bool = False
+    settings: tuple[tuple[str, object], ...] = ()
+    further: tuple[Further, ...] = ()
+
+    def of(self, ranks) -> Loss:
+        """As one of the ranks takes it."""
+        targets = Targets(structures={"bright": (1,), "dark": (2,)}, exclusive=self.exclusive, ignore=self.ignore)
+        return Loss(
+            targets=targets,
+            settings=LossSettings(**dict(self.settings)),
+            batch_dice=self.batch_dice,
+            ranks=ranks,
+            further=self.further,
+        )
+
+    def share(self, ranks=ALONE) -> tuple[float, torch.Tensor]:
+        """The share of a rank, and its gradient with respect to the logits of its patches, on two resolutions."""
+        generator, loss = torch.Generator().manual_seed(5), self.of(ranks)
+        sizes = [*SIZES, *((1, 1, 1) if one.asks_of_patch else SIZES[0] for one in self.further)]
+        outputs = [torch.randn(PATCHES, loss.targets.outputs, *size, generator=generator) for size in sizes]
+        labels = torch.randint(3 if self.ignore is None else 4, (PATCHES, *SIZES[0]), generator=generator)
+        labels[0, 1:] = self.ignore or 0
+        unknown = torch.tensor([[False, True]] * 3 + [[False, False]] * 2)
+        own = slice(ranks.number, None, ranks.count)
+        outputs = [logits[own].clone().requires_grad_(True) for logits in outputs]
+        share = loss(outputs, labels[own], unknown[own] if self.unknown else None)
+        share.backward()
+        return share.item(), torch.cat([logits.grad.flatten(1) for logits in outputs if logits.grad is not None], dim=1)
+
+
+SIZES = ((4, 6, 8), (2, 3, 4), (1, 1, 2))
+
+FURTHER = (Further(target="changes", balanced=True), Further(target="presence", weight=0.5))
+
+LOSSES = {
+    "usual": LossCase(),
+    "batch Dice": LossCase(batch_dice=True),
+    "ignored voxels": LossCase(ignore=3),
+    "batch Dice, ignored voxels": LossCase(ignore=3, batch_dice=True),
+    "overlapping structures": LossCase(exclusive=False),
+    "overlapping, batch Dice, ignored": LossCase(exclusive=False, batch_dice=True, ignore=3),
+    "what nobody looked for": LossCase(unknown=True),
+    "what nobody looked for, overlapping": LossCase(unknown=True, exclusive=False),
+    "what nobody looked for, batch Dice": LossCase(unknown=True, batch_dice=True, exclusive=False),
+    "Tversky": LossCase(batch_dice=True, settings=(("overlap", "tversky"),)),
+    "squares": LossCase(settings=(("overlap", "squared_dice"),)),
+    "focal": LossCase(settings=(("voxelwise", "focal"),), ignore=3),
+    "further outputs": LossCase(further=FURTHER),
+    "further outputs, ignored voxels": LossCase(further=FURTHER, ignore=3),
+    "further outputs, what nobody looked for": LossCase(further=FURTHER, ignore=3, unknown=True, exclusive=False),
+    "class weights": LossCase(settings=(("class_weights", (0.5, 1.0, 3.0)),)),
+}
+
+STEPS = {
+    "usual": {},
+    "batch Dice, ignored voxels": {"loss": LossCase(batch_dice=True, ignore=3)},
+    "micro-batches": {"micro_batch_size": 2},
+    "recomputed": {"recompute_activations": True},
+    "attention in windows, coarsest logits idle": {
+        "network": Own(
+            name="nnformer",
+            settings={
+                "features": 4,
+                "token": [1, 1, 1],
+                "reductions": [[2, 2, 2], [2, 2, 2], [1, 1, 1]],
+                "head_features": 2,
+                "drop_path": 0.0,
+            },
+        ),
+    },
+}
+
+
+def one_step(name, ranks=ALONE, device=CPU) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and gradients of the small network for a share of five patches."""
+    options = dict(STEPS[name])
+    loss = options.pop("loss", LossCase(ignore=None)).of(ranks)
+    network = options.pop("network", None)
+    run = replace(small_run(**options), loss=loss, ranks=ranks, device=device)
+    configuration = run.training.configuration.model_copy(update={"network": network})
+    run = replace(run, training=replace(run.training, configuration=configuration))
+    state = small_state(run)
+    value = fill_gradients(state, own_patches(ranks, loss.targets.ignore), run, SILENT)
+    return value.cpu(), gradients_of(state)
+
+
+def own_patches(ranks, ignore=None) -> Batch:
+    """The share that a rank has of five patches; `ignore` is a label that some voxels get."""
+    generator, own = torch.Generator().manual_seed(3), slice(ranks.number, None, ranks.count)
+    labels = torch.zeros(PATCHES, 8, 8, 8, dtype=torch.int64)
+    for number in range(PATCHES):
+        labels[number, :number, 1:5], labels[number, 5:, : 8 - number] = 1, 2
+    if ignore is not None:
+        labels[:2, :, 6:] = ignore
+    images = torch.randn(PATCHES, 1, 8, 8, 8, generator=generator)
+    return Batch(images=images[own], labels=labels[own])
+
+
+def gradients_of(state) -> torch.Tensor:
+    """Of all weights, one after the other."""
+    found = [weights.grad.flatten() for weights in state.network.parameters() if weights.grad is not None]
+    return torch.cat(found).cpu()
+
+
+def save_crowded(folder, device, *, reporter):
+    """Saves two equal steps of ranks of which the second has memory for one patch; the network draws, and counts."""
+    devices.precision = lambda _: torch.float32
+    step.tells_when_full = lambda _: True
+    step.gpu_memory_within_reach = lambda _: 700_000
+    ranks, place = join_ranks(torch.device(device))
+    notes, listener = [], Listener()
+    run = replace(small_run(), ranks=ranks, device=place, note_memory=notes.append)
+    state, tried, gradients = small_state(run), [], []
+    state.network.stem = nn.Sequential(nn.BatchNorm3d(1, affine=False), nn.Dropout(0.5))
+    memory = Fullness(state.network, most=1 if ranks.number else PATCHES)
+    for _ in range(2):
+        torch.manual_seed(7)
+        fill_gradients(state, own_patches(ranks), run, listener)
+        tried.append(memory.tried.copy())
+        memory.tried.clear()
+        gradients.append(gradients_of(state))
+    content = {
+        "tried": tried,
+        "size": state.micro_batch_size,
+        "said": listener.lines,
+        "notes": notes,
+        "gradients": gradients,
+        "counted": int(state.network.stem[0].num_batches_tracked),
+    }
+    torch.save(content, Path(folder) / f"{ranks.number}.pt")
+    ranks.wait()
+    ranks.leave()
+
+
+def save_shares(folder, device, *, reporter):
+    """Saves what each rank makes of all that is above."""
+    devices.precision = lambda _: torch.float32
+    ranks, place = join_ranks(torch.device(device))
+    content = {
+        "losses": {name: case.share(ranks) for name, case in LOSSES.items()},
+        "steps": {name: one_step(name, ranks, place) for name in STEPS},
+        "pace": ranks.follow(10.0 + ranks.number),
+        "shared": ranks.share(f"folder {ranks.number}"),
+        "collected": ranks.collect([ranks.number] * (1 + ranks.number)),
+    }
+    torch.save(content, Path(folder) / f"{ranks.number}.pt")
+    ranks.wait()
+    ranks.leave()
+    return ranks.count

@@ -1,0 +1,102 @@
+"""What was asked for becomes a job for each fold, and nothing is written before all of it was checked."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from phantoms import Listener
+from tiny_workspaces import NUMBER, files_in, folders_of, plan_tiny, write_volumes
+
+from autoseg.datasets.splits import Splits
+from autoseg.errors import UsageError
+from autoseg.pipeline.datasets import plan_configurations, preprocess
+from autoseg.runtime.reporting import SILENT
+from autoseg.training.duration import LengthRequest
+from autoseg.training.initial_weights import NOTHING_ASKED
+from autoseg.training.jobs import TrainingRequest, make_jobs
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A workspace that was planned and preprocessed, and that no test changes."""
+    root = tmp_path_factory.mktemp("prepared")
+    write_volumes(root)
+    plan_tiny(root)
+    return root
+
+
+@pytest.fixture
+def request_of(root):
+    """Makes requests."""
+
+    def request(**changes):
+        usual = TrainingRequest(
+            number=NUMBER,
+            folders=folders_of(root),
+            configuration="3d_fullres",
+            folds=(0,),
+            length=LengthRequest(),
+            origin=NOTHING_ASKED,
+            device="cpu",
+            augment_on="auto",
+            trackers=(),
+        )
+        return replace(usual, **changes)
+
+    return request
+
+
+def test_each_fold_has_a_job_of_its_own(root, request_of):
+    """With its cases and its seed, all by one plan of the length that was asked for; nothing is written."""
+    before = files_in(root)
+    jobs = make_jobs(request_of(folds=("cv", "all", 1), length=LengthRequest(epochs=7, restart=True)), SILENT)
+    splits = Splits.load(folders_of(root).splits)
+    assert [job.fold for job in jobs] == [0, 1, 2, "all"]
+    assert [job.split for job in jobs] == [splits.fold(job.fold) for job in jobs]
+    assert len({job.seed for job in jobs}) == 4
+    assert {job.plan.training.epochs for job in jobs} == {7}
+    assert all(job.restart and job.ranks.alone and job.device == torch.device("cpu") for job in jobs)
+    assert all(job.model == folders_of(root).model("3d_fullres") for job in jobs)
+    assert jobs[0].cases_folder == folders_of(root).cases("3d_fullres")
+    assert jobs[0].codes_folder is None
+    assert files_in(root) == before
+
+
+def test_places_of_augmentation_and_trackers_reach_the_jobs(request_of):
+    """As they were named."""
+    [there] = make_jobs(request_of(augment_on="device"), SILENT)
+    [here] = make_jobs(request_of(augment_on="cpu"), SILENT)
+    assert (there.augment_on_device, here.augment_on_device) == (True, False)
+    assert here.trackers == {}
+    with pytest.raises(UsageError, match="nonsense"):
+        make_jobs(request_of(trackers=("nonsense",)), SILENT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"folds": ()}, "no fold was named; name one or several"),
+        ({"folds": (0, 9)}, "there is no fold 9; take a number from 0 to 2, or 'all'"),
+        ({"configuration": "3d_lowres"}, "has no configuration '3d_lowres'; choose from"),
+        ({"device": "cuda:7"}, "there is no device 'cuda:7' here"),
+        ({"length": LengthRequest(extend="3")}, "fold 0 of 3d_fullres is not trained to its end"),
+        ({"length": LengthRequest(budget="soon")}, "soon"),
+    ],
+)
+def test_what_cannot_be_is_one_line(request_of, changes, text):
+    """Before a fold begins."""
+    with pytest.raises(UsageError, match=text):
+        make_jobs(request_of(**changes), SILENT)
+
+
+def test_plan_for_a_gpu_is_named_on_a_cpu(root, tmp_path, request_of):
+    """Once, however many folds there are; the small plan is made for it."""
+    copy = shutil.copytree(root, tmp_path / "copy")
+    listener = Listener()
+    make_jobs(request_of(), listener)
+    assert listener.lines == []
+    plan_configurations(NUMBER, preset="4gb", workspace=copy)
+    preprocess(NUMBER, workspace=copy)
+    make_jobs(request_of(folders=folders_of(copy), folds=("cv",)), listener)
+    assert [line.split(";")[0] for line in listener.lines] == ["this plan is made for a GPU"]

@@ -1,0 +1,185 @@
+"""A memory that runs out once corrects plan.json, and the folds to come begin with what fits; on a pretended GPU."""
+
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Event, Thread
+
+import pytest
+import torch
+from full_memory import Fullness
+from phantoms import Listener
+from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
+
+from autoseg.imaging.postprocessing import NO_RULES
+from autoseg.inference.segmenter import make_segmenter
+from autoseg.models.checkpoint import load_checkpoint
+from autoseg.pipeline.training import train
+from autoseg.planning.budget import patches_within
+from autoseg.planning.plan import Plan
+from autoseg.runtime.lock import run_alone
+from autoseg.training import fold, loop, memory_limit
+
+CONFIGURATION = "3d_fullres"
+MEMORY = 30_000_000
+MOST = 1
+BATCH = 2
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A workspace that was planned and preprocessed but not trained."""
+    root = tmp_path_factory.mktemp("prepared")
+    write_volumes(root)
+    plan_tiny(root, epochs=1, steps_per_epoch=2)
+    return root
+
+
+@pytest.fixture
+def fresh(prepared, tmp_path):
+    """A copy of the untrained workspace."""
+    return shutil.copytree(prepared, tmp_path / "fresh")
+
+
+@pytest.fixture
+def small_gpu(monkeypatch):
+    """Networks with memory for one patch at once; gives what each of them tried."""
+    memories, make = [], fold.make_network
+
+    def make_watched(*arguments):
+        network = make(*arguments)
+        memories.append(Fullness(network, MOST))
+        return network
+
+    monkeypatch.setattr(fold, "make_network", make_watched)
+    monkeypatch.setattr("autoseg.training.step.gpu_memory_within_reach", lambda _: MEMORY)
+    monkeypatch.setattr("autoseg.training.step.peak_bytes", lambda _: MEMORY * 2 // 3)
+    monkeypatch.setattr(memory_limit, "gpu_memory_within_reach", lambda _: MEMORY)
+    return memories
+
+
+def run_train(root, which=(0,), **options):
+    """Trains, and gives back what was said."""
+    listener = Listener()
+    train(NUMBER, CONFIGURATION, list(which), device="cpu", workspace=root, reporter=listener, **options)
+    return listener
+
+
+def plan_of(root):
+    """As it stands on disk."""
+    return Plan.load(folders_of(root).plan)
+
+
+@contextmanager
+def held_by_another(folder):
+    """Another thread is at work in a folder."""
+    held, done = Event(), Event()
+
+    def hold():
+        with run_alone(folder):
+            held.set()
+            done.wait(60)
+
+    thread = Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("gigabytes", "said"), [(None, False), (0.001, True), (80, False)])
+def test_a_gpu_that_is_too_small_is_named_before_training(fresh, monkeypatch, gigabytes, said):
+    """The user hears what a step takes, what the GPU has and what to do, and may try all the same."""
+    total = None if gigabytes is None else int(gigabytes * 10**9)
+    monkeypatch.setattr(memory_limit, "gpu_memory_bytes", lambda _: total)
+    listener = run_train(fresh)
+    assert ("a step of 3d_fullres takes about 5" in listener.text) == said
+    assert "epoch 0" in listener.text
+
+
+def test_memory_runs_out_once_and_not_for_each_fold(fresh, small_gpu):
+    """The estimate is corrected and said; the next fold of the same run begins in parts, as does one of another run."""
+    before = plan_of(fresh)
+    first = run_train(fresh, [0, 1])
+    assert [memory.tried[:3] for memory in small_gpu] == [[BATCH, 1, 1], [1, 1, 1]]
+    assert first.text.count("is too small for a step of 2 patches at once") == 1
+    assert first.text.count("plan.json now estimates ") == 1
+    assert first.text.count("as was measured, and 30 MB could be had of cpu: each step takes 1 patches at a time") == 1
+    after = plan_of(fresh)
+    one = after.configurations[CONFIGURATION]
+    assert one.estimated_bytes != before.configurations[CONFIGURATION].estimated_bytes
+    assert patches_within(MEMORY, one, recomputes=False) == 1
+    assert after.why[:-1] == before.why
+    assert "measured when the memory of a device ran out" in after.why[-1]
+    another = run_train(fresh, [2])
+    assert small_gpu[2].tried[:2] == [1, 1]
+    assert "is too small for a step" not in another.text
+    assert folders_of(fresh).plan.read_text() == after.to_json()
+
+
+def test_begun_and_finished_folds_do_not_mind_a_corrected_estimate(fresh, small_gpu, monkeypatch):
+    """They go on, are extended, and predict together with those that came later."""
+    original = loop.train_step
+
+    def step_or_stop(state, *rest):
+        if state.step == 2:
+            raise KeyboardInterrupt
+        return original(state, *rest)
+
+    edit_training(fresh, epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", step_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_train(fresh)
+    assert "epoch 1" in run_train(fresh).text
+    run_train(fresh, [1])
+    assert "epoch 2" in run_train(fresh, extend="1").text
+    model = folders_of(fresh).model(CONFIGURATION)
+    checkpoints = [load_checkpoint(model.checkpoint(fold)) for fold in (0, 1)]
+    one = checkpoints[0].configuration.model_copy(update={"measured_memory": None, "estimated_bytes": 10**6})
+    checkpoints[0] = replace(
+        checkpoints[0], plan=checkpoints[0].plan.model_copy(update={"configurations": {CONFIGURATION: one}})
+    )
+    assert checkpoints[0].configuration != checkpoints[1].configuration
+    make_segmenter(checkpoints, NO_RULES, torch.device("cpu"))
+
+
+def test_plan_that_cannot_be_corrected_is_left_and_training_goes_on(fresh, small_gpu, monkeypatch):
+    """While another run is at work on the dataset, or once the plan has become another one."""
+    before = folders_of(fresh).plan.read_text()
+    with held_by_another(folders_of(fresh).preprocessed):
+        assert "could not be corrected: another run is at work on" in run_train(fresh).text
+    assert folders_of(fresh).plan.read_text() == before
+
+    original = loop.train_step
+
+    def edit_and_step(state, *rest):
+        plan = Plan.model_validate_json(before)
+        one = plan.configurations[CONFIGURATION].model_copy(update={"batch_dice": True})
+        plan.model_copy(update={"configurations": {**plan.configurations, CONFIGURATION: one}}).save(
+            folders_of(fresh).plan
+        )
+        return original(state, *rest)
+
+    monkeypatch.setattr(loop, "train_step", edit_and_step)
+    assert "says something else of 3d_fullres by now, and keeps its estimate" in run_train(fresh, [1]).text
+    assert plan_of(fresh).configurations[CONFIGURATION].measured_memory is None
+
+
+def test_larger_memory_takes_the_whole_batch_again(fresh, small_gpu, monkeypatch):
+    """What was measured is about the step, not about the device."""
+    run_train(fresh)
+    monkeypatch.setattr(memory_limit, "gpu_memory_within_reach", lambda _: 3 * MEMORY)
+    monkeypatch.setattr("full_memory.Fullness.fail", lambda *_: None)
+    assert "at a time" not in run_train(fresh, [1]).text
+    assert small_gpu[1].tried[:2] == [BATCH, BATCH]
+
+
+def test_smaller_parts_that_the_plan_asks_for_are_not_made_larger(fresh, small_gpu):
+    """Nothing is said where they fit."""
+    run_train(fresh)
+    edit_training(fresh, micro_batch_size=1)
+    assert "could be had" not in run_train(fresh, [1]).text
