@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from generated_pages import PAGES as GENERATED
-from guide_blocks import ALL, GUIDE, INDEX, PAGES, README, blocks, name_of, prose, read
+from guide_blocks import ALL, CHECKOUT, GUIDE, INDEX, PAGES, README, blocks, name_of, prose, read
 
 import autoseg
 from autoseg.cli.guide import list_pages
@@ -84,3 +84,18 @@ def test_python_blocks_are_python(path: Path):
     """Each can be compiled by itself."""
     for block in blocks(read(path), "python"):
         compile(block, name_of(path), "exec")
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_files_of_the_package_exist(path: Path):
+    """Python files that a page names, in running text and in drawings, are where it says."""
+    for name in re.findall(r"(?<![\w./-])((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)\b", read(path)):
+        assert (CHECKOUT / name).is_file() or (CHECKOUT / "autoseg" / name).is_file(), f"there is no file {name}"
+
+
+def test_rooms_are_those_of_the_package():
+    """README and the page on contributing name every folder of the package, and no other, in the same order."""
+    drawn = re.findall(r"^  (\w+)/ ", read(README), re.MULTILINE)
+    rooms = re.findall(r"^\| `(\w+)/` \|", read(GUIDE / "contributing.md"), re.MULTILINE)
+    assert drawn == rooms
+    assert set(rooms) == {path.name for path in (CHECKOUT / "autoseg").iterdir() if path.is_dir()} - {"__pycache__"}
