@@ -11,7 +11,7 @@ results/Dataset004_Name/
     NAME/3d_fullres/  NAME/best.json      the same of a plan that was given a name
     ensembles/2d+3d_fullres/              held-out cases segmented by two of them together, summary.json, summary.csv
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
-    postprocessing.json  expectation.json  summary.json  summary.csv  mlflow/
+    postprocessing.json  training_statistics.json  summary.json  summary.csv  mlflow/
     fold_0/
         checkpoint.pt  progress.csv  progress.jsonl  progress.png  tensorboard/
         stop                              asks the run that trains this fold to end
@@ -68,8 +68,13 @@ class ModelFolder:
         return self.path / "postprocessing.json"
 
     @property
-    def expectation(self) -> Path:
-        """What the model expects of an image."""
+    def training_statistics(self) -> Path:
+        """The ranges of the training cases, which images to segment are compared with."""
+        return self.path / "training_statistics.json"
+
+    @property
+    def old_training_statistics(self) -> Path:
+        """The same file by the name that version 0.1 gave it; read, and written no more."""
         return self.path / "expectation.json"
 
     def fold(self, fold: Fold) -> Path:
@@ -161,7 +166,7 @@ class DatasetFolders:
         return self.preprocessed / (self.plan_name or "") / "plan.json"
 
     @property
-    def former_plan(self) -> Path:
+    def replaced_plan(self) -> Path:
         """The plan that the present one replaced."""
         return self.plan.with_name("plan_before.json")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from custom_parts import register_all
 from hypothesis import settings
-from own_parts import register_all
 from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
 
 from autoseg.pipeline.training import train
@@ -55,8 +55,8 @@ def trained_oblique(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is registered but the parts of `own_parts`; the tables are as before when the test has ended."""
+def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is registered but the parts of `custom_parts`; the tables are as before when the test has ended."""
     monkeypatch.setattr(plugins, "_REGISTERED", {})
     monkeypatch.setattr(plugins, "_LOADED", {})
     register_all()

@@ -23,7 +23,7 @@ from autoseg.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from autoseg.networks.spec import Page
+    from autoseg.networks.spec import NetworkSpec
 
 
 def import_dataset(
@@ -110,29 +110,29 @@ def networks(number: OptionalDataset = None, workspace: WorkspacePath = None) ->
         info = DatasetInfo.load(raw / "dataset.json")
         channels, outputs, what = info.channels, info.targets.outputs, raw.name
     rows = [
-        [name, *row, page.describe_constraints(page.complete({}))]
-        for name, page in NETWORKS.items()
-        for row in _count(page, channels, outputs)
+        [name, *row, spec.describe_constraints(spec.complete({}))]
+        for name, spec in NETWORKS.items()
+        for row in _count(spec, channels, outputs)
     ]
     columns = ["network", "images", "weights", "patches"]
     print_table(f"networks of the literature; weights for {what}", columns, rows)
-    for name, page in NETWORKS.items():
-        console.print(f"{name}: {page.title}, {page.summary}. {page.source}; {page.licence}.", highlight=False)
+    for name, spec in NETWORKS.items():
+        console.print(f"{name}: {spec.title}, {spec.summary}. {spec.source}; {spec.licence}.", highlight=False)
     monai = f"monai:NAME takes a network of MONAI, such as {', '.join(TABLE)} ({INSTALL})"
     console.print(monai, highlight=False, markup=False)
     console.print("choose one: autoseg plan_and_preprocess -d NUMBER --network NAME")
 
 
-def _count(page: "Page", channels: int, outputs: int) -> Iterator[tuple[str, str]]:
+def _count(spec: "NetworkSpec", channels: int, outputs: int) -> Iterator[tuple[str, str]]:
     """The trainable numbers, in 2D and in 3D, or that it cannot look at such images."""
-    given = page.complete({})
-    for dimensions in page.dimensions:
+    given = spec.complete({})
+    for dimensions in spec.dimensions:
         try:
-            architecture = page.outline(given, dimensions, in_channels=channels, out_channels=outputs)
+            architecture = spec.outline(given, dimensions, in_channels=channels, out_channels=outputs)
         except ValueError:
             yield f"{dimensions}D", "too many channels"
             continue
-        weights = page.count(given, architecture, page.smallest_patch(given, dimensions)).weights
+        weights = spec.count(given, architecture, spec.smallest_patch(given, dimensions)).weights
         yield f"{dimensions}D", f"{weights:,}"
 
 

@@ -9,7 +9,7 @@ import typer
 from autoseg.cli.options import DatasetNumber, Device, PlanName, WorkspacePath
 
 if TYPE_CHECKING:
-    from autoseg.models.best_model import Choice
+    from autoseg.models.best_model import BestModel
 
 
 def evaluate(
@@ -111,7 +111,7 @@ def find_best(
     console.print(f"{folders.choice}: 'autoseg predict -d {number}{folders.plan_option}' goes by it")
 
 
-def _print_candidates(choice: "Choice") -> None:
+def _print_candidates(choice: "BestModel") -> None:
     """Prints a row per candidate: its Dice, and why it was chosen or not."""
     from autoseg.cli.terminal import print_table
 

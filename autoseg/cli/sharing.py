@@ -84,13 +84,13 @@ def export(
 def _export_nnunet(source: Any, output: Path, which: "Mapping[str, Any]", unused: "Mapping[str, str]") -> None:
     from autoseg.cli.terminal import Terminal, console
     from autoseg.nnunet.export import export_nnunet
-    from autoseg.nnunet.folders import TheirFolder
+    from autoseg.nnunet.folders import NnunetFolder
 
     for option, value in unused.items():
         if value:
             raise UsageError(f"{option} is for the card, which nnU-Net's models do not have", "leave it out")
     for folder in export_nnunet(source, output, reporter=Terminal(), **which):
-        folds = " ".join(map(str, TheirFolder(path=folder).checkpoints))
+        folds = " ".join(map(str, NnunetFolder(path=folder).checkpoints))
         console.print(f"use it: nnUNetv2_predict_from_modelfolder -i scans/ -o masks/ -m {folder} -f {folds}")
 
 

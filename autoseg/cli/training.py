@@ -92,7 +92,7 @@ def train(
     from autoseg.cli.score_tables import print_scores
     from autoseg.cli.terminal import Terminal, console
     from autoseg.pipeline.training import train
-    from autoseg.training.ranks import speaks_for_all
+    from autoseg.training.ranks import is_main_process
     from autoseg.workspace import find_workspace
 
     summary = train(
@@ -113,7 +113,7 @@ def train(
         workspace=workspace,
         reporter=Terminal(),
     )
-    if not speaks_for_all():
+    if not is_main_process():
         return
     folder = find_workspace(workspace).dataset(number, plan_name).model(configuration)
     if summary is not None:

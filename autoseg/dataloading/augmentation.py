@@ -1,8 +1,8 @@
 """Random changes of intensity, and mirroring, patch by patch; made for the threads that make batches.
 
 Rotation, scaling and deformation belong to reading (see `sampling`): there they cost only for the patches that are
-turned. What happens to a patch is in its `Draw`; `device_augmentation` does the same to a whole batch on a GPU. Source
-of the rows and of their order: the reference method (nnU-Net v2.8.1, training transforms).
+turned. What happens to a patch is in its `AugmentationParameters`; `device_augmentation` does the same to a whole batch
+on a GPU. Source of the rows and of their order: the reference method (nnU-Net v2.8.1, training transforms).
 
 Decision: rows are operations of torch in threads, not the transforms of batchgenerators in processes, which the issue
 of this package named at first: no process can hang, nothing is copied between them, and each row is faster; see
@@ -16,16 +16,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from autoseg.dataloading.augmentation_parameters import Amounts, Draw
+from autoseg.dataloading.augmentation_parameters import Amounts, AugmentationParameters
 from autoseg.dataloading.histogram_matching import match_histograms
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
-from autoseg.planning.plugins import OwnTransform, find_transform
+from autoseg.planning.plugins import CustomTransform, find_transform
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.runtime.device import copy_to
 
 
-def augment(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw], settings: AugmentationSettings) -> None:
+def augment(
+    images: torch.Tensor, labels: torch.Tensor, draws: Sequence[AugmentationParameters], settings: AugmentationSettings
+) -> None:
     """Changes the patches of a batch, which were turned already, in place.
 
     Args:
@@ -35,11 +37,11 @@ def augment(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw], s
         settings: Of the plan. Patches that are flipped along `swap_axis` have `swapped_labels` exchanged.
     """
     _match(images, labels, draws)
-    axes = settings.moving_axes(labels.ndim - 1)
+    axes = settings.in_plane_axes(labels.ndim - 1)
     for image, label, draw in zip(images, labels, draws, strict=True):
         change_intensities(image, draw, axes)
-        for number, seed in draw.own:
-            changed, changed_label = change_by_own(settings.own[number], image, label, seed)
+        for number, seed in draw.custom:
+            changed, changed_label = apply_custom_transform(settings.custom[number], image, label, seed)
             image.copy_(changed)
             label.copy_(changed_label)
         if settings.swap_axis in draw.mirrored:
@@ -49,7 +51,7 @@ def augment(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw], s
             label.copy_(label.flip(draw.mirrored))
 
 
-def _match(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw]) -> None:
+def _match(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[AugmentationParameters]) -> None:
     """Gives patches the intensities of others, all as they were before."""
     matched = {}
     for number, draw in enumerate(draws):
@@ -60,7 +62,7 @@ def _match(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw]) ->
         images[number] = image
 
 
-def change_intensities(image: torch.Tensor, draw: Draw, axes: Sequence[int]) -> None:
+def change_intensities(image: torch.Tensor, draw: AugmentationParameters, axes: Sequence[int]) -> None:
     """Applies the intensity rows of the table to one patch (c, *patch) in place; `axes` are those that lose resolution.
 
     Decision: in place, because fresh memory for a patch costs as much as multiplying it.
@@ -81,13 +83,13 @@ def change_intensities(image: torch.Tensor, draw: Draw, axes: Sequence[int]) -> 
         change_gamma(image, as_column(draw.gamma, image))
 
 
-def change_by_own(
-    own: OwnTransform, image: torch.Tensor, label: torch.Tensor, seed: int
+def apply_custom_transform(
+    custom: CustomTransform, image: torch.Tensor, label: torch.Tensor, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Changes a patch by a transform that an installed package offers; see `extensions.ChangePatch`.
 
     Args:
-        own: Its name and settings.
+        custom: Its name and settings.
         image: Shape (c, *patch); may be changed in place.
         label: Shape (*patch); likewise.
         seed: Of its draws.
@@ -96,12 +98,14 @@ def change_by_own(
         UsageError: It gives anything but an image and a label map of the same shapes, or is not installed.
     """
     shapes = image.shape, label.shape
-    changed: object = find_transform(own.name)(image, label, np.random.default_rng(seed), own.given)
+    changed: object = find_transform(custom.name)(image, label, np.random.default_rng(seed), custom.given)
     match changed:
         case (torch.Tensor() as new_image, torch.Tensor() as new_label) if (new_image.shape, new_label.shape) == shapes:
             if new_image.is_floating_point() and not new_label.is_floating_point():
                 return new_image, new_label
-    what = f"the transform {own.name!r} does not give an image (float) and a label map (integers) of the patch's shape"
+    what = (
+        f"the transform {custom.name!r} does not give an image (float) and a label map (integers) of the patch's shape"
+    )
     raise UsageError(what, "mend that package")
 
 
@@ -111,7 +115,7 @@ def as_column(amounts: Amounts, images: torch.Tensor) -> torch.Tensor:
     return copy_to(column, images.device)
 
 
-def make_noise(draw: Draw, shape: Sequence[int]) -> torch.Tensor:
+def make_noise(draw: AugmentationParameters, shape: Sequence[int]) -> torch.Tensor:
     """The Gaussian noise of a patch, the same for one draw on every machine; without a draw of noise it is zero."""
     noise = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(draw.noise_seed))
     return noise.mul_(draw.noise_std or 0.0)

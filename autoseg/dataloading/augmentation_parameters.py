@@ -1,7 +1,7 @@
 """What chance decides about a patch: one row of `AugmentationSettings` after the other, and nothing else.
 
-Whoever changes the patch, and on whatever device, obeys the same `Draw`. So both ways of augmenting give the same
-patches, up to rounding.
+Whoever changes the patch, and on whatever device, obeys the same `AugmentationParameters`. So both ways of augmenting
+give the same patches, up to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
+class AugmentationParameters:
     """The changes of one patch of c channels and d axes; what is None leaves it as it is.
 
     Attributes:
@@ -39,7 +39,7 @@ class Draw:
         brightness, contrast, gamma_inverted, gamma: Of each channel, shape (c,).
         resolution: Share of the voxels that each axis keeps, of each channel; a channel of 1 stays as it is.
         mirrored: Axes along which it is flipped.
-        own: Of the transforms that are not built in: the number of each that changes the patch, and its seed.
+        custom: For each custom transform that changes the patch, its number and its seed.
     """
 
     affine: NDArray[np.float64] | None = None
@@ -54,7 +54,7 @@ class Draw:
     gamma_inverted: Amounts | None = None
     gamma: Amounts | None = None
     mirrored: tuple[int, ...] = ()
-    own: tuple[tuple[int, int], ...] = ()
+    custom: tuple[tuple[int, int], ...] = ()
 
     @property
     def turned(self) -> bool:
@@ -62,17 +62,17 @@ class Draw:
         return self.affine is not None or self.displacements is not None
 
 
-UNCHANGED = Draw()
+UNCHANGED = AugmentationParameters()
 
 
-def draw_changes(
+def draw_parameters(
     settings: AugmentationSettings,
     patch_size: Sequence[int],
     *,
     channels: int,
     others: Sequence[int],
     random: np.random.Generator,
-) -> Draw:
+) -> AugmentationParameters:
     """Draws the changes of one patch.
 
     Args:
@@ -90,7 +90,7 @@ def draw_changes(
         return lambda: np.array([_factor(bounds, random) for _ in range(channels)], dtype=np.float32)
 
     axes = len(patch_size)
-    return Draw(
+    return AugmentationParameters(
         affine=draw_affine(settings, axes, random),
         displacements=perhaps(settings.deformation_probability, lambda: _displacements(settings, patch_size, random)),
         partner=perhaps(
@@ -112,9 +112,9 @@ def draw_changes(
         gamma_inverted=perhaps(settings.gamma_inverted_probability, factors(settings.gamma_exponent)),
         gamma=perhaps(settings.gamma_probability, factors(settings.gamma_exponent)),
         mirrored=tuple(axis for axis in settings.mirror_axes if random.random() < MIRROR_CHANCE),
-        own=tuple(
+        custom=tuple(
             (number, int(random.integers(2**62)))
-            for number, transform in enumerate(settings.own)
+            for number, transform in enumerate(settings.custom)
             if random.random() < transform.probability
         ),
     )
@@ -122,7 +122,7 @@ def draw_changes(
 
 def _displacements(settings: AugmentationSettings, patch_size: Sequence[int], random: np.random.Generator) -> Amounts:
     """Movements of the points, shape (moving axes, *points), in voxels."""
-    axes = settings.moving_axes(len(patch_size))
+    axes = settings.in_plane_axes(len(patch_size))
     points = [count_points(patch_size[axis], settings.deformation_spacing_voxels) for axis in axes]
     return random.normal(0, settings.deformation_std_voxels, (len(axes), *points)).astype(np.float32)
 

@@ -21,16 +21,16 @@ from autoseg.dataloading.augmentation import (
     exchange_labels,
     make_noise,
 )
-from autoseg.dataloading.augmentation_parameters import Amounts, Draw
+from autoseg.dataloading.augmentation_parameters import Amounts, AugmentationParameters
 from autoseg.dataloading.deformation import smooth_field
 from autoseg.dataloading.filter_matrices import blur_matrices, coarsening_matrices
 from autoseg.dataloading.histogram_matching import match_histograms
-from autoseg.dataloading.patch import Cut
+from autoseg.dataloading.patch import PatchRegion
 from autoseg.dataloading.warping import turn
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.networks.architecture import Axes
-from autoseg.planning.plugins import OwnTransform
+from autoseg.planning.plugins import CustomTransform
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.runtime.device import copy_to
 
@@ -38,11 +38,11 @@ Part = tuple[NDArray[np.float32], NDArray[np.integer]]  # Image and label map
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # Of channels (m, *patch) by amounts (m, 1, ...)
 
 
-def augments_on_device(choice: str, device: torch.device, own: Sequence[OwnTransform] = ()) -> bool:
+def augments_on_device(choice: str, device: torch.device, custom: Sequence[CustomTransform] = ()) -> bool:
     """Whether batches are changed on the device of the network, by the user's choice of "auto", "cpu" or "device".
 
     Decision: "auto" is the device only if it is a CUDA GPU: a CPU that trains has nothing to gain from it, and on an
-    Apple GPU nobody has tried it. The plan's `own` transforms change one patch at a time, on a CPU.
+    Apple GPU nobody has tried it. The plan's `custom` transforms change one patch at a time, on a CPU.
 
     Raises:
         UsageError: There is no such choice, or the device is an Apple GPU, or there are transforms for a CPU.
@@ -51,9 +51,9 @@ def augments_on_device(choice: str, device: torch.device, own: Sequence[OwnTrans
         raise UsageError(f"patches cannot be changed on {choice!r}", "choose --augment-on auto, cpu or device")
     if choice == "device" and device.type == "mps":
         raise UsageError("changing patches on an Apple GPU is untested", "choose --augment-on cpu")
-    if choice == "device" and own:
-        raise UsageError(f"the transform {own[0].name!r} changes patches on a CPU only", "choose --augment-on cpu")
-    return choice == "device" or (choice == "auto" and device.type == "cuda" and not own)
+    if choice == "device" and custom:
+        raise UsageError(f"the transform {custom[0].name!r} changes patches on a CPU only", "choose --augment-on cpu")
+    return choice == "device" or (choice == "auto" and device.type == "cuda" and not custom)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class UnfinishedBatch:
     plain: tuple[torch.Tensor, torch.Tensor]
     turned: tuple[torch.Tensor, torch.Tensor]
     noise: torch.Tensor
-    draws: Sequence[Draw]
+    draws: Sequence[AugmentationParameters]
     settings: AugmentationSettings
     patch_size: Axes
     cleared: Sequence[int]
@@ -86,7 +86,7 @@ class UnfinishedBatch:
         """
         images, labels = self._assemble(device)
         images = _match(images, labels, self.draws)
-        _change_intensities(images, self.draws, self.settings.moving_axes(len(self.patch_size)), self.noise)
+        _change_intensities(images, self.draws, self.settings.in_plane_axes(len(self.patch_size)), self.noise)
         _mirror(images, labels, self.draws, self.settings)
         clear_outside(images, labels, self.cleared)
         return images, labels.clamp_min(0).long()
@@ -98,21 +98,21 @@ class UnfinishedBatch:
         parts = [(plain, [copy_to(part, device) for part in self.plain])]
         if turned:
             draws = [self.draws[number] for number in turned]
-            surroundings = [copy_to(part, device) for part in self.turned]
-            parts.append((turned, list(_turn(surroundings, draws, self.settings, self.patch_size))))
+            source_region = [copy_to(part, device) for part in self.turned]
+            parts.append((turned, list(_turn(source_region, draws, self.settings, self.patch_size))))
         order = _index(np.argsort([number for numbers, _ in parts for number in numbers]), device)
         images, labels = (torch.cat([pair[which] for _, pair in parts]).index_select(0, order) for which in (0, 1))
         return images, labels
 
 
 def collect(
-    cuts: Sequence[Cut], parts: Sequence[Part], settings: AugmentationSettings, cleared: Sequence[int]
+    cuts: Sequence[PatchRegion], parts: Sequence[Part], settings: AugmentationSettings, cleared: Sequence[int]
 ) -> UnfinishedBatch:
     """Puts the patches of a batch together for a device to change.
 
     Args:
         cuts: The patches, of one size.
-        parts: Of each, what `Cut.read_surroundings` gave.
+        parts: Of each, what `PatchRegion.read_source_region` gave.
         settings: Of the plan.
         cleared: See `UnfinishedBatch`.
     """
@@ -146,16 +146,19 @@ def _middle(whole: int, size: int) -> slice:
     return slice(first, first + size)
 
 
-def _make_noise(draws: Sequence[Draw], shape: Sequence[int]) -> torch.Tensor:
+def _make_noise(draws: Sequence[AugmentationParameters], shape: Sequence[int]) -> torch.Tensor:
     noise = [make_noise(draw, shape) for draw in draws if draw.noise_std is not None]
     return torch.stack(noise) if noise else torch.zeros(0, *shape)
 
 
 def _turn(
-    surroundings: Sequence[torch.Tensor], draws: Sequence[Draw], settings: AugmentationSettings, patch: Axes
+    source_region: Sequence[torch.Tensor],
+    draws: Sequence[AugmentationParameters],
+    settings: AugmentationSettings,
+    patch: Axes,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotates, scales and deforms patches; those that are not rotated, or not deformed, get an identity or zeros."""
-    images, labels = surroundings
+    images, labels = source_region
     still = np.eye(len(patch))
     matrices = np.stack([still if draw.affine is None else draw.affine for draw in draws])
     field = None
@@ -163,7 +166,7 @@ def _turn(
     if moved:
         rest = np.zeros_like(moved[0])
         points = np.stack([rest if draw.displacements is None else draw.displacements for draw in draws])
-        moving = [patch[axis] for axis in settings.moving_axes(len(patch))]
+        moving = [patch[axis] for axis in settings.in_plane_axes(len(patch))]
         field = smooth_field(
             copy_to(torch.from_numpy(points), images.device), moving, settings.deformation_spacing_voxels
         )
@@ -171,7 +174,7 @@ def _turn(
     return turn(images, labels, patch=patch, matrices=on_device, field=field)
 
 
-def _match(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+def _match(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[AugmentationParameters]) -> torch.Tensor:
     """Gives patches the intensities of others, all as they were before."""
     pairs = [(number, draw.partner) for number, draw in enumerate(draws) if draw.partner is not None]
     if not pairs:
@@ -183,7 +186,9 @@ def _match(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw]) ->
     return images.index_copy(0, own, matched.reshape(len(pairs), *images.shape[1:]))
 
 
-def _change_intensities(images: torch.Tensor, draws: Sequence[Draw], axes: Sequence[int], noise: torch.Tensor) -> None:
+def _change_intensities(
+    images: torch.Tensor, draws: Sequence[AugmentationParameters], axes: Sequence[int], noise: torch.Tensor
+) -> None:
     """Applies the intensity rows of the table in place, in the order of `augmentation.change_intensities`."""
     noisy = [number for number, draw in enumerate(draws) if draw.noise_std is not None]
     if noisy:
@@ -246,7 +251,9 @@ def _mix_lines(
     channels.index_copy_(0, index, some)
 
 
-def _mirror(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[Draw], settings: AugmentationSettings) -> None:
+def _mirror(
+    images: torch.Tensor, labels: torch.Tensor, draws: Sequence[AugmentationParameters], settings: AugmentationSettings
+) -> None:
     """Flips patches along their axes, in place, and exchanges the labels of those that change sides."""
     for axis in settings.mirror_axes:
         hits = [number for number, draw in enumerate(draws) if axis in draw.mirrored]

@@ -19,7 +19,7 @@ from autoseg.dataloading.augmentation import augment, clear_outside
 from autoseg.dataloading.batch import Batch, Prepared
 from autoseg.dataloading.cascade_labels import Beyond, FollowingCase
 from autoseg.dataloading.device_augmentation import collect
-from autoseg.dataloading.patch import Cut, crop_to_centre, place_patch
+from autoseg.dataloading.patch import PatchRegion, crop_to_centre, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, PatchSource, count_forced
 from autoseg.dataloading.threads import _Crew
 from autoseg.errors import AutosegError
@@ -87,7 +87,7 @@ class Batches:
             cuts = cuts[self._own]
         unknown = torch.tensor([cut.unknown for cut in cuts]) if self.unknown else None
         if self.augmented and self.finished_on is not None:
-            parts = [self._noting(cut, cut.read_surroundings) for cut in cuts]
+            parts = [self._noting(cut, cut.read_source_region) for cut in cuts]
             patches = collect(cuts, parts, self._augmentation, find_cleared(self.configuration))
             return Prepared(patches=patches, unknown=unknown)
         read = [self._noting(cut, cut.read) for cut in cuts]
@@ -102,7 +102,7 @@ class Batches:
         pairs = pair_codes(settings.swapped_labels, self._base)
         return settings.model_copy(update={"swapped_labels": pairs})
 
-    def _noting(self, cut: Cut, read: Callable[[AugmentationSettings], T]) -> T:
+    def _noting(self, cut: PatchRegion, read: Callable[[AugmentationSettings], T]) -> T:
         """Reads a patch, and lets it be known which case that is."""
         self.reading[get_ident()] = getattr(cut.case, "name", "a case in memory")
         patch = read(self.configuration.augmentation)
@@ -149,14 +149,14 @@ class Batches:
             batch, **{name: value[self._own] for name, value in values.items() if isinstance(value, torch.Tensor)}
         )
 
-    def _draw_cut(self, index: int, random: np.random.Generator) -> Cut:
+    def _draw_cut(self, index: int, random: np.random.Generator) -> PatchRegion:
         """Draws a patch of a batch: where it lies and how it changes."""
         configuration = self.configuration
         count, size = configuration.batch_size, configuration.patch_size
         forced = index >= count - count_forced(count, self.foreground_fraction)
         number = int(random.integers(len(self.cases)))
         case = self.cases[number]
-        cut = Cut(
+        cut = PatchRegion(
             case=case,
             start=place_patch(case, configuration, forced=forced, random=random),
             patch_size=size,
@@ -212,11 +212,11 @@ class Batches:
 
 def change(
     patches: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    cuts: Sequence[Cut],
+    cuts: Sequence[PatchRegion],
     configuration: Configuration,
     settings: AugmentationSettings | None = None,
 ) -> Batch:
-    """Puts patches together, as `Cut.read` gave them, and changes them on the CPU as drawn; by default as planned."""
+    """Stacks patches as `PatchRegion.read` gave them, and augments them on the CPU as drawn; by default as planned."""
     images, labels = (torch.stack([pair[which] for pair in patches]) for which in (0, 1))
     augment(images, labels, [cut.draw for cut in cuts], settings or configuration.augmentation)
     clear_outside(images, labels, find_cleared(configuration))

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.dataloading.augmentation_parameters import UNCHANGED, Draw, draw_changes
+from autoseg.dataloading.augmentation_parameters import UNCHANGED, AugmentationParameters, draw_parameters
 from autoseg.dataloading.cascade_labels import Beyond, DisturbedCase
 from autoseg.dataloading.deformation import smooth_field
-from autoseg.dataloading.sampling import MirroredCase, PatchSource, choose_start, read_patch, read_surroundings
+from autoseg.dataloading.sampling import MirroredCase, PatchSource, choose_start, read_patch, read_source_region
 from autoseg.imaging.geometry import Shape
 from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Axes
@@ -19,7 +19,7 @@ from autoseg.planning.settings import AugmentationSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class PatchRegion:
     """One patch to come.
 
     Attributes:
@@ -36,7 +36,7 @@ class Cut:
     case: PatchSource
     start: tuple[int, int, int]
     patch_size: Axes
-    draw: Draw = UNCHANGED
+    draw: AugmentationParameters = UNCHANGED
     unknown: tuple[bool, ...] = ()
     previous: Targets | None = None
     disturbance: int | None = None
@@ -47,11 +47,13 @@ class Cut:
         """Voxels along (z, y, x)."""
         return self.patch_size if len(self.patch_size) == 3 else (1, *self.patch_size)
 
-    def with_changes(self, configuration: Configuration, others: Sequence[int], random: np.random.Generator) -> "Cut":
+    def with_changes(
+        self, configuration: Configuration, others: Sequence[int], random: np.random.Generator
+    ) -> "PatchRegion":
         """The same patch, changed by chance; `others` are the numbers of the other patches of its batch."""
         channels = len(configuration.normalization)
         settings = configuration.augmentation
-        draw = draw_changes(settings, self.patch_size, channels=channels, others=others, random=random)
+        draw = draw_parameters(settings, self.patch_size, channels=channels, others=others, random=random)
         disturbance = None if self.previous is None else int(random.integers(2**62))
         return replace(self, draw=draw, disturbance=disturbance)
 
@@ -60,13 +62,13 @@ class Cut:
         image, label = read_patch(self._source, self.start, self.patch, self.draw.affine, self._field(settings))
         return (image, label) if len(self.patch_size) == 3 else (image[:, 0], label[0])
 
-    def read_surroundings(self, settings: AugmentationSettings) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    def read_source_region(self, settings: AugmentationSettings) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """What the turned patch is interpolated from, around the same middle: image (c, *axes) and label map (*axes).
 
         A patch that is not turned is its own surroundings.
         """
         field = self._field(settings)
-        image, label = read_surroundings(self._source, self.start, self.patch, self.draw.affine, field)
+        image, label = read_source_region(self._source, self.start, self.patch, self.draw.affine, field)
         return (image, label) if len(self.patch_size) == 3 else (image[:, 0], label[0])
 
     @property
@@ -79,7 +81,7 @@ class Cut:
     def _field(self, settings: AugmentationSettings) -> torch.Tensor | None:
         if self.draw.displacements is None:
             return None
-        moving = [self.patch_size[axis] for axis in settings.moving_axes(len(self.patch_size))]
+        moving = [self.patch_size[axis] for axis in settings.in_plane_axes(len(self.patch_size))]
         return smooth_field(torch.from_numpy(self.draw.displacements), moving, settings.deformation_spacing_voxels)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autoseg.dataloading.warping import elect_labels
 from autoseg.imaging.geometry import Box, Shape
-from autoseg.imaging.mirror_padding import reflect
+from autoseg.imaging.mirror_padding import mirror_pad
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.foreground import Foreground
@@ -79,7 +79,7 @@ class MirroredCase:
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """The image and label map inside a box, which may stick out of the case or miss it."""
         lines = list(zip(box.start, box.shape, self.shape, strict=True))
-        axes = [reflect(first, count, size) for first, count, size in lines]
+        axes = [mirror_pad(first, count, size) for first, count, size in lines]
         lowest, highest = _three([axis.min() for axis in axes]), _three([axis.max() + 1 for axis in axes])
         image, label = self.case.read(Box(start=lowest, stop=highest))
         place: Any = np.ix_(*(axis - first for axis, first in zip(axes, lowest, strict=True)))
@@ -140,7 +140,7 @@ def draw_affine(
             matrix = _plane_rotation(dimensions, first, second, random.uniform(-limit, limit)) @ matrix
     if random.random() < settings.scaling_probability:
         factor = random.uniform(*settings.scaling_factor)
-        moving = settings.moving_axes(dimensions)
+        moving = settings.in_plane_axes(dimensions)
         matrix = np.diag([1 / factor if axis in moving else 1.0 for axis in range(dimensions)]) @ matrix
     return None if np.array_equal(matrix, np.eye(dimensions)) else matrix
 
@@ -171,11 +171,11 @@ def read_patch(
     if affine is None and field is None:
         image, label = _read_padded(case, start, patch)
         return torch.from_numpy(image), torch.from_numpy(label.astype(np.int16))
-    image, label = read_surroundings(case, start, patch, affine, field)
+    image, label = read_source_region(case, start, patch, affine, field)
     return _warp(image, label, _place_voxels(patch, affine, field))
 
 
-def read_surroundings(
+def read_source_region(
     case: PatchSource,
     start: tuple[int, int, int],
     patch: Shape,

@@ -30,7 +30,7 @@ from autoseg.workspace import DatasetFolders
 DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, ArtifactError)
 
 
-class Origin(BaseModel):
+class FileState(BaseModel):
     """All that a part follows from; if any of it has changed, the case is read again.
 
     Attributes:
@@ -48,7 +48,7 @@ class Origin(BaseModel):
     draws: int
 
 
-class Part(Artifact):
+class FingerprintPart(Artifact):
     """What is kept of one sound case until the fingerprint is complete, beside its draws.
 
     Attributes:
@@ -57,13 +57,13 @@ class Part(Artifact):
         summary: Its facts.
     """
 
-    origin: Origin
+    origin: FileState
     labels_seen: frozenset[int]
     summary: CaseSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _ReadCase:
     """A case after it was looked at; its summary is None if it has problems."""
 
     inspection: Inspection
@@ -71,7 +71,7 @@ class _Look:
     taken_over: bool = False
 
 
-def take_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Reporter) -> Fingerprint:
+def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Reporter) -> Fingerprint:
     """Checks every case and takes its facts; goes on where an earlier run was stopped.
 
     The same cases give the same fingerprint, however many threads there are and however often the run was stopped.
@@ -92,9 +92,9 @@ def take_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Report
     draws = draws_per_case(len(dataset.cases))
     info = sha256(dataset.info.model_dump_json().encode()).hexdigest()
 
-    def look(case: Case) -> _Look:
+    def look(case: Case) -> _ReadCase:
         path = _part_path(folders, case.name)
-        origin = Origin(program=__version__, info=info, files=state_of_files(case.files), draws=draws)
+        origin = FileState(program=__version__, info=info, files=state_of_files(case.files), draws=draws)
         part = _load_part(path, origin)
         return _read_case(case, dataset, path, origin) if part is None else _take_over(case, part)
 
@@ -116,17 +116,17 @@ def take_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Report
     return fingerprint
 
 
-def _read_case(case: Case, dataset: Dataset, path: Path, origin: Origin) -> _Look:
+def _read_case(case: Case, dataset: Dataset, path: Path, origin: FileState) -> _ReadCase:
     """Reads, checks and measures a case, and leaves a part of it if it is sound."""
     inspection = inspect_case(case, dataset.info)
     findings, seen = inspection.without_voxels(), inspection.labels_seen
     if inspection.problems or inspection.image is None or inspection.label is None or seen is None:
-        return _Look(inspection=findings, summary=None)
+        return _ReadCase(inspection=findings, summary=None)
     image = _turned(inspection.image, dataset.info.orientation)
     label = _turned(_without(inspection.label, dataset.info.targets.ignore), dataset.info.orientation)
     summary, drawn = fingerprint_case(case.name, image, label, draws=origin.draws)
-    _save_part(path, Part(origin=origin, labels_seen=seen, summary=summary), drawn)
-    return _Look(inspection=findings, summary=summary)
+    _save_part(path, FingerprintPart(origin=origin, labels_seen=seen, summary=summary), drawn)
+    return _ReadCase(inspection=findings, summary=summary)
 
 
 def _without(label: Volume, ignore: int | None) -> Volume:
@@ -136,34 +136,34 @@ def _without(label: Volume, ignore: int | None) -> Volume:
 
 def _turned(volume: Volume, orientation: str | None) -> Volume:
     """A volume as the network will see it, if dataset.json asks for an orientation; planes know of none."""
-    return volume if orientation is None or volume.geometry.dimensions == 2 else volume.turned_to(orientation)
+    return volume if orientation is None or volume.geometry.dimensions == 2 else volume.reoriented(orientation)
 
 
-def _take_over(case: Case, part: Part) -> _Look:
+def _take_over(case: Case, part: FingerprintPart) -> _ReadCase:
     """A case that an earlier run found sound."""
     findings = Inspection(name=case.name, image=None, label=None, problems=(), labels_seen=part.labels_seen)
-    return _Look(inspection=findings, summary=part.summary, taken_over=True)
+    return _ReadCase(inspection=findings, summary=part.summary, taken_over=True)
 
 
 def _part_path(folders: DatasetFolders, name: str) -> Path:
     return folders.fingerprint_parts / f"{name}.npz"
 
 
-def _save_part(path: Path, part: Part, drawn: NDArray[np.float32]) -> None:
+def _save_part(path: Path, part: FingerprintPart, drawn: NDArray[np.float32]) -> None:
     """Writes a part: its values as JSON, and each channel of its draws as an array that can be read alone."""
     text = np.frombuffer(part.model_dump_json().encode(), dtype=np.uint8)
     with atomic_file(path, durable=False) as writing:  # its checksums tell whether it is whole
         np.savez(writing, part=text, **{_key(channel): values for channel, values in enumerate(drawn)})
 
 
-def _load_part(path: Path, origin: Origin) -> Part | None:
+def _load_part(path: Path, origin: FileState) -> FingerprintPart | None:
     """Reads a part if it is there, whole, and of the same origin."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 return None
         with np.load(path, allow_pickle=False) as file:
-            part = Part.parse(file["part"].tobytes().decode(), source=str(path))
+            part = FingerprintPart.parse(file["part"].tobytes().decode(), source=str(path))
             complete = all(_key(channel) in file for channel in range(len(part.summary.foreground)))
     except DAMAGE:
         return None

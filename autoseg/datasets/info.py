@@ -60,7 +60,7 @@ def _as_numbers(value: int | Numbers) -> Numbers:
     return (value,) if isinstance(value, int) else value
 
 
-def _check_painting(structures: Mapping[str, Numbers], painted: Numbers) -> None:
+def _check_region_order(structures: Mapping[str, Numbers], region_class_order: Numbers) -> None:
     """Makes sure that a label map from which regions were read, and to which they are written, holds them again.
 
     With whole = 1 2, core = 2 and the order 1 2, a voxel of 2 is painted 1, then 2. The other way round it would end as
@@ -68,11 +68,11 @@ def _check_painting(structures: Mapping[str, Numbers], painted: Numbers) -> None
     """
     for number in sorted({number for numbers in structures.values() for number in numbers}):
         regions = [name for name, numbers in structures.items() if number in numbers]
-        last = painted[list(structures).index(regions[-1])]
+        last = region_class_order[list(structures).index(regions[-1])]
         if [name for name, numbers in structures.items() if last in numbers] != regions:
             raise ValueError(
-                f"'regions_class_order' {list(painted)} would write {last} where {number} is, which belongs to other "
-                "regions; name the regions from the largest to the smallest, each with a number of its own"
+                f"'regions_class_order' {list(region_class_order)} would write {last} where {number} is, which belongs "
+                "to other regions; name the regions from the largest to the smallest, each with a number of its own"
             )
 
 
@@ -197,7 +197,7 @@ class DatasetInfo(BaseModel):
         if len(self.regions_class_order) != len(structures):
             what = f"'regions_class_order' must have {len(structures)} numbers, one for each of {', '.join(structures)}"
             raise ValueError(what)
-        _check_painting(structures, self.regions_class_order)
+        _check_region_order(structures, self.regions_class_order)
         return self
 
     @model_validator(mode="after")
@@ -211,7 +211,7 @@ class DatasetInfo(BaseModel):
                 raise ValueError(f"'annotated' names no label for case {case!r}; leave the case out of the dataset")
         return self
 
-    def unknown_in(self, case: str) -> tuple[str, ...]:
+    def unannotated_in(self, case: str) -> tuple[str, ...]:
         """The structures that nobody looked for in a case."""
         annotated = (self.annotated or {}).get(case)
         return () if annotated is None else tuple(name for name in self.targets.names if name not in annotated)
@@ -261,7 +261,7 @@ class DatasetInfo(BaseModel):
             },
             exclusive=self.regions_class_order is None and not self.masks,
             ignore=ignore if isinstance(ignore, int) else None,
-            painted=self.regions_class_order or (),
+            region_class_order=self.regions_class_order or (),
         )
 
     @classmethod

@@ -164,7 +164,7 @@ def _label_problems(seen: Iterable[int], name: str, info: DatasetInfo) -> list[P
 
 def _annotation_problems(seen: Collection[int], name: str, info: DatasetInfo) -> list[Problem]:
     """Structures that the label map holds though dataset.json says that nobody looked for them."""
-    found = [one for one in info.unknown_in(name) if not set(info.targets.structures[one]).isdisjoint(seen)]
+    found = [one for one in info.unannotated_in(name) if not set(info.targets.structures[one]).isdisjoint(seen)]
     if not found:
         return []
     what = f"its label map holds {found[0]!r}, which 'annotated' in dataset.json leaves out"

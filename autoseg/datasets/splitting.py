@@ -38,7 +38,7 @@ class Found:
     fix: str = "correct the file, or remove it to have the cases dealt anew"
 
 
-def settle_splits(
+def resolve_splits(
     names: Sequence[str],
     folders: DatasetFolders,
     info: DatasetInfo,
@@ -73,7 +73,7 @@ def settle_splits(
     _check_groups(names, group_of, folders, rule)
     dealt = make_splits(names, group_of)
     _say_groups(names, group_of, rule, reporter)
-    former = _load_former(folders, forgiving=source is not None)
+    former = _load_saved_splits(folders, forgiving=source is not None)
     found = _find_source(source) if source else _find_edited(folders, former, rule) or _find_nnunet(folders)
     if found is None:
         _say_dealt(dealt, former, group_of, folders, reporter)
@@ -147,7 +147,7 @@ def _say_groups(names: Sequence[str], group_of: Mapping[str, str], rule: GroupRu
         reporter.say(f"cases that the groups {rule.pattern!r} do not match: {count}; each stands alone")
 
 
-def _load_former(folders: DatasetFolders, *, forgiving: bool) -> Splits | None:
+def _load_saved_splits(folders: DatasetFolders, *, forgiving: bool) -> Splits | None:
     """The content of splits.json; if it is not needed, damage counts as absence."""
     try:
         return Splits.load(folders.splits) if folders.splits.is_file() else None

@@ -46,13 +46,13 @@ def compare_folders(
     chosen = info.targets if info else Targets.of_labels(labels or _number_labels(pairs, reporter))
 
     def compare(name: str) -> CaseResult:
-        truth, of_truth = load_result(pairs[name][0], chosen)
+        ground_truth, of_truth = load_result(pairs[name][0], chosen)
         guess, known = load_result(pairs[name][1], of_truth)  # so that a number means the same in both
         if info:
-            check_values(pairs[name], (truth, guess), known)
+            check_values(pairs[name], (ground_truth, guess), known)
         files = (pairs[name][0].name, pairs[name][1].name)
-        result = evaluate_case(name, truth, guess, known, files=files, tolerance_mm=tolerance_mm)
-        return result.without(info.unknown_in(name)) if info else result
+        result = evaluate_case(name, ground_truth, guess, known, files=files, tolerance_mm=tolerance_mm)
+        return result.without(info.unannotated_in(name)) if info else result
 
     results = all_sound(work_on_each(compare, list(pairs), title="comparing", reporter=reporter))
     return summarize(results, chosen.names, tolerance_mm=tolerance_mm)
@@ -82,9 +82,9 @@ def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> d
     """Names the labels by the numbers that the references hold: "label_1", "label_2", ..."""
 
     def find_numbers(name: str) -> set[int]:
-        truth, guess = (read_label_map(path) for path in pairs[name])
-        evaluate_case(name, truth, guess, Targets(structures={}))  # whether they can be compared at all
-        return set(np.unique(truth.array).tolist())
+        ground_truth, guess = (read_label_map(path) for path in pairs[name])
+        evaluate_case(name, ground_truth, guess, Targets(structures={}))  # whether they can be compared at all
+        return set(np.unique(ground_truth.array).tolist())
 
     found = all_sound(work_on_each(find_numbers, list(pairs), title="looking for labels", reporter=reporter))
     numbers = sorted(set().union(*found) - {0})

@@ -41,10 +41,10 @@ def cut_masks(
     boxes = [ndimage.find_objects(label_map, max(targets.values)) for label_map in (reference, prediction)]
     for name, numbers in targets.structures.items():
         box = _join(found[number - 1] for found in boxes for number in numbers)
-        truth = reference[box.slices]
-        pair = MaskPair(reference=_mask(truth, numbers), prediction=_mask(prediction[box.slices], numbers))
+        ground_truth = reference[box.slices]
+        pair = MaskPair(reference=_mask(ground_truth, numbers), prediction=_mask(prediction[box.slices], numbers))
         if targets.ignore is not None:
-            labelled = truth != targets.ignore
+            labelled = ground_truth != targets.ignore
             pair = MaskPair(reference=pair.reference & labelled, prediction=pair.prediction & labelled)
         yield name, pair
 

@@ -87,8 +87,8 @@ def try_rules(case: HeldOut) -> CaseTrial:
     foreground = None if targets.as_masks else largest_component(label_map > 0)  # masks have no rule in common
     voxel = voxel_mm3(case.prediction.geometry)
 
-    def judge(truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Judged:
-        found, total = find_components(mask), int(truth.sum())
+    def judge(ground_truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Judged:
+        found, total = find_components(mask), int(ground_truth.sum())
         if found is None:
             none = np.zeros(0, dtype=np.intp)
             return Judged(reference=total, mm3=np.zeros(0), counted=none, right=none, in_foreground=none > 0)
@@ -96,14 +96,14 @@ def try_rules(case: HeldOut) -> CaseTrial:
             reference=total,
             mm3=found.voxels.astype(np.float64) * voxel,
             counted=found.voxels if unlabelled is None else found.voxels - _count(found, unlabelled),
-            right=_count(found, truth),
+            right=_count(found, ground_truth),
             in_foreground=np.ones(len(found.voxels), bool) if foreground is None else _count(found, foreground) > 0,
         )
 
     truths, masks = split_label_map(case.reference, targets), split_label_map(label_map, targets)
     return {
-        name: judge(truth, mask)
-        for name, truth, mask in zip(targets.names, truths, masks, strict=True)
+        name: judge(ground_truth, mask)
+        for name, ground_truth, mask in zip(targets.names, truths, masks, strict=True)
         if name not in case.unknown
     }
 

@@ -31,7 +31,7 @@ LEFT_AND_BACK = np.array([-1.0, -1.0, 1.0])  # from nibabel's frame to that of S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TakenImage:
+class ConvertedImage:
     """An image that was taken.
 
     Attributes:
@@ -44,11 +44,11 @@ class TakenImage:
     give_back: Callable[[Volume], Any]
 
 
-def take_image(
+def convert_to_volume(
     image: "NDArray[np.generic] | ImagePath | Sequence[ImagePath] | sitk.Image | Any",
     spacing_mm: Sequence[float] | None,
     orientation: str | None,
-) -> TakenImage:
+) -> ConvertedImage:
     """Takes an image.
 
     Args:
@@ -62,20 +62,20 @@ def take_image(
             the spacing of each axis.
     """
     if isinstance(image, np.ndarray):
-        return _take_array(image, spacing_mm, IDENTITY if orientation is None else direction_of(orientation))
+        return _convert_array(image, spacing_mm, IDENTITY if orientation is None else direction_of(orientation))
     if isinstance(image, str | PathLike):
-        return TakenImage(volume=read_image((Path(image),)), give_back=to_sitk)
+        return ConvertedImage(volume=read_image((Path(image),)), give_back=to_sitk)
     if isinstance(image, Sequence):
-        return TakenImage(volume=read_image(tuple(Path(path) for path in image)), give_back=to_sitk)
+        return ConvertedImage(volume=read_image(tuple(Path(path) for path in image)), give_back=to_sitk)
     if hasattr(image, "affine") and hasattr(image, "dataobj"):
-        return _take_nibabel(image)
+        return _convert_nibabel(image)
     try:
-        return TakenImage(volume=_as_float(from_sitk(image)), give_back=to_sitk)
+        return ConvertedImage(volume=_as_float(from_sitk(image)), give_back=to_sitk)
     except ValueError as error:
         raise ImageError(str(error), "give one volume or plane") from error
 
 
-def _take_array(array: NDArray[np.generic], spacing_mm: Sequence[float] | None, direction: Matrix) -> TakenImage:
+def _convert_array(array: NDArray[np.generic], spacing_mm: Sequence[float] | None, direction: Matrix) -> ConvertedImage:
     if array.ndim not in (2, 3, 4):
         raise ImageError(f"an array of shape {array.shape} is no image", "give (z, y, x) or (c, z, y, x)")
     spaced = array.reshape((1,) * (4 - array.ndim) + array.shape)
@@ -90,10 +90,10 @@ def _take_array(array: NDArray[np.generic], spacing_mm: Sequence[float] | None, 
     def give_back(result: Volume) -> NDArray[Any]:
         return result.array[..., 0, :, :] if array.ndim == 2 else result.array
 
-    return TakenImage(volume=_as_float(Volume(array=spaced, geometry=geometry)), give_back=give_back)
+    return ConvertedImage(volume=_as_float(Volume(array=spaced, geometry=geometry)), give_back=give_back)
 
 
-def _take_nibabel(image: Any) -> TakenImage:
+def _convert_nibabel(image: Any) -> ConvertedImage:
     """Takes (x, y), (x, y, z) or (x, y, z, channels); gives back (x, y), (x, y, z), or (x, y, z, n) for n maps."""
     array = np.asanyarray(image.dataobj)
     if array.ndim not in (2, 3, 4) or not np.issubdtype(array.dtype, np.number):
@@ -106,7 +106,7 @@ def _take_nibabel(image: Any) -> TakenImage:
         maps = np.ascontiguousarray(result.array.T if result.array.ndim == 3 else result.array.transpose(3, 2, 1, 0))
         return type(image)(maps[:, :, 0] if array.ndim == 2 else maps, image.affine)
 
-    return TakenImage(volume=_as_float(volume), give_back=give_back)
+    return ConvertedImage(volume=_as_float(volume), give_back=give_back)
 
 
 def _read_affine(affine: NDArray[np.floating] | None, shape: Sequence[int]) -> Geometry:

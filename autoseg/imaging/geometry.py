@@ -110,7 +110,7 @@ class Geometry:
         ways = ((WAYS_FORTH if direction[row, column] > 0 else WAYS_BACK)[row] for column, row in enumerate(rows))
         return "".join(ways)
 
-    def turn_to(self, orientation: str) -> Turn:
+    def reorient(self, orientation: str) -> Turn:
         """How an array on this grid is turned so that its axes lead that way, exactly or as near as may be.
 
         From "SPL" to "SAR" the axes keep their order, and the last two are reversed.
@@ -128,9 +128,9 @@ class Geometry:
         z, y, x = (way not in own for way in orientation)
         return Turn(axes=axes, reversed=(z, y, x))
 
-    def turned_to(self, orientation: str) -> "Geometry":
-        """The grid of the array after `turn_to`: the same points in space; likewise for whatever it raises."""
-        turn = self.turn_to(orientation)
+    def reoriented(self, orientation: str) -> "Geometry":
+        """The grid of the array after `reorient`: the same points in space; likewise for whatever it raises."""
+        turn = self.reorient(orientation)
         permuted = self.permute(turn.axes)
         ends = np.where(turn.reversed, np.asarray(permuted.shape) - 1, 0)
         columns = np.asarray(permuted.direction) * np.where(turn.reversed, -1.0, 1.0)
@@ -210,10 +210,10 @@ class Volume:
         order = (*range(leading), *(leading + axis for axis in axes))
         return Volume(array=self.array.transpose(order), geometry=self.geometry.permute(axes))
 
-    def turned_to(self, orientation: str) -> "Volume":
+    def reoriented(self, orientation: str) -> "Volume":
         """The same volume with axes that lead as `orientation` says; a view of the same memory."""
-        turned = self.geometry.turn_to(orientation).apply(self.array)
-        return Volume(array=turned, geometry=self.geometry.turned_to(orientation))
+        turned = self.geometry.reorient(orientation).apply(self.array)
+        return Volume(array=turned, geometry=self.geometry.reoriented(orientation))
 
 
 def is_orientation(text: str) -> bool:

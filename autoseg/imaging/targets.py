@@ -26,14 +26,14 @@ class Targets:
             "whole tumor". In the order of the outputs.
         exclusive: Whether every voxel belongs to one structure, or to none.
         ignore: The number of voxels that nobody labelled, if there are any.
-        painted: For regions: the number that each writes into a label map, one after the other; a later one covers
-            those before it. Structures that may overlap and are not painted are written as a mask each.
+        region_class_order: For regions: the number that each writes into a label map, one after the other; a later one
+            covers those before it. Structures that may overlap and have no order are written as a mask each.
     """
 
     structures: dict[str, Numbers]
     exclusive: bool = True
     ignore: int | None = None
-    painted: Numbers = ()
+    region_class_order: Numbers = ()
 
     @classmethod
     def of_labels(cls, labels: dict[str, int], ignore: int | None = None) -> Targets:
@@ -48,7 +48,7 @@ class Targets:
     @property
     def as_masks(self) -> bool:
         """Whether a segmentation is a mask for each structure, rather than a label map."""
-        return not self.exclusive and not self.painted
+        return not self.exclusive and not self.region_class_order
 
     @property
     def can_be_followed(self) -> bool:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from autoseg.imaging.targets import Targets
-from autoseg.inference.predictor import Predictor, average, list_opinions
+from autoseg.inference.predictor import Predictor, average, list_votes
 
 BITS = 8  # Structures that may overlap are kept eight to a byte
 
@@ -36,14 +36,14 @@ class Agreement:
     """How far opinions on an image agree, before postprocessing.
 
     Attributes:
-        opinions: How many there were: folds times mirror images. With one, nothing is known.
+        votes: How many there were: folds times mirror images. With one, nothing is known.
         structures: Name to the mean Dice, 0 to 1, of the opinions' structure with that of their mean; NaN where the
             mean holds none, or with one opinion.
         disagreement: If it was asked for: shape (z, y, x) of the preprocessed case, the share of opinions, 0 to 1,
             whose structures at a voxel are not those of the mean; float32.
     """
 
-    opinions: int
+    votes: int
     structures: dict[str, float]
     disagreement: Tensor | None = None
 
@@ -56,21 +56,21 @@ class Agreement:
     @classmethod
     def pool(cls, members: Sequence["Agreement"]) -> "Agreement":
         """That of several configurations, each by its number of opinions; of their own opinions with their own mean."""
-        every = sum(member.opinions for member in members)
+        every = sum(member.votes for member in members)
 
         def mean(name: str) -> float:
-            known = [(one.structures[name], one.opinions) for one in members if not math.isnan(one.structures[name])]
+            known = [(one.structures[name], one.votes) for one in members if not math.isnan(one.structures[name])]
             return (
                 sum(value * count for value, count in known) / sum(count for _, count in known) if known else math.nan
             )
 
-        return cls(opinions=every, structures={name: mean(name) for name in members[0].structures})
+        return cls(votes=every, structures={name: mean(name) for name in members[0].structures})
 
 
-UNKNOWN = Agreement(opinions=1, structures={})
+UNKNOWN = Agreement(votes=1, structures={})
 
 
-class Poll:
+class EnsembleAgreement:
     """A predictor around a predictor: gives the mean of its opinions, to the last bit, and notes how far they agree.
 
     Decision: every prediction is polled. With the smallest network and 3 classes that takes 3.5 % of the time of the
@@ -98,7 +98,7 @@ class Poll:
     def __call__(self, patches: Tensor) -> Tensor:
         """Returns the mean of the logits (n, outputs, *patch); of a single opinion itself, as float32."""
         winners: list[Tensor] = []
-        mean = average(self._overhear(list_opinions(self._predictor, patches), winners))
+        mean = average(self._overhear(list_votes(self._predictor, patches), winners))
         if len(winners) > 1:
             self._mean, self._opinions = self._elect(mean), torch.stack(winners)
         return mean
@@ -124,18 +124,18 @@ class Poll:
         """
         if not len(self._opinions):
             return
-        opinions, mean = self._opinions[:, :, number], self._mean[:, number]
-        differ = (opinions != mean).any(dim=1)
+        votes, mean = self._opinions[:, :, number], self._mean[:, number]
+        differ = (votes != mean).any(dim=1)
         of_some = (differ.any(dim=0) | (mean != 0).any(dim=0)).flatten().nonzero()[:, 0]
         if self._map is not None:
-            part = differ.sum(dim=0).cpu() / len(opinions)
+            part = differ.sum(dim=0).cpu() / len(votes)
             for place, share in zip(places, shares, strict=True):
                 self._map[place] += part.view(share.shape) * share
         if len(of_some):
             weights = sum(self._within(*part).flatten() for part in zip(places, shares, strict=True))
-            self._tally = self._tally or _Tally(self._targets, len(opinions))
+            self._tally = self._tally or _Tally(self._targets, len(votes))
             self._tally.add(
-                opinions.flatten(2)[:, :, of_some],
+                votes.flatten(2)[:, :, of_some],
                 mean.flatten(1)[:, of_some],
                 torch.as_tensor(weights, dtype=torch.float64)[of_some.cpu()].to(of_some.device),
             )
@@ -146,10 +146,10 @@ class Poll:
         names = self._targets.names
         scores = [math.nan] * len(names) if self._tally is None else self._tally.scores()
         whole = None if self._map is None or count == 1 else self._map[self._inside].contiguous()
-        return Agreement(opinions=count, structures=dict(zip(names, scores, strict=True)), disagreement=whole)
+        return Agreement(votes=count, structures=dict(zip(names, scores, strict=True)), disagreement=whole)
 
-    def _overhear(self, opinions: Iterable[Tensor], winners: list[Tensor]) -> Iterator[Tensor]:
-        for logits in opinions:
+    def _overhear(self, votes: Iterable[Tensor], winners: list[Tensor]) -> Iterator[Tensor]:
+        for logits in votes:
             winners.append(self._elect(logits))
             yield logits
 
@@ -177,38 +177,38 @@ class Poll:
 class _Tally:
     """Sums over voxels of each structure, each voxel by its share: in each opinion, in the mean, and in both."""
 
-    def __init__(self, targets: Targets, opinions: int) -> None:
+    def __init__(self, targets: Targets, votes: int) -> None:
         self._targets = targets
         count = len(targets.names)
-        self._own, self._both = torch.zeros(2, opinions, count, dtype=torch.float64)
+        self._own, self._both = torch.zeros(2, votes, count, dtype=torch.float64)
         self._mean = torch.zeros(count, dtype=torch.float64)
 
-    def add(self, opinions: Tensor, mean: Tensor, shares: Tensor) -> None:
+    def add(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
         """Adds voxels: what each opinion finds there, (opinions, words, n), and the mean, (words, n)."""
         count = self._add_classes if self._targets.exclusive else self._add_bits
-        count(opinions, mean, shares)
+        count(votes, mean, shares)
 
     def scores(self) -> list[float]:
         """Mean Dice of each structure; NaN if the mean has none of it."""
         dice = (2 * self._both / (self._own + self._mean)).mean(dim=0)
         return [float(value) if found > 0 else math.nan for value, found in zip(dice, self._mean, strict=True)]
 
-    def _add_classes(self, opinions: Tensor, mean: Tensor, shares: Tensor) -> None:
-        classes, every = len(self._mean) + 1, len(opinions)
-        own, agreed = opinions[:, 0].long(), mean[0].long()
+    def _add_classes(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
+        classes, every = len(self._mean) + 1, len(votes)
+        own, agreed = votes[:, 0].long(), mean[0].long()
         numbers = (own + classes * torch.arange(every, device=own.device)[:, None]).flatten()
 
-        def add_up(weights: Tensor) -> Tensor:
+        def all_reduce(weights: Tensor) -> Tensor:
             return numbers.bincount(weights.flatten(), every * classes).view(every, classes)[:, 1:].cpu()
 
-        self._own += add_up(shares.expand(every, -1))
-        self._both += add_up(shares * (own == agreed))
+        self._own += all_reduce(shares.expand(every, -1))
+        self._both += all_reduce(shares * (own == agreed))
         self._mean += agreed.bincount(shares, classes)[1:].cpu()
 
-    def _add_bits(self, opinions: Tensor, mean: Tensor, shares: Tensor) -> None:
+    def _add_bits(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
         for number in range(len(self._mean)):
             word, bit = divmod(number, BITS)
-            own, agreed = (opinions[:, word] >> bit) & 1, (mean[word] >> bit) & 1
+            own, agreed = (votes[:, word] >> bit) & 1, (mean[word] >> bit) & 1
             self._own[:, number] += (own * shares).sum(dim=1).cpu()
             self._both[:, number] += (own * agreed * shares).sum(dim=1).cpu()
             self._mean[number] += (agreed * shares).sum().cpu()

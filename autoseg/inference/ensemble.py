@@ -21,7 +21,7 @@ from autoseg.inference.agreement import Agreement
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.segmenter import Prepared, Segmenter
 from autoseg.inference.sliding_window import OnProgress, ignore_progress
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.preprocessing.case import PreprocessRecord
 
 THRESHOLD = 0.5
@@ -29,7 +29,7 @@ THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JointPrediction:
+class EnsemblePrediction:
     """What several configurations say of one image; offers what a `Prediction` offers.
 
     Attributes:
@@ -58,7 +58,7 @@ class JointPrediction:
         if self.targets.as_masks:
             volumes = list(self.masks())
             return Volume(array=np.stack([one.array for one in volumes]), geometry=volumes[0].geometry)
-        elected = self._elect_region() if self.targets.painted else self._elect_class()
+        elected = self._elect_region() if self.targets.region_class_order else self._elect_class()
         return apply_rules(Volume(array=elected, geometry=self.record.geometry), self.rules)
 
     def masks(self) -> Iterator[Volume]:
@@ -93,15 +93,15 @@ class JointPrediction:
         return winners
 
     def _elect_region(self) -> NDArray[np.integer]:
-        painted = self.targets.painted
-        result = np.zeros(self.record.geometry.shape, dtype=np.uint8 if max(painted) < 256 else np.int16)
-        for number, one in zip(painted, self.probabilities(range(len(painted))), strict=True):
+        region_class_order = self.targets.region_class_order
+        result = np.zeros(self.record.geometry.shape, dtype=np.uint8 if max(region_class_order) < 256 else np.int16)
+        for number, one in zip(region_class_order, self.probabilities(range(len(region_class_order))), strict=True):
             np.copyto(result, number, where=one.array > THRESHOLD)
         return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JointSegmenter:
+class EnsembleSegmenter:
     """Trained configurations that segment images together; offers what a `Segmenter` offers.
 
     Attributes:
@@ -123,9 +123,9 @@ class JointSegmenter:
         return self.members[0].dataset
 
     @property
-    def opinions(self) -> int:
+    def votes(self) -> int:
         """Those of the member that has the most; only within a member they are compared."""
-        return max(member.opinions for member in self.members)
+        return max(member.votes for member in self.members)
 
     @property
     def maps_disagreement(self) -> bool:
@@ -133,9 +133,9 @@ class JointSegmenter:
         return self.members[0].maps_disagreement
 
     @property
-    def expectation(self) -> Expectation | None:
+    def statistics(self) -> TrainingStatistics | None:
         """Of an image."""
-        return self.members[0].expectation
+        return self.members[0].statistics
 
     @property
     def digest(self) -> str:
@@ -147,17 +147,17 @@ class JointSegmenter:
         """Segments one image; see `Segmenter.segment`."""
         return self.predict(image, on_progress).segmentation()
 
-    def predict(self, image: Volume, on_progress: OnProgress = ignore_progress) -> JointPrediction:
+    def predict(self, image: Volume, on_progress: OnProgress = ignore_progress) -> EnsemblePrediction:
         """Asks the networks of all members about one image; see `Segmenter.predict`."""
         return self.prepare(image).predict(on_progress)
 
-    def prepare(self, image: Volume) -> "JointPrepared":
+    def prepare(self, image: Volume) -> "EnsemblePrepared":
         """What comes before the networks; see `Segmenter.prepare`."""
-        return JointPrepared(members=tuple(member.prepare(image) for member in self.members), rules=self.rules)
+        return EnsemblePrepared(members=tuple(member.prepare(image) for member in self.members), rules=self.rules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JointPrepared:
+class EnsemblePrepared:
     """An image that several configurations are ready to be asked about; offers what a `Prepared` offers.
 
     Attributes:
@@ -173,7 +173,7 @@ class JointPrepared:
         """The memory that the logits of all members would like to have."""
         return sum(member.gathering_bytes for member in self.members)
 
-    def predict(self, on_progress: OnProgress = ignore_progress) -> JointPrediction:
+    def predict(self, on_progress: OnProgress = ignore_progress) -> EnsemblePrediction:
         """Asks the networks of all members; see `Prepared.predict`."""
         done: dict[int, Prediction] = {}
         for member in sorted(self.members, key=lambda member: member.previous is not None):
@@ -182,15 +182,17 @@ class JointPrepared:
                 lambda share: on_progress(share / len(self.members)),
                 former=None if known is None else known.segmentation(),
             )
-        return JointPrediction(members=tuple(done[id(member.segmenter)] for member in self.members), rules=self.rules)
+        return EnsemblePrediction(
+            members=tuple(done[id(member.segmenter)] for member in self.members), rules=self.rules
+        )
 
 
-AnyPrediction = Prediction | JointPrediction
-AnyPrepared = Prepared | JointPrepared
-AnySegmenter = Segmenter | JointSegmenter
+AnyPrediction = Prediction | EnsemblePrediction
+AnyPrepared = Prepared | EnsemblePrepared
+AnySegmenter = Segmenter | EnsembleSegmenter
 
 
-def make_joint(members: Sequence[Segmenter], rules: PostprocessingRules) -> AnySegmenter:
+def make_ensemble(members: Sequence[Segmenter], rules: PostprocessingRules) -> AnySegmenter:
     """Lets configurations segment together.
 
     Args:
@@ -207,12 +209,12 @@ def make_joint(members: Sequence[Segmenter], rules: PostprocessingRules) -> AnyS
             raise ModelError(what, "train them again with the present dataset.json")
     if len(members) == 1:
         return replace(first, rules=rules)
-    return JointSegmenter(members=tuple(members), rules=rules)
+    return EnsembleSegmenter(members=tuple(members), rules=rules)
 
 
 def with_disagreement(segmenter: AnySegmenter) -> AnySegmenter:
     """The same model, whose predictions have a map of disagreement as well."""
-    if isinstance(segmenter, JointSegmenter):
+    if isinstance(segmenter, EnsembleSegmenter):
         return replace(segmenter, members=tuple(replace(one, maps_disagreement=True) for one in segmenter.members))
     return replace(segmenter, maps_disagreement=True)
 

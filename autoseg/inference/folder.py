@@ -146,7 +146,7 @@ def choose_part(scans: Sequence[Case], part: str | None) -> list[Case]:
     return list(scans[number - 1 :: count])
 
 
-class Provenance(Artifact):
+class PredictionProvenance(Artifact):
     """What made the segmentations of a folder; prediction.json.
 
     Those that are older than this file were made by another model.
@@ -176,14 +176,14 @@ class Provenance(Artifact):
     def is_in(self, output: Path) -> bool:
         """Whether the present results of a folder are this model's."""
         path = output / PROVENANCE_FILE
-        return path.is_file() and Provenance.load(path).model == self.model
+        return path.is_file() and PredictionProvenance.load(path).model == self.model
 
 
 def leave_out_finished(
     segmenter: AnySegmenter, scans: Sequence[Case], output: Path, labels: Mapping[str, int]
 ) -> list[Case]:
     """The scans that still lack a result of this model in a folder, or a map that is wanted."""
-    if not Provenance.of(segmenter).is_in(output):
+    if not PredictionProvenance.of(segmenter).is_in(output):
         return list(scans)
     maps, since = name_probability_maps(scans, labels), (output / PROVENANCE_FILE).stat().st_mtime_ns
 
@@ -203,7 +203,7 @@ def ask_for_disagreement(segmenter: AnySegmenter) -> AnySegmenter:
     Raises:
         UsageError: It is one fold without mirroring.
     """
-    if segmenter.opinions == 1:
+    if segmenter.votes == 1:
         what = "one fold without mirroring has nothing to disagree with"
         raise UsageError(what, "predict with several folds, or leave out --disagreement")
     return with_disagreement(segmenter)
@@ -240,11 +240,11 @@ def segment_scans(
     reports: list[ScanReport] = []
     failures: list[str] = []
     rows = ScanTable(
-        output / name_table(part), segmenter.info.targets.names, keep=Provenance.of(segmenter).is_in(output)
+        output / name_table(part), segmenter.info.targets.names, keep=PredictionProvenance.of(segmenter).is_in(output)
     )
 
     def begin() -> None:
-        provenance = Provenance.of(segmenter)
+        provenance = PredictionProvenance.of(segmenter)
         if not provenance.is_in(output):
             provenance.save(output / PROVENANCE_FILE)
         segmenter.info.save(output / LABELS_FILE)

@@ -8,19 +8,19 @@ import torch
 
 from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
-from autoseg.inference.ensemble import AnySegmenter, make_joint
+from autoseg.inference.ensemble import AnySegmenter, make_ensemble
 from autoseg.inference.segmenter import Segmenter, make_segmenter
-from autoseg.models.best_model import Choice, digest_weights
+from autoseg.models.best_model import BestModel, digest_weights
 from autoseg.models.bundle import opened_model
 from autoseg.models.checkpoint import load_checkpoint
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import load_training_statistics
 from autoseg.runtime.device import resolve_device
 from autoseg.workspace import Fold, ModelFolder, list_folds
 
 Say = Callable[[str], None]
 
 
-def keep_quiet(line: str) -> None:
+def say_nothing(line: str) -> None:
     """Nobody listens."""
 
 
@@ -43,7 +43,7 @@ class Wanted:
 
 
 def load_segmenter(
-    folder: ModelFolder, wanted: Wanted, *, say: Say = keep_quiet, warn: Say = keep_quiet
+    folder: ModelFolder, wanted: Wanted, *, say: Say = say_nothing, warn: Say = say_nothing
 ) -> AnySegmenter:
     """Loads the ensemble of some folds of a model folder, or what was chosen among several; by best.json.
 
@@ -64,13 +64,13 @@ def load_segmenter(
         if wanted.folds is not None:
             what = f"{folder.choice} says which folds predict"
             raise UsageError(what, "leave out -f, or choose a configuration as well, with -c or by its folder")
-        choice = Choice.load(opened.choice)
+        choice = BestModel.load(opened.choice)
         segmenter = _load_chosen(opened, choice, loader, warn)
         say(f"as {opened.choice.name} chose: {choice.describe()}")
         return segmenter
 
 
-def _load_chosen(folder: ModelFolder, choice: Choice, loader: "_Loader", warn: Say) -> AnySegmenter:
+def _load_chosen(folder: ModelFolder, choice: BestModel, loader: "_Loader", warn: Say) -> AnySegmenter:
     """Loads the configurations that were chosen."""
     missing = [name for name in choice.configurations if not folder.member(name).trained_folds()]
     if missing:
@@ -85,7 +85,7 @@ def _load_chosen(folder: ModelFolder, choice: Choice, loader: "_Loader", warn: S
         if changed:
             which = f"fold{'s' * (len(changed) > 1)} {' '.join(changed)} of {name} changed"
             warn(f"{which} since {folder.choice.name} was written; 'autoseg find_best' chooses anew")
-    return make_joint(members, choice.rules)
+    return make_ensemble(members, choice.rules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +127,7 @@ class _Loader:
             previous = self.known.get(beside.path) or self.load(beside, (), only_finished=True)
         options = {"mirroring": self.wanted.mirroring, "exact": self.wanted.exact}
         segmenter = make_segmenter(checkpoints, rules, self.device, **options, previous=previous)
-        if folder.expectation.is_file():
-            segmenter = replace(segmenter, expectation=Expectation.load(folder.expectation))
+        segmenter = replace(segmenter, statistics=load_training_statistics(folder))
         self.known[folder.path] = segmenter
         self.digests[folder.path] = {fold: digest_weights(one.weights) for fold, one in loaded.items()}
         return segmenter

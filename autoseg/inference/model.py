@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from autoseg.datasets.info import BACKGROUND
 from autoseg.errors import UsageError
-from autoseg.imaging.conversion import ImagePath, TakenImage, take_image
+from autoseg.imaging.conversion import ConvertedImage, ImagePath, convert_to_volume
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import voxel_mm3
 from autoseg.inference.ensemble import AnyPrediction, AnySegmenter, with_disagreement
@@ -116,22 +116,22 @@ class Model:
         """Segments one image, and says what it measures, how sure that is, and what looks odd; see `predict`."""
         taken = self._take(image, spacing_mm)
         prediction = with_disagreement(self.segmenter).predict(taken.volume)
-        segmentation, expectation = prediction.segmentation(), self.segmenter.expectation
-        look = None if expectation is None else Look.at(taken.volume, expectation)
+        segmentation, statistics = prediction.segmentation(), self.segmenter.statistics
+        look = None if statistics is None else Look.at(taken.volume, statistics)
         volumes_mm3 = measure_volumes(segmentation, prediction.targets, voxel_mm3(segmentation.geometry))
         agreement = prediction.agreement.structures
         return Analysis(
             segmentation=taken.give_back(segmentation),
             volumes_ml={name: volume / 1000 for name, volume in volumes_mm3.items()},
             agreement=agreement,
-            remarks=make_remarks(expectation, look, volumes_mm3, agreement),
+            remarks=make_remarks(statistics, look, volumes_mm3, agreement),
             _prediction=prediction,
             _give_back=taken.give_back,
         )
 
-    def _take(self, image: Any, spacing_mm: Sequence[float] | None) -> TakenImage:
-        expectation = self.segmenter.expectation
-        return take_image(image, spacing_mm, None if expectation is None else expectation.orientation)
+    def _take(self, image: Any, spacing_mm: Sequence[float] | None) -> ConvertedImage:
+        statistics = self.segmenter.statistics
+        return convert_to_volume(image, spacing_mm, None if statistics is None else statistics.orientation)
 
 
 def load_model(

@@ -37,7 +37,7 @@ class Prediction:
         if self.targets.as_masks:
             volumes = list(self.masks())
             return Volume(array=np.stack([one.array for one in volumes]), geometry=volumes[0].geometry)
-        return apply_rules(restore_case(self.logits, self.record, self.targets.painted), self.rules)
+        return apply_rules(restore_case(self.logits, self.record, self.targets.region_class_order), self.rules)
 
     def masks(self) -> Iterator[Volume]:
         """The mask (z, y, x), 0 or 1, of each structure, for structures that may overlap; after postprocessing."""

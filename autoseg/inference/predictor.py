@@ -24,23 +24,23 @@ class Predictor(Protocol):
         """Predicts the logits of some patches, on the device of the patches."""
 
 
-def list_opinions(predictor: Predictor, patches: Tensor) -> Iterator[Tensor]:
+def list_votes(predictor: Predictor, patches: Tensor) -> Iterator[Tensor]:
     """The logits of everything that a predictor averages over, one after the other: of each fold and mirror image.
 
     A predictor that does not average has one opinion.
     """
     if isinstance(predictor, MirroringPredictor | EnsemblePredictor):
-        yield from predictor.list_opinions(patches)
+        yield from predictor.list_votes(patches)
     else:
         yield predictor(patches)
 
 
-def count_opinions(predictor: Predictor) -> int:
-    """How many `list_opinions` gives."""
+def count_votes(predictor: Predictor) -> int:
+    """How many `list_votes` gives."""
     if isinstance(predictor, EnsemblePredictor):
-        return sum(count_opinions(one) for one in predictor.predictors)
+        return sum(count_votes(one) for one in predictor.predictors)
     if isinstance(predictor, MirroringPredictor):
-        return (1 << len(predictor.axes)) * count_opinions(predictor.predictor)
+        return (1 << len(predictor.axes)) * count_votes(predictor.predictor)
     return 1
 
 
@@ -131,16 +131,16 @@ class MirroringPredictor:
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Returns the mean of the logits, float32."""
-        return average(self.list_opinions(patches))
+        return average(self.list_votes(patches))
 
-    def list_opinions(self, patches: Tensor) -> Iterator[Tensor]:
+    def list_votes(self, patches: Tensor) -> Iterator[Tensor]:
         """The logits of each mirror image, mirrored back, each class where the patch itself has it."""
         flips = list(chain.from_iterable(combinations(self.axes, count) for count in range(len(self.axes) + 1)))
         together = max(1, self.at_once // len(patches))
         for start in range(0, len(flips), together):
             some = flips[start : start + together]
             mirrored = torch.cat([self._mirror(patches, flip) for flip in some])
-            for logits in list_opinions(self.predictor, mirrored):
+            for logits in list_votes(self.predictor, mirrored):
                 for flip, part in zip(some, torch.split(logits, len(patches)), strict=True):
                     yield self._mirror_back(part, flip)
 
@@ -177,19 +177,19 @@ class EnsemblePredictor:
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Returns the mean of the logits, float32."""
-        return average(self.list_opinions(patches))
+        return average(self.list_votes(patches))
 
-    def list_opinions(self, patches: Tensor) -> Iterator[Tensor]:
+    def list_votes(self, patches: Tensor) -> Iterator[Tensor]:
         """The logits of each predictor; of each of its own opinions, if it has several."""
         for predictor in self.predictors:
-            yield from list_opinions(predictor, patches)
+            yield from list_votes(predictor, patches)
 
 
-def average(opinions: Iterable[Tensor]) -> Tensor:
+def average(votes: Iterable[Tensor]) -> Tensor:
     """Mean of some logits, float32; only one, and the sum, are held at a time."""
     total: Tensor | None = None
     count = 0
-    for logits in opinions:
+    for logits in votes:
         total = logits.to(torch.float32, copy=True) if total is None else total.add_(logits)
         count += 1
     if total is None:

@@ -8,7 +8,13 @@ import numpy as np
 
 from autoseg.imaging.geometry import Vector, Volume
 from autoseg.imaging.targets import Targets
-from autoseg.models.training_statistics import Expectation, ExpectedChannel, ExpectedStructure, Spread, measure_size
+from autoseg.models.training_statistics import (
+    ChannelStatistics,
+    Spread,
+    StructureStatistics,
+    TrainingStatistics,
+    measure_size_mm,
+)
 
 NEARLY_ALL = 0.95
 """Of the training cases: what so many had is missed in a result. Decision: of the results that rightly lack it, one in
@@ -45,39 +51,39 @@ class Look:
     intensities: tuple[tuple[float, float], ...]
 
     @classmethod
-    def at(cls, image: Volume, expectation: Expectation) -> Self:
+    def at(cls, image: Volume, statistics: TrainingStatistics) -> Self:
         """Looks at an image (c, z, y, x) as it was read."""
-        wanted, grid = expectation.orientation, image.geometry
-        lying = grid if wanted is None or grid.orientation is None else grid.turned_to(wanted)
+        wanted, grid = statistics.orientation, image.geometry
+        lying = grid if wanted is None or grid.orientation is None else grid.reoriented(wanted)
         return cls(
             spacing_mm=lying.spacing_mm,
-            size_mm=measure_size(lying.shape, lying.spacing_mm),
+            size_mm=measure_size_mm(lying.shape, lying.spacing_mm),
             orientation=grid.orientation,
             intensities=tuple((float(channel.min()), float(channel.max())) for channel in image.array),
         )
 
 
-def remark_on_image(expectation: Expectation, look: Look) -> list[str]:
+def remark_on_image(statistics: TrainingStatistics, look: Look) -> list[str]:
     """Short sentences about what looks unlike the training cases in an image; none about a usual one."""
     sides = enumerate(zip(look.spacing_mm, look.size_mm, strict=True))
-    remarks = list(_remark_on_orientation(expectation, look.orientation))
+    remarks = list(_remark_on_orientation(statistics, look.orientation))
     for axis, (spacing, size) in sides:
         if axis == 0 and look.orientation is None:
             continue  # the thickness of a plane is made up
-        remarks += _outside(f"spacing along {AXES[axis]}", spacing, "mm", expectation.spacing_mm[axis], expectation)
-        remarks += _outside(f"size along {AXES[axis]}", size, "mm", expectation.size_mm[axis], expectation)
-    for (name, known), (lowest, highest) in zip(expectation.channels.items(), look.intensities, strict=False):
-        remarks += _remark_on_channel(name, known, lowest, highest, expectation)
+        remarks += _outside(f"spacing along {AXES[axis]}", spacing, "mm", statistics.spacing_mm[axis], statistics)
+        remarks += _outside(f"size along {AXES[axis]}", size, "mm", statistics.size_mm[axis], statistics)
+    for (name, known), (lowest, highest) in zip(statistics.channels.items(), look.intensities, strict=False):
+        remarks += _remark_on_channel(name, known, lowest, highest, statistics)
     return remarks
 
 
 def remark_on_result(
-    expectation: Expectation | None, volumes_mm3: Mapping[str, float], agreement: Mapping[str, float]
+    statistics: TrainingStatistics | None, volumes_mm3: Mapping[str, float], agreement: Mapping[str, float]
 ) -> list[str]:
     """Short sentences about what looks unlikely in a segmentation; none about a usual one.
 
     Args:
-        expectation: Of the model, if it has one.
+        statistics: Of the model, if it has one.
         volumes_mm3: Of each structure, after postprocessing.
         agreement: Of folds and mirror images about each, 0 to 1 or NaN; see `inference.agreement`.
     """
@@ -86,27 +92,27 @@ def remark_on_result(
         for name, value in agreement.items()
         if value < LOW_AGREEMENT
     ]
-    if expectation is None:
+    if statistics is None:
         return low
     if not any(volumes_mm3.values()):
-        return ["nothing was found", *low] if expectation.empty_cases <= (1 - NEARLY_ALL) * expectation.cases else low
+        return ["nothing was found", *low] if statistics.empty_cases <= (1 - NEARLY_ALL) * statistics.cases else low
     remarks: list[str] = []
     for name, volume in volumes_mm3.items():
-        known = expectation.structures.get(name)
+        known = statistics.structures.get(name)
         if known is not None and known.volume_mm3 is not None:
             remarks += _remark_on_structure(name, known, known.volume_mm3, volume)
     return remarks + low
 
 
 def make_remarks(
-    expectation: Expectation | None,
+    statistics: TrainingStatistics | None,
     look: Look | None,
     volumes_mm3: Mapping[str, float],
     agreement: Mapping[str, float],
 ) -> list[str]:
-    """All that is remarkable about an image and its segmentation; of a model without expectation, low agreement."""
-    about_image = [] if expectation is None or look is None else remark_on_image(expectation, look)
-    return about_image + remark_on_result(expectation, volumes_mm3, agreement)
+    """All that is remarkable about an image and its segmentation; of a model without statistics, low agreement."""
+    about_image = [] if statistics is None or look is None else remark_on_image(statistics, look)
+    return about_image + remark_on_result(statistics, volumes_mm3, agreement)
 
 
 def measure_volumes(segmentation: Volume, targets: Targets, voxel: float) -> dict[str, float]:
@@ -124,23 +130,23 @@ def measure_volumes(segmentation: Volume, targets: Targets, voxel: float) -> dic
     return {name: float(counts[list(numbers)].sum() * voxel) for name, numbers in structures.items()}
 
 
-def _remark_on_orientation(expectation: Expectation, orientation: str | None) -> Iterator[str]:
-    known = expectation.orientations
+def _remark_on_orientation(statistics: TrainingStatistics, orientation: str | None) -> Iterator[str]:
+    known = statistics.orientations
     if orientation is None or not known or orientation in known:
         return
-    if expectation.orientation is not None:
-        yield f"its axes lead {orientation}, those of training {expectation.orientation}; it was turned for the model"
+    if statistics.orientation is not None:
+        yield f"its axes lead {orientation}, those of training {statistics.orientation}; it was turned for the model"
     else:
         yield f"its axes lead {orientation}, as in no training case ({', '.join(known)})"
 
 
 def _remark_on_channel(
-    name: str, known: ExpectedChannel, lowest: float, highest: float, expectation: Expectation
+    name: str, known: ChannelStatistics, lowest: float, highest: float, statistics: TrainingStatistics
 ) -> Iterator[str]:
     if lowest == highest:
         yield f"channel {name} has the value {lowest:g} everywhere"
         return
-    unlike = list(_outside(f"width of the intensities of {name}", highest - lowest, "", known.width, expectation))
+    unlike = list(_outside(f"width of the intensities of {name}", highest - lowest, "", known.width, statistics))
     yield from unlike
     off = max(known.lowest.lowest - lowest, lowest - known.lowest.highest)
     if not unlike and off > LEVEL_TOLERANCE * known.width.median:
@@ -148,7 +154,7 @@ def _remark_on_channel(
         yield f"lowest intensity of {name} is {lowest:g}, in training {trained}"
 
 
-def _remark_on_structure(name: str, known: ExpectedStructure, usual: Spread, volume: float) -> Iterator[str]:
+def _remark_on_structure(name: str, known: StructureStatistics, usual: Spread, volume: float) -> Iterator[str]:
     if volume == 0:
         if known.present_in >= NEARLY_ALL * known.known_in:
             yield f"no {name} was found, which {known.present_in} of {known.known_in} training cases had"
@@ -158,9 +164,9 @@ def _remark_on_structure(name: str, known: ExpectedStructure, usual: Spread, vol
         yield f"{name} is implausibly {word}: {volume / 1000:.3g} ml, in training {trained}"
 
 
-def _outside(what: str, value: float, unit: str, known: Spread, expectation: Expectation) -> Iterator[str]:
+def _outside(what: str, value: float, unit: str, known: Spread, statistics: TrainingStatistics) -> Iterator[str]:
     """Remarks on a positive number that lies outside what the training cases span, and a margin."""
-    margin = expectation.margin
+    margin = statistics.margin
     if not known.lowest / margin <= value <= known.highest * margin:
         space = " " * bool(unit)
         yield f"{what} is {value:.4g}{space}{unit}, in training {_range(known.lowest, known.highest, space + unit)}"

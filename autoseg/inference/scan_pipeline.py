@@ -19,10 +19,10 @@ from autoseg.imaging.postprocessing import voxel_mm3
 from autoseg.inference.ensemble import AnyPrediction, AnyPrepared, AnySegmenter
 from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes
 from autoseg.inference.sliding_window import OnProgress
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.runtime.device import memory_named
 from autoseg.runtime.machine import free_memory_bytes
-from autoseg.runtime.prefetch import work_ahead
+from autoseg.runtime.prefetch import prefetch
 from autoseg.runtime.reporting import Reporter
 
 CPU = torch.device("cpu")
@@ -107,8 +107,8 @@ def segment_each(
                 raise _Dismissed
             task.advance(share)
 
-        prepared = work_ahead(_stage(lambda step: _prepare(segmenter, step)), (_Step(scan=scan) for scan in scans))
-        predicted = work_ahead(_stage(lambda step: _predict(step, advance)), prepared, apart=_is_large)
+        prepared = prefetch(_stage(lambda step: _prepare(segmenter, step)), (_Step(scan=scan) for scan in scans))
+        predicted = prefetch(_stage(lambda step: _predict(step, advance)), prepared, apart=_is_large)
         with closing(predicted) as steps:
             is_first = True
             try:
@@ -116,7 +116,7 @@ def segment_each(
                     if is_first and step.problem is None:
                         begin()
                         is_first = False
-                    yield _write(step, output, maps[step.scan.name], segmenter.expectation)
+                    yield _write(step, output, maps[step.scan.name], segmenter.statistics)
             finally:
                 dismissed.set()
 
@@ -142,8 +142,8 @@ def _stage(work: Callable[[_Step], _Step]) -> Callable[[_Step], _Step]:
 
 def _prepare(segmenter: AnySegmenter, step: _Step) -> _Step:
     check_channels(step.scan, segmenter.info)
-    image, expectation = read_image(step.scan.images), segmenter.expectation
-    look = None if expectation is None else Look.at(image, expectation)
+    image, statistics = read_image(step.scan.images), segmenter.statistics
+    look = None if statistics is None else Look.at(image, statistics)
     return replace(step, prepared=segmenter.prepare(image), look=look)
 
 
@@ -157,7 +157,9 @@ def _predict(step: _Step, on_progress: OnProgress) -> _Step:
     return replace(step, prepared=None, prediction=prediction)
 
 
-def _write(step: _Step, output: Path, maps: Mapping[int, str], expectation: Expectation | None = None) -> ScanReport:
+def _write(
+    step: _Step, output: Path, maps: Mapping[int, str], statistics: TrainingStatistics | None = None
+) -> ScanReport:
     """Writes all maps, and then the segmentation: where one is, the maps of its scan are complete."""
     name = step.scan.name + result_ending(step.scan)
     report = ScanReport(name=step.scan.name, seconds=0.0)
@@ -178,7 +180,7 @@ def _write(step: _Step, output: Path, maps: Mapping[int, str], expectation: Expe
                 result=path,
                 volumes_ml={name: volume / 1000 for name, volume in volumes_mm3.items()},
                 agreement=agreement.score,
-                remarks=tuple(make_remarks(expectation, step.look, volumes_mm3, agreement.structures)),
+                remarks=tuple(make_remarks(statistics, step.look, volumes_mm3, agreement.structures)),
             )
         return step
 

@@ -15,7 +15,7 @@ from autoseg.imaging.label_codes import as_channels
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.imaging.targets import Targets
 from autoseg.inference.accumulation import gathering_bytes
-from autoseg.inference.agreement import Poll
+from autoseg.inference.agreement import EnsembleAgreement
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.predictor import (
     EnsemblePredictor,
@@ -23,13 +23,13 @@ from autoseg.inference.predictor import (
     NetworkPredictor,
     Predictor,
     count_at_once,
-    count_opinions,
+    count_votes,
 )
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
 from autoseg.models.best_model import digest_weights
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import (
     PreprocessedCase,
@@ -58,7 +58,7 @@ class Segmenter:
         predictor: Patches to logits; folds and mirroring are inside.
         tiles_at_once: That it is asked about together.
         previous: The coarser configuration whose segmentation this one sees as well, if it is a cascade.
-        expectation: Of an image; to its orientation images are turned.
+        statistics: Of an image; to its orientation images are turned.
         maps_disagreement: Whether predictions have a map of it.
         exact: Whether the networks calculate in float32.
         rules: Applied to each segmentation.
@@ -77,19 +77,19 @@ class Segmenter:
     dataset: str
     networks: str
     previous: "Segmenter | None" = None
-    expectation: Expectation | None = None
+    statistics: TrainingStatistics | None = None
     maps_disagreement: bool = False
     exact: bool = False
 
     @property
-    def opinions(self) -> int:
+    def votes(self) -> int:
         """How many predictions of each tile are averaged."""
-        return count_opinions(self.predictor)
+        return count_votes(self.predictor)
 
     @property
     def orientation(self) -> str | None:
         """Where the axes of each training case were made to lead; else where they led, if they agree."""
-        found = None if self.expectation is None else self.expectation.orientation
+        found = None if self.statistics is None else self.statistics.orientation
         return self.info.orientation or found
 
     @property
@@ -98,8 +98,8 @@ class Segmenter:
         former = "" if self.previous is None else self.previous.digest
         told = (
             self.networks,
-            str(self.opinions),
-            self.configuration.model_dump_json(),
+            str(self.votes),
+            self.configuration.model_dump_json(by_alias=True),  # with the names of version 0.1, so that it stays
             str(self.axis_order),
             self.rules.describe(),
             former,
@@ -146,10 +146,10 @@ class Segmenter:
         """Asks the networks about a case that was preprocessed for this configuration; see `predict`."""
         self._check_tile()
         with memory_named(self.device, "stop other programs that use it, or choose another with --device"):
-            poll = Poll(self.predictor, self.info.targets, with_map=self.maps_disagreement)
+            poll = EnsembleAgreement(self.predictor, self.info.targets, with_map=self.maps_disagreement)
             logits = predict_volume(
                 case.image,
-                poll if self.opinions > 1 else self.predictor,
+                poll if self.votes > 1 else self.predictor,
                 patch_size=self.configuration.patch_size,
                 batch_size=self.tiles_at_once,
                 device=self.device,

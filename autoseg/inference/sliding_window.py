@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autoseg.errors import ModelError
 from autoseg.inference.accumulation import add_weighted, make_room
-from autoseg.inference.agreement import Poll
+from autoseg.inference.agreement import EnsembleAgreement
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.tiling import Tile, lay_out
 from autoseg.networks.patch_sizes import Patches
@@ -41,7 +41,7 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     Args:
         image: Shape (c, z, y, x), float32.
         predictor: Maps patches (n, c, *patch_size) to logits (n, classes, *patch_size), or (n, classes, *centre) with a
-            margin, each by itself. A `Poll` is told where they lie.
+            margin, each by itself. A `EnsembleAgreement` is told where they lie.
         patch_size: What is seen of a tile. Two values mean a 2D network: every slice along z is predicted on its own.
         batch_size: Tiles that are predicted at once.
         device: Where patches are sent.
@@ -58,7 +58,7 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     is_flat = len(patch_size) == 2
     layout = lay_out(_as_tensor(image), patch_size, patches)
     groups = _group_alike(layout.volume, layout.tiles)
-    poll = predictor if isinstance(predictor, Poll) else None
+    poll = predictor if isinstance(predictor, EnsembleAgreement) else None
     if poll is not None:
         poll.begin(layout.shape, layout.inside)
     result: Tensor | None = None

@@ -20,7 +20,7 @@ from autoseg.evaluation.summary import CaseResult, evaluate_case
 from autoseg.imaging.files import read_label_map
 from autoseg.imaging.label_files import save_result
 from autoseg.imaging.postprocessing import NO_RULES
-from autoseg.inference.ensemble import JointPrediction
+from autoseg.inference.ensemble import EnsemblePrediction
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.segmenter import Segmenter, make_segmenter
 from autoseg.model_selection.validation import label_file, load_prepared
@@ -46,7 +46,7 @@ class Entrant:
         weights: Fold to `choice.digest_weights`.
         results: Held-out case to the folder of its segmentation, and its scores.
         cases_folder: Where its preprocessed cases are.
-        codes_folder: Of a cascade: where the former segmentations are.
+        cascade_labels_folder: Of a cascade: where the former segmentations are.
     """
 
     name: MemberName
@@ -54,7 +54,7 @@ class Entrant:
     weights: Mapping[int, str]
     results: Mapping[str, tuple[Path, CaseResult]]
     cases_folder: Path
-    codes_folder: Path | None
+    cascade_labels_folder: Path | None
 
 
 class JudgedCase(Artifact):
@@ -83,7 +83,7 @@ class _Missing:
         return list(dict.fromkeys(name for pair in self.pairs for name in pair))
 
 
-def judge_pairs(
+def validate_ensembles(
     dataset: Dataset,
     held_out: Mapping[str, int],
     entrants: Sequence[Entrant],
@@ -174,11 +174,11 @@ class _Judge:
         judged = {}
         for pair in missing.pairs:
             folder = self.folders.ensemble(name_together(pair))
-            prediction = JointPrediction(members=tuple(said[name] for name in pair), rules=NO_RULES)
+            prediction = EnsemblePrediction(members=tuple(said[name] for name in pair), rules=NO_RULES)
             path, segmentation, known = save_result(prediction, folder / (case.name + result_ending(case)))
             files = (label_file(case).name, path.name)
             result = evaluate_case(case.name, reference, segmentation, known, files=files)
-            result = result.without(info.unknown_in(case.name))
+            result = result.without(info.unannotated_in(case.name))
             first, second = (self.entrants[name].weights[missing.fold] for name in pair)
             JudgedCase(weights=(first, second), result=result).save(_record(folder, case.name))
             judged[pair] = (folder, result)
@@ -187,7 +187,7 @@ class _Judge:
 
     def _predict(self, case: str, name: MemberName, segmenter: Segmenter, task: Task) -> Prediction:
         one = self.entrants[name]
-        prepared = load_prepared(case, self.dataset.info.targets, one.cases_folder, one.codes_folder)
+        prepared = load_prepared(case, self.dataset.info.targets, one.cases_folder, one.cascade_labels_folder)
         return segmenter.predict_preprocessed(prepared, lambda share: task.advance((1 - SHARE_OF_JUDGING) * share))
 
 

@@ -15,12 +15,12 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ModelError, ProblemsError, UsageError
 from autoseg.evaluation.summary import CaseResult, Summary, summarize
-from autoseg.model_selection.ensembles import Entrant, judge_pairs
+from autoseg.model_selection.ensembles import Entrant, validate_ensembles
 from autoseg.model_selection.validation import find_rules_for, is_validated
 from autoseg.models.best_model import (
+    BestModel,
+    BestModelFold,
     Candidate,
-    Choice,
-    ChosenFold,
     MemberName,
     digest_weights,
     name_member,
@@ -148,7 +148,7 @@ def _list_applicants(plan: Plan, folders: DatasetFolders) -> list[Applicant]:
     return [Applicant(member=name, name=name, plan=plan, folders=folders) for name in plan.configurations]
 
 
-def choose_best(contest: Contest, device: torch.device | None, reporter: Reporter) -> Choice:
+def choose_best_model(contest: Contest, device: torch.device | None, reporter: Reporter) -> BestModel:
     """Compares configurations and pairs of them on all held-out cases, and finds the postprocessing of the best.
 
     The largest mean foreground Dice wins, before postprocessing; of equals the first, single configurations before
@@ -175,11 +175,11 @@ def choose_best(contest: Contest, device: torch.device | None, reporter: Reporte
     if device is not None and len(entrants) > 1:
         contenders += _try_pairs(contest, entrants, device, reporter)
     best = max(contenders, key=lambda one: one.score)  # the first of equals
-    return Choice(
+    return BestModel(
         dataset=contest.dataset.name,
         configurations=best.configurations,
         folds={
-            one.name: tuple(ChosenFold(fold=fold, weights=weights) for fold, weights in one.weights.items())
+            one.name: tuple(BestModelFold(fold=fold, weights=weights) for fold, weights in one.weights.items())
             for one in entrants
             if one.name in best.configurations
         },
@@ -223,7 +223,7 @@ def _examine(contest: Contest, one: Applicant) -> Entrant | str:
         weights=weights,
         results=_gather_results(contest, model),
         cases_folder=one.folders.cases(one.owner),
-        codes_folder=one.folders.cases(one.name) if one.owner != one.name else None,
+        cascade_labels_folder=one.folders.cases(one.name) if one.owner != one.name else None,
     )
 
 
@@ -247,7 +247,7 @@ def _try_pairs(
         check_prepared(dataset, one.plan, one.owner, one.folders, number)
     for one in applicants:
         prepare_previous(dataset, one.plan, one.name, one.folders, number, reporter)
-    judged = judge_pairs(dataset, contest.held_out, entrants, folders, device, reporter)
+    judged = validate_ensembles(dataset, contest.held_out, entrants, folders, device, reporter)
     pairs = [_enter(contest, pair, results) for pair, results in judged.items()]
     for pair in pairs:
         pair.summary.write(folders.ensemble(name_together(pair.configurations)))

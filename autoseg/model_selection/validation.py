@@ -35,8 +35,8 @@ def is_validated(model: ModelFolder, fold: Fold) -> bool:
 
 def judge(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> None:
     """Validates a fold, unless it holds nothing out or is validated already, and says how good it is."""
-    if job.split.validation and not job.ranks.share(is_validated(job.model, job.fold)):
-        reporter = reporter if job.ranks.leads else SILENT
+    if job.split.validation and not job.ranks.broadcast(is_validated(job.model, job.fold)):
+        reporter = reporter if job.ranks.is_main else SILENT
         scores = validate(job, checkpoint, reporter)
         reporter.say(f"fold {job.fold}: mean Dice of whole held-out cases {scores.foreground_mean.dice:.4f}")
 
@@ -60,15 +60,15 @@ def validate(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summar
     cases = job.dataset.only(job.split.validation).cases
     own = cases[ranks.number :: ranks.count]
     with _folder_of_all(job) as folder, reporter.task("validating", len(own)) as task:
-        shares = ranks.collect([_judge_case(case, job, segmenter, folder, task) for case in own])
+        shares = ranks.all_gather([_judge_case(case, job, segmenter, folder, task) for case in own])
         results = {result.name: result for share in shares for result in share}
         summary = summarize([results[case.name] for case in cases], targets.names)
-        if ranks.leads:
+        if ranks.is_main:
             _describe(summary, cases, folder, targets)
     return summary
 
 
-def judge_masks(dataset: Dataset, masks: Mapping[str, Path], folder: Path, reporter: Reporter) -> Summary:
+def validate_masks(dataset: Dataset, masks: Mapping[str, Path], folder: Path, reporter: Reporter) -> Summary:
     """Takes over segmentations of held-out cases that another program made, and compares them with their labels.
 
     Args:
@@ -93,7 +93,7 @@ def judge_masks(dataset: Dataset, masks: Mapping[str, Path], folder: Path, repor
         files = (label_file(case).name, path.name)
         result = evaluate_case(case.name, reference, segmentation, targets, files=files)
         shutil.copyfile(path, folder / path.name)
-        return result.without(dataset.info.unknown_in(case.name))
+        return result.without(dataset.info.unannotated_in(case.name))
 
     results = all_sound(work_on_each(judge_one, cases, title="judging", reporter=reporter))
     summary = summarize(results, targets.names)
@@ -114,18 +114,18 @@ def _describe(summary: Summary, cases: Sequence[Case], folder: Path, targets: Ta
 def _folder_of_all(job: FoldJob) -> Iterator[Path]:
     """A folder to which all ranks write; the first one makes it, and puts it in its place when all is there."""
     place = job.model.validation(job.fold)
-    if job.ranks.leads:
+    if job.ranks.is_main:
         with atomic_folder(place) as folder:
-            job.ranks.share(folder.name)
+            job.ranks.broadcast(folder.name)
             yield folder
     else:
-        yield place.with_name(job.ranks.share(""))
+        yield place.with_name(job.ranks.broadcast(""))
 
 
 def _judge_case(case: Case, job: FoldJob, segmenter: Segmenter, folder: Path, task: Task) -> CaseResult:
     """Segments a case into a folder, and compares it with its label."""
     targets = job.dataset.info.targets
-    prepared = load_prepared(case.name, targets, job.cases_folder, job.codes_folder)
+    prepared = load_prepared(case.name, targets, job.cases_folder, job.cascade_labels_folder)
     prediction = segmenter.predict_preprocessed(prepared, on_progress=task.advance)
     path, segmentation, known = save_result(prediction, folder / (case.name + result_ending(case)))
     result = evaluate_case(
@@ -135,7 +135,7 @@ def _judge_case(case: Case, job: FoldJob, segmenter: Segmenter, folder: Path, ta
         known,
         files=(label_file(case).name, path.name),
     )
-    return result.without(job.dataset.info.unknown_in(case.name))
+    return result.without(job.dataset.info.unannotated_in(case.name))
 
 
 def load_prepared(name: str, targets: Targets, cases: Path, codes: Path | None) -> PreprocessedCase:
@@ -155,7 +155,7 @@ def load_prepared(name: str, targets: Targets, cases: Path, codes: Path | None) 
     return show_previous(prepared, split_previous(labels_and_former, base_of(targets)), targets)
 
 
-def conclude(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules, Summary]:
+def pool_validation(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules, Summary]:
     """Pools the held-out cases of all validated folds: writes the postprocessing that helps, and the pooled summary.
 
     The rules go into postprocessing.json, where prediction finds them; the scores are those before postprocessing.
@@ -191,7 +191,7 @@ def find_rules_for(
                 reference=read_label_map(references[result.name]).array,
                 prediction=prediction,
                 targets=known,
-                unknown=dataset.info.unknown_in(result.name),
+                unknown=dataset.info.unannotated_in(result.name),
             )
             task.advance()
 

@@ -61,7 +61,7 @@ def digest_weights(weights: "Mapping[str, torch.Tensor]") -> str:
     return digest.hexdigest()[:16]
 
 
-class ChosenFold(BaseModel):
+class BestModelFold(BaseModel):
     """A fold of a chosen configuration, as it was when it was chosen.
 
     Attributes:
@@ -102,7 +102,7 @@ class Candidate(BaseModel):
         return name_together(self.configurations)
 
 
-class Choice(Artifact):
+class BestModel(Artifact):
     """The best of the trained configurations and pairs of them; best.json.
 
     Attributes:
@@ -116,7 +116,7 @@ class Choice(Artifact):
 
     dataset: str
     configurations: Annotated[tuple[MemberName, ...], Field(min_length=1, max_length=2)]
-    folds: dict[MemberName, Annotated[tuple[ChosenFold, ...], Field(min_length=1)]]
+    folds: dict[MemberName, Annotated[tuple[BestModelFold, ...], Field(min_length=1)]]
     rules: PostprocessingRules
     candidates: tuple[Candidate, ...]
     left_out: tuple[str, ...] = ()

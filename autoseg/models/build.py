@@ -10,9 +10,9 @@ from autoseg.models.monai_networks import build_monai, check_settings
 from autoseg.networks.default_unet import build_network
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import is_monai
-from autoseg.networks.torch_network import build_drawn
+from autoseg.networks.torch_network import build_torch_network
 from autoseg.planning.plan import Configuration
-from autoseg.planning.plugins import BuildNetwork, Own, check_built_in, find_network
+from autoseg.planning.plugins import BuildNetwork, Plugin, check_built_in, find_network
 
 
 def make_network(configuration: Configuration, seed: int, error: type[AutosegError] = UsageError) -> nn.Module:
@@ -26,30 +26,30 @@ def make_network(configuration: Configuration, seed: int, error: type[AutosegErr
     Raises:
         AutosegError: There is no such network here, or what is there is none.
     """
-    own = configuration.network
-    if own is None:
+    plugin = configuration.network
+    if plugin is None:
         return build_network(configuration.architecture, torch.Generator().manual_seed(seed))
-    build = None if is_monai(own.name) else find_builder(own.name, error)
+    build = None if is_monai(plugin.name) else find_builder(plugin.name, error)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network: object = (
-            build_monai(configuration, error) if build is None else build(configuration.architecture, own.given)
+            build_monai(configuration, error) if build is None else build(configuration.architecture, plugin.given)
         )
     if not isinstance(network, nn.Module):
-        raise error(f"the network {own.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
+        raise error(f"the network {plugin.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
     return network.train()
 
 
-def check_network(own: Own, error: type[AutosegError] = UsageError) -> None:
+def check_network(plugin: Plugin, error: type[AutosegError] = UsageError) -> None:
     """Makes sure that a network that a plan names can be found; nothing is built.
 
     Raises:
         AutosegError: There is no such network here, or two of them, or MONAI knows none of its settings.
     """
-    if is_monai(own.name):
-        check_settings(own, error)
+    if is_monai(plugin.name):
+        check_settings(plugin, error)
     else:
-        find_builder(own.name, error)
+        find_builder(plugin.name, error)
 
 
 def find_builder(name: str, error: type[AutosegError] = UsageError) -> BuildNetwork:
@@ -62,8 +62,8 @@ def find_builder(name: str, error: type[AutosegError] = UsageError) -> BuildNetw
     Raises:
         AutosegError: There is no such network here, or two of them.
     """
-    page = NETWORKS.get(name)
-    if page is None:
+    spec = NETWORKS.get(name)
+    if spec is None:
         return find_network(name, error)
     check_built_in(name, error)
-    return partial(build_drawn, page)
+    return partial(build_torch_network, spec)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from autoseg._version import __version__
 from autoseg.errors import AutosegError, ModelError, ProblemsError, UsageError, WriteError
-from autoseg.models.best_model import Choice, MemberName, name_member, split_member
+from autoseg.models.best_model import BestModel, MemberName, name_member, split_member
 from autoseg.models.bundle_format import (
     CARD,
     CHECKPOINT,
@@ -226,7 +226,7 @@ def _unpack_sound(bundle: Path, folder: Path) -> Manifest:
         missing = sorted(needed - {match[1] for match in found})
         if missing:
             raise ModelError(f"{folder} lacks the weights of {missing[0]}", FROM_SOURCE)
-        chosen = Choice.load(root.choice).configurations if root.choice.is_file() else manifest.configurations[:1]
+        chosen = BestModel.load(root.choice).configurations if root.choice.is_file() else manifest.configurations[:1]
         if chosen != manifest.configurations:
             raise ModelError(f"{folder} does not say how {' and '.join(manifest.configurations)} predict", FROM_SOURCE)
         look_at(root, manifest.configurations, CardNotes(name=manifest.name))

@@ -4,7 +4,7 @@ A bundle holds what the folder of a model holds, and nothing else:
 
     manifest.json                          which files there are: sizes and checksums
     MODEL_CARD.md  best.json  scores.json
-    3d_fullres/postprocessing.json  3d_fullres/expectation.json  3d_fullres/scores.json
+    3d_fullres/postprocessing.json  3d_fullres/training_statistics.json  3d_fullres/scores.json
     3d_fullres/fold_0/checkpoint.pt        or NAME/3d_fullres/..., of a plan that was given a name
 
 Nothing is written before all of this is certain: every name is one of these; nothing is a link, encrypted, or twice in
@@ -30,16 +30,20 @@ from autoseg.models.best_model import MEMBER_PATTERN, MemberName
 from autoseg.runtime.artifact import Artifact
 from autoseg.workspace import ModelFolder
 
-MANIFEST, CARD, CHOICE, SCORES, RULES, EXPECTATION = (
+MANIFEST, CARD, CHOICE, SCORES, RULES, STATISTICS, OLD_STATISTICS = (
     "manifest.json",
     "MODEL_CARD.md",
     "best.json",
     "scores.json",
     "postprocessing.json",
-    "expectation.json",
+    "training_statistics.json",
+    "expectation.json",  # the same in bundles of version 0.1
 )
 CHECKPOINT = re.compile(rf"({MEMBER_PATTERN})/fold_(0|[1-9][0-9]{{0,2}}|all)/checkpoint\.pt")
-TEXT = re.compile(rf"{MANIFEST}|{CARD}|{CHOICE}|({MEMBER_PATTERN}/)?{SCORES}|{MEMBER_PATTERN}/({RULES}|{EXPECTATION})")
+TEXT = re.compile(
+    rf"{MANIFEST}|{CARD}|{CHOICE}|({MEMBER_PATTERN}/)?{SCORES}"
+    rf"|{MEMBER_PATTERN}/({RULES}|{STATISTICS}|{OLD_STATISTICS})"
+)
 
 LARGEST_TEXT_BYTES = 4 * 2**20
 """Decision: the scores and rules of a thousand labels are a tenth of that."""

@@ -10,11 +10,11 @@ from autoseg.datasets.splits import Splits
 from autoseg.errors import ArtifactError, ModelError, UsageError
 from autoseg.evaluation.summary import CaseResult, Summary, summarize
 from autoseg.imaging.postprocessing import PostprocessingRules
-from autoseg.models.best_model import Choice, MemberName, digest_weights, name_member, split_member
+from autoseg.models.best_model import BestModel, MemberName, digest_weights, name_member, split_member
 from autoseg.models.bundle_format import MANIFEST, SCORES, Manifest
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.models.model_facts import HeldOutScores
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import load_training_statistics
 from autoseg.planning.plan import ConfigurationName
 from autoseg.workspace import DatasetFolders, Fold, ModelFolder, dataset_of, find_workspace, list_folds
 
@@ -35,7 +35,7 @@ class BundleSource:
 
     members: Sequence[ModelFolder]
     folds: Sequence[Fold] = ()
-    choice: Choice | None = None
+    choice: BestModel | None = None
     scores: Path | None = None
     cases: int | None = None
 
@@ -63,7 +63,7 @@ def find_source(
         return BundleSource(members=(folder,), folds=asked, cases=cases)
     if asked:
         raise UsageError(f"{folder.choice} says which folds predict", "leave out -f, or name a configuration with -c")
-    choice = Choice.load(folder.choice)
+    choice = BestModel.load(folder.choice)
     together = DatasetFolders(raw=Path(), preprocessed=Path(), results=folder.path).ensemble(choice.name)
     return BundleSource(
         members=[folder.member(name) for name in choice.configurations],
@@ -150,8 +150,8 @@ class _Stage:
         name, former = self._name(checkpoint), checkpoint.configuration.previous
         if folder.postprocessing.is_file():
             PostprocessingRules.load(folder.postprocessing).save(self.root.member(name).postprocessing)
-        if folder.expectation.is_file():
-            Expectation.load(folder.expectation).save(self.root.member(name).expectation)
+        if (statistics := load_training_statistics(folder)) is not None:
+            statistics.save(self.root.member(name).training_statistics)
         scores = _pool_scores(folder, asked)
         if scores is not None:
             scores.save(self.root.member(name).path / SCORES)

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from autoseg.evaluation.statistics import Interval
 from autoseg.evaluation.summary import Summary
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
-from autoseg.models.best_model import Choice, MemberName
+from autoseg.models.best_model import BestModel, MemberName
 from autoseg.models.bundle_format import SCORES
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import load_training_statistics
 from autoseg.planning.plan import Normalization
 from autoseg.runtime.artifact import Artifact, Score
 from autoseg.workspace import Fold, ModelFolder
@@ -205,7 +205,7 @@ def look_at(root: ModelFolder, names: Sequence[MemberName], notes: CardNotes) ->
         name=notes.name,
         members=members,
         scores=_load_scores(root) or (first.scores if alone else None),
-        rules=Choice.load(root.choice).rules if root.choice.is_file() else first.rules,
+        rules=BestModel.load(root.choice).rules if root.choice.is_file() else first.rules,
         cases=notes.cases,
         licence=notes.licence,
         about=notes.about,
@@ -214,8 +214,7 @@ def look_at(root: ModelFolder, names: Sequence[MemberName], notes: CardNotes) ->
 
 def _look_at_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
     folds = folder.trained_folds()
-    if folder.expectation.is_file():
-        Expectation.load(folder.expectation)  # which refuses what is none
+    load_training_statistics(folder)  # which refuses a damaged file
     return MemberFacts(
         name=name,
         checkpoint=load_checkpoint(folder.checkpoint(folds[0])),

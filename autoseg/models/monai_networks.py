@@ -22,7 +22,7 @@ from autoseg.errors import AutosegError, UsageError
 from autoseg.networks.monai import INSTALL, PREFIX, complete, describe
 from autoseg.networks.monai_table import TABLE
 from autoseg.planning.plan import Configuration
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 
 CHANNELS = ("in_channels", "out_channels")
 """What the constructor of a network that makes logits of images asks for."""
@@ -113,25 +113,27 @@ def list_settings(name: str) -> dict[str, JsonValue]:
     return {**settings, **describe(name).settings}
 
 
-def check_settings(own: Own, error: type[AutosegError] = UsageError) -> type[nn.Module]:
+def check_settings(plugin: Plugin, error: type[AutosegError] = UsageError) -> type[nn.Module]:
     """Makes sure that a network can be asked for with the settings of a plan; nothing is built.
 
     Raises:
         AutosegError: See `find_class`; or a setting is unknown, missing, or none of the plan's.
     """
-    found = find_class(own.name, error)
-    arguments, settings = _arguments(found), complete(own.name, own.settings)
+    found = find_class(plugin.name, error)
+    arguments, settings = _arguments(found), complete(plugin.name, plugin.settings)
     choice = [key for key in arguments if not _is_ours(key)]
     for key in settings:
         if key in FILLED_IN:
-            raise error(f"settings.{key} of {own.name} follows from the plan", "leave it out")
+            raise error(f"settings.{key} of {plugin.name} follows from the plan", "leave it out")
         if _is_fetching(key):
-            raise error(f"settings.{key} of {own.name} would load weights", "leave it out, and begin with --init MODEL")
+            raise error(
+                f"settings.{key} of {plugin.name} would load weights", "leave it out, and begin with --init MODEL"
+            )
         if key not in choice:
-            raise error(f"{own.name} has no settings.{key}", f"choose from {', '.join(choice)}")
+            raise error(f"{plugin.name} has no settings.{key}", f"choose from {', '.join(choice)}")
     for key in choice:
         if arguments[key].default is inspect.Parameter.empty and key not in settings:
-            raise error(f"{own.name} needs settings.{key}", "add it to plan.json")
+            raise error(f"{plugin.name} needs settings.{key}", "add it to plan.json")
     return found
 
 
@@ -147,20 +149,20 @@ def build_monai(configuration: Configuration, error: type[AutosegError] = UsageE
     Raises:
         AutosegError: See `check_settings`; or MONAI cannot build it with these settings, for what it says.
     """
-    own = configuration.network
-    if own is None:
+    plugin = configuration.network
+    if plugin is None:
         raise ValueError("the configuration names no network")
-    found = check_settings(own, error)
+    found = check_settings(plugin, error)
     arguments, given = _arguments(found), _fill_in(configuration, found)
-    for key, value in complete(own.name, own.settings).items():
+    for key, value in complete(plugin.name, plugin.settings).items():
         if arguments[key].default is arguments[key].empty or _as_plain(arguments[key].default) != value:
             given[key] = _as_tuples(value)  # what is as always is left to MONAI, which may warn of old names
     try:
         network = found(**given)
     except Exception as cause:  # whatever a constructor makes of the values of a plan
-        what = f"MONAI cannot build {own.name} with these settings: {first_line(cause)}"
+        what = f"MONAI cannot build {plugin.name} with these settings: {first_line(cause)}"
         raise error(what, "change settings of the network in plan.json") from cause
-    return Monai(network, predicts_last=describe(own.name).predicts_last)
+    return Monai(network, predicts_last=describe(plugin.name).predicts_last)
 
 
 def count_monai(configuration: Configuration) -> int | None:

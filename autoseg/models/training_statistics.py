@@ -1,6 +1,6 @@
 """What a model expects of an image, learned from its training cases; `remarks` compares other images with it.
 
-It travels with the model as expectation.json and holds ranges and counts only, and no names of cases.
+It travels with the model as training_statistics.json and holds ranges and counts only, and no names of cases.
 """
 
 import math
@@ -16,6 +16,7 @@ from autoseg.datasets.fingerprint import CaseFacts, Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import Vector, is_orientation
 from autoseg.runtime.artifact import Artifact
+from autoseg.workspace import ModelFolder
 
 LEVELS = (0.0, 0.05, 0.5, 0.95, 1.0)
 
@@ -44,7 +45,7 @@ class Spread(_Facts):
         return cls(lowest=lowest, low=low, median=median, high=high, highest=highest)
 
 
-class ExpectedChannel(_Facts):
+class ChannelStatistics(_Facts):
     """Intensities of a channel.
 
     Attributes:
@@ -58,7 +59,7 @@ class ExpectedChannel(_Facts):
     foreground: tuple[float, float, float]
 
 
-class ExpectedStructure(_Facts):
+class StructureStatistics(_Facts):
     """A structure.
 
     Attributes:
@@ -72,8 +73,8 @@ class ExpectedStructure(_Facts):
     volume_mm3: Spread | None
 
 
-class Expectation(Artifact):
-    """What a model expects of an image; expectation.json.
+class TrainingStatistics(Artifact):
+    """Ranges and counts of the training cases of a model; training_statistics.json.
 
     Attributes:
         cases: Training cases that were looked at, the held-out ones of a fold included.
@@ -89,8 +90,8 @@ class Expectation(Artifact):
     orientations: dict[str, int]
     spacing_mm: tuple[Spread, Spread, Spread]
     size_mm: tuple[Spread, Spread, Spread]
-    channels: dict[str, ExpectedChannel]
-    structures: dict[str, ExpectedStructure]
+    channels: dict[str, ChannelStatistics]
+    structures: dict[str, StructureStatistics]
 
     @field_validator("orientations")
     @classmethod
@@ -109,9 +110,11 @@ class Expectation(Artifact):
             empty_cases=sum(not any(_voxels(case, numbers) for numbers in _numbers(info).values()) for case in cases),
             orientations=dict(sorted(Counter(case.orientation for case in cases if case.orientation).items())),
             spacing_mm=_along_axes(case.spacing_mm for case in cases),
-            size_mm=_along_axes(measure_size(case.shape or case.shape_after_crop, case.spacing_mm) for case in cases),
+            size_mm=_along_axes(
+                measure_size_mm(case.shape or case.shape_after_crop, case.spacing_mm) for case in cases
+            ),
             channels={
-                name: ExpectedChannel(
+                name: ChannelStatistics(
                     lowest=Spread.of([case.intensities[number][0] for case in cases]),
                     width=Spread.of([case.intensities[number][1] - case.intensities[number][0] for case in cases]),
                     foreground=(facts.percentile_00_5, facts.median, facts.percentile_99_5),
@@ -122,7 +125,7 @@ class Expectation(Artifact):
                 if all(case.intensities for case in cases)
             },
             structures={
-                name: _expect_structure(name, numbers, cases, info) for name, numbers in _numbers(info).items()
+                name: _measure_structure(name, numbers, cases, info) for name, numbers in _numbers(info).items()
             },
         )
 
@@ -137,24 +140,39 @@ class Expectation(Artifact):
         return max(LEAST_MARGIN, 1 + CASES_OF_MARGIN / self.cases)
 
 
-def keep_expectation(fingerprint: Path, info: DatasetInfo, path: Path) -> None:
-    """Writes expectation.json, if the fingerprint of the training cases is there.
+def save_training_statistics(fingerprint: Path, info: DatasetInfo, path: Path) -> None:
+    """Writes training_statistics.json, if the fingerprint of the training cases is there.
 
     Raises:
         ArtifactError: The fingerprint is damaged, or the folder cannot be written.
     """
     if fingerprint.is_file():
-        Expectation.of(Fingerprint.load(fingerprint), info).save(path)
+        TrainingStatistics.of(Fingerprint.load(fingerprint), info).save(path)
 
 
-def _expect_structure(
+def load_training_statistics(folder: ModelFolder) -> TrainingStatistics | None:
+    """Reads the statistics of a model's training cases; models of version 0.1 have them in expectation.json.
+
+    Returns:
+        The statistics; None if the model has none, as after training on nnU-Net's fingerprint.
+
+    Raises:
+        ArtifactError: The file is damaged.
+    """
+    for path in (folder.training_statistics, folder.old_training_statistics):
+        if path.is_file():
+            return TrainingStatistics.load(path)
+    return None
+
+
+def _measure_structure(
     name: str, numbers: Sequence[int], cases: Sequence[CaseFacts], info: DatasetInfo
-) -> ExpectedStructure:
-    known = [case for case in cases if name not in info.unknown_in(case.name)]
+) -> StructureStatistics:
+    known = [case for case in cases if name not in info.unannotated_in(case.name)]
     volumes = [_voxels(case, numbers) * _voxel_mm3(case) for case in known]
     present = [volume for volume in volumes if volume > 0]
     spread = Spread.of(present) if present else None
-    return ExpectedStructure(known_in=len(known), present_in=len(present), volume_mm3=spread)
+    return StructureStatistics(known_in=len(known), present_in=len(present), volume_mm3=spread)
 
 
 def _numbers(info: DatasetInfo) -> dict[str, tuple[int, ...]]:
@@ -170,7 +188,7 @@ def _voxel_mm3(case: CaseFacts) -> float:
     return math.prod(case.spacing_mm if case.orientation is not None else case.spacing_mm[1:])
 
 
-def measure_size(shape: Sequence[int], spacing_mm: Vector) -> Vector:
+def measure_size_mm(shape: Sequence[int], spacing_mm: Vector) -> Vector:
     """The size of a grid in mm along each axis, borders included."""
     z, y, x = (size * step for size, step in zip(shape, spacing_mm, strict=True))
     return z, y, x

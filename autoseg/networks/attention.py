@@ -14,7 +14,7 @@ from autoseg.networks.windows import bar_strangers, constant, cut, index_offsets
 def attend(
     query: Tensor, key: Tensor, value: Tensor, heads: int, window: Window | None = None, table: Tensor | None = None
 ) -> Tensor:
-    """Scaled dot-product attention, in windows; see `canvas.Canvas.attend`.
+    """Scaled dot-product attention, in windows; see `canvas.Ops.attend`.
 
     Decision: under autocast all of it is calculated in 16 bits but the sums of a product and of the softmax, which
     torch keeps in float32 inside; so what autograd keeps takes half of what it would under the rules of autocast.
@@ -72,7 +72,7 @@ def _look_up(table: Tensor, index: Tensor) -> Tensor:
 
 
 def sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor, heads: int) -> Tensor:
-    """Deformable attention; see `canvas.Canvas.sample`.
+    """Deformable attention; see `canvas.Ops.sample`.
 
     Args:
         values: Maps (n, features, *size).
@@ -119,7 +119,9 @@ def _step(size: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Te
 
 
 @constant
-def waves(features: int, size: tuple[int, ...], device: torch.device, temperature: float = 10_000.0) -> Tensor:
+def positional_encoding(
+    features: int, size: tuple[int, ...], device: torch.device, temperature: float = 10_000.0
+) -> Tensor:
     """Sines and cosines of the place of each voxel, in turn, of ever longer waves, for one axis after the other.
 
     Source: Carion et al. 2020, DETR, which continues Vaswani et al. 2017 to several axes: places run from 0 to 2 pi.

@@ -7,12 +7,12 @@ Target = Literal["changes", "presence", "absence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Further:
+class AuxiliaryOutput:
     """An output that helps a network to learn, and that nobody asks for afterwards.
 
     It has a channel for each output of the network: for each structure, and for the background too where that is an
     output of its own. Each channel is a yes or no of its own, told by a sigmoid. The losses stand in
-    `training.further`.
+    `training.auxiliary_outputs`.
 
     Attributes:
         target: What a channel tells. "changes": where its structure begins or ends from one slice to the next along the

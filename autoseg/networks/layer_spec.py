@@ -22,7 +22,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A layer that holds weights; see `canvas.Canvas` for what each kind does.
+    """A layer that holds weights; see `canvas.Ops` for what each kind does.
 
     Attributes:
         kind: An embedding is what `embed` and `embed_places` add; an offset bias what `attend` adds; the offsets of

@@ -42,8 +42,8 @@ def complete(name: str, given: Settings) -> dict[str, JsonValue]:
 
 
 @dataclass(frozen=True, slots=True)
-class MonaiPage:
-    """A network of MONAI, as planning asks about those of the literature; see `page.Page`.
+class MonaiSpec:
+    """A network of MONAI, as planning asks about those of the literature; see `spec.NetworkSpec`.
 
     Attributes:
         name: Such as "monai:SwinUNETR".

@@ -34,7 +34,7 @@ class Described:
         kept: How many times what a plain U-Net of these resolutions keeps for the backward pass.
         weights: How many times as many weights as that has, in planes and in volumes.
         predicts_last: Whether of several outputs the last one is the best.
-        training: See `page.Page`.
+        training: See `spec.NetworkSpec`.
     """
 
     features: Callable[[Settings, int], Sequence[int]]

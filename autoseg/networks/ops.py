@@ -6,7 +6,7 @@ what training must keep, which is all that planning needs. `network.painting` ha
 tensors. So what is planned is what is trained, and a network is written down once.
 
 A value is a batch of feature maps (n, features, *size). What transformers call tokens are the voxels of such a map;
-only where those of several maps stand in one line (`line_up`), the size has a single axis.
+only where those of several maps stand in one line (`flatten_maps`), the size has a single axis.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class Window:
     bias: str | None = None
 
 
-class Canvas(Protocol[Value]):
+class Ops(Protocol[Value]):
     """The operations that networks are drawn with.
 
     Attributes:
@@ -158,17 +158,17 @@ class Canvas(Protocol[Value]):
             In the same line, with the features of the values.
         """
 
-    def waves(self, like: Value) -> Value:
+    def positional_encoding(self, like: Value) -> Value:
         """Sines and cosines of the place of each voxel, those of a third or half of the features for each axis.
 
         They are of the shape of another value, to be added to it.
         """
 
-    def line_up(self, maps: Sequence[Value]) -> Value:
+    def flatten_maps(self, maps: Sequence[Value]) -> Value:
         """The voxels of some maps, one after the other: (n, features, all voxels)."""
 
     def part(self, line: Value, like: Sequence[Value]) -> list[Value]:
-        """Undoes `line_up`, for maps of the sizes of some others."""
+        """Undoes `flatten_maps`, for maps of the sizes of some others."""
 
     # --- Without weights ----------------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Canvas(Protocol[Value]):
     def multiply(self, x: Value, weight: Value) -> Value:
         """Product with a map of as many features, or of one; of as many voxels, or of one."""
 
-    def veto(self, x: Value, present: Value, absent: Value) -> Value:
+    def mask_absent(self, x: Value, present: Value, absent: Value) -> Value:
         """Logits, of which those of a feature are lowered by `VETO` where its `absent` exceeds its `present`.
 
         So the probability of what is absent is 0, by a sigmoid or a softmax; if all are absent, a softmax tells what it

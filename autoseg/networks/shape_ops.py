@@ -36,7 +36,7 @@ class Map:
 
 
 @dataclass(slots=True)
-class Sketch:
+class ShapeOps:
     """A canvas of shapes, for one patch.
 
     What autograd keeps until the backward pass is counted as torch does it, each map once: a convolution, a linear
@@ -46,7 +46,7 @@ class Sketch:
 
     Attributes:
         dimensions: 2 or 3.
-        training: See `Canvas`.
+        training: See `Ops`.
         layers: By name, in the order in which they were drawn.
         multiply_adds: Of all convolutions, linear layers and attention, forwards.
         kept: Maps that training keeps.
@@ -176,10 +176,10 @@ class Sketch:
         self.kept |= {line, *values, offsets, weights, seen}
         return Map(values[0].channels, line.size)
 
-    def waves(self, like: Map) -> Map:
+    def positional_encoding(self, like: Map) -> Map:
         return _like(like)
 
-    def line_up(self, maps: Sequence[Map]) -> Map:
+    def flatten_maps(self, maps: Sequence[Map]) -> Map:
         return Map(maps[0].channels, (sum(one.voxels for one in maps),))
 
     def part(self, line: Map, like: Sequence[Map]) -> list[Map]:
@@ -258,7 +258,7 @@ class Sketch:
         self.kept |= {x, weight}
         return _like(x)
 
-    def veto(self, x: Map, present: Map, absent: Map) -> Map:
+    def mask_absent(self, x: Map, present: Map, absent: Map) -> Map:
         self._check_alike((present, absent))
         return _like(x)
 

@@ -9,16 +9,16 @@ from typing import Any, Protocol, TypeVar, cast
 from pydantic import JsonValue, ValidationError
 
 from autoseg.networks.architecture import Architecture, Axes, Section, Stage
-from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.networks.layer_spec import Layer
-from autoseg.networks.ops import Canvas, Edges, spread
+from autoseg.networks.ops import Edges, Ops, spread
 from autoseg.networks.patch_sizes import Patches, measure_patches
-from autoseg.networks.shape_ops import Map, Sketch
+from autoseg.networks.shape_ops import Map, ShapeOps
 
 Value = TypeVar("Value")
 
 
-class Draw(Protocol):
+class DrawNetwork(Protocol):
     """Leads an image through the layers of a network.
 
     Args:
@@ -28,16 +28,15 @@ class Draw(Protocol):
         settings: The page's own, complete.
 
     Returns:
-        Logits, those that predict first; in training coarser ones may follow, and then those that the page's `further`
-        tells of.
+        Logits, those that predict first; in training coarser ones may follow, and then those of `auxiliary_outputs`.
     """
 
-    def __call__(self, net: Canvas[Value], image: Value, classes: int, settings: Any, /) -> list[Value]:
+    def __call__(self, net: Ops[Value], image: Value, classes: int, settings: Any, /) -> list[Value]:
         """Draws it."""
 
 
 def adam(learning_rate: float) -> dict[str, JsonValue]:
-    """What `Page.training` says of a network that does not bear the rates of the presets.
+    """What `NetworkSpec.training` says of a network that does not bear the rates of the presets.
 
     Those suit networks that normalize all their features. Without norms, with standardized weights or with much
     attention the loss explodes, or nothing but background is found. Decision: a rate at which such a network learned
@@ -47,7 +46,7 @@ def adam(learning_rate: float) -> dict[str, JsonValue]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class NetworkSpec:
     """A network of the literature.
 
     Attributes:
@@ -63,7 +62,7 @@ class Page:
             paper; None if it takes many.
         draw: The network.
         supervises: Whether training has more outputs that stand for the labels, by the settings.
-        further: By the settings, what the last outputs of training stand for, if not for the labels.
+        auxiliary_outputs: By the settings, what the last outputs of training stand for, if not for the labels.
         most_channels: Of the image, by the settings; None if there is no limit.
         training: By the settings, in what the plan's `TrainingSettings` differ from those of the preset.
         recipe: How the paper trained it, in words, where the plan does something else.
@@ -76,11 +75,11 @@ class Page:
     dimensions: tuple[int, ...]
     settings: type[Section]
     levels: Callable[[Any], tuple[int, ...]]
-    draw: Draw
+    draw: DrawNetwork
     strides: Callable[[Any], tuple[Edges, ...]] | None = None
     fixed_patch: Callable[[Any], tuple[int, ...] | None] = lambda _: None
     supervises: Callable[[Any], bool] = lambda _: False
-    further: Callable[[Any], tuple[Further, ...]] = lambda _: ()
+    auxiliary_outputs: Callable[[Any], tuple[AuxiliaryOutput, ...]] = lambda _: ()
     most_channels: Callable[[Any], int | None] = lambda _: None
     training: Callable[[Any], Mapping[str, JsonValue]] = lambda _: {}
     recipe: str = ""
@@ -186,7 +185,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """What a network has and takes for one patch; see `Sketch`.
+    """What a network has and takes for one patch; see `ShapeOps`.
 
     Attributes:
         layers: By name.
@@ -212,10 +211,12 @@ class Count:
 
 
 @lru_cache(maxsize=1024)
-def _count(page: Page, settings: Section, in_channels: int, out_channels: int, patch_size: tuple[int, ...]) -> Count:
-    sketch = Sketch(len(patch_size))
+def _count(
+    spec: NetworkSpec, settings: Section, in_channels: int, out_channels: int, patch_size: tuple[int, ...]
+) -> Count:
+    sketch = ShapeOps(len(patch_size))
     image = Map(in_channels, patch_size)
-    logits = page.draw(sketch, image, out_channels, settings)
+    logits = spec.draw(sketch, image, out_channels, settings)
     sketch.kept.discard(image)  # counted apart, because it is there anyway
     return Count(
         layers=sketch.layers,
@@ -229,15 +230,15 @@ def _count(page: Page, settings: Section, in_channels: int, out_channels: int, p
 
 
 @lru_cache(maxsize=256)
-def _measure(page: Page, settings: Section, dimensions: int) -> Patches:
+def _measure(spec: NetworkSpec, settings: Section, dimensions: int) -> Patches:
     given = settings.model_dump(mode="json")
-    divisor = page.divisor(given, dimensions)
+    divisor = spec.divisor(given, dimensions)
 
     def predict(patch: tuple[int, ...]) -> tuple[int, ...]:
-        sketch = Sketch(dimensions, training=False)
-        return page.draw(sketch, Map(1, patch), 2, settings)[0].size
+        sketch = ShapeOps(dimensions, training=False)
+        return spec.draw(sketch, Map(1, patch), 2, settings)[0].size
 
-    return measure_patches(predict, page.fixed_patch(settings) or divisor, divisor)
+    return measure_patches(predict, spec.fixed_patch(settings) or divisor, divisor)
 
 
 def _axes(edges: tuple[int, ...]) -> Axes:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.networks.attention import attend, sample, waves
+from autoseg.networks.attention import attend, positional_encoding, sample
 from autoseg.networks.blocks import NEGATIVE_SLOPE
 from autoseg.networks.ops import VETO, Edges, Window, spread
 
 
 @dataclass(frozen=True, slots=True)
-class Painting:
-    """The canvas of tensors; see `Canvas` for its operations.
+class TorchOps:
+    """The canvas of tensors; see `Ops` for its operations.
 
     Attributes:
         network: Whose layers are used.
@@ -92,10 +92,10 @@ class Painting:
         offsets, weights = self._apply(f"{name}.offsets", line), self._apply(f"{name}.weights", line)
         return sample(values, offsets, weights, heads)
 
-    def waves(self, like: Tensor) -> Tensor:
-        return waves(like.shape[1], tuple(like.shape[2:]), like.device).to(like.dtype).expand_as(like)
+    def positional_encoding(self, like: Tensor) -> Tensor:
+        return positional_encoding(like.shape[1], tuple(like.shape[2:]), like.device).to(like.dtype).expand_as(like)
 
-    def line_up(self, maps: Sequence[Tensor]) -> Tensor:
+    def flatten_maps(self, maps: Sequence[Tensor]) -> Tensor:
         return torch.cat([one.flatten(2).mT for one in maps], dim=1).mT  # features last, as linear layers want them
 
     def part(self, line: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -173,7 +173,7 @@ class Painting:
     def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
         return x * weight
 
-    def veto(self, x: Tensor, present: Tensor, absent: Tensor) -> Tensor:
+    def mask_absent(self, x: Tensor, present: Tensor, absent: Tensor) -> Tensor:
         return x - VETO * (absent > present).to(x.dtype)
 
     def mean(self, parts: Sequence[Tensor]) -> Tensor:

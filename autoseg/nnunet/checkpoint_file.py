@@ -29,7 +29,7 @@ from autoseg.workspace import Fold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TheirCheckpoint:
+class NnunetCheckpoint:
     """What is used of a checkpoint.
 
     Attributes:
@@ -49,7 +49,7 @@ class TheirCheckpoint:
     weights: Weights
 
 
-def read_their_checkpoint(path: Path) -> TheirCheckpoint:
+def read_nnunet_checkpoint(path: Path) -> NnunetCheckpoint:
     """Reads a checkpoint to the CPU.
 
     Raises:
@@ -63,7 +63,7 @@ def read_their_checkpoint(path: Path) -> TheirCheckpoint:
         if not isinstance(found, dict) or not isinstance(settings, dict):
             raise ModelError(f"{path} is no checkpoint of nnU-Net v2", "check the path")
         epochs = content.get("current_epoch")
-        return TheirCheckpoint(
+        return NnunetCheckpoint(
             trainer=_text(content.get("trainer_name"), path),
             configuration=_text(settings.get("configuration"), path),
             fold=_fold(settings.get("fold")),

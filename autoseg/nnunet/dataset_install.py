@@ -31,15 +31,15 @@ import torch
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ProblemsError, UsageError
-from autoseg.model_selection.validation import conclude, is_validated, judge, judge_masks
+from autoseg.model_selection.validation import is_validated, judge, pool_validation, validate_masks
 from autoseg.models.best_model import digest_weights
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from autoseg.models.training_statistics import keep_expectation
-from autoseg.nnunet.dataset_plan import check_agreement, settle_taken_folds, take_plan
+from autoseg.models.training_statistics import save_training_statistics
+from autoseg.nnunet.dataset_plan import check_agreement, convert_plan, resolve_nnunet_folds
 from autoseg.nnunet.held_out import read_held_out
 from autoseg.nnunet.install import Models, opened_models
 from autoseg.nnunet.install import install_nnunet as install_apart
-from autoseg.nnunet.models import TheirModel
+from autoseg.nnunet.models import NnunetModel
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import save_plan, with_own_cases
 from autoseg.preprocessing.dataset import prepare_cases
@@ -123,7 +123,7 @@ def install_nnunet(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Taken:
+class _DatasetInstall:
     """What is taken over, after all of it was examined.
 
     Attributes:
@@ -183,13 +183,13 @@ class _Taken:
                 reporter.say(
                     f"{name}, fold {checkpoint.fold}: {self._take_masks(model, checkpoint.fold, folder, reporter)}"
                 )
-        keep_expectation(self.folders.fingerprint, self.dataset.info, folder.expectation)
+        save_training_statistics(self.folders.fingerprint, self.dataset.info, folder.training_statistics)
         if any(is_validated(folder, fold) for fold in folder.trained_folds()):
-            conclude(self.dataset, folder)
+            pool_validation(self.dataset, folder)
         elif model.rules is not None:
             model.rules.save(folder.postprocessing)
 
-    def _take_masks(self, model: TheirModel, fold: int, folder: ModelFolder, reporter: Reporter) -> str:
+    def _take_masks(self, model: NnunetModel, fold: int, folder: ModelFolder, reporter: Reporter) -> str:
         """Takes over what nnU-Net made of the held-out cases, if it made all, and says in words what became of it."""
         names = self.splits.folds[fold].validation
         found = read_held_out(model.folder.path, fold, model.info.file_ending)
@@ -201,22 +201,24 @@ class _Taken:
         place = folder.validation(fold)
         place.mkdir()
         try:
-            scores = judge_masks(self.dataset, {case: found.masks[case] for case in names}, place, reporter)
+            scores = validate_masks(self.dataset, {case: found.masks[case] for case in names}, place, reporter)
         except ProblemsError as error:
             shutil.rmtree(place)
             return f"nnU-Net's segmentations do not suit its labels ({error.lines[0]}); {here}"
         return f"mean Dice of nnU-Net's segmentations of held-out cases {scores.foreground_mean.dice:.4f}"
 
 
-def _examine(models: Models, number: int, folders: DatasetFolders, source: Path | None, reporter: Reporter) -> _Taken:
+def _examine(
+    models: Models, number: int, folders: DatasetFolders, source: Path | None, reporter: Reporter
+) -> _DatasetInstall:
     """Makes sure that a model belongs to a dataset. Nothing is written."""
     dataset = Dataset.open(folders.raw)
     for model in models.values():
         check_agreement(model, dataset, folders)
-    splits = settle_taken_folds(models, dataset, folders, source, reporter)
+    splits = resolve_nnunet_folds(models, dataset, folders, source, reporter)
     dataset = dataset.only(splits.names)
-    plan, checkpoints = take_plan(models, dataset, splits, folders)
-    return _Taken(
+    plan, checkpoints = convert_plan(models, dataset, splits, folders)
+    return _DatasetInstall(
         number=number,
         dataset=dataset,
         folders=folders,
@@ -250,7 +252,7 @@ def _leaving_nothing(folders: DatasetFolders) -> Iterator[None]:
         raise
 
 
-def _judge_rest(taken: _Taken, device: torch.device, reporter: Reporter) -> None:
+def _judge_rest(taken: _DatasetInstall, device: torch.device, reporter: Reporter) -> None:
     """Segments and judges the held-out cases of folds that are not judged yet, as after training."""
     plan, folders, dataset = taken.plan, taken.folders, taken.dataset
     for name in sorted(taken.checkpoints, key=lambda one: plan.configurations[one].previous is not None):
@@ -275,7 +277,7 @@ def _judge_rest(taken: _Taken, device: torch.device, reporter: Reporter) -> None
         )
         for job in make_jobs(request, SILENT):
             judge(job, load_checkpoint(model.checkpoint(job.fold)), reporter)
-        conclude(dataset, model)
+        pool_validation(dataset, model)
 
 
 def _is_judged(model: ModelFolder, splits: Splits) -> bool:

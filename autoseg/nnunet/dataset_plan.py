@@ -10,13 +10,13 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.splits import Splits
-from autoseg.datasets.splitting import check_leaks, settle_splits
+from autoseg.datasets.splitting import check_leaks, resolve_splits
 from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.targets import Targets
 from autoseg.models.checkpoint import NAMELESS, Checkpoint
 from autoseg.nnunet.held_out import read_held_out
 from autoseg.nnunet.install import Models
-from autoseg.nnunet.models import TheirModel, make_checkpoints
+from autoseg.nnunet.models import NnunetModel, make_checkpoints
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.plan_file import list_cases
@@ -29,7 +29,7 @@ APART = "install it without -d"
 READER = '"overwrite_image_reader_writer": "NibabelIOWithReorient"'
 
 
-def check_agreement(model: TheirModel, dataset: Dataset, folders: DatasetFolders) -> None:
+def check_agreement(model: NnunetModel, dataset: Dataset, folders: DatasetFolders) -> None:
     """Makes sure that a model learned the channels and labels of a dataset, and that its folds are whole.
 
     Raises:
@@ -73,17 +73,19 @@ def _name_channels(info: DatasetInfo) -> str:
 
 def _name_labels(targets: Targets) -> str:
     names = [f"{name} {'+'.join(map(str, numbers))}" for name, numbers in targets.structures.items()]
-    painted = [f"written in the order {' '.join(map(str, targets.painted))}"] if targets.painted else []
+    region_class_order = (
+        [f"written in the order {' '.join(map(str, targets.region_class_order))}"] if targets.region_class_order else []
+    )
     ignored = [] if targets.ignore is None else [f"ignore {targets.ignore}"]
-    return ", ".join([*names, *ignored, *painted])
+    return ", ".join([*names, *ignored, *region_class_order])
 
 
-def settle_taken_folds(
+def resolve_nnunet_folds(
     models: Models, dataset: Dataset, folders: DatasetFolders, source: Path | None, reporter: Reporter
 ) -> Splits:
     """The folds of a dataset, by which the models that are taken over were trained. Nothing is written.
 
-    They are those of splits.json; if there is none, those that `settle_splits` finds or deals, as nnU-Net dealt them.
+    They are those of splits.json; if there is none, those that `resolve_splits` finds or deals, as nnU-Net dealt them.
 
     Raises:
         UsageError: A fold held out other cases, or is none of them, or `source` contradicts splits.json.
@@ -93,12 +95,12 @@ def settle_taken_folds(
     if folders.splits.is_file():
         splits, told = Splits.load(folders.splits), str(folders.splits)
         check_leaks(splits, folders, info)
-        if source is not None and splits != settle_splits(names, folders, info, SILENT, source=source):
+        if source is not None and splits != resolve_splits(names, folders, info, SILENT, source=source):
             what = f"{folders.splits} holds other folds than {source}"
             raise UsageError(what, f"leave --splits out, remove splits.json if nothing is trained by it, or {APART}")
         fix = f"{APART}; or, if nothing is trained here, remove splits.json, and give nnU-Net's folds with --splits"
     else:
-        splits = settle_splits(names, folders, info, reporter, source=source)
+        splits = resolve_splits(names, folders, info, reporter, source=source)
         told = f"the folds that were found or dealt for {dataset.name}" if source is None else str(source)
         fix = f"give nnU-Net's splits_final.json with --splits, or {APART}"
     for model in models.values():
@@ -106,7 +108,7 @@ def settle_taken_folds(
     return splits
 
 
-def _check_folds(model: TheirModel, splits: Splits, told: str, fix: str) -> None:
+def _check_folds(model: NnunetModel, splits: Splits, told: str, fix: str) -> None:
     """Makes sure that each fold held out the cases that it is said to."""
     path = model.folder.path
     for fold in model.checkpoints:
@@ -120,7 +122,7 @@ def _check_folds(model: TheirModel, splits: Splits, told: str, fix: str) -> None
             raise UsageError(f"fold {fold} of {path} held out other cases than in {told}, such as {stray!r}", fix)
 
 
-def take_plan(
+def convert_plan(
     models: Models, dataset: Dataset, splits: Splits, folders: DatasetFolders
 ) -> tuple[Plan, dict[ConfigurationName, list[Checkpoint]]]:
     """nnU-Net's plan as one of a dataset, and the folds that follow it.

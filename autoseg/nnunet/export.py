@@ -12,15 +12,15 @@ import torch
 
 from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
-from autoseg.models.best_model import Choice, MemberName, name_member, split_member
+from autoseg.models.best_model import BestModel, MemberName, name_member, split_member
 from autoseg.models.bundle import locate_model
 from autoseg.models.bundle_source import find_source, stage
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import load_training_statistics
 from autoseg.nnunet.architectures import describe_architecture
 from autoseg.nnunet.folders import POOLED
 from autoseg.nnunet.models import REORIENTING
-from autoseg.nnunet.names import give_weights
+from autoseg.nnunet.names import export_weights
 from autoseg.nnunet.plans import LABELLER, PREPROCESSOR, RESAMPLER, RESAMPLING, SCHEMES
 from autoseg.nnunet.postprocessing_file import write_rules
 from autoseg.planning.plan import Configuration, ConfigurationName, Normalization
@@ -119,10 +119,11 @@ class _Member:
     def load(cls, folder: ModelFolder, rules: PostprocessingRules | None) -> "_Member":
         """Reads its folder; rules that were chosen for it take the place of its own."""
         own = PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES
+        statistics = load_training_statistics(folder)
         return cls(
             folds=[load_checkpoint(folder.checkpoint(fold)) for fold in folder.trained_folds()],
             rules=own if rules is None else rules,
-            orientation=Expectation.load(folder.expectation).orientation if folder.expectation.is_file() else None,
+            orientation=None if statistics is None else statistics.orientation,
         )
 
     @property
@@ -163,7 +164,7 @@ class _Member:
         architecture = checkpoint.configuration.architecture
         seen = None if checkpoint.configuration.previous is None else checkpoint.info.targets
         return {
-            "network_weights": give_weights(checkpoint.weights, architecture, seen),
+            "network_weights": export_weights(checkpoint.weights, architecture, seen),
             "trainer_name": TRAINER,
             "init_args": {
                 "plans": plans,
@@ -222,7 +223,7 @@ def _load_members(root: ModelFolder, names: Sequence[MemberName]) -> dict[Member
     Raises:
         ModelError: nnU-Net cannot hold one of them.
     """
-    rules = Choice.load(root.choice).rules if root.choice.is_file() and len(names) == 1 else None
+    rules = BestModel.load(root.choice).rules if root.choice.is_file() and len(names) == 1 else None
     members = {name: _Member.load(root.member(name), rules) for name in names}
     for name, member in list(members.items()):
         former = member.first.configuration.previous

@@ -27,7 +27,7 @@ _FOLD = re.compile(r"fold_(all|0|[1-9]\d{0,2})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TheirFolder:
+class NnunetFolder:
     """The folder of one trained configuration."""
 
     path: Path
@@ -62,7 +62,7 @@ class TheirFolder:
         return found[-1] if found else None
 
 
-def find_folders(root: Path) -> list[TheirFolder]:
+def find_folders(root: Path) -> list[NnunetFolder]:
     """The configurations in a folder: itself, those in it, or those in the only dataset in it.
 
     Raises:
@@ -70,7 +70,7 @@ def find_folders(root: Path) -> list[TheirFolder]:
         UsageError: There are several datasets, or the configurations are of several trainers or plans.
     """
     if _is_one(root):
-        return [TheirFolder(path=root)]
+        return [NnunetFolder(path=root)]
     folders = _list_ones(root)
     if not folders:
         datasets = [path for path in sorted(root.iterdir()) if path.is_dir() and _list_ones(path)]
@@ -86,21 +86,21 @@ def find_folders(root: Path) -> list[TheirFolder]:
     return folders
 
 
-def beside(folder: TheirFolder, configuration: str) -> TheirFolder | None:
+def beside(folder: NnunetFolder, configuration: str) -> NnunetFolder | None:
     """The folder of another configuration of the same trainer and plans, if it lies beside this one."""
     path = folder.path.resolve().with_name("__".join([*folder.origin, configuration]))
-    return TheirFolder(path=path) if _is_one(path) else None
+    return NnunetFolder(path=path) if _is_one(path) else None
 
 
 def _is_one(path: Path) -> bool:
-    return (path / "plans.json").is_file() and bool(TheirFolder(path=path).checkpoints)
+    return (path / "plans.json").is_file() and bool(NnunetFolder(path=path).checkpoints)
 
 
-def _list_ones(root: Path) -> list[TheirFolder]:
-    return [TheirFolder(path=path) for path in sorted(root.iterdir()) if path.is_dir() and _is_one(path)]
+def _list_ones(root: Path) -> list[NnunetFolder]:
+    return [NnunetFolder(path=path) for path in sorted(root.iterdir()) if path.is_dir() and _is_one(path)]
 
 
-def read_choice(folders: Sequence[TheirFolder]) -> list[str]:
+def read_choice(folders: Sequence[NnunetFolder]) -> list[str]:
     """Names of the configurations that nnU-Net chose among these; none if it did not, or chose others."""
     path = folders[0].path.parent / INFORMATION
     if len(folders) < 2 or not path.is_file():
@@ -114,7 +114,7 @@ def read_choice(folders: Sequence[TheirFolder]) -> list[str]:
     return names if origins == {folders[0].origin} and 1 <= len(names) <= 2 else []
 
 
-def find_choice_rules(folders: Sequence[TheirFolder], names: Sequence[str]) -> Path | None:
+def find_choice_rules(folders: Sequence[NnunetFolder], names: Sequence[str]) -> Path | None:
     """The folder that holds the postprocessing of two configurations together."""
     trainer, plans = folders[0].origin
     together = "___".join("__".join((trainer, plans, name)) for name in names)

@@ -21,7 +21,7 @@ _SEPARATORS = re.compile(r"[/\\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TheirHeldOut:
+class NnunetHeldOut:
     """The held-out cases of a fold, as far as it tells.
 
     Attributes:
@@ -42,7 +42,7 @@ class TheirHeldOut:
         return self.scored is not None and names <= self.masks.keys()
 
 
-def read_held_out(model: Path, fold: Fold, ending: str) -> TheirHeldOut:
+def read_held_out(model: Path, fold: Fold, ending: str) -> NnunetHeldOut:
     """Looks for the segmentations and scores of a fold.
 
     Args:
@@ -57,7 +57,7 @@ def read_held_out(model: Path, fold: Fold, ending: str) -> TheirHeldOut:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     masks = {path.name[: -len(ending)]: path for path in files if path.name.endswith(ending) and path.is_file()}
     scores = folder / "summary.json"
-    return TheirHeldOut(scored=_read_scored(scores, ending) if scores.is_file() else None, masks=masks)
+    return NnunetHeldOut(scored=_read_scored(scores, ending) if scores.is_file() else None, masks=masks)
 
 
 def _read_scored(path: Path, ending: str) -> frozenset[str]:

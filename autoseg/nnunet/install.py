@@ -9,14 +9,14 @@ from pathlib import Path
 
 from autoseg.errors import AutosegError, ProblemsError
 from autoseg.imaging.postprocessing import NO_RULES
-from autoseg.models.best_model import Choice, ChosenFold, digest_weights
+from autoseg.models.best_model import BestModel, BestModelFold, digest_weights
 from autoseg.models.bundle import add_card, installing
 from autoseg.models.bundle_format import MANIFEST
 from autoseg.models.checkpoint import Checkpoint, save_checkpoint
 from autoseg.models.model_facts import CardNotes
-from autoseg.models.training_statistics import Expectation, Spread
-from autoseg.nnunet.folders import TheirFolder, beside, find_choice_rules, find_folders, read_choice
-from autoseg.nnunet.models import TheirModel, make_checkpoints, name_models, read_model
+from autoseg.models.training_statistics import Spread, TrainingStatistics
+from autoseg.nnunet.folders import NnunetFolder, beside, find_choice_rules, find_folders, read_choice
+from autoseg.nnunet.models import NnunetModel, make_checkpoints, name_models, read_model
 from autoseg.nnunet.postprocessing_file import read_rules
 from autoseg.nnunet.zip_source import opened_source
 from autoseg.planning.plan import ConfigurationName
@@ -24,7 +24,7 @@ from autoseg.runtime.artifact import read_text
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import MODEL_NAME, ModelFolder, find_workspace
 
-Models = Mapping[ConfigurationName, TheirModel]
+Models = Mapping[ConfigurationName, NnunetModel]
 
 PREFERRED: tuple[ConfigurationName, ...] = ("3d_fullres", "3d_cascade_fullres", "3d_lowres", "2d")
 """Which of several configurations predicts, unless nnU-Net chose. Decision: that which is asked for most often."""
@@ -72,7 +72,7 @@ def install_nnunet(
 
 
 @contextmanager
-def opened_models(source: Path) -> Iterator[dict[ConfigurationName, TheirModel]]:
+def opened_models(source: Path) -> Iterator[dict[ConfigurationName, NnunetModel]]:
     """Reads the configurations of a model; their folders are there until the context ends.
 
     Args:
@@ -83,7 +83,7 @@ def opened_models(source: Path) -> Iterator[dict[ConfigurationName, TheirModel]]
         yield name_models(_read_models(find_folders(root)))
 
 
-def _read_models(folders: list[TheirFolder]) -> list[TheirModel]:
+def _read_models(folders: list[NnunetFolder]) -> list[NnunetModel]:
     """All of them, and what a cascade follows if that lies beside it."""
     models = [read_model(folder) for folder in folders]
     if len(models) == 1 and (former := models[0].their_previous) is not None:
@@ -92,7 +92,7 @@ def _read_models(folders: list[TheirFolder]) -> list[TheirModel]:
     return models
 
 
-def _default_name(model: TheirModel) -> str:
+def _default_name(model: NnunetModel) -> str:
     """That of the dataset, without its number."""
     name = re.sub(r"^Dataset\d{3}_", "", model.plans.dataset_name)
     return name if MODEL_NAME.match(name) else "model"
@@ -108,7 +108,7 @@ def _fill(root: ModelFolder, models: Models, name: str) -> None:
         if model.rules is not None:
             model.rules.save(member.postprocessing)
         if model.orientation is not None:
-            _expect_orientation(model.orientation).save(member.expectation)
+            _state_orientation(model.orientation).save(member.training_statistics)
     names = _choose(root, models, checkpoints)
     notes = CardNotes(name=name, cases=_count_cases(models[names[0]]), about=_describe_origin(models[names[0]]))
     add_card(root, names, notes).save(root.path / MANIFEST)
@@ -123,9 +123,9 @@ def _choose(root: ModelFolder, models: Models, checkpoints: list[Checkpoint]) ->
     folders = [model.folder for model in models.values()]
     chosen = read_choice(folders)
     names = tuple(ours[name] for name in chosen if name in ours)
-    folds: dict[str, tuple[ChosenFold, ...]] = {
+    folds: dict[str, tuple[BestModelFold, ...]] = {
         name: tuple(
-            ChosenFold(fold=one.fold, weights=digest_weights(one.weights))
+            BestModelFold(fold=one.fold, weights=digest_weights(one.weights))
             for one in checkpoints
             if one.configuration_name == name and isinstance(one.fold, int)
         )
@@ -138,7 +138,7 @@ def _choose(root: ModelFolder, models: Models, checkpoints: list[Checkpoint]) ->
     together = find_choice_rules(folders, chosen)
     first = models[names[0]]
     rules = None if together is None else read_rules(together, first.info.targets)
-    Choice(
+    BestModel(
         dataset=first.plans.dataset_name,
         configurations=names,
         folds=folds,
@@ -148,10 +148,10 @@ def _choose(root: ModelFolder, models: Models, checkpoints: list[Checkpoint]) ->
     return names
 
 
-def _expect_orientation(orientation: str) -> Expectation:
+def _state_orientation(orientation: str) -> TrainingStatistics:
     """Says where axes must lead; nothing else is known of the training cases, so that nothing looks unlike them."""
     anything = Spread(lowest=0, low=0, median=1, high=1e9, highest=1e9)
-    return Expectation(
+    return TrainingStatistics(
         cases=1,
         empty_cases=1,
         orientations={orientation: 1},
@@ -162,13 +162,13 @@ def _expect_orientation(orientation: str) -> Expectation:
     )
 
 
-def _count_cases(model: TheirModel) -> int | None:
+def _count_cases(model: NnunetModel) -> int | None:
     """As dataset.json tells it."""
     count = json.loads(read_text(model.folder.path / "dataset.json")).get("numTraining")
     return count if type(count) is int and count > 0 else None
 
 
-def _describe_origin(model: TheirModel) -> str:
+def _describe_origin(model: NnunetModel) -> str:
     return f"Trained by nnU-Net v2 ({model.first.trainer}, {model.plans.plans_name}), and installed from there."
 
 

@@ -16,10 +16,10 @@ from autoseg.imaging.targets import Targets
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.networks.architecture import Axes, count_weights
 from autoseg.nnunet.architectures import read_architecture
-from autoseg.nnunet.checkpoint_file import TheirCheckpoint, read_their_checkpoint
-from autoseg.nnunet.folders import TheirFolder
+from autoseg.nnunet.checkpoint_file import NnunetCheckpoint, read_nnunet_checkpoint
+from autoseg.nnunet.folders import NnunetFolder
 from autoseg.nnunet.names import take_weights
-from autoseg.nnunet.plans import CANNOT, SCHEMES, ConfigurationPlan, TheirPlans
+from autoseg.nnunet.plans import CANNOT, SCHEMES, ConfigurationPlan, NnunetPlans
 from autoseg.nnunet.postprocessing_file import read_rules
 from autoseg.nnunet.trainers import is_known
 from autoseg.planning.memory import training_bytes
@@ -46,7 +46,7 @@ LARGEST_GROWTH = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TheirModel:
+class NnunetModel:
     """A trained configuration that this program can hold.
 
     Attributes:
@@ -60,17 +60,17 @@ class TheirModel:
         rules: Its postprocessing.
     """
 
-    folder: TheirFolder
+    folder: NnunetFolder
     their_name: str
     their_previous: str | None
     configuration: Configuration
-    plans: TheirPlans
+    plans: NnunetPlans
     info: DatasetInfo
-    checkpoints: Mapping[Fold, TheirCheckpoint]
+    checkpoints: Mapping[Fold, NnunetCheckpoint]
     rules: PostprocessingRules | None
 
     @property
-    def first(self) -> TheirCheckpoint:
+    def first(self) -> NnunetCheckpoint:
         """That of the first fold, by which nnU-Net goes."""
         return next(iter(self.checkpoints.values()))
 
@@ -97,7 +97,7 @@ class TheirModel:
         return lines
 
 
-def read_model(folder: TheirFolder) -> TheirModel:
+def read_model(folder: NnunetFolder) -> NnunetModel:
     """Reads a trained configuration and makes sure that our network can hold it.
 
     Raises:
@@ -105,9 +105,9 @@ def read_model(folder: TheirFolder) -> TheirModel:
         ArtifactError: plans.json or dataset.json is missing.
         DatasetError: dataset.json is not as it must be.
     """
-    plans = TheirPlans.load(folder.path / "plans.json")
+    plans = NnunetPlans.load(folder.path / "plans.json")
     info = _read_info(folder.path / "dataset.json")
-    checkpoints = {fold: read_their_checkpoint(path) for fold, path in folder.checkpoints.items()}
+    checkpoints = {fold: read_nnunet_checkpoint(path) for fold, path in folder.checkpoints.items()}
     names = {(one.configuration, one.trainer) for one in checkpoints.values()}
     if len(names) > 1:
         raise ModelError(f"the folds of {folder.path} are of different configurations", "give those of one")
@@ -115,7 +115,7 @@ def read_model(folder: TheirFolder) -> TheirModel:
     found = plans.configuration(first.configuration)
     configuration = _read_configuration(found, first, plans, info)
     pooled = folder.pooled
-    return TheirModel(
+    return NnunetModel(
         folder=folder,
         their_name=first.configuration,
         their_previous=found.previous_stage,
@@ -127,7 +127,7 @@ def read_model(folder: TheirFolder) -> TheirModel:
     )
 
 
-def name_models(models: Sequence[TheirModel]) -> dict[ConfigurationName, TheirModel]:
+def name_models(models: Sequence[NnunetModel]) -> dict[ConfigurationName, NnunetModel]:
     """Models by our names of their configurations.
 
     nnU-Net's configurations may have any name; those of another one than its usual four become the one that they are
@@ -136,7 +136,7 @@ def name_models(models: Sequence[TheirModel]) -> dict[ConfigurationName, TheirMo
     Raises:
         ModelError: Two would have the same name, or one that a cascade follows is missing.
     """
-    named: dict[ConfigurationName, TheirModel] = {}
+    named: dict[ConfigurationName, NnunetModel] = {}
     for model in models:
         name = _our_name(model)
         if name in named:
@@ -146,7 +146,7 @@ def name_models(models: Sequence[TheirModel]) -> dict[ConfigurationName, TheirMo
     return named
 
 
-def _our_name(model: TheirModel) -> ConfigurationName:
+def _our_name(model: NnunetModel) -> ConfigurationName:
     for name in CONFIGURATION_NAMES:
         if name == model.their_name:
             return name
@@ -155,7 +155,7 @@ def _our_name(model: TheirModel) -> ConfigurationName:
     return "3d_fullres" if model.their_previous is None else "3d_cascade_fullres"
 
 
-def make_checkpoints(models: Mapping[ConfigurationName, TheirModel]) -> list[Checkpoint]:
+def make_checkpoints(models: Mapping[ConfigurationName, NnunetModel]) -> list[Checkpoint]:
     """The folds of some configurations of a dataset, by one plan.
 
     Raises:
@@ -178,7 +178,7 @@ def make_checkpoints(models: Mapping[ConfigurationName, TheirModel]) -> list[Che
     ]
 
 
-def _make_plan(models: Mapping[ConfigurationName, TheirModel]) -> Plan:
+def _make_plan(models: Mapping[ConfigurationName, NnunetModel]) -> Plan:
     first = next(iter(models.values()))
     orders = {
         (model.plans.transpose_forward, model.plans.dataset_name, model.info.targets.names) for model in models.values()
@@ -212,7 +212,7 @@ def _make_plan(models: Mapping[ConfigurationName, TheirModel]) -> Plan:
         raise ModelError(f"{first.plans.source}: {first_mistake(error)}", CANNOT) from error
 
 
-def _explain(name: ConfigurationName, model: TheirModel) -> str:
+def _explain(name: ConfigurationName, model: NnunetModel) -> str:
     epochs = "" if model.first.epochs is None else f" for {model.first.epochs} epochs"
     return (
         f"{name} was trained by nnU-Net's {model.first.trainer}{epochs}, as {model.their_name} of "
@@ -220,7 +220,7 @@ def _explain(name: ConfigurationName, model: TheirModel) -> str:
     )
 
 
-def _find_preset(model: TheirModel) -> PresetName:
+def _find_preset(model: NnunetModel) -> PresetName:
     """The preset that plans networks like this one."""
     if model.configuration.architecture.residual == "none":
         return "plain"
@@ -241,7 +241,7 @@ def _read_info(path: Path) -> DatasetInfo:
 
 
 def _read_configuration(
-    found: ConfigurationPlan, checkpoint: TheirCheckpoint, plans: TheirPlans, info: DatasetInfo
+    found: ConfigurationPlan, checkpoint: NnunetCheckpoint, plans: NnunetPlans, info: DatasetInfo
 ) -> Configuration:
     where = f"{plans.source}, {checkpoint.configuration}"
     patch, targets = _axes(found.patch_size), info.targets
@@ -274,7 +274,7 @@ def _read_augmentation(patch: Axes, mirror_axes: Sequence[int]) -> AugmentationS
     return AugmentationSettings(**{**usual, "mirror_axes": tuple(mirror_axes)})
 
 
-def _read_normalization(found: ConfigurationPlan, plans: TheirPlans, info: DatasetInfo) -> list[Normalization]:
+def _read_normalization(found: ConfigurationPlan, plans: NnunetPlans, info: DatasetInfo) -> list[Normalization]:
     where = f"{plans.source}: normalization_schemes"
     if len(found.normalization_schemes) != info.channels:
         raise ModelError(f"{where} has {len(found.normalization_schemes)} entries for {info.channels} channels", CANNOT)

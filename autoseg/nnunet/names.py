@@ -109,7 +109,7 @@ def take_weights(found: Mapping[str, torch.Tensor], architecture: Architecture, 
     return weights
 
 
-def give_weights(own: Mapping[str, torch.Tensor], architecture: Architecture, seen: Targets | None) -> Weights:
+def export_weights(own: Mapping[str, torch.Tensor], architecture: Architecture, seen: Targets | None) -> Weights:
     """The weights of our network under all names that nnU-Net gives them; the inverse of `take_weights`.
 
     Heads of the coarser levels, which nnU-Net always has and predicts without, are zero if ours were not trained.

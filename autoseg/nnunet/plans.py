@@ -123,7 +123,7 @@ class Intensities(BaseModel):
     percentile_99_5: Finite
 
 
-class TheirPlans(BaseModel):
+class NnunetPlans(BaseModel):
     """All of plans.json; keys that are not listed do not matter here.
 
     Attributes:
@@ -149,7 +149,7 @@ class TheirPlans(BaseModel):
         return self
 
     @classmethod
-    def load(cls, path: Path) -> "TheirPlans":
+    def load(cls, path: Path) -> "NnunetPlans":
         """Reads the file.
 
         Raises:

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import Fingerprint
-from autoseg.datasets.fingerprinting import take_fingerprint
+from autoseg.datasets.fingerprinting import compute_fingerprint
 from autoseg.datasets.info import DatasetInfo
-from autoseg.datasets.splitting import settle_splits
-from autoseg.pipeline.options import settle_options
+from autoseg.datasets.splitting import resolve_splits
+from autoseg.pipeline.options import resolve_options
 from autoseg.planning.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.plan_file import (
     check_names,
@@ -86,7 +86,7 @@ def plan_configurations(
     """
     folders = find_workspace(workspace).dataset(number, plan_name)
     info = DatasetInfo.load(folders.raw / "dataset.json")
-    options = settle_options(
+    options = resolve_options(
         folders.raw.name, memory=memory, preset=preset, rules=rules, network=network, reporter=reporter
     )
     with run_alone(folders.preprocessed):
@@ -123,7 +123,7 @@ def extract_fingerprint(
     folders = find_workspace(workspace).dataset(number)
     dataset = Dataset.open(folders.raw).without(skip)
     with run_alone(folders.preprocessed):
-        return take_fingerprint(dataset, folders, reporter)
+        return compute_fingerprint(dataset, folders, reporter)
 
 
 def plan_and_preprocess(
@@ -153,7 +153,7 @@ def plan_and_preprocess(
         rules: "autoseg" or "nnunet".
         network: Of the literature, such as "vnet" or "unet:padded=false"; see `plan_configurations`.
         plan_name: Of a plan beside the usual one.
-        groups: Regular expression that finds the patient in a case's name; see `settle_splits`.
+        groups: Regular expression that finds the patient in a case's name; see `resolve_splits`.
         splits: File of folds to train by, ours or nnU-Net's; by default they are dealt.
         skip: Cases to leave out.
         workspace: Folder that holds raw/, preprocessed/ and results/; see `find_workspace`.
@@ -172,16 +172,16 @@ def plan_and_preprocess(
     check_names(configurations)
     folders = find_workspace(workspace).dataset(number, plan_name)
     dataset = Dataset.open(folders.raw).without(skip)
-    options = settle_options(
+    options = resolve_options(
         dataset.name, memory=memory, preset=preset, rules=rules, network=network, reporter=reporter
     )
 
     with run_alone(folders.preprocessed):
-        facts = take_fingerprint(dataset, folders, reporter)
+        facts = compute_fingerprint(dataset, folders, reporter)
         made = make_plan(facts, dataset.info, options)
         names = [case.name for case in dataset.cases]
         source = None if splits is None else Path(splits)
-        folds = settle_splits(names, folders, dataset.info, reporter, groups=groups, source=source)
+        folds = resolve_splits(names, folders, dataset.info, reporter, groups=groups, source=source)
         chosen = choose_configurations(made, configurations)
 
         save_plan(made, folders, reporter)
@@ -225,7 +225,7 @@ def preprocess(
         names = list_cases(folders)
         info = DatasetInfo.load(folders.raw / "dataset.json")
         source = None if splits is None else Path(splits)
-        folds = settle_splits(names, folders, info, reporter, groups=groups, source=source)
+        folds = resolve_splits(names, folders, info, reporter, groups=groups, source=source)
         dataset = open_planned(number, folders, made, folds)
         chosen = choose_configurations(made, configurations)
         folds.save(folders.splits)

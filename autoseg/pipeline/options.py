@@ -9,14 +9,14 @@ from autoseg.errors import UsageError
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import is_monai
 from autoseg.planning.planner import PlanningOptions
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
 from autoseg.runtime.machine import may_have_gpu
 from autoseg.runtime.reporting import Reporter
 from autoseg.runtime.units import describe_memory, parse_memory
 
 
-def settle_options(
+def resolve_options(
     dataset: str, *, memory: str | None, preset: str | None, rules: str, network: str | None = None, reporter: Reporter
 ) -> PlanningOptions:
     """What is to be decided by, from what the user said and what the GPU reports.
@@ -45,7 +45,7 @@ def settle_options(
     return PlanningOptions(dataset=dataset, memory_budget_bytes=budget_bytes, preset=preset, rules=rules, network=named)
 
 
-def _find_network(wanted: str, rules: str) -> Own:
+def _find_network(wanted: str, rules: str) -> Plugin:
     """A network of the literature with the settings of its paper, but for those that stand behind a colon.
 
     Example: "unet:padded=false,depth=4". Values are read as JSON.
@@ -61,17 +61,17 @@ def _find_network(wanted: str, rules: str) -> Own:
         raise UsageError("the rules 'nnunet' plan for nnU-Net's own networks", "leave --rules or --network out")
     try:
         given = _read_settings(stated)
-        return _complete_monai(name, given) if prefix else Own(name=name, settings=NETWORKS[name].complete(given))
+        return _complete_monai(name, given) if prefix else Plugin(name=name, settings=NETWORKS[name].complete(given))
     except ValueError as error:
         raise UsageError(f"--network {wanted}: {error}", "write it as in unet:padded=false,depth=4") from error
 
 
-def _complete_monai(name: str, given: dict[str, JsonValue]) -> Own:
+def _complete_monai(name: str, given: dict[str, JsonValue]) -> Plugin:
     """A network of MONAI with all its settings, of which MONAI itself is asked."""
     from autoseg.models.monai_networks import check_settings, list_settings
 
-    check_settings(Own(name=name, settings=given))
-    return Own(name=name, settings={**list_settings(name), **given})
+    check_settings(Plugin(name=name, settings=given))
+    return Plugin(name=name, settings={**list_settings(name), **given})
 
 
 def _read_settings(stated: str) -> dict[str, JsonValue]:

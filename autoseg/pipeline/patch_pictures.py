@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.dataloading.augmentation_parameters import Draw
+from autoseg.dataloading.augmentation_parameters import AugmentationParameters
 from autoseg.dataloading.loader import change
-from autoseg.dataloading.patch import Cut, crop_to_centre, find_beyond, place_patch
+from autoseg.dataloading.patch import PatchRegion, crop_to_centre, find_beyond, place_patch
 from autoseg.errors import UsageError
 from autoseg.evaluation.tiles import Tile, draw_tiles
 from autoseg.imaging.targets import Targets
@@ -94,7 +94,7 @@ def make_tiles(
     plain = []
     for case in cases:
         start = place_patch(case, configuration, forced=True, random=random)
-        plain.append(Cut(case=case, start=start, patch_size=size, beyond=beyond))
+        plain.append(PatchRegion(case=case, start=start, patch_size=size, beyond=beyond))
     rows: list[list[Tile]] = [[tile] for tile in _show(plain, configuration, [(case.name,) for case in cases])]
     for left in range(count, 0, -len(cases)):
         cuts = [
@@ -107,7 +107,9 @@ def make_tiles(
     return rows
 
 
-def _show(cuts: Sequence[Cut], configuration: Configuration, captions: Sequence[Sequence[str]]) -> Iterator[Tile]:
+def _show(
+    cuts: Sequence[PatchRegion], configuration: Configuration, captions: Sequence[Sequence[str]]
+) -> Iterator[Tile]:
     """Reads and changes the patches of a batch as the threads of training do; labels are shown where they count."""
     batch = change([cut.read(configuration.augmentation) for cut in cuts], cuts, configuration)
     labels, margin = torch.zeros_like(batch.labels), configuration.patches.margin
@@ -124,12 +126,12 @@ def choose_plane(labels: NDArray[np.integer]) -> int:
     return int(best[len(best) // 2])
 
 
-def describe(draw: Draw, axes: int) -> list[str]:
+def describe(draw: AugmentationParameters, axes: int) -> list[str]:
     """What happens to the first channel of a patch of 2 or 3 axes, in the words of the table."""
     return [*_describe_places(draw, axes), *_describe_values(draw)] or ["unchanged"]
 
 
-def _describe_values(draw: Draw) -> Iterator[str]:
+def _describe_values(draw: AugmentationParameters) -> Iterator[str]:
     if draw.partner is not None:
         yield "histogram of another"
     if draw.noise_std is not None:
@@ -149,7 +151,7 @@ def _describe_values(draw: Draw) -> Iterator[str]:
             yield f"{name} {amounts[0]:.2f}"
 
 
-def _describe_places(draw: Draw, axes: int) -> Iterator[str]:
+def _describe_places(draw: AugmentationParameters, axes: int) -> Iterator[str]:
     if draw.affine is not None:
         lengths = np.linalg.norm(draw.affine, axis=1)
         cosine = (np.trace(draw.affine / lengths[:, np.newaxis]) - (axes - 2)) / 2

@@ -16,7 +16,7 @@ from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import find_workspace
 
 if TYPE_CHECKING:
-    from autoseg.models.best_model import Choice
+    from autoseg.models.best_model import BestModel
 
 
 def compare_runs(first: Path, second: Path) -> Comparison:
@@ -43,7 +43,7 @@ def find_best(
     plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
-) -> "Choice":
+) -> "BestModel":
     """Finds out which trained configuration, or pair of them, is best, and what postprocessing helps it.
 
     All are judged on the same held-out cases: those of all folds, each segmented by the fold that never saw it. The
@@ -68,7 +68,7 @@ def find_best(
         ProblemsError: No configuration is trained in all folds; each has its line.
         ArtifactError: A file of plan or results is damaged, or the disk is full.
     """
-    from autoseg.model_selection.find_best import choose_best, open_contest
+    from autoseg.model_selection.find_best import choose_best_model, open_contest
     from autoseg.runtime.device import resolve_device
 
     check_names(configurations)
@@ -76,7 +76,7 @@ def find_best(
     folders = find_workspace(workspace).dataset(number, plan_name)
     contest = open_contest(number, folders, configurations)
     with run_alone(folders.models):
-        choice = choose_best(contest, place, reporter)
+        choice = choose_best_model(contest, place, reporter)
         choice.save(folders.choice)
     return choice
 

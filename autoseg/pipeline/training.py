@@ -78,7 +78,7 @@ def train(
         Stopped: The run was asked to stop, and did after having saved all.
     """
     from autoseg.training.duration import LengthRequest
-    from autoseg.training.initial_weights import OriginRequest
+    from autoseg.training.initial_weights import InitialWeightsRequest
     from autoseg.training.jobs import TrainingRequest
     from autoseg.training.launch import launch
 
@@ -88,7 +88,7 @@ def train(
         configuration=configuration,
         folds=tuple(list_folds(folds)),
         length=LengthRequest(epochs=epochs, budget=budget, extend=extend, restart=restart),
-        origin=OriginRequest(path=None if init is None else Path(init), freeze=freeze),
+        origin=InitialWeightsRequest(path=None if init is None else Path(init), freeze=freeze),
         device=device,
         augment_on=augment_on,
         trackers=tuple(log),
@@ -100,7 +100,7 @@ def train(
 
 def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
     """What `train` does in its process, or in each of several."""
-    from autoseg.model_selection.validation import conclude, judge
+    from autoseg.model_selection.validation import judge, pool_validation
     from autoseg.training.fold import train_to_end
     from autoseg.training.jobs import make_jobs
 
@@ -109,10 +109,10 @@ def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | No
         checkpoint = train_to_end(job, reporter)
         judge(job, checkpoint, reporter)
     one = jobs[0]
-    one.ranks.leave()
-    if not one.ranks.leads or all(job.fold == "all" for job in jobs):
+    one.ranks.shutdown()
+    if not one.ranks.is_main or all(job.fold == "all" for job in jobs):
         return None
-    rules, summary = conclude(one.dataset, one.model)
+    rules, summary = pool_validation(one.dataset, one.model)
     reporter.say(rules.describe())
     return summary
 

@@ -15,7 +15,7 @@ from autoseg.planning.memory import (
     weight_bytes,
 )
 from autoseg.planning.plan import Configuration, ConfigurationName, MeasuredMemory, Plan
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.presets import FeatureMapReference, Preset
 from autoseg.runtime.units import describe_memory
 
@@ -38,10 +38,12 @@ class Budget(Protocol):
     `network` is that of a `Configuration`.
     """
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> bool:
+    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:
         """Whether patches of this size may be used at all."""
 
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:
+    def largest_batch(
+        self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None
+    ) -> int:
         """The largest batch of a training step within the budget; may be 0."""
 
     def most_voxels(self, features: int) -> float:
@@ -62,11 +64,13 @@ class ByteBudget:
         """What a training step may take."""
         return int(self.budget_bytes * (1 - FREE_SHARE))
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> bool:
+    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:
         """Whether the smallest batch fits."""
         return training_bytes(architecture, patch_size, SMALLEST_BATCH, network) <= self.usable_bytes
 
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:
+    def largest_batch(
+        self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None
+    ) -> int:
         """The largest batch of a training step within the budget; may be 0."""
         free = self.usable_bytes - training_bytes(architecture, patch_size, 0, network)
         return max(0, free // bytes_per_patch(architecture, patch_size, network))
@@ -98,12 +102,17 @@ class FeatureMapBudget:
     reference: FeatureMapReference
     scale: float
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> bool:  # noqa: ARG002
+    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:  # noqa: ARG002
         """Whether the budget holds the smallest batch, or the full reference batch if that is asked for."""
         wanted = REFERENCE_BATCH[architecture.dimensions] if self.reference.whole_batch else SMALLEST_BATCH
         return self._batch(architecture, patch_size) >= wanted
 
-    def largest_batch(self, architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:  # noqa: ARG002
+    def largest_batch(
+        self,
+        architecture: Architecture,
+        patch_size: Sequence[int],
+        network: Plugin | None = None,  # noqa: ARG002
+    ) -> int:
         """The batch size at which the budget is used up, rounded to the nearest."""
         return round(self._batch(architecture, patch_size))
 

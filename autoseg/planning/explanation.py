@@ -8,7 +8,7 @@ from autoseg.networks.architecture import Architecture
 from autoseg.planning.budget import FREE_SHARE, ByteBudget
 from autoseg.planning.low_resolution import LITTLE_CONTEXT, WORTHWHILE
 from autoseg.planning.memory import bytes_per_patch, feature_map_elements, training_bytes
-from autoseg.planning.network_fit import explain_page
+from autoseg.planning.network_fit import explain_spec
 from autoseg.planning.patch import Fit, Search, View, edges
 from autoseg.planning.plan import Configuration, ConfigurationName, PresetName
 from autoseg.planning.presets import PRESETS, Preset
@@ -37,7 +37,7 @@ class Look:
 
 def explain_preset(search: Search) -> Iterator[str]:
     """Says which network and which memory the plan starts from."""
-    yield explain_network(search.preset_name, search.preset) if search.named is None else explain_page(search.named)
+    yield explain_network(search.preset_name, search.preset) if search.named is None else explain_spec(search.named)
     in_bytes = isinstance(search.budget, ByteBudget)
     measure = f", {FREE_SHARE:.0%} of it left free" if in_bytes else f", counted as {search.budget.describe()}"
     yield f"Training may use {describe_memory(search.budget_bytes)} of memory{measure}."

@@ -48,7 +48,7 @@ from autoseg.networks.architecture import Architecture, count_weights
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import describe, is_monai
 from autoseg.networks.spec import Count
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 
 ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
 
@@ -63,7 +63,7 @@ CONTEXT_BYTES = 500_000_000
 
 
 def training_bytes(
-    architecture: Architecture, patch_size: Sequence[int], batch_size: int, network: Own | None = None
+    architecture: Architecture, patch_size: Sequence[int], batch_size: int, network: Plugin | None = None
 ) -> int:
     """Device memory of one training step, by the formula at the top of this module.
 
@@ -81,7 +81,7 @@ def training_bytes(
     return fixed + batch_size * bytes_per_patch(architecture, patch_size, network)
 
 
-def weight_bytes(architecture: Architecture, network: Own | None = None) -> int:
+def weight_bytes(architecture: Architecture, network: Plugin | None = None) -> int:
     """The part of `training_bytes` that goes with the weights."""
     count = _count_drawn(architecture, None, network)
     if count is None:
@@ -89,7 +89,7 @@ def weight_bytes(architecture: Architecture, network: Own | None = None) -> int:
     return BYTES_PER_WEIGHT * count.weights + STANDARDIZING_BYTES * count.standardized_weights
 
 
-def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int], network: Own | None = None) -> int:
+def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> int:
     """The part of `training_bytes` that grows with the batch: what each of its patches takes."""
     count = _count_drawn(architecture, patch_size, network)
     if count is not None:
@@ -97,7 +97,7 @@ def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int], netwo
     voxels, trained, predicted = _voxels_of_heads(architecture, patch_size)
     classes = architecture.out_channels
     losses = (9 * classes - 1) * trained + 8 * classes * voxels
-    moving = ELEMENT_BYTES * (classes * (predicted + voxels) + _moving_elements(architecture, voxels))
+    moving = ELEMENT_BYTES * (classes * (predicted + voxels) + _in_plane_elements(architecture, voxels))
     standing = _standing_bytes(architecture, patch_size) + _guess_more(architecture, patch_size, network)
     return standing + max(losses, moving)
 
@@ -129,27 +129,27 @@ def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
     return ELEMENT_BYTES * elements
 
 
-def _guess_weights(architecture: Architecture, network: Own | None) -> float:
+def _guess_weights(architecture: Architecture, network: Plugin | None) -> float:
     """How many times the weights of the plain U-Net that is counted for it a network of MONAI has."""
     if network is None or not is_monai(network.name):
         return 1.0
     return describe(network.name).weights[architecture.dimensions - 2]
 
 
-def _guess_more(architecture: Architecture, patch_size: Sequence[int], network: Own | None) -> int:
+def _guess_more(architecture: Architecture, patch_size: Sequence[int], network: Plugin | None) -> int:
     """What a network of MONAI keeps beyond the plain U-Net that is counted for it; below 0 if it keeps less."""
     if network is None or not is_monai(network.name):
         return 0
     return round((describe(network.name).kept - 1) * saved_bytes(architecture, patch_size))
 
 
-def _count_drawn(architecture: Architecture, patch_size: Sequence[int] | None, network: Own | None) -> Count | None:
+def _count_drawn(architecture: Architecture, patch_size: Sequence[int] | None, network: Plugin | None) -> Count | None:
     """Of a network of the literature, for a patch, or else for the smallest one."""
-    page = None if network is None else NETWORKS.get(network.name)
-    if page is None or network is None:
+    spec = None if network is None else NETWORKS.get(network.name)
+    if spec is None or network is None:
         return None
-    patch = patch_size or page.smallest_patch(network.settings, architecture.dimensions)
-    return page.count(network.settings, architecture, patch)
+    patch = patch_size or spec.smallest_patch(network.settings, architecture.dimensions)
+    return spec.count(network.settings, architecture, patch)
 
 
 def _drawn_bytes(architecture: Architecture, patch_size: Sequence[int], count: Count) -> int:
@@ -215,7 +215,7 @@ def _voxels_of_heads(architecture: Architecture, patch_size: Sequence[int]) -> t
     return finest, trained, predicted
 
 
-def _moving_elements(architecture: Architecture, voxels: int) -> int:
+def _in_plane_elements(architecture: Architecture, voxels: int) -> int:
     """What comes and goes in the backward pass where it is most; see the top of the module."""
     several = 3 if architecture.residual == "stage" else 2
     most = 0

@@ -208,12 +208,12 @@ def _obstacle(mirroring: Mirroring, info: DatasetInfo) -> str:
             return f"{name} has a side in its name and may overlap other regions{others}"
         return f"{name} has a side in its name and no counterpart among the labels{others}"
     spoiling = [pair for pair in mirroring.pairs if not pair.mirrored]
-    told_apart = f"{_describe(spoiling[0], info)} are told apart"
+    distinguished = f"{_describe(spoiling[0], info)} are told apart"
     if len(mirroring.axes) > 1:
-        return f"{told_apart}, and not all cases are stored along the same axes"
+        return f"{distinguished}, and not all cases are stored along the same axes"
     if spoiling[0].mirrored is None:
-        return f"{told_apart}, and too few cases show where both lie"
-    return f"{told_apart}, and their positions do not mirror each other"
+        return f"{distinguished}, and too few cases show where both lie"
+    return f"{distinguished}, and their positions do not mirror each other"
 
 
 def _describe(pair: SidePair, info: DatasetInfo) -> str:

@@ -9,25 +9,25 @@ from autoseg.networks import monai
 from autoseg.networks.architecture import Architecture
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.patch_sizes import Patches
-from autoseg.networks.spec import Page
+from autoseg.networks.spec import NetworkSpec
 from autoseg.planning.memory import bytes_per_patch
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.settings import TrainingSettings
 from autoseg.planning.topology import Topology, initial_patch, two_or_three
 
 
-def find_page(named: Own) -> Page | monai.MonaiPage:
+def find_spec(named: Plugin) -> NetworkSpec | monai.MonaiSpec:
     """The page of a network of the literature, or of MONAI's."""
-    return monai.MonaiPage(named.name) if monai.is_monai(named.name) else NETWORKS[named.name]
+    return monai.MonaiSpec(named.name) if monai.is_monai(named.name) else NETWORKS[named.name]
 
 
-def outline(named: Own, dimensions: int, *, in_channels: int, out_channels: int) -> Architecture:
-    """The network as a plan tells it; see `Page.outline`."""
-    page = find_page(named)
-    return page.outline(named.settings, dimensions, in_channels=in_channels, out_channels=out_channels)
+def outline(named: Plugin, dimensions: int, *, in_channels: int, out_channels: int) -> Architecture:
+    """The network as a plan tells it; see `NetworkSpec.outline`."""
+    spec = find_spec(named)
+    return spec.outline(named.settings, dimensions, in_channels=in_channels, out_channels=out_channels)
 
 
-def find_obstacle(named: Own, dimensions: int, *, in_channels: int, out_channels: int) -> str | None:
+def find_obstacle(named: Plugin, dimensions: int, *, in_channels: int, out_channels: int) -> str | None:
     """Why a network cannot look at such images; None if it can."""
     try:
         outline(named, dimensions, in_channels=in_channels, out_channels=out_channels)
@@ -36,29 +36,29 @@ def find_obstacle(named: Own, dimensions: int, *, in_channels: int, out_channels
     return None
 
 
-def explain_page(named: Own) -> str:
+def explain_spec(named: Plugin) -> str:
     """Says which network it is, what it is trained with, and how its paper trained it."""
-    page = find_page(named)
-    changes = _explain_changes(page.training(page.read(named.settings)))
-    if isinstance(page, monai.MonaiPage):
+    spec = find_spec(named)
+    changes = _explain_changes(spec.training(spec.read(named.settings)))
+    if isinstance(spec, monai.MonaiSpec):
         return monai.explain(named.name, changes)
-    paper = f" The paper trained it with {page.recipe}." if page.recipe else ""
-    largest = page.fixed_patch(page.read(named.settings))
+    paper = f" The paper trained it with {spec.recipe}." if spec.recipe else ""
+    largest = spec.fixed_patch(spec.read(named.settings))
     if largest is not None:
         paper += (
             f" It takes patches of one size only, of {' x '.join(map(str, largest))} voxels in the paper, here of at "
             "most as many: who edits patch_size edits its setting patch too."
         )
     return (
-        f"Network {named.name}: {page.title} ({page.source}), with the settings of the paper unless they are changed "
+        f"Network {named.name}: {spec.title} ({spec.source}), with the settings of the paper unless they are changed "
         f'below "network", and trained like any other{changes}.{paper}'
     )
 
 
-def adapt_training(training: TrainingSettings, named: Own) -> TrainingSettings:
-    """The training of a preset, with what the page of a network says of it instead; see `Page.training`."""
-    page = find_page(named)
-    return TrainingSettings.model_validate({**training.model_dump(), **page.training(page.read(named.settings))})
+def adapt_training(training: TrainingSettings, named: Plugin) -> TrainingSettings:
+    """The training of a preset, with what the page of a network says of it instead; see `NetworkSpec.training`."""
+    spec = find_spec(named)
+    return TrainingSettings.model_validate({**training.model_dump(), **spec.training(spec.read(named.settings))})
 
 
 def _explain_changes(training: Mapping[str, JsonValue]) -> str:
@@ -71,7 +71,7 @@ def _explain_changes(training: Mapping[str, JsonValue]) -> str:
     return f", but for {', '.join(parts)}" if parts else ""
 
 
-def patches_for(named: Own, spacing_mm: tuple[float, ...], median_shape: Sequence[float]) -> Iterator[Topology]:
+def patches_for(named: Plugin, spacing_mm: tuple[float, ...], median_shape: Sequence[float]) -> Iterator[Topology]:
     """From the largest patch that the network takes on to ever smaller ones.
 
     The first is the one that all planning starts from, padded to what the network divides. Then the axis that covers
@@ -87,10 +87,10 @@ def patches_for(named: Own, spacing_mm: tuple[float, ...], median_shape: Sequenc
     Of a network that predicts less than it sees, it is the middle that covers the image and gives way: U-Net without
     padding, whose margin is 92, gets 236 x 220 for the same image, of which it predicts 52 x 36; then 236 x 204.
     """
-    page, dimensions = find_page(named), len(spacing_mm)
+    spec, dimensions = find_spec(named), len(spacing_mm)
     shape = outline(named, dimensions, in_channels=1, out_channels=1)
-    patches, initial = page.patches(named.settings, dimensions), initial_patch(spacing_mm, median_shape)
-    largest = page.fixed_patch(page.read(named.settings))
+    patches, initial = spec.patches(named.settings, dimensions), initial_patch(spacing_mm, median_shape)
+    largest = spec.fixed_patch(spec.read(named.settings))
     if largest is not None:
         initial, patches = tuple(map(min, initial, largest)), Patches.divisible_by(shape.divisor)
     edges = list(patches.cover(initial))
@@ -104,15 +104,15 @@ def patches_for(named: Own, spacing_mm: tuple[float, ...], median_shape: Sequenc
         edges[axis] -= patches.step[axis]
 
 
-def fit_network(named: Own, patch_size: Sequence[int]) -> Own:
+def fit_network(named: Plugin, patch_size: Sequence[int]) -> Plugin:
     """The network with the settings for patches of a size; the same unless it takes patches of one size only."""
-    return Own(name=named.name, settings=find_page(named).fit_to(named.settings, patch_size))
+    return Plugin(name=named.name, settings=find_spec(named).fit_to(named.settings, patch_size))
 
 
-def bytes_per_voxel(named: Own, *, in_channels: int, out_channels: int) -> float:
+def bytes_per_voxel(named: Plugin, *, in_channels: int, out_channels: int) -> float:
     """Of volumes: what each voxel of a patch takes at least."""
     architecture = outline(named, 3, in_channels=in_channels, out_channels=out_channels)
-    patch = find_page(named).smallest_patch(named.settings, 3)
+    patch = find_spec(named).smallest_patch(named.settings, 3)
     return bytes_per_patch(architecture, patch, named) / prod(patch)
 
 

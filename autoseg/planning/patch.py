@@ -11,7 +11,7 @@ from autoseg.planning.budget import FREE_SHARE, SMALLEST_BATCH, Budget
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.network_fit import bytes_per_voxel, outline, patches_for
 from autoseg.planning.plan import Spacing
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.presets import Preset
 from autoseg.planning.topology import Topology, choose_topology, design_network, initial_patch, smaller_topologies
 
@@ -63,7 +63,7 @@ class Search:
     in_channels: int
     out_channels: int
     monotonic: bool
-    named: Own | None = None
+    named: Plugin | None = None
 
     @property
     def most_voxels(self) -> float:

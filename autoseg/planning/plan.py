@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from autoseg.networks.architecture import Architecture, Axes, PositiveInt, Section, count_weights
-from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.monai import MonaiPage, is_monai
+from autoseg.networks.monai import MonaiSpec, is_monai
 from autoseg.networks.patch_sizes import Patches
-from autoseg.networks.spec import Page
-from autoseg.planning.plugins import Own
+from autoseg.networks.spec import NetworkSpec
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.settings import AugmentationSettings, PositiveFloat, TrainingSettings
 from autoseg.runtime.artifact import Artifact
 
@@ -107,7 +107,7 @@ class Configuration(Section):
     normalization: Annotated[tuple[Normalization, ...], Field(min_length=1)]
     batch_dice: bool
     architecture: Architecture
-    network: Own | None = None
+    network: Plugin | None = None
     estimated_bytes: PositiveInt
     measured_memory: MeasuredMemory | None = None
     previous: ConfigurationName | None = None
@@ -117,18 +117,18 @@ class Configuration(Section):
     @classmethod
     def _literature_is_complete(cls, given: Any) -> Any:
         try:
-            network = Own.model_validate(given["network"])
+            network = Plugin.model_validate(given["network"])
             stated = Architecture.model_validate(given["architecture"])
         except (TypeError, KeyError, ValidationError):
             return given  # there is none, or the fields themselves say better what is wrong
-        page = MonaiPage(network.name) if is_monai(network.name) else NETWORKS.get(network.name)
-        if page is None:
+        spec = MonaiSpec(network.name) if is_monai(network.name) else NETWORKS.get(network.name)
+        if spec is None:
             return given
-        settings = page.complete(network.settings)
-        outline = page.outline(
+        settings = spec.complete(network.settings)
+        outline = spec.outline(
             settings, stated.dimensions, in_channels=stated.in_channels, out_channels=stated.out_channels
         )
-        return {**given, "architecture": outline, "network": Own(name=network.name, settings=settings)}
+        return {**given, "architecture": outline, "network": Plugin(name=network.name, settings=settings)}
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -146,12 +146,12 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _network_takes_the_patch(self) -> Self:
-        page, network = self.page, self.network
-        if page is None or network is None:
+        spec, network = self.spec, self.network
+        if spec is None or network is None:
             return self
-        only = page.fixed_patch(page.read(network.settings))
+        only = spec.fixed_patch(spec.read(network.settings))
         if only not in (None, self.patch_size):
-            raise ValueError(f"patch_size {self.patch_size} must be settings.patch of {page.title}, which is {only}")
+            raise ValueError(f"patch_size {self.patch_size} must be settings.patch of {spec.title}, which is {only}")
         return self
 
     @model_validator(mode="after")
@@ -163,22 +163,24 @@ class Configuration(Section):
             raise ValueError(f"augmentation.mirror_axes must be below {dimensions}, the number of axes of the patch")
         if any(max(pair) >= self.architecture.out_channels for pair in settings.swapped_labels):
             raise ValueError("augmentation.swapped_labels must be below out_channels of the architecture")
-        if settings.own and self.previous is not None:
-            raise ValueError("augmentation.own must be empty where a former segmentation is seen, which it would miss")
+        if settings.custom and self.previous is not None:
+            raise ValueError(
+                "augmentation.custom must be empty where a former segmentation is seen, which it would miss"
+            )
         return self
 
     @property
-    def page(self) -> Page | None:
+    def spec(self) -> NetworkSpec | None:
         """Of a network of the literature; None for all others."""
         return None if self.network is None else NETWORKS.get(self.network.name)
 
     @property
     def patches(self) -> Patches:
         """Which patches the network takes, and what part of them it predicts."""
-        page, network = self.page, self.network
-        if page is None or network is None:
+        spec, network = self.spec, self.network
+        if spec is None or network is None:
             return Patches.divisible_by(self.architecture.divisor)
-        return page.patches(network.settings, self.architecture.dimensions)
+        return spec.patches(network.settings, self.architecture.dimensions)
 
     @property
     def centre_size(self) -> tuple[int, ...]:
@@ -186,24 +188,24 @@ class Configuration(Section):
         return self.patches.centre(self.patch_size)
 
     @property
-    def further(self) -> tuple[Further, ...]:
+    def auxiliary_outputs(self) -> tuple[AuxiliaryOutput, ...]:
         """What the last outputs of training stand for, if not for the labels."""
-        if self.network is None or self.page is None:
+        if self.network is None or self.spec is None:
             return ()
-        return self.page.further(self.page.read(self.network.settings))
+        return self.spec.auxiliary_outputs(self.spec.read(self.network.settings))
 
     @property
     def is_foreign(self) -> bool:
         """Whether an installed package must offer the network, of which nothing else is known."""
-        return self.network is not None and self.page is None
+        return self.network is not None and self.spec is None
 
     @property
     def weights(self) -> int | None:
         """Trainable numbers of the network; None if nobody knows."""
         if self.network is None:
             return count_weights(self.architecture)
-        page = self.page
-        return None if page is None else page.count(self.network.settings, self.architecture, self.patch_size).weights
+        spec = self.spec
+        return None if spec is None else spec.count(self.network.settings, self.architecture, self.patch_size).weights
 
     @property
     def without_estimates(self) -> "Configuration":

@@ -29,8 +29,8 @@ def load_fingerprint(number: int, folders: DatasetFolders) -> Fingerprint:
 def save_plan(plan: Plan, folders: DatasetFolders, reporter: Reporter) -> None:
     """Writes plan.json; one that stood there and was another is kept beside it, because it may have been edited."""
     if folders.plan.is_file() and folders.plan.read_bytes() != plan.to_json().encode():
-        folders.plan.replace(folders.former_plan)
-        reporter.say(f"the plan that stood there is now {folders.former_plan}")
+        folders.plan.replace(folders.replaced_plan)
+        reporter.say(f"the plan that stood there is now {folders.replaced_plan}")
     plan.save(folders.plan)
 
 

@@ -19,11 +19,11 @@ from autoseg.planning.explanation import (
 from autoseg.planning.low_resolution import choose_low_resolution
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
-from autoseg.planning.network_fit import adapt_training, find_obstacle, find_page, fit_network
+from autoseg.planning.network_fit import adapt_training, find_obstacle, find_spec, fit_network
 from autoseg.planning.normalization import choose_normalization, explain_normalization
 from autoseg.planning.patch import Search, View, edges, fit_patch
 from autoseg.planning.plan import Configuration, ConfigurationName, Normalization, Plan, PresetName, RulesName
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.presets import LADDER, PRESETS, RULES, Rules
 from autoseg.planning.schedule import choose_training, explain_training
 from autoseg.planning.settings import AugmentationSettings
@@ -53,7 +53,7 @@ class PlanningOptions:
     memory_budget_bytes: int
     preset: PresetName | None = None
     rules: RulesName = "autoseg"
-    network: Own | None = None
+    network: Plugin | None = None
 
 
 def make_plan(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOptions) -> Plan:
@@ -180,7 +180,7 @@ def _plan(facts: _Facts, preset_name: PresetName, options: PlanningOptions, *, b
     found = {look.name: _configuration(look, facts, search) for look in looks if isinstance(look, Look)}
     if not found and options.network is not None:
         reasons = " ".join(look for look in looks if isinstance(look, str))
-        title = find_page(options.network).title
+        title = find_spec(options.network).title
         raise UsageError(f"{title} cannot look at the images of {options.dataset}. {reasons}", "choose another network")
     if not found:
         raise DatasetError(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from autoseg.training.ground_truth import Truth
+    from autoseg.training.ground_truth import GroundTruth
 
 Kind = Literal["network", "loss", "transform"]
 GROUPS: dict[Kind, str] = {"network": "autoseg.networks", "loss": "autoseg.losses", "transform": "autoseg.transforms"}
@@ -69,16 +69,17 @@ class ComputeLoss(Protocol):
     some of them, and counts by their number.
 
     Args:
-        logits: Shape (n, outputs, *size), float32. Where nobody looked for a structure, which shows in `truth.unknown`,
-            the logit of an exclusive structure is minus infinity, and the background stands for it too.
-        truth: On the same grid.
+        logits: Shape (n, outputs, *size), float32. Where nobody looked for a structure, which shows in
+            `ground_truth.unknown`, the logit of an exclusive structure is minus infinity, and the background stands for
+            it too.
+        ground_truth: On the same grid.
         settings: Of the plan, plain JSON values.
 
     Returns:
         A scalar through which gradients flow.
     """
 
-    def __call__(self, logits: "torch.Tensor", truth: "Truth", settings: Settings, /) -> "torch.Tensor":
+    def __call__(self, logits: "torch.Tensor", ground_truth: "GroundTruth", settings: Settings, /) -> "torch.Tensor":
         """Calculates it."""
 
 
@@ -103,7 +104,7 @@ class ChangePatch(Protocol):
         """Changes one patch."""
 
 
-class Own(Section):
+class Plugin(Section):
     """What a plan says about a network of the literature, or about a network or loss that is not built in.
 
     Attributes:
@@ -127,7 +128,7 @@ class Own(Section):
         return MappingProxyType(self.settings)
 
 
-class OwnTransform(Own):
+class CustomTransform(Plugin):
     """A random change of training patches that is not built in.
 
     Attributes:
@@ -161,7 +162,7 @@ def register_loss(name: str, loss: ComputeLoss) -> None:
 
     Args:
         name: Lower-case letters, digits and underscores.
-        loss: Called as ``loss(logits, truth, settings)``.
+        loss: Called as ``loss(logits, ground_truth, settings)``.
 
     Raises:
         UsageError: The name is no such name, or stands for another function.

@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.planning.plugins import Own, OwnTransform
+from autoseg.planning.plugins import CustomTransform, Plugin
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 InnerFraction = Annotated[float, Field(gt=0, lt=1)]
 ShareKept = Annotated[float, Field(ge=0, lt=1)]
 AxisNumbers = tuple[Annotated[int, Field(ge=0, le=2)], ...]
+CUSTOM = AliasChoices("custom", "own")  # Plans of version 0.1 say "own".
 
 
 class AugmentationSettings(Section):
@@ -43,7 +44,7 @@ class AugmentationSettings(Section):
         swap_axis: The one of `mirror_axes` that runs from the left to the right of the body, if left and right
             structures have labels of their own.
         swapped_labels: Pairs of label numbers, such as left and right kidney, that a flip along `swap_axis` exchanges.
-        own: Further changes, by transforms that installed packages offer; see `extensions`.
+        custom: Transforms of installed packages, applied after all others; see `plugins`.
     """
 
     rotation_probability: Fraction = 0.2
@@ -71,9 +72,9 @@ class AugmentationSettings(Section):
     mirror_axes: AxisNumbers = (0, 1, 2)
     swap_axis: Annotated[int, Field(ge=0, le=2)] | None = None
     swapped_labels: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
-    own: tuple[OwnTransform, ...] = ()
+    custom: tuple[CustomTransform, ...] = Field(default=(), validation_alias=CUSTOM, serialization_alias="own")
 
-    def moving_axes(self, dimensions: int) -> tuple[int, ...]:
+    def in_plane_axes(self, dimensions: int) -> tuple[int, ...]:
         """Axes of a patch of 2 or 3 dimensions along which it is scaled, deformed and coarsened.
 
         All of them, but the first one stays as it is if a volume turns about no other: its slices are thick then.
@@ -111,7 +112,7 @@ class LossSettings(Section):
         top_k_share: For "top_k": the share of the voxels, the worst ones, that counts.
         class_weights: How much each output of the network weighs in the voxelwise term, the background first if it is
             one; all the same if left out.
-        own: One that an installed package offers, instead of all that; see `extensions`.
+        custom: A loss of an installed package, instead of both terms; see `plugins`.
     """
 
     overlap: Literal["dice", "squared_dice", "tversky", "none"] = "dice"
@@ -123,13 +124,13 @@ class LossSettings(Section):
     focal_exponent: Annotated[float, Field(ge=0, le=10)] = 2.0
     top_k_share: Annotated[float, Field(gt=0, le=1)] = 0.1
     class_weights: tuple[PositiveFloat, ...] | None = None
-    own: Own | None = None
+    custom: Plugin | None = Field(default=None, validation_alias=CUSTOM, serialization_alias="own")
 
     @model_validator(mode="after")
-    def _own_is_all(self) -> Self:
-        usual = {name: field.default for name, field in type(self).model_fields.items() if name != "own"}
+    def _custom_loss_stands_alone(self) -> Self:
+        usual = {name: field.default for name, field in type(self).model_fields.items() if name != "custom"}
         changed = [name for name, value in usual.items() if getattr(self, name) != value]
-        if self.own is not None and changed:
+        if self.custom is not None and changed:
             raise ValueError(f"{changed[0]} has no effect with a loss of your own; set it back to {usual[changed[0]]}")
         return self
 

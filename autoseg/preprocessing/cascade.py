@@ -18,7 +18,7 @@ from autoseg.imaging.label_files import load_result
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import with_own_cases
 from autoseg.preprocessing.case import PreprocessedCase, follow_record
-from autoseg.preprocessing.provenance import Origin, Recipe
+from autoseg.preprocessing.provenance import Provenance, Recipe
 from autoseg.preprocessing.store import StoredCase, is_sound, save_case
 from autoseg.runtime.artifact import state_of_files
 from autoseg.runtime.lock import run_alone
@@ -65,7 +65,7 @@ def prepare_previous(
 
     def prepare(case: Case) -> None:
         files = state_of_files([*case.files, paths[case.name]])
-        origin = Origin(recipe=recipe, program=__version__, files=files)
+        origin = Provenance(recipe=recipe, program=__version__, files=files)
         if is_sound(target, case.name, origin):
             return
         stored = StoredCase.open(source, case.name)

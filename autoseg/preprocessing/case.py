@@ -42,7 +42,7 @@ class PreprocessRecord(Artifact):
         shape: Voxels (z, y, x) of the preprocessed case.
         spacing_mm: The spacing that was aimed at; `shape` is rounded.
         orientation: Where the axes of the image file were made to lead before all else; None if they were left as they
-            were. See `Geometry.turn_to`.
+            were. See `Geometry.reorient`.
     """
 
     geometry: Geometry
@@ -55,7 +55,7 @@ class PreprocessRecord(Artifact):
     @property
     def grid(self) -> Geometry:
         """That of the image file, axes in the order of the record; the box is a part of it."""
-        turned = self.geometry if self.orientation is None else self.geometry.turned_to(self.orientation)
+        turned = self.geometry if self.orientation is None else self.geometry.reoriented(self.orientation)
         return turned.permute(self.axis_order)
 
     @property
@@ -66,7 +66,7 @@ class PreprocessRecord(Artifact):
     def box_of(self, array: NDArray[Any]) -> NDArray[Any]:
         """The box of an array (z, y, x) on the grid of the image file, in the order of the record; a view."""
         if self.orientation is not None:
-            array = self.geometry.turn_to(self.orientation).apply(array)
+            array = self.geometry.reorient(self.orientation).apply(array)
         return array.transpose(self.axis_order)[self.box.slices]
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ def preprocess_case(
     )
 
     def arrange(volume: Volume) -> Volume:
-        return (volume if turned is None else volume.turned_to(turned)).permute(axis_order)
+        return (volume if turned is None else volume.reoriented(turned)).permute(axis_order)
 
     permuted = arrange(image)
     box, mask = nonzero_region(permuted.array)
@@ -189,7 +189,7 @@ def _resample(
 
 
 def restore_case(
-    logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord, painted: Numbers = ()
+    logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord, region_class_order: Numbers = ()
 ) -> Volume:
     """Brings the logits of a preprocessed case back to the grid of its image file, as a label map.
 
@@ -197,7 +197,7 @@ def restore_case(
         logits: Shape (outputs, *record.shape), of 16 or 32 bit: of classes that exclude each other, or of regions. A
             tensor on a GPU is resampled there.
         record: Of the case.
-        painted: Of regions: the number that each writes; see `Targets`.
+        region_class_order: Of regions: the number that each writes; see `Targets`.
 
     Returns:
         Label map (z, y, x), uint8 or int16, with the geometry of the image file; 0 outside the cropping box.
@@ -205,9 +205,9 @@ def restore_case(
     Raises:
         ValueError: The logits lie on another grid than the preprocessed case.
     """
-    winners = _elect(logits, record, exclusive=not painted)
-    if painted:
-        numbers = np.array([0, *painted], dtype=np.uint8 if max(painted) < 256 else np.int16)
+    winners = _elect(logits, record, exclusive=not region_class_order)
+    if region_class_order:
+        numbers = np.array([0, *region_class_order], dtype=np.uint8 if max(region_class_order) < 256 else np.int16)
         return put_back(numbers.take(winners), record, outside=0)
     return put_back(winners, record, outside=0)
 

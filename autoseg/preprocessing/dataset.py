@@ -19,7 +19,7 @@ from autoseg.datasets.integrity import load_case
 from autoseg.errors import AutosegError, DatasetError, ProblemsError, UsageError
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.preprocessing.case import preprocess_case
-from autoseg.preprocessing.provenance import Origin, Recipe
+from autoseg.preprocessing.provenance import Provenance, Recipe
 from autoseg.preprocessing.store import (
     MEMORY_FOR_CASES_BYTES,
     StoredCase,
@@ -28,7 +28,7 @@ from autoseg.preprocessing.store import (
     is_stored,
     save_case,
 )
-from autoseg.runtime.crash_log import keep_work_log
+from autoseg.runtime.crash_log import open_crash_log
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.runtime.thread_pool import all_sound, work_on_each
@@ -78,7 +78,7 @@ def prepare_cases(
 
     def prepare(case: Case) -> bool:
         """Makes a case for all configurations for which it is not there, and says whether there was none."""
-        origins = [(target, Origin.of(case, target.recipe)) for target in targets]
+        origins = [(target, Provenance.of(case, target.recipe)) for target in targets]
         missing = [(target, origin) for target, origin in origins if not is_sound(target.folder, case.name, origin)]
         if missing:
             with log.at_work(case.name), _memory_errors(case.name):
@@ -95,7 +95,7 @@ def prepare_cases(
                     save_case(target.folder, case.name, prepared, patch_size=one.patch_size, origin=origin)
         return not missing
 
-    with run_alone(folders.preprocessed), keep_work_log(folders.work_log) as log:
+    with run_alone(folders.preprocessed), open_crash_log(folders.work_log) as log:
         last = [case for case in dataset.cases if case.name in log.killed_at]
         first = [case for case in dataset.cases if case.name not in log.killed_at]
         bytes_each = _estimate_each([target.recipe for target in targets], folders)

@@ -51,7 +51,7 @@ class Recipe(BaseModel):
         )
 
 
-class Origin(BaseModel):
+class Provenance(BaseModel):
     """All that the voxels of one case follow from. A later run takes a case over if this is the same.
 
     Attributes:

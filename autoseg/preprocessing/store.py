@@ -26,7 +26,7 @@ from autoseg.imaging.geometry import Box, Shape
 from autoseg.preprocessing.archive import DAMAGE, Place, compress, compress_voxels, is_whole, read_part, write_archive
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 from autoseg.preprocessing.foreground import Foreground, sample_foreground
-from autoseg.preprocessing.provenance import Origin
+from autoseg.preprocessing.provenance import Provenance
 from autoseg.runtime.artifact import Artifact, atomic_file
 
 # Whatever its parameters say, blosc2 begins and ends threads for each chunk that it copies into a file, unless the
@@ -58,7 +58,7 @@ class CaseContent(Artifact):
 
     format_version: int = 3  # 2 had a file for each part
 
-    origin: Origin | None
+    origin: Provenance | None
     record: PreprocessRecord
     channels: int
     foreground: tuple[int, ...]
@@ -200,7 +200,7 @@ def save_case(
     case: PreprocessedCase,
     *,
     patch_size: tuple[int, ...],
-    origin: Origin | None = None,
+    origin: Provenance | None = None,
 ) -> None:
     """Writes a case whole or not at all, in the place of an older one.
 
@@ -241,7 +241,7 @@ def save_case(
         path.unlink(missing_ok=True)  # it is of no use any more, and a system that replaces a file waits for the disk
 
 
-def is_sound(folder: Path, name: str, origin: Origin) -> bool:
+def is_sound(folder: Path, name: str, origin: Provenance) -> bool:
     """Whether a case is there, whole to the last bit, and of this origin."""
     try:
         return StoredCase.open(folder, name).content.origin == origin and is_whole(_path(folder, name))

@@ -15,7 +15,7 @@ BEGUN, ENDED = "+", "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkLog:
+class CrashLog:
     """An open log.
 
     Attributes:
@@ -42,7 +42,7 @@ class WorkLog:
 
 
 @contextmanager
-def keep_work_log(path: Path) -> Iterator[WorkLog]:
+def open_crash_log(path: Path) -> Iterator[CrashLog]:
     """Opens the log of a run, the only one at that time, and removes it at the end.
 
     After an error it stays if the run did not come to an item at which an earlier one was killed.
@@ -54,7 +54,7 @@ def keep_work_log(path: Path) -> Iterator[WorkLog]:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     done = False
     try:
-        yield WorkLog(killed_at=killed_at, file=file)
+        yield CrashLog(killed_at=killed_at, file=file)
         done = True
     finally:
         if file is not None:

@@ -18,7 +18,7 @@ LOOK_SECONDS = 1.0
 """Between two looks at what others did; on Windows, Ctrl-C waits for the next one."""
 
 
-def work_ahead(
+def prefetch(
     work: Callable[[Item], Result], items: Iterable[Item], *, apart: Callable[[Item], bool] = lambda _: False
 ) -> Generator[Result, None, None]:
     """Calls `work` with each item, in their order, one item ahead of whoever takes the results.

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from autoseg.imaging.targets import Targets
-from autoseg.networks.auxiliary_outputs import Further
-from autoseg.training.ground_truth import Truth
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
+from autoseg.training.ground_truth import GroundTruth
 from autoseg.training.ranks import ALONE, Ranks
 
 
-def further_loss(
-    further: Further,
+def auxiliary_loss(
+    auxiliary: AuxiliaryOutput,
     logits: torch.Tensor,
     labels: torch.Tensor,
     targets: Targets,
@@ -27,7 +27,7 @@ def further_loss(
     patches; and never below 0, which the formula would give where nearly all answers are yes.
 
     Args:
-        further: What the output stands for.
+        auxiliary: What the output stands for.
         logits: Shape (n, outputs, *size); of one voxel, or else on the grid of the labels.
         labels: See `Loss`.
         targets: Of the network.
@@ -37,19 +37,19 @@ def further_loss(
     Returns:
         A scalar: the share of this rank.
     """
-    asked, counted = find_answers(further, labels, targets, unknown)
+    asked, counted = find_answers(auxiliary, labels, targets, unknown)
     axes = tuple(range(2, logits.ndim))
-    heavier = _balance(asked, counted) if further.balanced else None
+    heavier = _balance(asked, counted) if auxiliary.balanced else None
     losses = F.binary_cross_entropy_with_logits(logits, asked.float(), pos_weight=heavier, reduction="none")
     if counted is None:
-        return losses.mean(axes).sum() / ranks.add_up(torch.tensor(asked.shape[:2].numel(), device=logits.device))
+        return losses.mean(axes).sum() / ranks.all_reduce(torch.tensor(asked.shape[:2].numel(), device=logits.device))
     voxels = counted.sum(axes)
     means = (losses * counted).sum(axes) / voxels.clamp_min(1)
-    return means.sum() / ranks.add_up((voxels > 0).sum()).clamp_min(1)
+    return means.sum() / ranks.all_reduce((voxels > 0).sum()).clamp_min(1)
 
 
 def find_answers(
-    further: Further, labels: torch.Tensor, targets: Targets, unknown: torch.Tensor | None = None
+    auxiliary: AuxiliaryOutput, labels: torch.Tensor, targets: Targets, unknown: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What each channel should tell, and which answers are known.
 
@@ -59,7 +59,7 @@ def find_answers(
     voxel of it, that it is absent only if all voxels were labelled.
 
     Args:
-        further: Which answers.
+        auxiliary: Which answers.
         labels: See `Loss`.
         targets: Of the network.
         unknown: See `Loss`. The background is as unknown as any structure: it may be one that nobody looked for.
@@ -68,8 +68,8 @@ def find_answers(
         Two tensors of bool: (n, outputs, *size), or of one voxel; and the same shape, or None if all are known.
     """
     there, counted = _read_outputs(labels, targets, unknown)
-    if further.asks_of_patch:
-        return _look_anywhere(there, counted, absent=further.target == "absence")
+    if auxiliary.asks_of_patch:
+        return _look_anywhere(there, counted, absent=auxiliary.target == "absence")
     nothing = torch.zeros_like(there[:, :, :1])
     if targets.exclusive:
         nothing[:, 0] = True
@@ -93,9 +93,9 @@ def _read_outputs(
     labels: torch.Tensor, targets: Targets, unknown: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Where that is what each output stands for, and where that is known: both (n, outputs, *size), bool."""
-    truth = Truth.of(labels, targets, unknown)
-    there, counted = truth.present, truth.counted
-    if truth.exclusive:
+    ground_truth = GroundTruth.of(labels, targets, unknown)
+    there, counted = ground_truth.present, ground_truth.counted
+    if ground_truth.exclusive:
         there = torch.cat([~there.any(dim=1, keepdim=True), there], dim=1)
         if unknown is not None:
             known = ~torch.cat([unknown.any(dim=1, keepdim=True), unknown], dim=1)

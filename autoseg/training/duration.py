@@ -115,7 +115,7 @@ def copy_length(plan: Plan, training: TrainingSettings) -> Plan:
     return replace_length(plan, epochs=training.epochs, budget_seconds=training.budget_seconds)
 
 
-def settle_plan(plan: Plan, former: Checkpoint, name: ConfigurationName, *, length_was_given: bool) -> Plan:
+def resolve_duration(plan: Plan, former: Checkpoint, name: ConfigurationName, *, length_was_given: bool) -> Plan:
     """The plan by which a begun fold goes on. How its steps fit into the memory of a device may have changed.
 
     Args:

@@ -10,18 +10,18 @@ from autoseg.dataloading.patch import find_beyond
 from autoseg.dataloading.threads import count_loader_threads
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import NAMELESS, Checkpoint, save_checkpoint
-from autoseg.models.training_statistics import keep_expectation
+from autoseg.models.training_statistics import save_training_statistics
 from autoseg.preprocessing.store import open_stored
 from autoseg.runtime.device import needs_scaling
 from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.training.fold_job import FoldJob
-from autoseg.training.initial_weights import WeightsOrigin, find_origin
+from autoseg.training.initial_weights import InitialWeights, find_initial_weights
 from autoseg.training.loop import progress, train_fold
 from autoseg.training.losses import Loss
 from autoseg.training.memory_limit import begin_in_parts, correct_estimate
-from autoseg.training.monitoring.log_files import open_record
+from autoseg.training.monitoring.log_files import open_log_files
 from autoseg.training.monitoring.tracking import TrackedFold
 from autoseg.training.state import Run, TrainState, pack_state, start_training, unpack_state
 from autoseg.training.stopping import StopRequest, watch_for_stop
@@ -31,21 +31,21 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
     """Trains a fold from its start, or from where it was left, and saves it after every epoch.
 
     Args:
-        job: From `settle_job`.
+        job: From `resolve_job`.
         reporter: Shows progress and one line per epoch.
 
     Raises:
         Stopped: The run was asked to stop. It is saved to the last step.
         UsageError: Another run trains this fold.
     """
-    if not job.ranks.leads:
+    if not job.ranks.is_main:
         return _train_along(job)
     reporter.say(job.describe())
     with run_alone(job.model.fold(job.fold)):
         if job.restart:
             _forget(job.model.fold(job.fold))
         job.ranks.wait()
-        former = job.load_former()
+        former = job.load_saved()
         if former is not None and not former.training:
             reporter.say(f"fold {job.fold} was trained elsewhere, to its end; --restart would train it anew")
             return former
@@ -54,7 +54,7 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
         if checkpoint.finished:
             reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew, --extend longer")
             return checkpoint
-        keep_expectation(job.folders.fingerprint, job.dataset.info, job.model.expectation)
+        save_training_statistics(job.folders.fingerprint, job.dataset.info, job.model.training_statistics)
         shutil.rmtree(job.model.validation(job.fold), ignore_errors=True)  # scores of a fold that is extended
         tracked = TrackedFold(
             dataset=job.plan.dataset,
@@ -65,7 +65,7 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
         )
         with (
             watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop,
-            open_record(tracked, job.trackers, state.reports, reporter) as record,
+            open_log_files(tracked, job.trackers, state.reports, reporter) as record,
         ):
 
             def save(state: TrainState) -> None:
@@ -83,7 +83,7 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
 def _train_along(job: FoldJob) -> Checkpoint:
     """What a rank does that does not lead: the same, but it says and saves nothing."""
     job.ranks.wait()  # until the first one has made room
-    former = job.load_former()
+    former = job.load_saved()
     if former is not None and not former.training:
         return former
     state = _load_state(job, former, SILENT)
@@ -106,7 +106,7 @@ def _forget(folder: Path) -> None:
 
 def _load_state(job: FoldJob, former: Checkpoint | None, reporter: Reporter) -> TrainState:
     """The state that an earlier run left, or a new one."""
-    origin = find_origin(job.origin, job.newcomer, job.seed) if former is None else WeightsOrigin.of(former)
+    origin = find_initial_weights(job.origin, job.new_fold, job.seed) if former is None else InitialWeights.of(former)
     for line in origin.lines:
         reporter.say(line)
     state = start_training(
@@ -127,11 +127,11 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
     settings = job.plan.training
     held_out = job.split.validation or job.split.training  # fold "all" holds nothing out and watches its own cases
     stored = open_stored(job.cases_folder, {*job.split.training, *held_out})
-    codes = [] if job.codes_folder is None else list(open_stored(job.codes_folder, stored).values())
+    codes = [] if job.cascade_labels_folder is None else list(open_stored(job.cascade_labels_folder, stored).values())
     cases = dict(zip(stored, open_cases(list(stored.values()), codes), strict=True))
     info = job.dataset.info
     beyond = find_beyond(job.configuration, info.targets)
-    unknown = {name: tuple(one in info.unknown_in(name) for one in info.targets.names) for name in cases}
+    unknown = {name: tuple(one in info.unannotated_in(name) for one in info.targets.names) for name in cases}
     batches = [
         Batches(
             cases=[cases[name] for name in names],
@@ -141,7 +141,7 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
             augmented=augmented,
             finished_on=job.device if job.augment_on_device else None,
             unknown=[unknown[name] for name in names] if any(map(any, unknown.values())) else (),
-            previous=None if job.codes_folder is None else info.targets,
+            previous=None if job.cascade_labels_folder is None else info.targets,
             beyond=beyond,
             share=(job.ranks.number, job.ranks.count),
         )
@@ -156,10 +156,10 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
             settings=settings.loss,
             batch_dice=job.configuration.batch_dice,
             ranks=job.ranks,
-            further=job.configuration.further,
+            auxiliary_outputs=job.configuration.auxiliary_outputs,
         ),
         device=job.device,
-        workers=max(1, count_loader_threads(job.device) // job.ranks.here),
+        workers=max(1, count_loader_threads(job.device) // job.ranks.local_size),
         stop=stop,
         ranks=job.ranks,
     )

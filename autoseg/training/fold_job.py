@@ -13,8 +13,14 @@ from autoseg.models.checkpoint import Checkpoint, check_resumable, load_checkpoi
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.preprocessing.store import open_stored
 from autoseg.runtime.units import describe_duration
-from autoseg.training.duration import LengthRequest, settle_plan
-from autoseg.training.initial_weights import NOTHING_ASKED, Newcomer, OriginRequest, WeightsOrigin, check_origin
+from autoseg.training.duration import LengthRequest, resolve_duration
+from autoseg.training.initial_weights import (
+    NOTHING_ASKED,
+    InitialWeights,
+    InitialWeightsRequest,
+    NewFold,
+    check_initial_weights,
+)
 from autoseg.training.monitoring.tracking import OpenTracker
 from autoseg.training.plugin_checks import check_presence
 from autoseg.training.ranks import ALONE, Ranks, check_shares
@@ -33,7 +39,7 @@ class FoldJob:
         split: Its cases.
         folders: Of the dataset: where its plan is, and where checkpoint and results go.
         cases_folder: The preprocessed cases.
-        codes_folder: Of a cascade: where the former segmentations are; see `data.previous`.
+        cascade_labels_folder: Of a cascade: where the former segmentations are; see `data.previous`.
         device: Where the network is trained.
         augment_on_device: Whether that device changes the training patches, and not the threads that read them.
         origin: What its weights begin with, and which of them stay as they are.
@@ -50,9 +56,9 @@ class FoldJob:
     folders: DatasetFolders
     cases_folder: Path
     device: torch.device
-    codes_folder: Path | None = None
+    cascade_labels_folder: Path | None = None
     augment_on_device: bool = False
-    origin: OriginRequest = NOTHING_ASKED
+    origin: InitialWeightsRequest = NOTHING_ASKED
     restart: bool = False
     trackers: Mapping[str, OpenTracker] = field(default_factory=dict)
     ranks: Ranks = ALONE
@@ -68,9 +74,9 @@ class FoldJob:
         return self.folders.model(self.configuration_name)
 
     @property
-    def newcomer(self) -> Newcomer:
+    def new_fold(self) -> NewFold:
         """The fold as whoever looks for its first weights sees it."""
-        return Newcomer(
+        return NewFold(
             fold=self.fold,
             configuration=self.configuration,
             info=self.dataset.info,
@@ -84,7 +90,7 @@ class FoldJob:
         """Differs between folds; "all" counts as one more."""
         return self.plan.training.seed + (100 if self.fold == "all" else int(self.fold))
 
-    def load_former(self) -> Checkpoint | None:
+    def load_saved(self) -> Checkpoint | None:
         """The checkpoint that an earlier run of this fold left, if there is one.
 
         It may have been brought from elsewhere without what training needs, if it is trained to its end.
@@ -112,33 +118,34 @@ class FoldJob:
         )
 
 
-def settle_job(job: FoldJob, wanted: LengthRequest) -> FoldJob:
+def resolve_job(job: FoldJob, wanted: LengthRequest) -> FoldJob:
     """Finds out how a fold goes on, before anything is changed.
 
     Returns:
         The job, with the length of training that a begun fold was begun with, or is extended to.
 
     Raises:
-        ModelError, UsageError: The fold was begun in another way, or its checkpoint is damaged; see `settle_plan` and
-            `check_origin`. Or it is to be extended and not finished. Or the plan names what is not installed.
+        ModelError, UsageError: The fold was begun in another way, or its checkpoint is damaged; see
+            `resolve_duration` and `check_initial_weights`. Or it is to be extended and not finished. Or the plan names
+            what is not installed.
         ProblemsError: Preprocessed cases that it needs are damaged, each with its line.
     """
     check_presence(job.configuration, job.plan.training)
     open_stored(job.cases_folder, {*job.split.training, *job.split.validation})
     check_shares(job.ranks, job.configuration.batch_size)
-    former = None if job.restart else job.load_former()
+    former = None if job.restart else job.load_saved()
     if wanted.extend is not None:
         if former is None or not former.finished:
             what = f"fold {job.fold} of {job.configuration_name} is not trained to its end, so it cannot be extended"
             raise UsageError(what, "leave out --extend to train it to its end first")
         check_resumable(former, job.model.checkpoint(job.fold))
-    check_origin(job.origin, job.newcomer, None if former is None else WeightsOrigin.of(former))
+    check_initial_weights(job.origin, job.new_fold, None if former is None else InitialWeights.of(former))
     if former is None:
         return job
     if former.cases != job.split.digest:
         what = f"fold {job.fold} of {job.configuration_name} was begun with other cases than splits.json gives it now"
         raise ModelError(what, "restore splits.json, or add --restart to train the fold anew")
-    plan = settle_plan(job.plan, former, job.configuration_name, length_was_given=wanted.is_given)
+    plan = resolve_duration(job.plan, former, job.configuration_name, length_was_given=wanted.is_given)
     if wanted.extend is not None:
         done = former.training
         plan = wanted.extend_from(plan, step=done["step"], elapsed_seconds=done["elapsed_seconds"])

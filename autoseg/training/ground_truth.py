@@ -9,7 +9,7 @@ from autoseg.imaging.targets import Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
+class GroundTruth:
     """What a batch of patches holds, on one grid. Losses that are not built in get it too; see `extensions`.
 
     Attributes:
@@ -28,7 +28,7 @@ class Truth:
     exclusive: bool
 
     @classmethod
-    def of(cls, labels: torch.Tensor, targets: Targets, unknown: torch.Tensor | None = None) -> "Truth":
+    def of(cls, labels: torch.Tensor, targets: Targets, unknown: torch.Tensor | None = None) -> "GroundTruth":
         """Reads labels.
 
         Args:

@@ -45,7 +45,7 @@ no better start than random weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsOrigin:
+class InitialWeights:
     """Where a run comes from.
 
     Attributes:
@@ -72,18 +72,18 @@ class WeightsOrigin:
         return {"digest": self.digest, "freeze": self.freeze}
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "WeightsOrigin":
+    def of(cls, checkpoint: Checkpoint) -> "InitialWeights":
         """How the fold of a checkpoint was begun; at random if that was not noted, as in older ones."""
         packed = checkpoint.training.get("origin", {})
         freeze = packed.get("freeze")
         return cls(digest=str(packed.get("digest", "")), freeze=None if freeze is None else parse_freeze(freeze))
 
 
-RANDOM = WeightsOrigin()
+RANDOM = InitialWeights()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OriginRequest:
+class InitialWeightsRequest:
     """What a user asked for.
 
     Attributes:
@@ -131,7 +131,7 @@ class OriginRequest:
         raise ModelError(what, "check the path, or name a checkpoint.pt")
 
 
-NOTHING_ASKED = OriginRequest()
+NOTHING_ASKED = InitialWeightsRequest()
 
 
 def parse_freeze(name: str) -> Freeze:
@@ -160,7 +160,7 @@ def digest_weights(weights: Weights) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Newcomer:
+class NewFold:
     """The fold that is to begin.
 
     Attributes:
@@ -180,7 +180,7 @@ class Newcomer:
     checkpoint: Path
 
 
-def check_origin(wanted: OriginRequest, new: Newcomer, begun: WeightsOrigin | None) -> None:
+def check_initial_weights(wanted: InitialWeightsRequest, new: NewFold, begun: InitialWeights | None) -> None:
     """Makes sure that a fold can begin as asked for, or began so.
 
     Args:
@@ -210,11 +210,11 @@ def check_origin(wanted: OriginRequest, new: Newcomer, begun: WeightsOrigin | No
         raise UsageError(what, "leave --freeze out to go on, or add --restart to train it anew")
 
 
-def find_origin(wanted: OriginRequest, new: Newcomer, seed: int) -> WeightsOrigin:
+def find_initial_weights(wanted: InitialWeightsRequest, new: NewFold, seed: int) -> InitialWeights:
     """The weights that a fold begins with.
 
     Args:
-        wanted: What was asked for, and passed `check_origin`.
+        wanted: What was asked for, and passed `check_initial_weights`.
         new: The fold.
         seed: Of the weights that do not fit.
     """
@@ -230,10 +230,10 @@ def find_origin(wanted: OriginRequest, new: Newcomer, seed: int) -> WeightsOrigi
     if freeze is not None:
         lines.append(describe_group(f"frozen ({freeze})", list_frozen(fresh, freeze), fresh))
     lines += _warn_of_leak(old, new)
-    return WeightsOrigin(digest=digest_weights(old.weights), freeze=freeze, weights=report.weights, lines=tuple(lines))
+    return InitialWeights(digest=digest_weights(old.weights), freeze=freeze, weights=report.weights, lines=tuple(lines))
 
 
-def _match(old: Checkpoint, new: Newcomer) -> Matching:
+def _match(old: Checkpoint, new: NewFold) -> Matching:
     return match_networks(
         new.info,
         old.info,
@@ -242,7 +242,7 @@ def _match(old: Checkpoint, new: Newcomer) -> Matching:
     )
 
 
-def _check_fit(path: Path, old: Checkpoint, new: Newcomer) -> None:
+def _check_fit(path: Path, old: Checkpoint, new: NewFold) -> None:
     shapes = _find_shapes(new.configuration)
     share = share_taken(sort_weights(shapes, old.weights, _match(old, new)), shapes)
     if share >= LEAST_SHARE:
@@ -275,7 +275,7 @@ def _describe_network(configuration: Configuration) -> str:
     return f"{stages} {kinds[architecture.residual]} of {features} features in {architecture.dimensions}D"
 
 
-def _warn_of_leak(old: Checkpoint, new: Newcomer) -> Iterator[str]:
+def _warn_of_leak(old: Checkpoint, new: NewFold) -> Iterator[str]:
     """Scores of held-out cases that the old network was trained on are worth nothing."""
     if old.plan.dataset == new.dataset and old.cases != new.cases:
         yield (

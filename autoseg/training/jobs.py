@@ -12,11 +12,11 @@ from autoseg.preprocessing.dataset import check_prepared
 from autoseg.runtime.device import resolve_device
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.training.duration import LengthRequest
-from autoseg.training.fold_job import FoldJob, settle_job
-from autoseg.training.initial_weights import OriginRequest
+from autoseg.training.fold_job import FoldJob, resolve_job
+from autoseg.training.initial_weights import InitialWeightsRequest
 from autoseg.training.memory_limit import warn_of_memory
 from autoseg.training.monitoring.tracking import find_trackers
-from autoseg.training.ranks import join_ranks
+from autoseg.training.ranks import init_ranks
 from autoseg.workspace import DatasetFolders, Fold
 
 
@@ -41,7 +41,7 @@ class TrainingRequest:
     configuration: ConfigurationName
     folds: tuple[Fold, ...]
     length: LengthRequest
-    origin: OriginRequest
+    origin: InitialWeightsRequest
     device: str
     augment_on: str
     trackers: tuple[str, ...]
@@ -74,9 +74,9 @@ def make_jobs(request: TrainingRequest, reporter: Reporter) -> list[FoldJob]:
     folds = [(fold, splits.fold(fold)) for fold in splits.expand(request.folds)]
     if not folds:
         raise UsageError("no fold was named", "name one or several, 'cv' or 'all'")
-    ranks, device = join_ranks(resolve_device(request.device))
-    reporter = reporter if ranks.leads else SILENT
-    if ranks.leads:
+    ranks, device = init_ranks(resolve_device(request.device))
+    reporter = reporter if ranks.is_main else SILENT
+    if ranks.is_main:
         prepare_previous(dataset, plan, name, folders, number, reporter)
     ranks.wait()
     jobs = [
@@ -88,10 +88,10 @@ def make_jobs(request: TrainingRequest, reporter: Reporter) -> list[FoldJob]:
             split=split,
             folders=folders,
             cases_folder=folders.cases(owner),
-            codes_folder=folders.cases(name) if owner != name else None,
+            cascade_labels_folder=folders.cases(name) if owner != name else None,
             device=device,
             augment_on_device=augments_on_device(
-                request.augment_on, device, plan.configurations[name].augmentation.own
+                request.augment_on, device, plan.configurations[name].augmentation.custom
             ),
             origin=request.origin,
             restart=request.length.restart,
@@ -100,7 +100,7 @@ def make_jobs(request: TrainingRequest, reporter: Reporter) -> list[FoldJob]:
         )
         for fold, split in folds
     ]
-    jobs = [settle_job(job, request.length) for job in jobs]
+    jobs = [resolve_job(job, request.length) for job in jobs]
     if plan.preset != "small" and device.type == "cpu":
         reporter.say("this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner")
     warn_of_memory(jobs[0], reporter)

@@ -22,7 +22,7 @@ from torch.multiprocessing import get_context
 from autoseg.errors import AutosegError, UsageError
 from autoseg.runtime.device import resolve_device
 from autoseg.runtime.reporting import Reporter, Task
-from autoseg.training.ranks import check_device, is_one_of_several
+from autoseg.training.ranks import check_device, is_distributed
 from autoseg.training.worker import INTERRUPT, STOP, Word, work_as_rank
 
 CAUSE_SECONDS = 2.0
@@ -46,7 +46,7 @@ def check_gpus(count: int, device: str) -> None:
     """
     if count < 1:
         raise UsageError(f"training takes at least one GPU, not {count}", "leave out --gpus")
-    if is_one_of_several():
+    if is_distributed():
         raise UsageError("torchrun has started the processes already", "leave out --gpus")
     place = resolve_device(device)
     if place.type == "cpu" and device == "auto":
@@ -61,7 +61,7 @@ def launch(work: Callable[..., T], count: int, device: str, reporter: Reporter) 
     As always with Python's `multiprocessing`, a script that calls this must do so below `if __name__ == "__main__"`.
 
     Args:
-        work: Called in each, with a `reporter`; it finds its rank by `join_ranks`. It can be pickled, and so can its
+        work: Called in each, with a `reporter`; it finds its rank by `init_ranks`. It can be pickled, and so can its
             result.
         count: How many processes; a single one is this one.
         device: Where they work; see `check_gpus`.

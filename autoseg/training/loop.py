@@ -14,8 +14,8 @@ from autoseg.imaging.targets import Targets
 from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.device import autocast, memory_named
 from autoseg.runtime.reporting import Reporter, Task
-from autoseg.training.ground_truth import Truth, merge_unknown
-from autoseg.training.monitoring.gpu_usage import Gauge
+from autoseg.training.ground_truth import GroundTruth, merge_unknown
+from autoseg.training.monitoring.gpu_usage import GpuUsage
 from autoseg.training.monitoring.health import (
     SILENT_SECONDS,
     STEPS_BETWEEN_LOOKS,
@@ -80,7 +80,7 @@ def progress(state: TrainState, settings: TrainingSettings) -> float:
 def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> EpochReport:
     """Trains for one epoch, or for what is left of it or of the time, and measures the network on held-out patches."""
     started, elapsed_before = time.perf_counter(), state.elapsed_seconds
-    epoch, gauge = state.epoch, Gauge(run.device)
+    epoch, gpu_usage = state.epoch, GpuUsage(run.device)
     if not epoch.losses:
         epoch.learning_rate, epoch.began_at_seconds = current_rate(state, run.settings), elapsed_before
     for batch in coming_batches(state, run, reporter):
@@ -90,8 +90,8 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
         state.step += 1
         if len(epoch.losses) % STEPS_BETWEEN_LOOKS == 0:
             check_losses(epoch.losses, len(state.reports))
-            gauge.look()
-        state.elapsed_seconds = run.ranks.follow(elapsed_before + time.perf_counter() - started)
+            gpu_usage.look()
+        state.elapsed_seconds = run.ranks.broadcast_float(elapsed_before + time.perf_counter() - started)
         task.advance(progress(state, run.settings) - done)
         if progress(state, run.settings) >= 1:
             break
@@ -99,7 +99,7 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
     trained_seconds = elapsed_before + time.perf_counter() - started - epoch.began_at_seconds
     validation_loss, dice = measure(state.average, run)
     before = progress(state, run.settings)
-    state.elapsed_seconds = run.ranks.follow(elapsed_before + time.perf_counter() - started)
+    state.elapsed_seconds = run.ranks.broadcast_float(elapsed_before + time.perf_counter() - started)
     task.advance(progress(state, run.settings) - before)
     return EpochReport(
         epoch=len(state.reports),
@@ -111,8 +111,8 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
         elapsed_seconds=state.elapsed_seconds,
         patches_per_second=len(epoch.losses) * run.training.configuration.batch_size / trained_seconds,
         waiting_share=min(1.0, epoch.waited_seconds / trained_seconds),
-        device_memory_bytes=gauge.memory_bytes,
-        device_utilization=gauge.utilization,
+        device_memory_bytes=gpu_usage.memory_bytes,
+        device_utilization=gpu_usage.utilization,
     )
 
 
@@ -189,9 +189,9 @@ def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
             logits = network(moved.images)
         losses.append(run.loss((logits,), moved.labels, moved.unknown))
         counts += _count(logits, moved, run.loss.targets).cpu()
-    hits, predicted, present = run.ranks.add_up(counts).tolist()
+    hits, predicted, present = run.ranks.all_reduce(counts).tolist()
     dice = [2 * hit / (p + r) if p + r else math.nan for hit, p, r in zip(hits, predicted, present, strict=True)]
-    return float(run.ranks.add_up(torch.stack(losses).mean())), dice
+    return float(run.ranks.all_reduce(torch.stack(losses).mean())), dice
 
 
 def _count(logits: torch.Tensor, batch: Batch, targets: Targets) -> torch.Tensor:
@@ -202,7 +202,7 @@ def _count(logits: torch.Tensor, batch: Batch, targets: Targets) -> torch.Tensor
     labels, unknown = batch.labels, batch.unknown
     counted = None if targets.ignore is None else labels != targets.ignore
     if not targets.exclusive:
-        predicted, present = logits > 0, Truth.of(labels, targets).present
+        predicted, present = logits > 0, GroundTruth.of(labels, targets).present
         predicted = predicted if counted is None else predicted & counted.unsqueeze(1)
         if unknown is not None:
             predicted = predicted & ~unknown.reshape(*unknown.shape, *[1] * (logits.ndim - 2))

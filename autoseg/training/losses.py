@@ -13,11 +13,11 @@ import torch.nn.functional as F
 
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import Targets
-from autoseg.networks.auxiliary_outputs import Further
-from autoseg.planning.plugins import Own, find_loss
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
+from autoseg.planning.plugins import Plugin, find_loss
 from autoseg.planning.settings import LossSettings
-from autoseg.training.auxiliary_loss import further_loss
-from autoseg.training.ground_truth import Truth, merge_unknown
+from autoseg.training.auxiliary_loss import auxiliary_loss
+from autoseg.training.ground_truth import GroundTruth, merge_unknown
 from autoseg.training.ranks import ALONE, Ranks
 
 SMOOTH = 1e-5
@@ -33,14 +33,14 @@ class Loss:
         settings: Which terms.
         batch_dice: Sum over the batch before dividing, so that patches without a class do not count against it.
         ranks: Whoever shares the batch. The loss of each is its share: they add up to the loss of the batch.
-        further: What the last outputs of training stand for, if not for the labels.
+        auxiliary_outputs: What the last outputs of training stand for, if not for the labels.
     """
 
     targets: Targets
     settings: LossSettings
     batch_dice: bool
     ranks: Ranks = ALONE
-    further: tuple[Further, ...] = ()
+    auxiliary_outputs: tuple[AuxiliaryOutput, ...] = ()
 
     def __call__(
         self, outputs: Sequence[torch.Tensor], labels: torch.Tensor, unknown: torch.Tensor | None = None
@@ -50,77 +50,87 @@ class Loss:
         Args:
             outputs: Logits (n, outputs, *size), finest first; behind them, in training, the further outputs. The only
                 output of evaluation is judged by the labels alone.
-            labels: Shape (n, *patch) of a label map, or (n, structures, *patch) of masks; see `Truth`.
+            labels: Shape (n, *patch) of a label map, or (n, structures, *patch) of masks; see `GroundTruth`.
             unknown: Shape (n, structures): structures that nobody looked for in the case of a patch.
 
         Returns:
             A scalar.
         """
         total = outputs[0].new_zeros((), dtype=torch.float32)
-        for weight, logits, further in zip(self.weigh(outputs), outputs, self._what_for(outputs), strict=True):
+        for weight, logits, auxiliary in zip(self.weigh(outputs), outputs, self._what_for(outputs), strict=True):
             if weight == 0:
                 continue
-            seen = labels if further is not None and further.asks_of_patch else coarsen(labels, logits)
-            if further is None:
+            seen = labels if auxiliary is not None and auxiliary.asks_of_patch else coarsen(labels, logits)
+            if auxiliary is None:
                 loss = self.at_one_resolution(logits.float(), seen, unknown)
             else:
-                loss = further_loss(further, logits.float(), seen, self.targets, unknown, self.ranks)
+                loss = auxiliary_loss(auxiliary, logits.float(), seen, self.targets, unknown, self.ranks)
             total = total + weight * loss
         return total
 
     def weigh(self, outputs: Sequence[torch.Tensor]) -> tuple[float, ...]:
         """What the loss of each output is multiplied with: see `supervision_weights`; further ones by their own."""
         kinds = self._what_for(outputs)
-        usual = [logits.shape[2:] for logits, further in zip(outputs, kinds, strict=True) if further is None]
-        return (*supervision_weights(usual), *(further.weight for further in kinds if further is not None))
+        usual = [logits.shape[2:] for logits, auxiliary in zip(outputs, kinds, strict=True) if auxiliary is None]
+        return (
+            *supervision_weights(usual),
+            *(auxiliary.weight for auxiliary in kinds if auxiliary is not None),
+        )
 
-    def _what_for(self, outputs: Sequence[torch.Tensor]) -> tuple[Further | None, ...]:
+    def _what_for(self, outputs: Sequence[torch.Tensor]) -> tuple[AuxiliaryOutput | None, ...]:
         """What each output stands for: None for the labels."""
-        further = self.further if len(outputs) > 1 else ()
-        return (*[None] * (len(outputs) - len(further)), *further)
+        auxiliary_outputs = self.auxiliary_outputs if len(outputs) > 1 else ()
+        return (*[None] * (len(outputs) - len(auxiliary_outputs)), *auxiliary_outputs)
 
     def at_one_resolution(
         self, logits: torch.Tensor, labels: torch.Tensor, unknown: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The loss of logits (n, outputs, *size) and labels on the same grid, float32."""
-        settings, truth = self.settings, Truth.of(labels, self.targets, unknown)
-        if truth.unknown is not None and self.targets.exclusive:
-            logits = merge_unknown(logits, truth.unknown)
-        if settings.own is not None:
-            return compute_own(settings.own, logits, truth, self.ranks)
+        settings, ground_truth = self.settings, GroundTruth.of(labels, self.targets, unknown)
+        if ground_truth.unknown is not None and self.targets.exclusive:
+            logits = merge_unknown(logits, ground_truth.unknown)
+        if settings.custom is not None:
+            return compute_custom_loss(settings.custom, logits, ground_truth, self.ranks)
         total = logits.new_zeros(())
         if settings.overlap != "none":
-            overlap = overlap_loss(logits, truth, settings, batch_dice=self.batch_dice, ranks=self.ranks)
+            overlap = overlap_loss(logits, ground_truth, settings, batch_dice=self.batch_dice, ranks=self.ranks)
             total = total + settings.overlap_weight * overlap
         if settings.voxelwise != "none":
-            total = total + settings.voxelwise_weight * voxelwise_loss(logits, truth, settings, self.ranks)
+            total = total + settings.voxelwise_weight * voxelwise_loss(logits, ground_truth, settings, self.ranks)
         return total
 
 
-def compute_own(own: Own, logits: torch.Tensor, truth: Truth, ranks: Ranks = ALONE) -> torch.Tensor:
+def compute_custom_loss(
+    custom: Plugin, logits: torch.Tensor, ground_truth: GroundTruth, ranks: Ranks = ALONE
+) -> torch.Tensor:
     """The loss that an installed package offers. Of several ranks each counts by the number of its patches.
 
     Args:
-        own: Its name and settings.
+        custom: Its name and settings.
         logits: Shape (n, outputs, *size).
-        truth: On the same grid.
+        ground_truth: On the same grid.
         ranks: See `Loss`.
 
     Raises:
         UsageError: It is no scalar, or not installed.
     """
-    loss: object = find_loss(own.name)(logits, truth, own.given)
+    loss: object = find_loss(custom.name)(logits, ground_truth, custom.given)
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise UsageError(f"the loss {own.name!r} is {found}, not a tensor without axes", "mend that package")
+        raise UsageError(f"the loss {custom.name!r} is {found}, not a tensor without axes", "mend that package")
     if ranks.alone:
         return loss
     patches = torch.tensor(float(len(logits)))
-    return loss * float(patches / ranks.add_up(patches))
+    return loss * float(patches / ranks.all_reduce(patches))
 
 
 def overlap_loss(
-    logits: torch.Tensor, truth: Truth, settings: LossSettings, *, batch_dice: bool = False, ranks: Ranks = ALONE
+    logits: torch.Tensor,
+    ground_truth: GroundTruth,
+    settings: LossSettings,
+    *,
+    batch_dice: bool = False,
+    ranks: Ranks = ALONE,
 ) -> torch.Tensor:
     """Minus the mean overlap of the structures, between -1 (perfect) and 0.
 
@@ -129,20 +139,20 @@ def overlap_loss(
 
     Args:
         logits: Shape (n, outputs, *size).
-        truth: On the same grid.
+        ground_truth: On the same grid.
         settings: Which overlap.
         batch_dice: See `Loss`.
         ranks: See `Loss`.
     """
-    probabilities = logits.softmax(dim=1)[:, 1:] if truth.exclusive else logits.sigmoid()
+    probabilities = logits.softmax(dim=1)[:, 1:] if ground_truth.exclusive else logits.sigmoid()
     axes = tuple(range(2, logits.ndim))
-    present, counted = truth.present, truth.counted
+    present, counted = ground_truth.present, ground_truth.counted
     if counted is not None:
         probabilities, present = probabilities * counted, present & counted
     hits = (probabilities * present).sum(axes)
     squares = probabilities.square() if settings.overlap == "squared_dice" else probabilities
     predicted, actual = squares.sum(axes), present.sum(axes)
-    known = torch.ones_like(actual, dtype=torch.bool) if truth.unknown is None else ~truth.unknown
+    known = torch.ones_like(actual, dtype=torch.bool) if ground_truth.unknown is None else ~ground_truth.unknown
     if batch_dice:
         hits, predicted, actual = ranks.pool(torch.stack([hits.sum(0), predicted.sum(0), actual.sum(0)]))
     if settings.overlap == "tversky":
@@ -151,12 +161,14 @@ def overlap_loss(
     else:
         overlap = (2 * hits + SMOOTH) / (predicted + actual + SMOOTH).clamp_min(1e-8)
     if batch_dice:
-        known = ranks.add_up(known.sum(0)) > 0
+        known = ranks.all_reduce(known.sum(0)) > 0
         return ranks.share_of(-(overlap * known).sum() / known.sum().clamp_min(1))
-    return -(overlap * known).sum() / ranks.add_up(known.sum()).clamp_min(1)
+    return -(overlap * known).sum() / ranks.all_reduce(known.sum()).clamp_min(1)
 
 
-def voxelwise_loss(logits: torch.Tensor, truth: Truth, settings: LossSettings, ranks: Ranks = ALONE) -> torch.Tensor:
+def voxelwise_loss(
+    logits: torch.Tensor, ground_truth: GroundTruth, settings: LossSettings, ranks: Ranks = ALONE
+) -> torch.Tensor:
     """Cross entropy, or a form of it, averaged over voxels; binary, and over structures too, if they may overlap.
 
     "focal" plays down what is certain already. Source: Lin et al. 2017, focal loss. "top_k" averages over the worst
@@ -164,14 +176,19 @@ def voxelwise_loss(logits: torch.Tensor, truth: Truth, settings: LossSettings, r
 
     Args:
         logits: Shape (n, outputs, *size).
-        truth: On the same grid.
+        ground_truth: On the same grid.
         settings: Which form, and how much each output weighs.
         ranks: See `Loss`.
     """
-    if settings.voxelwise == "cross_entropy" and truth.exclusive and truth.counted is None and ranks.alone:
+    if (
+        settings.voxelwise == "cross_entropy"
+        and ground_truth.exclusive
+        and ground_truth.counted is None
+        and ranks.alone
+    ):
         weight = None if settings.class_weights is None else logits.new_tensor(settings.class_weights)
-        return F.cross_entropy(logits, truth.classes, weight=weight)
-    losses, weights = _each_voxel(logits, truth, settings)
+        return F.cross_entropy(logits, ground_truth.classes, weight=weight)
+    losses, weights = _each_voxel(logits, ground_truth, settings)
     if settings.voxelwise == "top_k":
         counted = losses[weights > 0]
         return ranks.share_of(
@@ -179,22 +196,28 @@ def voxelwise_loss(logits: torch.Tensor, truth: Truth, settings: LossSettings, r
             if len(counted)
             else 0 * losses.sum()
         )
-    return (losses * weights).sum() / ranks.add_up(weights.sum()).clamp_min(1e-8)
+    return (losses * weights).sum() / ranks.all_reduce(weights.sum()).clamp_min(1e-8)
 
 
-def _each_voxel(logits: torch.Tensor, truth: Truth, settings: LossSettings) -> tuple[torch.Tensor, torch.Tensor]:
+def _each_voxel(
+    logits: torch.Tensor, ground_truth: GroundTruth, settings: LossSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy and weight of each voxel, of shape (n, 1, *size), or of each structure of it."""
-    if truth.exclusive:
-        losses = F.cross_entropy(logits, truth.classes, reduction="none").unsqueeze(1)
+    if ground_truth.exclusive:
+        losses = F.cross_entropy(logits, ground_truth.classes, reduction="none").unsqueeze(1)
     else:
-        losses = F.binary_cross_entropy_with_logits(logits, truth.present.float(), reduction="none")
+        losses = F.binary_cross_entropy_with_logits(logits, ground_truth.present.float(), reduction="none")
     if settings.voxelwise == "focal":
         losses = (1 - torch.exp(-losses)) ** settings.focal_exponent * losses
-    weights = torch.ones_like(losses) if truth.counted is None else truth.counted.expand_as(losses).to(losses.dtype)
+    weights = (
+        torch.ones_like(losses)
+        if ground_truth.counted is None
+        else ground_truth.counted.expand_as(losses).to(losses.dtype)
+    )
     if settings.class_weights is not None:
         of_outputs = logits.new_tensor(settings.class_weights)
         spread = of_outputs.reshape(1, -1, *[1] * (logits.ndim - 2))
-        weights = weights * (of_outputs[truth.classes].unsqueeze(1) if truth.exclusive else spread)
+        weights = weights * (of_outputs[ground_truth.classes].unsqueeze(1) if ground_truth.exclusive else spread)
     return losses, weights
 
 

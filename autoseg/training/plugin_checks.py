@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from autoseg.dataloading.augmentation import change_by_own
+from autoseg.dataloading.augmentation import apply_custom_transform
 from autoseg.errors import UsageError
 from autoseg.models.build import check_network
 from autoseg.models.monai_networks import first_line
@@ -38,9 +38,9 @@ def check_presence(configuration: Configuration, settings: TrainingSettings) -> 
     """
     if configuration.network is not None:
         check_network(configuration.network)
-    if settings.loss.own is not None:
-        find_loss(settings.loss.own.name)
-    for transform in configuration.augmentation.own:
+    if settings.loss.custom is not None:
+        find_loss(settings.loss.custom.name)
+    for transform in configuration.augmentation.custom:
         find_transform(transform.name)
 
 
@@ -65,7 +65,7 @@ def try_out(network: nn.Module, run: Run) -> None:
         torch.manual_seed(0)
         if configuration.network is not None:
             _try_network(network, configuration, run.device)
-        if run.settings.loss.own is not None:
+        if run.settings.loss.custom is not None:
             _try_loss(run)
         _try_transforms(run)
 
@@ -75,7 +75,7 @@ def seed_layers(state: TrainState, run: Run) -> None:
 
     So a run that was stopped goes on as if it had not been. The built-in network and losses draw nothing.
     """
-    if not isinstance(state.network, UNet) or run.settings.loss.own is not None:
+    if not isinstance(state.network, UNet) or run.settings.loss.custom is not None:
         sequence = np.random.SeedSequence((*run.training.seed, state.step, run.ranks.number))
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
@@ -156,8 +156,8 @@ def _check_logits(logits: object, shape: Sequence[int], who: str, mend: str, *, 
 
 
 def _try_loss(run: Run) -> None:
-    own, configuration, targets = run.settings.loss.own, run.training.configuration, run.loss.targets
-    name = "" if own is None else own.name
+    custom, configuration, targets = run.settings.loss.custom, run.training.configuration, run.loss.targets
+    name = "" if custom is None else custom.name
     size = [min(16, length) for length in configuration.patch_size]
     logits = torch.randn((PATCHES, targets.outputs, *size)).to(run.device).requires_grad_()
     labels = torch.tensor(sorted(targets.values))[torch.randint(len(targets.values), (PATCHES, *size))].to(run.device)
@@ -172,9 +172,9 @@ def _try_loss(run: Run) -> None:
 def _try_transforms(run: Run) -> None:
     configuration = run.training.configuration
     labels = torch.tensor(sorted(run.loss.targets.values), dtype=torch.int16)
-    for transform in configuration.augmentation.own:
+    for transform in configuration.augmentation.custom:
         image = torch.randn((configuration.image_channels, *configuration.patch_size))
         label = labels[torch.randint(len(labels), configuration.patch_size)]
-        changed, _ = change_by_own(transform, image, label, seed=0)
+        changed, _ = apply_custom_transform(transform, image, label, seed=0)
         if not bool(changed.isfinite().all()):
             raise UsageError(f"the transform {transform.name!r} makes voxels that are infinite or NaN", MEND)

@@ -38,12 +38,12 @@ class Ranks:
     Attributes:
         number: Of this process, from 0.
         count: How many there are.
-        here: How many of them share this machine.
+        local_size: How many of them share this machine.
     """
 
     number: int = 0
     count: int = 1
-    here: int = 1
+    local_size: int = 1
 
     @property
     def alone(self) -> bool:
@@ -51,11 +51,11 @@ class Ranks:
         return self.count == 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that speaks and saves."""
         return self.number == 0
 
-    def add_up(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, without a gradient."""
         if self.alone:
             return values
@@ -74,7 +74,7 @@ class Ranks:
         """Of something that all ranks have calculated in the same way: an equal part."""
         return value if self.alone else value / self.count
 
-    def follow(self, value: float) -> float:
+    def broadcast_float(self, value: float) -> float:
         """What the first rank says, such as its clock."""
         if self.alone:
             return value
@@ -82,7 +82,7 @@ class Ranks:
         dist.broadcast(said, 0)
         return float(said)
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first rank gives, for all; it can be pickled, and is small."""
         if self.alone:
             return value
@@ -90,8 +90,8 @@ class Ranks:
         dist.broadcast_object_list(values, 0)
         return values[0]
 
-    def collect(self, value: T) -> list[T]:
-        """What each rank gives, for all, in the order of their numbers; see `share`."""
+    def all_gather(self, value: T) -> list[T]:
+        """What each rank gives, for all, in the order of their numbers; see `broadcast`."""
         if self.alone:
             return [value]
         values = [value] * self.count
@@ -116,12 +116,12 @@ class Ranks:
         Raises:
             AutosegError: They do not: not all of them see the files of the first one.
         """
-        first = int(self.follow(step))
+        first = int(self.broadcast_float(step))
         if self.find_largest(abs(step - first)) > 0:
             what = f"not all processes see the same {checkpoint}; this one is at step {step}, the first at {first}"
             raise AutosegError(what, "let all machines share the workspace, and wait until its files have arrived")
 
-    def join(self, network: nn.Module, idle: Sequence[str] = ()) -> nn.Module:
+    def wrap_ddp(self, network: nn.Module, idle: Sequence[str] = ()) -> nn.Module:
         """The network in a form whose gradients are the means over all ranks, with the same weights; see `undo_mean`.
 
         Args:
@@ -146,11 +146,11 @@ class Ranks:
         """What a rank goes back from, so that the mean of the gradients is that of the sum of all shares."""
         return share if self.alone else share * self.count
 
-    def keep_apart(self, forward: object) -> AbstractContextManager[None]:
+    def without_all_reduce(self, forward: object) -> AbstractContextManager[None]:
         """A context in which gradients are not added up over the ranks yet, because more of the batch is to come."""
         return nullcontext() if self.alone else cast(AbstractContextManager[None], cast(Any, forward).no_sync())
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Ends the group when all is done. A run that failed just ends, since others may not answer any more."""
         if not self.alone:
             gc.collect()  # networks that know the group would keep its threads alive, which the end of Python kills
@@ -179,17 +179,17 @@ class _Pooled(torch.autograd.Function):
         return gradients[0] * ctx.count, None
 
 
-def speaks_for_all(environment: Mapping[str, str] = os.environ) -> bool:
+def is_main_process(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is the first of its ranks, or the only one."""
-    return not is_one_of_several(environment) or environment["RANK"] == "0"
+    return not is_distributed(environment) or environment["RANK"] == "0"
 
 
-def is_one_of_several(environment: Mapping[str, str] = os.environ) -> bool:
+def is_distributed(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether torchrun, or `processes.launch`, started this process as one of several."""
     return "RANK" in environment and int(environment.get("WORLD_SIZE", "1")) > 1
 
 
-def join_ranks(device: torch.device, environment: Mapping[str, str] = os.environ) -> tuple[Ranks, torch.device]:
+def init_ranks(device: torch.device, environment: Mapping[str, str] = os.environ) -> tuple[Ranks, torch.device]:
     """Joins the other processes that were started with this one, by the variables that torchrun sets.
 
     Returns:
@@ -198,7 +198,7 @@ def join_ranks(device: torch.device, environment: Mapping[str, str] = os.environ
     Raises:
         UsageError: There are fewer GPUs than processes, or one was named, or the device knows no such group.
     """
-    if not is_one_of_several(environment):
+    if not is_distributed(environment):
         return ALONE, device
     number, count = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     place, here = int(environment.get("LOCAL_RANK", "0")), int(environment.get("LOCAL_WORLD_SIZE", "1"))
@@ -210,7 +210,7 @@ def join_ranks(device: torch.device, environment: Mapping[str, str] = os.environ
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
         torch.set_num_threads(max(1, torch.get_num_threads() // here))
-    return Ranks(number=number, count=count, here=here), device
+    return Ranks(number=number, count=count, local_size=here), device
 
 
 def check_device(device: torch.device, count: int) -> None:

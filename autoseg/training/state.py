@@ -13,7 +13,7 @@ from autoseg.models.checkpoint import Weights
 from autoseg.networks.default_unet import UNet
 from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.device import make_ready, prefers_channels_last
-from autoseg.training.initial_weights import RANDOM, WeightsOrigin
+from autoseg.training.initial_weights import RANDOM, InitialWeights
 from autoseg.training.losses import Loss
 from autoseg.training.monitoring.progress import EpochReport
 from autoseg.training.optimization import make_optimizer
@@ -119,7 +119,7 @@ class TrainState:
     micro_batch_size: int | None = None
     forward: Forward | None = None
     plain_forward: Forward | None = None
-    origin: WeightsOrigin = RANDOM
+    origin: InitialWeights = RANDOM
 
     @property
     def weights(self) -> Weights:
@@ -133,7 +133,7 @@ def start_training(
     device: torch.device,
     *,
     scaled: bool,
-    origin: WeightsOrigin = RANDOM,
+    origin: InitialWeights = RANDOM,
 ) -> TrainState:
     """A run before its first step.
 

@@ -63,7 +63,7 @@ def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter
     if state.plain_forward is None:
         state.plain_forward = _join_ranks(state, run)
         _try_alone(state, batch, run, reporter)
-    start, draws = _settle_size(state, batch, run), random_state(run.device)
+    start, draws = _resolve_size(state, batch, run), random_state(run.device)
     size, failed, there, whole = start, start, None, len(batch.images)
     while True:
         try:
@@ -104,7 +104,7 @@ def _try_alone(state: TrainState, batch: Batch, run: Run, reporter: Reporter) ->
         return
     trial = replace(state, forward=cast(Forward, state.network), plain_forward=cast(Forward, state.network))
     alone = replace(run, ranks=ALONE, loss=replace(run.loss, ranks=ALONE))
-    start, draws = _settle_size(state, batch, run), random_state(run.device)
+    start, draws = _resolve_size(state, batch, run), random_state(run.device)
     buffers = [values.clone() for values in state.network.buffers()]
     weights = sum(values.numel() for values in state.network.parameters())
     reserved = torch.empty(0 if state.optimizer.state else MOST_MEANS * weights, device=run.device)
@@ -117,12 +117,12 @@ def _try_alone(state: TrainState, batch: Batch, run: Run, reporter: Reporter) ->
     restore_random_state(run.device, draws)
     state.micro_batch_size = trial.micro_batch_size
     patches = len(batch.images)
-    before, parts = (run.ranks.find_largest(-(-patches // size)) for size in (start, _settle_size(state, batch, run)))
+    before, parts = (run.ranks.find_largest(-(-patches // size)) for size in (start, _resolve_size(state, batch, run)))
     if parts > before:
         reporter.say(_describe_shares(run, -(-patches // parts)))
 
 
-def _settle_size(state: TrainState, batch: Batch, run: Run) -> int:
+def _resolve_size(state: TrainState, batch: Batch, run: Run) -> int:
     """Patches at once: all, or as many as the settings or a former step say."""
     limits = (run.settings.micro_batch_size, state.micro_batch_size)
     return min([len(batch.images), *(limit for limit in limits if limit is not None)])
@@ -140,20 +140,20 @@ def _add_gradients(state: TrainState, batch: Batch, run: Run, size: int) -> torc
     losses, parts = [], list(split_batch(batch, size, run.ranks))
     for number, part in enumerate(parts, start=1):
         moved = move_batch(part, run.device)
-        with run.ranks.keep_apart(state.forward) if number < len(parts) else nullcontext():
+        with run.ranks.without_all_reduce(state.forward) if number < len(parts) else nullcontext():
             with autocast(run.device):
                 outputs = state.forward(moved.images)
             loss = run.loss(outputs, moved.labels, moved.unknown) * _share_of_batch(part, batch, run.ranks)
             state.scaler.scale(run.ranks.undo_mean(loss)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-    return run.ranks.add_up(torch.stack(losses).sum())
+    return run.ranks.all_reduce(torch.stack(losses).sum())
 
 
 def _share_of_batch(part: Batch, batch: Batch, ranks: Ranks) -> float:
     """Patches of a micro-batch, of all ranks, over those of the batch."""
     if len(part.images) == len(batch.images):
         return 1.0
-    patches, whole = ranks.add_up(torch.tensor([len(part.images), len(batch.images)])).tolist()
+    patches, whole = ranks.all_reduce(torch.tensor([len(part.images), len(batch.images)])).tolist()
     return float(patches / whole)
 
 
@@ -196,11 +196,11 @@ def _tensors(batch: Batch) -> dict[str, torch.Tensor]:
 def _join_ranks(state: TrainState, run: Run) -> Forward:
     """The network, as part of its ranks if there are others."""
     if not run.ranks.alone and not isinstance(state.network, UNet):
-        return cast(Forward, run.ranks.join(state.network, find_idle(state.network, run)))
+        return cast(Forward, run.ranks.wrap_ddp(state.network, find_idle(state.network, run)))
     architecture = run.training.configuration.architecture
     coarsest = len(architecture.stages) - 2
     idle = [f"heads.{coarsest}"] if architecture.deep_supervision and coarsest > 0 else []  # its loss does not count
-    return cast(Forward, run.ranks.join(state.network, idle))
+    return cast(Forward, run.ranks.wrap_ddp(state.network, idle))
 
 
 def _choose_forward(plain: Forward, run: Run) -> Forward:

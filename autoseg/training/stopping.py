@@ -80,9 +80,9 @@ def watch_for_stop(file: Path, ranks: Ranks = ALONE) -> Iterator[StopRequest]:
     signal is left to a program that already listens for it, and to other threads than the main one, which Python never
     tells of signals. Of several ranks the first one looks after the file.
     """
-    if ranks.leads:
+    if ranks.is_main:
         file.unlink(missing_ok=True)
-    request = StopRequest(file if ranks.leads else None, ranks)
+    request = StopRequest(file if ranks.is_main else None, ranks)
     in_main = threading.current_thread() is threading.main_thread()
     listens = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if listens:
@@ -92,7 +92,7 @@ def watch_for_stop(file: Path, ranks: Ranks = ALONE) -> Iterator[StopRequest]:
     finally:
         if listens:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if ranks.leads:
+        if ranks.is_main:
             file.unlink(missing_ok=True)
 
 

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from autoseg.dataloading import augmentation_parameters
 from autoseg.dataloading.augmentation import augment
 from autoseg.dataloading.device_augmentation import collect
-from autoseg.dataloading.patch import Cut
+from autoseg.dataloading.patch import PatchRegion
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.imaging.geometry import Box, Shape
 from autoseg.planning.settings import AugmentationSettings
@@ -168,9 +168,9 @@ def run_ours(row: str, subject: Subject, *, batched: bool) -> Callable[[], None]
     image, label = subject.cut
     images, labels = torch.from_numpy(image)[None], torch.from_numpy(label)[None]
 
-    def draw_some() -> Iterator[augmentation_parameters.Draw]:
+    def draw_some() -> Iterator[augmentation_parameters.AugmentationParameters]:
         known = [
-            augmentation_parameters.draw_changes(settings, subject.patch, channels=1, others=(), random=random)
+            augmentation_parameters.draw_parameters(settings, subject.patch, channels=1, others=(), random=random)
             for _ in range(50)
         ]
         while True:  # the draws of a whole table would count for each row
@@ -181,13 +181,15 @@ def run_ours(row: str, subject: Subject, *, batched: bool) -> Callable[[], None]
     def run() -> None:
         draw = next(coming)
         if row == WHOLE:
-            draw = augmentation_parameters.draw_changes(settings, subject.patch, channels=1, others=(), random=random)
+            draw = augmentation_parameters.draw_parameters(
+                settings, subject.patch, channels=1, others=(), random=random
+            )
         if row not in TURNED and not batched:
             augment(images.clone(), labels.clone(), [draw], settings)
             return
-        cut = Cut(case=subject.case, start=subject.start, patch_size=subject.patch, draw=draw)
+        cut = PatchRegion(case=subject.case, start=subject.start, patch_size=subject.patch, draw=draw)
         if batched:
-            part = cut.read_surroundings(settings) if row in TURNED else (image, label)
+            part = cut.read_source_region(settings) if row in TURNED else (image, label)
             collect([cut], [part], settings, ()).finish(torch.device("cpu"))
         else:
             turned, turned_label = cut.read(settings)

@@ -16,7 +16,7 @@ from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.planner import PlanningOptions, make_plan
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.presets import PRESETS
 from autoseg.runtime.units import parse_duration
 from autoseg.workspace import Workspace
@@ -48,7 +48,7 @@ def main() -> None:
                 dataset=DATASET,
                 memory_budget_bytes=preset.memory_bytes,
                 preset=arguments.preset,
-                network=Own(name=name, settings=NETWORKS[name].complete({})),
+                network=Plugin(name=name, settings=NETWORKS[name].complete({})),
             ),
         )
         chosen = "3d_fullres" if 3 in NETWORKS[name].dimensions else "2d"

@@ -25,12 +25,12 @@ import autoseg
 from autoseg.dataloading.batch import Batch
 from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Architecture
-from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.networks.default_unet import build_network
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.torch_network import build_drawn
+from autoseg.networks.torch_network import build_torch_network
 from autoseg.planning.memory import training_bytes
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.presets import PRESETS
 from autoseg.planning.settings import LossSettings, TrainingSettings
 from autoseg.planning.topology import choose_topology, design_network
@@ -50,22 +50,22 @@ class Subject:
 
     name: str
     architecture: Architecture
-    named: Own | None
+    named: Plugin | None
     patch: tuple[int, ...]
 
     @property
-    def further(self) -> tuple[Further, ...]:
+    def auxiliary_outputs(self) -> tuple[AuxiliaryOutput, ...]:
         """What its last outputs of training stand for, if not for the labels."""
         if self.named is None:
             return ()
-        page = NETWORKS[self.named.name]
-        return page.further(page.read(self.named.settings))
+        spec = NETWORKS[self.named.name]
+        return spec.auxiliary_outputs(spec.read(self.named.settings))
 
     def make(self) -> nn.Module:
         """With fresh weights."""
         if self.named is None:
             return build_network(self.architecture)
-        return build_drawn(NETWORKS[self.named.name], self.architecture, self.named.settings)
+        return build_torch_network(NETWORKS[self.named.name], self.architecture, self.named.settings)
 
 
 def main() -> None:
@@ -96,12 +96,12 @@ def subjects(name: str, patch: tuple[int, ...], preset: str) -> list[Subject]:
         options = {"in_channels": 1, "out_channels": CLASSES}
         usual = design_network(topology.strides, topology.kernels, PRESETS[preset], **options)
         return [Subject(name=name, architecture=usual, named=None, patch=topology.patch_size)]
-    page, found = NETWORKS[name], []
-    for dimensions in reversed(page.dimensions):
-        divisor = page.divisor({}, dimensions)
+    spec, found = NETWORKS[name], []
+    for dimensions in reversed(spec.dimensions):
+        divisor = spec.divisor({}, dimensions)
         edges = tuple(-(-edge // step) * step for edge, step in zip(patch[-dimensions:], divisor, strict=True))
-        named = Own(name=name, settings=page.fit_to({}, edges))
-        outline = page.outline(named.settings, dimensions, in_channels=1, out_channels=CLASSES)
+        named = Plugin(name=name, settings=spec.fit_to({}, edges))
+        outline = spec.outline(named.settings, dimensions, in_channels=1, out_channels=CLASSES)
         found.append(Subject(name=name, architecture=outline, named=named, patch=edges))
     return found
 
@@ -122,8 +122,8 @@ def costs(subject: Subject) -> list[str]:
 def multiply_adds(subject: Subject) -> int:
     """Of a patch forwards: as the network is sketched, the usual one on torch's meta device."""
     if subject.named is not None:
-        page = NETWORKS[subject.named.name]
-        return page.count(subject.named.settings, subject.architecture, subject.patch).multiply_adds
+        spec = NETWORKS[subject.named.name]
+        return spec.count(subject.named.settings, subject.architecture, subject.patch).multiply_adds
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         subject.make().to("meta")(torch.empty(1, 1, *subject.patch, device="meta"))
     return counter.get_total_flops() // 2
@@ -138,7 +138,9 @@ def seconds(subject: Subject, steps: int) -> float:
     targets = Targets.of_labels({str(label): label for label in range(1, CLASSES)})
     run = SimpleNamespace(
         settings=settings,
-        loss=Loss(targets=targets, settings=LossSettings(), batch_dice=False, further=subject.further),
+        loss=Loss(
+            targets=targets, settings=LossSettings(), batch_dice=False, auxiliary_outputs=subject.auxiliary_outputs
+        ),
         device=device,
         training=SimpleNamespace(configuration=SimpleNamespace(architecture=subject.architecture), seed=(0, 0)),
         ranks=ALONE,

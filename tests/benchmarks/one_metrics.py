@@ -28,21 +28,21 @@ def main() -> None:
         reference, prediction = (
             sitk.ReadImage(str(folder / path.name)) for folder in (arguments.references, path.parent)
         )
-        truth, guess = sitk.GetArrayFromImage(reference), sitk.GetArrayFromImage(prediction)
+        ground_truth, guess = sitk.GetArrayFromImage(reference), sitk.GetArrayFromImage(prediction)
         spacing = reference.GetSpacing()[::-1]
-        labels = [int(number) for number in np.unique(truth) if number]
+        labels = [int(number) for number in np.unique(ground_truth) if number]
         measure = measure_by_monai if arguments.package == "monai" else measure_by_medpy
-        scores[path.name.removesuffix(".nii.gz")] = measure(truth, guess, labels, spacing, arguments.tolerance)
+        scores[path.name.removesuffix(".nii.gz")] = measure(ground_truth, guess, labels, spacing, arguments.tolerance)
     arguments.output.write_text(json.dumps(scores))
 
 
-def measure_by_monai(truth, guess, labels, spacing, tolerance):
+def measure_by_monai(ground_truth, guess, labels, spacing, tolerance):
     """All labels of a case at once, as MONAI likes it: one-hot, of shape (1, labels, z, y, x)."""
     import torch
     from monai import metrics
 
     numbers = np.array(labels).reshape(-1, 1, 1, 1)
-    y, y_pred = (torch.from_numpy((label_map == numbers)[np.newaxis]) for label_map in (truth, guess))
+    y, y_pred = (torch.from_numpy((label_map == numbers)[np.newaxis]) for label_map in (ground_truth, guess))
     both = {"y_pred": y_pred, "y": y, "include_background": True}
     found = {
         "dice": metrics.compute_dice(**both),
@@ -57,16 +57,16 @@ def measure_by_monai(truth, guess, labels, spacing, tolerance):
     }
 
 
-def measure_by_medpy(truth, guess, labels, spacing, _):
+def measure_by_medpy(ground_truth, guess, labels, spacing, _):
     """Label by label."""
     from medpy.metric import binary
 
     return {
         str(label): {
-            "dice": float(binary.dc(guess == label, truth == label)),
-            "iou": float(binary.jc(guess == label, truth == label)),
-            "hd95_mm": float(binary.hd95(guess == label, truth == label, spacing)),
-            "assd_mm": float(binary.assd(guess == label, truth == label, spacing)),
+            "dice": float(binary.dc(guess == label, ground_truth == label)),
+            "iou": float(binary.jc(guess == label, ground_truth == label)),
+            "hd95_mm": float(binary.hd95(guess == label, ground_truth == label, spacing)),
+            "assd_mm": float(binary.assd(guess == label, ground_truth == label, spacing)),
         }
         for label in labels
     }

@@ -81,7 +81,7 @@ def make_run(
             targets=DatasetInfo.load(folders.raw / "dataset.json").targets,
             settings=plan.training.loss,
             batch_dice=configuration.batch_dice,
-            further=configuration.further,
+            auxiliary_outputs=configuration.auxiliary_outputs,
         ),
         device=CPU,
         workers=1,

@@ -38,7 +38,7 @@ SMALL_PATCH = (32, 64, 64)
 MEGABYTE = 10**6
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.integer]]
-Cut = tuple[int, Box]  # Number of a case, and a part of it
+PatchRegion = tuple[int, Box]  # Number of a case, and a part of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +133,9 @@ class Bench:
 
     root: Path
     cases: list[Arrays]
-    patches: list[Cut]
-    small: list[Cut]
-    whole: list[Cut]
+    patches: list[PatchRegion]
+    small: list[PatchRegion]
+    whole: list[PatchRegion]
 
 
 def main() -> None:
@@ -207,7 +207,7 @@ def make_case(size: Shape, seed: int, *, own_grid: bool) -> Arrays:
     return resampled, resample_labels(label, ANY_SPACING, size, ANY_SPACING)
 
 
-def draw(size: Shape, patch: Shape, cases: int, count: int, random: np.random.Generator) -> list[Cut]:
+def draw(size: Shape, patch: Shape, cases: int, count: int, random: np.random.Generator) -> list[PatchRegion]:
     """Random patches inside random cases."""
     cuts = []
     for _ in range(count):
@@ -242,10 +242,10 @@ def check(variant: Variant, bench: Bench) -> None:
 def time_reads(variant: Variant, bench: Bench, files: list[Path]) -> Iterator[float]:
     """Seconds: patches, by one and by two threads; small patches; whole cases; and patches cold, which comes last."""
 
-    def read(cut: Cut) -> None:
+    def read(cut: PatchRegion) -> None:
         variant.read(bench.root, *cut)
 
-    def read_by_two(cuts: Sequence[Cut]) -> None:
+    def read_by_two(cuts: Sequence[PatchRegion]) -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(read, cuts))
 

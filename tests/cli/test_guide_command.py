@@ -25,9 +25,9 @@ def test_pages_are_listed_by_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its purpose, below its kind."""
     monkeypatch.setattr(console, "_width", 200)
     lines = [line.strip() for line in run("guide").splitlines()]
-    for page in list_pages():
-        [place] = [number for number, line in enumerate(lines) if line.split() == [page.name, *page.purpose.split()]]
-        assert lines.index(page.kind) < place
+    for spec in list_pages():
+        [place] = [number for number, line in enumerate(lines) if line.split() == [spec.name, *spec.purpose.split()]]
+        assert lines.index(spec.kind) < place
     assert lines[-1] == "show one: autoseg guide PAGE"
 
 

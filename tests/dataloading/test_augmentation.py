@@ -19,7 +19,7 @@ from autoseg.dataloading.augmentation import (
     lower_resolution,
     make_noise,
 )
-from autoseg.dataloading.augmentation_parameters import Draw, draw_changes
+from autoseg.dataloading.augmentation_parameters import AugmentationParameters, draw_parameters
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.planning.settings import AugmentationSettings
 
@@ -44,7 +44,9 @@ def augmented(images, labels, settings, seed):
     draws = []
     for number in range(len(images)):
         others = [other for other in range(len(images)) if other != number]
-        draws.append(draw_changes(settings, images.shape[2:], channels=images.shape[1], others=others, random=random))
+        draws.append(
+            draw_parameters(settings, images.shape[2:], channels=images.shape[1], others=others, random=random)
+        )
     changed, moved = images.clone(), labels.clone()
     augment(changed, moved, draws, settings)
     return changed, moved
@@ -123,7 +125,7 @@ def test_rows_are_applied_in_the_order_of_the_table(images):
     """Noise, blur, brightness, contrast, resolution, inverted gamma, gamma: each row once, by hand."""
     two = np.array([1.2, 0.8], np.float32)
     sigmas, resolution = np.full((2, 3), 0.7, np.float32), np.array([0.6, 1.0], np.float32)
-    draw = Draw(
+    draw = AugmentationParameters(
         noise_std=0.05,
         noise_seed=7,
         blur_sigmas=sigmas,
@@ -148,10 +150,10 @@ def test_rows_are_applied_in_the_order_of_the_table(images):
 
 def test_noise_has_the_stated_deviation():
     """Noise of 0.1 has a standard deviation of 0.1, follows from its seed, and is none without a draw."""
-    noise = make_noise(Draw(noise_std=0.1, noise_seed=3), (1, 40, 40, 40))
+    noise = make_noise(AugmentationParameters(noise_std=0.1, noise_seed=3), (1, 40, 40, 40))
     assert noise.std().item() == pytest.approx(0.1, rel=0.02)
-    assert torch.equal(noise, make_noise(Draw(noise_std=0.1, noise_seed=3), (1, 40, 40, 40)))
-    assert not make_noise(Draw(noise_seed=3), (1, 4, 4, 4)).any()
+    assert torch.equal(noise, make_noise(AugmentationParameters(noise_std=0.1, noise_seed=3), (1, 40, 40, 40)))
+    assert not make_noise(AugmentationParameters(noise_seed=3), (1, 4, 4, 4)).any()
 
 
 @pytest.mark.parametrize(("sigma", "radius"), [(0.1, 1), (0.5, 1), (0.7, 2), (0.9, 2), (1.0, 3), (2.0, 6)])
@@ -272,7 +274,12 @@ def test_patches_take_on_the_intensities_of_others_as_they_were(images, labels):
     """Two patches that take each other's place in brightness, not one after the other."""
     bright = images.clone()
     bright[1] += 10
-    draws = [Draw(partner=1), Draw(partner=0), Draw(), Draw()]
+    draws = [
+        AugmentationParameters(partner=1),
+        AugmentationParameters(partner=0),
+        AugmentationParameters(),
+        AugmentationParameters(),
+    ]
     changed, moved = bright.clone(), labels.clone()
     augment(changed, moved, draws, only())
     for (one, other), channel in product(((0, 1), (1, 0)), range(2)):

@@ -5,7 +5,7 @@ import pytest
 from changed_patches import OFF, only
 from scipy import stats
 
-from autoseg.dataloading.augmentation_parameters import Draw, draw_changes
+from autoseg.dataloading.augmentation_parameters import AugmentationParameters, draw_parameters
 from autoseg.planning.settings import AugmentationSettings
 
 SIZE = (8, 8, 8)
@@ -14,13 +14,13 @@ SIZE = (8, 8, 8)
 def draw_many(settings, count=400, channels=2, others=(1, 2), seed=0, size=SIZE):
     """Draws of many patches."""
     random = np.random.default_rng(seed)
-    return [draw_changes(settings, size, channels=channels, others=others, random=random) for _ in range(count)]
+    return [draw_parameters(settings, size, channels=channels, others=others, random=random) for _ in range(count)]
 
 
 def test_nothing_is_drawn_when_all_is_off():
     """Only the seed of a noise that nobody makes."""
     [draw] = draw_many(only(), count=1)
-    assert draw == Draw(noise_seed=draw.noise_seed)
+    assert draw == AugmentationParameters(noise_seed=draw.noise_seed)
     assert not draw.turned
 
 
@@ -44,7 +44,11 @@ def test_each_row_is_drawn_as_often_as_its_probability_says(name, field):
     """0.3 hits 120 of 400 patches, give or take, and no other field."""
     draws = draw_many(only(**{f"{name}_probability": 0.3}))
     assert stats.binomtest(sum(getattr(draw, field) is not None for draw in draws), 400, 0.3).pvalue > 0.001
-    others = {entry for entry in Draw.__dataclass_fields__ if entry not in (field, "noise_seed", "mirrored", "own")}
+    others = {
+        entry
+        for entry in AugmentationParameters.__dataclass_fields__
+        if entry not in (field, "noise_seed", "mirrored", "custom")
+    }
     assert all(getattr(draw, other) is None for draw in draws for other in others)
     assert f"{name}_probability" in OFF
 

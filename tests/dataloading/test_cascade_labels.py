@@ -18,7 +18,7 @@ from autoseg.imaging.targets import Targets
 from autoseg.preprocessing.foreground import Foreground, sample_foreground
 
 TARGETS = Targets.of_labels({"first": 1, "second": 2, "third": 3})
-REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, painted=(1, 2))
+REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, region_class_order=(1, 2))
 BASE = base_of(TARGETS)
 SHAPE = (12, 14, 16)
 

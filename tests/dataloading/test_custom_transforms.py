@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from changed_patches import change, cut_out, make_case, only
-from own_parts import own_run
+from custom_parts import own_run
 
-from autoseg.dataloading.augmentation_parameters import draw_changes
-from autoseg.planning.plugins import OwnTransform, register_transform
+from autoseg.dataloading.augmentation_parameters import draw_parameters
+from autoseg.planning.plugins import CustomTransform, register_transform
 from autoseg.planning.settings import AugmentationSettings
 
-pytestmark = pytest.mark.usefixtures("own_tables")
+pytestmark = pytest.mark.usefixtures("empty_registry")
 
 SIZE = (4, 6, 8)
 
@@ -20,7 +20,7 @@ SIZE = (4, 6, 8)
 def draw_many(settings, count):
     """Draws of many patches."""
     random = np.random.default_rng(0)
-    return [draw_changes(settings, SIZE, channels=1, others=(), random=random) for _ in range(count)]
+    return [draw_parameters(settings, SIZE, channels=1, others=(), random=random) for _ in range(count)]
 
 
 def changed(settings, draw, image=None):
@@ -32,20 +32,20 @@ def changed(settings, draw, image=None):
 
 def test_each_hits_as_often_as_its_probability_says():
     """One apart from the other."""
-    own = tuple(OwnTransform(name="brighten", probability=share) for share in (0.0, 0.3, 1.0))
-    draws = draw_many(only(own=own), 1000)
-    hits = [[number for number, _ in draw.own] for draw in draws]
+    own = tuple(CustomTransform(name="brighten", probability=share) for share in (0.0, 0.3, 1.0))
+    draws = draw_many(only(custom=own), 1000)
+    hits = [[number for number, _ in draw.custom] for draw in draws]
     assert [sum(number in one for one in hits) for number in (0, 2)] == [0, 1000]
     assert 250 < sum(1 in one for one in hits) < 350
-    assert len({seed for draw in draws for _, seed in draw.own}) == sum(len(one) for one in hits)
+    assert len({seed for draw in draws for _, seed in draw.custom}) == sum(len(one) for one in hits)
 
 
 def test_first_patch_is_changed_by_the_built_in_rows_as_without_them():
     """What is drawn for them comes last."""
-    usual, more = AugmentationSettings(), AugmentationSettings(own=(OwnTransform(name="brighten"),))
+    usual, more = AugmentationSettings(), AugmentationSettings(custom=(CustomTransform(name="brighten"),))
     [one], [other] = draw_many(usual, 1), draw_many(more, 1)
     for field in fields(one):
-        if field.name != "own":
+        if field.name != "custom":
             np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name))
 
 
@@ -59,8 +59,8 @@ def test_they_are_called_in_order_with_their_settings():
         return image, label
 
     register_transform("mark", mark)
-    own = tuple(OwnTransform(name="mark", settings={"value": value}) for value in (5.0, 7.0))
-    settings = only(own=own, mirror_axes=(0,), brightness_probability=1.0, brightness_factor=(3.0, 3.0))
+    own = tuple(CustomTransform(name="mark", settings={"value": value}) for value in (5.0, 7.0))
+    settings = only(custom=own, mirror_axes=(0,), brightness_probability=1.0, brightness_factor=(3.0, 3.0))
     draw = next(draw for draw in draw_many(settings, 20) if draw.mirrored == (0,))
     image, label = changed(settings, draw, np.ones((1, *SIZE)))
     assert [value for value, *_ in seen] == [5.0, 7.0]
@@ -73,14 +73,14 @@ def test_they_are_called_in_order_with_their_settings():
 
 def test_chance_follows_from_the_draw():
     """Each patch is changed by chance of its own, and the same each time."""
-    settings = only(own=(OwnTransform(name="brighten", settings={"most": 1.0}),))
+    settings = only(custom=(CustomTransform(name="brighten", settings={"most": 1.0}),))
     first, second = draw_many(settings, 2)
     value = changed(settings, first)[0].unique()
     assert len(value) == 1
     assert 0 < value.item() < 1
     assert torch.equal(changed(settings, first)[0].unique(), value)
     assert not torch.equal(changed(settings, second)[0].unique(), value)
-    assert not torch.equal(changed(settings, replace(first, own=((0, 1),)))[0].unique(), value)
+    assert not torch.equal(changed(settings, replace(first, custom=((0, 1),)))[0].unique(), value)
 
 
 def test_patches_that_are_validated_stay_as_they_are():

@@ -12,7 +12,7 @@ from autoseg.dataloading.device_augmentation import augments_on_device, collect
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
-from autoseg.planning.plugins import OwnTransform
+from autoseg.planning.plugins import CustomTransform
 from autoseg.preprocessing.foreground import sample_foreground
 
 
@@ -94,7 +94,7 @@ def test_memory_of_a_batch_that_waits_is_bounded():
     batches = make_batches(**off, scaling_factor=(2.0, 2.5))
     cuts = [batches._draw_cut(index, np.random.default_rng(index)) for index in range(5)]
     settings = batches.configuration.augmentation
-    unfinished = collect(cuts, [cut.read_surroundings(settings) for cut in cuts], settings, [])
+    unfinished = collect(cuts, [cut.read_source_region(settings) for cut in cuts], settings, [])
     images, labels = unfinished.turned
     assert images.shape[2:] == labels.shape[1:] == PATCH  # twice as large structures need half of the patch
     assert labels.dtype == torch.int16
@@ -121,7 +121,7 @@ def test_choice_of_the_device(choice, device, expected):
 
 def test_own_transforms_change_patches_on_a_cpu():
     """Even if the network is on a GPU; another wish is refused in one line."""
-    own = (OwnTransform(name="haze"),)
+    own = (CustomTransform(name="haze"),)
     assert not augments_on_device("auto", torch.device("cuda"), own)
     assert not augments_on_device("cpu", torch.device("cuda"), own)
     with pytest.raises(UsageError, match="the transform 'haze' changes patches on a CPU only; choose --augment-on cpu"):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.dataloading import sampling, warping
-from autoseg.dataloading.augmentation_parameters import Draw
+from autoseg.dataloading.augmentation_parameters import AugmentationParameters
 from autoseg.dataloading.sampling import read_patch
 from autoseg.dataloading.warping import elect_labels
 from autoseg.imaging.targets import OUTSIDE
@@ -90,7 +90,10 @@ def test_identity_reads_the_patch_itself(way, patch):
     case = make_case(image, blobs((13, 15, 17)))
     points = np.zeros((len(patch), *(2,) * len(patch)), np.float32)
     settings = only(deformation_spacing_voxels=50.0, rotation_axes=() if len(patch) == 3 else (0,))
-    pairs = [change(way, [cut_out(case, patch, draw)], settings) for draw in (Draw(), Draw(displacements=points))]
+    pairs = [
+        change(way, [cut_out(case, patch, draw)], settings)
+        for draw in (AugmentationParameters(), AugmentationParameters(displacements=points))
+    ]
     assert torch.allclose(pairs[0][0], pairs[1][0], atol=1e-4)
     assert torch.equal(pairs[0][1], pairs[1][1])
     assert pairs[0][0].shape == (1, 2, *patch)
@@ -100,7 +103,7 @@ def test_identity_reads_the_patch_itself(way, patch):
 def test_turn_by_a_right_angle_equals_rot90(way):
     """The same voxels in another order, beside a patch that is not turned."""
     case = make_case(np.random.default_rng(0).normal(size=(1, 5, 8, 8)), blobs((5, 8, 8)))
-    cuts = [cut_out(case, (5, 8, 8)), cut_out(case, (5, 8, 8), Draw(affine=QUARTER))]
+    cuts = [cut_out(case, (5, 8, 8)), cut_out(case, (5, 8, 8), AugmentationParameters(affine=QUARTER))]
     images, labels = change(way, cuts, only())
     assert torch.equal(images[0], torch.from_numpy(case.image))
     assert torch.allclose(images[1], torch.rot90(images[0], -1, (2, 3)), atol=1e-4)
@@ -111,7 +114,7 @@ def test_turn_by_a_right_angle_equals_rot90(way):
 def test_corners_of_a_turned_patch_are_read_from_the_case(way):
     """What lies around the patch comes in; zero and outside only begin where the case ends."""
     case = make_case(np.ones((1, 40, 40, 40)))
-    draw = Draw(affine=np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0] / 0.8)
+    draw = AugmentationParameters(affine=np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0] / 0.8)
     images, _ = change(way, [cut_out(case, (16, 16, 16), draw)], only())
     assert torch.allclose(images, torch.ones_like(images), atol=1e-4)
     images, _ = change(way, [cut_out(case, (40, 40, 40), draw)], only())
@@ -134,7 +137,7 @@ def test_deformation_moves_voxels_by_its_field(way):
     points = np.zeros((3, 2, 2, 2), np.float32)
     points[0], points[2] = 2.0, -3.0
     settings = only(deformation_spacing_voxels=30.0)
-    images, labels = change(way, [cut_out(case, (8, 8, 8), Draw(displacements=points))], settings)
+    images, labels = change(way, [cut_out(case, (8, 8, 8), AugmentationParameters(displacements=points))], settings)
     assert torch.allclose(images[0, 0], torch.from_numpy(case.image[0, 8:16, 6:14, 3:11]), atol=1e-4)
     assert np.array_equal(labels[0].numpy(), np.maximum(case.label[8:16, 6:14, 3:11], 0))
 
@@ -145,7 +148,7 @@ def test_thick_slices_are_deformed_within_themselves(way):
     case = make_case(np.random.default_rng(0).normal(size=(1, 5, 30, 30)), blobs((5, 30, 30)))
     points = np.random.default_rng(1).normal(0, 2, (2, 3, 3)).astype(np.float32)
     settings = only(deformation_spacing_voxels=10.0, rotation_axes=(0,))
-    draw = Draw(displacements=points)
+    draw = AugmentationParameters(displacements=points)
     volume, labels = change(way, [cut_out(case, (3, 20, 20), draw)], settings)
     plane, plane_labels = change(way, [cut_out(case, (20, 20), draw)], settings)
     assert torch.allclose(volume[:, :, 1], plane, atol=1e-4)
@@ -169,7 +172,11 @@ def test_both_ways_read_the_same_patch(seed, patch, flat, deformed):
     affine = np.linalg.qr(random.normal(size=(axes, axes)))[0] / random.uniform(0.7, 1.4)
     points = [2 if size <= 7 else 3 for size in patch_size]
     moves = random.normal(0, 1.5, (axes, *points)).astype(np.float32)
-    draws = [Draw(affine=affine, displacements=moves if deformed else None), Draw(affine=affine.T), Draw()]
+    draws = [
+        AugmentationParameters(affine=affine, displacements=moves if deformed else None),
+        AugmentationParameters(affine=affine.T),
+        AugmentationParameters(),
+    ]
     cuts = [cut_out(case, patch_size, draw) for draw in draws]
     one, other = (change(way, cuts, settings) for way in WAYS)
     assert torch.allclose(one[0], other[0], atol=2e-3)

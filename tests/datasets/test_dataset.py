@@ -69,7 +69,7 @@ def test_regions_are_in_the_order_of_the_file() -> None:
         structures={"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)},
         exclusive=False,
         ignore=4,
-        painted=(1, 2, 3),
+        region_class_order=(1, 2, 3),
     )
     assert info.targets.outputs == 3
     assert info.targets.output_of == {"whole": 0, "core": 1, "enhancing": 2}

@@ -14,7 +14,7 @@ from phantoms import SHAPE, Listener, blocks, noise, place, write_case, write_da
 from autoseg.datasets import fingerprinting as module
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import CaseFacts, CaseSummary, Fingerprint
-from autoseg.datasets.fingerprinting import Origin, Part, take_fingerprint
+from autoseg.datasets.fingerprinting import FileState, FingerprintPart, compute_fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.integrity import check_dataset, inspect_case
 from autoseg.errors import ArtifactError, ProblemsError, WriteError
@@ -55,7 +55,7 @@ def reads(monkeypatch):
 
 def take(folders, reporter=SILENT):
     """Takes the fingerprint of the dataset as it is on disk now."""
-    return take_fingerprint(Dataset.open(folders.raw), folders, reporter)
+    return compute_fingerprint(Dataset.open(folders.raw), folders, reporter)
 
 
 def stop_at(name):
@@ -234,7 +234,7 @@ def test_leaving_a_case_out_keeps_the_parts_of_the_others(folders, reads):
     with pytest.raises(ProblemsError):
         take(folders)
     reads.clear()
-    fingerprint = take_fingerprint(Dataset.open(folders.raw).without(["case_3"]), folders, SILENT)
+    fingerprint = compute_fingerprint(Dataset.open(folders.raw).without(["case_3"]), folders, SILENT)
     assert reads == []
     assert [case.name for case in fingerprint.cases] == [name for name in NAMES if name != "case_3"]
     assert not folders.fingerprint_parts.exists()
@@ -287,7 +287,7 @@ def test_a_file_that_vanishes_is_a_problem_of_its_case(folders, reads):
     dataset = Dataset.open(folders.raw)
     (folders.raw / "imagesTr" / "case_4_0000.nii.gz").unlink()
     with pytest.raises(ProblemsError, match=r"case 'case_4'.*does not exist") as caught:
-        take_fingerprint(dataset, folders, SILENT)
+        compute_fingerprint(dataset, folders, SILENT)
     assert len(caught.value.lines) == 1
     assert "case_4" not in parts(folders)
 
@@ -320,9 +320,9 @@ def part_of(name="a"):
     facts = CaseFacts(
         name=name, shape=(3, 4, 5), shape_after_crop=(3, 4, 4), spacing_mm=(1, 1, 0.1), intensities=((0, 1 / 3),)
     )
-    origin = Origin(program="1.0", info="digest", files=(("a.nii.gz", 1, 2),), draws=16)
+    origin = FileState(program="1.0", info="digest", files=(("a.nii.gz", 1, 2),), draws=16)
     summary = CaseSummary(facts=facts, foreground=((1 / 3, 2, 3, 4),))
-    return Part(origin=origin, labels_seen=frozenset({0, 7}), summary=summary), np.arange(16, dtype=np.float32)[None]
+    return FingerprintPart(origin=origin, labels_seen=frozenset({0, 7}), summary=summary), np.arange(16, dtype=np.float32)[None]
 
 
 @pytest.mark.parametrize(

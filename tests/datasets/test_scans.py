@@ -92,13 +92,13 @@ def test_endings_are_split_off():
 
 def test_label_maps_are_paired_by_name(tmp_path):
     """Every prediction needs a reference, a reference needs no prediction, tables and pictures are passed over."""
-    truth = touch(tmp_path / "truth", "a.nii.gz", "b.nii.gz", "c.nrrd")
+    ground_truth = touch(tmp_path / "truth", "a.nii.gz", "b.nii.gz", "c.nrrd")
     guess = touch(tmp_path / "guess", "a.nii.gz", "c.nii.gz", "summary.json", "overlay_worst.png")
-    assert list(pair_label_maps(truth, guess)) == ["a", "c"]
+    assert list(pair_label_maps(ground_truth, guess)) == ["a", "c"]
     touch(guess, "d.nii.gz")
     touch(guess, "e.nii.gz", "a.nrrd")
     with pytest.raises(ProblemsError) as caught:
-        pair_label_maps(truth, guess)
+        pair_label_maps(ground_truth, guess)
     first, second, third = str(caught.value).splitlines()
     assert "a.nii.gz and a.nrrd have the same name" in first
     assert "d.nii.gz has no reference" in second

@@ -7,7 +7,7 @@ from phantoms import Listener, write_json
 
 from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.splits import Splits, find_leak, make_splits
-from autoseg.datasets.splitting import settle_splits
+from autoseg.datasets.splitting import resolve_splits
 from autoseg.errors import ArtifactError, DatasetError, UsageError
 from autoseg.workspace import Workspace
 
@@ -28,7 +28,7 @@ def settle(folders, names, *, listed=None, **options):
     """The folds, and all that was said about them; `listed` are the groups of dataset.json."""
     listener = Listener()
     info = DatasetInfo.model_validate({**INFO, "groups": listed})
-    return settle_splits(names, folders, info, listener, **options), listener.lines
+    return resolve_splits(names, folders, info, listener, **options), listener.lines
 
 
 def refusal(kind, folders, names, **options):

@@ -14,7 +14,7 @@ from autoseg.imaging.postprocessing import PostprocessingRules, SmallestSize, ap
 from autoseg.imaging.targets import Targets
 
 LABELS = Targets.of_labels({"organ": 1, "lesion": 2})
-REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, painted=(1, 2))
+REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, region_class_order=(1, 2))
 
 
 def row(text):
@@ -163,7 +163,7 @@ def test_sizes_are_chosen_as_if_each_were_applied(cases):
     """Relabelling every case for every size leads to the same sizes as counting components once."""
     rules = find(cases)
     usual = rules.model_copy(update={"smallest": ()})
-    cleaned = [(truth, apply(guess, usual)) for truth, guess in cases]
+    cleaned = [(ground_truth, apply(guess, usual)) for ground_truth, guess in cases]
     found = {rule.structure: rule.mm3 for rule in rules.smallest}
     for name, numbers in LABELS.structures.items():
         if numbers in rules.keep_largest:

@@ -19,7 +19,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.plan import Configuration, MeasuredMemory, Normalization, Plan
-from autoseg.planning.plugins import Own, OwnTransform
+from autoseg.planning.plugins import CustomTransform, Plugin
 from autoseg.planning.settings import AugmentationSettings, LossSettings, TrainingSettings
 
 GUIDE = Path(str(files("autoseg"))) / "guide"
@@ -29,10 +29,10 @@ SECTIONS: dict[type[BaseModel], tuple[str, str]] = {
     Normalization: ("Normalization", "configurations.NAME.normalization[...]"),
     Architecture: ("Architecture", "configurations.NAME.architecture"),
     Stage: ("Stage", "configurations.NAME.architecture.stages[...]"),
-    Own: ("Network or loss by name", "configurations.NAME.network` and `training.loss.own"),
+    Plugin: ("Network or loss by name", "configurations.NAME.network` and `training.loss.custom"),
     MeasuredMemory: ("Measured memory", "configurations.NAME.measured_memory"),
     AugmentationSettings: ("Augmentation", "configurations.NAME.augmentation"),
-    OwnTransform: ("Transform by name", "configurations.NAME.augmentation.own[...]"),
+    CustomTransform: ("Transform by name", "configurations.NAME.augmentation.custom[...]"),
     TrainingSettings: ("Training", "training"),
     LossSettings: ("Loss", "training.loss"),
 }

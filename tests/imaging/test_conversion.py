@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from tiny_workspaces import folders_of
 
 from autoseg.errors import ImageError
-from autoseg.imaging.conversion import take_image
+from autoseg.imaging.conversion import convert_to_volume
 from autoseg.imaging.files import read_image, write_image
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.inference.model import load_model
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_an_image_lies_where_its_file_does(file):
     """Voxels, spacing, origin and directions are those that SimpleITK reads."""
-    read, taken = read_image((file,)), take_image(nibabel.load(file), None, None)
+    read, taken = read_image((file,)), convert_to_volume(nibabel.load(file), None, None)
     np.testing.assert_array_equal(taken.volume.array, read.array)
     assert read.geometry.difference(taken.volume.geometry) is None
     assert taken.volume.geometry.orientation == read.geometry.orientation
@@ -44,7 +44,7 @@ def test_an_image_lies_where_its_file_does(file):
 def test_results_are_images_of_the_same_class_with_the_same_affine(file):
     """A map has the axes of the image, several maps one axis more."""
     image = nibabel.load(file)
-    taken = take_image(image, None, None)
+    taken = convert_to_volume(image, None, None)
     label = (np.arange(60).reshape(3, 4, 5) % 3).astype(np.uint8)
     back = taken.give_back(Volume(array=label, geometry=taken.volume.geometry))
     assert isinstance(back, nibabel.Nifti1Image)
@@ -59,10 +59,10 @@ def test_results_are_images_of_the_same_class_with_the_same_affine(file):
 def test_channels_are_the_fourth_axis_and_a_plane_comes_back_flat():
     """(x, y, z, c) and (x, y)."""
     array = np.arange(120.0).reshape(3, 4, 5, 2)
-    taken = take_image(nibabel.Nifti1Image(array, np.eye(4)), None, None)
+    taken = convert_to_volume(nibabel.Nifti1Image(array, np.eye(4)), None, None)
     assert taken.volume.array.shape == (2, 5, 4, 3)
     assert taken.volume.array[1, 4, 3, 2] == array[2, 3, 4, 1]
-    plane = take_image(nibabel.Nifti1Image(array[..., 0, 0], np.eye(4)), None, None)
+    plane = convert_to_volume(nibabel.Nifti1Image(array[..., 0, 0], np.eye(4)), None, None)
     assert plane.volume.array.shape == (1, 1, 4, 3)
     result = plane.give_back(Volume(array=np.ones((1, 4, 3), np.uint8), geometry=plane.volume.geometry))
     assert result.shape == (3, 4)
@@ -81,7 +81,7 @@ def test_places_that_are_none_are_refused(affine, text):
     """In one line."""
     image = SimpleNamespace(affine=affine, dataobj=np.ones((2, 2, 2)))
     with pytest.raises(ImageError, match=text):
-        take_image(image, None, None)
+        convert_to_volume(image, None, None)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_places_that_are_none_are_refused(affine, text):
 def test_voxels_that_are_none_are_refused(array, text):
     """Colours of nibabel, a fifth axis, NaN, and nothing at all."""
     with pytest.raises(ImageError, match=text):
-        take_image(SimpleNamespace(affine=np.eye(4), dataobj=array), None, None)
+        convert_to_volume(SimpleNamespace(affine=np.eye(4), dataobj=array), None, None)
 
 
 def test_arrays_lie_as_training_cases_do():
     """Their axes are taken to lead where the model expects it, so they are not turned."""
-    taken = take_image(np.ones((2, 3, 4)), (1, 1, 1), "SAR")
+    taken = convert_to_volume(np.ones((2, 3, 4)), (1, 1, 1), "SAR")
     assert taken.volume.geometry.orientation == "SAR"
-    assert take_image(np.ones((2, 3, 4)), (1, 1, 1), None).volume.geometry.orientation == "SPL"
+    assert convert_to_volume(np.ones((2, 3, 4)), (1, 1, 1), None).volume.geometry.orientation == "SPL"
 
 
 def test_a_model_segments_images_of_nibabel(trained_volumes):

@@ -166,9 +166,9 @@ def test_turning_there_and_back_changes_nothing(geometry: Geometry, orientation:
     small = replace(geometry, shape=tuple(1 + size % 6 for size in geometry.shape))
     array = np.arange(np.prod(small.shape)).reshape(small.shape)
     volume = Volume(array=np.stack([array] * channels) if channels else array, geometry=small)
-    turned = volume.turned_to(orientation)
+    turned = volume.reoriented(orientation)
     assert turned.geometry.orientation == orientation
-    back = turned.turned_to(small.orientation)
+    back = turned.reoriented(small.orientation)
     np.testing.assert_array_equal(back.array, volume.array)
     assert back.geometry.difference(small) is None
     np.testing.assert_allclose(back.geometry.origin_mm, small.origin_mm, atol=1e-9)
@@ -181,7 +181,7 @@ def test_turning_keeps_points_in_space(geometry: Geometry, orientation: str, dat
     """A voxel is where it was, under another index."""
     small = replace(geometry, shape=tuple(1 + size % 6 for size in geometry.shape))
     numbers = np.arange(np.prod(small.shape)).reshape(small.shape)
-    turned = Volume(array=numbers, geometry=small).turned_to(orientation)
+    turned = Volume(array=numbers, geometry=small).reoriented(orientation)
     index = tuple(data.draw(st.integers(0, size - 1)) for size in turned.geometry.shape)
     [before] = np.argwhere(numbers == turned.array[index])
     np.testing.assert_allclose(position(turned.geometry, index), position(small, before), atol=1e-8)
@@ -191,9 +191,9 @@ def test_turning_by_hand() -> None:
     """From SPL to RSA: the last axis comes first and runs backwards, and the second comes last, also backwards."""
     geometry = Geometry(shape=(2, 3, 4), spacing_mm=(3.0, 2.0, 1.0), origin_mm=(0.0, 0.0, 0.0))
     assert geometry.orientation == "SPL"
-    turn = geometry.turn_to("RSA")
+    turn = geometry.reorient("RSA")
     assert (turn.axes, turn.reversed) == ((2, 0, 1), (True, False, True))
-    turned = geometry.turned_to("RSA")
+    turned = geometry.reoriented("RSA")
     assert (turned.shape, turned.spacing_mm, turned.origin_mm) == ((4, 2, 3), (1.0, 3.0, 2.0), (0.0, 4.0, 3.0))
     array = np.arange(24).reshape(2, 3, 4)
     assert turn.apply(array)[0, 1, 0] == array[1, 2, 3]
@@ -212,6 +212,6 @@ def test_straight_grids_lead_where_they_are_told() -> None:
         with pytest.raises(ValueError, match="is no orientation"):
             direction_of(text)
         with pytest.raises(ValueError, match="cannot be turned"):
-            Geometry(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0)).turn_to(text)
+            Geometry(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0)).reorient(text)
     with pytest.raises(ValueError, match="axes that lead None cannot be turned"):
-        Geometry(shape=(1, 2, 2), spacing_mm=(1.0, 1.0, 1.0), dimensions=2).turn_to("SPL")
+        Geometry(shape=(1, 2, 2), spacing_mm=(1.0, 1.0, 1.0), dimensions=2).reorient("SPL")

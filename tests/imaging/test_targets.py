@@ -80,10 +80,10 @@ def test_regions_are_learned_and_written_as_numbers(regions: Path) -> None:
     assert summary.mean["both"].dice > 0.8
     [case] = summary.cases
     prediction = read_label_map(folders.model(NAME).validation(0) / case.prediction_file).array
-    truth = read_label_map(folders.raw / "labelsTr" / case.reference_file).array
+    ground_truth = read_label_map(folders.raw / "labelsTr" / case.reference_file).array
     assert set(np.unique(prediction)) <= {0, 1, 2}
-    assert dice(prediction > 0, truth > 0, True) == pytest.approx(case.scores["both"].dice)
-    assert dice(prediction, truth, 2) == pytest.approx(case.scores["dark"].dice)
+    assert dice(prediction > 0, ground_truth > 0, True) == pytest.approx(case.scores["both"].dice)
+    assert dice(prediction, ground_truth, 2) == pytest.approx(case.scores["dark"].dice)
 
 
 def test_regions_are_predicted_with_probabilities_and_evaluated(regions: Path, tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_what_nobody_labelled_is_learned_and_judged_by_the_rest(tmp_path: Path) 
     assert summary.foreground_mean.dice > 0.7
     [case] = summary.cases
     prediction = read_label_map(folders.model(NAME).validation(0) / case.prediction_file).array
-    truth = read_label_map(folders.raw / "labelsTr" / case.reference_file).array
+    ground_truth = read_label_map(folders.raw / "labelsTr" / case.reference_file).array
     assert set(np.unique(prediction)) <= {0, 1, 2}
-    assert dice(prediction[::2], truth[::2], 1) == pytest.approx(case.scores["bright"].dice)
+    assert dice(prediction[::2], ground_truth[::2], 1) == pytest.approx(case.scores["bright"].dice)
     assert prediction[1::2].any()
 
 
@@ -225,7 +225,7 @@ def test_regions_are_imported(tmp_path: Path) -> None:
     workspace = Workspace(root=tmp_path / "ours")
     dataset = import_dataset(folders.raw, workspace=workspace, number=2, reporter=Listener())
     assert dataset.info.targets.structures == {"both": (1, 2), "dark": (2,)}
-    assert dataset.info.targets.painted == (1, 2)
+    assert dataset.info.targets.region_class_order == (1, 2)
 
 
 def test_values_beyond_the_regions_are_problems(tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_structures_that_overlap_are_learned_and_written_as_masks(masks: Path) -
     folder = folders.model(NAME).validation(0) / case.prediction_file
     assert {path.name for path in folder.iterdir()} == {"bright.nii.gz", "dark_spot.nii.gz", "either.nii.gz"}
     either = read_label_map(folder / "either.nii.gz").array
-    truth = read_label_map(folders.raw / "labelsTr" / case.reference_file).array
-    assert dice(either, truth > 0, True) == pytest.approx(case.scores["either"].dice)
+    ground_truth = read_label_map(folders.raw / "labelsTr" / case.reference_file).array
+    assert dice(either, ground_truth > 0, True) == pytest.approx(case.scores["either"].dice)
     assert set(np.unique(either)) == {0, 1}
     pictures = {path.name for path in folders.model(NAME).validation(0).glob("*.png")}
     assert pictures == {"overlay_worst.png", "overlay_median.png"}

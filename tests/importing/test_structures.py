@@ -88,8 +88,8 @@ def test_a_missing_mask_was_not_looked_for(tmp_path: Path) -> None:
     dataset, _ = bring(tmp_path)
     assert dataset.info.targets.names == ("lung", "ribs")
     assert dataset.info.annotated == {"s2": ("ribs",)}
-    assert dataset.info.unknown_in("s2") == ("lung",)
-    assert dataset.info.unknown_in("s1") == ()
+    assert dataset.info.unannotated_in("s2") == ("lung",)
+    assert dataset.info.unannotated_in("s1") == ()
 
 
 def test_several_channels_are_kept(tmp_path: Path) -> None:

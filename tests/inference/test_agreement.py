@@ -11,9 +11,9 @@ from torch import Tensor
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.imaging.targets import Targets
-from autoseg.inference.agreement import Agreement, Poll
-from autoseg.inference.ensemble import make_joint, with_disagreement
-from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, average, count_opinions, list_opinions
+from autoseg.inference.agreement import Agreement, EnsembleAgreement
+from autoseg.inference.ensemble import make_ensemble, with_disagreement
+from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, average, count_votes, list_votes
 from autoseg.inference.segmenter import make_segmenter
 from autoseg.inference.sliding_window import predict_volume
 
@@ -56,16 +56,16 @@ def structures_in(logits: Tensor, targets: Targets) -> Tensor:
 def test_scores_and_map_are_those_of_whole_volumes(targets, patch_size):
     """Tiles overlap, yet each voxel counts once: Dice and shares equal those of the opinions on the whole image."""
     shape = (6, 9, 7)
-    opinions = opinions_of(targets.outputs, shape)
-    poll = Poll(EnsemblePredictor(tuple(map(Painted, opinions))), targets, with_map=True)
+    votes = opinions_of(targets.outputs, shape)
+    poll = EnsembleAgreement(EnsemblePredictor(tuple(map(Painted, votes))), targets, with_map=True)
     predict_volume(places(shape), poll, patch_size=patch_size, batch_size=3, device=CPU)
     found = poll.result()
 
-    masks = torch.stack([structures_in(logits, targets) for logits in opinions]).double()
-    mean = structures_in(average(opinions), targets).double()
+    masks = torch.stack([structures_in(logits, targets) for logits in votes]).double()
+    mean = structures_in(average(votes), targets).double()
     axes = (-3, -2, -1)
     dice = 2 * (masks * mean).sum(axes) / (masks.sum(axes) + mean.sum(axes))
-    assert found.opinions == 3
+    assert found.votes == 3
     assert list(found.structures.values()) == pytest.approx(dice.mean(0).tolist(), abs=1e-5)
     assert found.score == pytest.approx(float(dice.mean()), abs=1e-5)
     differs = (masks != mean).any(dim=1).double().mean(0)
@@ -78,7 +78,9 @@ def test_the_example_of_the_module():
     lines = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0]])
     sure = torch.tensor([9.0, 1.0, 1.0])[:, None, None, None, None]  # the first is surer than both others
     logits = sure * torch.stack([1 - lines, lines], dim=1).float()[:, :, None, None]
-    poll = Poll(EnsemblePredictor(tuple(map(Painted, logits))), Targets(structures={"one": (1,)}), with_map=True)
+    poll = EnsembleAgreement(
+        EnsemblePredictor(tuple(map(Painted, logits))), Targets(structures={"one": (1,)}), with_map=True
+    )
     predict_volume(places((1, 1, 6)), poll, patch_size=(1, 1, 6), batch_size=1, device=CPU)
     assert poll.result().score == pytest.approx((1 + 0.8 + 0.5) / 3)
     torch.testing.assert_close(3 * poll.result().disagreement.flatten(), torch.tensor([0.0, 0, 2, 1, 0, 0]))
@@ -92,8 +94,8 @@ def test_logits_are_the_same_to_the_last_bit(mirrored):
     predictor = MirroringPredictor(inner, (0, 2), at_once=2) if mirrored else inner
     options = {"patch_size": (4, 5, 4), "batch_size": 2, "device": CPU}
     plain = predict_volume(places(shape), predictor, **options)
-    assert torch.equal(predict_volume(places(shape), Poll(predictor, CLASSES), **options), plain)
-    assert count_opinions(predictor) == len(list(list_opinions(predictor, torch.zeros(1, 1, 4, 5, 4))))
+    assert torch.equal(predict_volume(places(shape), EnsembleAgreement(predictor, CLASSES), **options), plain)
+    assert count_votes(predictor) == len(list(list_votes(predictor, torch.zeros(1, 1, 4, 5, 4))))
 
 
 def test_what_was_padded_does_not_count():
@@ -106,7 +108,7 @@ def test_what_was_padded_does_not_count():
     def quiet(patches: Tensor) -> Tensor:
         return torch.cat([torch.ones_like(patches), *[torch.zeros_like(patches)] * 2], dim=1)
 
-    poll = Poll(EnsemblePredictor((loud, quiet, loud)), CLASSES, with_map=True)
+    poll = EnsembleAgreement(EnsemblePredictor((loud, quiet, loud)), CLASSES, with_map=True)
     predict_volume(1 + places((3, 3, 3)), poll, patch_size=(8, 8, 8), batch_size=1, device=CPU)
     found = poll.result()
     assert all(map(math.isnan, found.structures.values()))
@@ -126,7 +128,7 @@ def test_alike_tiles_are_asked_about_once_and_count_all():
 
         return predict
 
-    poll = Poll(EnsemblePredictor((half(2.0), half(0.0), half(1.0))), CLASSES, with_map=True)
+    poll = EnsembleAgreement(EnsemblePredictor((half(2.0), half(0.0), half(1.0))), CLASSES, with_map=True)
     predict_volume(np.ones((1, 9, 9, 9), np.float32), poll, patch_size=(4, 4, 4), batch_size=8, device=CPU)
     assert asked == [1, 1, 1]
     assert poll.result().structures["one"] == pytest.approx(2 / 3)
@@ -136,20 +138,20 @@ def test_alike_tiles_are_asked_about_once_and_count_all():
 def test_one_opinion_says_nothing():
     """Neither a score nor a map, even if something was found."""
     [logits] = opinions_of(3, (4, 4, 4), count=1)
-    poll = Poll(Painted(logits), CLASSES, with_map=True)
+    poll = EnsembleAgreement(Painted(logits), CLASSES, with_map=True)
     predict_volume(places((4, 4, 4)), poll, patch_size=(4, 4, 4), batch_size=1, device=CPU)
     found = poll.result()
-    assert (found.opinions, found.disagreement) == (1, None)
+    assert (found.votes, found.disagreement) == (1, None)
     assert math.isnan(found.score)
     assert all(map(math.isnan, found.structures.values()))
 
 
 def test_members_of_a_joint_model_are_pooled_by_their_opinions():
     """A member that found nothing of a structure has no say about it."""
-    many = Agreement(opinions=6, structures={"one": 0.9, "two": 0.5})
-    few = Agreement(opinions=2, structures={"one": 0.5, "two": math.nan})
+    many = Agreement(votes=6, structures={"one": 0.9, "two": 0.5})
+    few = Agreement(votes=2, structures={"one": 0.5, "two": math.nan})
     pooled = Agreement.pool([many, few])
-    assert pooled.opinions == 8
+    assert pooled.votes == 8
     assert pooled.structures == pytest.approx({"one": 0.8, "two": 0.5})
 
 
@@ -160,7 +162,7 @@ def test_predictions_have_the_map_only_if_somebody_asked():
     image = Volume(array=array, geometry=Geometry(shape=(12, 14, 13), spacing_mm=(1.5, 0.9, 1.0)))
     checkpoint = small_checkpoint()
     segmenter = make_segmenter([checkpoint], NO_RULES, CPU)
-    assert segmenter.opinions == 8
+    assert segmenter.votes == 8
     plain = segmenter.predict(image)
     assert plain.disagreement() is None
     assert set(plain.agreement.structures) == set(SMALL_INFO.targets.names)
@@ -172,7 +174,7 @@ def test_predictions_have_the_map_only_if_somebody_asked():
     assert not found.array[:, 12:].any()
     np.testing.assert_array_equal(asked.segmentation().array, plain.segmentation().array)
 
-    joint = with_disagreement(make_joint([segmenter, segmenter], NO_RULES)).predict(image)
+    joint = with_disagreement(make_ensemble([segmenter, segmenter], NO_RULES)).predict(image)
     assert joint.agreement.structures == pytest.approx(plain.agreement.structures, nan_ok=True)
-    assert joint.agreement.opinions == 16
+    assert joint.agreement.votes == 16
     np.testing.assert_allclose(joint.disagreement().array, found.array, atol=1e-6)

@@ -15,7 +15,7 @@ from autoseg.errors import ModelError
 from autoseg.imaging.label_files import load_result, save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules, SmallestSize, apply_rules
 from autoseg.imaging.targets import Targets
-from autoseg.inference.ensemble import JointPrediction, JointSegmenter, make_joint
+from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter, make_ensemble
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.segmenter import Segmenter, make_segmenter
 from autoseg.networks.architecture import Architecture
@@ -24,8 +24,10 @@ from autoseg.preprocessing.resampling import resample_image
 
 CPU = torch.device("cpu")
 CLASSES = Targets.of_labels({"a": 1, "b": 2, "c": 3})
-REGIONS = Targets(structures={"whole": (1, 2, 3), "core": (2, 3), "rest": (3,)}, exclusive=False, painted=(1, 2, 3))
-MASKS = replace(REGIONS, painted=())
+REGIONS = Targets(
+    structures={"whole": (1, 2, 3), "core": (2, 3), "rest": (3,)}, exclusive=False, region_class_order=(1, 2, 3)
+)
+MASKS = replace(REGIONS, region_class_order=())
 
 
 def scan(shape=(9, 14, 12)):
@@ -74,7 +76,7 @@ def mean_at_full_resolution(predictions) -> np.ndarray:
 def test_the_likeliest_class_on_average_is_elected():
     """As if all maps of both were averaged at full resolution; outside the cropping box is background."""
     predictions = members()
-    joint = JointPrediction(members=predictions, rules=NO_RULES)
+    joint = EnsemblePrediction(members=predictions, rules=NO_RULES)
     mean = mean_at_full_resolution(predictions)
     segmented = joint.segmentation()
     assert segmented.array.dtype == np.uint8
@@ -91,9 +93,9 @@ def test_regions_are_painted_in_order():
     """Where the mean of the sigmoids is above one half; a later region covers those before it."""
     predictions = members(REGIONS)
     expected = np.zeros(predictions[0].record.geometry.shape)
-    for number, mean in zip(REGIONS.painted, mean_at_full_resolution(predictions), strict=True):
+    for number, mean in zip(REGIONS.region_class_order, mean_at_full_resolution(predictions), strict=True):
         expected[mean > 0.5] = number
-    segmented = JointPrediction(members=predictions, rules=NO_RULES).segmentation()
+    segmented = EnsemblePrediction(members=predictions, rules=NO_RULES).segmentation()
     np.testing.assert_array_equal(segmented.array, expected)
     assert set(np.unique(expected)) == {0, 1, 2, 3}
 
@@ -102,7 +104,7 @@ def test_masks_are_elected_each_and_written_as_a_folder(tmp_path):
     """Structures that overlap freely have a mask each; a rule of one changes no other."""
     predictions = members(MASKS)
     expected = mean_at_full_resolution(predictions) > 0.5
-    joint = JointPrediction(members=predictions, rules=NO_RULES)
+    joint = EnsemblePrediction(members=predictions, rules=NO_RULES)
     np.testing.assert_array_equal([one.array for one in joint.masks()], expected)
     np.testing.assert_array_equal(joint.segmentation().array, expected)
     path, written, known = save_result(joint, tmp_path / "case.nii.gz")
@@ -118,8 +120,8 @@ def test_rules_are_applied_to_what_is_elected():
     """Those of the members are not looked at."""
     rules = PostprocessingRules(keep_largest=((1,), (2,)), smallest=(SmallestSize(structure=(3,), mm3=6.0),))
     deaf = tuple(replace(one, rules=PostprocessingRules(keep_largest_foreground=True)) for one in members())
-    plain = JointPrediction(members=deaf, rules=NO_RULES).segmentation()
-    cleaned = JointPrediction(members=deaf, rules=rules).segmentation()
+    plain = EnsemblePrediction(members=deaf, rules=NO_RULES).segmentation()
+    cleaned = EnsemblePrediction(members=deaf, rules=rules).segmentation()
     np.testing.assert_array_equal(cleaned.array, apply_rules(plain, rules).array)
     assert (cleaned.array != plain.array).any()
 
@@ -128,10 +130,10 @@ def test_one_of_two_equals_says_what_it_says_alone():
     """The mean of a prediction and itself elects what it elects alone, and the first class where all are equal."""
     for targets in (CLASSES, REGIONS, MASKS):
         one = members(targets)[0]
-        same = JointPrediction(members=(one, one), rules=NO_RULES)
+        same = EnsemblePrediction(members=(one, one), rules=NO_RULES)
         np.testing.assert_array_equal(same.segmentation().array, one.segmentation().array)
         level = replace(one, logits=torch.zeros_like(one.logits))
-        tied = JointPrediction(members=(level, level), rules=NO_RULES)
+        tied = EnsemblePrediction(members=(level, level), rules=NO_RULES)
         np.testing.assert_array_equal(tied.segmentation().array, level.segmentation().array)
         assert not tied.segmentation().array.any()
 
@@ -141,7 +143,7 @@ def test_memory_does_not_grow_with_the_number_of_classes():
 
     def peak_of(labels: int) -> int:
         many = Targets.of_labels({str(number): number for number in range(1, labels + 1)})
-        joint = JointPrediction(members=members(many, shape=(16, 40, 40)), rules=NO_RULES)
+        joint = EnsemblePrediction(members=members(many, shape=(16, 40, 40)), rules=NO_RULES)
         joint.segmentation()  # what is made once, such as matrices, is there then
         tracemalloc.start()
         joint.segmentation()
@@ -175,8 +177,8 @@ def test_configurations_are_averaged_as_probabilities():
     softmax_of = [softmax(logits) for logits in ([0.0, 2.0, 0.0], [30.0, 0.0, 0.0], [0.0, 2.0, 0.0])]
     assert np.mean(softmax_of, axis=0).argmax() == 1
     voices = [segmenter(0.0, 2.0, 0.0), segmenter(30.0, 0.0, 0.0), segmenter(0.0, 2.0, 0.0)]
-    joint = make_joint(voices, NO_RULES)
-    assert isinstance(joint, JointSegmenter)
+    joint = make_ensemble(voices, NO_RULES)
+    assert isinstance(joint, EnsembleSegmenter)
     assert joint.info == SMALL_INFO
     shares = []
     image = place(np.random.default_rng(0).normal(size=(1, 9, 9, 9)).astype(np.float32))
@@ -210,7 +212,7 @@ def test_a_coarser_configuration_runs_once_where_it_is_a_member_too():
     assert once > 0
     for order in ([coarse, following], [following, coarse]):
         coarse.predictor.asked = 0
-        answer = make_joint(order, NO_RULES).predict(image)
+        answer = make_ensemble(order, NO_RULES).predict(image)
         assert coarse.predictor.asked == once
         torch.testing.assert_close(answer.members[order.index(following)].logits, alone)
     assert all(one == [1.0, 0.0] for one in shown)
@@ -220,11 +222,11 @@ def test_one_configuration_stays_itself_with_other_rules():
     """A choice of one needs no average."""
     rules = PostprocessingRules(keep_largest=((1,),))
     one = segmenter(0.0, 1.0, 0.0)
-    assert make_joint([one], rules) == replace(one, rules=rules)
+    assert make_ensemble([one], rules) == replace(one, rules=rules)
 
 
 def test_configurations_of_different_labels_do_not_go_together():
     """One line says so."""
     other = DatasetInfo(channel_names={"0": "MR"}, labels={"background": 0, "x": 1, "y": 2}, file_ending=".nii.gz")
     with pytest.raises(ModelError, match=r"different channels or labels; train them again with the present"):
-        make_joint([segmenter(0.0, 1.0, 0.0), segmenter(0.0, 1.0, 0.0, info=other)], NO_RULES)
+        make_ensemble([segmenter(0.0, 1.0, 0.0), segmenter(0.0, 1.0, 0.0, info=other)], NO_RULES)

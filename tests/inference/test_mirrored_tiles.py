@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.imaging.targets import Targets
-from autoseg.inference.agreement import Poll
+from autoseg.inference.agreement import EnsembleAgreement
 from autoseg.inference.predictor import MirroringPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import aligned_starts, lay_out, mirrored_tiles
@@ -24,7 +24,7 @@ def test_aligned_tiles_cover_the_axis_at_multiples_of_the_step(size, steps, step
     starts = aligned_starts(size, tile, step)
     assert starts[0] == 0
     assert all(start % step == 0 for start in starts)
-    assert all(0 < further <= tile for further in np.diff(starts))
+    assert all(0 < auxiliary_outputs <= tile for auxiliary_outputs in np.diff(starts))
     assert size <= starts[-1] + tile < size + max(tile, step) + step
     tiles, inside = mirrored_tiles(size, tile, step, margin=3)
     total = torch.zeros(starts[-1] + tile)
@@ -102,13 +102,13 @@ def test_poll_counts_each_voxel_of_the_image_once():
         inner = centre((4, 4, 4))(seen)
         return torch.cat([torch.zeros_like(inner), inner], dim=1)
 
-    poll = Poll(MirroringPredictor(classes, (0, 2)), Targets.of_labels({"one": 1}), with_map=True)
+    poll = EnsembleAgreement(MirroringPredictor(classes, (0, 2)), Targets.of_labels({"one": 1}), with_map=True)
     poll_image = torch.randn(1, 7, 9, 5)
     plain = predict_volume(poll_image, classes, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
     asked = predict_volume(poll_image, poll, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
     torch.testing.assert_close(asked, plain)
     found = poll.result()
-    assert found.opinions == 4
+    assert found.votes == 4
     assert found.structures["one"] == pytest.approx(1)
     assert found.disagreement.shape == (7, 9, 5)
     assert found.disagreement.max() == 0

@@ -99,12 +99,12 @@ def test_images_that_lie_in_another_way_give_the_same_mask(model, trained_volume
     expected = model.segmenter.segment(volume)
     assert volume.geometry.orientation == "SPL"
     for orientation in ("LAS", "IPR"):
-        turned = volume.turned_to(orientation)
+        turned = volume.reoriented(orientation)
         image = to_sitk(Volume(array=turned.array[0], geometry=turned.geometry))
         found = model.analyse(image)
         assert found.segmentation.GetDirection() == image.GetDirection()
         assert found.segmentation.GetOrigin() == image.GetOrigin()
-        back = Volume(array=sitk.GetArrayFromImage(found.segmentation), geometry=turned.geometry).turned_to("SPL")
+        back = Volume(array=sitk.GetArrayFromImage(found.segmentation), geometry=turned.geometry).reoriented("SPL")
         np.testing.assert_array_equal(back.array, expected.array)
         assert found.remarks == [f"its axes lead {orientation}, those of training SPL; it was turned for the model"]
         likely = sitk.GetArrayFromImage(found.probabilities("bright"))

@@ -9,7 +9,7 @@ from autoseg.inference.predictor import (
     MirroringPredictor,
     NetworkPredictor,
     count_at_once,
-    list_opinions,
+    list_votes,
 )
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.default_unet import build_network
@@ -152,15 +152,15 @@ def test_opinions_are_those_of_every_fold_and_mirror_image():
     patches = random(2, 1, 4, 5)
     ensemble = EnsemblePredictor((voxelwise, with_position, lambda x: 2 * voxelwise(x)))
     predictor = MirroringPredictor(ensemble, (0, 1), at_once=3)
-    opinions = list(list_opinions(predictor, patches))
-    assert len(opinions) == 12
-    torch.testing.assert_close(torch.stack(opinions).mean(0), predictor(patches))
+    votes = list(list_votes(predictor, patches))
+    assert len(votes) == 12
+    torch.testing.assert_close(torch.stack(votes).mean(0), predictor(patches))
 
 
 def test_one_predictor_has_one_opinion():
     """Its logits."""
     patches = random(2, 1, 4, 5)
-    [opinion] = list_opinions(voxelwise, patches)
+    [opinion] = list_votes(voxelwise, patches)
     assert torch.equal(opinion, voxelwise(patches))
 
 

@@ -13,7 +13,7 @@ from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.targets import Targets
 from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes, remark_on_image, remark_on_result
-from autoseg.models.training_statistics import Expectation, ExpectedChannel, ExpectedStructure, Spread
+from autoseg.models.training_statistics import ChannelStatistics, Spread, StructureStatistics, TrainingStatistics
 
 HIPPOCAMPUS = REALDATA / "Task04_Hippocampus"
 
@@ -23,19 +23,19 @@ def spread(lowest: float, highest: float) -> Spread:
     return Spread.of(np.linspace(lowest, highest, 21).tolist())
 
 
-EXPECTED = Expectation(
+EXPECTED = TrainingStatistics(
     cases=200,
     empty_cases=0,
     orientations={"SPL": 200},
     spacing_mm=(spread(1, 5), spread(0.5, 1), spread(0.5, 1)),
     size_mm=(spread(100, 300), spread(300, 500), spread(300, 500)),
     channels={
-        "CT": ExpectedChannel(lowest=spread(-1024, -1000), width=spread(2000, 4000), foreground=(-20.0, 90.0, 200.0))
+        "CT": ChannelStatistics(lowest=spread(-1024, -1000), width=spread(2000, 4000), foreground=(-20.0, 90.0, 200.0))
     },
     structures={
-        "liver": ExpectedStructure(known_in=200, present_in=199, volume_mm3=spread(8e5, 2.5e6)),
-        "tumor": ExpectedStructure(known_in=200, present_in=90, volume_mm3=spread(50, 1e5)),
-        "cyst": ExpectedStructure(known_in=200, present_in=0, volume_mm3=None),
+        "liver": StructureStatistics(known_in=200, present_in=199, volume_mm3=spread(8e5, 2.5e6)),
+        "tumor": StructureStatistics(known_in=200, present_in=90, volume_mm3=spread(50, 1e5)),
+        "cyst": StructureStatistics(known_in=200, present_in=0, volume_mm3=None),
     },
 )
 USUAL = Look(
@@ -94,7 +94,7 @@ def test_empty_results_are_usual_where_cases_were_empty():
 
 
 def test_low_agreement_is_remarked_on_whatever_is_known():
-    """Also by a model that has no expectation."""
+    """Also by a model that has no statistics."""
     line = "tumor: folds and mirror images agree little, 0.41"
     assert remark_on_result(EXPECTED, FOUND, {**SURE, "tumor": 0.41}) == [line]
     assert make_remarks(None, None, FOUND, {**SURE, "tumor": 0.41}) == [line]
@@ -120,7 +120,7 @@ def test_looking_at_a_turned_scan_measures_it_as_training_cases_lie():
     array = np.zeros((2, 30, 20, 10), np.float32)
     array[0, 0, 0, 0], array[1, 1, 1, 1] = -5, 7
     image = Volume(array=array, geometry=Geometry(shape=(30, 20, 10), spacing_mm=(0.5, 0.6, 4.0)).permute((0, 1, 2)))
-    lying = image.turned_to("LPS")
+    lying = image.reoriented("LPS")
     look = Look.at(lying, EXPECTED)
     assert look.orientation == "LPS"
     assert (look.spacing_mm, look.size_mm) == ((0.5, 0.6, 4.0), (15.0, 12.0, 40.0))
@@ -137,10 +137,10 @@ def test_volumes_of_label_maps_regions_and_masks():
     """Voxels times the volume of one; a region has the voxels of all its numbers, a mask those that it holds."""
     label = np.array([[[0, 1, 1, 2]]], np.uint8)
     geometry = Geometry(shape=(1, 1, 4), spacing_mm=(1.0, 1.0, 2.0))
-    regions = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, painted=(1, 2))
+    regions = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, region_class_order=(1, 2))
     assert measure_volumes(Volume(array=label, geometry=geometry), regions, 2.0) == {"whole": 6.0, "core": 2.0}
     masks = Volume(array=np.stack([label > 0, label > 1]), geometry=geometry)
-    assert measure_volumes(masks, replace(regions, painted=()), 2.0) == {"whole": 6.0, "core": 2.0}
+    assert measure_volumes(masks, replace(regions, region_class_order=()), 2.0) == {"whole": 6.0, "core": 2.0}
 
 
 @pytest.mark.realdata
@@ -162,11 +162,11 @@ def test_few_real_scans_are_flagged_for_no_reason():
         draws=draws,
         read_draws=lambda name, channel: known[name][1][channel],
     )
-    expectation = Expectation.of(fingerprint, info)
+    statistics = TrainingStatistics.of(fingerprint, info)
     looks, volumes = [], []
     for name in names[200:]:
-        looks.append(Look.at(read_image((HIPPOCAMPUS / "imagesTr" / name,)), expectation))
+        looks.append(Look.at(read_image((HIPPOCAMPUS / "imagesTr" / name,)), statistics))
         volumes.append(measure_volumes(read_label_map(HIPPOCAMPUS / "labelsTr" / name), info.targets, 1.0))
-    assert sum(bool(make_remarks(expectation, *pair, {})) for pair in zip(looks, volumes, strict=True)) <= 3
-    assert all(remark_on_image(expectation, replace(look, orientation="SPL")) for look in looks)
-    assert remark_on_result(expectation, dict.fromkeys(info.targets.names, 0.0), {}) == ["nothing was found"]
+    assert sum(bool(make_remarks(statistics, *pair, {})) for pair in zip(looks, volumes, strict=True)) <= 3
+    assert all(remark_on_image(statistics, replace(look, orientation="SPL")) for look in looks)
+    assert remark_on_result(statistics, dict.fromkeys(info.targets.names, 0.0), {}) == ["nothing was found"]

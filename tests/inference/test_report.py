@@ -89,7 +89,7 @@ def test_a_folder_of_scans_gets_its_table(trained_volumes, tmp_path):
     [path] = (folders_of(trained_volumes).raw / "imagesTs").iterdir()
     image = read_image((path,))
     write_image(tmp_path / "scans" / "usual_0000.nii.gz", image)
-    turned = image.turned_to("LAS")
+    turned = image.reoriented("LAS")
     write_image(tmp_path / "scans" / "odd_0000.nii.gz", replace(turned, array=1000 * turned.array))
     listener = Listener()
     options = {"number": NUMBER, "workspace": trained_volumes, "device": "cpu", "reporter": listener}
@@ -110,7 +110,7 @@ def test_a_folder_of_scans_gets_its_table(trained_volumes, tmp_path):
     maps = [read_label_map(tmp_path / "masks" / "disagreement" / f"{name}.nii.gz") for name in ("usual", "odd")]
     assert 0 < maps[0].array.max() <= 255
     assert maps[1].geometry.difference(turned.geometry) is None
-    np.testing.assert_allclose(maps[1].turned_to("SPL").array, maps[0].array, atol=20)  # scaled, rounded otherwise
+    np.testing.assert_allclose(maps[1].reoriented("SPL").array, maps[0].array, atol=20)  # scaled, rounded otherwise
     assert set(pair_label_maps(tmp_path / "masks", tmp_path / "masks")) == {"odd", "usual"}
 
     listener.lines.clear()

@@ -24,8 +24,8 @@ from autoseg.imaging.files import read_label_map, write_image
 from autoseg.imaging.label_files import save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference import scan_pipeline
-from autoseg.inference.ensemble import make_joint
-from autoseg.inference.folder import Provenance, choose_part, leave_out_finished, segment_scans
+from autoseg.inference.ensemble import make_ensemble
+from autoseg.inference.folder import PredictionProvenance, choose_part, leave_out_finished, segment_scans
 from autoseg.inference.loading import Wanted, load_segmenter
 from autoseg.inference.model import load_model
 from autoseg.inference.segmenter import Segmenter, make_segmenter
@@ -225,11 +225,11 @@ def test_models_are_told_apart(segmenter):
     weights = {name: value + 1 for name, value in checkpoint.weights.items()}
     trained = make_segmenter([replace(checkpoint, weights=weights)], NO_RULES, CPU)
     ruled = replace(segmenter, rules=PostprocessingRules(keep_largest_foreground=True))
-    both = make_joint([segmenter, trained], NO_RULES)
+    both = make_ensemble([segmenter, trained], NO_RULES)
     mirrored = make_segmenter([checkpoint], NO_RULES, CPU)
     assert again.digest == mirrored.digest
     assert len({one.digest for one in (segmenter, mirrored, trained, ruled, both)}) == 5
-    assert Provenance.of(both).dataset == "Dataset001_Small"
+    assert PredictionProvenance.of(both).dataset == "Dataset001_Small"
 
 
 @pytest.mark.parametrize(
@@ -342,11 +342,10 @@ def test_mirroring_can_be_left_out(scans, output, tmp_path):
     """From the command line, and then the agreement of mirror images is not known."""
     model = ModelFolder(path=tmp_path / "model")
     save_checkpoint(small_checkpoint(), model.checkpoint(0))
-    opinions = {
-        mirroring: load_segmenter(model, Wanted(device="cpu", mirroring=mirroring)).opinions
-        for mirroring in (True, False)
+    votes = {
+        mirroring: load_segmenter(model, Wanted(device="cpu", mirroring=mirroring)).votes for mirroring in (True, False)
     }
-    assert opinions == {True: 8, False: 1}
+    assert votes == {True: 8, False: 1}
     command = ["predict", "-m", model.path, "-i", scans[0].images[0], "-o", output, "--no-mirroring", "--device", "cpu"]
     assert CliRunner().invoke(app, [str(part) for part in command]).exit_code == 0
     alone = load_model(model.path, device="cpu", mirroring=False).predict(scans[0].images[0])

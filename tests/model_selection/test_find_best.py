@@ -19,10 +19,10 @@ from autoseg.evaluation.summary import Summary, summarize
 from autoseg.imaging.files import read_image, read_label_map, write_label_map
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import NO_RULES
-from autoseg.inference.ensemble import JointSegmenter, make_joint
+from autoseg.inference.ensemble import EnsembleSegmenter, make_ensemble
 from autoseg.inference.loading import Wanted, load_segmenter
 from autoseg.model_selection import ensembles
-from autoseg.models.best_model import Choice
+from autoseg.models.best_model import BestModel
 from autoseg.pipeline.prediction import predict
 from autoseg.pipeline.scores import find_best
 from autoseg.pipeline.training import train
@@ -104,12 +104,12 @@ def test_each_case_is_segmented_by_those_that_never_saw_it(compared: Path) -> No
     for case, fold in [(summary.cases[0], 0), (summary.cases[3], 1)]:
         image = read_image((folders.raw / "imagesTr" / f"{case.name}_0000.nii.gz",))
         voices = [load(folders.model(name), fold) for name in ("2d", "3d_fullres")]
-        expected = make_joint(voices, NO_RULES).segment(image)
+        expected = make_ensemble(voices, NO_RULES).segment(image)
         written = read_label_map(folders.ensemble(PAIR) / case.prediction_file)
         assert written.geometry.difference(expected.geometry) is None
         assert (written.array != expected.array).mean() < 1e-3  # what was stored for training is of less precision
-        truth = read_label_map(folders.raw / "labelsTr" / f"{case.name}.nii.gz").array
-        assert case.scores["bright"].dice == pytest.approx(dice(truth, written.array, 1))
+        ground_truth = read_label_map(folders.raw / "labelsTr" / f"{case.name}.nii.gz").array
+        assert case.scores["bright"].dice == pytest.approx(dice(ground_truth, written.array, 1))
     assert files_in(folders.results / ENSEMBLES) == {
         *(f"{PAIR}/{name}.nii.gz" for name in CASES),
         *(f"{PAIR}/.judged/{name}.json" for name in CASES),
@@ -121,7 +121,7 @@ def test_each_case_is_segmented_by_those_that_never_saw_it(compared: Path) -> No
 def test_the_choice_holds_its_evidence(compared: Path) -> None:
     """Every candidate with the scores of its summary, those alone first; and the folds as they are."""
     folders = folders_of(compared)
-    choice = Choice.load(folders.choice)
+    choice = BestModel.load(folders.choice)
     assert [one.name for one in choice.candidates] == ["2d", "3d_fullres", PAIR]
     for one in choice.candidates:
         folder = folders.ensemble(PAIR) if one.name == PAIR else folders.model(one.name).path
@@ -157,7 +157,7 @@ def test_the_largest_mean_wins_and_of_equals_the_first(
     set_scores(own, scores)
     choice = find_best(NUMBER, workspace=root_of(own), device="cpu")
     assert choice.name == best
-    assert choice == Choice.load(own.choice)
+    assert choice == BestModel.load(own.choice)
     assert [one.reason for one in choice.candidates][: len(reasons)] == reasons
     assert [one.name for one in choice.candidates if one.chosen] == [best]
 
@@ -186,7 +186,7 @@ def test_a_stopped_comparison_goes_on(
     assert "2 of 4 segmentations by pairs were made by an earlier run" in listener.lines
     assert listener.totals["pairs on held-out cases"] == 4  # two cases, two configurations
     assert listener.advanced["pairs on held-out cases"] == pytest.approx(4)
-    assert choice == Choice.load(folders_of(compared).choice)
+    assert choice == BestModel.load(folders_of(compared).choice)
     again = Listener()
     find_best(NUMBER, workspace=root, device="cpu", reporter=again)
     assert "4 of 4 segmentations by pairs were made by an earlier run" in again.lines
@@ -304,7 +304,7 @@ def test_prediction_goes_by_the_choice(own: DatasetFolders, tmp_path: Path) -> N
     away = shutil.copytree(own.models, tmp_path / "anywhere")
     np.testing.assert_array_equal(predicted(own, tmp_path / "by_folder", model=away)[0], mask)
     model = autoseg.load_model(away, device="cpu")
-    assert isinstance(model.segmenter, JointSegmenter)
+    assert isinstance(model.segmenter, EnsembleSegmenter)
     [scan] = scans_of(own).iterdir()
     voxels = read_image((scan,))
     np.testing.assert_array_equal(model.predict(voxels.array, spacing_mm=voxels.geometry.spacing_mm), mask)
@@ -362,8 +362,8 @@ def test_a_choice_names_the_folds_of_its_configurations() -> None:
         '"rules": {}, "candidates": []}'
     )
     with pytest.raises(ArtifactError, match="folds must name those of each of the configurations, and of no other"):
-        Choice.parse(text, source="best.json")
-    choice = Choice.parse(text.replace("3d_fullres", "2d"), source="best.json")
+        BestModel.parse(text, source="best.json")
+    choice = BestModel.parse(text.replace("3d_fullres", "2d"), source="best.json")
     assert choice.describe() == "2d; postprocessing: none"
 
 
@@ -388,7 +388,7 @@ def test_the_decision_is_shown_as_a_table(own: DatasetFolders, monkeypatch: pyte
         ["* 3d_fullres", "0.7500", "0.7500", "0.7500", "the largest mean Dice"],
         [PAIR, "0.6250", "0.6250", "0.6250", "0.1250 below"],
     ]
-    choice = Choice.load(own.choice)
+    choice = BestModel.load(own.choice)
     for line in (*(f"- {trial.describe()}" for trial in choice.rules.evidence), choice.rules.describe()):
         assert line in shown.splitlines()
     assert f"{own.choice}: 'autoseg predict -d 1' goes by it" in shown

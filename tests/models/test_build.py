@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from own_parts import own_run
+from custom_parts import own_run
 from small_models import small_configuration
 
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.build import make_network
 from autoseg.networks.default_unet import UNet
-from autoseg.planning.plugins import Own, register_network
+from autoseg.planning.plugins import Plugin, register_network
 
 
 def named(name, **settings):
     """The small configuration with another network."""
-    return small_configuration().model_copy(update={"network": Own(name=name, settings=settings)})
+    return small_configuration().model_copy(update={"network": Plugin(name=name, settings=settings)})
 
 
 def test_without_a_name_it_is_the_built_in_one():
@@ -24,7 +24,7 @@ def test_without_a_name_it_is_the_built_in_one():
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("empty_registry")
 def test_same_seed_gives_the_same_weights():
     """Although other packages draw from torch's own generator, which is left as it was."""
     before = torch.get_rng_state()
@@ -37,7 +37,7 @@ def test_same_seed_gives_the_same_weights():
     assert networks[0].training
 
 
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("empty_registry")
 def test_builder_gets_the_architecture_and_settings():
     """Channels, divisor, and what stands in the plan."""
     seen = []
@@ -51,7 +51,7 @@ def test_builder_gets_the_architecture_and_settings():
     assert seen == [(1, 3, (2, 2, 2), {"depth": 3})]
 
 
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("empty_registry")
 @pytest.mark.parametrize("error", [UsageError, ModelError])
 def test_what_is_no_network_is_refused(error):
     """As whoever asks wants to be told; so is a name that nobody offers."""

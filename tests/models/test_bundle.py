@@ -21,7 +21,7 @@ import autoseg
 from autoseg.errors import AutosegError, ModelError, UsageError, WriteError
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.model import load_model
-from autoseg.models.best_model import Candidate, Choice, ChosenFold, digest_weights
+from autoseg.models.best_model import BestModel, BestModelFold, Candidate, digest_weights
 from autoseg.models.bundle import describe_installed, export_model, install_model, opened_model
 from autoseg.models.bundle_format import CARD, LARGEST_TEXT_BYTES, MANIFEST, SCORES
 from autoseg.models.checkpoint import load_checkpoint, save_checkpoint
@@ -160,7 +160,7 @@ def test_installed_model_can_be_passed_on_again(trained_volumes: Path, tmp_path:
     second = export_model("one", tmp_path / "again" / "one.zip", workspace=tmp_path)
     one, two = content_of(first), content_of(second)
     assert one.keys() == two.keys()
-    for name in ("3d_fullres/scores.json", "3d_fullres/postprocessing.json", "3d_fullres/expectation.json"):
+    for name in ("3d_fullres/scores.json", "3d_fullres/postprocessing.json", "3d_fullres/training_statistics.json"):
         assert one[name] == two[name]
 
 
@@ -173,7 +173,11 @@ def test_bundle_holds_what_prediction_needs_and_no_names(trained_volumes: Path, 
     bundle = export_model(home.path, tmp_path / "tiny.zip")
     content = content_of(bundle)
     folds = {f"3d_fullres/fold_{fold}/checkpoint.pt" for fold in (0, 1, "all")}
-    texts = {MANIFEST, CARD, *(f"3d_fullres/{name}.json" for name in ("postprocessing", "expectation", "scores"))}
+    texts = {
+        MANIFEST,
+        CARD,
+        *(f"3d_fullres/{name}.json" for name in ("postprocessing", "training_statistics", "scores")),
+    }
     assert content.keys() == folds | texts
     for data in content.values():
         assert b"case_" not in data
@@ -297,15 +301,15 @@ def test_cascade_takes_the_coarser_model_along(tmp_path: Path) -> None:
     assert "half.zip lacks the weights of 3d_lowres; get a sound copy" in text
 
 
-def choose(root: Path, *names: str) -> Choice:
+def choose(root: Path, *names: str) -> BestModel:
     """Writes a best.json that says that all folds of these configurations predict together."""
     folds = {}
     for name in names:
         folder = ModelFolder(path=root / name)
         weights = {fold: load_checkpoint(folder.checkpoint(fold)).weights for fold in folder.trained_folds()}
-        folds[name] = tuple(ChosenFold(fold=fold, weights=digest_weights(one)) for fold, one in weights.items())
+        folds[name] = tuple(BestModelFold(fold=fold, weights=digest_weights(one)) for fold, one in weights.items())
     candidate = Candidate(configurations=names, cases=3, mean_dice=0.5, dice={}, chosen=True, reason="it is")
-    choice = Choice(
+    choice = BestModel(
         dataset="Dataset001_Small",
         configurations=names,
         folds=folds,
@@ -608,7 +612,7 @@ def test_checkpoint_must_be_where_it_belongs(bundle: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"3d_fullres/{name}.json" for name in ("postprocessing", "expectation", "scores")), "best.json"]
+    "name", [*(f"3d_fullres/{name}.json" for name in ("postprocessing", "training_statistics", "scores")), "best.json"]
 )
 def test_texts_of_a_bundle_are_read_strictly(bundle: Path, tmp_path: Path, name: str) -> None:
     """A file that is not what its name says is refused before it is used."""

@@ -10,7 +10,7 @@ from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.model_card import write_card
 from autoseg.models.model_facts import MemberFacts, ModelFacts, plain
 from autoseg.planning.plan import Normalization
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 
 
 def facts_of(checkpoint: Checkpoint, **changes: object) -> ModelFacts:
@@ -37,7 +37,7 @@ def test_ct_comes_with_its_window_and_a_warning() -> None:
 
 def test_network_that_must_be_installed_is_named() -> None:
     """Without its package nothing can be predicted."""
-    card = write_card(facts_of(changed(network=Own(name="two_layers"))))
+    card = write_card(facts_of(changed(network=Plugin(name="two_layers"))))
     assert "network 'two_layers', which an installed package must offer" in card
 
 

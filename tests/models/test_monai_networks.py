@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from custom_parts import own_run
 from monai_settings import NARROW
-from own_parts import own_run
 from pydantic import ValidationError
 from small_models import small_checkpoint, small_configuration, small_plan, small_state, usual_loss
 
@@ -19,10 +19,10 @@ from autoseg.errors import ModelError, UsageError
 from autoseg.models.build import check_network, make_network
 from autoseg.models.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.models.monai_networks import Monai, build_monai, count_monai, list_settings
-from autoseg.networks.monai import MonaiPage
+from autoseg.networks.monai import MonaiSpec
 from autoseg.networks.monai_table import TABLE
 from autoseg.planning.plan import Configuration
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.training.plugin_checks import try_out
 
 OUTPUTS = {"BasicUNetPlusPlus": 4, "DynUNet": 3, "SegResNetDS": 2, "SegResNetDS2": 4, "MedNeXt": 3}
@@ -32,7 +32,7 @@ OUTPUTS = {"BasicUNetPlusPlus": 4, "DynUNet": 3, "SegResNetDS": 2, "SegResNetDS2
 def configuration_with(name, dimensions=3, times=2, **settings):
     """A small one with a network of MONAI, its patch so many times what must divide it."""
     given = {"name": f"monai:{name}", "settings": settings}
-    divisor = MonaiPage(given["name"]).smallest_patch(settings, dimensions)
+    divisor = MonaiSpec(given["name"]).smallest_patch(settings, dimensions)
     patch = tuple(times * edge for edge in divisor)
     known = small_configuration(dimensions).model_dump() | {"patch_size": patch, "network": given}
     return Configuration.model_validate(known)
@@ -175,7 +175,7 @@ def test_state_of_a_run_holds_what_monai_builds():
 def test_networks_and_settings_that_are_not_there_are_named(name, settings, text, error):
     """Before anything is built, as whoever asks wants to be told."""
     with pytest.raises(error, match=text):
-        check_network(Own(name=name, settings=settings), error)
+        check_network(Plugin(name=name, settings=settings), error)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_networks_and_settings_that_are_not_there_are_named(name, settings, text
 def test_names_are_no_code(name):
     """A class that MONAI lists as a network, by its own name, or nothing."""
     with pytest.raises(ValidationError, match="name"):
-        Own(name=name)
+        Plugin(name=name)
 
 
 def test_only_networks_of_monai_itself_can_be_named():
@@ -196,7 +196,7 @@ def test_only_networks_of_monai_itself_can_be_named():
             continue
         if re.fullmatch("[A-Z][A-Za-z0-9]*", name):
             with pytest.raises(UsageError, match="MONAI has no network"):
-                check_network(Own(name=f"monai:{name}"))
+                check_network(Plugin(name=f"monai:{name}"))
 
 
 def test_construction_that_fails_is_one_line():
@@ -239,7 +239,7 @@ def test_settings_that_make_no_resolutions_are_named(settings, text):
 def test_trial_says_in_one_line_what_does_not_fit(name, settings, times, text):
     """On noise, when a fold begins; and what to do about it."""
     configuration = configuration_with("HighResNet", 2, times=8)
-    network = Own(name=f"monai:{name}", settings=settings)
+    network = Plugin(name=f"monai:{name}", settings=settings)
     configuration = configuration.model_copy(update={"network": network})
     run = own_run(None)
     run = replace(run, training=replace(run.training, configuration=configuration))

@@ -8,7 +8,7 @@ from tiny_workspaces import folders_of
 from autoseg.datasets.fingerprint import CaseFacts, ChannelFacts, Fingerprint, LabelFacts
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import ArtifactError
-from autoseg.models.training_statistics import Expectation, Spread, keep_expectation
+from autoseg.models.training_statistics import Spread, TrainingStatistics, save_training_statistics
 
 CENTER = (0.5, 0.5, 0.5)
 CHANNEL = ChannelFacts(
@@ -30,7 +30,7 @@ def facts(number: int, voxels: dict[int, int], orientation: str | None = "SPL") 
     )
 
 
-def expectation_of(cases: list[CaseFacts], **info) -> Expectation:
+def statistics_of(cases: list[CaseFacts], **info) -> TrainingStatistics:
     """Of a dataset with a whole that has a core."""
     described = {
         "channel_names": {"0": "CT"},
@@ -40,12 +40,12 @@ def expectation_of(cases: list[CaseFacts], **info) -> Expectation:
         **info,
     }
     fingerprint = Fingerprint(cases=tuple(cases), channels=(CHANNEL,), median_relative_size_after_crop=1.0)
-    return Expectation.of(fingerprint, DatasetInfo.model_validate(described))
+    return TrainingStatistics.of(fingerprint, DatasetInfo.model_validate(described))
 
 
 def test_ranges_and_counts_by_hand():
     """Sizes are those of whole files, volumes in mm3, and a region has the voxels of all its numbers."""
-    found = expectation_of([facts(1, {1: 8, 2: 4}), facts(2, {1: 8}), facts(3, {})])
+    found = statistics_of([facts(1, {1: 8, 2: 4}), facts(2, {1: 8}), facts(3, {})])
     assert (found.cases, found.empty_cases, found.orientations) == (3, 1, {"SPL": 3})
     assert found.orientation == "SPL"
     assert found.spacing_mm[0] == Spread(lowest=1.0, low=1.1, median=2.0, high=2.9, highest=3.0)
@@ -59,23 +59,23 @@ def test_ranges_and_counts_by_hand():
 
 def test_cases_that_were_not_looked_at_for_a_structure_do_not_count():
     """Where nobody looked for the core, it is not missing."""
-    found = expectation_of([facts(1, {1: 8, 2: 4}), facts(2, {1: 8})], annotated={"patient_2": ["whole"]})
+    found = statistics_of([facts(1, {1: 8, 2: 4}), facts(2, {1: 8})], annotated={"patient_2": ["whole"]})
     assert (found.structures["core"].known_in, found.structures["core"].present_in) == (1, 1)
 
 
 def test_pictures_and_mixed_cases_have_no_orientation():
     """A plane counts as 1 mm thick; cases that lie in different ways have none in common."""
-    planes = expectation_of([facts(7, {1: 8}, orientation=None)])
+    planes = statistics_of([facts(7, {1: 8}, orientation=None)])
     assert planes.orientation is None
     assert planes.structures["whole"].volume_mm3.median == 2.0
-    mixed = expectation_of([facts(1, {}), facts(2, {}, orientation="SAR")])
+    mixed = statistics_of([facts(1, {}), facts(2, {}, orientation="SAR")])
     assert (mixed.orientation, mixed.orientations) == (None, {"SAR": 1, "SPL": 1})
 
 
 def test_training_leaves_it_in_the_model_folder_without_names(trained_volumes):
     """It is what the fingerprint says, and reads back the same."""
-    path = folders_of(trained_volumes).model("3d_fullres").expectation
-    found = Expectation.load(path)
+    path = folders_of(trained_volumes).model("3d_fullres").training_statistics
+    found = TrainingStatistics.load(path)
     assert (found.cases, found.orientation, list(found.structures)) == (3, "SPL", ["bright", "dark"])
     assert "case_" not in path.read_text()
 
@@ -83,7 +83,7 @@ def test_training_leaves_it_in_the_model_folder_without_names(trained_volumes):
 def test_nothing_is_kept_without_a_fingerprint(tmp_path):
     """A model that was trained without one is as good; it only has no remarks."""
     info = DatasetInfo(channel_names={"0": "CT"}, labels={"background": 0, "one": 1}, file_ending=".nii.gz")
-    keep_expectation(tmp_path / "fingerprint.json", info, tmp_path / "expectation.json")
+    save_training_statistics(tmp_path / "fingerprint.json", info, tmp_path / "training_statistics.json")
     assert not list(tmp_path.iterdir())
 
 
@@ -93,8 +93,8 @@ def test_nothing_is_kept_without_a_fingerprint(tmp_path):
 )
 def test_what_a_stranger_wrote_is_checked(tmp_path, field, value, text):
     """An orientation that is none, no cases, or more than belongs there is refused."""
-    content = json.loads(expectation_of([facts(1, {1: 8})]).to_json())
-    path = tmp_path / "expectation.json"
+    content = json.loads(statistics_of([facts(1, {1: 8})]).to_json())
+    path = tmp_path / "training_statistics.json"
     path.write_text(json.dumps({**content, field: value}))
     with pytest.raises(ArtifactError, match=text):
-        Expectation.load(path)
+        TrainingStatistics.load(path)

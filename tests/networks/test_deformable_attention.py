@@ -6,8 +6,8 @@ from math import cos, floor, pi, sin
 import pytest
 import torch
 
-from autoseg.networks.attention import sample, waves
-from autoseg.networks.shape_ops import Map, Sketch
+from autoseg.networks.attention import positional_encoding, sample
+from autoseg.networks.shape_ops import Map, ShapeOps
 from autoseg.networks.torch_layers import draw_weights, make_layer
 
 SIZES = {2: [(4, 6), (2, 3)], 3: [(2, 4, 6), (1, 2, 3)]}
@@ -115,9 +115,9 @@ def test_places_are_exact_in_16_bits():
 
 def fresh_layers(dimensions, heads, points=4):
     """What `sample` has before it has learned anything: its layers by their last name."""
-    sketch = Sketch(dimensions)
+    sketch = ShapeOps(dimensions)
     maps = [Map(6 * heads, (4,) * dimensions), Map(6 * heads, (2,) * dimensions)]
-    sketch.sample(sketch.line_up(maps), maps, heads, points, "look")
+    sketch.sample(sketch.flatten_maps(maps), maps, heads, points, "look")
     made = {name.split(".")[1]: (make_layer(layer), layer) for name, layer in sketch.layers.items()}
     for module, layer in made.values():
         draw_weights(module, layer)
@@ -149,7 +149,7 @@ def test_fresh_heads_in_planes_look_around():
 def test_waves_tell_places_apart():
     """By the formula of DETR: 128 features for each of three axes, sines and cosines in turn, of ever longer waves."""
     size = (3, 4, 5)
-    found = waves(384, size, CPU)
+    found = positional_encoding(384, size, CPU)
     assert found.shape == (384, *size)
     for axis, feature, index in [(0, 0, 0), (0, 1, 2), (1, 2, 3), (1, 63, 1), (2, 127, 4), (2, 126, 0)]:
         angle = 2 * pi * (index + 0.5) / size[axis] / 10_000 ** (2 * (feature // 2) / 128)
@@ -157,5 +157,5 @@ def test_waves_tell_places_apart():
         along = found[128 * axis + feature].movedim(axis, 0)[index]
         torch.testing.assert_close(along, torch.full_like(along, expected))
     assert len(found.flatten(1).T.unique(dim=0)) == 60
-    assert waves(384, (8, 8), CPU).shape == (384, 8, 8)
-    assert waves(10, (2, 2, 2), CPU)[6:].abs().max() == 0  # two for each axis, and what remains
+    assert positional_encoding(384, (8, 8), CPU).shape == (384, 8, 8)
+    assert positional_encoding(10, (2, 2, 2), CPU)[6:].abs().max() == 0  # two for each axis, and what remains

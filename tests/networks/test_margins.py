@@ -20,13 +20,13 @@ import autoseg
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.errors import ArtifactError, UsageError
 from autoseg.imaging.files import read_image
-from autoseg.imaging.mirror_padding import reflect
+from autoseg.imaging.mirror_padding import mirror_pad
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import lay_out
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.patch_sizes import MisfitError, Patches, measure_patches
-from autoseg.networks.shape_ops import Map, Sketch
+from autoseg.networks.shape_ops import Map, ShapeOps
 from autoseg.pipeline.datasets import plan_configurations
 from autoseg.pipeline.patch_pictures import draw_augmentations
 from autoseg.planning.plan import Plan
@@ -41,8 +41,8 @@ FORMS = [("unet", 2), ("unet_3d", 3)]
 
 def patches_of(name, **given):
     """Which patches a network without padding takes."""
-    page = NETWORKS[name]
-    return page.patches(page.complete({**VALID, **given}), page.dimensions[0])
+    spec = NETWORKS[name]
+    return spec.patches(spec.complete({**VALID, **given}), spec.dimensions[0])
 
 
 def valid(name, **given):
@@ -62,18 +62,18 @@ def valid(name, **given):
 )
 def test_patch_of_the_paper_becomes_the_logits_of_the_paper(name, patch, logits, channels, classes, weights):
     """With as many weights as the padded network has."""
-    page = NETWORKS[name]
-    given = page.complete(VALID)
-    sketch = Sketch(len(patch))
-    [found] = page.draw(sketch, Map(channels, patch), classes, page.read(given))
+    spec = NETWORKS[name]
+    given = spec.complete(VALID)
+    sketch = ShapeOps(len(patch))
+    [found] = spec.draw(sketch, Map(channels, patch), classes, spec.read(given))
     assert (found.channels, found.size) == (classes, logits)
     patches = patches_of(name)
     assert patches.centre(patch) == logits
     assert patches.refuse(patch) is None
-    outline = page.outline(given, len(patch), in_channels=channels, out_channels=classes)
-    assert page.count(given, outline, patch).weights == weights
-    padded = page.outline({}, len(patch), in_channels=channels, out_channels=classes)
-    assert page.count({}, padded, page.smallest_patch({}, len(patch))).weights == weights
+    outline = spec.outline(given, len(patch), in_channels=channels, out_channels=classes)
+    assert spec.count(given, outline, patch).weights == weights
+    padded = spec.outline({}, len(patch), in_channels=channels, out_channels=classes)
+    assert spec.count({}, padded, spec.smallest_patch({}, len(patch))).weights == weights
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_sizes_follow_from_the_sketch(name, depth, smallest, step, margin):
     """Every edge that is taken, and none besides; along each axis by itself."""
     found, axes = patches_of(name, depth=depth), NETWORKS[name].dimensions[0]
     assert (found.smallest, found.step, found.margin) == ((smallest,) * axes, (step,) * axes, (margin,) * axes)
-    page = NETWORKS[name]
+    spec = NETWORKS[name]
     for edge in range(smallest - step, smallest + 2 * step + 1):
         patch = (edge, *(smallest + step,) * (axes - 1))
-        sketch = Sketch(axes)
+        sketch = ShapeOps(axes)
         try:
-            [logits] = page.draw(sketch, Map(1, patch), 2, page.read({**VALID, "depth": depth}))
+            [logits] = spec.draw(sketch, Map(1, patch), 2, spec.read({**VALID, "depth": depth}))
             assert logits.size == found.centre(patch)
             misfits = frozenset()
         except MisfitError as error:
@@ -106,13 +106,13 @@ def test_sizes_follow_from_the_sketch(name, depth, smallest, step, margin):
 
 def test_networks_with_padding_have_no_margin():
     """And take what they always took."""
-    for name, page in NETWORKS.items():
-        for dimensions in page.dimensions:
-            patches = page.patches({}, dimensions)
+    for name, spec in NETWORKS.items():
+        for dimensions in spec.dimensions:
+            patches = spec.patches({}, dimensions)
             assert not patches.has_margin, name
-            assert patches.step == page.divisor({}, dimensions)
-            if page.fixed_patch(page.read({})) is None:
-                assert patches == Patches.divisible_by(page.divisor({}, dimensions))
+            assert patches.step == spec.divisor({}, dimensions)
+            if spec.fixed_patch(spec.read({})) is None:
+                assert patches == Patches.divisible_by(spec.divisor({}, dimensions))
 
 
 @given(edges=st.lists(st.integers(1, 60), min_size=2, max_size=3))
@@ -133,7 +133,7 @@ def test_axes_are_measured_by_themselves():
     """Where a network does not do the same along all of them; and one that takes nothing is told."""
 
     def uneven(patch):
-        sketch = Sketch(2)
+        sketch = ShapeOps(2)
         x = sketch.conv(Map(1, patch), 1, (5, 1), "first", padded=False)
         return sketch.enlarge(sketch.pool(x, 2), 2).size
 
@@ -160,7 +160,7 @@ def test_constraints_name_the_margin():
 def test_tensors_have_the_shapes_of_the_sketch(name, dimensions):
     """And keep what the sketch counts for the way back."""
     network = valid(name, features=8, depth=3 if dimensions == 2 else 2)
-    patches = network.page.patches(network.settings.model_dump(mode="json"), dimensions)
+    patches = network.spec.patches(network.settings.model_dump(mode="json"), dimensions)
     edges = [edge + 4 * (2 - axis) * patches.step[axis] for axis, edge in enumerate(patches.smallest)]
     image = torch.randn(2, 1, *edges)
     known = {one.untyped_storage().data_ptr() for one in [image, *network.parameters(), *network.buffers()]}
@@ -176,8 +176,8 @@ def test_tensors_have_the_shapes_of_the_sketch(name, dimensions):
         [logits] = network(image)
     assert tuple(logits.shape[2:]) == patches.centre(edges)
     given = network.settings.model_dump(mode="json")
-    outline = network.page.outline(given, dimensions, in_channels=1, out_channels=2)
-    count = network.page.count(given, outline, tuple(edges))
+    outline = network.spec.outline(given, dimensions, in_channels=1, out_channels=2)
+    count = network.spec.count(given, outline, tuple(edges))
     found = sum(storage.nbytes() for storage, _ in kept.values()) - image.nbytes
     assert 2 * (4 * count.kept_elements + 8 * count.places) == pytest.approx(found, rel=0.05)
     assert logits.shape[2:].numel() == count.outputs[0]
@@ -228,7 +228,7 @@ def test_tiles_are_what_one_pass_over_the_whole_image_is(name, depth, patch, sha
         wide = image.numpy()[0]
         for axis, (inside, whole) in enumerate(zip(layout.inside, layout.shape, strict=True)):
             margin = patches.margin[axis - (3 - axes)] if axis >= 3 - axes else 0
-            order = reflect(-inside.start - margin, whole + 2 * margin, wide.shape[axis])
+            order = mirror_pad(-inside.start - margin, whole + 2 * margin, wide.shape[axis])
             wide = wide.take(order, axis)
         whole = torch.from_numpy(wide)
         once = network(whole[:, None]).movedim(0, 1) if axes == 2 else network(whole[None, None])[0]

@@ -19,7 +19,7 @@ from torch import nn
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.default_unet import build_network
 from autoseg.networks.literature.resnet_unet import BLOCKS, encode
-from autoseg.networks.torch_ops import Painting
+from autoseg.networks.torch_ops import TorchOps
 
 nets = pytest.importorskip("monai.networks.nets")
 
@@ -91,14 +91,16 @@ def test_vnet_is_that_of_monai():
     settings = {"batch_norm": True, "convolutions": [1, 1, 2, 3, 2], "decoder_convolutions": [2, 2, 1, 1]}
     ours = unsettle(build("vnet", 3, classes=3, features=16, **settings)).eval()
     theirs = nets.VNet(spatial_dims=3, in_channels=1, out_channels=3, act="prelu", bias=True).eval()
-    further = [one.ops[-1].act_function for key, one in theirs.named_children() if key.startswith(("down", "up"))]
-    for one in further:
+    auxiliary_outputs = [
+        one.ops[-1].act_function for key, one in theirs.named_children() if key.startswith(("down", "up"))
+    ]
+    for one in auxiliary_outputs:
         nn.init.ones_(one.weight)
     image = noise(1, 1, 16, 32, 16)
-    layers = [one for one in in_order(theirs, image) if one not in further]
+    layers = [one for one in in_order(theirs, image) if one not in auxiliary_outputs]
     for target, source in zip(layers, in_order(ours, image), strict=True):
         give(target, source)
-    known = sum(one.numel() for one in ours.parameters()) + sum(one.weight.numel() for one in further)
+    known = sum(one.numel() for one in ours.parameters()) + sum(one.weight.numel() for one in auxiliary_outputs)
     biases = [one.ops for key, one in theirs.named_children() if key.startswith("up")]
     left_out = sum(stage.conv_block.conv.out_channels for ops in biases for stage in ops)
     assert sum(one.numel() for one in theirs.parameters()) == known - left_out
@@ -134,7 +136,7 @@ def test_resnet_encoders_are_those_of_monai(dimensions, layers):
     maps.clear()
     with torch.no_grad():
         theirs(image)
-        encoded = encode(Painting(ours), image, ours.settings)
+        encoded = encode(TorchOps(ours), image, ours.settings)
     assert len(maps) == 5
     for one, other in zip(encoded, maps, strict=True):
         assert_same(one, other)

@@ -21,7 +21,7 @@ from autoseg.imaging.files import read_image
 from autoseg.models.build import check_network, make_network
 from autoseg.models.bundle_format import CARD
 from autoseg.models.checkpoint import load_checkpoint
-from autoseg.networks.monai import MonaiPage, complete
+from autoseg.networks.monai import MonaiSpec, complete
 from autoseg.networks.monai_table import TABLE
 from autoseg.pipeline.datasets import plan_configurations
 from autoseg.pipeline.training import stop
@@ -40,10 +40,10 @@ SMALL = "monai:SegResNet:init_filters=8,blocks_down=[1,1,1],blocks_up=[1,1]"
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_what_training_keeps_is_at_most_what_is_guessed(name, dimensions):
     """And not less than a fifth of it, with the settings of the table; its weights likewise."""
-    page, size = MonaiPage(f"monai:{name}"), (256,) * 2 if dimensions == 2 else (64,) * 3
+    spec, size = MonaiSpec(f"monai:{name}"), (256,) * 2 if dimensions == 2 else (64,) * 3
     size = (128, 128, 64) if name == "AHNet" and dimensions == 3 else size
     known = small_configuration(dimensions).model_dump()
-    known |= {"patch_size": size, "network": {"name": page.name, "settings": {}}}
+    known |= {"patch_size": size, "network": {"name": spec.name, "settings": {}}}
     configuration = Configuration.model_validate(known)
     network, image = make_network(configuration, 0), torch.randn(1, 1, *size)
     own = {one.untyped_storage().data_ptr() for one in [image, *network.parameters(), *network.buffers()]}
@@ -139,7 +139,7 @@ def test_networks_of_monai_are_mentioned():
     """In one line, below those of the literature."""
     assert "monai:NAME takes a network of MONAI, such as UNet, AttentionUnet, " in run("networks")
     assert complete("monai:New", {"depth": 3}) == {"depth": 3}  # one that is not in the table is planned too
-    assert MonaiPage("monai:New").smallest_patch({}, 3) == (32, 32, 32)
+    assert MonaiSpec("monai:New").smallest_patch({}, 3) == (32, 32, 32)
 
 
 # --- All the way ------------------------------------------------------------------------------------------------------

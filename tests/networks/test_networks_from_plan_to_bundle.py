@@ -208,8 +208,8 @@ def test_settings_that_are_left_out_are_filled_in(workspace):
 def test_networks_are_listed(workspace):
     """Each with its weights for a dataset, else for one channel and two classes, constraints, source and licence."""
     shown = run("networks")
-    for name, page in NETWORKS.items():
-        assert f"{name}: {page.title}, {page.summary}. {page.source}; {page.licence}." in shown
+    for name, spec in NETWORKS.items():
+        assert f"{name}: {spec.title}, {spec.summary}. {spec.source}; {spec.licence}." in shown
     assert "61,982,682" in shown
     assert "edges divisible by 16, at most 16 channels" in shown
     assert "61,986,690" in run(f"networks -d {NUMBER} -w {shlex.quote(str(workspace))}")

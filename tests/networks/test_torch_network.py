@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.torch_network import Drawn
+from autoseg.networks.torch_network import TorchNetwork
 
-EVERY = [(name, dimensions) for name, page in NETWORKS.items() for dimensions in page.dimensions]
+EVERY = [(name, dimensions) for name, spec in NETWORKS.items() for dimensions in spec.dimensions]
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
@@ -22,10 +22,10 @@ def test_networks_have_what_their_sketch_counts(name, dimensions):
     """Weights exactly; logits of the size of the image, alike for any number of channels that it takes."""
     network = build(name, dimensions, channels=3, classes=4)
     given = network.settings.model_dump(mode="json")
-    outline = network.page.outline(given, dimensions, in_channels=3, out_channels=4)
+    outline = network.spec.outline(given, dimensions, in_channels=3, out_channels=4)
     image = image_for(network, channels=3)
     assert image.ndim == dimensions + 2
-    count = network.page.count(given, outline, image.shape[2:])
+    count = network.spec.count(given, outline, image.shape[2:])
     assert count.weights == sum(one.numel() for one in network.parameters())
     outputs = network(image)
     assert [one[0, 0].numel() for one in outputs] == list(count.outputs)
@@ -53,8 +53,8 @@ def test_what_training_keeps_is_what_the_sketch_counts(name, dimensions):
         outputs = network(image)
     assert all(one.grad_fn is not None for one in outputs)
     given = network.settings.model_dump(mode="json")
-    outline = network.page.outline(given, dimensions, in_channels=1, out_channels=2)
-    count = network.page.count(given, outline, image.shape[2:])
+    outline = network.spec.outline(given, dimensions, in_channels=1, out_channels=2)
+    count = network.spec.count(given, outline, image.shape[2:])
     copy_of_image = image.nbytes  # a network begins with one, in another order
     of_weights = 2 * 4 * count.standardized_weights  # their difference from the mean, and what the convolution takes
     found = sum(storage.nbytes() for storage, _ in kept.values()) - copy_of_image - of_weights
@@ -124,13 +124,16 @@ def test_networks_learn_a_phantom(name, dimensions):
     label = boxes(tuple(size)) if dimensions == 3 else boxes((8, *size)).max(axis=0)
     noise = np.random.default_rng(0).normal(0, 0.3, label.shape)
     image = torch.tensor(2.0 * (label == 1) - 2.0 * (label == 2) + noise, dtype=torch.float32)[None, None]
-    truth, loss = torch.tensor(label[None], dtype=torch.long), usual_loss(3, network.page.further(network.settings))
+    ground_truth, loss = (
+        torch.tensor(label[None], dtype=torch.long),
+        usual_loss(3, network.spec.auxiliary_outputs(network.settings)),
+    )
     optimizer, found = torch.optim.Adam(network.parameters(), lr=rate), []
     for _ in range(10):
         network.train()
         for _ in range(25):
             optimizer.zero_grad()
-            loss(network(image), truth).backward()
+            loss(network(image), ground_truth).backward()
             nn.utils.clip_grad_norm_(network.parameters(), 12)
             optimizer.step()
         with torch.no_grad():
@@ -257,6 +260,6 @@ def test_each_level_of_the_decoder_has_five_branches():
 def test_drawn_networks_are_modules_of_torch():
     """Named as the page names them, nested at the dots."""
     network = build("unet", 2)
-    assert isinstance(network, Drawn)
+    assert isinstance(network, TorchNetwork)
     assert isinstance(network.get_submodule("encoder1.0.conv"), nn.Conv2d)
     assert "encoder1.0.conv.weight" in network.state_dict()

@@ -28,9 +28,9 @@ from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.loading import Wanted, load_segmenter
 from autoseg.model_selection.validation import is_validated
-from autoseg.models.best_model import Choice
+from autoseg.models.best_model import BestModel
 from autoseg.models.checkpoint import load_checkpoint
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.nnunet.dataset_install import install_nnunet
 from autoseg.nnunet.export import export_nnunet
 from autoseg.nnunet.trainers import is_known
@@ -172,7 +172,7 @@ def test_it_competes_with_what_was_trained_here(work: Path, theirs: Path, tmp_pa
     assert files_in(folders.results / "ensembles") >= {f"2d+nnunet.3d_fullres/{case}.nii.gz" for case in CASES}
     change_json(folders.choice, configurations=PAIR.split("+"), folds={
         name: [{"fold": fold, "weights": ""} for fold in (0, 1)] for name in PAIR.split("+")})  # fmt: skip
-    chosen = Choice.load(folders.choice)
+    chosen = BestModel.load(folders.choice)
     pair = find_best(NUMBER, workspace=work, device="cpu").candidates[2]
     by_hand = choice.model_copy(update={"configurations": pair.configurations, "folds": {
         name: tuple(one.model_copy(update={"weights": weights_of(folders, name, one.fold)}) for one in folds)
@@ -506,7 +506,7 @@ def test_scans_that_lie_as_they_are_turned_need_no_turning(bare: Path, own: Path
         take(own, lying)
     extract_fingerprint(NUMBER, workspace=lying)
     model, _ = take(own, lying)
-    assert Expectation.load(model.expectation).orientation == "SAR"
+    assert TrainingStatistics.load(model.training_statistics).orientation == "SAR"
 
 
 def test_missing_cases_are_named(work: Path, theirs: Path) -> None:

@@ -16,19 +16,19 @@ from autoseg.imaging.label_codes import as_channels
 from autoseg.imaging.postprocessing import PostprocessingRules, SmallestSize
 from autoseg.imaging.targets import Targets
 from autoseg.inference.model import load_model
-from autoseg.models.best_model import Choice
+from autoseg.models.best_model import BestModel
 from autoseg.models.build import make_network
 from autoseg.models.bundle import describe_installed, export_model, install_model
 from autoseg.models.checkpoint import load_checkpoint
-from autoseg.models.training_statistics import Expectation
+from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.nnunet.architectures import describe_architecture, read_architecture
 from autoseg.nnunet.export import export_nnunet
 from autoseg.nnunet.install import install_nnunet
-from autoseg.nnunet.names import give_weights, regroup_input, separate_input, take_weights
+from autoseg.nnunet.names import export_weights, regroup_input, separate_input, take_weights
 from autoseg.nnunet.plans import ArchitecturePlan
 from autoseg.runtime import device
 from autoseg.runtime.reporting import Silent
-from autoseg.training.initial_weights import Newcomer, OriginRequest, check_origin, find_origin
+from autoseg.training.initial_weights import InitialWeightsRequest, NewFold, check_initial_weights, find_initial_weights
 from autoseg.workspace import ModelFolder
 
 
@@ -117,13 +117,13 @@ def test_installed_model_is_an_ordinary_one(tmp_path: Path) -> None:
     again = install_model(export_model(folder, tmp_path / "again.zip"), tmp_path)
     np.testing.assert_array_equal(load_model(again, device="cpu").predict(image, spacing_mm=(1, 1, 1)), found)
     checkpoint = load_checkpoint(folder / "3d_fullres/fold_all/checkpoint.pt")
-    new = Newcomer(
+    new = NewFold(
         fold=0, configuration=checkpoint.configuration, info=checkpoint.info, dataset="Dataset001_New", cases="",
         checkpoint=tmp_path / "none.pt",
     )  # fmt: skip
-    wanted = OriginRequest(path=folder / "3d_fullres")
-    check_origin(wanted, new, None)
-    begun = find_origin(wanted, new, seed=1).weights
+    wanted = InitialWeightsRequest(path=folder / "3d_fullres")
+    check_initial_weights(wanted, new, None)
+    begun = find_initial_weights(wanted, new, seed=1).weights
     assert begun is not None
     assert all(torch.equal(begun[name], value) for name, value in checkpoint.weights.items())
 
@@ -148,7 +148,7 @@ def test_reorienting_models_get_turned_scans(tmp_path: Path) -> None:
     results = unpack("plain", tmp_path / "results")
     change_json(next(results.iterdir()) / "plans.json", image_reader_writer="NibabelIOWithReorient")
     folder = install_nnunet(results, tmp_path)
-    assert Expectation.load(folder / "3d_fullres/expectation.json").orientation == "SAR"
+    assert TrainingStatistics.load(folder / "3d_fullres/training_statistics.json").orientation == "SAR"
     image = np.random.default_rng(0).normal(size=(2, 12, 14, 17)).astype(np.float32)
     assert load_model(folder, device="cpu").analyse(image, spacing_mm=(1, 1, 9)).remarks == []
 
@@ -267,7 +267,7 @@ def test_every_name_of_nnunet_is_written() -> None:
     )
     architecture = architecture.model_copy(update={"stages": stages})
     own = make_network(plain_configuration(architecture=architecture), seed=0).state_dict()
-    theirs = give_weights(own, architecture, None)
+    theirs = export_weights(own, architecture, None)
     assert len(theirs) == 136
     assert (
         theirs["decoder.encoder.stages.1.0.convs.0.all_modules.1.bias"]
@@ -281,7 +281,7 @@ def test_heads_that_were_not_trained_are_zero() -> None:
     """nnU-Net has all of them; it predicts with the finest alone."""
     architecture = plain_configuration().architecture.model_copy(update={"deep_supervision": False})
     own = make_network(plain_configuration(architecture=architecture), seed=0).state_dict()
-    theirs = give_weights(own, architecture, None)
+    theirs = export_weights(own, architecture, None)
     assert torch.equal(theirs["decoder.seg_layers.1.weight"], own["heads.0.weight"])
     assert theirs["decoder.seg_layers.0.weight"].shape == (3, 6, 1, 1, 1)
     assert not theirs["decoder.seg_layers.0.weight"].any()
@@ -319,10 +319,10 @@ def test_what_is_lost_is_said(tmp_path: Path) -> None:
     model = save_model(tmp_path / "ours", {"3d_fullres": configuration}, info)
     PostprocessingRules(smallest=(SmallestSize(structure=(1,), mm3=20.0),)).save(model.postprocessing)
     anything = {"lowest": 0, "low": 0, "median": 1, "high": 2, "highest": 3}
-    Expectation.model_validate(
+    TrainingStatistics.model_validate(
         {"cases": 1, "empty_cases": 0, "orientations": {"SPL": 1}, "spacing_mm": [anything] * 3,
          "size_mm": [anything] * 3, "channels": {}, "structures": {}}
-    ).save(model.expectation)  # fmt: skip
+    ).save(model.training_statistics)  # fmt: skip
     heard = Listener()
     [folder] = export_nnunet(model.path, tmp_path / "theirs", reporter=heard)
     assert heard.lines == [
@@ -373,7 +373,7 @@ def test_ensemble_that_nnunet_chose_predicts(tmp_path: Path) -> None:
         postprocessing_kwargs=[{"labels_or_regions": 2}],
     )
     folder = install_nnunet(results, tmp_path / "work")
-    choice = Choice.load(folder / "best.json")
+    choice = BestModel.load(folder / "best.json")
     assert choice.configurations == ("2d", "3d_fullres")
     assert choice.rules.keep_largest == ((2,),)
     image = np.random.default_rng(0).normal(size=(1, 9, 12, 11)).astype(np.float32)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from autoseg.errors import ModelError
-from autoseg.nnunet.checkpoint_file import read_their_checkpoint
+from autoseg.nnunet.checkpoint_file import read_nnunet_checkpoint
 from autoseg.nnunet.pickles import CHECKPOINT_NAMES, UNREAD, read_pickle
 
 
@@ -48,7 +48,7 @@ def content(**more: object) -> dict[str, object]:
 def refuse(path: Path) -> str:
     """The one line that says why a checkpoint is not read."""
     with pytest.raises(ModelError) as caught:
-        read_their_checkpoint(path)
+        read_nnunet_checkpoint(path)
     text = str(caught.value)
     assert str(path) in text
     assert text.isprintable()
@@ -58,7 +58,7 @@ def refuse(path: Path) -> str:
 def test_all_that_nnunet_writes_is_read(tmp_path: Path) -> None:
     """Weights with their strides, and what predicts; the optimizer, numbers of NumPy and devices pass."""
     torch.save(content(), tmp_path / "c.pth")
-    found = read_their_checkpoint(tmp_path / "c.pth")
+    found = read_nnunet_checkpoint(tmp_path / "c.pth")
     assert (found.trainer, found.configuration, found.epochs) == ("nnUNetTrainer", "3d_fullres", 1000)
     assert found.mirror_axes == (0, 2)
     assert found.weights.keys() == {"a.weight", "b.bias"}
@@ -70,7 +70,7 @@ def test_numbers_of_any_width_are_read(tmp_path: Path, dtype: torch.dtype) -> No
     """Bit by bit, and those of parameters too."""
     weights = {"w": torch.nn.Parameter(torch.arange(5).to(dtype), requires_grad=False)}
     torch.save(content(network_weights=weights), tmp_path / "c.pth")
-    found = read_their_checkpoint(tmp_path / "c.pth").weights["w"]
+    found = read_nnunet_checkpoint(tmp_path / "c.pth").weights["w"]
     assert found.dtype == dtype
     assert torch.equal(found, weights["w"])
 
@@ -78,7 +78,7 @@ def test_numbers_of_any_width_are_read(tmp_path: Path, dtype: torch.dtype) -> No
 def test_missing_mirroring_is_none(tmp_path: Path) -> None:
     """As nnU-Net reads it: no axis is flipped."""
     torch.save(content(inference_allowed_mirroring_axes=None), tmp_path / "c.pth")
-    assert read_their_checkpoint(tmp_path / "c.pth").mirror_axes == ()
+    assert read_nnunet_checkpoint(tmp_path / "c.pth").mirror_axes == ()
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,9 @@ def test_pictures_are_used_in_place(tmp_path: Path) -> None:
 def store_turned(path: Path, orientation: str) -> None:
     """Stores an image or a label map with axes that lead otherwise; no voxel moves in space."""
     if path.parent.name == "labelsTr":
-        write_label_map(path, read_label_map(path).turned_to(orientation))
+        write_label_map(path, read_label_map(path).reoriented(orientation))
     else:
-        write_image(path, read_image((path,)).turned_to(orientation))
+        write_image(path, read_image((path,)).reoriented(orientation))
 
 
 def test_the_reader_that_turns_volumes_is_obeyed(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_the_reader_that_turns_volumes_is_obeyed(tmp_path: Path) -> None:
     edit_training(tmp_path / "mixed", epochs=1, steps_per_epoch=2, validation_steps=1)
     train(NUMBER, CONFIGURATION, 0, device="cpu", workspace=tmp_path / "mixed")
     model = folders_of(tmp_path / "mixed").model(CONFIGURATION)
-    model.expectation.unlink()  # as where nnU-Net took the fingerprint
+    model.training_statistics.unlink()  # as where nnU-Net took the fingerprint
     segmenter = load_segmenter(model, Wanted(device="cpu"))
     scan = read_image((plain.raw / "imagesTs" / "case_4_0000.nii.gz",))
     straight = segmenter.segment(scan)
-    turned = segmenter.segment(Volume(array=scan.array, geometry=scan.geometry).turned_to("RSP"))
+    turned = segmenter.segment(Volume(array=scan.array, geometry=scan.geometry).reoriented("RSP"))
     assert turned.geometry.orientation == "RSP"
-    np.testing.assert_array_equal(straight.array, turned.turned_to("SPL").array)
+    np.testing.assert_array_equal(straight.array, turned.reoriented("SPL").array)

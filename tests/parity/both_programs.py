@@ -17,7 +17,7 @@ from phantoms import write_json
 
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.models.checkpoint import load_checkpoint
-from autoseg.nnunet.names import give_weights
+from autoseg.nnunet.names import export_weights
 from autoseg.pipeline.datasets import extract_fingerprint, plan_configurations, preprocess
 from autoseg.pipeline.training import train
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
@@ -196,7 +196,7 @@ class Bench:
             shrink_network(one)
         write_json(folder / "plans.json", plans)
         write_json(folder / "dataset.json", json.loads((made.ours.raw / "dataset.json").read_text()))
-        weights = give_weights(fold.weights, fold.configuration.architecture, None)
+        weights = export_weights(fold.weights, fold.configuration.architecture, None)
         question = {
             "model": folder,
             "configuration": fold.configuration_name,

@@ -14,7 +14,7 @@ from phantoms import write_json
 from autoseg.datasets.scans import find_scans
 from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.postprocessing import NO_RULES
-from autoseg.inference.ensemble import make_joint
+from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.model import load_model
 from autoseg.inference.tiling import gaussian_weights, tile_starts
 from autoseg.networks.default_unet import build_network
@@ -228,7 +228,7 @@ def test_ensembles(bench, figures, exact, tmp_path):
     folders = [str(bench.segment("hippocampus", name)) for name in names]
     bench.ask("ensemble", {"folders": folders, "output": str(tmp_path)})
     members = [load_model(bench.train("hippocampus", name).ours.path, device="cpu").segmenter for name in names]
-    joint = make_joint(members, NO_RULES)
+    joint = make_ensemble(members, NO_RULES)
     scans = find_scans(bench.make("hippocampus").ours.raw / "imagesTs", joint.info)
     pairs = [
         (joint.segment(read_image(scan.images)).array, their_label_map(tmp_path, scan.name, ".nii.gz"))

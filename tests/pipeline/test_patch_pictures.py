@@ -6,7 +6,7 @@ from PIL import Image
 from small_models import small_configuration
 from tiny_workspaces import LABELS, NUMBER, folders_of
 
-from autoseg.dataloading.augmentation_parameters import Draw
+from autoseg.dataloading.augmentation_parameters import AugmentationParameters
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import Targets
 from autoseg.pipeline.patch_pictures import choose_plane, describe, draw_augmentations, make_tiles
@@ -69,15 +69,21 @@ def test_plane_with_the_most_labels_is_shown():
 @pytest.mark.parametrize(
     ("draw", "axes", "expected"),
     [
-        (Draw(), 3, ["unchanged"]),
-        (Draw(affine=np.array([[0.0, -1], [1, 0]]) / 1.25), 2, ["turned 90°", "size 1.25"]),
-        (Draw(affine=np.diag([1.0, 2, 2])), 3, ["size 0.50"]),
-        (Draw(mirrored=(0, 2), displacements=np.zeros((3, 2, 2, 2))), 3, ["deformed", "flipped z x"]),
-        (Draw(mirrored=(0, 1)), 2, ["flipped y x"]),
-        (Draw(noise_std=0.05, blur_sigmas=np.zeros((1, 3))), 3, ["noise 0.05"]),
-        (Draw(blur_sigmas=np.full((1, 3), 0.7), resolution=np.array([0.5])), 3, ["blur 0.70", "resolution 0.50"]),
+        (AugmentationParameters(), 3, ["unchanged"]),
+        (AugmentationParameters(affine=np.array([[0.0, -1], [1, 0]]) / 1.25), 2, ["turned 90°", "size 1.25"]),
+        (AugmentationParameters(affine=np.diag([1.0, 2, 2])), 3, ["size 0.50"]),
+        (AugmentationParameters(mirrored=(0, 2), displacements=np.zeros((3, 2, 2, 2))), 3, ["deformed", "flipped z x"]),
+        (AugmentationParameters(mirrored=(0, 1)), 2, ["flipped y x"]),
+        (AugmentationParameters(noise_std=0.05, blur_sigmas=np.zeros((1, 3))), 3, ["noise 0.05"]),
         (
-            Draw(partner=1, resolution=np.ones(1), gamma_inverted=np.array([1.5]), gamma=np.array([0.8])),
+            AugmentationParameters(blur_sigmas=np.full((1, 3), 0.7), resolution=np.array([0.5])),
+            3,
+            ["blur 0.70", "resolution 0.50"],
+        ),
+        (
+            AugmentationParameters(
+                partner=1, resolution=np.ones(1), gamma_inverted=np.array([1.5]), gamma=np.array([0.8])
+            ),
             3,
             ["histogram of another", "inverted gamma 1.50", "gamma 0.80"],
         ),

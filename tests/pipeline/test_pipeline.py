@@ -127,7 +127,7 @@ def test_model_folder_holds_what_is_promised(journey):
         f"{journey.kind.configuration}/{path}"
         for path in (
             "postprocessing.json",
-            "expectation.json",
+            "training_statistics.json",
             "summary.json",
             "summary.csv",
             "fold_0/checkpoint.pt",
@@ -173,10 +173,10 @@ def test_segmentation_finds_the_boxes_in_the_file(journey):
     """Voxel by voxel of the file, as another program would open it: axes went there and back."""
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(journey.written[0])))
     shape = mask.shape if mask.ndim == 3 else (8, *mask.shape)
-    truth = boxes(shape, shift=4 if mask.ndim == 2 else 0)
-    truth = truth if mask.ndim == 3 else truth.max(axis=0)
+    ground_truth = boxes(shape, shift=4 if mask.ndim == 2 else 0)
+    ground_truth = ground_truth if mask.ndim == 3 else ground_truth.max(axis=0)
     for label in (1, 2):
-        assert dice(mask, truth, label) > 0.7
+        assert dice(mask, ground_truth, label) > 0.7
 
 
 def test_probabilities_lie_where_their_scan_lies(journey):

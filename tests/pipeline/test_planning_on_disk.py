@@ -118,13 +118,13 @@ def test_a_plan_that_is_replaced_is_kept(tmp_path):
     first = plan_tiny(tmp_path, epochs=7)
     listener = Listener()
     second = plan_configurations(NUMBER, preset="small", workspace=tmp_path, reporter=listener)
-    assert str(folders.former_plan) in listener.text
-    assert Plan.load(folders.former_plan) == first
+    assert str(folders.replaced_plan) in listener.text
+    assert Plan.load(folders.replaced_plan) == first
     assert Plan.load(folders.plan) == second
     again = Listener()
     plan_configurations(NUMBER, preset="small", workspace=tmp_path, reporter=again)
     assert again.text == ""
-    assert Plan.load(folders.former_plan) == first
+    assert Plan.load(folders.replaced_plan) == first
 
 
 def test_three_commands_do_what_one_does(tmp_path):

@@ -15,7 +15,7 @@ from autoseg.networks.monai import complete
 from autoseg.planning.memory import BYTES_PER_WEIGHT, CONTEXT_BYTES, bytes_per_patch, training_bytes, weight_bytes
 from autoseg.planning.network_fit import fit_network, patches_for
 from autoseg.planning.plan import Plan
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.presets import PRESETS
 from autoseg.planning.settings import TrainingSettings
 
@@ -134,10 +134,10 @@ def test_preset_gives_memory_and_schedule_alone():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_is_trained_as_its_page_says(name, preset):
     """What it says stands in the plan and in its reasons; all else is the preset's."""
-    page, network = NETWORKS[name], named(name)
-    says = page.training(page.read(network.settings))
-    plan = plan_of(CUBE if 3 in page.dimensions else SLICE, network, preset=preset)
-    usual = plan_of(CUBE if 3 in page.dimensions else SLICE, None, preset=preset)
+    spec, network = NETWORKS[name], named(name)
+    says = spec.training(spec.read(network.settings))
+    plan = plan_of(CUBE if 3 in spec.dimensions else SLICE, network, preset=preset)
+    usual = plan_of(CUBE if 3 in spec.dimensions else SLICE, None, preset=preset)
     expected = TrainingSettings.model_validate({**usual.training.model_dump(), **says})
     assert plan.training == expected
     [told] = [sentence for sentence in plan.why if sentence.startswith(f"Network {name}: ")]
@@ -160,7 +160,7 @@ def test_what_normalizes_nothing_is_trained_gently():
 )
 def test_monai_transformers_are_trained_gently(name, optimizer):
     """Those that the table knows, and the plan says so; all others as the preset says."""
-    plan = plan_of(CUBE, Own(name=f"monai:{name}", settings=complete(f"monai:{name}", {})))
+    plan = plan_of(CUBE, Plugin(name=f"monai:{name}", settings=complete(f"monai:{name}", {})))
     assert plan.training.optimizer == optimizer
     [told] = [sentence for sentence in plan.why if sentence.startswith(f"Network monai:{name}: ")]
     assert (", and trained like any other, but for optimizer adam" in told) == (optimizer == "adam")

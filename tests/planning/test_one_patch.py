@@ -47,7 +47,7 @@ def test_patch_of_plan_and_network_must_agree():
 
 def test_constraints_say_so():
     """As `autoseg networks` prints them."""
-    page = NETWORKS["transunet"]
-    assert page.describe_constraints({}) == "one size, planned up to 224 x 224, edges divisible by 16"
+    spec = NETWORKS["transunet"]
+    assert spec.describe_constraints({}) == "one size, planned up to 224 x 224, edges divisible by 16"
     found = [one.patch_size for one in patches_for(named("transunet"), (1.0, 1.0), (40.0, 30.0))]
     assert found == [(48, 32), (32, 32), (32, 16)]

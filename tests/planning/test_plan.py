@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from autoseg.errors import ArtifactError
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.planning.plan import Configuration, Normalization, Plan
-from autoseg.planning.plugins import Own, OwnTransform
+from autoseg.planning.plugins import CustomTransform, Plugin
 from autoseg.planning.settings import AugmentationSettings, TrainingSettings
 
 
@@ -228,8 +228,8 @@ def test_everything_is_built_in_unless_said_otherwise(plan, tmp_path):
     plan.save(path)
     content = json.loads(path.read_text())
     assert content["configurations"]["2d"].pop("network") is None
-    assert content["configurations"]["2d"]["augmentation"].pop("own") == []
-    assert content["training"]["loss"].pop("own") is None
+    assert content["configurations"]["2d"]["augmentation"].pop("custom") == []
+    assert content["training"]["loss"].pop("custom") is None
     path.write_text(json.dumps(content))
     assert Plan.load(path) == plan
 
@@ -238,12 +238,12 @@ def test_names_of_what_is_not_built_in_are_kept(plan, tmp_path):
     """With their settings."""
     network = {"name": "mine", "settings": {"depth": 3, "kinds": ["a", None]}}
     path = edited(plan, tmp_path / "plan.json", "configurations", "2d", "network", value=network)
-    assert Plan.load(path).configurations["2d"].network == Own(**network)
+    assert Plan.load(path).configurations["2d"].network == Plugin(**network)
     own = [{"name": "haze", "probability": 0.5}]
-    path = edited(plan, path, "configurations", "2d", "augmentation", "own", value=own)
-    assert Plan.load(path).configurations["2d"].augmentation.own == (OwnTransform(name="haze", probability=0.5),)
-    path = edited(plan, path, "training", "loss", "own", value={"name": "mine"})
-    assert Plan.load(path).training.loss.own == Own(name="mine")
+    path = edited(plan, path, "configurations", "2d", "augmentation", "custom", value=own)
+    assert Plan.load(path).configurations["2d"].augmentation.custom == (CustomTransform(name="haze", probability=0.5),)
+    path = edited(plan, path, "training", "loss", "custom", value={"name": "mine"})
+    assert Plan.load(path).training.loss.custom == Plugin(name="mine")
 
 
 @pytest.mark.parametrize(
@@ -251,10 +251,10 @@ def test_names_of_what_is_not_built_in_are_kept(plan, tmp_path):
     [
         (("configurations", "2d", "network"), {"name": "os.system"}, "network.name"),
         (("configurations", "2d", "network"), {"name": "mine", "code": "x"}, "network.code"),
-        (("configurations", "2d", "augmentation", "own"), [{"name": "haze", "probability": 2}], "probability"),
+        (("configurations", "2d", "augmentation", "custom"), [{"name": "haze", "probability": 2}], "probability"),
         (
             ("training", "loss"),
-            {"own": {"name": "mine"}, "overlap": "tversky"},
+            {"custom": {"name": "mine"}, "overlap": "tversky"},
             "overlap has no effect with a loss of your own; set it back to dice",
         ),
     ],
@@ -274,6 +274,6 @@ def test_own_transforms_are_refused_in_a_cascade(plan):
         "architecture": {**one.architecture.model_dump(), "in_channels": 4},
     }
     assert Configuration.model_validate(values).previous == "3d_lowres"
-    values["augmentation"]["own"] = [{"name": "haze"}]
-    with pytest.raises(ValidationError, match=r"augmentation.own must be empty where a former segmentation is seen"):
+    values["augmentation"]["custom"] = [{"name": "haze"}]
+    with pytest.raises(ValidationError, match=r"augmentation.custom must be empty where a former segmentation is seen"):
         Configuration.model_validate(values)

@@ -12,7 +12,7 @@ from autoseg.planning.memory import bytes_per_patch
 from autoseg.planning.network_fit import patches_for
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.planning.planner import PlanningOptions, make_plan
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 
 VALID = {"padded": False}
 FORMS = [("unet", 2), ("unet_3d", 3)]
@@ -20,7 +20,7 @@ FORMS = [("unet", 2), ("unet_3d", 3)]
 
 def named(name, **given):
     """As a plan names it."""
-    return Own(name=name, settings=NETWORKS[name].complete({**VALID, **given}))
+    return Plugin(name=name, settings=NETWORKS[name].complete({**VALID, **given}))
 
 
 def plan_of(fingerprint, network, *, gigabytes=8.0, preset="8gb"):
@@ -82,8 +82,8 @@ def test_more_memory_buys_larger_patches_and_says_what_is_predicted():
 
 def test_memory_counts_losses_of_the_centre_alone():
     """Of each class more: its logits, and its part in the losses."""
-    page = NETWORKS["unet"]
-    many, more = (page.outline(VALID, 2, in_channels=1, out_channels=classes) for classes in (300, 301))
+    spec = NETWORKS["unet"]
+    many, more = (spec.outline(VALID, 2, in_channels=1, out_channels=classes) for classes in (300, 301))
     for network, voxels in ((named("unet"), 388**2), (named("unet", padded=True), 576**2)):
         patch = (572, 572) if voxels == 388**2 else (576, 576)
         each = bytes_per_patch(more, patch, network) - bytes_per_patch(many, patch, network)

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from own_parts import build_pyramid
+from custom_parts import build_pyramid
 from phantoms import Listener
 from tiny_workspaces import LABELS, NUMBER, boxes, dice, folders_of, plan_tiny, write_volumes
 

@@ -4,7 +4,7 @@ import sys
 from functools import partial
 
 import pytest
-from own_parts import brighten, build_pyramid, squared_error
+from custom_parts import brighten, build_pyramid, squared_error
 from pydantic import ValidationError
 
 import autoseg
@@ -12,7 +12,15 @@ from autoseg.errors import ModelError, UsageError
 from autoseg.models.build import find_builder
 from autoseg.pipeline.doctor import examine_extensions
 from autoseg.planning import plugins
-from autoseg.planning.plugins import GROUPS, Own, OwnTransform, find_loss, find_network, find_transform, list_offers
+from autoseg.planning.plugins import (
+    GROUPS,
+    CustomTransform,
+    Plugin,
+    find_loss,
+    find_network,
+    find_transform,
+    list_offers,
+)
 
 FIND = {"network": find_network, "loss": find_loss, "transform": find_transform}
 REGISTER = {
@@ -127,20 +135,20 @@ def test_names_are_no_code(name):
     with pytest.raises(UsageError, match="is no name for a loss; take lower-case letters"):
         autoseg.register_loss(name, squared_error)
     with pytest.raises(ValidationError, match="name"):
-        Own(name=name)
+        Plugin(name=name)
 
 
 def test_settings_are_plain_values_to_be_read_only():
     """What JSON cannot hold is refused, and no function can change the plan."""
-    own = OwnTransform(name="mine", settings={"depth": 3, "kernels": [1, 2.5, None, "a"]})
-    assert OwnTransform.model_validate_json(own.model_dump_json()) == own
+    own = CustomTransform(name="mine", settings={"depth": 3, "kernels": [1, 2.5, None, "a"]})
+    assert CustomTransform.model_validate_json(own.model_dump_json()) == own
     assert own.probability == 1.0
     assert dict(own.given) == own.settings
     with pytest.raises(TypeError):
         own.given["depth"] = 4
     for bad in (float("nan"), float("inf"), object()):
         with pytest.raises(ValidationError):
-            Own(name="mine", settings={"value": [bad]})
+            Plugin(name="mine", settings={"value": [bad]})
 
 
 def test_doctor_lists_what_there_is(install):

@@ -17,11 +17,11 @@ from autoseg.evaluation.summary import Summary
 from autoseg.imaging.files import read_label_map
 from autoseg.imaging.label_codes import base_of, split_labels, split_previous
 from autoseg.imaging.postprocessing import NO_RULES
-from autoseg.inference.ensemble import JointPrediction, JointSegmenter
+from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter
 from autoseg.inference.model import load_model
 from autoseg.inference.segmenter import make_segmenter, show_previous
 from autoseg.model_selection.validation import load_prepared
-from autoseg.models.best_model import ChosenFold, digest_weights
+from autoseg.models.best_model import BestModelFold, digest_weights
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.pipeline.datasets import plan_and_preprocess, preprocess
 from autoseg.pipeline.prediction import predict
@@ -162,14 +162,16 @@ def test_a_cascade_and_what_it_follows_are_a_pair(trained: Path, tmp_path: Path)
     )
     folds = {
         name: tuple(
-            ChosenFold(fold=fold, weights=digest_weights(load_checkpoint(folders.model(name).checkpoint(fold)).weights))
+            BestModelFold(
+                fold=fold, weights=digest_weights(load_checkpoint(folders.model(name).checkpoint(fold)).weights)
+            )
             for fold in range(3)
         )
         for name in (COARSE, CASCADE)
     }
     choice.model_copy(update={"configurations": (COARSE, CASCADE), "folds": folds}).save(folders.choice)
     segmenter = load_model(folders.models, device="cpu").segmenter
-    assert isinstance(segmenter, JointSegmenter)
+    assert isinstance(segmenter, EnsembleSegmenter)
     coarse, cascade = segmenter.members
     assert cascade.previous is coarse
 
@@ -182,6 +184,6 @@ def test_a_cascade_and_what_it_follows_are_a_pair(trained: Path, tmp_path: Path)
         prepared = load_prepared(case.name, targets, folders.cases(COARSE if codes is None else "3d_fullres"), codes)
         one = make_segmenter([load_checkpoint(folders.model(name).checkpoint(fold))], NO_RULES, torch.device("cpu"))
         said.append(one.predict_preprocessed(prepared))
-    expected = JointPrediction(members=tuple(said), rules=NO_RULES).segmentation().array
+    expected = EnsemblePrediction(members=tuple(said), rules=NO_RULES).segmentation().array
     written = folders.ensemble(f"{COARSE}+{CASCADE}") / case.prediction_file
     np.testing.assert_array_equal(read_label_map(written).array, expected)

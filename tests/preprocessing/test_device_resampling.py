@@ -91,8 +91,8 @@ def test_logits_on_a_gpu_are_restored_there(monkeypatch: pytest.MonkeyPatch, roo
     logits = make_logits(3, record.shape, seed=0)
     on_gpu = torch.from_numpy(logits).cuda()
     monkeypatch.setattr(device_resampling, "has_room_for", lambda *_: room)
-    for painted in ((), (1, 2, 3)):
-        ours, theirs = (restore_case(one, record, painted).array for one in (logits, on_gpu))
+    for region_class_order in ((), (1, 2, 3)):
+        ours, theirs = (restore_case(one, record, region_class_order).array for one in (logits, on_gpu))
         assert (ours != theirs).mean() < 1e-3
     for ours_mask, theirs_mask in zip(restore_masks(logits, record), restore_masks(on_gpu, record), strict=True):
         assert (ours_mask.array != theirs_mask.array).mean() < 1e-3

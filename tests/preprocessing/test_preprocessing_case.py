@@ -253,16 +253,16 @@ def test_turned_images_are_preprocessed_as_if_they_had_lain_so(
     image, label = make_case(oblique_geometry(shape, (1.0, 1.25, 1.5)), seed)
     plan = {"axis_order": axis_order, "configuration": configuration((1.2, 1.0, 1.3))}
     turned = preprocess_case(image, label, orientation=orientation, **plan)
-    by_hand = preprocess_case(image.turned_to(orientation), label.turned_to(orientation), **plan)
+    by_hand = preprocess_case(image.reoriented(orientation), label.reoriented(orientation), **plan)
     np.testing.assert_array_equal(turned.image, by_hand.image)
     np.testing.assert_array_equal(turned.label, by_hand.label)
 
     logits = np.random.default_rng(seed).normal(size=(CLASSES, *turned.record.shape)).astype(np.float32)
     back, back_by_hand = (restore_case(logits, one.record) for one in (turned, by_hand))
     assert back.geometry == image.geometry
-    np.testing.assert_array_equal(back.turned_to(orientation).array, back_by_hand.array)
+    np.testing.assert_array_equal(back.reoriented(orientation).array, back_by_hand.array)
     for mask, mask_by_hand in zip(*(restore_masks(logits, one.record) for one in (turned, by_hand)), strict=True):
-        np.testing.assert_array_equal(mask.turned_to(orientation).array, mask_by_hand.array)
+        np.testing.assert_array_equal(mask.reoriented(orientation).array, mask_by_hand.array)
     np.testing.assert_array_equal(follow_record(back, turned.record), follow_record(back_by_hand, by_hand.record))
     assert PreprocessRecord.parse(turned.record.to_json(), "it") == turned.record
 

@@ -21,14 +21,14 @@ from autoseg.imaging.geometry import Box, Geometry, Shape
 from autoseg.planning.plan import Normalization
 from autoseg.preprocessing.archive import read_part, write_archive
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
-from autoseg.preprocessing.provenance import Origin, Recipe
+from autoseg.preprocessing.provenance import Provenance, Recipe
 from autoseg.preprocessing.store import StoredCase, is_sound, is_stored, save_case
 
 SHAPE: Shape = (9, 20, 17)
 PATCH = (4, 8, 8)
 PARTS = ["case.json", "image.b2nd", "label.b2nd", "foreground.b2nd"]
 FILE = r"case\.zip"
-ORIGIN = Origin(
+ORIGIN = Provenance(
     recipe=Recipe(
         axis_order=(0, 1, 2),
         spacing_mm=(1.0, 1.0, 1.0),

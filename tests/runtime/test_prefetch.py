@@ -6,7 +6,7 @@ from threading import Event, current_thread, main_thread
 
 import pytest
 
-from autoseg.runtime.prefetch import work_ahead
+from autoseg.runtime.prefetch import prefetch
 
 ENOUGH_SECONDS = 30
 
@@ -21,19 +21,19 @@ def wait_until(ready):
 
 def test_results_come_in_order():
     """Through two stages."""
-    doubled = work_ahead(lambda number: 2 * number, range(50))
-    assert list(work_ahead(str, doubled)) == [str(2 * number) for number in range(50)]
+    doubled = prefetch(lambda number: 2 * number, range(50))
+    assert list(prefetch(str, doubled)) == [str(2 * number) for number in range(50)]
 
 
 def test_no_items_no_results():
     """And no waiting."""
-    assert list(work_ahead(str, [])) == []
+    assert list(prefetch(str, [])) == []
 
 
 def test_work_is_one_item_ahead_and_no_more():
     """While a result is dealt with, the next is made; then the stage waits."""
     begun = []
-    with closing(work_ahead(begun.append, range(10))) as results:
+    with closing(prefetch(begun.append, range(10))) as results:
         for number, _ in enumerate(results):
             if number == 8:
                 break
@@ -45,9 +45,7 @@ def test_work_is_one_item_ahead_and_no_more():
 def test_two_stages_hold_two_items_beside_the_one_that_is_dealt_with():
     """Nothing piles up before a slow end."""
     read, asked = [], []
-    line = work_ahead(
-        lambda item: asked.append(item) or item, work_ahead(lambda item: read.append(item) or item, range(9))
-    )
+    line = prefetch(lambda item: asked.append(item) or item, prefetch(lambda item: read.append(item) or item, range(9)))
     with closing(line) as results:
         next(results)
         wait_until(lambda: len(asked) == 2)
@@ -59,7 +57,7 @@ def test_two_stages_hold_two_items_beside_the_one_that_is_dealt_with():
 def test_large_items_wait_for_their_turn():
     """Work on them does not begin before the former result was dealt with."""
     begun = []
-    with closing(work_ahead(begun.append, range(6), apart=lambda number: number >= 3)) as results:
+    with closing(prefetch(begun.append, range(6), apart=lambda number: number >= 3)) as results:
         for number, _ in enumerate(results):
             time.sleep(0.02)
             assert len(begun) == (number + 2 if number < 2 else number + 1)
@@ -67,7 +65,7 @@ def test_large_items_wait_for_their_turn():
 
 def test_error_comes_in_the_place_of_its_result():
     """What was made before is not lost."""
-    results = work_ahead(lambda number: 6 // number, [3, 2, 0, 1])
+    results = prefetch(lambda number: 6 // number, [3, 2, 0, 1])
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -76,7 +74,7 @@ def test_error_comes_in_the_place_of_its_result():
 def test_error_of_an_earlier_stage_goes_through():
     """It ends all stages."""
     with pytest.raises(ZeroDivisionError):
-        list(work_ahead(str, work_ahead(lambda number: 1 // number, [1, 0])))
+        list(prefetch(str, prefetch(lambda number: 1 // number, [1, 0])))
 
 
 def test_stages_end_when_nobody_takes_results():
@@ -89,7 +87,7 @@ def test_stages_end_when_nobody_takes_results():
         finally:
             ended.append(current_thread() is not main_thread())
 
-    with closing(work_ahead(str, work_ahead(lambda number: number, count()))) as results:
+    with closing(prefetch(str, prefetch(lambda number: number, count()))) as results:
         next(results)
     wait_until(lambda: ended == [True])
 
@@ -105,7 +103,7 @@ def test_a_stage_that_is_stuck_is_not_waited_for_long(monkeypatch):
         return number
 
     began = time.monotonic()
-    with closing(work_ahead(work, [0, 1])) as results:
+    with closing(prefetch(work, [0, 1])) as results:
         next(results)
     assert time.monotonic() - began < ENOUGH_SECONDS / 2
     release.set()

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from autoseg.dataloading.augmentation import augment
-from autoseg.dataloading.augmentation_parameters import UNCHANGED, draw_changes
+from autoseg.dataloading.augmentation_parameters import UNCHANGED, draw_parameters
 from autoseg.dataloading.device_augmentation import collect
-from autoseg.dataloading.patch import Cut
+from autoseg.dataloading.patch import PatchRegion
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.foreground import sample_foreground
@@ -28,17 +28,17 @@ def make_case(image, label=None) -> InMemoryCase:
     return InMemoryCase(image=image, label=label, foreground=sample_foreground(label))
 
 
-def cut_out(case, patch_size, draw=UNCHANGED) -> Cut:
+def cut_out(case, patch_size, draw=UNCHANGED) -> PatchRegion:
     """The patch in the middle of a case."""
     patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     z, y, x = ((whole - size) // 2 for whole, size in zip(case.shape, patch, strict=True))
-    return Cut(case=case, start=(z, y, x), patch_size=tuple(patch_size), draw=draw)
+    return PatchRegion(case=case, start=(z, y, x), patch_size=tuple(patch_size), draw=draw)
 
 
 def change(way, cuts, settings):
     """The patches of a batch, changed as drawn: images (n, c, *patch) and labels (n, *patch)."""
     if way == "by batches":
-        return collect(cuts, [cut.read_surroundings(settings) for cut in cuts], settings, ()).finish(CPU)
+        return collect(cuts, [cut.read_source_region(settings) for cut in cuts], settings, ()).finish(CPU)
     patches = [cut.read(settings) for cut in cuts]
     images, labels = (torch.stack([pair[which] for pair in patches]) for which in (0, 1))
     augment(images, labels, [cut.draw for cut in cuts], settings)
@@ -51,7 +51,7 @@ def change_often(way, case, patch_size, settings, *, count=300, seed=0):
     images, labels = [], []
     for _ in range(0, count, 50):
         draws = [
-            draw_changes(settings, patch_size, channels=len(case.image), others=range(50), random=random)
+            draw_parameters(settings, patch_size, channels=len(case.image), others=range(50), random=random)
             for _ in range(50)
         ]
         pair = change(way, [cut_out(case, patch_size, draw) for draw in draws], settings)

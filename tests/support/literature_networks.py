@@ -3,25 +3,25 @@
 import torch
 
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.torch_network import build_drawn
+from autoseg.networks.torch_network import build_torch_network
 
 
 def build(name, dimensions=None, channels=1, classes=2, seed=0, **given):
     """A network, narrow unless its settings say more."""
-    page = NETWORKS[name]
-    settings = page.complete(narrow(name, **given))
-    architecture = page.outline(settings, dimensions or page.dimensions[-1], in_channels=channels, out_channels=classes)
+    spec = NETWORKS[name]
+    settings = spec.complete(narrow(name, **given))
+    architecture = spec.outline(settings, dimensions or spec.dimensions[-1], in_channels=channels, out_channels=classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_drawn(page, architecture, settings)
+        return build_torch_network(spec, architecture, settings)
 
 
 def image_for(network, times=2, channels=1, samples=2, seed=1):
     """Noise of so many times the smallest patch along each axis, or of the only patch that it takes."""
-    page, given = network.page, network.settings.model_dump(mode="json")
+    spec, given = network.spec, network.settings.model_dump(mode="json")
     dimensions = next(one.dimensions for one in network.layers.values() if one.kind == "conv")
-    smallest = page.smallest_patch(given, dimensions)
-    patch = smallest if page.fixed_patch(network.settings) else [times * edge for edge in smallest]
+    smallest = spec.smallest_patch(given, dimensions)
+    patch = smallest if spec.fixed_patch(network.settings) else [times * edge for edge in smallest]
     return torch.randn(samples, channels, *patch, generator=torch.Generator().manual_seed(seed))
 
 

@@ -4,14 +4,14 @@ from planning_cases import fingerprint_of, info_of
 
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.planner import PlanningOptions, make_plan
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 
 GB = 10**9
 
 
 def named(name, **given):
     """A network as a plan names it, with some settings changed."""
-    return Own(name=name, settings=NETWORKS[name].complete(given))
+    return Plugin(name=name, settings=NETWORKS[name].complete(given))
 
 
 def plan_of(fingerprint, network, *, info=None, gigabytes=8.0, preset=None):

@@ -147,7 +147,9 @@ class SmallCase:
     def compare_exported(self, answer: Mapping[str, NDArray[Any]]) -> tuple[int, float]:
         """How many voxels of the label map differ from nnU-Net's, and how far probabilities are apart at most."""
         record, targets, logits = self.preprocess().record, self.info.targets, self.make_logits()
-        differing = np.count_nonzero(restore_case(logits, record, targets.painted).array != answer["segmentation"])
+        differing = np.count_nonzero(
+            restore_case(logits, record, targets.region_class_order).array != answer["segmentation"]
+        )
         maps = restore_probabilities(logits, record, exclusive=targets.exclusive)
         pairs = zip(maps, answer["probabilities"], strict=True)
         return differing, max(float(np.abs(ours.array - theirs).max()) for ours, theirs in pairs)

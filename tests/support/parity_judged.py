@@ -53,7 +53,8 @@ class Judged:
         """The postprocessing that this program chooses."""
         targets = self.info.targets
         held_out = (
-            HeldOut(reference=truth.array, prediction=guess, targets=targets) for truth, guess in self.volumes()
+            HeldOut(reference=ground_truth.array, prediction=guess, targets=targets)
+            for ground_truth, guess in self.volumes()
         )
         return find_rules(held_out, targets)
 

@@ -14,15 +14,15 @@ from torch import nn
 from autoseg.dataloading.batch import Batch
 from autoseg.errors import AutosegError
 from autoseg.imaging.targets import Targets
-from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.pipeline.training import train
-from autoseg.planning.plugins import Own
+from autoseg.planning.plugins import Plugin
 from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT
 from autoseg.training import loop, step
 from autoseg.training.losses import Loss
-from autoseg.training.ranks import ALONE, join_ranks
+from autoseg.training.ranks import ALONE, init_ranks
 from autoseg.training.step import fill_gradients
 
 PATCHES = 5
@@ -63,7 +63,7 @@ class LossCase:
     exclusive: bool = True
     unknown: bool = False
     settings: tuple[tuple[str, object], ...] = ()
-    further: tuple[Further, ...] = ()
+    auxiliary_outputs: tuple[AuxiliaryOutput, ...] = ()
 
     def of(self, ranks) -> Loss:
         """As one of the ranks takes it."""
@@ -73,13 +73,13 @@ class LossCase:
             settings=LossSettings(**dict(self.settings)),
             batch_dice=self.batch_dice,
             ranks=ranks,
-            further=self.further,
+            auxiliary_outputs=self.auxiliary_outputs,
         )
 
     def share(self, ranks=ALONE) -> tuple[float, torch.Tensor]:
         """The share of a rank, and its gradient with respect to the logits of its patches, on two resolutions."""
         generator, loss = torch.Generator().manual_seed(5), self.of(ranks)
-        sizes = [*SIZES, *((1, 1, 1) if one.asks_of_patch else SIZES[0] for one in self.further)]
+        sizes = [*SIZES, *((1, 1, 1) if one.asks_of_patch else SIZES[0] for one in self.auxiliary_outputs)]
         outputs = [torch.randn(PATCHES, loss.targets.outputs, *size, generator=generator) for size in sizes]
         labels = torch.randint(3 if self.ignore is None else 4, (PATCHES, *SIZES[0]), generator=generator)
         labels[0, 1:] = self.ignore or 0
@@ -93,7 +93,7 @@ class LossCase:
 
 SIZES = ((4, 6, 8), (2, 3, 4), (1, 1, 2))
 
-FURTHER = (Further(target="changes", balanced=True), Further(target="presence", weight=0.5))
+FURTHER = (AuxiliaryOutput(target="changes", balanced=True), AuxiliaryOutput(target="presence", weight=0.5))
 
 LOSSES = {
     "usual": LossCase(),
@@ -108,9 +108,11 @@ LOSSES = {
     "Tversky": LossCase(batch_dice=True, settings=(("overlap", "tversky"),)),
     "squares": LossCase(settings=(("overlap", "squared_dice"),)),
     "focal": LossCase(settings=(("voxelwise", "focal"),), ignore=3),
-    "further outputs": LossCase(further=FURTHER),
-    "further outputs, ignored voxels": LossCase(further=FURTHER, ignore=3),
-    "further outputs, what nobody looked for": LossCase(further=FURTHER, ignore=3, unknown=True, exclusive=False),
+    "further outputs": LossCase(auxiliary_outputs=FURTHER),
+    "further outputs, ignored voxels": LossCase(auxiliary_outputs=FURTHER, ignore=3),
+    "further outputs, what nobody looked for": LossCase(
+        auxiliary_outputs=FURTHER, ignore=3, unknown=True, exclusive=False
+    ),
     "class weights": LossCase(settings=(("class_weights", (0.5, 1.0, 3.0)),)),
 }
 
@@ -120,7 +122,7 @@ STEPS = {
     "micro-batches": {"micro_batch_size": 2},
     "recomputed": {"recompute_activations": True},
     "attention in windows, coarsest logits idle": {
-        "network": Own(
+        "network": Plugin(
             name="nnformer",
             settings={
                 "features": 4,
@@ -170,7 +172,7 @@ def save_crowded(folder, device, *, reporter):
     devices.precision = lambda _: torch.float32
     step.tells_when_full = lambda _: True
     step.gpu_memory_within_reach = lambda _: 700_000
-    ranks, place = join_ranks(torch.device(device))
+    ranks, place = init_ranks(torch.device(device))
     notes, listener = [], Listener()
     run = replace(small_run(), ranks=ranks, device=place, note_memory=notes.append)
     state, tried, gradients = small_state(run), [], []
@@ -192,21 +194,21 @@ def save_crowded(folder, device, *, reporter):
     }
     torch.save(content, Path(folder) / f"{ranks.number}.pt")
     ranks.wait()
-    ranks.leave()
+    ranks.shutdown()
 
 
 def save_shares(folder, device, *, reporter):
     """Saves what each rank makes of all that is above."""
     devices.precision = lambda _: torch.float32
-    ranks, place = join_ranks(torch.device(device))
+    ranks, place = init_ranks(torch.device(device))
     content = {
         "losses": {name: case.share(ranks) for name, case in LOSSES.items()},
         "steps": {name: one_step(name, ranks, place) for name in STEPS},
-        "pace": ranks.follow(10.0 + ranks.number),
-        "shared": ranks.share(f"folder {ranks.number}"),
-        "collected": ranks.collect([ranks.number] * (1 + ranks.number)),
+        "pace": ranks.broadcast_float(10.0 + ranks.number),
+        "shared": ranks.broadcast(f"folder {ranks.number}"),
+        "collected": ranks.all_gather([ranks.number] * (1 + ranks.number)),
     }
     torch.save(content, Path(folder) / f"{ranks.number}.pt")
     ranks.wait()
-    ranks.leave()
+    ranks.shutdown()
     return ranks.count

@@ -12,7 +12,7 @@ from autoseg.imaging.targets import Targets
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.networks.architecture import Architecture, Stage
-from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.planning.plan import Configuration, Normalization, Plan
 from autoseg.planning.settings import LossSettings, TrainingSettings
 from autoseg.preprocessing.foreground import Foreground
@@ -86,10 +86,15 @@ def small_cases(count: int = 3) -> list[InMemoryCase]:
     return cases
 
 
-def usual_loss(outputs: int, further: tuple[Further, ...] = ()) -> Loss:
+def usual_loss(outputs: int, auxiliary_outputs: tuple[AuxiliaryOutput, ...] = ()) -> Loss:
     """Dice of each patch and cross entropy, for a network with so many exclusive classes, and what else it tells."""
     structures = {str(number): (number,) for number in range(1, outputs)}
-    return Loss(targets=Targets(structures=structures), settings=LossSettings(), batch_dice=False, further=further)
+    return Loss(
+        targets=Targets(structures=structures),
+        settings=LossSettings(),
+        batch_dice=False,
+        auxiliary_outputs=auxiliary_outputs,
+    )
 
 
 def small_run(*, augmented: bool = True, workers: int = 1, **training) -> Run:

@@ -5,21 +5,21 @@ from math import log
 
 import pytest
 import torch
-from own_parts import own_run
+from custom_parts import own_run
 from small_models import small_state
 from torch.nn import functional as F
 
 from autoseg.imaging.targets import Targets
-from autoseg.networks.auxiliary_outputs import Further
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.planning.settings import LossSettings
-from autoseg.training.auxiliary_loss import find_answers, further_loss
+from autoseg.training.auxiliary_loss import auxiliary_loss, find_answers
 from autoseg.training.losses import Loss
 from autoseg.training.plugin_checks import find_idle
 
 LABELS = Targets(structures={"first": (1,), "second": (2,)})
 SPARSE = replace(LABELS, ignore=3)
 REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False)
-CHANGES, PRESENCE, ABSENCE = (Further(target=target) for target in ("changes", "presence", "absence"))
+CHANGES, PRESENCE, ABSENCE = (AuxiliaryOutput(target=target) for target in ("changes", "presence", "absence"))
 
 
 def column(*labels):
@@ -27,9 +27,9 @@ def column(*labels):
     return torch.tensor(labels).reshape(1, -1, 1, 1)
 
 
-def answers(further, labels, targets=LABELS, unknown=None):
+def answers(auxiliary_outputs, labels, targets=LABELS, unknown=None):
     """Of each channel of one patch: 1 for yes, 0 for no, None for nobody knows."""
-    told, known = find_answers(further, labels, targets, unknown)
+    told, known = find_answers(auxiliary_outputs, labels, targets, unknown)
     known = torch.ones_like(told) if known is None else known
     return [
         [
@@ -110,7 +110,7 @@ def test_cross_entropy_by_hand():
     """Of a yes told with 3/4 and a no told with 1/4 and 1/2: the mean over voxels, then over channels."""
     targets = Targets(structures={"a": (1,)}, exclusive=False)
     logits = torch.tensor([3.0, 1 / 3, 1.0]).log().reshape(1, 1, 3, 1, 1)
-    found = further_loss(CHANGES, logits, column(1, 1, 1), targets)
+    found = auxiliary_loss(CHANGES, logits, column(1, 1, 1), targets)
     assert found.item() == pytest.approx(-(log(3 / 4) + log(3 / 4) + log(1 / 2)) / 3)
 
 
@@ -120,9 +120,9 @@ def test_balanced_cross_entropy_by_hand():
     logits = torch.tensor([3.0, 1 / 3, 1.0, 1 / 3]).log().reshape(1, 1, 4, 1, 1)
     balanced = replace(CHANGES, balanced=True)
     expected = -(log(2) * log(3 / 4) + 2 * log(3 / 4) + log(1 / 2)) / 4
-    assert further_loss(balanced, logits, column(1, 1, 1, 1), targets).item() == pytest.approx(expected)
+    assert auxiliary_loss(balanced, logits, column(1, 1, 1, 1), targets).item() == pytest.approx(expected)
     longer = torch.cat([logits, torch.full((1, 1, 2, 1, 1), 50.0)], dim=2)
-    told = further_loss(balanced, longer[:, :, [0, 1, 2, 3, 4, 5]], column(1, 1, 1, 1, 3, 1), targets)
+    told = auxiliary_loss(balanced, longer[:, :, [0, 1, 2, 3, 4, 5]], column(1, 1, 1, 1, 3, 1), targets)
     assert told.item() == pytest.approx(expected)
 
 
@@ -130,7 +130,7 @@ def test_balance_never_turns_a_yes_into_a_no():
     """Where all answers are yes, the formula would weigh them by ln(2 / 3): then they do not count."""
     targets = Targets(structures={"a": (1,)}, exclusive=False)
     logits = torch.zeros(1, 1, 2, 1, 1)
-    assert further_loss(replace(CHANGES, balanced=True), logits, column(1, 0), targets).item() == 0
+    assert auxiliary_loss(replace(CHANGES, balanced=True), logits, column(1, 0), targets).item() == 0
 
 
 def test_channels_without_an_answer_do_not_count():
@@ -138,9 +138,9 @@ def test_channels_without_an_answer_do_not_count():
     unknown = torch.tensor([[False, True], [True, True]])
     logits = torch.randn(2, 3, 1, 1, 1, requires_grad=True)
     labels = torch.cat([column(1, 0), column(0, 0)])
-    found = further_loss(PRESENCE, logits, labels, LABELS, unknown)
+    found = auxiliary_loss(PRESENCE, logits, labels, LABELS, unknown)
     assert found.item() == pytest.approx(F.softplus(-logits[0, 1]).item())
-    nothing = further_loss(PRESENCE, logits, labels, LABELS, torch.ones(2, 2, dtype=torch.bool))
+    nothing = auxiliary_loss(PRESENCE, logits, labels, LABELS, torch.ones(2, 2, dtype=torch.bool))
     nothing.backward()
     assert nothing.item() == 0
     assert logits.grad.abs().max() == 0
@@ -152,12 +152,15 @@ def test_loss_adds_what_further_outputs_tell():
     labels = torch.randint(3, (2, *size), generator=generator)
     usual = [torch.randn(2, 3, *shape, generator=generator) for shape in (size, (2, 1, 1), (1, 1, 1))]
     told = [torch.randn(2, 3, *shape, generator=generator) for shape in (size, (2, 1, 1), (1, 1, 1))]
-    further = (replace(CHANGES, balanced=True), replace(CHANGES, weight=0.5), replace(PRESENCE, weight=2.0))
+    auxiliary_outputs = (replace(CHANGES, balanced=True), replace(CHANGES, weight=0.5), replace(PRESENCE, weight=2.0))
     plain = Loss(targets=LABELS, settings=LossSettings(), batch_dice=False)
-    loss = replace(plain, further=further)
+    loss = replace(plain, auxiliary_outputs=auxiliary_outputs)
     assert loss.weigh([*usual, *told]) == pytest.approx((2 / 3, 1 / 3, 0, 1, 0.5, 2))
     coarse = labels[:, 1::2, 1:, 1:]
-    apart = [further_loss(one, y, x, LABELS) for one, y, x in zip(further, told, (labels, coarse, labels), strict=True)]
+    apart = [
+        auxiliary_loss(one, y, x, LABELS)
+        for one, y, x in zip(auxiliary_outputs, told, (labels, coarse, labels), strict=True)
+    ]
     expected = plain(usual, labels) + apart[0] + 0.5 * apart[1] + 2 * apart[2]
     torch.testing.assert_close(loss([*usual, *told], labels), expected)
 
@@ -166,7 +169,7 @@ def test_only_output_of_evaluation_is_judged_by_the_labels():
     """As the validation of a run needs it."""
     labels, logits = torch.tensor([[[0, 1], [2, 0]]]), torch.randn(1, 3, 2, 2)
     plain = Loss(targets=LABELS, settings=LossSettings(), batch_dice=False)
-    assert torch.equal(replace(plain, further=(PRESENCE,))([logits], labels), plain([logits], labels))
+    assert torch.equal(replace(plain, auxiliary_outputs=(PRESENCE,))([logits], labels), plain([logits], labels))
 
 
 def test_micro_batches_have_the_loss_of_the_batch():
@@ -176,14 +179,14 @@ def test_micro_batches_have_the_loss_of_the_batch():
         torch.randint(3, (4, 5, 2, 2), generator=generator),
         torch.randn(4, 3, 5, 2, 2, generator=generator),
     )
-    further = replace(CHANGES, balanced=True)
-    parts = [further_loss(further, logits[own], labels[own], LABELS) for own in (slice(0, 2), slice(2, 4))]
-    torch.testing.assert_close(further_loss(further, logits, labels, LABELS), sum(parts) / 2)
+    auxiliary_outputs = replace(CHANGES, balanced=True)
+    parts = [auxiliary_loss(auxiliary_outputs, logits[own], labels[own], LABELS) for own in (slice(0, 2), slice(2, 4))]
+    torch.testing.assert_close(auxiliary_loss(auxiliary_outputs, logits, labels, LABELS), sum(parts) / 2)
 
 
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("empty_registry")
 def test_weights_of_further_outputs_are_not_left_out():
     """They come after those of the labels, the coarsest of which is left out of the loss."""
     run = own_run(given={"levels": 3})
-    run = replace(run, loss=replace(run.loss, further=(Further(target="changes"),)))
+    run = replace(run, loss=replace(run.loss, auxiliary_outputs=(AuxiliaryOutput(target="changes"),)))
     assert find_idle(small_state(run).network, run) == ["heads.1.weight", "heads.1.bias"]

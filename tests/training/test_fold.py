@@ -24,11 +24,11 @@ from autoseg.imaging.files import read_label_map, write_label_map
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.model_selection import validation
-from autoseg.model_selection.validation import conclude
+from autoseg.model_selection.validation import pool_validation
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint
 from autoseg.pipeline.training import train
 from autoseg.training import loop
-from autoseg.training.duration import replace_length, settle_plan
+from autoseg.training.duration import replace_length, resolve_duration
 
 CONFIGURATION = "3d_fullres"
 EPOCHS, STEPS = 3, 3
@@ -273,21 +273,21 @@ def test_length_of_a_begun_fold_stands_unless_it_is_changed_openly(trained):
     """Nothing said or the same length goes on; another length is refused."""
     former = checkpoint_of(trained)
     plan = edit_training(trained, epochs=7)
-    assert settle_plan(plan, former, CONFIGURATION, length_was_given=False).training.epochs == EPOCHS
+    assert resolve_duration(plan, former, CONFIGURATION, length_was_given=False).training.epochs == EPOCHS
     same = replace_length(plan, epochs=EPOCHS, budget_seconds=None)
-    assert settle_plan(same, former, CONFIGURATION, length_was_given=True).training.epochs == EPOCHS
+    assert resolve_duration(same, former, CONFIGURATION, length_was_given=True).training.epochs == EPOCHS
     with pytest.raises(UsageError, match="begun with another length"):
-        settle_plan(plan, former, CONFIGURATION, length_was_given=True)
+        resolve_duration(plan, former, CONFIGURATION, length_was_given=True)
 
 
 def test_a_begun_fold_may_go_on_by_other_means(trained):
     """After its memory ran out, or on another machine: what is learned stays the same."""
     former = checkpoint_of(trained)
     plan = edit_training(trained, micro_batch_size=1, recompute_activations=True, compile="off")
-    assert settle_plan(plan, former, CONFIGURATION, length_was_given=False).training.micro_batch_size == 1
+    assert resolve_duration(plan, former, CONFIGURATION, length_was_given=False).training.micro_batch_size == 1
     plan = edit_training(trained, weight_decay=0.5)
     with pytest.raises(ModelError, match="was begun by another plan"):
-        settle_plan(plan, former, CONFIGURATION, length_was_given=False)
+        resolve_duration(plan, former, CONFIGURATION, length_was_given=False)
 
 
 def test_epochs_end_a_budget_and_a_budget_outlives_epochs(trained):
@@ -314,7 +314,7 @@ def test_rules_are_found_on_the_masks_of_all_folds(trained):
         array = mask.array.copy()
         array[-2:, -2:, :2] = 1
         write_label_map(path, Volume(array=array, geometry=mask.geometry))
-    rules, pooled = conclude(dataset, model)
+    rules, pooled = pool_validation(dataset, model)
     assert rules.keep_largest == ((1,),)
     assert not rules.keep_largest_foreground
     assert PostprocessingRules.load(model.postprocessing) == rules

@@ -13,8 +13,8 @@ from autoseg.errors import AutosegError, ModelError, UsageError
 from autoseg.pipeline.training import train
 from autoseg.planning.plan import Plan
 from autoseg.training.duration import LengthRequest, replace_length
-from autoseg.training.fold_job import FoldJob, settle_job
-from autoseg.training.initial_weights import OriginRequest
+from autoseg.training.fold_job import FoldJob, resolve_job
+from autoseg.training.initial_weights import InitialWeightsRequest
 from autoseg.training.ranks import Ranks
 
 USUAL = LengthRequest()
@@ -49,17 +49,17 @@ def job_of(root, fold=0, **changes):
 def test_fold_that_was_not_begun_stays_as_it_is(trained):
     """As one that is to be forgotten."""
     for job in (job_of(trained, 1), job_of(trained, restart=True)):
-        assert settle_job(job, USUAL) == job
+        assert resolve_job(job, USUAL) == job
 
 
 def test_begun_fold_keeps_its_length(trained):
     """Whatever the plan says by now; an extension makes it longer."""
     job = job_of(trained)
     later = replace(job, plan=replace_length(job.plan, epochs=9))
-    assert settle_job(later, USUAL).plan.training.epochs == 2
-    assert settle_job(later, LengthRequest(extend="3")).plan.training.epochs == 5
+    assert resolve_job(later, USUAL).plan.training.epochs == 2
+    assert resolve_job(later, LengthRequest(extend="3")).plan.training.epochs == 5
     with pytest.raises(UsageError, match="begun with another length"):
-        settle_job(later, LengthRequest(epochs=9))
+        resolve_job(later, LengthRequest(epochs=9))
 
 
 @pytest.mark.parametrize(
@@ -67,20 +67,24 @@ def test_begun_fold_keeps_its_length(trained):
     [
         ({"split": Split(training=("case_1",), validation=("case_2",))}, ModelError, "was begun with other cases than"),
         ({"ranks": Ranks(count=99)}, UsageError, "patches cannot be shared among 99 processes"),
-        ({"fold": 1, "origin": OriginRequest(freeze="encoder")}, UsageError, "--freeze would keep random weights"),
+        (
+            {"fold": 1, "origin": InitialWeightsRequest(freeze="encoder")},
+            UsageError,
+            "--freeze would keep random weights",
+        ),
         ({"split": Split(training=("gone",), validation=())}, AutosegError, "gone"),
     ],
 )
 def test_what_cannot_go_on_is_one_line(trained, changes, kind, text):
     """Other cases than before, too many processes, frozen chance, and cases that are not there."""
     with pytest.raises(kind, match=text):
-        settle_job(job_of(trained, **changes), USUAL)
+        resolve_job(job_of(trained, **changes), USUAL)
 
 
 def test_unfinished_fold_is_not_extended(trained):
     """Nor is one that was never begun."""
     with pytest.raises(UsageError, match="fold 1 of 3d_fullres is not trained to its end, so it cannot be extended"):
-        settle_job(job_of(trained, 1), LengthRequest(extend="3"))
+        resolve_job(job_of(trained, 1), LengthRequest(extend="3"))
 
 
 def test_job_says_what_it_is(trained, tmp_path):
@@ -91,4 +95,4 @@ def test_job_says_what_it_is(trained, tmp_path):
     assert timed.describe().endswith("for 1 min 30 s on cpu")
     assert "none held out" in job_of(trained, "all").describe()
     assert job_of(trained, "all").seed - job_of(trained).seed == 100
-    assert job_of(shutil.copytree(trained, tmp_path / "copy"), 1).load_former() is None
+    assert job_of(shutil.copytree(trained, tmp_path / "copy"), 1).load_saved() is None

@@ -17,12 +17,12 @@ from autoseg.training.initial_weights import (
     FROZEN,
     RANDOM,
     Freeze,
-    Newcomer,
-    OriginRequest,
-    WeightsOrigin,
-    check_origin,
+    InitialWeights,
+    InitialWeightsRequest,
+    NewFold,
+    check_initial_weights,
     digest_weights,
-    find_origin,
+    find_initial_weights,
     list_frozen,
 )
 from autoseg.training.loop import train_fold
@@ -40,7 +40,7 @@ def model(tmp_path):
     return folder
 
 
-def newcomer(tmp_path, fold=2, **changes):
+def new_fold(tmp_path, fold=2, **changes):
     """A fold that is to begin."""
     usual = {
         "fold": fold,
@@ -50,7 +50,7 @@ def newcomer(tmp_path, fold=2, **changes):
         "cases": "fedcba9876543210",
         "checkpoint": tmp_path / "own" / "checkpoint.pt",
     }
-    return Newcomer(**{**usual, **changes})
+    return NewFold(**{**usual, **changes})
 
 
 def start(origin, run, seed=7):
@@ -62,97 +62,102 @@ def start(origin, run, seed=7):
 @pytest.mark.parametrize(("fold", "found"), [(1, 1), (2, 2), (3, 1), (0, 1), ("all", 1)])
 def test_model_folder_gives_the_same_fold_or_the_first_finished(model, tmp_path, fold, found):
     """One that is still trained is not taken."""
-    path, checkpoint = OriginRequest(path=model.path).find(fold, tmp_path / "own")
+    path, checkpoint = InitialWeightsRequest(path=model.path).find(fold, tmp_path / "own")
     assert (path, checkpoint.fold) == (model.checkpoint(found), found)
 
 
 def test_fold_never_begins_with_itself(model):
     """In its own model folder it takes another fold; named, it is refused."""
-    path, _ = OriginRequest(path=model.path).find(1, model.checkpoint(1))
+    path, _ = InitialWeightsRequest(path=model.path).find(1, model.checkpoint(1))
     assert path == model.checkpoint(2)
     with pytest.raises(UsageError, match="fold 1 cannot begin with its own weights; use --extend"):
-        OriginRequest(path=model.fold(1)).find(1, model.checkpoint(1))
+        InitialWeightsRequest(path=model.fold(1)).find(1, model.checkpoint(1))
 
 
 def test_fold_folder_and_checkpoint_are_taken_as_named(model, tmp_path):
     """Also if the training goes on."""
     for path in (model.fold(0), model.checkpoint(0)):
-        assert OriginRequest(path=path).find(2, tmp_path)[1].fold == 0
+        assert InitialWeightsRequest(path=path).find(2, tmp_path)[1].fold == 0
 
 
 def test_missing_and_damaged_models_are_one_line(model, tmp_path):
     """As safely as any other model is opened."""
     with pytest.raises(ModelError, match="holds no fold that is trained to its end; check the path, or name"):
-        OriginRequest(path=tmp_path / "nowhere").find(0, tmp_path)
+        InitialWeightsRequest(path=tmp_path / "nowhere").find(0, tmp_path)
     model.checkpoint(0).write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match="is damaged"):
-        OriginRequest(path=model.fold(0)).find(1, tmp_path)
+        InitialWeightsRequest(path=model.fold(0)).find(1, tmp_path)
     shutil.rmtree(model.fold(1))
     shutil.rmtree(model.fold(2))
     with pytest.raises(ModelError):
-        OriginRequest(path=model.path).find(1, tmp_path)
+        InitialWeightsRequest(path=model.path).find(1, tmp_path)
 
 
 def test_weights_of_another_network_are_refused(model, tmp_path):
     """With both networks, and the preset that fits."""
-    wanted = OriginRequest(path=model.fold(1))
+    wanted = InitialWeightsRequest(path=model.fold(1))
     usual = small_configuration()
     stages = [stage.model_copy(update={"features": 8 * stage.features}) for stage in usual.architecture.stages]
     architecture = usual.architecture.model_copy(update={"stages": tuple(stages)})
-    new = newcomer(tmp_path, configuration=usual.model_copy(update={"architecture": architecture}))
+    new = new_fold(tmp_path, configuration=usual.model_copy(update={"architecture": architecture}))
     with pytest.raises(UsageError) as refused:
-        check_origin(wanted, new, None)
+        check_initial_weights(wanted, new, None)
     assert (
         "its network has 2 residual stages of 4, 8 features in 3D, the plan's has 2 residual stages of 32, 64"
         in str(refused.value)
     )
     assert "plan with --preset small as that model was" in refused.value.fix
     with pytest.raises(UsageError, match=r"in 3D, the plan's has .* in 2D"):
-        check_origin(wanted, newcomer(tmp_path, configuration=small_configuration(dimensions=2)), None)
-    check_origin(wanted, newcomer(tmp_path), None)
+        check_initial_weights(wanted, new_fold(tmp_path, configuration=small_configuration(dimensions=2)), None)
+    check_initial_weights(wanted, new_fold(tmp_path), None)
 
 
 def test_begun_fold_accepts_what_it_was_begun_with(model, tmp_path):
     """By its content, wherever it lies by now; other weights and another freeze are refused."""
-    new, wanted = newcomer(tmp_path), OriginRequest(path=model.fold(1), freeze="encoder")
-    begun = find_origin(wanted, new, seed=0)
+    new, wanted = new_fold(tmp_path), InitialWeightsRequest(path=model.fold(1), freeze="encoder")
+    begun = find_initial_weights(wanted, new, seed=0)
     moved = shutil.copytree(model.fold(1), tmp_path / "moved")
-    for asked in (wanted, OriginRequest(), OriginRequest(freeze="encoder"), OriginRequest(path=moved)):
-        check_origin(asked, new, begun)
+    for asked in (
+        wanted,
+        InitialWeightsRequest(),
+        InitialWeightsRequest(freeze="encoder"),
+        InitialWeightsRequest(path=moved),
+    ):
+        check_initial_weights(asked, new, begun)
     other = small_checkpoint()
     other = replace(other, weights={name: value + 1 for name, value in other.weights.items()})
     save_checkpoint(other, tmp_path / "other.pt")
     with pytest.raises(UsageError, match=r"fold 2 was begun with other weights than those of .*other.pt; leave --init"):
-        check_origin(OriginRequest(path=tmp_path / "other.pt"), new, begun)
+        check_initial_weights(InitialWeightsRequest(path=tmp_path / "other.pt"), new, begun)
     with pytest.raises(UsageError, match="fold 2 was begun with random weights"):
-        check_origin(wanted, new, RANDOM)
+        check_initial_weights(wanted, new, RANDOM)
     with pytest.raises(UsageError, match="fold 2 was begun with --freeze encoder; leave --freeze out"):
-        check_origin(OriginRequest(freeze="decoder"), new, begun)
+        check_initial_weights(InitialWeightsRequest(freeze="decoder"), new, begun)
     with pytest.raises(UsageError, match="fold 2 was begun without --freeze"):
-        check_origin(OriginRequest(freeze="decoder"), new, RANDOM)
+        check_initial_weights(InitialWeightsRequest(freeze="decoder"), new, RANDOM)
 
 
 def test_random_weights_are_not_frozen(tmp_path):
     """That would train a part of a network on noise."""
     with pytest.raises(UsageError, match="--freeze would keep random weights as they are; add --init MODEL"):
-        check_origin(OriginRequest(freeze="encoder"), newcomer(tmp_path), None)
+        check_initial_weights(InitialWeightsRequest(freeze="encoder"), new_fold(tmp_path), None)
 
 
 def test_unknown_part_is_refused():
     """With the names of those that there are."""
     with pytest.raises(UsageError, match="'head' is no part of the network; choose from encoder, decoder, all_but_he"):
-        OriginRequest(freeze="head")
+        InitialWeightsRequest(freeze="head")
 
 
 def test_leak_between_folds_is_said(model, tmp_path):
     """Another fold of the same dataset knows the held-out cases; the same cases, or another dataset, do not matter."""
-    request = OriginRequest(path=model.fold(1))
+    request = InitialWeightsRequest(path=model.fold(1))
     said = [
-        "may know the cases that fold 2 holds out" in "\n".join(find_origin(request, new, seed=0).lines)
+        "may know the cases that fold 2 holds out" in "\n".join(find_initial_weights(request, new, seed=0).lines)
         for new in (
-            newcomer(tmp_path),
-            newcomer(tmp_path, dataset="Dataset001_Small"),
-            newcomer(tmp_path, dataset="Dataset001_Small", cases=small_checkpoint().cases),
+            new_fold(tmp_path),
+            new_fold(tmp_path, dataset="Dataset001_Small"),
+            new_fold(tmp_path, dataset="Dataset001_Small", cases=small_checkpoint().cases),
         )
     ]
     assert said == [False, True, False]
@@ -160,7 +165,9 @@ def test_leak_between_folds_is_said(model, tmp_path):
 
 def test_what_was_taken_is_said(model, tmp_path):
     """Where from, how much, and what is frozen."""
-    lines = find_origin(OriginRequest(path=model.path, freeze="all_but_heads"), newcomer(tmp_path), seed=0).lines
+    lines = find_initial_weights(
+        InitialWeightsRequest(path=model.path, freeze="all_but_heads"), new_fold(tmp_path), seed=0
+    ).lines
     assert lines[0] == f"begins with {model.checkpoint(2)}: 3d_fullres, fold 2 of Dataset001_Small"
     assert lines[1].startswith("taken: ")
     assert lines[1].endswith("100.00% of the weights")
@@ -196,7 +203,7 @@ def test_every_part_has_weights():
 def test_frozen_weights_stay_and_all_others_learn(model, tmp_path, freeze):
     """With weight decay and momentum too; the optimizer does not know them, and the average is theirs."""
     run = small_run(weight_decay=0.1, average_decay=0.5)
-    origin = find_origin(OriginRequest(path=model.path, freeze=freeze), newcomer(tmp_path), seed=0)
+    origin = find_initial_weights(InitialWeightsRequest(path=model.path, freeze=freeze), new_fold(tmp_path), seed=0)
     state = start(origin, run)
     train_fold(state, run, SILENT, lambda _: None)
     frozen = list_frozen(origin.weights, freeze)
@@ -210,7 +217,7 @@ def test_frozen_weights_stay_and_all_others_learn(model, tmp_path, freeze):
 def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
     """What is frozen is known from the checkpoint alone."""
     run = small_run(epochs=2)
-    origin = find_origin(OriginRequest(path=model.path, freeze="encoder"), newcomer(tmp_path), seed=0)
+    origin = find_initial_weights(InitialWeightsRequest(path=model.path, freeze="encoder"), new_fold(tmp_path), seed=0)
     straight = start(origin, run)
 
     def save(state):
@@ -219,7 +226,7 @@ def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
     train_fold(straight, run, SILENT, save)
     training, weights = torch.load(tmp_path / f"{run.settings.steps_per_epoch}.pt", weights_only=True)
     checkpoint = replace(small_checkpoint(), training=training, plan=small_plan())
-    resumed = start(WeightsOrigin.of(checkpoint), run, seed=8)
+    resumed = start(InitialWeights.of(checkpoint), run, seed=8)
     unpack_state(resumed, training, weights)
     assert resumed.origin == replace(origin, weights=None, lines=())
     train_fold(resumed, run, SILENT, lambda _: None)
@@ -229,4 +236,4 @@ def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
 
 def test_older_checkpoints_began_at_random():
     """They say nothing about it."""
-    assert WeightsOrigin.of(small_checkpoint()) == RANDOM
+    assert InitialWeights.of(small_checkpoint()) == RANDOM

@@ -59,7 +59,7 @@ def test_each_fold_has_a_job_of_its_own(root, request_of):
     assert all(job.restart and job.ranks.alone and job.device == torch.device("cpu") for job in jobs)
     assert all(job.model == folders_of(root).model("3d_fullres") for job in jobs)
     assert jobs[0].cases_folder == folders_of(root).cases("3d_fullres")
-    assert jobs[0].codes_folder is None
+    assert jobs[0].cascade_labels_folder is None
     assert files_in(root) == before
 
 

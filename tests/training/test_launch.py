@@ -23,7 +23,7 @@ from autoseg.runtime import device
 from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.duration import LengthRequest
-from autoseg.training.initial_weights import OriginRequest
+from autoseg.training.initial_weights import InitialWeightsRequest
 from autoseg.training.jobs import TrainingRequest
 from autoseg.training.launch import check_gpus, launch
 
@@ -277,7 +277,7 @@ def test_every_option_reaches_the_processes(monkeypatch, fresh):
         configuration="2d",
         folds=(0, "all"),
         length=LengthRequest(budget="2h", restart=True),
-        origin=OriginRequest(path=Path("model"), freeze="encoder"),
+        origin=InitialWeightsRequest(path=Path("model"), freeze="encoder"),
         device="cpu",
         augment_on="cpu",
         trackers=("mlflow",),

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from autoseg.imaging.targets import Targets
-from autoseg.planning.plugins import Own, register_loss
+from autoseg.planning.plugins import Plugin, register_loss
 from autoseg.planning.settings import LossSettings
-from autoseg.training.ground_truth import Truth, merge_unknown
+from autoseg.training.ground_truth import GroundTruth, merge_unknown
 from autoseg.training.losses import Loss, coarsen, overlap_loss, supervision_weights, voxelwise_loss
 
 LABELS = Targets(structures={"first": (1,), "second": (2,)})
@@ -109,7 +109,7 @@ def test_perfect_prediction_has_the_lowest_loss(overlap, voxelwise, targets):
     labels = torch.randint(0, 3, (2, 4, 6, 8), generator=torch.Generator().manual_seed(0))
     logits = certain(labels, 3)
     if not targets.exclusive:
-        logits = 200.0 * (Truth.of(labels, targets).present.float() - 0.5)
+        logits = 200.0 * (GroundTruth.of(labels, targets).present.float() - 0.5)
     lowest = loss_of(logits, labels, targets, overlap=overlap, voxelwise=voxelwise)
     assert lowest.item() == pytest.approx(-1, abs=1e-4)
 
@@ -121,8 +121,8 @@ def test_overlaps_follow_their_formulas(golden):
     alone = Targets(structures={"any": (1,), "second": (2,)})
 
     def second(**settings):
-        truth = Truth.of(labels, alone)
-        both = overlap_loss(logits, truth, LossSettings(**settings))
+        ground_truth = GroundTruth.of(labels, alone)
+        both = overlap_loss(logits, ground_truth, LossSettings(**settings))
         first = logits.softmax(dim=1)[:, 1], (labels == 1).float()
         return -2 * both - by_hand(*first, **settings)
 
@@ -166,7 +166,7 @@ def test_weights_of_classes_reach_regions_and_sparse_labels(golden):
     """Also where the cross entropy is binary, and where voxels are left out."""
     logits, labels = golden
     weights = torch.tensor([1.0, 2.0, 5.0])
-    present = Truth.of(labels, REGIONS).present.float()
+    present = GroundTruth.of(labels, REGIONS).present.float()
     each = F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean((0, 2, 3, 4))
     of_regions = loss_of(logits, labels, REGIONS, overlap="none", class_weights=tuple(weights.tolist()))
     assert of_regions.item() == pytest.approx(((each * weights).sum() / weights.sum()).item(), abs=1e-6)
@@ -188,7 +188,7 @@ def test_absent_class_that_is_not_predicted_counts_as_perfect():
     labels = torch.zeros(1, 4, 4, dtype=torch.int64)
     logits = torch.zeros(1, 3, 4, 4)
     logits[:, 0] = 200.0
-    assert overlap_loss(logits, Truth.of(labels, LABELS), USUAL).item() == pytest.approx(-1)
+    assert overlap_loss(logits, GroundTruth.of(labels, LABELS), USUAL).item() == pytest.approx(-1)
 
 
 # --- What nobody labelled ---------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_merged_probabilities_are_a_distribution(golden):
 def test_masks_are_as_good_as_a_label_map(golden):
     """Structures that overlap come as masks; where they do not, both are the same."""
     logits, labels = golden
-    masks = Truth.of(labels, REGIONS).present
+    masks = GroundTruth.of(labels, REGIONS).present
     assert masks.dtype == torch.bool
     outputs = [logits, logits[:, :, ::2, ::2, ::2], logits[:, :, :1, :1, :1]]
     loss = Loss(targets=REGIONS, settings=USUAL, batch_dice=False)
@@ -326,25 +326,25 @@ def test_settings_that_make_no_loss_are_refused():
 def test_forms_of_cross_entropy_agree(golden):
     """The quick way, and the one that looks at each voxel."""
     logits, labels = golden
-    quick = voxelwise_loss(logits, Truth.of(labels, LABELS), USUAL)
-    slow = voxelwise_loss(logits, Truth.of(labels, SPARSE), USUAL)
+    quick = voxelwise_loss(logits, GroundTruth.of(labels, LABELS), USUAL)
+    slow = voxelwise_loss(logits, GroundTruth.of(labels, SPARSE), USUAL)
     assert quick.item() == pytest.approx(slow.item(), abs=1e-6)
 
 
 # --- A loss that is not built in --------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("empty_registry")
 def test_own_loss_is_weighed_at_each_resolution_as_the_built_in_one():
     """Of three resolutions the coarsest is left out; it gets truth on the grid of the logits, and its settings."""
     seen = []
 
-    def note(logits, truth, settings):
-        seen.append((tuple(logits.shape), tuple(truth.present.shape), logits.dtype, dict(settings)))
+    def note(logits, ground_truth, settings):
+        seen.append((tuple(logits.shape), tuple(ground_truth.present.shape), logits.dtype, dict(settings)))
         return logits.mean() * settings["factor"]
 
     register_loss("noted", note)
-    settings = LossSettings(own=Own(name="noted", settings={"factor": 5.0}))
+    settings = LossSettings(custom=Plugin(name="noted", settings={"factor": 5.0}))
     loss = Loss(targets=LABELS, settings=settings, batch_dice=False)
     outputs = [torch.full((2, 3, size, size), value, dtype=torch.bfloat16) for size, value in ((8, 1), (4, 2), (2, 64))]
     total = loss(outputs, torch.zeros(2, 8, 8, dtype=torch.int64))
@@ -354,13 +354,15 @@ def test_own_loss_is_weighed_at_each_resolution_as_the_built_in_one():
     assert seen[0][2:] == (torch.float32, {"factor": 5.0})
 
 
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("empty_registry")
 def test_own_loss_sees_the_background_stand_for_what_nobody_looked_for():
     """So a plain cross entropy of it is the built-in one."""
-    register_loss("plain", lambda logits, truth, _: F.cross_entropy(logits, truth.classes))
+    register_loss("plain", lambda logits, ground_truth, _: F.cross_entropy(logits, ground_truth.classes))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 4, 4, generator=generator)
     labels, unknown = torch.zeros(2, 4, 4, dtype=torch.int64), torch.tensor([[False, True], [False, False]])
     expected = loss_of(logits, labels, unknown=unknown, overlap="none")
-    assert loss_of(logits, labels, unknown=unknown, own=Own(name="plain")).item() == pytest.approx(expected.item())
-    assert loss_of(logits, labels, own=Own(name="plain")).item() != pytest.approx(expected.item())
+    assert loss_of(logits, labels, unknown=unknown, custom=Plugin(name="plain")).item() == pytest.approx(
+        expected.item()
+    )
+    assert loss_of(logits, labels, custom=Plugin(name="plain")).item() != pytest.approx(expected.item())

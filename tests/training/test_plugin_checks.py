@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from own_parts import Pyramid, one_step, own_run, save_step
+from custom_parts import Pyramid, one_step, own_run, save_step
 from phantoms import Listener
 from small_models import small_run, small_state
 from torch import nn
@@ -20,7 +20,7 @@ from autoseg.training.losses import supervision_weights
 from autoseg.training.plugin_checks import check_presence, describe_limits, find_idle, try_out
 from autoseg.training.state import pack_state, unpack_state
 
-pytestmark = pytest.mark.usefixtures("own_tables")
+pytestmark = pytest.mark.usefixtures("empty_registry")
 
 
 def weights_of(state):

@@ -20,9 +20,9 @@ from autoseg.training.ranks import (
     Ranks,
     check_device,
     check_shares,
-    is_one_of_several,
-    join_ranks,
-    speaks_for_all,
+    init_ranks,
+    is_distributed,
+    is_main_process,
 )
 from autoseg.training.step import advise_on_memory, split_batch
 
@@ -99,13 +99,13 @@ def test_values_of_any_kind_are_shared_and_collected(shares):
 def test_alone_nothing_happens():
     """Values, networks and clocks are given back as they are."""
     values, network = torch.ones(3, requires_grad=True), torch.nn.Linear(2, 2)
-    assert ALONE.add_up(values) is ALONE.pool(values) is ALONE.share_of(values) is values
-    assert ALONE.join(network, ["bias"]) is network
-    assert (ALONE.follow(2.5), ALONE.find_largest(-1)) == (2.5, -1)
-    assert (ALONE.share("name"), ALONE.collect(7)) == ("name", [7])
+    assert ALONE.all_reduce(values) is ALONE.pool(values) is ALONE.share_of(values) is values
+    assert ALONE.wrap_ddp(network, ["bias"]) is network
+    assert (ALONE.broadcast_float(2.5), ALONE.find_largest(-1)) == (2.5, -1)
+    assert (ALONE.broadcast("name"), ALONE.all_gather(7)) == ("name", [7])
     ALONE.wait()
-    ALONE.leave()
-    assert join_ranks(torch.device("cpu"), {}) == (ALONE, torch.device("cpu"))
+    ALONE.shutdown()
+    assert init_ranks(torch.device("cpu"), {}) == (ALONE, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("number", [0, 3, 8])
@@ -163,7 +163,7 @@ def test_too_few_patches_and_gpus_are_one_line(monkeypatch):
 def test_ranks_that_see_other_files_are_told(monkeypatch):
     """Before one of them trains on from another step."""
     ranks = Ranks(number=1, count=2)
-    monkeypatch.setattr(Ranks, "follow", lambda *_: 6.0)
+    monkeypatch.setattr(Ranks, "broadcast_float", lambda *_: 6.0)
     monkeypatch.setattr(Ranks, "find_largest", lambda _, value: value)
     ranks.check_same(6, "checkpoint.pt")
     with pytest.raises(
@@ -174,11 +174,11 @@ def test_ranks_that_see_other_files_are_told(monkeypatch):
 
 def test_environment_says_who_speaks():
     """As torchrun sets it."""
-    assert is_one_of_several({"WORLD_SIZE": "2", "RANK": "0"})
-    assert not is_one_of_several({"WORLD_SIZE": "1", "RANK": "0"})
-    assert not is_one_of_several({"WORLD_SIZE": "2"})
-    assert not is_one_of_several({})
-    assert speaks_for_all({})
-    assert speaks_for_all({"WORLD_SIZE": "2", "RANK": "0"})
-    assert not speaks_for_all({"WORLD_SIZE": "2", "RANK": "1"})
+    assert is_distributed({"WORLD_SIZE": "2", "RANK": "0"})
+    assert not is_distributed({"WORLD_SIZE": "1", "RANK": "0"})
+    assert not is_distributed({"WORLD_SIZE": "2"})
+    assert not is_distributed({})
+    assert is_main_process({})
+    assert is_main_process({"WORLD_SIZE": "2", "RANK": "0"})
+    assert not is_main_process({"WORLD_SIZE": "2", "RANK": "1"})
     assert ranks_module.PATIENCE.days > 1  # a validation may take a night

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from own_parts import own_run
+from custom_parts import own_run
 from phantoms import Listener
 from rank_work import STEPS, one_step, save_shares
 from small_models import small_run
@@ -144,7 +144,7 @@ def test_prediction_equals_that_of_the_cpu(run):
     assert difference < 0.03
 
 
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("empty_registry")
 def test_own_parts_learn_on_the_gpu():
     """A network, a loss and a transform that are not built in; dropout follows from the step here too."""
     transforms, given = [("brighten", {"most": 0.2})], {"norm": True, "dropout": 0.1, "levels": 2}

@@ -31,8 +31,8 @@ four classes; 5,888,004 without gates.
 from typing import TypeVar
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec
 
 Value = TypeVar("Value")
 
@@ -57,7 +57,7 @@ class AttentionUNetSettings(Section):
         return tuple(self.features * 2**level for level in range(DEPTH))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: AttentionUNetSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: AttentionUNetSettings) -> list[Value]:
     """Draws Attention U-Net; see `Draw`."""
     *levels, deepest = settings.levels
     x, skips = image, []
@@ -79,7 +79,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: AttentionUNet
     return [net.conv(net.concat(logits[::-1]), classes, 1, "mix")]
 
 
-def gate(net: Canvas[Value], x: Value, looks: Value, name: str) -> Value:
+def gate(net: Ops[Value], x: Value, looks: Value, name: str) -> Value:
     """Weighs the skip x by what the coarser map sees, as at the top of the module."""
     features = net.features(x)
     theta = net.conv(x, features, 2, f"{name}.theta", stride=2, bias=False)
@@ -90,17 +90,17 @@ def gate(net: Canvas[Value], x: Value, looks: Value, name: str) -> Value:
     return _normalized(net, y, features, f"{name}.combine")
 
 
-def _two(net: Canvas[Value], x: Value, features: int, name: str) -> Value:
+def _two(net: Ops[Value], x: Value, features: int, name: str) -> Value:
     for number in (0, 1):
         x = _normalized(net, x, features, f"{name}.{number}", kernel=3)
     return x
 
 
-def _normalized(net: Canvas[Value], x: Value, features: int, name: str, kernel: int = 1) -> Value:
+def _normalized(net: Ops[Value], x: Value, features: int, name: str, kernel: int = 1) -> Value:
     return net.relu(net.batch_norm(net.conv(x, features, kernel, f"{name}.conv"), f"{name}.norm"))
 
 
-ATTENTION_UNET = Page(
+ATTENTION_UNET = NetworkSpec(
     title="Attention U-Net",
     summary="skips are weighed by gates that look at the coarser level",
     source="Oktay et al. 2018, MIDL, arXiv 1804.03999",

@@ -34,7 +34,7 @@ of the encoder's blocks and steps, 885,248 of the fused map, 343,168, 139,584 an
 heads. (The released code has 422,464 more, which nothing uses.)
 
 The heads of the changes tell for each output where what it stands for begins or ends from one slice to the next, which
-follows from the labels (`further`). Their balanced cross entropies count 1, 1/2 and 1/2, from fine to coarse.
+follows from the labels (`auxiliary_outputs`). Their balanced cross entropies count 1, 1/2 and 1/2, from fine to coarse.
 
 Decision: the heads of the changes are judged by their sigmoid. The released code takes the logarithm of the logits
 themselves, after it has cut them to [0.001, 0.999], which has no gradient but in between and means no probability. The
@@ -49,9 +49,9 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.auxiliary_outputs import Further
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page, adam
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
@@ -60,9 +60,9 @@ GROUPS = 8
 BLOCKS = (1, 2, 2, 2)
 """Of the encoder, at each resolution."""
 CHANGES = (
-    Further(target="changes", weight=1.0, balanced=True),
-    Further(target="changes", weight=0.5, balanced=True),
-    Further(target="changes", weight=0.5, balanced=True),
+    AuxiliaryOutput(target="changes", weight=1.0, balanced=True),
+    AuxiliaryOutput(target="changes", weight=0.5, balanced=True),
+    AuxiliaryOutput(target="changes", weight=0.5, balanced=True),
 )
 """The heads of the changes, from the finest on. Source: the paper's loss."""
 
@@ -84,7 +84,7 @@ class ConResNetSettings(Section):
         return tuple(self.features * 2**level for level in range(len(BLOCKS)))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: ConResNetSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: ConResNetSettings) -> list[Value]:
     """Draws ConResNet; see `Draw`."""
     *skips, x = _encode(net, image, settings)
     x = net.dropout(net.relu(_norm(net, x, "fused.norm")), settings.dropout, whole=True)
@@ -108,7 +108,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: ConResNetSett
     return logits
 
 
-def _encode(net: Canvas[Value], image: Value, settings: ConResNetSettings) -> list[Value]:
+def _encode(net: Ops[Value], image: Value, settings: ConResNetSettings) -> list[Value]:
     """The maps of each resolution, and the coarsest once more with wider blocks."""
     maps: list[Value] = []
     for level, (features, blocks) in enumerate(zip(settings.levels, BLOCKS, strict=True)):
@@ -124,7 +124,7 @@ def _encode(net: Canvas[Value], image: Value, settings: ConResNetSettings) -> li
     return maps
 
 
-def _look_at_changes(net: Canvas[Value], x: Value, changed: Value, features: int, name: str) -> tuple[Value, Value]:
+def _look_at_changes(net: Ops[Value], x: Value, changed: Value, features: int, name: str) -> tuple[Value, Value]:
     """The module: segmentation and changes, each refined by the other."""
     found = _normed(net, x, features, f"{name}.segmentation")
     seen = _conv(net, net.slice_change(net.sigmoid(found)), features, f"{name}.seen", kernel=1)
@@ -132,30 +132,30 @@ def _look_at_changes(net: Canvas[Value], x: Value, changed: Value, features: int
     return net.add(found, net.multiply(found, net.sigmoid(changed))), changed
 
 
-def _block(net: Canvas[Value], x: Value, name: str, *, dilation: int = 1) -> Value:
+def _block(net: Ops[Value], x: Value, name: str, *, dilation: int = 1) -> Value:
     y = x
     for number in (0, 1):
         y = _normed(net, y, net.features(x), f"{name}.{number}", dilation=dilation)
     return net.add(x, y)
 
 
-def _normed(net: Canvas[Value], x: Value, features: int, name: str, *, stride: int = 1, dilation: int = 1) -> Value:
+def _normed(net: Ops[Value], x: Value, features: int, name: str, *, stride: int = 1, dilation: int = 1) -> Value:
     """Norm and ReLU come before the convolution."""
     x = net.relu(_norm(net, x, f"{name}.norm"))
     return _conv(net, x, features, f"{name}.conv", stride=stride, dilation=dilation)
 
 
-def _norm(net: Canvas[Value], x: Value, name: str) -> Value:
+def _norm(net: Ops[Value], x: Value, name: str) -> Value:
     return net.group_norm(x, gcd(GROUPS, net.features(x)), name)
 
 
 def _conv(  # noqa: PLR0913 - a convolution has so many properties
-    net: Canvas[Value], x: Value, features: int, name: str, *, kernel: int = 3, stride: int = 1, dilation: int = 1
+    net: Ops[Value], x: Value, features: int, name: str, *, kernel: int = 3, stride: int = 1, dilation: int = 1
 ) -> Value:
     return net.conv(x, features, kernel, name, stride=stride, dilation=dilation, bias=False, standardized=True)
 
 
-CONRESNET = Page(
+CONRESNET = NetworkSpec(
     title="ConResNet",
     summary="learns what changes from slice to slice, and looks harder there",
     source="Zhang et al. 2020, IEEE TMI 40(2), arXiv 2011.14155",
@@ -164,7 +164,7 @@ CONRESNET = Page(
     settings=ConResNetSettings,
     levels=lambda settings: settings.levels,
     draw=draw,
-    further=lambda _: CHANGES,
+    auxiliary_outputs=lambda _: CHANGES,
     training=lambda _: adam(1e-3),
     recipe="Adam, a learning rate of 0.0001 and a weight decay of 0.0005",
 )

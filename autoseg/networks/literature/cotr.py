@@ -45,8 +45,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec
 
 Value = TypeVar("Value")
 
@@ -89,7 +89,7 @@ class CoTrSettings(Section):
         return (self.features, *self.widths)
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: CoTrSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: CoTrSettings) -> list[Value]:
     """Draws CoTr; see `Draw`."""
     *skips, fine, coarse = _encode(net, image, settings)
     fine, coarse = _transform(net, [fine, coarse], settings.layers)
@@ -105,7 +105,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: CoTrSettings)
     return [logits, *(net.conv(x, classes, 1, f"heads.{number}") for number, x in enumerate(maps, start=1))]
 
 
-def _encode(net: Canvas[Value], image: Value, settings: CoTrSettings) -> list[Value]:
+def _encode(net: Ops[Value], image: Value, settings: CoTrSettings) -> list[Value]:
     """The maps of the encoder, from the finest to the coarsest."""
     first, *others = settings.widths
     x = net.conv(image, first, 7, "encoder.stem.conv", stride=STRIDES[0], bias=False)
@@ -118,7 +118,7 @@ def _encode(net: Canvas[Value], image: Value, settings: CoTrSettings) -> list[Va
     return maps
 
 
-def _block(net: Canvas[Value], x: Value, features: int, name: str, *, stride: int) -> Value:
+def _block(net: Ops[Value], x: Value, features: int, name: str, *, stride: int) -> Value:
     y = net.conv(x, features, 3, f"{name}.conv", stride=stride, bias=False)
     y = net.instance_norm(y, f"{name}.norm")
     if stride > 1 or net.features(x) != features:
@@ -127,7 +127,7 @@ def _block(net: Canvas[Value], x: Value, features: int, name: str, *, stride: in
     return net.leaky_relu(net.add(y, x))
 
 
-def _refine(net: Canvas[Value], x: Value, name: str) -> Value:
+def _refine(net: Ops[Value], x: Value, name: str) -> Value:
     y = x
     for number in (0, 1):
         y = net.conv(y, net.features(x), 3, f"{name}.{number}.conv", bias=False)
@@ -135,16 +135,18 @@ def _refine(net: Canvas[Value], x: Value, name: str) -> Value:
     return net.add(y, x)
 
 
-def _transform(net: Canvas[Value], maps: Sequence[Value], layers: int) -> list[Value]:
+def _transform(net: Ops[Value], maps: Sequence[Value], layers: int) -> list[Value]:
     """The maps after the transformer, of the same sizes and features."""
-    x = net.line_up(maps)
-    places = net.line_up([net.embed(net.waves(one), f"transformer.map{number}") for number, one in enumerate(maps)])
+    x = net.flatten_maps(maps)
+    places = net.flatten_maps(
+        [net.embed(net.positional_encoding(one), f"transformer.map{number}") for number, one in enumerate(maps)]
+    )
     for layer in range(layers):
         x = _layer(net, x, places, maps, f"transformer.{layer}")
     return net.part(x, maps)
 
 
-def _layer(net: Canvas[Value], x: Value, places: Value, maps: Sequence[Value], name: str) -> Value:
+def _layer(net: Ops[Value], x: Value, places: Value, maps: Sequence[Value], name: str) -> Value:
     features = net.features(x)
     values = net.part(net.linear(x, features, f"{name}.values"), maps)
     y = net.sample(net.add(x, places), values, HEADS, POINTS, f"{name}.sampling")
@@ -155,7 +157,7 @@ def _layer(net: Canvas[Value], x: Value, places: Value, maps: Sequence[Value], n
     return net.layer_norm(net.add(x, y), f"{name}.norm1")
 
 
-COTR = Page(
+COTR = NetworkSpec(
     title="CoTr",
     summary="a residual encoder, a transformer that looks at few places of its two coarsest maps, and sums as skips",
     source="Xie et al. 2021, MICCAI, arXiv 2103.03024",

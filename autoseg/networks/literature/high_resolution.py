@@ -38,8 +38,8 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec
 
 Value = TypeVar("Value")
 
@@ -73,7 +73,7 @@ class HighResolutionSettings(Section):
         return tuple(self.features * 2**level for level in range(DEPTH))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: HighResolutionSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: HighResolutionSettings) -> list[Value]:
     """Draws the high-resolution network; see `Draw`."""
     branches = _begin(net, image, settings)
     if len(branches) == 1:
@@ -87,7 +87,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: HighResolutio
     return [logits, *(net.conv(x, classes, 1, f"heads.{branch}") for branch, x in enumerate(branches))]
 
 
-def _begin(net: Canvas[Value], image: Value, settings: HighResolutionSettings) -> list[Value]:
+def _begin(net: Ops[Value], image: Value, settings: HighResolutionSettings) -> list[Value]:
     """The way down and the plain way up: what the branches begin with, the finest first."""
     x = image
     skips: list[Value] = []
@@ -106,7 +106,7 @@ def _begin(net: Canvas[Value], image: Value, settings: HighResolutionSettings) -
     return branches
 
 
-def _exchange(net: Canvas[Value], branches: list[Value], name: str) -> list[Value]:
+def _exchange(net: Ops[Value], branches: list[Value], name: str) -> list[Value]:
     """Each branch as the rectified sum of all, brought to its resolution and features."""
     mixed = []
     for target, own in enumerate(branches):
@@ -118,7 +118,7 @@ def _exchange(net: Canvas[Value], branches: list[Value], name: str) -> list[Valu
     return mixed
 
 
-def _bring(net: Canvas[Value], x: Value, like: Value, halvings: int, name: str) -> Value:
+def _bring(net: Ops[Value], x: Value, like: Value, halvings: int, name: str) -> Value:
     """A branch on the grid of another one, which is so many halvings coarser, or finer if they are below 0."""
     if halvings < 0:
         x = net.instance_norm(net.conv(x, net.features(like), 1, f"{name}.conv"), f"{name}.norm")
@@ -131,7 +131,7 @@ def _bring(net: Canvas[Value], x: Value, like: Value, halvings: int, name: str) 
     return x
 
 
-def _fuse(net: Canvas[Value], branches: list[Value]) -> Value:
+def _fuse(net: Ops[Value], branches: list[Value]) -> Value:
     """All branches at full resolution, side by side, mixed to the features of the finest."""
     features, parts = net.features(branches[0]), []
     for branch, own in enumerate(branches):
@@ -142,14 +142,14 @@ def _fuse(net: Canvas[Value], branches: list[Value]) -> Value:
     return net.relu(net.instance_norm(mixed, "fusion.mix.norm"))
 
 
-def _two(net: Canvas[Value], x: Value, features: int, name: str) -> Value:
+def _two(net: Ops[Value], x: Value, features: int, name: str) -> Value:
     for number in (0, 1):
         x = net.conv(x, features, 3, f"{name}.{number}.conv")
         x = net.relu(net.instance_norm(x, f"{name}.{number}.norm"))
     return x
 
 
-def _block(net: Canvas[Value], x: Value, name: str) -> Value:
+def _block(net: Ops[Value], x: Value, name: str) -> Value:
     """Two convolutions around which the input is added before the last ReLU."""
     features = net.features(x)
     y = net.relu(net.instance_norm(net.conv(x, features, 3, f"{name}.0.conv"), f"{name}.0.norm"))
@@ -157,7 +157,7 @@ def _block(net: Canvas[Value], x: Value, name: str) -> Value:
     return net.relu(net.add(y, x))
 
 
-HIGH_RESOLUTION = Page(
+HIGH_RESOLUTION = NetworkSpec(
     title="High-resolution network",
     summary='own design: a way up in parallel branches that exchange maps as in HRNet; "branches": 1 is the plain one',
     source="own design, after HRNet (Wang et al. 2019, arXiv 1908.07919)",

@@ -54,8 +54,8 @@ from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
 from autoseg.networks.literature.swin import Stage, count_heads, draw_stage, spread_shares
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page, adam
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
@@ -122,7 +122,7 @@ class NnFormerSettings(Section):
         )
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: NnFormerSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: NnFormerSettings) -> list[Value]:
     """Draws nnFormer; see `Draw`."""
     *skips, x = _encode(net, image, settings)
     logits: list[Value] = []
@@ -135,7 +135,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: NnFormerSetti
     return logits
 
 
-def _encode(net: Canvas[Value], image: Value, settings: NnFormerSettings) -> list[Value]:
+def _encode(net: Ops[Value], image: Value, settings: NnFormerSettings) -> list[Value]:
     """The maps of the encoder, from the finest to the coarsest, as the decoder sees them."""
     x, maps = _embed(net, image, settings), []
     for level, features in enumerate(settings.widths):
@@ -148,7 +148,7 @@ def _encode(net: Canvas[Value], image: Value, settings: NnFormerSettings) -> lis
     return maps
 
 
-def _embed(net: Canvas[Value], image: Value, settings: NnFormerSettings) -> Value:
+def _embed(net: Ops[Value], image: Value, settings: NnFormerSettings) -> Value:
     """Tokens: four convolutions, two of which reduce."""
     x, widths = image, (settings.embedding, settings.features)
     for number in range(4):
@@ -158,7 +158,7 @@ def _embed(net: Canvas[Value], image: Value, settings: NnFormerSettings) -> Valu
     return x
 
 
-NNFORMER = Page(
+NNFORMER = NetworkSpec(
     title="nnFormer",
     summary="convolutions and attention in windows by turns, skips that are attended to",
     source="Zhou et al. 2023, IEEE TIP, arXiv 2109.03201",

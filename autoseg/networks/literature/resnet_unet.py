@@ -24,8 +24,8 @@ batch normalization; the paper has none. In volumes all kernels and strides have
 from typing import Literal, TypeVar
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec
 
 Value = TypeVar("Value")
 
@@ -58,7 +58,7 @@ class ResNetUNetSettings(Section):
         return (max(1, self.features // 2), self.features, *widths)
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: ResNetUNetSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: ResNetUNetSettings) -> list[Value]:
     """Draws a ResNet and a way up; see `Draw`."""
     *skips, x = encode(net, image, settings)
     while skips:
@@ -72,7 +72,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: ResNetUNetSet
     return [net.conv(x, classes, 1, "head")]
 
 
-def encode(net: Canvas[Value], image: Value, settings: ResNetUNetSettings) -> list[Value]:
+def encode(net: Ops[Value], image: Value, settings: ResNetUNetSettings) -> list[Value]:
     """The maps of the ResNet, from half the resolution on."""
     x = net.conv(image, settings.features, 7, "encoder.stem.conv", stride=2, bias=False)
     x = net.relu(net.batch_norm(x, "encoder.stem.norm"))
@@ -87,7 +87,7 @@ def encode(net: Canvas[Value], image: Value, settings: ResNetUNetSettings) -> li
     return maps
 
 
-def block(net: Canvas[Value], x: Value, features: int, name: str, *, stride: int, expansion: int) -> Value:
+def block(net: Ops[Value], x: Value, features: int, name: str, *, stride: int, expansion: int) -> Value:
     """A basic block, or with an expansion a bottleneck."""
     wide = features * expansion
     kernels = (3, 3) if expansion == 1 else (1, 3, 1)
@@ -107,14 +107,14 @@ def block(net: Canvas[Value], x: Value, features: int, name: str, *, stride: int
     return net.relu(net.add(y, x))
 
 
-def _two(net: Canvas[Value], x: Value, features: int, name: str) -> Value:
+def _two(net: Ops[Value], x: Value, features: int, name: str) -> Value:
     for number in (0, 1):
         x = net.conv(x, features, 3, f"{name}.{number}.conv", bias=False)
         x = net.relu(net.batch_norm(x, f"{name}.{number}.norm"))
     return x
 
 
-RESNET_UNET = Page(
+RESNET_UNET = NetworkSpec(
     title="U-Net on a ResNet",
     summary='residual or bottleneck blocks on the way down ("layers": 18 to 152), a plain way up of our own',
     source="He et al. 2016, CVPR, arXiv 1512.03385",

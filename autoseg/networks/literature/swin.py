@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from autoseg.networks.ops import Canvas, Edges, Window
+from autoseg.networks.ops import Edges, Ops, Window
 
 Value = TypeVar("Value")
 
@@ -55,7 +55,7 @@ class Stage:
     shares: Sequence[float]
 
 
-def draw_stage(net: Canvas[Value], x: Value, stage: Stage, skip: Value | None = None) -> Value:
+def draw_stage(net: Ops[Value], x: Value, stage: Stage, skip: Value | None = None) -> Value:
     """Draws blocks one after the other; with a skip, a map of the same shape, the first is one of skip attention.
 
     That asks with the map itself, without a linear layer, and takes keys and values from the skip. Source: Zhou et al.
@@ -66,13 +66,13 @@ def draw_stage(net: Canvas[Value], x: Value, stage: Stage, skip: Value | None = 
     return x
 
 
-def _draw_block(net: Canvas[Value], x: Value, stage: Stage, number: int, skip: Value | None) -> Value:
+def _draw_block(net: Ops[Value], x: Value, stage: Stage, number: int, skip: Value | None) -> Value:
     name, share, features = f"{stage.name}.{number}", stage.shares[number], net.features(x)
     if skip is None:
         source = net.layer_norm(x, f"{name}.norm0")
         query = net.linear(source, features, f"{name}.query")
     else:
-        query, source = net.part(net.layer_norm(net.line_up([x, skip]), f"{name}.norm0"), [x, skip])
+        query, source = net.part(net.layer_norm(net.flatten_maps([x, skip]), f"{name}.norm0"), [x, skip])
         x = net.add(x, skip)
     key, value = (net.linear(source, features, f"{name}.{part}") for part in ("key", "value"))
     window = Window(edges=stage.edges, shifted=number % 2 == 1, bias=f"{name}.offsets")

@@ -34,8 +34,8 @@ from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
 from autoseg.networks.literature.swin import Stage, count_heads, draw_stage, spread_shares
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page, adam
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
@@ -69,7 +69,7 @@ class SwinUnetSettings(Section):
         return tuple(self.features * 2**level for level in range(len(self.blocks)))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: SwinUnetSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: SwinUnetSettings) -> list[Value]:
     """Draws Swin-Unet; see `Draw`."""
     widths = settings.widths
     x = net.repeat(image, settings.image_channels)
@@ -90,7 +90,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: SwinUnetSetti
     return [net.conv(x, classes, 1, "head", bias=False)]
 
 
-def _blocks(net: Canvas[Value], x: Value, way: str, level: int, settings: SwinUnetSettings) -> Value:
+def _blocks(net: Ops[Value], x: Value, way: str, level: int, settings: SwinUnetSettings) -> Value:
     stage = Stage(
         name=f"{way}.{level}",
         heads=count_heads(settings.features, settings.head_features) * 2**level,
@@ -100,14 +100,14 @@ def _blocks(net: Canvas[Value], x: Value, way: str, level: int, settings: SwinUn
     return draw_stage(net, x, stage)
 
 
-def _expand(net: Canvas[Value], x: Value, factor: int, name: str) -> Value:
+def _expand(net: Ops[Value], x: Value, factor: int, name: str) -> Value:
     """Each voxel becomes a block; by 2 with half of the features, by 4 with as many as before."""
     wider = 2 if factor == 2 else factor**2
     x = net.linear(x, wider * net.features(x), f"{name}.linear", bias=False)
     return net.layer_norm(net.expand(x, factor), f"{name}.norm")
 
 
-SWIN_UNET = Page(
+SWIN_UNET = NetworkSpec(
     title="Swin-Unet",
     summary="a U-Net of Swin transformer blocks, without convolutions inside",
     source="Cao et al. 2022, ECCV workshops, arXiv 2105.05537",

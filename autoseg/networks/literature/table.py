@@ -13,9 +13,9 @@ from autoseg.networks.literature.unet_3d import UNET_3D
 from autoseg.networks.literature.unet_3plus import UNET_3PLUS
 from autoseg.networks.literature.unet_plus_plus import UNET_PLUS_PLUS
 from autoseg.networks.literature.vnet import VNET
-from autoseg.networks.spec import Page
+from autoseg.networks.spec import NetworkSpec
 
-NETWORKS: dict[str, Page] = {
+NETWORKS: dict[str, NetworkSpec] = {
     "unet": UNET,
     "unet_3d": UNET_3D,
     "vnet": VNET,

@@ -42,8 +42,8 @@ from typing import Annotated, Self, TypeVar
 from pydantic import Field, model_validator
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page, adam
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
@@ -103,7 +103,7 @@ class TransUNetSettings(Section):
         return (self.features // 4, self.features, *(self.features * EXPANSION * 2**level for level in range(3)))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: TransUNetSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: TransUNetSettings) -> list[Value]:
     """Draws TransUNet; see `Draw`."""
     x = net.repeat(image, COLOURS) if net.features(image) == 1 else image
     *skips, x = _encode(net, x, settings)
@@ -119,7 +119,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: TransUNetSett
     return [net.conv(x, classes, 3, "head")]
 
 
-def _encode(net: Canvas[Value], x: Value, settings: TransUNetSettings) -> list[Value]:
+def _encode(net: Ops[Value], x: Value, settings: TransUNetSettings) -> list[Value]:
     """The maps of the ResNet, from half the resolution on."""
     x = net.conv(x, settings.features, 7, "resnet.stem.conv", stride=2, bias=False, standardized=True)
     maps = [net.relu(_group_norm(net, x, "resnet.stem.norm"))]
@@ -132,7 +132,7 @@ def _encode(net: Canvas[Value], x: Value, settings: TransUNetSettings) -> list[V
     return maps
 
 
-def _bottleneck(net: Canvas[Value], x: Value, features: int, name: str, stride: int) -> Value:
+def _bottleneck(net: Ops[Value], x: Value, features: int, name: str, stride: int) -> Value:
     y = x
     for number, (width, kernel, step) in enumerate(
         ((features, 1, 1), (features, 3, stride), (EXPANSION * features, 1, 1))
@@ -147,11 +147,11 @@ def _bottleneck(net: Canvas[Value], x: Value, features: int, name: str, stride: 
     return net.relu(net.add(y, x))
 
 
-def _group_norm(net: Canvas[Value], x: Value, name: str) -> Value:
+def _group_norm(net: Ops[Value], x: Value, name: str) -> Value:
     return net.group_norm(x, gcd(GROUPS, net.features(x)), name)
 
 
-def _look_around(net: Canvas[Value], x: Value, settings: TransUNetSettings) -> Value:
+def _look_around(net: Ops[Value], x: Value, settings: TransUNetSettings) -> Value:
     """The transformer: the map with the features of a token."""
     x = net.embed_places(net.conv(x, settings.token_features, 1, "transformer.tokens"), "transformer.places")
     x = net.dropout(x, DROPOUT)
@@ -162,22 +162,22 @@ def _look_around(net: Canvas[Value], x: Value, settings: TransUNetSettings) -> V
     return net.layer_norm(x, "transformer.norm")
 
 
-def _attend(net: Canvas[Value], x: Value, heads: int, name: str) -> Value:
+def _attend(net: Ops[Value], x: Value, heads: int, name: str) -> Value:
     features = net.features(x)
     query, key, value = (net.linear(x, features, f"{name}.{part}") for part in ("query", "key", "value"))
     return net.dropout(net.linear(net.attend(query, key, value, heads), features, f"{name}.mixed"), DROPOUT)
 
 
-def _feed_forward(net: Canvas[Value], x: Value, name: str) -> Value:
+def _feed_forward(net: Ops[Value], x: Value, name: str) -> Value:
     y = net.dropout(net.gelu(net.linear(x, EXPANSION * net.features(x), f"{name}.wide")), DROPOUT)
     return net.dropout(net.linear(y, net.features(x), f"{name}.narrow"), DROPOUT)
 
 
-def _convolve(net: Canvas[Value], x: Value, features: int, name: str) -> Value:
+def _convolve(net: Ops[Value], x: Value, features: int, name: str) -> Value:
     return net.relu(net.batch_norm(net.conv(x, features, 3, f"{name}.conv", bias=False), f"{name}.norm"))
 
 
-TRANSUNET = Page(
+TRANSUNET = NetworkSpec(
     title="TransUNet",
     summary="a vision transformer between a ResNet on the way down and a plain way up",
     source="Chen et al. 2021, arXiv 2102.04306",

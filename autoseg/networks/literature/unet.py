@@ -42,8 +42,8 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page, adam
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
@@ -72,7 +72,7 @@ class UNetSettings(Section):
         return tuple(self.features * 2**level for level in range(self.depth))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: UNetSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: UNetSettings) -> list[Value]:
     """Draws U-Net; see `Draw`."""
     x, skips = image, []
     for level, features in enumerate(settings.levels):
@@ -87,7 +87,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: UNetSettings)
     return [net.conv(x, classes, 1, "head")]
 
 
-def _two(net: Canvas[Value], x: Value, features: int, name: str, settings: UNetSettings) -> Value:
+def _two(net: Ops[Value], x: Value, features: int, name: str, settings: UNetSettings) -> Value:
     for number in (0, 1):
         x = net.conv(x, features, 3, f"{name}.{number}.conv", padded=settings.padded)
         if settings.batch_norm:
@@ -96,7 +96,7 @@ def _two(net: Canvas[Value], x: Value, features: int, name: str, settings: UNetS
     return x
 
 
-UNET = Page(
+UNET = NetworkSpec(
     title="U-Net",
     summary="the original, padded or not: two 3x3 convolutions per level, no normalization",
     source="Ronneberger et al. 2015, MICCAI, arXiv 1505.04597",

@@ -40,8 +40,8 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec
 
 Value = TypeVar("Value")
 
@@ -70,7 +70,7 @@ class UNet3DSettings(Section):
         return tuple(self.features * 2 ** (level + 1) for level in range(self.depth))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: UNet3DSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: UNet3DSettings) -> list[Value]:
     """Draws 3D U-Net; see `Draw`."""
     x, skips = image, []
     for level, features in enumerate(settings.levels):
@@ -87,12 +87,12 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: UNet3DSetting
     return [net.conv(x, classes, 1, "head")]
 
 
-def _normalized(net: Canvas[Value], x: Value, features: int, name: str, settings: UNet3DSettings) -> Value:
+def _normalized(net: Ops[Value], x: Value, features: int, name: str, settings: UNet3DSettings) -> Value:
     x = net.conv(x, features, 3, f"{name}.conv", padded=settings.padded)
     return net.relu(net.batch_norm(x, f"{name}.norm", affine=settings.affine))
 
 
-UNET_3D = Page(
+UNET_3D = NetworkSpec(
     title="3D U-Net",
     summary="the original, padded or not: features double before pooling, batch normalization",
     source="Çiçek et al. 2016, MICCAI, arXiv 1606.06650",

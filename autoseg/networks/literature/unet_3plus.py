@@ -17,7 +17,7 @@ all levels (deep supervision) 26,989,637.
 
 The setting `classification` adds the paper's module that tells from the coarsest map whether the image holds the organ
 at all, with two outputs for yes and no: 2,050 weights more, 26,991,687. They are trained by their binary cross entropy
-(`further`); where no exceeds yes, the organ gets a probability of 0.
+(`auxiliary_outputs`); where no exceeds yes, the organ gets a probability of 0.
 
 Decision: each output of the network has a yes and a no of its own, the background too where it is one, since a patch
 may lie within an organ altogether. If all are denied, a softmax tells what it would have told without.
@@ -30,9 +30,9 @@ Decision: a no holds for a patch, so the module is off unless asked for: it is m
 from typing import TypeVar
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.auxiliary_outputs import Further
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page
+from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec
 
 Value = TypeVar("Value")
 
@@ -40,7 +40,7 @@ DEPTH = 5
 """Resolutions, and so branches of each level of the decoder."""
 DROPOUT = 0.5
 """Before the classification."""
-CLASSIFIED = (Further(target="presence", weight=0.5), Further(target="absence", weight=0.5))
+CLASSIFIED = (AuxiliaryOutput(target="presence", weight=0.5), AuxiliaryOutput(target="absence", weight=0.5))
 """What the classification tells: the mean of both losses counts as much as that of the labels."""
 
 
@@ -63,7 +63,7 @@ class UNet3PlusSettings(Section):
         return tuple(self.features * 2**level for level in range(DEPTH))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: UNet3PlusSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: UNet3PlusSettings) -> list[Value]:
     """Draws UNet 3+; see `Draw`."""
     maps: list[Value] = []
     for level, features in enumerate(settings.levels):
@@ -82,11 +82,11 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: UNet3PlusSett
     if settings.classification:
         x = net.dropout(encoder[-1], DROPOUT)
         answers = [net.pool_all(net.conv(x, classes, 1, f"heads.{name}")) for name in ("presence", "absence")]
-        logits = logits + answers if net.training else [net.veto(logits[0], *answers)]
+        logits = logits + answers if net.training else [net.mask_absent(logits[0], *answers)]
     return logits
 
 
-def _fuse(net: Canvas[Value], finer: list[Value], coarser: list[Value], settings: UNet3PlusSettings) -> Value:
+def _fuse(net: Ops[Value], finer: list[Value], coarser: list[Value], settings: UNet3PlusSettings) -> Value:
     """A level of the decoder, from the encoder down to its own resolution, and all that is coarser."""
     level, branches = len(finer) - 1, []
     for source, given in enumerate([*finer, *coarser]):
@@ -99,11 +99,11 @@ def _fuse(net: Canvas[Value], finer: list[Value], coarser: list[Value], settings
     return _normalized(net, net.concat(branches), DEPTH * settings.features, f"decoder{level}.fused")
 
 
-def _normalized(net: Canvas[Value], x: Value, features: int, name: str) -> Value:
+def _normalized(net: Ops[Value], x: Value, features: int, name: str) -> Value:
     return net.relu(net.batch_norm(net.conv(x, features, 3, f"{name}.conv"), f"{name}.norm"))
 
 
-UNET_3PLUS = Page(
+UNET_3PLUS = NetworkSpec(
     title="UNet 3+",
     summary="every level of the decoder sees all resolutions of the encoder",
     source="Huang et al. 2020, ICASSP, arXiv 2004.08790",
@@ -113,6 +113,6 @@ UNET_3PLUS = Page(
     levels=lambda settings: settings.levels,
     draw=draw,
     supervises=lambda settings: settings.deep_supervision,
-    further=lambda settings: CLASSIFIED if settings.classification else (),
+    auxiliary_outputs=lambda settings: CLASSIFIED if settings.classification else (),
     recipe="a sum of focal, multi-scale structural similarity and overlap losses",
 )

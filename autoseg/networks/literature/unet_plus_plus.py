@@ -29,8 +29,8 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page, adam
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
@@ -68,7 +68,7 @@ class UNetPlusPlusSettings(Section):
         return tuple(self.features * 2**level for level in range(DEPTH))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: UNetPlusPlusSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: UNetPlusPlusSettings) -> list[Value]:
     """Draws UNet++, one depth after the other; see `Draw`."""
     rows: list[list[Value]] = [[_node(net, image, 0, 0, settings)]]
     first, others = settings.predicting, []
@@ -86,7 +86,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: UNetPlusPlusS
     return [net.mean([logits, *others]) if others else logits]
 
 
-def _node(net: Canvas[Value], x: Value, level: int, column: int, settings: UNetPlusPlusSettings) -> Value:
+def _node(net: Ops[Value], x: Value, level: int, column: int, settings: UNetPlusPlusSettings) -> Value:
     for number in (0, 1):
         name = f"node{level}{column}.{number}"
         x = net.conv(x, settings.levels[level], 3, f"{name}.conv")
@@ -96,7 +96,7 @@ def _node(net: Canvas[Value], x: Value, level: int, column: int, settings: UNetP
     return x
 
 
-UNET_PLUS_PLUS = Page(
+UNET_PLUS_PLUS = NetworkSpec(
     title="UNet++",
     summary="U-Nets of all depths in one another, which prediction may prune",
     source="Zhou et al. 2018 and 2019, arXiv 1807.10165 and 1912.05074",

@@ -39,8 +39,8 @@ from typing import Annotated, Self, TypeVar
 from pydantic import Field, model_validator
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.ops import Canvas
-from autoseg.networks.spec import Page, adam
+from autoseg.networks.ops import Ops
+from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
@@ -74,7 +74,7 @@ class VNetSettings(Section):
         return tuple(self.features * 2**level for level in range(len(self.convolutions)))
 
 
-def draw(net: Canvas[Value], image: Value, classes: int, settings: VNetSettings) -> list[Value]:
+def draw(net: Ops[Value], image: Value, classes: int, settings: VNetSettings) -> list[Value]:
     """Draws V-Net; see `Draw`."""
     levels = settings.levels
     x = _stage(net, image, "encoder0", settings.convolutions[0], settings, features=levels[0])
@@ -95,7 +95,7 @@ def draw(net: Canvas[Value], image: Value, classes: int, settings: VNetSettings)
 
 
 def _stage(
-    net: Canvas[Value], x: Value, name: str, convolutions: int, settings: VNetSettings, features: int | None = None
+    net: Ops[Value], x: Value, name: str, convolutions: int, settings: VNetSettings, features: int | None = None
 ) -> Value:
     """Convolutions that keep the size, and around them the input, added before the last activation."""
     width, y = features or net.features(x), x
@@ -109,13 +109,13 @@ def _stage(
     return y
 
 
-def _activate(net: Canvas[Value], x: Value, name: str, settings: VNetSettings) -> Value:
+def _activate(net: Ops[Value], x: Value, name: str, settings: VNetSettings) -> Value:
     if settings.batch_norm:
         x = net.batch_norm(x, f"{name}.norm")
     return net.prelu(x, f"{name}.prelu")
 
 
-VNET = Page(
+VNET = NetworkSpec(
     title="V-Net",
     summary="residual stages of 5x5x5 convolutions, no pooling, PReLU",
     source="Milletari et al. 2016, arXiv 1606.04797",

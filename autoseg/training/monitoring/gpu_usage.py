@@ -6,7 +6,7 @@ from statistics import fmean
 import torch
 
 
-class Gauge:
+class GpuUsage:
     """Watches a device from now on."""
 
     def __init__(self, device: torch.device) -> None:

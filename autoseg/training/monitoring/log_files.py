@@ -14,8 +14,8 @@ SECONDS_BETWEEN_PICTURES = 30.0
 """Drawing the curves takes about a second, a short epoch not much more."""
 
 
-class Record:
-    """The record of one fold, brought up to date after each epoch. Opened by `open_record`."""
+class LogFiles:
+    """The record of one fold, brought up to date after each epoch. Opened by `open_log_files`."""
 
     def __init__(
         self, model: ModelFolder, fold: Fold, trackers: dict[str, Tracker], reporter: Reporter, epochs_done: int
@@ -60,9 +60,9 @@ class Record:
 
 
 @contextmanager
-def open_record(
+def open_log_files(
     fold: TrackedFold, trackers: Mapping[str, OpenTracker], reports: Sequence[EpochReport], reporter: Reporter
-) -> Iterator[Record]:
+) -> Iterator[LogFiles]:
     """The record of a fold while it is trained.
 
     Args:
@@ -76,7 +76,7 @@ def open_record(
     """
     write_lines(fold.model.progress(fold.fold, "jsonl"), reports)
     opened = {name: _open(name, tracker, fold) for name, tracker in trackers.items()}
-    record = Record(fold.model, fold.fold, opened, reporter, len(reports))
+    record = LogFiles(fold.model, fold.fold, opened, reporter, len(reports))
     try:
         yield record
     finally:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from autoseg.imaging.targets import Targets
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.training.auxiliary_loss import find_answers, further_loss
+from autoseg.training.auxiliary_loss import auxiliary_loss, find_answers
 
 TARGETS = Targets.of_labels({"first": 1, "second": 2})
 
@@ -30,9 +30,9 @@ def watch(network, *names):
 
 def test_weights_of_each_part_are_those_of_the_paper():
     """And which convolutions look further, have standardized weights, or biases."""
-    page = NETWORKS["conresnet"]
-    outline = page.outline({}, 3, in_channels=4, out_channels=3)
-    layers, parts = page.count({}, outline, (16, 16, 16)).layers, Counter()
+    spec = NETWORKS["conresnet"]
+    outline = spec.outline({}, 3, in_channels=4, out_channels=3)
+    layers, parts = spec.count({}, outline, (16, 16, 16)).layers, Counter()
     for name, layer in layers.items():
         parts[name.split(".")[0]] += layer.weights
     assert parts == {
@@ -125,17 +125,22 @@ def test_heads_learn_what_changes():
     network = build("conresnet", classes=3, dropout=0.0, seed=3)
     label = torch.tensor(boxes((16, 16, 16))[None], dtype=torch.long)
     image = 2.0 * (label == 1).float() - 2.0 * (label == 2).float()
-    further = network.page.further(network.settings)
+    auxiliary_outputs = network.spec.auxiliary_outputs(network.settings)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(25):
         optimizer.zero_grad()
         outputs = network(image[:, None])[1:]
-        losses = [further_loss(one, logits, label, TARGETS) for one, logits in zip(further, outputs, strict=True)]
+        losses = [
+            auxiliary_loss(one, logits, label, TARGETS) for one, logits in zip(auxiliary_outputs, outputs, strict=True)
+        ]
         sum(losses).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 12)
         optimizer.step()
-    answers, _ = find_answers(further[0], label, TARGETS)
+    answers, _ = find_answers(auxiliary_outputs[0], label, TARGETS)
     assert answers[:, 1:].any()
-    same = [further_loss(further[0], torch.full_like(outputs[0], told / 4), label, TARGETS) for told in range(-24, 9)]
+    same = [
+        auxiliary_loss(auxiliary_outputs[0], torch.full_like(outputs[0], told / 4), label, TARGETS)
+        for told in range(-24, 9)
+    ]
     assert max(losses).item() < 0.8 * min(same).item()
     assert outputs[0][answers].sigmoid().mean() > outputs[0][~answers].sigmoid().mean() + 0.5

@@ -76,10 +76,10 @@ def test_single_branch_is_the_plain_way_up():
 
 def test_page_says_its_weights_and_its_ablation():
     """In volumes; those of planes stand with those of the other networks."""
-    page = NETWORKS["high_resolution"]
+    spec = NETWORKS["high_resolution"]
     for given, count in (({}, 25_778_440), ({"branches": 1}, 22_581_250)):
-        architecture = page.outline(given, 3, in_channels=1, out_channels=2)
-        assert page.count(given, architecture, (32, 32, 32)).weights == count
+        architecture = spec.outline(given, 3, in_channels=1, out_channels=2)
+        assert spec.count(given, architecture, (32, 32, 32)).weights == count
         assert architecture.deep_supervision == (given == {})
     with pytest.raises(ValueError, match=r"settings\.branches of High-resolution network: Input should be less than"):
-        page.complete({"branches": 5})
+        spec.complete({"branches": 5})

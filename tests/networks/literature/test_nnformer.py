@@ -9,8 +9,8 @@ from torch import nn
 from autoseg.networks import torch_ops
 from autoseg.networks.literature.nnformer import NNFORMER
 from autoseg.networks.literature.swin import count_heads, spread_shares
-from autoseg.networks.shape_ops import Map, Sketch
-from autoseg.networks.torch_network import build_drawn
+from autoseg.networks.shape_ops import Map, ShapeOps
+from autoseg.networks.torch_network import build_torch_network
 from autoseg.training.losses import supervision_weights
 
 ORGANS = {"features": 192, "token": [2, 4, 4], "decoder_head_features": 32}
@@ -22,7 +22,7 @@ HEART = {
 }
 
 
-class Noting(Sketch):
+class Noting(ShapeOps):
     """A sketch that notes sizes, heads and windows of the attention, and the shares of samples that are left out."""
 
     def __init__(self):
@@ -49,7 +49,7 @@ def build(seed=0, **given):
     settings = NNFORMER.complete(narrow("nnformer", **given))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_drawn(NNFORMER, NNFORMER.outline(settings, 3, in_channels=1, out_channels=2), settings)
+        return build_torch_network(NNFORMER, NNFORMER.outline(settings, 3, in_channels=1, out_channels=2), settings)
 
 
 def noise(*patch, samples=2):
@@ -71,7 +71,7 @@ def test_logits_are_of_three_resolutions(patch, given, sizes):
     assert [one.size for one in logits] == sizes
     assert {one.channels for one in logits} == {4}
     assert supervision_weights(sizes) == (2 / 3, 1 / 3, 0)
-    predicting = Sketch(3, training=False)
+    predicting = ShapeOps(3, training=False)
     assert [one.size for one in NNFORMER.draw(predicting, Map(1, patch), 4, NNFORMER.read(given))] == sizes[:1]
     assert predicting.layers.keys() == noting.layers.keys() - {"heads.1", "heads.2"}
 

@@ -9,7 +9,7 @@ from operator import mul
 import pytest
 
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.shape_ops import Map, Sketch
+from autoseg.networks.shape_ops import Map, ShapeOps
 
 NNFORMER_FOR_ORGANS = {"features": 192, "token": [2, 4, 4], "decoder_head_features": 32}
 NNFORMER_FOR_THE_HEART = {
@@ -18,14 +18,14 @@ NNFORMER_FOR_THE_HEART = {
     "windows": [[3, 5, 5], [3, 5, 5], [7, 10, 10], [3, 5, 5]],
     "decoder_head_features": 32,
 }
-EVERY = [(name, dimensions) for name, page in NETWORKS.items() for dimensions in page.dimensions]
+EVERY = [(name, dimensions) for name, spec in NETWORKS.items() for dimensions in spec.dimensions]
 
 
 def weights(name, channels, outputs, dimensions=None, **given):
     """Trainable numbers of a network."""
-    page = NETWORKS[name]
-    architecture = page.outline(given, dimensions or page.dimensions[0], in_channels=channels, out_channels=outputs)
-    return page.count(given, architecture, page.smallest_patch(given, architecture.dimensions)).weights
+    spec = NETWORKS[name]
+    architecture = spec.outline(given, dimensions or spec.dimensions[0], in_channels=channels, out_channels=outputs)
+    return spec.count(given, architecture, spec.smallest_patch(given, architecture.dimensions)).weights
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_weights_are_those_that_are_published(name, channels, outputs, given, co
 )
 def test_resnets_have_the_weights_of_the_classifiers(layers, classifier, wide):
     """But for the layer that tells 1000 classes apart."""
-    page, given = NETWORKS["resnet_unet"], {"layers": layers}
-    architecture = page.outline(given, 2, in_channels=3, out_channels=2)
-    found = page.count(given, architecture, (32, 32)).layers
+    spec, given = NETWORKS["resnet_unet"], {"layers": layers}
+    architecture = spec.outline(given, 2, in_channels=3, out_channels=2)
+    found = spec.count(given, architecture, (32, 32)).layers
     assert sum(one.weights for name, one in found.items() if name.startswith("encoder")) == (
         classifier - 1000 * (wide + 1)
     )
@@ -101,29 +101,29 @@ def test_pages_are_complete(name, dimensions):
     More of them in training may be coarser, the finest first, each at a resolution that the network has. What stands
     for something else comes last: answers for each voxel, or one for the patch.
     """
-    page = NETWORKS[name]
-    assert all((page.title, page.summary, page.source, page.licence))
-    given = page.complete({})
-    assert page.complete(given) == given
-    assert given.keys() == page.settings.model_fields.keys()
-    architecture = page.outline(given, dimensions, in_channels=2, out_channels=3)
-    assert architecture.divisor == page.divisor(given, dimensions)
-    sketch = Sketch(dimensions)
+    spec = NETWORKS[name]
+    assert all((spec.title, spec.summary, spec.source, spec.licence))
+    given = spec.complete({})
+    assert spec.complete(given) == given
+    assert given.keys() == spec.settings.model_fields.keys()
+    architecture = spec.outline(given, dimensions, in_channels=2, out_channels=3)
+    assert architecture.divisor == spec.divisor(given, dimensions)
+    sketch = ShapeOps(dimensions)
     image = Map(2, tuple(2 * step for step in architecture.divisor))
-    outputs, further = page.draw(sketch, image, 3, page.read(given)), page.further(page.read(given))
-    logits, others = outputs[: len(outputs) - len(further)], outputs[len(outputs) - len(further) :]
+    outputs, auxiliary_outputs = spec.draw(sketch, image, 3, spec.read(given)), spec.auxiliary_outputs(spec.read(given))
+    logits, others = outputs[: len(outputs) - len(auxiliary_outputs)], outputs[len(outputs) - len(auxiliary_outputs) :]
     assert logits[0].size == image.size
-    assert all(one.voxels == 1 or not what.asks_of_patch for one, what in zip(others, further, strict=True))
+    assert all(one.voxels == 1 or not what.asks_of_patch for one, what in zip(others, auxiliary_outputs, strict=True))
     assert all(one.channels == 3 for one in others)
-    reduced = list(accumulate(page.reductions(given, dimensions), lambda one, other: tuple(map(mul, one, other))))
+    reduced = list(accumulate(spec.reductions(given, dimensions), lambda one, other: tuple(map(mul, one, other))))
     sizes = [tuple(length // step for length, step in zip(image.size, steps, strict=True)) for steps in reduced]
     assert all(one.size in sizes and one.channels == 3 for one in logits)
     assert [one.voxels for one in logits] == sorted((one.voxels for one in logits), reverse=True)
     assert (len(logits) > 1) == architecture.deep_supervision
     coarsest = min((one.size for one in sketch.kept), key=lambda size: size[0])
     assert coarsest == (2,) * dimensions  # so no smaller divisor would do, and no larger one is needed
-    sketch = Sketch(dimensions, training=False)
-    assert len(page.draw(sketch, image, 3, page.read(given))) == 1
+    sketch = ShapeOps(dimensions, training=False)
+    assert len(spec.draw(sketch, image, 3, spec.read(given))) == 1
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
@@ -132,14 +132,14 @@ def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
 
     Where voxels of a window do, of patches that windows fill at each resolution.
     """
-    page, given = NETWORKS[name], NETWORKS[name].complete({})
-    architecture = page.outline(given, dimensions, in_channels=1, out_channels=2)
-    smallest = page.smallest_patch(given, dimensions)
-    layers = page.count(given, architecture, smallest).layers.values()
+    spec, given = NETWORKS[name], NETWORKS[name].complete({})
+    architecture = spec.outline(given, dimensions, in_channels=1, out_channels=2)
+    smallest = spec.smallest_patch(given, dimensions)
+    layers = spec.count(given, architecture, smallest).layers.values()
     filled = lcm(*(edge for layer in layers if layer.kind == "offset_bias" for edge in layer.kernel))
     first, *others = (filled * edge for edge in smallest)
-    small, large = (page.count(given, architecture, (first * times, *others)) for times in (1, 3))
-    only = page.fixed_patch(page.read(given)) is not None
+    small, large = (spec.count(given, architecture, (first * times, *others)) for times in (1, 3))
+    only = spec.fixed_patch(spec.read(given)) is not None
     assert large.weights == small.weights or only
     for measure in ("multiply_adds", "kept_elements", "places", "widest_elements"):
         assert getattr(large, measure) == 3 * getattr(small, measure) or (
@@ -149,7 +149,7 @@ def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
 
 def test_work_of_a_convolution_is_counted_by_hand():
     """Twelve voxels, kernel 3, from 2 to 4 features, and pooling after it, which leaves no voxel out."""
-    sketch = Sketch(2)
+    sketch = ShapeOps(2)
     image = Map(2, (2, 6))
     y = sketch.pool(sketch.relu(sketch.conv(image, 4, 3, "one")), 2)
     assert y.size == (1, 3)
@@ -167,17 +167,17 @@ def test_work_of_a_convolution_is_counted_by_hand():
 
 def test_settings_that_are_impossible_are_named():
     """Unknown ones, with those that there are; and those of a wrong kind."""
-    page = NETWORKS["vnet"]
+    spec = NETWORKS["vnet"]
     with pytest.raises(ValueError, match=r"^settings.width of V-Net: .*\(there are: features, convolutions, "):
-        page.complete({"width": 4})
+        spec.complete({"width": 4})
     with pytest.raises(ValueError, match=r"^settings.features of V-Net: Input should be greater than 0$"):
-        page.complete({"features": 0})
+        spec.complete({"features": 0})
     with pytest.raises(ValueError, match="decoder_convolutions must have one value less"):
-        page.complete({"convolutions": [1, 2]})
+        spec.complete({"convolutions": [1, 2]})
     with pytest.raises(ValueError, match="V-Net takes images in 3D only"):
-        page.outline({}, 2, in_channels=1, out_channels=2)
+        spec.outline({}, 2, in_channels=1, out_channels=2)
     with pytest.raises(ValueError, match="at most 16 channels with these settings, not 17"):
-        page.outline({}, 3, in_channels=17, out_channels=2)
+        spec.outline({}, 3, in_channels=17, out_channels=2)
 
 
 def test_pages_need_no_torch():

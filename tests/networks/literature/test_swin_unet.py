@@ -5,9 +5,9 @@ import torch
 from literature_networks import narrow
 
 from autoseg.networks.literature.swin_unet import SWIN_UNET
-from autoseg.networks.shape_ops import Map, Sketch
-from autoseg.networks.torch_network import build_drawn
-from autoseg.networks.torch_ops import Painting
+from autoseg.networks.shape_ops import Map, ShapeOps
+from autoseg.networks.torch_network import build_torch_network
+from autoseg.networks.torch_ops import TorchOps
 
 PUBLISHED_SWIN_T = 28_288_354
 """Weights of the tiny Swin transformer that tells 1000 classes apart."""
@@ -19,7 +19,7 @@ def build(channels=1, **given):
     outline = SWIN_UNET.outline(settings, 2, in_channels=channels, out_channels=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_drawn(SWIN_UNET, outline, settings)
+        return build_torch_network(SWIN_UNET, outline, settings)
 
 
 def noise(*patch, channels=1, samples=2):
@@ -40,7 +40,7 @@ def test_published_patch_needs_no_padding():
     """At four resolutions, the coarsest of which is one window; heads of 32 features."""
     met = []
 
-    class Noting(Sketch):
+    class Noting(ShapeOps):
         def attend(self, query, key, value, heads, window=None):
             met.append((query.size, query.channels // heads, window))
             return super().attend(query, key, value, heads, window)
@@ -75,7 +75,7 @@ def test_any_patch_that_the_network_divides_will_do(patch, window):
 
 def test_expanding_undoes_merging():
     """Voxel by voxel, in two and three dimensions; merging puts a block of voxels side by side, the last axis first."""
-    net = Painting(torch.nn.Identity())
+    net = TorchOps(torch.nn.Identity())
     for size in ((4, 6), (4, 2, 6)):
         x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
         merged = net.merge(x, 2)

@@ -12,10 +12,10 @@ from autoseg.networks.literature.table import NETWORKS
 
 def test_parts_have_the_weights_that_are_published():
     """The ResNet with the transformer, and the way up; the head is the rest."""
-    page = NETWORKS["transunet"]
-    outline = page.outline({}, 2, in_channels=1, out_channels=9)
+    spec = NETWORKS["transunet"]
+    outline = spec.outline({}, 2, in_channels=1, out_channels=9)
     parts = {}
-    for name, layer in page.count({}, outline, (224, 224)).layers.items():
+    for name, layer in spec.count({}, outline, (224, 224)).layers.items():
         part = name.split(".")[0]
         parts[part] = parts.get(part, 0) + layer.weights
     assert parts["resnet"] + parts["transformer"] == 97_888_576
@@ -62,10 +62,10 @@ def test_transformer_layers_are_those_of_torch():
 @pytest.mark.parametrize(("features", "heads"), [(4, 1), (16, 3), (40, 6), (64, 12), (128, 24)])
 def test_heads_follow_from_the_features(features, heads):
     """64 of a token for each, or a few more where they would not come out even."""
-    page = NETWORKS["transunet"]
-    assert page.read({"features": features}).heads == heads
+    spec = NETWORKS["transunet"]
+    assert spec.read({"features": features}).heads == heads
     with pytest.raises(ValueError, match="multiple of 4"):
-        page.complete({"features": 6})
+        spec.complete({"features": 6})
 
 
 def test_size_of_the_weights_of_the_resnet_does_not_count():

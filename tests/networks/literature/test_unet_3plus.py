@@ -32,8 +32,8 @@ def test_module_is_an_addition(supervised):
     plain.load_state_dict({key: value for key, value in network.state_dict().items() if key not in added})
     image = image_for(network)
     outputs = network(image)
-    assert len(network.page.further(network.settings)) == 2
-    assert plain.page.further(plain.settings) == ()
+    assert len(network.spec.auxiliary_outputs(network.settings)) == 2
+    assert plain.spec.auxiliary_outputs(plain.settings) == ()
     for one, other in zip(outputs[:-2], plain(image), strict=True):
         assert torch.equal(one, other)
     assert [tuple(one.shape) for one in outputs[-2:]] == [(2, 2, 1, 1)] * 2
@@ -74,9 +74,9 @@ def test_what_is_denied_has_no_probability():
 
 def test_images_of_a_batch_are_answered_apart():
     """A bright image holds the structure, a dark one does not."""
-    page = NETWORKS["unet_3plus"]
+    spec = NETWORKS["unet_3plus"]
     network = build("unet_3plus", classification=True, deep_supervision=False)
-    loss = usual_loss(2, page.further(network.settings))
+    loss = usual_loss(2, spec.auxiliary_outputs(network.settings))
     image = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.1
     labels = torch.zeros(4, 16, 16, dtype=torch.int64)
     labels[::2, 4:12, 4:12] = 1

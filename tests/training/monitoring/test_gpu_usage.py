@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from autoseg.training.monitoring.gpu_usage import Gauge
+from autoseg.training.monitoring.gpu_usage import GpuUsage
 
 
 def test_cpu_tells_nothing():
     """Neither memory nor load, however often one looks."""
-    gauge = Gauge(torch.device("cpu"))
-    gauge.look()
-    assert (gauge.memory_bytes, gauge.utilization) == (None, None)
+    gpu_usage = GpuUsage(torch.device("cpu"))
+    gpu_usage.look()
+    assert (gpu_usage.memory_bytes, gpu_usage.utilization) == (None, None)
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def test_load_is_the_mean_of_what_was_seen(cuda, monkeypatch):
     """As a share."""
     shown = iter([100, 50, 0])
     monkeypatch.setattr(torch.cuda, "utilization", lambda _: next(shown))
-    gauge = Gauge(cuda)
+    gpu_usage = GpuUsage(cuda)
     for _ in range(3):
-        gauge.look()
-    assert gauge.utilization == 0.5
-    assert gauge.memory_bytes == 123
+        gpu_usage.look()
+    assert gpu_usage.utilization == 0.5
+    assert gpu_usage.memory_bytes == 123
 
 
 def test_load_is_left_out_without_the_package_for_it(cuda, monkeypatch):
@@ -41,19 +41,19 @@ def test_load_is_left_out_without_the_package_for_it(cuda, monkeypatch):
         raise ModuleNotFoundError("pynvml does not seem to be installed")
 
     monkeypatch.setattr(torch.cuda, "utilization", refuse)
-    gauge = Gauge(cuda)
-    gauge.look()
-    gauge.look()
-    assert gauge.utilization is None
+    gpu_usage = GpuUsage(cuda)
+    gpu_usage.look()
+    gpu_usage.look()
+    assert gpu_usage.utilization is None
     assert asked == [True]
-    assert gauge.memory_bytes == 123
+    assert gpu_usage.memory_bytes == 123
 
 
 @pytest.mark.gpu
 def test_gpu_tells_its_memory():
     """What torch held since the gauge was made, at least what was asked for."""
-    gauge = Gauge(torch.device("cuda"))
+    gpu_usage = GpuUsage(torch.device("cuda"))
     held = torch.zeros(10**7, device="cuda")
-    gauge.look()
-    assert gauge.memory_bytes >= held.nbytes
-    assert gauge.utilization is None or 0 <= gauge.utilization <= 1
+    gpu_usage.look()
+    assert gpu_usage.memory_bytes >= held.nbytes
+    assert gpu_usage.utilization is None or 0 <= gpu_usage.utilization <= 1

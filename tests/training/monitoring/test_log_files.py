@@ -9,7 +9,7 @@ from small_models import small_plan
 
 from autoseg.errors import AutosegError
 from autoseg.training.monitoring import log_files
-from autoseg.training.monitoring.log_files import open_record
+from autoseg.training.monitoring.log_files import open_log_files
 from autoseg.training.monitoring.progress import EpochReport
 from autoseg.training.monitoring.tracking import TrackedFold
 from autoseg.workspace import ModelFolder
@@ -58,7 +58,7 @@ def model(tmp_path):
 def opened(model, reports=(), trackers=None, reporter=None):
     """The record of fold 0."""
     fold = TrackedFold(dataset="D", model=model, fold=0, settings=small_plan().training, epochs_done=len(reports))
-    return open_record(fold, trackers or {}, list(reports), reporter or Listener())
+    return open_log_files(fold, trackers or {}, list(reports), reporter or Listener())
 
 
 def lines_of(model):

@@ -9,11 +9,11 @@ from small_models import small_run, small_state
 from torch import nn
 
 from autoseg.dataloading.batch import Batch
-from autoseg.planning.plugins import Own, OwnTransform, register_loss, register_network, register_transform
+from autoseg.planning.plugins import CustomTransform, Plugin, register_loss, register_network, register_transform
 from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT
-from autoseg.training.ranks import ALONE, join_ranks
+from autoseg.training.ranks import ALONE, init_ranks
 from autoseg.training.state import Run
 from autoseg.training.step import fill_gradients
 
@@ -42,9 +42,9 @@ def build_pyramid(architecture, settings):
     return Pyramid(architecture, **settings)
 
 
-def squared_error(logits, truth, settings):
+def squared_error(logits, ground_truth, settings):
     """As `ComputeLoss` says: a mean over the patches."""
-    error = (logits.softmax(dim=1)[:, 1:] - truth.present.float()).square()
+    error = (logits.softmax(dim=1)[:, 1:] - ground_truth.present.float()).square()
     return settings.get("factor", 1.0) * error.mean()
 
 
@@ -64,12 +64,12 @@ def own_run(network="pyramid", loss=None, transforms=(), *, given=None, **traini
     """A small run with parts that are not built in; `given` are the settings of the network."""
     run = small_run(**training)
     configuration = run.training.configuration
-    named = None if network is None else Own(name=network, settings=given or {})
-    own = tuple(OwnTransform(name=name, settings=settings) for name, settings in transforms)
-    augmentation = configuration.augmentation.model_copy(update={"own": own})
+    named = None if network is None else Plugin(name=network, settings=given or {})
+    own = tuple(CustomTransform(name=name, settings=settings) for name, settings in transforms)
+    augmentation = configuration.augmentation.model_copy(update={"custom": own})
     configuration = configuration.model_copy(update={"network": named, "augmentation": augmentation})
     if loss is not None:
-        chosen = LossSettings(own=Own(name=loss))
+        chosen = LossSettings(custom=Plugin(name=loss))
         run = replace(run, settings=run.settings.model_copy(update={"loss": chosen}))
         run = replace(run, loss=replace(run.loss, settings=chosen))
     return replace(
@@ -97,7 +97,7 @@ def save_step(folder, device, *, reporter):
     """Saves what a rank makes of it."""
     devices.precision = lambda _: torch.float32
     register_all()
-    ranks, _ = join_ranks(torch.device(device))
+    ranks, _ = init_ranks(torch.device(device))
     torch.save(one_step(ranks), Path(folder) / f"{ranks.number}.pt")
     ranks.wait()
-    ranks.leave()
+    ranks.shutdown()
