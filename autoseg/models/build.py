@@ -7,6 +7,7 @@ from torch import nn
 
 from autoseg.errors import AutosegError, UsageError
 from autoseg.models.monai_networks import build_monai, check_settings
+from autoseg.networks.convolutions import replace_convolutions
 from autoseg.networks.default_unet import build_network
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import is_monai
@@ -37,6 +38,7 @@ def make_network(configuration: Configuration, seed: int, error: type[AutosegErr
         )
     if not isinstance(network, nn.Module):
         raise error(f"the network {plugin.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
+    replace_convolutions(network)
     return network.train()
 
 

@@ -45,9 +45,6 @@ class Monai(nn.Module):
         super().__init__()
         self.network = network
         self.predicts_last = predicts_last
-        for module in network.modules():
-            if type(module) is nn.Conv3d:
-                module.__class__ = CarefulConv3d
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Maps an image (n, in_channels, *size) to logits (n, out_channels, *size), in training to a list of these.
@@ -58,21 +55,6 @@ class Monai(nn.Module):
         outputs = list(_unfold(self.network(image), image.ndim))
         outputs = outputs[::-1] if self.predicts_last else outputs
         return outputs if self.training else outputs[0]
-
-
-class CarefulConv3d(nn.Conv3d):
-    """A convolution that leaves 16 bits where a CPU cannot calculate in them.
-
-    Where the first axis is shorter than the kernel, the gradient of the weights reads memory that is not its own: it is
-    never twice the same, and often NaN (torch 2.13, oneDNN on a CPU with bfloat16).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (n, in_channels, *size) to (n, out_channels, *size)."""
-        if x.device.type == "cpu" and x.shape[2] < self.dilation[0] * (self.kernel_size[0] - 1) + 1:
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float())
-        return super().forward(x)
 
 
 def find_class(name: str, error: type[AutosegError] = UsageError) -> type[nn.Module]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.networks.architecture import Stage
+from autoseg.networks.convolutions import Conv2d, Conv3d
 
 NEGATIVE_SLOPE = 0.01
 """Of the leaky ReLU. Source: the reference method."""
@@ -123,9 +124,9 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_features: int, features: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
         super().__init__()
-        convolution = nn.Conv2d if len(kernel) == 2 else nn.Conv3d
+        convolution = Conv2d if len(kernel) == 2 else Conv3d
         padding = tuple(size // 2 for size in kernel)
-        self.conv: nn.Conv2d | nn.Conv3d = convolution(in_features, features, kernel, stride, padding)  # type: ignore[arg-type]
+        self.conv: Conv2d | Conv3d = convolution(in_features, features, kernel, stride, padding)  # type: ignore[arg-type]
         self.norm = InstanceNorm(features)
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
@@ -218,7 +219,7 @@ class Shortcut(nn.Module):
         self.stride = stride
         self.widens = in_features != features
         if self.widens:
-            convolution = nn.Conv2d if len(stride) == 2 else nn.Conv3d
+            convolution = Conv2d if len(stride) == 2 else Conv3d
             self.conv = convolution(in_features, features, 1, bias=False)
             self.norm = InstanceNorm(features)
 

@@ -19,6 +19,7 @@ from autoseg.networks.blocks import (
     channels_last,
     residual_stage,
 )
+from autoseg.networks.convolutions import Conv2d, Conv3d
 
 
 class UNet(nn.Module):
@@ -78,7 +79,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(
             ConvStage(2 * stages[i].features, _on_the_way_up(stages[i]), residual=residual) for i in levels
         )
-        head = nn.Conv2d if architecture.dimensions == 2 else nn.Conv3d
+        head = Conv2d if architecture.dimensions == 2 else Conv3d
         self.heads = nn.ModuleList(
             head(stages[i].features, architecture.out_channels, 1)
             for i in (levels if architecture.deep_supervision else levels[:1])
@@ -169,7 +170,7 @@ def _initialize(module: nn.Module, generator: torch.Generator | None) -> None:
     if isinstance(module, InstanceNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d | nn.Conv3d | Upsampling):
+    elif isinstance(module, Conv2d | Conv3d | Upsampling):
         nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE, generator=generator)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

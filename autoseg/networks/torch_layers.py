@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.networks.blocks import InstanceNorm, Upsampling
+from autoseg.networks.convolutions import Conv2d, Conv3d, convolve
 from autoseg.networks.layer_spec import Kind, Layer
 
 NARROW = 0.02
@@ -36,8 +37,8 @@ class StandardizedConv(nn.Module):
         variance, mean = torch.var_mean(self.weight.flatten(1).float(), dim=1)
         shape = (-1, *[1] * (1 + layer.dimensions))
         weight = (self.weight - mean.view(shape)) * (variance + VARIANCE_EPSILON).rsqrt().view(shape)
-        convolve = F.conv2d if layer.dimensions == 2 else F.conv3d
-        return convolve(x, weight, self.bias, list(layer.stride), list(_padding(layer)), layer.dilation)
+        dilation = (layer.dilation,) * layer.dimensions
+        return convolve(x, weight, self.bias, layer.stride, _padding(layer), dilation)
 
 
 class Linear(nn.Linear):
@@ -162,7 +163,7 @@ def _padding(layer: Layer) -> tuple[int, ...]:
 def _make_conv(layer: Layer) -> nn.Module:
     if layer.standardized:
         return StandardizedConv(layer)
-    convolution = nn.Conv2d if layer.dimensions == 2 else nn.Conv3d
+    convolution = Conv2d if layer.dimensions == 2 else Conv3d
     return convolution(
         layer.in_features,
         layer.features,

@@ -46,12 +46,6 @@ class TorchOps:
         padded: bool = True,
         standardized: bool = False,
     ) -> Tensor:
-        first = kernel if isinstance(kernel, int) else kernel[0]
-        if x.device.type == "cpu" and x.ndim == 5 and x.shape[2] < dilation * (first - 1) + 1:
-            # In 16 bits, where the first axis is shorter than the kernel, the gradient of the weights reads memory that
-            # is not its own: it is never twice the same, and often NaN (torch 2.13, oneDNN on a CPU with bfloat16).
-            with torch.autocast("cpu", enabled=False):
-                return self._apply(name, x.float())
         return self._apply(name, x)
 
     def transposed(self, x: Tensor, features: int, stride: Edges, name: str, *, bias: bool = True) -> Tensor:

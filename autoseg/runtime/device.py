@@ -64,9 +64,14 @@ def precision(device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16; no, if this version of torch has no name for the question."""
+    """Whether the CPU has instructions for bfloat16; no, if this version of torch has no name for the question.
+
+    Nor if the environment variable ONEDNN_MAX_CPU_ISA keeps oneDNN, which calculates the convolutions, from them.
+    """
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return probe is not None and bool(probe())
+    if probe is None or not probe() or not torch._C._has_mkldnn:
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:

@@ -322,7 +322,9 @@ def part_of(name="a"):
     )
     origin = FileState(program="1.0", info="digest", files=(("a.nii.gz", 1, 2),), draws=16)
     summary = CaseSummary(facts=facts, foreground=((1 / 3, 2, 3, 4),))
-    return FingerprintPart(origin=origin, labels_seen=frozenset({0, 7}), summary=summary), np.arange(16, dtype=np.float32)[None]
+    return FingerprintPart(origin=origin, labels_seen=frozenset({0, 7}), summary=summary), np.arange(
+        16, dtype=np.float32
+    )[None]
 
 
 @pytest.mark.parametrize(

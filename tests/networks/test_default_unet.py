@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_models import PRECISIONS
 from torch import nn
 from torch.nn import functional as F
 
@@ -271,10 +272,15 @@ def test_weights_can_have_the_channels_last(dimensions):
     assert seen == [1]
 
 
+@pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("residual", ["stage", "none", "block"])
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_feature_maps_keep_the_channels_last(dimensions, residual):
-    """No layer undoes the order of the memory: it would cost the next convolution a copy."""
+def test_feature_maps_keep_the_channels_last(dimensions, residual, dtype):
+    """No layer undoes the order of the memory: it would cost the next convolution a copy.
+
+    The batch is large, because torch leaves small ones of volumes in float32 to a convolution without any such order,
+    if it has one thread.
+    """
     network = build_network(architecture(dimensions=dimensions, blocks=(1, 2, 2), residual=residual))
     order = torch.channels_last if dimensions == 2 else torch.channels_last_3d
     disordered = []
@@ -289,6 +295,6 @@ def test_feature_maps_keep_the_channels_last(dimensions, residual):
 
     for name, module in network.named_modules():
         module.register_forward_hook(look(name))
-    with torch.autocast("cpu", torch.bfloat16):
-        network(torch.zeros(2, 1, *(8, 8, 8)[:dimensions]))
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        network(torch.zeros(16, 1, *(8, 8, 8)[:dimensions]))
     assert disordered == []

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_cases import CASES, ONE, THREE, TWO, kept_bytes, network_of
 from pretended_gpu import peak_of_a_patch
+from small_models import PRECISIONS
 
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.blocks import InstanceNorm
 from autoseg.networks.default_unet import UNet
+from autoseg.planning import memory
 from autoseg.planning.memory import (
     BYTES_PER_WEIGHT,
     CONTEXT_BYTES,
@@ -122,11 +124,13 @@ def test_weights_are_those_of_the_network(case):
     assert count_weights(case.architecture()) == sum(weight.numel() for weight in network.parameters())
 
 
+@pytest.mark.parametrize("dtype", PRECISIONS)
 @BY_NAME
-def test_activations_are_what_autograd_keeps(case):
-    """Once the loss is known, autograd keeps the counted bytes of each patch under 16-bit autocast."""
+def test_activations_are_what_autograd_keeps(case, dtype, monkeypatch):
+    """Once the loss is known, autograd keeps the counted bytes of each patch, whatever an element of a map takes."""
+    monkeypatch.setattr(memory, "ELEMENT_BYTES", dtype.itemsize)
     architecture = case.architecture(features=4)
-    kept = kept_bytes(architecture, case.small_patch)
+    kept = kept_bytes(architecture, case.small_patch, dtype)
     assert activation_bytes(architecture, case.small_patch, 2) == pytest.approx(2 * kept, rel=0.02)
 
 

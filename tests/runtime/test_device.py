@@ -29,6 +29,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: bfloat16)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16)
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bfloat16)
 
     return pretend
 
@@ -71,6 +72,17 @@ def test_precision_follows_the_hardware(machine, kind, bfloat16, expected):
     machine(gpus=1, apple=True, bfloat16=bfloat16)
     assert precision(torch.device(kind)) == expected
     assert needs_scaling(torch.device(kind)) == (expected == torch.float16)
+
+
+@pytest.mark.parametrize("reason", ["an older instruction set is asked for", "torch has no oneDNN"])
+def test_precision_follows_what_convolutions_are_calculated_with(machine, monkeypatch, reason):
+    """A CPU that has bfloat16 calculates in float32 if its convolutions cannot use it."""
+    machine(bfloat16=True)
+    if reason == "torch has no oneDNN":
+        monkeypatch.setattr(torch._C, "_has_mkldnn", False)
+    else:
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert precision(CPU) == torch.float32
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])

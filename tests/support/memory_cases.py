@@ -229,7 +229,7 @@ CASES = (
 )
 
 
-def kept_bytes(architecture: Architecture, patch_size: Axes) -> int:
+def kept_bytes(architecture: Architecture, patch_size: Axes, dtype: torch.dtype = torch.bfloat16) -> int:
     """What a CPU keeps for one patch once its loss is known: image, target, logits, and all that autograd saved.
 
     A batch of two keeps so much more than a batch of one; so weights and their 16-bit copies do not count. The logits
@@ -247,7 +247,7 @@ def kept_bytes(architecture: Architecture, patch_size: Axes) -> int:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 logits = [output.contiguous() for output in network(image)]
             usual_loss(architecture.out_channels)(logits, target)
         for tensor in (image, target, *logits):

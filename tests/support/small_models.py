@@ -16,12 +16,17 @@ from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.planning.plan import Configuration, Normalization, Plan
 from autoseg.planning.settings import LossSettings, TrainingSettings
 from autoseg.preprocessing.foreground import Foreground
+from autoseg.runtime.device import precision
 from autoseg.training.losses import Loss
 from autoseg.training.state import Run, TrainState, start_training
 
 SMALL_INFO = DatasetInfo(
     channel_names={"0": "MR"}, labels={"background": 0, "bright": 1, "dark": 2}, file_ending=".nii.gz"
 )
+
+
+PRECISIONS = tuple(dict.fromkeys((torch.float32, precision(torch.device("cpu")))))
+"""In which networks calculate on this CPU: in float32, as on every CPU, and in bfloat16 if it has that."""
 
 
 def small_configuration(dimensions: int = 3) -> Configuration:

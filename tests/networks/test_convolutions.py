@@ -1,0 +1,123 @@
+"""Tests of the convolutions, against torch's own where those are right, and float64 elsewhere."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import strided_gradients
+import torch
+from custom_parts import own_run
+from small_models import small_configuration
+from torch import nn
+from torch.nn import functional as F
+
+from autoseg.models.build import make_network
+from autoseg.networks.blocks import channels_last
+from autoseg.networks.convolutions import Conv2d, Conv3d, convolve, replace_convolutions, writes_beyond_workspace
+from autoseg.planning.plugins import Plugin, register_network
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
+def test_gradients_of_strided_convolutions_are_right(instructions, threads):
+    """With the instructions of older CPUs, and with those of this one; as the program ends if they go wrong, in one."""
+    found = subprocess.run(
+        [sys.executable, Path(strided_gradients.__file__), str(threads)],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": instructions, "OMP_WAIT_POLICY": "passive"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"channels": 1}, True),
+        ({"channels": 15}, True),
+        ({"stride": (1, 2)}, True),
+        ({"stride": (4, 2)}, True),
+        ({"padding": "valid"}, True),
+        ({"channels": 16}, False),
+        ({"kernel": (1, 3)}, False),
+        ({"stride": (1, 1)}, False),
+        ({"size": (8, 9)}, False),
+        ({"padding": (0, 1)}, False),
+        ({"groups": 2}, False),
+        ({"size": (8, 8, 8), "kernel": (1, 1, 1), "stride": (2, 2, 2), "padding": (0, 0, 0)}, False),
+    ],
+)
+def test_what_writes_beyond_its_workspace_is_known(changes, expected):
+    """Each of the conditions; neither without gradients nor if the channels are not last."""
+    case = {"channels": 4, "kernel": (1, 1), "stride": (2, 2), "padding": (0, 0), "groups": 1, "size": (8, 8)}
+    case |= changes
+    weight = torch.zeros(8, case["channels"] // case["groups"], *case["kernel"], requires_grad=True)
+    maps = torch.zeros(2, case["channels"], *case["size"])
+    rest = case["stride"], case["padding"], case["groups"]
+    assert writes_beyond_workspace(channels_last(maps), weight, *rest) == expected
+    assert not writes_beyond_workspace(maps, weight, *rest)
+    assert not writes_beyond_workspace(channels_last(maps), weight.detach(), *rest)
+    assert not writes_beyond_workspace(channels_last(maps).to("meta"), weight, *rest)
+    with torch.no_grad():
+        assert not writes_beyond_workspace(channels_last(maps), weight, *rest)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2, (2, 1)])
+def test_convolutions_are_those_of_torch(kernel, stride):
+    """Also where they go another way; with padding, dilation and groups."""
+    torch.manual_seed(0)
+    for channels, groups, padding, dilation in [(4, 1, 0, 1), (4, 2, 1, 1), (4, 1, "valid", 2), (16, 1, 0, 1)]:
+        ours = Conv2d(channels, 8, kernel, stride, padding, dilation, groups)
+        maps = torch.randn(2, channels, 12, 16)
+        expected = F.conv2d(maps, ours.weight, ours.bias, stride, padding, dilation, groups)
+        torch.testing.assert_close(ours(channels_last(maps)), expected)
+
+
+def test_thin_volumes_leave_16_bits():
+    """Where the first axis is shorter than the kernel, and nowhere else."""
+    layer, thin = Conv3d(2, 4, 3, padding=1), torch.randn(1, 2, 2, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(thin).dtype == torch.float32
+        assert layer(thin.bfloat16()).dtype == torch.float32
+        assert layer(torch.randn(1, 2, 3, 8, 8)).dtype == torch.bfloat16
+        assert convolve(thin, torch.zeros(4, 2, 1, 3, 3), None, (1,) * 3, (0, 1, 1), (1,) * 3).dtype == torch.bfloat16
+    torch.testing.assert_close(layer(thin), F.conv3d(thin, layer.weight, layer.bias, padding=1))
+
+
+@pytest.mark.usefixtures("own_tables")
+def test_networks_of_other_packages_get_our_convolutions():
+    """Under the same names; those that pad with what is not 0 stay, and so do further classes."""
+
+    class Special(nn.Conv2d):
+        pass
+
+    def build(_architecture, _settings):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.Sequential(nn.Conv3d(1, 4, 3), nn.ConvTranspose2d(4, 4, 2)),
+            nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+            Special(4, 4, 1),
+        )
+
+    register_network("foreign", build)
+    names = list(build(None, None).state_dict())
+    network = make_network(small_configuration().model_copy(update={"network": Plugin(name="foreign", settings={})}), 0)
+    kinds = [type(module) for module in network.modules() if not isinstance(module, nn.Sequential)]
+    assert kinds == [Conv2d, Conv3d, nn.ConvTranspose2d, nn.Conv2d, Special]
+    assert list(network.state_dict()) == names
+
+
+def test_every_convolution_of_the_usual_network_is_ours():
+    """In the encoder, shortcuts, decoder and heads."""
+    network = make_network(own_run(None).training.configuration, 0)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
+    assert len(convolutions) > 4
+    assert all(type(module) in (Conv2d, Conv3d) for module in convolutions)
+    replace_convolutions(network)  # changes nothing more
+    assert [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)] == convolutions
