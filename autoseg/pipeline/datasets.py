@@ -1,19 +1,4 @@
-"""The method on one page: START HERE. Each function is a command, each of its lines a stage.
-
-    raw scans and masks
-      -> fingerprint   what the data look like                      fingerprint.json
-      -> plan          how to segment them, and why                 plan.json
-      -> preprocess    crop, normalize, resample each case          preprocessed cases
-      -> train         learn a fold, judge it on held-out cases     checkpoint.pt, summary.json
-      -> find_best     try what was trained, alone and in pairs     best.json
-      -> predict       segment new scans with what was learned      masks
-
-Stages are functions from values to values; the files between them are read and written here, and in the modules that
-stand just below: `inspection`, `decisions`, `preparation`, `prepared_cases`, `jobs`, `folds`, `validation`,
-`selection`, `prediction`, `comparison`. The first two have commands of their own, `extract_fingerprint` and
-`plan_configurations`. Up to preprocessing nothing needs torch, which takes a second to load; so what needs it is
-imported where it is used.
-"""
+"""From raw scans and masks to prepared cases: fingerprint, plan, preprocessing."""
 
 import os
 from collections.abc import Sequence

@@ -90,7 +90,7 @@ def test_thin_volumes_leave_16_bits():
     torch.testing.assert_close(layer(thin), F.conv3d(thin, layer.weight, layer.bias, padding=1))
 
 
-@pytest.mark.usefixtures("own_tables")
+@pytest.mark.usefixtures("empty_registry")
 def test_networks_of_other_packages_get_our_convolutions():
     """Under the same names; those that pad with what is not 0 stay, and so do further classes."""
 
