@@ -1,8 +1,6 @@
 """One fold on disk: begun or continued, and trained to its end."""
 
 import shutil
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from autoseg.dataloading.loader import Batches, open_cases
@@ -73,9 +71,11 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
                 checkpoint = _checkpoint(job, state)
                 save_checkpoint(checkpoint, job.model.checkpoint(job.fold))
                 record.update(state.reports, finished=checkpoint.finished)
+                if state.measured_bytes:
+                    correct_estimate(job, state.measured_bytes, reporter)
+                    state.measured_bytes.clear()
 
-            run = replace(_make_run(job, stop), note_memory=partial(correct_estimate, job, reporter))
-            train_fold(state, run, reporter, save)
+            train_fold(state, _make_run(job, stop), reporter, save)
             stop.check()
     return checkpoint
 

@@ -15,6 +15,7 @@ from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.device import autocast, memory_named
 from autoseg.runtime.reporting import Reporter, Task
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
+from autoseg.training.memory_trial import advise_on_memory, fill_gradients
 from autoseg.training.monitoring.gpu_usage import GpuUsage
 from autoseg.training.monitoring.health import (
     SILENT_SECONDS,
@@ -35,7 +36,7 @@ from autoseg.training.optimization import (
 )
 from autoseg.training.plugin_checks import seed_layers, try_out
 from autoseg.training.state import OpenEpoch, Run, TrainState
-from autoseg.training.step import advise_on_memory, fill_gradients, move_batch
+from autoseg.training.step import move_batch
 
 Save = Callable[[TrainState], None]
 

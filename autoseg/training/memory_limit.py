@@ -33,7 +33,7 @@ def begin_in_parts(job: FoldJob, state: TrainState, reporter: Reporter) -> None:
     """Lets a fold begin in micro-batches if plan.json knows, from a fold before it, that a whole batch does not fit.
 
     So the memory runs out once, and not again for each fold. Several ranks agree later on how many parts all of them
-    make; see `training.step`.
+    make; see `training.memory_trial`.
 
     Args:
         job: The fold.
@@ -56,15 +56,15 @@ def begin_in_parts(job: FoldJob, state: TrainState, reporter: Reporter) -> None:
     )
 
 
-def correct_estimate(job: FoldJob, reporter: Reporter, least_bytes: Mapping[int, int]) -> None:
+def correct_estimate(job: FoldJob, least_bytes: Mapping[int, int], reporter: Reporter) -> None:
     """Puts what steps were found to take into plan.json, where the folds to come find it, and says so.
 
     What cannot be written is said too; the training goes on all the same.
 
     Args:
         job: The fold whose steps these were.
+        least_bytes: See `TrainState.measured_bytes`.
         reporter: Told about the estimate.
-        least_bytes: See `Run.note_memory`.
     """
     name = job.configuration_name
     if job.configuration.is_foreign or not least_bytes:

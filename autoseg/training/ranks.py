@@ -122,7 +122,7 @@ class Ranks:
             raise AutosegError(what, "let all machines share the workspace, and wait until its files have arrived")
 
     def wrap_ddp(self, network: nn.Module, idle: Sequence[str] = ()) -> nn.Module:
-        """The network in a form whose gradients are the means over all ranks, with the same weights; see `undo_mean`.
+        """Returns the network wrapped so that its gradients are averaged over all ranks; see `scale_for_ddp`.
 
         Args:
             network: On the device of this rank.
@@ -142,7 +142,7 @@ class Ranks:
             weights.requires_grad_(True)
         return joined
 
-    def undo_mean(self, share: torch.Tensor) -> torch.Tensor:
+    def scale_for_ddp(self, share: torch.Tensor) -> torch.Tensor:
         """What a rank goes back from, so that the mean of the gradients is that of the sum of all shares."""
         return share if self.alone else share * self.count
 

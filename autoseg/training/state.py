@@ -20,8 +20,6 @@ from autoseg.training.optimization import make_optimizer
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.stopping import NEVER, StopRequest
 
-NoteMemory = Callable[[Mapping[int, int]], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -37,8 +35,6 @@ class Run:
         workers: Threads that make batches.
         stop: Whether somebody asked the run to end before its time.
         ranks: The processes that share the batches.
-        note_memory: Called when the memory of the device ran out: patches at once, to the bytes that a step with them
-            was found to take at least, weights included; of a device that does not tell, nothing.
     """
 
     settings: TrainingSettings
@@ -49,7 +45,6 @@ class Run:
     workers: int
     stop: StopRequest = NEVER
     ranks: Ranks = ALONE
-    note_memory: NoteMemory = lambda _: None
 
 
 Forward = Callable[[torch.Tensor], Sequence[torch.Tensor]]
@@ -101,7 +96,10 @@ class TrainState:
         epoch: The one that is being trained.
         reports: One per finished epoch; a schedule that looks at the loss reads them.
         micro_batch_size: Patches that were found to fit on the device at once, if its memory ran out; see
-            `training.step`.
+            `training.memory_trial`.
+        measured_bytes: Number of patches at once, to the bytes that a step with them was found to take at least when
+            the memory of the device ran out, weights included; empty if it never did, or if the device does not tell.
+            `train_to_end` writes it to plan.json and empties it; it is not saved.
         forward: How a step calls the network: itself, or a compiled form of it with the same weights. Settled at the
             first step of a session, and not saved; as is the next.
         plain_forward: The same without compiling. What adds up the gradients of several ranks is around it.
@@ -117,6 +115,7 @@ class TrainState:
     epoch: OpenEpoch = field(default_factory=OpenEpoch)
     reports: list[EpochReport] = field(default_factory=list)
     micro_batch_size: int | None = None
+    measured_bytes: dict[int, int] = field(default_factory=dict)
     forward: Forward | None = None
     plain_forward: Forward | None = None
     origin: InitialWeights = RANDOM
@@ -125,6 +124,16 @@ class TrainState:
     def weights(self) -> Weights:
         """The weights that predict, on the CPU."""
         return {name: value.detach().cpu() for name, value in self.average.state_dict().items()}
+
+    def note_memory(self, least_bytes: Mapping[int, int | None]) -> None:
+        """Adds measurements to `measured_bytes`; of several for the same number of patches, the largest is kept.
+
+        Args:
+            least_bytes: Number of patches at once, to the bytes that a step with them takes at least; None if unknown.
+        """
+        for patches, measured in least_bytes.items():
+            if measured is not None:
+                self.measured_bytes[patches] = max(measured, self.measured_bytes.get(patches, 0))
 
 
 def start_training(

@@ -13,9 +13,9 @@ from autoseg.planning.plugins import CustomTransform, Plugin, register_loss, reg
 from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT
+from autoseg.training.memory_trial import fill_gradients
 from autoseg.training.ranks import ALONE, init_ranks
 from autoseg.training.state import Run
-from autoseg.training.step import fill_gradients
 
 PATCHES = 5
 

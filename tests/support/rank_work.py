@@ -20,10 +20,10 @@ from autoseg.planning.plugins import Plugin
 from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT
-from autoseg.training import loop, step
+from autoseg.training import loop, memory_trial
 from autoseg.training.losses import Loss
+from autoseg.training.memory_trial import fill_gradients
 from autoseg.training.ranks import ALONE, init_ranks
-from autoseg.training.step import fill_gradients
 
 PATCHES = 5
 NUMBER = 1
@@ -170,11 +170,11 @@ def gradients_of(state) -> torch.Tensor:
 def save_crowded(folder, device, *, reporter):
     """Saves two equal steps of ranks of which the second has memory for one patch; the network draws, and counts."""
     devices.precision = lambda _: torch.float32
-    step.tells_when_full = lambda _: True
-    step.gpu_memory_within_reach = lambda _: 700_000
+    memory_trial.tells_when_full = lambda _: True
+    memory_trial.gpu_memory_within_reach = lambda _: 700_000
     ranks, place = init_ranks(torch.device(device))
-    notes, listener = [], Listener()
-    run = replace(small_run(), ranks=ranks, device=place, note_memory=notes.append)
+    listener = Listener()
+    run = replace(small_run(), ranks=ranks, device=place)
     state, tried, gradients = small_state(run), [], []
     state.network.stem = nn.Sequential(nn.BatchNorm3d(1, affine=False), nn.Dropout(0.5))
     memory = Fullness(state.network, most=1 if ranks.number else PATCHES)
@@ -188,7 +188,7 @@ def save_crowded(folder, device, *, reporter):
         "tried": tried,
         "size": state.micro_batch_size,
         "said": listener.lines,
-        "notes": notes,
+        "measured": state.measured_bytes,
         "gradients": gradients,
         "counted": int(state.network.stem[0].num_batches_tracked),
     }

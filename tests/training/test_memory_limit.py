@@ -52,8 +52,8 @@ def small_gpu(monkeypatch):
         return network
 
     monkeypatch.setattr(fold, "make_network", make_watched)
-    monkeypatch.setattr("autoseg.training.step.gpu_memory_within_reach", lambda _: MEMORY)
-    monkeypatch.setattr("autoseg.training.step.peak_bytes", lambda _: MEMORY * 2 // 3)
+    monkeypatch.setattr("autoseg.training.memory_trial.gpu_memory_within_reach", lambda _: MEMORY)
+    monkeypatch.setattr("autoseg.training.memory_trial.peak_bytes", lambda _: MEMORY * 2 // 3)
     monkeypatch.setattr(memory_limit, "gpu_memory_within_reach", lambda _: MEMORY)
     return memories
 

@@ -15,6 +15,7 @@ from autoseg.errors import AutosegError, UsageError
 from autoseg.runtime import device
 from autoseg.training import ranks as ranks_module
 from autoseg.training.launch import launch
+from autoseg.training.memory_trial import advise_on_memory
 from autoseg.training.ranks import (
     ALONE,
     Ranks,
@@ -24,7 +25,7 @@ from autoseg.training.ranks import (
     is_distributed,
     is_main_process,
 )
-from autoseg.training.step import advise_on_memory, split_batch
+from autoseg.training.step import split_batch
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_ranks_take_as_many_parts_as_the_smallest_memory_asks_for(tmp_path):
     assert roomy["tried"] == [[3, 2, 1], [2, 1]]
     assert crowded["tried"] == [[2, 1, 1, 1, 1], [1, 1]]
     assert (roomy["size"], crowded["size"]) == (None, 1)
-    assert (roomy["notes"], crowded["notes"]) == ([], [{2: 700_000}])
+    assert (roomy["measured"], crowded["measured"]) == ({}, {2: 700_000})
     [line] = roomy["said"]
     assert "its share of a step of 2 patches at once; from now on each of the 2 processes takes 2 at a time" in line
     for share in (roomy, crowded):

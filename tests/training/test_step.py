@@ -1,6 +1,5 @@
 """Gradients of a step in parts, after a full memory, and from a compiled network are those of the whole batch."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,8 +14,9 @@ from autoseg.errors import AutosegError
 from autoseg.runtime import device
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_fold, train_step
+from autoseg.training.memory_trial import fill_gradients
 from autoseg.training.state import pack_state, unpack_state
-from autoseg.training.step import fill_gradients, move_batch, split_batch
+from autoseg.training.step import move_batch, split_batch
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_full_memory_is_said_once_and_remembered():
 
 def test_memory_of_a_gpu_is_said_beside_the_estimate(monkeypatch):
     """What could be had of it."""
-    monkeypatch.setattr("autoseg.training.step.gpu_memory_within_reach", lambda _: 700_000)
+    monkeypatch.setattr("autoseg.training.memory_trial.gpu_memory_within_reach", lambda _: 700_000)
     run, listener = small_run(), Listener()
     state = small_state(run)
     Fullness(state.network, most=1)
@@ -141,27 +141,28 @@ def test_memory_of_a_gpu_is_said_beside_the_estimate(monkeypatch):
     assert "plan.json estimates 1 MB, and 1 MB could be had" in listener.text
 
 
-def test_what_full_memory_tells_is_passed_on(monkeypatch):
+def test_what_full_memory_tells_is_noted(monkeypatch):
     """The smallest part that failed needs more than there was; the largest that worked took its peak."""
-    monkeypatch.setattr("autoseg.training.step.gpu_memory_within_reach", lambda _: 700_000)
-    monkeypatch.setattr("autoseg.training.step.peak_bytes", lambda _: 400_000)
-    notes = []
-    run = replace(small_run(), note_memory=notes.append)
+    monkeypatch.setattr("autoseg.training.memory_trial.gpu_memory_within_reach", lambda _: 700_000)
+    monkeypatch.setattr("autoseg.training.memory_trial.peak_bytes", lambda _: 400_000)
+    run = small_run()
     state = small_state(run)
     Fullness(state.network, most=2)
     for _ in range(2):
         fill_gradients(state, a_batch(patches=7), run, SILENT)
-    assert notes == [{4: 700_000, 2: 400_000}]  # 7 and 4 patches fail; 2 are tried, in parts of 2, 2, 2 and 1
+    assert state.measured_bytes == {
+        4: 700_000,
+        2: 400_000,
+    }  # 7 and 4 patches fail; 2 are tried, in parts of 2, 2, 2 and 1
 
 
-def test_device_that_tells_nothing_has_nothing_passed_on():
+def test_device_that_tells_nothing_has_nothing_noted():
     """Neither what there was nor what was taken."""
-    notes = []
-    run = replace(small_run(), note_memory=notes.append)
+    run = small_run()
     state = small_state(run)
     Fullness(state.network, most=1)
     fill_gradients(state, a_batch(patches=2), run, SILENT)
-    assert notes == [{}]
+    assert state.measured_bytes == {}
 
 
 def test_memory_that_is_too_small_for_one_patch_ends_the_run():
@@ -229,7 +230,9 @@ def test_network_is_compiled_where_it_is_worth_it(monkeypatch, kind, setting, co
     """On a CUDA GPU, or wherever the plan asks for it."""
     asked = []
     monkeypatch.setattr(torch, "compile", lambda network, **_options: asked.append(network) or network)
-    monkeypatch.setattr("autoseg.training.step.compiles_well", lambda _: device.compiles_well(torch.device(kind)))
+    monkeypatch.setattr(
+        "autoseg.training.compilation.compiles_well", lambda _: device.compiles_well(torch.device(kind))
+    )
     run = small_run(compile=setting, epochs=1000)
     state = small_state(run)
     fill_gradients(state, a_batch(), run, SILENT)
@@ -243,7 +246,7 @@ def test_a_short_training_is_not_worth_a_minute_of_compiling(monkeypatch, length
     """Unless the plan says "on"."""
     asked = []
     monkeypatch.setattr(torch, "compile", lambda network, **_options: asked.append(network) or network)
-    monkeypatch.setattr("autoseg.training.step.compiles_well", lambda _: True)
+    monkeypatch.setattr("autoseg.training.compilation.compiles_well", lambda _: True)
     run = small_run(**{"epochs": 1000, **length})
     state = small_state(run)
     train_step(state, run.training.make(0), run, SILENT)

@@ -73,17 +73,17 @@ def test_step_that_does_not_fit_is_split(run):
         del state
         torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    listener, state, notes = Listener(), start(run), []
+    listener, state = Listener(), start(run)
     torch.cuda.set_per_process_memory_fraction((peaks[1] + peaks[2]) / 2 / total)
     try:
-        train_step(state, batch, replace(run, settings=settings, note_memory=notes.append), listener)
+        train_step(state, batch, replace(run, settings=settings), listener)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert state.micro_batch_size in (1, 2)
     assert "could be had" in listener.text
-    [note] = notes
-    assert note.keys() == {state.micro_batch_size, 2 * state.micro_batch_size}
-    assert 0 < note[state.micro_batch_size] < (peaks[1] + peaks[2]) / 2
+    measured = state.measured_bytes
+    assert measured.keys() == {state.micro_batch_size, 2 * state.micro_batch_size}
+    assert 0 < measured[state.micro_batch_size] < (peaks[1] + peaks[2]) / 2
 
 
 def test_feature_maps_keep_the_channels_last_on_a_gpu(run):
