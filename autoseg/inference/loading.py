@@ -10,10 +10,11 @@ from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference.ensemble import AnySegmenter, make_ensemble
 from autoseg.inference.segmenter import Segmenter, make_segmenter
-from autoseg.models.best_model import BestModel, digest_weights
+from autoseg.models.best_model import BestModel
 from autoseg.models.bundle import opened_model
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.training_statistics import load_training_statistics
+from autoseg.models.weight_digest import digest_weights
 from autoseg.runtime.device import resolve_device
 from autoseg.workspace import Fold, ModelFolder, list_folds
 

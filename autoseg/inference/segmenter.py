@@ -26,10 +26,10 @@ from autoseg.inference.predictor import (
     count_votes,
 )
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
-from autoseg.models.best_model import digest_weights
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.training_statistics import TrainingStatistics
+from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import (
     PreprocessedCase,

@@ -43,7 +43,7 @@ class Entrant:
     Attributes:
         name: Of the configuration, with that of its plan if it is another one's.
         model: Where its folds are.
-        weights: Fold to `choice.digest_weights`.
+        weights: Fold to `weight_digest.digest_weights`.
         results: Held-out case to the folder of its segmentation, and its scores.
         cases_folder: Where its preprocessed cases are.
         cascade_labels_folder: Of a cascade: where the former segmentations are.
@@ -61,7 +61,7 @@ class JudgedCase(Artifact):
     """A held-out case that a pair has segmented.
 
     Attributes:
-        weights: Of the fold of each of the two; see `choice.digest_weights`.
+        weights: Of the fold of each of the two; see `weight_digest.digest_weights`.
         result: Its scores.
     """
 

@@ -17,16 +17,9 @@ from autoseg.errors import ModelError, ProblemsError, UsageError
 from autoseg.evaluation.summary import CaseResult, Summary, summarize
 from autoseg.model_selection.ensembles import Entrant, validate_ensembles
 from autoseg.model_selection.validation import find_rules_for, is_validated
-from autoseg.models.best_model import (
-    BestModel,
-    BestModelFold,
-    Candidate,
-    MemberName,
-    digest_weights,
-    name_member,
-    name_together,
-)
+from autoseg.models.best_model import BestModel, BestModelFold, Candidate, MemberName, name_member, name_together
 from autoseg.models.checkpoint import load_checkpoint
+from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import load_decisions, load_plan, open_planned, with_own_cases
 from autoseg.preprocessing.cascade import prepare_previous

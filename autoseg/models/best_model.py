@@ -5,20 +5,13 @@ with the folders of its configurations in it: 3d_fullres/, or of a plan that was
 """
 
 import re
-from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Self, cast
+from typing import Annotated, Self, cast
 
-import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.planning.plan import CONFIGURATION_NAMES, ConfigurationName
 from autoseg.runtime.artifact import Artifact, Score
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
 
 MEMBER_PATTERN = rf"(?:[A-Za-z][A-Za-z0-9_-]{{0,40}}/)?(?:{'|'.join(CONFIGURATION_NAMES)})"
 
@@ -31,9 +24,6 @@ def _check_member(name: str) -> str:
 
 MemberName = Annotated[str, AfterValidator(_check_member)]
 """A configuration among those of several plans: "3d_fullres" of the same plan as best.json, or "NAME/3d_fullres"."""
-
-VALUES_PER_TENSOR = 64
-"""Of a network's weights that its digest looks at. Decision: every step of training changes all that are not frozen."""
 
 
 def name_member(plan_name: str | None, configuration: str) -> MemberName:
@@ -52,21 +42,12 @@ def name_together(configurations: tuple[MemberName, ...]) -> str:
     return "+".join(configurations)
 
 
-def digest_weights(weights: "Mapping[str, torch.Tensor]") -> str:
-    """Sixteen characters that tell one trained network from another, without looking at every number of it."""
-    digest = sha256()
-    for name, tensor in sorted(weights.items()):
-        values = tensor.detach().reshape(-1)[:VALUES_PER_TENSOR].float().cpu().numpy()
-        digest.update(name.encode() + np.ascontiguousarray(values, dtype="<f4").tobytes())
-    return digest.hexdigest()[:16]
-
-
 class BestModelFold(BaseModel):
     """A fold of a chosen configuration, as it was when it was chosen.
 
     Attributes:
         fold: Its number.
-        weights: See `digest_weights`.
+        weights: Digest of its weights; see `weight_digest.digest_weights`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,11 +10,12 @@ from autoseg.datasets.splits import Splits
 from autoseg.errors import ArtifactError, ModelError, UsageError
 from autoseg.evaluation.summary import CaseResult, Summary, summarize
 from autoseg.imaging.postprocessing import PostprocessingRules
-from autoseg.models.best_model import BestModel, MemberName, digest_weights, name_member, split_member
+from autoseg.models.best_model import BestModel, MemberName, name_member, split_member
 from autoseg.models.bundle_format import MANIFEST, SCORES, Manifest
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.models.model_facts import HeldOutScores
 from autoseg.models.training_statistics import load_training_statistics
+from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName
 from autoseg.workspace import DatasetFolders, Fold, ModelFolder, dataset_of, find_workspace, list_folds
 

@@ -95,8 +95,13 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             raise OSError(None, f"writing failed, the disk may be full ({_first_line(error)})") from error
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, mapped: bool = False) -> Checkpoint:
     """Reads a checkpoint to the CPU.
+
+    Args:
+        path: Path of the checkpoint.
+        mapped: Whether the tensors stay mapped to the file, which takes no memory of their size. They must be dropped
+            before the file can change; without it, they are copied and last.
 
     Raises:
         ModelError: The file is missing, damaged, holds more than tensors and plain values, or is of another version;
@@ -108,7 +113,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         _check_tensors(content)
-        content = copy.deepcopy(content)  # what is mapped would change with the file
+        content = content if mapped else copy.deepcopy(content)  # what is mapped would change with the file
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} is damaged or holds more than weights", ANEW) from error
     except Exception as error:  # what torch makes of a file that someone crafted can be anything

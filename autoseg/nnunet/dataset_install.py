@@ -32,9 +32,9 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ProblemsError, UsageError
 from autoseg.model_selection.validation import is_validated, judge, pool_validation, validate_masks
-from autoseg.models.best_model import digest_weights
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.models.training_statistics import save_training_statistics
+from autoseg.models.weight_digest import digest_weights
 from autoseg.nnunet.dataset_plan import check_agreement, convert_plan, resolve_nnunet_folds
 from autoseg.nnunet.held_out import read_held_out
 from autoseg.nnunet.install import Models, opened_models
@@ -47,9 +47,7 @@ from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.device import resolve_device
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
-from autoseg.training.duration import LengthRequest
-from autoseg.training.initial_weights import NOTHING_ASKED
-from autoseg.training.jobs import TrainingRequest, make_jobs
+from autoseg.training.jobs import TrainingRequest, make_jobs, prepare_cascade_labels
 from autoseg.workspace import DatasetFolders, ModelFolder, find_workspace
 
 USUAL_PLAN_NAME = "nnunet"
@@ -269,13 +267,11 @@ def _judge_rest(taken: _DatasetInstall, device: torch.device, reporter: Reporter
             folders=folders,
             configuration=name,
             folds=tuple(folds),
-            length=LengthRequest(),
-            origin=NOTHING_ASKED,
             device=str(device),
-            augment_on="auto",
-            trackers=(),
         )
-        for job in make_jobs(request, SILENT):
+        jobs = make_jobs(request)
+        prepare_cascade_labels(jobs[0], taken.number, SILENT)
+        for job in jobs:
             judge(job, load_checkpoint(model.checkpoint(job.fold)), reporter)
         pool_validation(dataset, model)
 

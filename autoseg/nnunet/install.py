@@ -9,12 +9,13 @@ from pathlib import Path
 
 from autoseg.errors import AutosegError, ProblemsError
 from autoseg.imaging.postprocessing import NO_RULES
-from autoseg.models.best_model import BestModel, BestModelFold, digest_weights
+from autoseg.models.best_model import BestModel, BestModelFold
 from autoseg.models.bundle import add_card, installing
 from autoseg.models.bundle_format import MANIFEST
 from autoseg.models.checkpoint import Checkpoint, save_checkpoint
 from autoseg.models.model_facts import CardNotes
 from autoseg.models.training_statistics import Spread, TrainingStatistics
+from autoseg.models.weight_digest import digest_weights
 from autoseg.nnunet.folders import NnunetFolder, beside, find_choice_rules, find_folders, read_choice
 from autoseg.nnunet.models import NnunetModel, make_checkpoints, name_models, read_model
 from autoseg.nnunet.postprocessing_file import read_rules

@@ -46,17 +46,17 @@ def train(
             none out.
         epochs: Instead of the plan's.
         budget: Instead of epochs: "quick", "standard" (as the plan says), "full", or a time per fold such as "2h"; see
-            `training.length`.
+            `training.duration`.
         extend: Epochs, such as "50", or a time, such as "30m", by which finished folds go on; the learning rate falls
             once more, from where the longer schedule would be by then.
         device: "auto", "cpu", "cuda" or "mps".
-        gpus: How many CUDA GPUs of this machine train each fold together, in a process each; see `processes.launch`.
+        gpus: How many CUDA GPUs of this machine train each fold together, in a process each; see `training.launch`.
             Processes that torchrun started, on any number of machines that share the workspace, do so by themselves.
         augment_on: Where patches are changed at random: on the "cpu" or on the "device" of the network; "auto" is the
             device if that is a CUDA GPU. The changes are the same, up to rounding.
         restart: Forget what was trained of these folds.
         init: Begin with the weights of a trained model, where they fit: a model folder, the folder of one of its folds,
-            or a checkpoint.pt. See `training.origin`.
+            or a checkpoint.pt. See `training.initial_weights`.
         freeze: Weights that stay as they were there: "encoder", "decoder" or "all_but_heads".
         log: "tensorboard", "mlflow", or both: where the numbers of each epoch go as well.
         plan_name: Of the plan, if it is not the usual one.
@@ -88,7 +88,7 @@ def train(
         configuration=configuration,
         folds=tuple(list_folds(folds)),
         length=LengthRequest(epochs=epochs, budget=budget, extend=extend, restart=restart),
-        origin=InitialWeightsRequest(path=None if init is None else Path(init), freeze=freeze),
+        initial_weights=InitialWeightsRequest(path=None if init is None else Path(init), freeze=freeze),
         device=device,
         augment_on=augment_on,
         trackers=tuple(log),
@@ -102,17 +102,23 @@ def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | No
     """What `train` does in its process, or in each of several."""
     from autoseg.model_selection.validation import judge, pool_validation
     from autoseg.training.fold import train_to_end
-    from autoseg.training.jobs import make_jobs
+    from autoseg.training.jobs import describe_concerns, make_jobs, prepare_cascade_labels
+    from autoseg.training.ranks import init_ranks
 
-    jobs = make_jobs(request, reporter)
+    jobs = make_jobs(request)
+    first = jobs[0]
+    init_ranks(first.ranks, first.device)
+    reporter = reporter if first.ranks.is_main else SILENT
+    prepare_cascade_labels(first, request.number, reporter)
+    for line in describe_concerns(first):
+        reporter.say(line)
     for job in jobs:
         checkpoint = train_to_end(job, reporter)
         judge(job, checkpoint, reporter)
-    one = jobs[0]
-    one.ranks.shutdown()
-    if not one.ranks.is_main or all(job.fold == "all" for job in jobs):
+    first.ranks.shutdown()
+    if not first.ranks.is_main or all(job.fold == "all" for job in jobs):
         return None
-    rules, summary = pool_validation(one.dataset, one.model)
+    rules, summary = pool_validation(first.dataset, first.model)
     reporter.say(rules.describe())
     return summary
 

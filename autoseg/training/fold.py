@@ -1,4 +1,4 @@
-"""One fold on disk: begun or continued, and trained to its end."""
+"""One fold on disk: begun or resumed, trained to its end, and saved after every epoch."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,8 @@ from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.training.fold_job import FoldJob
-from autoseg.training.initial_weights import InitialWeights, find_initial_weights
+from autoseg.training.initial_weights import InitialWeights
+from autoseg.training.initialization import find_initial_weights
 from autoseg.training.loop import progress, train_fold
 from autoseg.training.losses import Loss
 from autoseg.training.memory_limit import begin_in_parts, correct_estimate
@@ -26,29 +27,30 @@ from autoseg.training.stopping import StopRequest, watch_for_stop
 
 
 def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
-    """Trains a fold from its start, or from where it was left, and saves it after every epoch.
+    """Trains a fold from its start, or from where it was stopped, and saves it after every epoch.
 
     Args:
-        job: From `resolve_job`.
+        job: The fold, from `make_jobs`.
         reporter: Shows progress and one line per epoch.
+
+    Returns:
+        The checkpoint of the trained fold.
 
     Raises:
         Stopped: The run was asked to stop. It is saved to the last step.
         UsageError: Another run trains this fold.
     """
     if not job.ranks.is_main:
-        return _train_along(job)
+        return _train_on_other_rank(job)
     reporter.say(job.describe())
     with run_alone(job.model.fold(job.fold)):
         if job.restart:
-            _forget(job.model.fold(job.fold))
+            _empty(job.model.fold(job.fold))
         job.ranks.wait()
-        former = job.load_saved()
-        if former is not None and not former.training:
+        state, checkpoint = _begin_or_resume(job, reporter)
+        if state is None:
             reporter.say(f"fold {job.fold} was trained elsewhere, to its end; --restart would train it anew")
-            return former
-        state = _load_state(job, former, reporter)
-        checkpoint = _checkpoint(job, state)
+            return checkpoint
         if checkpoint.finished:
             reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew, --extend longer")
             return checkpoint
@@ -63,14 +65,14 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
         )
         with (
             watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop,
-            open_log_files(tracked, job.trackers, state.reports, reporter) as record,
+            open_log_files(tracked, job.trackers, state.reports, reporter) as log_files,
         ):
 
             def save(state: TrainState) -> None:
                 nonlocal checkpoint
-                checkpoint = _checkpoint(job, state)
-                save_checkpoint(checkpoint, job.model.checkpoint(job.fold))
-                record.update(state.reports, finished=checkpoint.finished)
+                checkpoint = _make_checkpoint(job, state)
+                save_checkpoint(checkpoint, job.checkpoint)
+                log_files.update(state.reports, finished=checkpoint.finished)
                 if state.measured_bytes:
                     correct_estimate(job, state.measured_bytes, reporter)
                     state.measured_bytes.clear()
@@ -80,23 +82,21 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
     return checkpoint
 
 
-def _train_along(job: FoldJob) -> Checkpoint:
-    """What a rank does that does not lead: the same, but it says and saves nothing."""
-    job.ranks.wait()  # until the first one has made room
-    former = job.load_saved()
-    if former is not None and not former.training:
-        return former
-    state = _load_state(job, former, SILENT)
-    checkpoint = _checkpoint(job, state)
+def _train_on_other_rank(job: FoldJob) -> Checkpoint:
+    """Trains a fold as `train_to_end` does, on a rank that is not the main one: it reports and saves nothing."""
+    job.ranks.wait()  # until the main rank has emptied the folder
+    state, checkpoint = _begin_or_resume(job, SILENT)
+    if state is None:
+        return checkpoint
     if not checkpoint.finished:
         with watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop:
             train_fold(state, _make_run(job, stop), SILENT, lambda _: None)
             stop.check()
-    return _checkpoint(job, state)
+    return _make_checkpoint(job, state)
 
 
-def _forget(folder: Path) -> None:
-    """Empties the folder of a fold, but for the lock of this run."""
+def _empty(folder: Path) -> None:
+    """Empties the folder of a fold, except for the lock of this run."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -104,34 +104,45 @@ def _forget(folder: Path) -> None:
             path.unlink()
 
 
-def _load_state(job: FoldJob, former: Checkpoint | None, reporter: Reporter) -> TrainState:
-    """The state that an earlier run left, or a new one."""
-    origin = find_initial_weights(job.origin, job.new_fold, job.seed) if former is None else InitialWeights.of(former)
-    for line in origin.lines:
+def _begin_or_resume(job: FoldJob, reporter: Reporter) -> tuple[TrainState | None, Checkpoint]:
+    """Loads the state that an earlier run saved, or makes a new one.
+
+    The loaded checkpoint is not kept, because its weights and momentum would stay in memory beside those of the state.
+
+    Returns:
+        The state and its checkpoint; no state if the fold was trained elsewhere, to its end, and holds only weights.
+    """
+    saved = job.load_checkpoint()
+    if saved is not None and not saved.training:
+        return None, saved
+    initial_weights = find_initial_weights(job) if saved is None else InitialWeights.of(saved)
+    for line in initial_weights.lines:
         reporter.say(line)
     state = start_training(
         make_network(job.configuration, job.seed),
         job.plan.training,
         job.device,
         scaled=needs_scaling(job.device),
-        origin=origin,
+        initial_weights=initial_weights,
     )
-    if former is not None:
-        unpack_state(state, former.training, former.weights)
+    if saved is not None:
+        unpack_state(state, saved.training, saved.weights)
     begin_in_parts(job, state, reporter)
-    job.ranks.check_same(state.step, str(job.model.checkpoint(job.fold)))
-    return state
+    job.ranks.check_same_step(state.step, str(job.checkpoint))
+    return state, _make_checkpoint(job, state)
 
 
 def _make_run(job: FoldJob, stop: StopRequest) -> Run:
-    settings = job.plan.training
-    held_out = job.split.validation or job.split.training  # fold "all" holds nothing out and watches its own cases
+    """Opens the preprocessed cases, and puts together what stays the same during the training of a fold."""
+    settings, info = job.plan.training, job.dataset.info
+    held_out = job.split.validation or job.split.training  # fold "all" holds nothing out, and measures its own cases
     stored = open_stored(job.cases_folder, {*job.split.training, *held_out})
     codes = [] if job.cascade_labels_folder is None else list(open_stored(job.cascade_labels_folder, stored).values())
     cases = dict(zip(stored, open_cases(list(stored.values()), codes), strict=True))
-    info = job.dataset.info
     beyond = find_beyond(job.configuration, info.targets)
-    unknown = {name: tuple(one in info.unannotated_in(name) for one in info.targets.names) for name in cases}
+    unannotated = {
+        name: tuple(structure in info.unannotated_in(name) for structure in info.targets.names) for name in cases
+    }
     batches = [
         Batches(
             cases=[cases[name] for name in names],
@@ -140,7 +151,7 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
             seed=(job.seed, number),
             augmented=augmented,
             finished_on=job.device if job.augment_on_device else None,
-            unknown=[unknown[name] for name in names] if any(map(any, unknown.values())) else (),
+            unknown=[unannotated[name] for name in names] if any(map(any, unannotated.values())) else (),
             previous=None if job.cascade_labels_folder is None else info.targets,
             beyond=beyond,
             share=(job.ranks.number, job.ranks.count),
@@ -165,7 +176,7 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
     )
 
 
-def _checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:
+def _make_checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:
     return Checkpoint(
         plan=job.plan,
         info=job.dataset.info.model_copy(update=NAMELESS),

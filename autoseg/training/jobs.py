@@ -1,63 +1,65 @@
-"""From what a user asked of `train` to the folds that are to be trained, all checked before the first one begins."""
+"""The folds to train, from what a user asked of `train` and what is on disk; checked before the first one begins."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from autoseg.dataloading.device_augmentation import augments_on_device
 from autoseg.datasets.splitting import check_leaks
-from autoseg.errors import UsageError
+from autoseg.errors import ModelError, UsageError
+from autoseg.models.checkpoint import check_resumable
 from autoseg.planning.plan import ConfigurationName
 from autoseg.planning.plan_file import choose_configurations, load_decisions, open_planned, with_own_cases
 from autoseg.preprocessing.cascade import prepare_previous
 from autoseg.preprocessing.dataset import check_prepared
+from autoseg.preprocessing.store import open_stored
 from autoseg.runtime.device import resolve_device
-from autoseg.runtime.reporting import SILENT, Reporter
-from autoseg.training.duration import LengthRequest
-from autoseg.training.fold_job import FoldJob, resolve_job
-from autoseg.training.initial_weights import InitialWeightsRequest
-from autoseg.training.memory_limit import warn_of_memory
+from autoseg.runtime.reporting import Reporter
+from autoseg.training.duration import LengthRequest, resolve_duration
+from autoseg.training.fold_job import FoldJob
+from autoseg.training.initial_weights import InitialWeights, InitialWeightsRequest
+from autoseg.training.initialization import check_initial_weights
+from autoseg.training.memory_limit import describe_memory_limit
 from autoseg.training.monitoring.tracking import find_trackers
-from autoseg.training.ranks import init_ranks
+from autoseg.training.plugin_checks import check_presence
+from autoseg.training.ranks import check_shares, find_ranks
 from autoseg.workspace import DatasetFolders, Fold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRequest:
-    """What a user asked of `train`, in one value that other processes can be given too.
+    """What a user asked of `train`, in one value that can be sent to other processes.
 
     Attributes:
-        number: Of the dataset.
-        folders: Of the dataset, as the plan that was named sees them.
-        configuration: What to train.
-        folds: Which of its folds; "cv" stands for each number.
-        length: How long, and whether what was trained before is forgotten.
-        origin: What the weights begin with, and which of them stay as they are.
-        device: As the user named it.
-        augment_on: "auto", "cpu" or "device": where patches are changed at random.
-        trackers: Names of those that keep the numbers of each epoch as well.
+        number: Number of the dataset.
+        folders: Folders of the dataset, as the plan that was named sees them.
+        configuration: The configuration to train.
+        folds: Its folds to train; "cv" stands for each number.
+        length: How long to train, and whether an earlier training is deleted first.
+        initial_weights: The weights to begin with, and which of them stay frozen.
+        device: The device, as the user named it.
+        augment_on: Where patches are augmented: "auto", "cpu" or "device".
+        trackers: Names of the trackers that record the numbers of each epoch as well.
     """
 
     number: int
     folders: DatasetFolders
     configuration: ConfigurationName
     folds: tuple[Fold, ...]
-    length: LengthRequest
-    origin: InitialWeightsRequest
-    device: str
-    augment_on: str
-    trackers: tuple[str, ...]
+    length: LengthRequest = field(default_factory=LengthRequest)
+    initial_weights: InitialWeightsRequest = field(default_factory=InitialWeightsRequest)
+    device: str = "auto"
+    augment_on: str = "auto"
+    trackers: tuple[str, ...] = ()
 
 
-def make_jobs(request: TrainingRequest, reporter: Reporter) -> list[FoldJob]:
-    """Reads what was decided, makes sure that it can be trained, and joins the other processes, if there are some.
-
-    Of a cascade, the segmentations that it looks at are prepared.
+def make_jobs(request: TrainingRequest) -> list[FoldJob]:
+    """Reads plan and splits, and makes sure that the folds can be trained. Changes nothing.
 
     Args:
         request: What to train.
-        reporter: Told what is not as usual, by the process that leads.
 
     Returns:
-        A job for each fold, of which nothing is trained yet.
+        A job for each fold, whose plan has the length of training that the fold was begun with, or is extended to.
 
     Raises:
         UsageError, DatasetError, ArtifactError, ProblemsError, ModelError: See `pipeline.train`.
@@ -74,11 +76,8 @@ def make_jobs(request: TrainingRequest, reporter: Reporter) -> list[FoldJob]:
     folds = [(fold, splits.fold(fold)) for fold in splits.expand(request.folds)]
     if not folds:
         raise UsageError("no fold was named", "name one or several, 'cv' or 'all'")
-    ranks, device = init_ranks(resolve_device(request.device))
-    reporter = reporter if ranks.is_main else SILENT
-    if ranks.is_main:
-        prepare_previous(dataset, plan, name, folders, number, reporter)
-    ranks.wait()
+    ranks, device = find_ranks(resolve_device(request.device))
+    transforms = plan.configurations[name].augmentation.custom
     jobs = [
         FoldJob(
             dataset=dataset,
@@ -90,18 +89,81 @@ def make_jobs(request: TrainingRequest, reporter: Reporter) -> list[FoldJob]:
             cases_folder=folders.cases(owner),
             cascade_labels_folder=folders.cases(name) if owner != name else None,
             device=device,
-            augment_on_device=augments_on_device(
-                request.augment_on, device, plan.configurations[name].augmentation.custom
-            ),
-            origin=request.origin,
+            augment_on_device=augments_on_device(request.augment_on, device, transforms),
+            initial_weights=request.initial_weights,
             restart=request.length.restart,
             trackers=trackers,
             ranks=ranks,
         )
         for fold, split in folds
     ]
-    jobs = [resolve_job(job, request.length) for job in jobs]
-    if plan.preset != "small" and device.type == "cpu":
-        reporter.say("this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner")
-    warn_of_memory(jobs[0], reporter)
-    return jobs
+    return [resolve_job(job, request.length) for job in jobs]
+
+
+def resolve_job(job: FoldJob, length: LengthRequest) -> FoldJob:
+    """Makes sure that a fold can begin, go on or be extended as asked. Changes nothing.
+
+    Args:
+        job: The fold, with the plan as it stands now.
+        length: The length of training that the user asked for, which is applied to the plan already.
+
+    Returns:
+        The job, with the length of training that the fold was begun with, or is extended to.
+
+    Raises:
+        ModelError, UsageError: The fold was begun in another way, or its checkpoint is damaged; see
+            `resolve_duration` and `check_initial_weights`. Or it is to be extended and not finished. Or the plan names
+            a network, loss or transform that is not installed.
+        ProblemsError: Preprocessed cases that it needs are damaged, each with its line.
+    """
+    check_presence(job.configuration, job.plan.training)
+    open_stored(job.cases_folder, {*job.split.training, *job.split.validation})
+    check_shares(job.ranks, job.configuration.batch_size)
+    checkpoint = None if job.restart else job.load_checkpoint(mapped=True)
+    if length.extend is not None:
+        if checkpoint is None or not checkpoint.finished:
+            what = f"fold {job.fold} of {job.configuration_name} is not trained to its end, so it cannot be extended"
+            raise UsageError(what, "leave out --extend to train it to its end first")
+        check_resumable(checkpoint, job.checkpoint)
+    check_initial_weights(job, None if checkpoint is None else InitialWeights.of(checkpoint))
+    if checkpoint is None:
+        return job
+    if checkpoint.cases != job.split.digest:
+        what = f"fold {job.fold} of {job.configuration_name} was begun with other cases than splits.json gives it now"
+        raise ModelError(what, "restore splits.json, or add --restart to train the fold anew")
+    plan = resolve_duration(job.plan, checkpoint, job.configuration_name, length_was_given=length.is_given)
+    if length.extend is not None:
+        training = checkpoint.training
+        plan = length.extend_from(plan, step=training["step"], elapsed_seconds=training["elapsed_seconds"])
+    return replace(job, plan=plan)
+
+
+def prepare_cascade_labels(job: FoldJob, number: int, reporter: Reporter) -> None:
+    """Writes what a cascade reads besides its images: the labels, joined with the coarse segmentations of all cases.
+
+    Those of an earlier run are kept where the segmentation has not changed. If several ranks train, the main one writes
+    and the others wait; a configuration that is no cascade has nothing to prepare.
+
+    Args:
+        job: Any fold of the configuration.
+        number: Number of the dataset.
+        reporter: Shows progress.
+
+    Raises:
+        UsageError: Cases have no such segmentation.
+        ProblemsError: A segmentation cannot be read, or has another grid than its image; each has its line.
+    """
+    if job.ranks.is_main:
+        prepare_previous(job.dataset, job.plan, job.configuration_name, job.folders, number, reporter)
+    job.ranks.wait()
+
+
+def describe_concerns(job: FoldJob) -> Iterator[str]:
+    """Yields a line for each thing that makes the training of a configuration slow, or may end it for lack of memory.
+
+    Args:
+        job: Any fold of the configuration.
+    """
+    if job.plan.preset != "small" and job.device.type == "cpu":
+        yield "this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner"
+    yield from describe_memory_limit(job)

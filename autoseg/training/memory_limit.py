@@ -1,6 +1,6 @@
 """The memory that a step of training takes: warned of, kept within, and corrected in plan.json when it ran out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from autoseg.errors import AutosegError
@@ -15,14 +15,13 @@ from autoseg.training.plugin_checks import describe_limits
 from autoseg.training.state import TrainState
 
 
-def warn_of_memory(job: FoldJob, reporter: Reporter) -> None:
-    """Says so if the GPU is too small for a step of training, as after an edit of plan.json, or if nobody knows."""
-    for line in describe_limits(job.configuration, job.plan.training):
-        reporter.say(line)
-    available, one = gpu_memory_bytes(job.device), job.configuration
-    needed = step_bytes(one, recomputes=job.plan.training.recompute_activations)
-    if not one.is_foreign and available is not None and needed > available:
-        reporter.say(
+def describe_memory_limit(job: FoldJob) -> Iterator[str]:
+    """Yields a line if the GPU is too small for a training step, as after an edit of plan.json, or if none can tell."""
+    yield from describe_limits(job.configuration, job.plan.training)
+    available, configuration = gpu_memory_bytes(job.device), job.configuration
+    needed = step_bytes(configuration, recomputes=job.plan.training.recompute_activations)
+    if not configuration.is_foreign and available is not None and needed > available:
+        yield (
             f"a step of {job.configuration_name} takes about {describe_memory(needed)}, but {job.device} has "
             f"{describe_memory(available)}; if it runs out, plan with --memory {available // 10**9}GB, or lower "
             "batch_size or patch_size in plan.json"

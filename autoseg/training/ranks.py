@@ -26,7 +26,7 @@ from autoseg.errors import AutosegError, UsageError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=30)
+TIMEOUT = timedelta(days=30)
 """Some wait while others validate, however large the cases are. That a process died is noticed at once, by its
 connection and by whoever started it, so no time needs to run out."""
 
@@ -110,7 +110,7 @@ class Ranks:
         """Waits until all have come here, for as long as it takes."""
         self.find_largest(0)
 
-    def check_same(self, step: int, checkpoint: str) -> None:
+    def check_same_step(self, step: int, checkpoint: str) -> None:
         """Makes sure that all ranks go on from the same step.
 
         Raises:
@@ -189,28 +189,48 @@ def is_distributed(environment: Mapping[str, str] = os.environ) -> bool:
     return "RANK" in environment and int(environment.get("WORLD_SIZE", "1")) > 1
 
 
-def init_ranks(device: torch.device, environment: Mapping[str, str] = os.environ) -> tuple[Ranks, torch.device]:
-    """Joins the other processes that were started with this one, by the variables that torchrun sets.
+def find_ranks(device: torch.device, environment: Mapping[str, str] = os.environ) -> tuple[Ranks, torch.device]:
+    """Reads the variables that torchrun sets; `init_ranks` then connects the processes.
+
+    Example:
+        >>> find_ranks(torch.device("cpu"), {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
+        (Ranks(number=1, count=2, local_size=1), device(type='cpu'))
+
+    Args:
+        device: The device that the user named.
+        environment: The variables of this process.
 
     Returns:
-        The ranks, and the device of this one: of several CUDA GPUs, that of its number on this machine.
+        The ranks, and the device of this process: with several CUDA GPUs, the one of its local rank.
 
     Raises:
-        UsageError: There are fewer GPUs than processes, or one was named, or the device knows no such group.
+        UsageError: There are fewer GPUs than processes, or one was named, or the device knows no process groups.
     """
     if not is_distributed(environment):
         return ALONE, device
     number, count = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    place, here = int(environment.get("LOCAL_RANK", "0")), int(environment.get("LOCAL_WORLD_SIZE", "1"))
-    check_device(device, place + 1)
+    local_rank, local_size = int(environment.get("LOCAL_RANK", "0")), int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    check_device(device, local_rank + 1)
     if device.type == "cuda":
-        device = torch.device("cuda", place)
+        device = torch.device("cuda", local_rank)
+    return Ranks(number=number, count=count, local_size=local_size), device
+
+
+def init_ranks(ranks: Ranks, device: torch.device) -> None:
+    """Connects this process with the other ranks, and waits for them; a single process has nothing to do.
+
+    Args:
+        ranks: From `find_ranks`.
+        device: From `find_ranks`; a CUDA GPU becomes the current one.
+    """
+    if ranks.alone:
+        return
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE)
-        torch.set_num_threads(max(1, torch.get_num_threads() // here))
-    return Ranks(number=number, count=count, local_size=here), device
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        torch.set_num_threads(max(1, torch.get_num_threads() // ranks.local_size))
 
 
 def check_device(device: torch.device, count: int) -> None:

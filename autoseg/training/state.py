@@ -103,7 +103,7 @@ class TrainState:
         forward: How a step calls the network: itself, or a compiled form of it with the same weights. Settled at the
             first step of a session, and not saved; as is the next.
         plain_forward: The same without compiling. What adds up the gradients of several ranks is around it.
-        origin: Where the weights come from, and which of them stay as they are.
+        initial_weights: Where the weights come from, and which of them stay as they are.
     """
 
     network: nn.Module
@@ -118,7 +118,7 @@ class TrainState:
     measured_bytes: dict[int, int] = field(default_factory=dict)
     forward: Forward | None = None
     plain_forward: Forward | None = None
-    origin: InitialWeights = RANDOM
+    initial_weights: InitialWeights = RANDOM
 
     @property
     def weights(self) -> Weights:
@@ -142,7 +142,7 @@ def start_training(
     device: torch.device,
     *,
     scaled: bool,
-    origin: InitialWeights = RANDOM,
+    initial_weights: InitialWeights = RANDOM,
 ) -> TrainState:
     """A run before its first step.
 
@@ -151,9 +151,9 @@ def start_training(
         settings: The plan's.
         device: Where it is trained.
         scaled: Whether gradients are so small in 16 bits that the loss must be scaled.
-        origin: What replaces the fresh weights, and which weights stay as they are.
+        initial_weights: What replaces the fresh weights, and which weights stay as they are.
     """
-    origin.settle(network)
+    initial_weights.apply(network)
     network = network.to(device)
     if isinstance(network, UNet):
         network.recomputes = settings.recompute_activations
@@ -168,7 +168,7 @@ def start_training(
         average=average,
         optimizer=make_optimizer(network, settings),
         scaler=torch.amp.GradScaler(device.type, enabled=scaled),
-        origin=replace(origin, weights=None),
+        initial_weights=replace(initial_weights, weights=None),
     )
 
 
@@ -183,7 +183,7 @@ def pack_state(state: TrainState) -> dict[str, Any]:
         "epoch": state.epoch.pack(),
         "reports": [report.to_dict() for report in state.reports],
         "micro_batch_size": state.micro_batch_size,
-        "origin": state.origin.pack(),
+        "origin": state.initial_weights.pack(),
     }
 
 

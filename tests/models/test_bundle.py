@@ -21,11 +21,12 @@ import autoseg
 from autoseg.errors import AutosegError, ModelError, UsageError, WriteError
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.model import load_model
-from autoseg.models.best_model import BestModel, BestModelFold, Candidate, digest_weights
+from autoseg.models.best_model import BestModel, BestModelFold, Candidate
 from autoseg.models.bundle import describe_installed, export_model, install_model, opened_model
 from autoseg.models.bundle_format import CARD, LARGEST_TEXT_BYTES, MANIFEST, SCORES
 from autoseg.models.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.models.model_facts import HeldOutScores
+from autoseg.models.weight_digest import digest_weights
 from autoseg.pipeline.prediction import predict
 from autoseg.planning.plan import Plan
 from autoseg.workspace import ModelFolder

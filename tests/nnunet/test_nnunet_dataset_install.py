@@ -199,7 +199,7 @@ def test_it_competes_with_what_was_trained_here(work: Path, theirs: Path, tmp_pa
 
 def weights_of(folders: DatasetFolders, member: str, fold: int) -> str:
     """Tells one fold from another."""
-    from autoseg.models.best_model import digest_weights
+    from autoseg.models.weight_digest import digest_weights
 
     return digest_weights(load_checkpoint(ModelFolder(path=folders.models / member).checkpoint(fold)).weights)
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from small_models import SMALL_INFO
 from small_nnunet import GOLDEN, REGIONS, change_json, plain_configuration, residual_configuration, save_model, unpack
 
+from autoseg.datasets.dataset import Dataset
+from autoseg.datasets.splits import Split
 from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.label_codes import as_channels
 from autoseg.imaging.postprocessing import PostprocessingRules, SmallestSize
@@ -28,8 +30,10 @@ from autoseg.nnunet.names import export_weights, regroup_input, separate_input, 
 from autoseg.nnunet.plans import ArchitecturePlan
 from autoseg.runtime import device
 from autoseg.runtime.reporting import Silent
-from autoseg.training.initial_weights import InitialWeightsRequest, NewFold, check_initial_weights, find_initial_weights
-from autoseg.workspace import ModelFolder
+from autoseg.training.fold_job import FoldJob
+from autoseg.training.initial_weights import InitialWeightsRequest
+from autoseg.training.initialization import check_initial_weights, find_initial_weights
+from autoseg.workspace import DatasetFolders, ModelFolder
 
 
 class Listener(Silent):
@@ -117,13 +121,19 @@ def test_installed_model_is_an_ordinary_one(tmp_path: Path) -> None:
     again = install_model(export_model(folder, tmp_path / "again.zip"), tmp_path)
     np.testing.assert_array_equal(load_model(again, device="cpu").predict(image, spacing_mm=(1, 1, 1)), found)
     checkpoint = load_checkpoint(folder / "3d_fullres/fold_all/checkpoint.pt")
-    new = NewFold(
-        fold=0, configuration=checkpoint.configuration, info=checkpoint.info, dataset="Dataset001_New", cases="",
-        checkpoint=tmp_path / "none.pt",
-    )  # fmt: skip
-    wanted = InitialWeightsRequest(path=folder / "3d_fullres")
-    check_initial_weights(wanted, new, None)
-    begun = find_initial_weights(wanted, new, seed=1).weights
+    job = FoldJob(
+        dataset=Dataset(folder=tmp_path / "Dataset001_New", info=checkpoint.info, cases=()),
+        plan=checkpoint.plan.model_copy(update={"dataset": "Dataset001_New"}),
+        configuration_name=checkpoint.configuration_name,
+        fold=0,
+        split=Split(training=("case_1",), validation=()),
+        folders=DatasetFolders(raw=tmp_path, preprocessed=tmp_path, results=tmp_path),
+        cases_folder=tmp_path,
+        device=torch.device("cpu"),
+        initial_weights=InitialWeightsRequest(path=folder / "3d_fullres"),
+    )
+    check_initial_weights(job, None)
+    begun = find_initial_weights(job).weights
     assert begun is not None
     assert all(torch.equal(begun[name], value) for name, value in checkpoint.weights.items())
 

@@ -21,8 +21,9 @@ from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter
 from autoseg.inference.model import load_model
 from autoseg.inference.segmenter import make_segmenter, show_previous
 from autoseg.model_selection.validation import load_prepared
-from autoseg.models.best_model import BestModelFold, digest_weights
+from autoseg.models.best_model import BestModelFold
 from autoseg.models.checkpoint import load_checkpoint
+from autoseg.models.weight_digest import digest_weights
 from autoseg.pipeline.datasets import plan_and_preprocess, preprocess
 from autoseg.pipeline.prediction import predict
 from autoseg.pipeline.scores import find_best

@@ -14,7 +14,7 @@ from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.memory_trial import fill_gradients
-from autoseg.training.ranks import ALONE, init_ranks
+from autoseg.training.ranks import ALONE, find_ranks, init_ranks
 from autoseg.training.state import Run
 
 PATCHES = 5
@@ -97,7 +97,8 @@ def save_step(folder, device, *, reporter):
     """Saves what a rank makes of it."""
     devices.precision = lambda _: torch.float32
     register_all()
-    ranks, _ = init_ranks(torch.device(device))
+    ranks, place = find_ranks(torch.device(device))
+    init_ranks(ranks, place)
     torch.save(one_step(ranks), Path(folder) / f"{ranks.number}.pt")
     ranks.wait()
     ranks.shutdown()

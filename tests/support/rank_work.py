@@ -23,7 +23,7 @@ from autoseg.runtime.reporting import SILENT
 from autoseg.training import loop, memory_trial
 from autoseg.training.losses import Loss
 from autoseg.training.memory_trial import fill_gradients
-from autoseg.training.ranks import ALONE, init_ranks
+from autoseg.training.ranks import ALONE, find_ranks, init_ranks
 
 PATCHES = 5
 NUMBER = 1
@@ -172,7 +172,8 @@ def save_crowded(folder, device, *, reporter):
     devices.precision = lambda _: torch.float32
     memory_trial.tells_when_full = lambda _: True
     memory_trial.gpu_memory_within_reach = lambda _: 700_000
-    ranks, place = init_ranks(torch.device(device))
+    ranks, place = find_ranks(torch.device(device))
+    init_ranks(ranks, place)
     listener = Listener()
     run = replace(small_run(), ranks=ranks, device=place)
     state, tried, gradients = small_state(run), [], []
@@ -200,7 +201,8 @@ def save_crowded(folder, device, *, reporter):
 def save_shares(folder, device, *, reporter):
     """Saves what each rank makes of all that is above."""
     devices.precision = lambda _: torch.float32
-    ranks, place = init_ranks(torch.device(device))
+    ranks, place = find_ranks(torch.device(device))
+    init_ranks(ranks, place)
     content = {
         "losses": {name: case.share(ranks) for name, case in LOSSES.items()},
         "steps": {name: one_step(name, ranks, place) for name in STEPS},

@@ -12,9 +12,10 @@ from autoseg.cli.app import app
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import UsageError
 from autoseg.models.checkpoint import load_checkpoint
+from autoseg.models.weight_digest import digest_weights
 from autoseg.pipeline.training import train
 from autoseg.training import loop
-from autoseg.training.initial_weights import FROZEN, digest_weights
+from autoseg.training.initial_weights import FROZEN
 
 CONFIGURATION = "3d_fullres"
 

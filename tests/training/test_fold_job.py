@@ -13,8 +13,9 @@ from autoseg.errors import AutosegError, ModelError, UsageError
 from autoseg.pipeline.training import train
 from autoseg.planning.plan import Plan
 from autoseg.training.duration import LengthRequest, replace_length
-from autoseg.training.fold_job import FoldJob, resolve_job
+from autoseg.training.fold_job import FoldJob
 from autoseg.training.initial_weights import InitialWeightsRequest
+from autoseg.training.jobs import resolve_job
 from autoseg.training.ranks import Ranks
 
 USUAL = LengthRequest()
@@ -68,7 +69,7 @@ def test_begun_fold_keeps_its_length(trained):
         ({"split": Split(training=("case_1",), validation=("case_2",))}, ModelError, "was begun with other cases than"),
         ({"ranks": Ranks(count=99)}, UsageError, "patches cannot be shared among 99 processes"),
         (
-            {"fold": 1, "origin": InitialWeightsRequest(freeze="encoder")},
+            {"fold": 1, "initial_weights": InitialWeightsRequest(freeze="encoder")},
             UsageError,
             "--freeze would keep random weights",
         ),
@@ -95,4 +96,4 @@ def test_job_says_what_it_is(trained, tmp_path):
     assert timed.describe().endswith("for 1 min 30 s on cpu")
     assert "none held out" in job_of(trained, "all").describe()
     assert job_of(trained, "all").seed - job_of(trained).seed == 100
-    assert job_of(shutil.copytree(trained, tmp_path / "copy"), 1).load_saved() is None
+    assert job_of(shutil.copytree(trained, tmp_path / "copy"), 1).load_checkpoint() is None

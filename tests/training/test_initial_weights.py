@@ -2,32 +2,35 @@
 
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from typing import get_args
 
 import pytest
 import torch
 from small_models import SMALL_INFO, small_checkpoint, small_configuration, small_plan, small_run
 
+from autoseg.datasets.dataset import Dataset
+from autoseg.datasets.splits import Split
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import save_checkpoint
 from autoseg.runtime.device import needs_scaling
 from autoseg.runtime.reporting import SILENT
+from autoseg.training.fold_job import FoldJob
 from autoseg.training.initial_weights import (
     FROZEN,
     RANDOM,
     Freeze,
     InitialWeights,
     InitialWeightsRequest,
-    NewFold,
-    check_initial_weights,
-    digest_weights,
-    find_initial_weights,
     list_frozen,
 )
+from autoseg.training.initialization import check_initial_weights, find_initial_weights
 from autoseg.training.loop import train_fold
 from autoseg.training.state import pack_state, start_training, unpack_state
-from autoseg.workspace import ModelFolder
+from autoseg.workspace import DatasetFolders, ModelFolder
+
+SPLIT = Split(training=("case_1",), validation=())
 
 
 @pytest.fixture
@@ -40,23 +43,27 @@ def model(tmp_path):
     return folder
 
 
-def new_fold(tmp_path, fold=2, **changes):
-    """A fold that is to begin."""
-    usual = {
-        "fold": fold,
-        "configuration": small_configuration(),
-        "info": SMALL_INFO,
-        "dataset": "Dataset002_Other",
-        "cases": "fedcba9876543210",
-        "checkpoint": tmp_path / "own" / "checkpoint.pt",
-    }
-    return NewFold(**{**usual, **changes})
+def job_of(tmp_path, *, dataset="Dataset002_Other", split=SPLIT, **request):
+    """Fold 2 of another dataset, which is to begin; `request` is what was asked of its weights."""
+    configuration = request.pop("configuration", small_configuration())
+    plan = small_plan().model_copy(update={"dataset": dataset, "configurations": {"3d_fullres": configuration}})
+    return FoldJob(
+        dataset=Dataset(folder=tmp_path / dataset, info=SMALL_INFO, cases=()),
+        plan=plan,
+        configuration_name="3d_fullres",
+        fold=2,
+        split=split,
+        folders=DatasetFolders(raw=tmp_path, preprocessed=tmp_path, results=tmp_path / "own"),
+        cases_folder=tmp_path,
+        device=torch.device("cpu"),
+        initial_weights=InitialWeightsRequest(**request),
+    )
 
 
 def start(origin, run, seed=7):
     """A state before the first step."""
     network = make_network(run.training.configuration, seed)
-    return start_training(network, run.settings, run.device, scaled=needs_scaling(run.device), origin=origin)
+    return start_training(network, run.settings, run.device, scaled=needs_scaling(run.device), initial_weights=origin)
 
 
 @pytest.mark.parametrize(("fold", "found"), [(1, 1), (2, 2), (3, 1), (0, 1), ("all", 1)])
@@ -95,52 +102,61 @@ def test_missing_and_damaged_models_are_one_line(model, tmp_path):
 
 def test_weights_of_another_network_are_refused(model, tmp_path):
     """With both networks, and the preset that fits."""
-    wanted = InitialWeightsRequest(path=model.fold(1))
     usual = small_configuration()
     stages = [stage.model_copy(update={"features": 8 * stage.features}) for stage in usual.architecture.stages]
     architecture = usual.architecture.model_copy(update={"stages": tuple(stages)})
-    new = new_fold(tmp_path, configuration=usual.model_copy(update={"architecture": architecture}))
+    larger = usual.model_copy(update={"architecture": architecture})
     with pytest.raises(UsageError) as refused:
-        check_initial_weights(wanted, new, None)
+        check_initial_weights(job_of(tmp_path, path=model.fold(1), configuration=larger), None)
     assert (
         "its network has 2 residual stages of 4, 8 features in 3D, the plan's has 2 residual stages of 32, 64"
         in str(refused.value)
     )
     assert "plan with --preset small as that model was" in refused.value.fix
     with pytest.raises(UsageError, match=r"in 3D, the plan's has .* in 2D"):
-        check_initial_weights(wanted, new_fold(tmp_path, configuration=small_configuration(dimensions=2)), None)
-    check_initial_weights(wanted, new_fold(tmp_path), None)
+        check_initial_weights(
+            job_of(tmp_path, path=model.fold(1), configuration=small_configuration(dimensions=2)), None
+        )
+    check_initial_weights(job_of(tmp_path, path=model.fold(1)), None)
 
 
 def test_begun_fold_accepts_what_it_was_begun_with(model, tmp_path):
     """By its content, wherever it lies by now; other weights and another freeze are refused."""
-    new, wanted = new_fold(tmp_path), InitialWeightsRequest(path=model.fold(1), freeze="encoder")
-    begun = find_initial_weights(wanted, new, seed=0)
+    job = job_of(tmp_path, path=model.fold(1), freeze="encoder")
+    begun = find_initial_weights(job)
     moved = shutil.copytree(model.fold(1), tmp_path / "moved")
-    for asked in (
-        wanted,
-        InitialWeightsRequest(),
-        InitialWeightsRequest(freeze="encoder"),
-        InitialWeightsRequest(path=moved),
-    ):
-        check_initial_weights(asked, new, begun)
+    check_initial_weights(job, begun)
+    for request in ({}, {"freeze": "encoder"}, {"path": moved}):
+        check_initial_weights(job_of(tmp_path, **request), begun)
     other = small_checkpoint()
     other = replace(other, weights={name: value + 1 for name, value in other.weights.items()})
     save_checkpoint(other, tmp_path / "other.pt")
     with pytest.raises(UsageError, match=r"fold 2 was begun with other weights than those of .*other.pt; leave --init"):
-        check_initial_weights(InitialWeightsRequest(path=tmp_path / "other.pt"), new, begun)
+        check_initial_weights(job_of(tmp_path, path=tmp_path / "other.pt"), begun)
     with pytest.raises(UsageError, match="fold 2 was begun with random weights"):
-        check_initial_weights(wanted, new, RANDOM)
+        check_initial_weights(job, RANDOM)
     with pytest.raises(UsageError, match="fold 2 was begun with --freeze encoder; leave --freeze out"):
-        check_initial_weights(InitialWeightsRequest(freeze="decoder"), new, begun)
+        check_initial_weights(job_of(tmp_path, freeze="decoder"), begun)
     with pytest.raises(UsageError, match="fold 2 was begun without --freeze"):
-        check_initial_weights(InitialWeightsRequest(freeze="decoder"), new, RANDOM)
+        check_initial_weights(job_of(tmp_path, freeze="decoder"), RANDOM)
+
+
+def test_fold_that_an_older_version_began_goes_on(model, tmp_path):
+    """Its checkpoint holds the digest of all values of the weights that it began with."""
+    weights = small_checkpoint().weights
+    digest = sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode() + value.numpy().tobytes())
+    begun = InitialWeights(digest=digest.hexdigest()[:16])
+    check_initial_weights(job_of(tmp_path, path=model.fold(1)), begun)
+    with pytest.raises(UsageError, match="fold 2 was begun with other weights"):
+        check_initial_weights(job_of(tmp_path, path=model.fold(1)), replace(begun, digest="0" * 16))
 
 
 def test_random_weights_are_not_frozen(tmp_path):
     """That would train a part of a network on noise."""
     with pytest.raises(UsageError, match="--freeze would keep random weights as they are; add --init MODEL"):
-        check_initial_weights(InitialWeightsRequest(freeze="encoder"), new_fold(tmp_path), None)
+        check_initial_weights(job_of(tmp_path, freeze="encoder"), None)
 
 
 def test_unknown_part_is_refused():
@@ -151,37 +167,24 @@ def test_unknown_part_is_refused():
 
 def test_leak_between_folds_is_said(model, tmp_path):
     """Another fold of the same dataset knows the held-out cases; the same cases, or another dataset, do not matter."""
-    request = InitialWeightsRequest(path=model.fold(1))
-    said = [
-        "may know the cases that fold 2 holds out" in "\n".join(find_initial_weights(request, new, seed=0).lines)
-        for new in (
-            new_fold(tmp_path),
-            new_fold(tmp_path, dataset="Dataset001_Small"),
-            new_fold(tmp_path, dataset="Dataset001_Small", cases=small_checkpoint().cases),
-        )
+    save_checkpoint(replace(small_checkpoint(), fold=1, cases=SPLIT.digest), model.checkpoint(1))
+    other = Split(training=("case_2",), validation=())
+    jobs = [
+        job_of(tmp_path, path=model.fold(1), split=other),
+        job_of(tmp_path, path=model.fold(1), split=other, dataset="Dataset001_Small"),
+        job_of(tmp_path, path=model.fold(1), split=SPLIT, dataset="Dataset001_Small"),
     ]
-    assert said == [False, True, False]
+    warned = ["may know the cases that fold 2 holds out" in "\n".join(find_initial_weights(job).lines) for job in jobs]
+    assert warned == [False, True, False]
 
 
 def test_what_was_taken_is_said(model, tmp_path):
     """Where from, how much, and what is frozen."""
-    lines = find_initial_weights(
-        InitialWeightsRequest(path=model.path, freeze="all_but_heads"), new_fold(tmp_path), seed=0
-    ).lines
+    lines = find_initial_weights(job_of(tmp_path, path=model.path, freeze="all_but_heads")).lines
     assert lines[0] == f"begins with {model.checkpoint(2)}: 3d_fullres, fold 2 of Dataset001_Small"
     assert lines[1].startswith("taken: ")
     assert lines[1].endswith("100.00% of the weights")
     assert lines[2].startswith("frozen (all_but_heads): ")
-
-
-def test_digest_tells_weights_apart():
-    """By value, name and shape, whatever their order."""
-    weights = {"a": torch.zeros(2, 3), "b": torch.ones(())}
-    known = {digest_weights(weights)}
-    assert digest_weights(dict(reversed(weights.items()))) in known
-    for other in ({**weights, "a": torch.zeros(3, 2)}, {**weights, "b": torch.zeros(())}, {"c": weights["a"]}):
-        assert digest_weights(other) not in known
-    assert digest_weights({"a": torch.ones(2, dtype=torch.bfloat16)}) != digest_weights({"a": torch.ones(2)})
 
 
 # --- Frozen weights ---------------------------------------------------------------------------------------------------
@@ -203,7 +206,7 @@ def test_every_part_has_weights():
 def test_frozen_weights_stay_and_all_others_learn(model, tmp_path, freeze):
     """With weight decay and momentum too; the optimizer does not know them, and the average is theirs."""
     run = small_run(weight_decay=0.1, average_decay=0.5)
-    origin = find_initial_weights(InitialWeightsRequest(path=model.path, freeze=freeze), new_fold(tmp_path), seed=0)
+    origin = find_initial_weights(job_of(tmp_path, path=model.path, freeze=freeze))
     state = start(origin, run)
     train_fold(state, run, SILENT, lambda _: None)
     frozen = list_frozen(origin.weights, freeze)
@@ -217,7 +220,7 @@ def test_frozen_weights_stay_and_all_others_learn(model, tmp_path, freeze):
 def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
     """What is frozen is known from the checkpoint alone."""
     run = small_run(epochs=2)
-    origin = find_initial_weights(InitialWeightsRequest(path=model.path, freeze="encoder"), new_fold(tmp_path), seed=0)
+    origin = find_initial_weights(job_of(tmp_path, path=model.path, freeze="encoder"))
     straight = start(origin, run)
 
     def save(state):
@@ -228,7 +231,7 @@ def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
     checkpoint = replace(small_checkpoint(), training=training, plan=small_plan())
     resumed = start(InitialWeights.of(checkpoint), run, seed=8)
     unpack_state(resumed, training, weights)
-    assert resumed.origin == replace(origin, weights=None, lines=())
+    assert resumed.initial_weights == replace(origin, weights=None, lines=())
     train_fold(resumed, run, SILENT, lambda _: None)
     for name, value in resumed.network.state_dict().items():
         assert torch.equal(value, straight.network.state_dict()[name]), name

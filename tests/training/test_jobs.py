@@ -5,16 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from phantoms import Listener
 from tiny_workspaces import NUMBER, files_in, folders_of, plan_tiny, write_volumes
 
 from autoseg.datasets.splits import Splits
 from autoseg.errors import UsageError
 from autoseg.pipeline.datasets import plan_configurations, preprocess
-from autoseg.runtime.reporting import SILENT
 from autoseg.training.duration import LengthRequest
-from autoseg.training.initial_weights import NOTHING_ASKED
-from autoseg.training.jobs import TrainingRequest, make_jobs
+from autoseg.training.jobs import TrainingRequest, describe_concerns, make_jobs
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +33,7 @@ def request_of(root):
             folders=folders_of(root),
             configuration="3d_fullres",
             folds=(0,),
-            length=LengthRequest(),
-            origin=NOTHING_ASKED,
             device="cpu",
-            augment_on="auto",
-            trackers=(),
         )
         return replace(usual, **changes)
 
@@ -50,7 +43,7 @@ def request_of(root):
 def test_each_fold_has_a_job_of_its_own(root, request_of):
     """With its cases and its seed, all by one plan of the length that was asked for; nothing is written."""
     before = files_in(root)
-    jobs = make_jobs(request_of(folds=("cv", "all", 1), length=LengthRequest(epochs=7, restart=True)), SILENT)
+    jobs = make_jobs(request_of(folds=("cv", "all", 1), length=LengthRequest(epochs=7, restart=True)))
     splits = Splits.load(folders_of(root).splits)
     assert [job.fold for job in jobs] == [0, 1, 2, "all"]
     assert [job.split for job in jobs] == [splits.fold(job.fold) for job in jobs]
@@ -65,12 +58,12 @@ def test_each_fold_has_a_job_of_its_own(root, request_of):
 
 def test_places_of_augmentation_and_trackers_reach_the_jobs(request_of):
     """As they were named."""
-    [there] = make_jobs(request_of(augment_on="device"), SILENT)
-    [here] = make_jobs(request_of(augment_on="cpu"), SILENT)
+    [there] = make_jobs(request_of(augment_on="device"))
+    [here] = make_jobs(request_of(augment_on="cpu"))
     assert (there.augment_on_device, here.augment_on_device) == (True, False)
     assert here.trackers == {}
     with pytest.raises(UsageError, match="nonsense"):
-        make_jobs(request_of(trackers=("nonsense",)), SILENT)
+        make_jobs(request_of(trackers=("nonsense",)))
 
 
 @pytest.mark.parametrize(
@@ -87,16 +80,14 @@ def test_places_of_augmentation_and_trackers_reach_the_jobs(request_of):
 def test_what_cannot_be_is_one_line(request_of, changes, text):
     """Before a fold begins."""
     with pytest.raises(UsageError, match=text):
-        make_jobs(request_of(**changes), SILENT)
+        make_jobs(request_of(**changes))
 
 
 def test_plan_for_a_gpu_is_named_on_a_cpu(root, tmp_path, request_of):
     """Once, however many folds there are; the small plan is made for it."""
     copy = shutil.copytree(root, tmp_path / "copy")
-    listener = Listener()
-    make_jobs(request_of(), listener)
-    assert listener.lines == []
+    assert list(describe_concerns(make_jobs(request_of())[0])) == []
     plan_configurations(NUMBER, preset="4gb", workspace=copy)
     preprocess(NUMBER, workspace=copy)
-    make_jobs(request_of(folders=folders_of(copy), folds=("cv",)), listener)
-    assert [line.split(";")[0] for line in listener.lines] == ["this plan is made for a GPU"]
+    jobs = make_jobs(request_of(folders=folders_of(copy), folds=("cv",)))
+    assert [line.split(";")[0] for line in describe_concerns(jobs[0])] == ["this plan is made for a GPU"]

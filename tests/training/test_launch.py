@@ -277,7 +277,7 @@ def test_every_option_reaches_the_processes(monkeypatch, fresh):
         configuration="2d",
         folds=(0, "all"),
         length=LengthRequest(budget="2h", restart=True),
-        origin=InitialWeightsRequest(path=Path("model"), freeze="encoder"),
+        initial_weights=InitialWeightsRequest(path=Path("model"), freeze="encoder"),
         device="cpu",
         augment_on="cpu",
         trackers=("mlflow",),
