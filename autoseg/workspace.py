@@ -7,7 +7,7 @@ preprocessed/Dataset004_Name/
     3d_fullres/                           preprocessed cases (see `data.store`)
     NAME/plan.json  NAME/3d_fullres/      the same of a plan that was given a name
 results/Dataset004_Name/
-    best.json                             which of the configurations predict together (see `choice`)
+    best.json                             which of the configurations predict together (see `models.best_model`)
     NAME/3d_fullres/  NAME/best.json      the same of a plan that was given a name
     ensembles/2d+3d_fullres/              held-out cases segmented by two of them together, summary.json, summary.csv
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
@@ -48,13 +48,13 @@ def list_folds(folds: Fold | Sequence[Fold]) -> list[Fold]:
 class ModelFolder:
     """The folder of one trained configuration, in a workspace or copied anywhere else; or the folder of several.
 
-    Of several, the file `choice` says which of them predict.
+    In the folder of several, best.json says which of them predict.
     """
 
     path: Path
 
     @property
-    def choice(self) -> Path:
+    def best_model(self) -> Path:
         """In a folder of several configurations: which of them predict together."""
         return self.path / "best.json"
 
@@ -186,9 +186,9 @@ class DatasetFolders:
         return self.results / (self.plan_name or "")
 
     @property
-    def choice(self) -> Path:
+    def best_model(self) -> Path:
         """Which of the trained configurations predict together."""
-        return ModelFolder(path=self.models).choice
+        return ModelFolder(path=self.models).best_model
 
     def ensemble(self, name: str) -> Path:
         """Held-out cases, segmented by several configurations together, and their summary.

@@ -108,7 +108,7 @@ def find_best(
     for trial in choice.rules.evidence:
         console.print(f"- {trial.describe()}")
     console.print(choice.rules.describe())
-    console.print(f"{folders.choice}: 'autoseg predict -d {number}{folders.plan_option}' goes by it")
+    console.print(f"{folders.best_model}: 'autoseg predict -d {number}{folders.plan_option}' goes by it")
 
 
 def _print_candidates(choice: "BestModel") -> None:

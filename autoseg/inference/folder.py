@@ -1,6 +1,5 @@
 """A folder of scans on disk, turned into a folder of segmentations by a trained model."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,8 @@ from autoseg.imaging.label_files import file_stem, place_of_result
 from autoseg.inference.ensemble import AnySegmenter, with_disagreement
 from autoseg.inference.report import ScanTable, describe_remarkable, name_table
 from autoseg.inference.scan_pipeline import ScanReport, segment_each
-from autoseg.models.bundle import locate_model
 from autoseg.runtime.artifact import Artifact, atomic_file
 from autoseg.runtime.reporting import Reporter
-from autoseg.workspace import DatasetFolders, ModelFolder, find_workspace
 
 LABELS_FILE = "dataset.json"
 """Written beside the segmentations, so that whoever opens them knows what their numbers mean."""
@@ -26,54 +23,6 @@ LABELS_FILE = "dataset.json"
 PROVENANCE_FILE = "prediction.json"
 
 PART = re.compile(r"^(\d{1,4})/(\d{1,4})\Z")
-
-
-def find_model(
-    model: str | os.PathLike[str] | None,
-    number: int | None,
-    configuration: str | None,
-    workspace: str | os.PathLike[str] | None,
-    plan: str | None = None,
-    *,
-    any_folds: bool = True,
-) -> ModelFolder:
-    """Finds the model that a user means: by its folder, or by its dataset and perhaps its configuration.
-
-    Without a configuration it is what `find_best` chose, if `any_folds` may predict and a choice was made; see
-    `choice`. Else it is the only configuration that is trained, else "3d_fullres".
-
-    Raises:
-        UsageError: It was named in both ways or in none, or a configuration beside the folder of one; or the plan must
-            be named, since the usual one has trained nothing.
-        DatasetError: There is no such dataset.
-    """
-    if model is not None and number is None:
-        if configuration is not None or plan is not None:
-            what = "a model folder holds one configuration of one plan"
-            raise UsageError(what, "leave out -c and --plan, or give -d instead of -m")
-        return ModelFolder(path=locate_model(model, workspace))
-    if number is None or model is not None:
-        raise UsageError("a model is named by its folder or by its dataset", "give either -m FOLDER or -d NUMBER")
-    folders = find_workspace(workspace).dataset(number, plan)
-    if configuration is None and any_folds and folders.choice.is_file():
-        return ModelFolder(path=folders.models)
-    trained = _list_trained(folders)
-    if configuration is None and len(trained) == 1:
-        return folders.model(trained[0])
-    beside = (
-        []
-        if trained or plan is not None
-        else [name for name in folders.named_plans if _list_trained(folders.with_plan(name))]
-    )
-    if beside:
-        what = f"nothing is trained by the usual plan of {folders.raw.name}, but by {' and '.join(beside)}"
-        raise UsageError(what, f"add --plan {beside[0]}, or let 'autoseg find_best -d {number}' choose")
-    return folders.model(configuration or "3d_fullres")
-
-
-def _list_trained(folders: DatasetFolders) -> list[str]:
-    """The configurations of a plan of which a fold is trained."""
-    return [path.name for path in sorted(folders.models.glob("*")) if folders.model(path.name).trained_folds()]
 
 
 def make_output_folder(output: Path, source: Path) -> Path:

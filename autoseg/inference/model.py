@@ -23,10 +23,10 @@ from autoseg.imaging.conversion import ConvertedImage, ImagePath, convert_to_vol
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import voxel_mm3
 from autoseg.inference.ensemble import AnyPrediction, AnySegmenter, with_disagreement
-from autoseg.inference.loading import Wanted, load_segmenter
+from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes
-from autoseg.models.bundle import locate_model
-from autoseg.workspace import Fold, ModelFolder
+from autoseg.models.model_source import find_model
+from autoseg.workspace import Fold
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -159,9 +159,9 @@ def load_model(
         ArtifactError: postprocessing.json or best.json is damaged.
         UsageError: The device is not there, or folds are given beside best.json, which names them.
     """
-
-    def warn(line: str) -> None:
-        warnings.warn(line, stacklevel=5)  # whoever called this function
-
-    wanted = Wanted(folds=folds, device=device, mirroring=mirroring, exact=exact)
-    return Model(segmenter=load_segmenter(ModelFolder(path=locate_model(path)), wanted, warn=warn))
+    changes: list[str] = []
+    options = PredictionOptions(folds=folds, device=device, mirroring=mirroring, exact=exact)
+    segmenter = load_segmenter(find_model(path), options, warn=changes.append)
+    for line in changes:
+        warnings.warn(line, stacklevel=2)
+    return Model(segmenter=segmenter)

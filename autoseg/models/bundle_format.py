@@ -30,7 +30,7 @@ from autoseg.models.best_model import MEMBER_PATTERN, MemberName
 from autoseg.runtime.artifact import Artifact
 from autoseg.workspace import ModelFolder
 
-MANIFEST, CARD, CHOICE, SCORES, RULES, STATISTICS, OLD_STATISTICS = (
+MANIFEST, CARD, BEST_MODEL, SCORES, RULES, STATISTICS, OLD_STATISTICS = (
     "manifest.json",
     "MODEL_CARD.md",
     "best.json",
@@ -41,7 +41,7 @@ MANIFEST, CARD, CHOICE, SCORES, RULES, STATISTICS, OLD_STATISTICS = (
 )
 CHECKPOINT = re.compile(rf"({MEMBER_PATTERN})/fold_(0|[1-9][0-9]{{0,2}}|all)/checkpoint\.pt")
 TEXT = re.compile(
-    rf"{MANIFEST}|{CARD}|{CHOICE}|({MEMBER_PATTERN}/)?{SCORES}"
+    rf"{MANIFEST}|{CARD}|{BEST_MODEL}|({MEMBER_PATTERN}/)?{SCORES}"
     rf"|{MEMBER_PATTERN}/({RULES}|{STATISTICS}|{OLD_STATISTICS})"
 )
 
@@ -92,7 +92,7 @@ class Manifest(Artifact):
 
     def find_member(self, root: ModelFolder) -> ModelFolder:
         """What to predict with in the folder of the whole model: itself if best.json is there, else its member."""
-        return root if root.choice.is_file() else root.member(self.configurations[0])
+        return root if root.best_model.is_file() else root.member(self.configurations[0])
 
 
 def pack(folder: Path, manifest: Manifest, bundle: Path) -> None:

@@ -13,7 +13,7 @@ from autoseg.models.model_facts import (
     describe_member,
     describe_origin,
     format_score,
-    plain,
+    sanitize,
 )
 from autoseg.networks.monai import INSTALL, is_monai
 from autoseg.planning.plan import Configuration
@@ -43,12 +43,12 @@ def _write_lines(facts: ModelFacts) -> Iterator[str]:
     yield from ("", "## Limits", "", *(f"- {line}" for line in _limits(first)))
     yield from ("", "## How to use it", "", "```bash", f"autoseg install {facts.name}.zip")
     yield from (f"autoseg predict -m {facts.name} -i scans/ -o masks/", "```")
-    yield from ("", "## Licence", "", plain(facts.licence, 2000) or "Not stated: ask its authors before you use it.")
+    yield from ("", "## Licence", "", sanitize(facts.licence, 2000) or "Not stated: ask its authors before you use it.")
 
 
 def _paragraph(text: str) -> Iterator[str]:
     for line in text.splitlines():
-        yield from ("", plain(line, 2000)) if line.strip() else ()
+        yield from ("", sanitize(line, 2000)) if line.strip() else ()
 
 
 def _describe_training(checkpoint: Checkpoint) -> str:
@@ -106,4 +106,4 @@ def _spacing(configuration: Configuration) -> str:
 
 
 def _cell(text: str) -> str:
-    return plain(text).replace("|", "\\|")
+    return sanitize(text).replace("|", "\\|")

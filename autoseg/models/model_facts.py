@@ -112,7 +112,7 @@ class ModelFacts:
         first = self.members[0].checkpoint
         scores = self.scores
         shown = [
-            ("segments", ", ".join(map(plain, first.info.targets.names))),
+            ("segments", ", ".join(map(sanitize, first.info.targets.names))),
             ("images", ", ".join(describe_channels(first))),
             ("learned from", describe_origin(self)),
             ("configurations", "; ".join(describe_member(one) for one in self.members)),
@@ -123,7 +123,7 @@ class ModelFacts:
         return shown
 
 
-def plain(text: str, longest: int = 200) -> str:
+def sanitize(text: str, longest: int = 200) -> str:
     """A text of unknown origin on one line, without signs that terminals obey, and not endless."""
     shown = "".join(sign if sign.isprintable() else " " for sign in text[:longest])
     return " ".join(shown.split()) + ("..." if len(text) > longest else "")
@@ -132,7 +132,7 @@ def plain(text: str, longest: int = 200) -> str:
 def describe_origin(facts: ModelFacts) -> str:
     """Returns the dataset that a model was trained on and its number of cases."""
     cases = "" if facts.cases is None else f", {facts.cases} labelled cases"
-    return f"{plain(facts.members[0].checkpoint.plan.dataset)}{cases}"
+    return f"{sanitize(facts.members[0].checkpoint.plan.dataset)}{cases}"
 
 
 def describe_member(member: MemberFacts) -> str:
@@ -146,7 +146,7 @@ def describe_channels(checkpoint: Checkpoint) -> Iterator[str]:
     """Yields the name of each channel with its normalization."""
     names = checkpoint.info.channel_names.values()
     for name, scale in zip(names, checkpoint.configuration.normalization, strict=False):
-        yield f"{plain(name)} ({_describe_scale(scale)})"
+        yield f"{sanitize(name)} ({_describe_scale(scale)})"
 
 
 def _describe_scale(scale: Normalization) -> str:
@@ -179,7 +179,7 @@ def _spread(summary: Summary, label: str) -> LabelSpread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardNotes:
+class CardMetadata:
     """What a card tells that the files of the model do not; see `ModelFacts`."""
 
     name: str
@@ -188,7 +188,7 @@ class CardNotes:
     about: str = ""
 
 
-def look_at(root: ModelFolder, names: Sequence[MemberName], notes: CardNotes) -> ModelFacts:
+def gather_facts(root: ModelFolder, names: Sequence[MemberName], notes: CardMetadata) -> ModelFacts:
     """Gathers what a card tells.
 
     Args:
@@ -198,21 +198,21 @@ def look_at(root: ModelFolder, names: Sequence[MemberName], notes: CardNotes) ->
     """
     folders = {path.parent for place in ("*", "*/*") for path in root.path.glob(f"{place}/fold_*")}
     others = sorted({path.relative_to(root.path).as_posix() for path in folders} - set(names))
-    members = [_look_at_member(root.member(name), name) for name in (*names, *others)]
+    members = [_gather_member(root.member(name), name) for name in (*names, *others)]
     first = members[0]
     alone = len(names) == 1
     return ModelFacts(
         name=notes.name,
         members=members,
         scores=_load_scores(root) or (first.scores if alone else None),
-        rules=BestModel.load(root.choice).rules if root.choice.is_file() else first.rules,
+        rules=BestModel.load(root.best_model).rules if root.best_model.is_file() else first.rules,
         cases=notes.cases,
         licence=notes.licence,
         about=notes.about,
     )
 
 
-def _look_at_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
+def _gather_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
     folds = folder.trained_folds()
     load_training_statistics(folder)  # which refuses a damaged file
     return MemberFacts(

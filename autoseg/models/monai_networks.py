@@ -150,7 +150,7 @@ def build_monai(configuration: Configuration, error: type[AutosegError] = UsageE
 def count_monai(configuration: Configuration) -> int | None:
     """The trainable numbers of a network of MONAI, without memory for them; None if nobody can say."""
     try:
-        with _Unfilled():
+        with _MetaTensors():
             network = build_monai(configuration)
     except AutosegError:
         return None
@@ -162,7 +162,7 @@ def first_line(cause: BaseException) -> str:
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
-class _Unfilled(TorchFunctionMode):
+class _MetaTensors(TorchFunctionMode):
     """Makes tensors of weights without memory, while all else is as it is."""
 
     def __torch_function__(

@@ -13,8 +13,7 @@ import torch
 from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.models.best_model import BestModel, MemberName, name_member, split_member
-from autoseg.models.bundle import locate_model
-from autoseg.models.bundle_source import find_source, stage
+from autoseg.models.bundle_writing import find_content, write_files
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint
 from autoseg.models.training_statistics import load_training_statistics
 from autoseg.nnunet.architectures import describe_architecture
@@ -82,21 +81,21 @@ def export_nnunet(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty", "give a new folder with -o")
-    meant = source if isinstance(source, int) else locate_model(source, workspace)
-    found = find_source(meant, configuration, folds, plan_name=plan_name, workspace=workspace)
+    content = find_content(source, configuration, folds, plan_name=plan_name, workspace=workspace)
     with TemporaryDirectory(prefix="autoseg_") as staging, atomic_folder(folder) as writing:
         root = ModelFolder(path=Path(staging))
-        names = stage(found, root)
+        names = write_files(content, root)
         members = _load_members(root, names)
         places = {name: "" if len(members) == 1 else _name_folder(name) for name in members}
         for name, member in members.items():
-            for line in member.write(writing / places[name], cases=found.cases, all_members=_of_plan(name, members)):
+            for line in member.write(writing / places[name], cases=content.cases, all_members=_of_plan(name, members)):
                 reporter.say(line if len(members) == 1 else f"{name}: {line}")
-        if found.choice is not None and len(names) > 1:
+        best_model = content.model.best_model
+        if best_model is not None and len(names) > 1:
             reporter.say(
                 f"nnU-Net joins {' and '.join(names)} by nnUNetv2_ensemble, from what each predicts with --npz"
             )
-            for line in write_rules(found.choice.rules, members[names[0]].first.info.targets, writing):
+            for line in write_rules(best_model.rules, members[names[0]].first.info.targets, writing):
                 reporter.say(line)
     return [folder / places[name] for name in members]
 
@@ -223,7 +222,7 @@ def _load_members(root: ModelFolder, names: Sequence[MemberName]) -> dict[Member
     Raises:
         ModelError: nnU-Net cannot hold one of them.
     """
-    rules = BestModel.load(root.choice).rules if root.choice.is_file() and len(names) == 1 else None
+    rules = BestModel.load(root.best_model).rules if root.best_model.is_file() and len(names) == 1 else None
     members = {name: _Member.load(root.member(name), rules) for name in names}
     for name, member in list(members.items()):
         former = member.first.configuration.previous

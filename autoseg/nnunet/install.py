@@ -13,7 +13,7 @@ from autoseg.models.best_model import BestModel, BestModelFold
 from autoseg.models.bundle import add_card, installing
 from autoseg.models.bundle_format import MANIFEST
 from autoseg.models.checkpoint import Checkpoint, save_checkpoint
-from autoseg.models.model_facts import CardNotes
+from autoseg.models.model_facts import CardMetadata
 from autoseg.models.training_statistics import Spread, TrainingStatistics
 from autoseg.models.weight_digest import digest_weights
 from autoseg.nnunet.folders import NnunetFolder, beside, find_choice_rules, find_folders, read_choice
@@ -111,7 +111,7 @@ def _fill(root: ModelFolder, models: Models, name: str) -> None:
         if model.orientation is not None:
             _state_orientation(model.orientation).save(member.training_statistics)
     names = _choose(root, models, checkpoints)
-    notes = CardNotes(name=name, cases=_count_cases(models[names[0]]), about=_describe_origin(models[names[0]]))
+    notes = CardMetadata(name=name, cases=_count_cases(models[names[0]]), about=_describe_origin(models[names[0]]))
     add_card(root, names, notes).save(root.path / MANIFEST)
 
 
@@ -145,7 +145,7 @@ def _choose(root: ModelFolder, models: Models, checkpoints: list[Checkpoint]) ->
         folds=folds,
         rules=rules or NO_RULES,
         candidates=(),
-    ).save(root.choice)
+    ).save(root.best_model)
     return names
 
 

@@ -76,16 +76,23 @@ def predict(
         ask_for_disagreement,
         choose_labels,
         choose_part,
-        find_model,
         leave_out_finished,
         make_output_folder,
         segment_scans,
     )
-    from autoseg.inference.loading import Wanted, load_segmenter
+    from autoseg.inference.loading import PredictionOptions, load_segmenter
+    from autoseg.models.model_source import choose_source, find_model
 
-    folder = find_model(model, number, configuration, workspace, plan_name, any_folds=folds is None)
-    wanted = Wanted(folds=folds, device=device, mirroring=mirroring, exact=exact)
-    segmenter = load_segmenter(folder, wanted, say=reporter.say, warn=reporter.say)
+    path = find_model(
+        choose_source(model, number, configuration, plan_name),
+        configuration,
+        plan_name=plan_name,
+        with_best_model=folds is None,
+        default="3d_fullres",
+        workspace=workspace,
+    )
+    options = PredictionOptions(folds=folds, device=device, mirroring=mirroring, exact=exact)
+    segmenter = load_segmenter(path, options, say=reporter.say, warn=reporter.say)
     segmenter = ask_for_disagreement(segmenter) if disagreement else segmenter
     labels = choose_labels(probabilities, segmenter.info)
     scans = choose_part(find_scans(Path(source), segmenter.info), part)

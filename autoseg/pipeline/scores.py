@@ -77,7 +77,7 @@ def find_best(
     contest = open_contest(number, folders, configurations)
     with run_alone(folders.models):
         choice = choose_best_model(contest, place, reporter)
-        choice.save(folders.choice)
+        choice.save(folders.best_model)
     return choice
 
 

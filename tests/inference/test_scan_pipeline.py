@@ -26,7 +26,7 @@ from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference import scan_pipeline
 from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.folder import PredictionProvenance, choose_part, leave_out_finished, segment_scans
-from autoseg.inference.loading import Wanted, load_segmenter
+from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.model import load_model
 from autoseg.inference.segmenter import Segmenter, make_segmenter
 from autoseg.models.checkpoint import save_checkpoint
@@ -255,7 +255,7 @@ from typer.testing import CliRunner
 from autoseg.inference import scan_pipeline as segmenting
 from autoseg.models.checkpoint import save_checkpoint
 from autoseg.cli.app import app
-from autoseg.inference.loading import Wanted, load_segmenter
+from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.model import load_model
 from autoseg.pipeline.prediction import predict
 
@@ -328,7 +328,7 @@ def test_float32_can_be_asked_for(scans, output, tmp_path):
     """From the command line and from Python; what was made otherwise is not gone on with."""
     model = ModelFolder(path=tmp_path / "model")
     save_checkpoint(small_checkpoint(), model.checkpoint(0))
-    usual, exact = (load_segmenter(model, Wanted(device="cpu", exact=exact)) for exact in (False, True))
+    usual, exact = (load_segmenter(model.path, PredictionOptions(device="cpu", exact=exact)) for exact in (False, True))
     assert usual.digest != exact.digest
     command = ["predict", "-m", model.path, "-i", scans[0].images[0], "-o", output, "--exact", "--device", "cpu"]
     assert CliRunner().invoke(app, [str(part) for part in command]).exit_code == 0
@@ -343,7 +343,8 @@ def test_mirroring_can_be_left_out(scans, output, tmp_path):
     model = ModelFolder(path=tmp_path / "model")
     save_checkpoint(small_checkpoint(), model.checkpoint(0))
     votes = {
-        mirroring: load_segmenter(model, Wanted(device="cpu", mirroring=mirroring)).votes for mirroring in (True, False)
+        mirroring: load_segmenter(model.path, PredictionOptions(device="cpu", mirroring=mirroring)).votes
+        for mirroring in (True, False)
     }
     assert votes == {True: 8, False: 1}
     command = ["predict", "-m", model.path, "-i", scans[0].images[0], "-o", output, "--no-mirroring", "--device", "cpu"]

@@ -20,7 +20,7 @@ from autoseg.imaging.files import read_image, read_label_map, write_label_map
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsembleSegmenter, make_ensemble
-from autoseg.inference.loading import Wanted, load_segmenter
+from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.model_selection import ensembles
 from autoseg.models.best_model import BestModel
 from autoseg.pipeline.prediction import predict
@@ -66,7 +66,7 @@ def root_of(folders: DatasetFolders) -> Path:
 
 def load(folder: ModelFolder, folds: int | None = None):
     """What predicts from a folder."""
-    return load_segmenter(folder, Wanted(folds=folds, device="cpu"), say=print, warn=print)
+    return load_segmenter(folder.path, PredictionOptions(folds=folds, device="cpu"), say=print, warn=print)
 
 
 def set_dice(folder: Path, value: float) -> None:
@@ -121,7 +121,7 @@ def test_each_case_is_segmented_by_those_that_never_saw_it(compared: Path) -> No
 def test_the_choice_holds_its_evidence(compared: Path) -> None:
     """Every candidate with the scores of its summary, those alone first; and the folds as they are."""
     folders = folders_of(compared)
-    choice = BestModel.load(folders.choice)
+    choice = BestModel.load(folders.best_model)
     assert [one.name for one in choice.candidates] == ["2d", "3d_fullres", PAIR]
     for one in choice.candidates:
         folder = folders.ensemble(PAIR) if one.name == PAIR else folders.model(one.name).path
@@ -157,7 +157,7 @@ def test_the_largest_mean_wins_and_of_equals_the_first(
     set_scores(own, scores)
     choice = find_best(NUMBER, workspace=root_of(own), device="cpu")
     assert choice.name == best
-    assert choice == BestModel.load(own.choice)
+    assert choice == BestModel.load(own.best_model)
     assert [one.reason for one in choice.candidates][: len(reasons)] == reasons
     assert [one.name for one in choice.candidates if one.chosen] == [best]
 
@@ -180,13 +180,13 @@ def test_a_stopped_comparison_goes_on(
         patch.setattr(ensembles, "save_result", stop_at_third)
         with pytest.raises(KeyboardInterrupt):
             find_best(NUMBER, workspace=root, device="cpu")
-    assert not folders.choice.exists()
+    assert not folders.best_model.exists()
     listener = Listener()
     choice = find_best(NUMBER, workspace=root, device="cpu", reporter=listener)
     assert "2 of 4 segmentations by pairs were made by an earlier run" in listener.lines
     assert listener.totals["pairs on held-out cases"] == 4  # two cases, two configurations
     assert listener.advanced["pairs on held-out cases"] == pytest.approx(4)
-    assert choice == BestModel.load(folders_of(compared).choice)
+    assert choice == BestModel.load(folders_of(compared).best_model)
     again = Listener()
     find_best(NUMBER, workspace=root, device="cpu", reporter=again)
     assert "4 of 4 segmentations by pairs were made by an earlier run" in again.lines
@@ -241,13 +241,13 @@ def test_configurations_are_left_out_with_the_reason(own: DatasetFolders) -> Non
 
 def test_nothing_to_compare_is_said_line_by_line(own: DatasetFolders) -> None:
     """Folds that were trained with other cases than the present ones are no held-out results of these."""
-    before = own.choice.read_bytes()
+    before = own.best_model.read_bytes()
     write_splits(root_of(own), [SPLITS[0], ((CASES[0],), CASES[2:])])
     with pytest.raises(ProblemsError) as caught:
         find_best(NUMBER, workspace=root_of(own), device="cpu")
     what = "fold 1 is trained with other cases than splits.json says now; run 'autoseg train -d 1 -c"
     assert caught.value.lines == tuple(f"{name}: {what} {name} -f 1 --restart'" for name in ("2d", "3d_fullres"))
-    assert own.choice.read_bytes() == before
+    assert own.best_model.read_bytes() == before
 
 
 def test_options_restrict_the_candidates(own: DatasetFolders) -> None:
@@ -350,7 +350,7 @@ def test_a_choice_that_no_longer_holds_is_said_in_one_line(own: DatasetFolders, 
     ):
         predicted(own, tmp_path / "out")
     assert len(predicted(own, tmp_path / "out", configuration="3d_fullres")) == 2
-    own.choice.write_text('{"format_version": 1}')
+    own.best_model.write_text('{"format_version": 1}')
     with pytest.raises(ArtifactError, match=r"best\.json: dataset: Field required"):
         predicted(own, tmp_path / "out")
 
@@ -388,10 +388,10 @@ def test_the_decision_is_shown_as_a_table(own: DatasetFolders, monkeypatch: pyte
         ["* 3d_fullres", "0.7500", "0.7500", "0.7500", "the largest mean Dice"],
         [PAIR, "0.6250", "0.6250", "0.6250", "0.1250 below"],
     ]
-    choice = BestModel.load(own.choice)
+    choice = BestModel.load(own.best_model)
     for line in (*(f"- {trial.describe()}" for trial in choice.rules.evidence), choice.rules.describe()):
         assert line in shown.splitlines()
-    assert f"{own.choice}: 'autoseg predict -d 1' goes by it" in shown
+    assert f"{own.best_model}: 'autoseg predict -d 1' goes by it" in shown
     alone = CliRunner().invoke(app, [*arguments, "--no-ensembles", "-c", "2d"], catch_exceptions=False).output
     assert [line.split("│")[1].strip() for line in alone.splitlines() if line.startswith("│")] == ["* 2d"]
     assert "the only candidate" in alone

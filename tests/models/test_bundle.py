@@ -22,10 +22,11 @@ from autoseg.errors import AutosegError, ModelError, UsageError, WriteError
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.model import load_model
 from autoseg.models.best_model import BestModel, BestModelFold, Candidate
-from autoseg.models.bundle import describe_installed, export_model, install_model, opened_model
+from autoseg.models.bundle import describe_installed, export_model, install_model
 from autoseg.models.bundle_format import CARD, LARGEST_TEXT_BYTES, MANIFEST, SCORES
 from autoseg.models.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.models.model_facts import HeldOutScores
+from autoseg.models.model_source import opened_model
 from autoseg.models.weight_digest import digest_weights
 from autoseg.pipeline.prediction import predict
 from autoseg.planning.plan import Plan
@@ -350,7 +351,7 @@ def test_what_find_best_chose_is_passed_on(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masks[2], masks[0])
     single = export_model(tmp_path / "home", tmp_path / "one.zip", configuration="3d_lowres")
     assert not {"best.json", CHECKPOINT} & content_of(single).keys()
-    with pytest.raises(UsageError, match=r"best.json says which folds predict; leave out -f, or name"):
+    with pytest.raises(UsageError, match=r"best.json says which folds predict; leave out -f, or choose"):
         export_model(tmp_path / "home", tmp_path / "n.zip", folds=[0])
     torn = {name: data for name, data in content.items() if name != "best.json"}
     assert "does not say how 3d_fullres and 3d_lowres predict" in refuse(write(tmp_path / "t.zip", torn), tmp_path)

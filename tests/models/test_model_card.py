@@ -8,7 +8,7 @@ from small_models import SMALL_INFO, small_checkpoint, small_plan
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.model_card import write_card
-from autoseg.models.model_facts import MemberFacts, ModelFacts, plain
+from autoseg.models.model_facts import MemberFacts, ModelFacts, sanitize
 from autoseg.planning.plan import Normalization
 from autoseg.planning.plugins import Plugin
 
@@ -68,7 +68,7 @@ def test_rules_and_cases_are_told() -> None:
 )
 def test_texts_of_strangers_are_plain(text: str, shown: str) -> None:
     """On one line, without what terminals obey, and not endless; also in a card."""
-    assert plain(text) == shown
+    assert sanitize(text) == shown
     info = SMALL_INFO.model_copy(update={"labels": {"background": 0, text or "x": 1}})
     card = write_card(facts_of(replace(small_checkpoint(), info=info), about=text))
     assert all(sign.isprintable() or sign == "\n" for sign in card)

@@ -26,7 +26,7 @@ from autoseg.evaluation.summary import Summary
 from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import PostprocessingRules
-from autoseg.inference.loading import Wanted, load_segmenter
+from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.model_selection.validation import is_validated
 from autoseg.models.best_model import BestModel
 from autoseg.models.checkpoint import load_checkpoint
@@ -170,14 +170,14 @@ def test_it_competes_with_what_was_trained_here(work: Path, theirs: Path, tmp_pa
     assert choice.name == "nnunet/3d_fullres"  # labels that lack some slices, against two steps of training
     folders = folders_of(work)
     assert files_in(folders.results / "ensembles") >= {f"2d+nnunet.3d_fullres/{case}.nii.gz" for case in CASES}
-    change_json(folders.choice, configurations=PAIR.split("+"), folds={
+    change_json(folders.best_model, configurations=PAIR.split("+"), folds={
         name: [{"fold": fold, "weights": ""} for fold in (0, 1)] for name in PAIR.split("+")})  # fmt: skip
-    chosen = BestModel.load(folders.choice)
+    chosen = BestModel.load(folders.best_model)
     pair = find_best(NUMBER, workspace=work, device="cpu").candidates[2]
     by_hand = choice.model_copy(update={"configurations": pair.configurations, "folds": {
         name: tuple(one.model_copy(update={"weights": weights_of(folders, name, one.fold)}) for one in folds)
         for name, folds in chosen.folds.items()}})  # fmt: skip
-    by_hand.save(folders.choice)
+    by_hand.save(folders.best_model)
     [mask] = predict(folders.raw / "imagesTs", tmp_path / "out", number=NUMBER, workspace=work, device="cpu")
     bundle = autoseg.export_model(NUMBER, tmp_path / "both.zip", workspace=work)
     with zipfile.ZipFile(bundle) as archive:
@@ -220,7 +220,7 @@ def test_pair_of_two_plans_goes_to_nnunet_as_two_models(work: Path, theirs: Path
     folds = dict.fromkeys(names, choice.folds[choice.configurations[0]])
     folds = {name: tuple(one.model_copy(update={"weights": weights_of(folders, name, one.fold)}) for one in several)
              for name, several in folds.items()}  # fmt: skip
-    choice.model_copy(update={"configurations": names, "folds": folds}).save(folders.choice)
+    choice.model_copy(update={"configurations": names, "folds": folds}).save(folders.best_model)
     written = export_nnunet(NUMBER, tmp_path / "back", workspace=work)
     assert [path.name for path in written] == [f"nnUNetTrainer__{name}__3d_fullres" for name in ("coarse", "nnunet")]
     spacings = [json.loads((path / "plans.json").read_text())["configurations"]["3d_fullres"]["spacing"]
@@ -271,7 +271,7 @@ def test_missing_segmentations_are_made_here(work: Path, own: Path, spoil: Calla
     assert "mean Dice of nnU-Net's segmentations" in lines[1]
     dice = Summary.load(model.validation(0) / "summary.json").foreground_mean.dice
     assert f"fold 0: mean Dice of whole held-out cases {dice:.4f}" in lines
-    segmenter = load_segmenter(model, Wanted(folds=0, device="cpu"))
+    segmenter = load_segmenter(model.path, PredictionOptions(folds=0, device="cpu"))
     image = read_image((folders_of(work).raw / "imagesTr/case_2_0000.nii.gz",))
     found = read_label_map(model.validation(0) / "case_2.nii.gz").array
     assert (found != segmenter.segment(image).array).mean() < 0.05  # prepared cases are of less precision

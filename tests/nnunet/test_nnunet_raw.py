@@ -15,7 +15,7 @@ from autoseg.datasets.splits import Splits
 from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
 from autoseg.imaging.geometry import Volume
 from autoseg.importing.sources import import_dataset
-from autoseg.inference.loading import Wanted, load_segmenter
+from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.pipeline.datasets import plan_and_preprocess
 from autoseg.pipeline.training import train
 from autoseg.preprocessing.store import StoredCase
@@ -149,7 +149,7 @@ def test_the_reader_that_turns_volumes_is_obeyed(tmp_path: Path) -> None:
     train(NUMBER, CONFIGURATION, 0, device="cpu", workspace=tmp_path / "mixed")
     model = folders_of(tmp_path / "mixed").model(CONFIGURATION)
     model.training_statistics.unlink()  # as where nnU-Net took the fingerprint
-    segmenter = load_segmenter(model, Wanted(device="cpu"))
+    segmenter = load_segmenter(model.path, PredictionOptions(device="cpu"))
     scan = read_image((plain.raw / "imagesTs" / "case_4_0000.nii.gz",))
     straight = segmenter.segment(scan)
     turned = segmenter.segment(Volume(array=scan.array, geometry=scan.geometry).reoriented("RSP"))

@@ -108,11 +108,11 @@ def test_workspace_is_given_or_set_or_here(tmp_path: Path, monkeypatch: pytest.M
 def test_a_choice_lies_beside_the_configurations_it_chose_from(tmp_path: Path) -> None:
     """Each plan has its own; in a copied folder it is found in the same way."""
     folders = Workspace(root=tmp_path).folders("Dataset001_Name")
-    assert folders.choice == tmp_path / "results" / "Dataset001_Name" / "best.json"
+    assert folders.best_model == tmp_path / "results" / "Dataset001_Name" / "best.json"
     named = folders.with_plan("large")
-    assert named.choice == tmp_path / "results" / "Dataset001_Name" / "large" / "best.json"
+    assert named.best_model == tmp_path / "results" / "Dataset001_Name" / "large" / "best.json"
     copied = ModelFolder(path=named.models)
-    assert (copied.choice, copied.member("2d")) == (named.choice, named.model("2d"))
+    assert (copied.best_model, copied.member("2d")) == (named.best_model, named.model("2d"))
     assert named.ensemble("2d+3d_fullres").parent.parent == named.models
     with pytest.raises(UsageError, match="'ensembles' cannot be the name of a plan"):
         folders.with_plan("ensembles")

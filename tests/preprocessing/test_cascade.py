@@ -170,7 +170,7 @@ def test_a_cascade_and_what_it_follows_are_a_pair(trained: Path, tmp_path: Path)
         )
         for name in (COARSE, CASCADE)
     }
-    choice.model_copy(update={"configurations": (COARSE, CASCADE), "folds": folds}).save(folders.choice)
+    choice.model_copy(update={"configurations": (COARSE, CASCADE), "folds": folds}).save(folders.best_model)
     segmenter = load_model(folders.models, device="cpu").segmenter
     assert isinstance(segmenter, EnsembleSegmenter)
     coarse, cascade = segmenter.members
