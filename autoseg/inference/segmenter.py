@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import AutosegError, ImageError, ModelError
 from autoseg.imaging.geometry import Volume
-from autoseg.imaging.label_codes import as_channels
 from autoseg.imaging.postprocessing import PostprocessingRules
+from autoseg.imaging.structure_masks import structure_channels
 from autoseg.imaging.targets import Targets
 from autoseg.inference.accumulation import gathering_bytes
 from autoseg.inference.agreement import EnsembleAgreement
@@ -217,7 +217,7 @@ class Prepared:
 
 def show_previous(case: PreprocessedCase, former: NDArray[np.integer], targets: Targets) -> PreprocessedCase:
     """The case with a channel more for each structure of a former segmentation (z, y, x) on its grid."""
-    channels = as_channels(torch.from_numpy(former)[None], targets.structures.values())[0].numpy()
+    channels = structure_channels(torch.from_numpy(former)[None], targets.structures.values())[0].numpy()
     return replace(case, image=np.concatenate([case.image, channels]))
 
 

@@ -13,7 +13,7 @@ from autoseg._version import __version__
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.imaging.label_codes import base_of, join
+from autoseg.imaging.label_encoding import CaseLabels, code_base, encode_cascade
 from autoseg.imaging.label_files import load_result
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import with_own_cases
@@ -70,7 +70,8 @@ def prepare_previous(
             return
         stored = StoredCase.open(source, case.name)
         segmentation, _ = load_result(paths[case.name], targets)
-        codes = join(stored.load_label(), follow_record(segmentation, stored.record), base_of(targets))
+        label, previous = CaseLabels(stored.load_label()), follow_record(segmentation, stored.record)
+        codes = encode_cascade(label, previous, code_base(targets))
         without_image = np.zeros((0, *stored.shape), dtype=np.float32)
         prepared = PreprocessedCase(image=without_image, label=codes, record=stored.record)
         save_case(target, case.name, prepared, patch_size=one.patch_size, origin=origin)

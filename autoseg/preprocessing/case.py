@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from autoseg.errors import ImageError
 from autoseg.imaging.cropping import nonzero_region
 from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume
-from autoseg.imaging.targets import OUTSIDE, Numbers
+from autoseg.imaging.label_encoding import DatasetLabels, StoredLabels, mark_outside
+from autoseg.imaging.targets import Numbers
 from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled, resample_labels
 from autoseg.preprocessing.normalization import normalize
 from autoseg.preprocessing.resampling import resample_image
@@ -92,7 +93,7 @@ class PreprocessedCase:
     """
 
     image: NDArray[np.float32]
-    label: NDArray[np.integer] | None
+    label: StoredLabels | None
     record: PreprocessRecord
 
 
@@ -143,7 +144,7 @@ def preprocess_case(
     normalized = normalize(cropped.array, configuration.normalization, mask)
     resampled_label = None
     if label is not None:
-        marked = _mark_outside(arrange(label).crop(box).array, mask)
+        marked = mark_outside(DatasetLabels(arrange(label).crop(box).array), mask)
         resampled_label = resample_labels(marked, spacing_mm, shape, target_mm)
     return PreprocessedCase(
         image=_resample(normalized, spacing_mm, shape, target_mm, device),
@@ -159,7 +160,7 @@ def preprocess_case(
     )
 
 
-def follow_record(label: Volume, record: PreprocessRecord) -> NDArray[np.integer]:
+def follow_record(label: Volume, record: PreprocessRecord) -> DatasetLabels:
     """Brings a label map from the grid of the image file to that of a case that was preprocessed.
 
     Args:
@@ -175,7 +176,8 @@ def follow_record(label: Volume, record: PreprocessRecord) -> NDArray[np.integer
     difference = record.geometry.difference(label.geometry)
     if difference is not None:
         raise ImageError(f"the segmentation lies on another grid than its image: {difference}", "predict again")
-    return resample_labels(record.box_of(label.array), record.box_spacing_mm, record.shape, record.spacing_mm)
+    in_box = DatasetLabels(record.box_of(label.array))
+    return resample_labels(in_box, record.box_spacing_mm, record.shape, record.spacing_mm)
 
 
 def _resample(
@@ -287,9 +289,3 @@ def _check_room(channels: int, shape: Shape, spacing_mm: Vector) -> None:
             f"{describe_memory(needed)}, and {describe_memory(free)} are free",
             "check the spacing of the image, cut it, or take a machine with more memory",
         )
-
-
-def _mark_outside(label: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.integer]:
-    """Sets background outside the mask to `OUTSIDE`, in the smallest integer type that holds all labels."""
-    dtype = np.result_type(np.int8, np.min_scalar_type(-int(label.max(initial=0)) - 1))
-    return np.where(mask | (label != 0), label, OUTSIDE).astype(dtype)

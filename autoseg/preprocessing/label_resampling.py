@@ -8,7 +8,7 @@ class everywhere, but no array of classes x new voxels is ever made; with 24 cla
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ class _Line:
     nearest: NDArray[np.intp]
 
 
+Labels = TypeVar("Labels", bound=NDArray[np.integer])
+"""A label map in some encoding, see `label_encoding`; resampling keeps it."""
+
 Election = Callable[[Iterable[NDArray[np.floating]]], NDArray[np.int16]]
 """Logits of each output, of any shape, to a number for each voxel."""
 
@@ -57,9 +60,7 @@ class _Neighbours:
     weights: NDArray[np.float64]
 
 
-def resample_labels(
-    labels: NDArray[np.integer], spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector
-) -> NDArray[np.integer]:
+def resample_labels(labels: Labels, spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector) -> Labels:
     """Resamples a label map: each voxel gets the label with the largest share by linear interpolation.
 
     If several labels share the largest share, the label of the nearest voxel wins if it is one of them, else the
@@ -77,14 +78,14 @@ def resample_labels(
     """
     if labels.shape == shape:
         return labels
-    labels = np.ascontiguousarray(labels)  # else each look at it would copy it
+    contiguous = np.ascontiguousarray(labels)  # else each look at it would copy it
     lines = _make_lines(labels.shape, shape, separate_axis(spacing_mm, target_spacing_mm))
-    result = _pick(labels, [line.nearest for line in lines])
+    result = _pick(contiguous, [line.nearest for line in lines])
     voxels = result.reshape(-1)
-    for places in _find_mixed(labels, lines):
-        neighbours = _find_neighbours(labels.shape, lines, places)
-        voxels[places] = _elect_label(labels.take(neighbours.index), neighbours.weights, nearest=voxels[places])
-    return result
+    for places in _find_mixed(contiguous, lines):
+        neighbours = _find_neighbours(contiguous.shape, lines, places)
+        voxels[places] = _elect_label(contiguous.take(neighbours.index), neighbours.weights, nearest=voxels[places])
+    return cast(Labels, result)
 
 
 def elect_resampled(

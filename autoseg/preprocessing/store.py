@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import blosc2
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.imaging.geometry import Box, Shape
+from autoseg.imaging.label_encoding import StoredLabels
 from autoseg.preprocessing.archive import DAMAGE, Place, compress, compress_voxels, is_whole, read_part, write_archive
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 from autoseg.preprocessing.foreground import Foreground, sample_foreground
@@ -144,7 +145,7 @@ class StoredCase:
             raise _damaged(self.path) from error
         return replace(self._described, places=places)
 
-    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    def read(self, box: Box) -> tuple[NDArray[np.float32], StoredLabels]:
         """Reads a part of the case.
 
         Args:
@@ -161,7 +162,7 @@ class StoredCase:
         if not all(0 <= start <= stop <= size for start, stop, size in edges):
             raise ValueError(f"{box} does not lie inside the shape {self.shape} of case {self.name!r}")
         try:
-            return self._read(IMAGE, box), self._read(LABEL, box)
+            return self._read(IMAGE, box), self._read_label(box)
         except DAMAGE as error:
             raise _damaged(self.path) from error
 
@@ -170,14 +171,17 @@ class StoredCase:
             return np.zeros((0, *box.shape), dtype=np.float32)
         return np.asarray(_open_array(self.path, self.places[part], self.shape)[(..., *box.slices)])
 
-    def load(self) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    def _read_label(self, box: Box) -> StoredLabels:
+        return cast(StoredLabels, self._read(LABEL, box))
+
+    def load(self) -> tuple[NDArray[np.float32], StoredLabels]:
         """Reads the whole image and label map; see `read`."""
         return self.read(Box(start=(0, 0, 0), stop=self.shape))
 
-    def load_label(self) -> NDArray[np.integer]:
+    def load_label(self) -> StoredLabels:
         """Reads the whole label map; errors as of `read`."""
         try:
-            return self._read(LABEL, Box(start=(0, 0, 0), stop=self.shape))
+            return self._read_label(Box(start=(0, 0, 0), stop=self.shape))
         except DAMAGE as error:
             raise _damaged(self.path) from error
 
