@@ -8,6 +8,7 @@ on writing. Physical coordinates are therefore (z, y, x) too, so that
 holds with `index` in array order.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -92,6 +93,16 @@ class Geometry:
     origin_mm: Vector = (0.0, 0.0, 0.0)
     direction: Matrix = IDENTITY
     dimensions: Literal[2, 3] = 3
+
+    @property
+    def voxel_size(self) -> float:
+        """Volume of a voxel in mm3, or area of a plane's pixel in mm2; see `voxel_size`."""
+        return voxel_size(self.spacing_mm, self.dimensions)
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of a voxel in mm3; NaN for a plane, whose pixels have an area alone."""
+        return self.voxel_size if self.dimensions == 3 else math.nan
 
     @property
     def orientation(self) -> str | None:
@@ -214,6 +225,26 @@ class Volume:
         """The same volume with axes that lead as `orientation` says; a view of the same memory."""
         turned = self.geometry.reorient(orientation).apply(self.array)
         return Volume(array=turned, geometry=self.geometry.reoriented(orientation))
+
+
+def voxel_size(spacing_mm: Vector, dimensions: Literal[2, 3]) -> float:
+    """Returns the volume of a voxel in mm3; for a plane, which has no thickness, the area of a pixel in mm2.
+
+    Decision: a plane's structures are measured by their area. Files and options that hold one number for the size of a
+    structure, such as `SmallestSize.mm3`, `StructureStatistics.volume_mm3` and the volumes that predictions report,
+    are named for volumes and hold mm2 for planes, which is the volume at a thickness of 1 mm. Scores, which are read
+    by people as volumes, are undefined (NaN) for planes: see `Geometry.voxel_volume_mm3`. Where the size of a pixel is
+    not known its spacing is 1, and areas are numbers of pixels.
+
+    Args:
+        spacing_mm: Distance between voxel centres along (z, y, x); a plane's first one does not count.
+        dimensions: 2 for a plane, 3 for a volume.
+
+    Example:
+        >>> voxel_size((4.0, 3.0, 0.5), 3), voxel_size((4.0, 3.0, 0.5), 2)
+        (6.0, 1.5)
+    """
+    return math.prod(spacing_mm if dimensions == 3 else spacing_mm[1:])
 
 
 def is_orientation(text: str) -> bool:

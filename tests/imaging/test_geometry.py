@@ -1,5 +1,6 @@
 """Grids in space: whatever is done to a grid, its points stay where they are."""
 
+import math
 from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
@@ -215,3 +216,12 @@ def test_straight_grids_lead_where_they_are_told() -> None:
             Geometry(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0)).reorient(text)
     with pytest.raises(ValueError, match="axes that lead None cannot be turned"):
         Geometry(shape=(1, 2, 2), spacing_mm=(1.0, 1.0, 1.0), dimensions=2).reorient("SPL")
+
+
+def test_a_voxel_has_a_volume_and_a_pixel_of_a_plane_an_area():
+    """A plane's through-plane spacing is made up, so it has no volume."""
+    volume = Geometry(shape=(2, 2, 2), spacing_mm=(4.0, 3.0, 0.5))
+    plane = Geometry(shape=(1, 2, 2), spacing_mm=(4.0, 3.0, 0.5), dimensions=2)
+    assert (volume.voxel_size, volume.voxel_volume_mm3) == (6.0, 6.0)
+    assert plane.voxel_size == 1.5
+    assert math.isnan(plane.voxel_volume_mm3)
