@@ -57,7 +57,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Reorientation:
     """A new order of the spatial axes of an array, and the reversal of some of them; no voxel changes its value.
 
     Attributes:
@@ -121,7 +121,7 @@ class Geometry:
         ways = ((WAYS_FORTH if direction[row, column] > 0 else WAYS_BACK)[row] for column, row in enumerate(rows))
         return "".join(ways)
 
-    def reorient(self, orientation: str) -> Turn:
+    def reorientation_to(self, orientation: str) -> Reorientation:
         """How an array on this grid is turned so that its axes lead that way, exactly or as near as may be.
 
         From "SPL" to "SAR" the axes keep their order, and the last two are reversed.
@@ -137,11 +137,11 @@ class Geometry:
             raise ValueError(f"axes that lead {own} cannot be turned to {orientation!r}")
         axes = _three(own.index(way if way in own else OPPOSITE[way]) for way in orientation)
         z, y, x = (way not in own for way in orientation)
-        return Turn(axes=axes, reversed=(z, y, x))
+        return Reorientation(axes=axes, reversed=(z, y, x))
 
     def reoriented(self, orientation: str) -> "Geometry":
-        """The grid of the array after `reorient`: the same points in space; likewise for whatever it raises."""
-        turn = self.reorient(orientation)
+        """The grid of the array after `reorientation_to`: the same points in space; likewise for whatever it raises."""
+        turn = self.reorientation_to(orientation)
         permuted = self.permute(turn.axes)
         ends = np.where(turn.reversed, np.asarray(permuted.shape) - 1, 0)
         columns = np.asarray(permuted.direction) * np.where(turn.reversed, -1.0, 1.0)
@@ -223,7 +223,7 @@ class Volume:
 
     def reoriented(self, orientation: str) -> "Volume":
         """The same volume with axes that lead as `orientation` says; a view of the same memory."""
-        turned = self.geometry.reorient(orientation).apply(self.array)
+        turned = self.geometry.reorientation_to(orientation).apply(self.array)
         return Volume(array=turned, geometry=self.geometry.reoriented(orientation))
 
 

@@ -39,8 +39,8 @@ In a cascade, a segmentation of the coarser configuration is added:
 
 A patch that begins at the fourth voxel and ends three voxels beyond the image, where it is mirrored:
 
->>> from autoseg.imaging.mirror_padding import mirror_pad
->>> seen, beyond = mirror_pad(3, 10, 10), np.arange(3, 13) >= 10
+>>> from autoseg.imaging.mirror_padding import mirror_indices
+>>> seen, beyond = mirror_indices(3, 10, 10), np.arange(3, 13) >= 10
 >>> patch = ignore_beyond(CaseLabels(case[seen]), beyond, targets)
 >>> patch.tolist(), targets.with_ignore.ignore
 ([0, 1, 1, 2, 0, -1, -1, -1, 3, 3], 3)

@@ -33,8 +33,8 @@ from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import (
     PreprocessedCase,
-    follow_record,
     preprocess_case,
+    preprocess_segmentation,
 )
 from autoseg.runtime.device import memory_named, precision
 from autoseg.runtime.machine import free_memory_bytes
@@ -211,7 +211,7 @@ class Prepared:
             return segmenter.predict_preprocessed(self.case, on_progress)
         if former is None:
             former = self.previous.predict(lambda share: on_progress(SHARE_OF_PREVIOUS * share)).segmentation()
-        shown = show_previous(self.case, follow_record(former, self.case.record), segmenter.info.targets)
+        shown = show_previous(self.case, preprocess_segmentation(former, self.case.record), segmenter.info.targets)
         return segmenter.predict_preprocessed(shown, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
 
 

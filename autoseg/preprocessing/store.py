@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.imaging.geometry import Box, Shape
 from autoseg.imaging.label_encoding import StoredLabels
-from autoseg.preprocessing.archive import DAMAGE, Place, compress, compress_voxels, is_whole, read_part, write_archive
+from autoseg.preprocessing.archive import (
+    DAMAGE,
+    PartLocation,
+    compress,
+    compress_voxels,
+    is_whole,
+    read_part,
+    write_archive,
+)
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 from autoseg.preprocessing.foreground import Foreground, sample_foreground
 from autoseg.preprocessing.provenance import Provenance
@@ -84,7 +92,7 @@ class StoredCase:
 
     path: Path
     content: CaseContent
-    places: dict[str, Place]
+    places: dict[str, PartLocation]
     nbytes: int
 
     @classmethod
@@ -245,7 +253,7 @@ def save_case(
         path.unlink(missing_ok=True)  # it is of no use any more, and a system that replaces a file waits for the disk
 
 
-def is_sound(folder: Path, name: str, origin: Provenance) -> bool:
+def is_up_to_date(folder: Path, name: str, origin: Provenance) -> bool:
     """Whether a case is there, whole to the last bit, and of this origin."""
     try:
         return StoredCase.open(folder, name).content.origin == origin and is_whole(_path(folder, name))
@@ -275,7 +283,7 @@ def open_stored(folder: Path, names: Iterable[str]) -> dict[str, StoredCase]:
     return cases
 
 
-def files_of_others(folder: Path, names: Iterable[str]) -> list[Path]:
+def list_unused_files(folder: Path, names: Iterable[str]) -> list[Path]:
     """Files of a folder that belong to other cases than these, or were left half-written."""
     kept = {_path(folder, name) for name in names}
     return [
@@ -293,7 +301,7 @@ def _damaged(path: Path) -> ArtifactError:
     return ArtifactError(f"{path} is missing, damaged or cut off", AGAIN)
 
 
-def _open_array(path: Path, place: Place, shape: tuple[int, ...]) -> Any:
+def _open_array(path: Path, place: PartLocation, shape: tuple[int, ...]) -> Any:
     """Opens an array inside a file whose last axes must be `shape`; raises one of `DAMAGE` if there is none."""
     try:
         array = blosc2.open(str(path), mode="r", mmap_mode="r", offset=place.start, dparams={"nthreads": 1})

@@ -7,7 +7,7 @@ from autoseg.datasets.splitting import check_leaks
 from autoseg.errors import UsageError
 from autoseg.planning.plan import ConfigurationName
 from autoseg.planning.plan_file import choose_configurations, load_decisions, open_planned, with_own_cases
-from autoseg.preprocessing.cascade import prepare_previous
+from autoseg.preprocessing.cascade import prepare_cascade_labels
 from autoseg.preprocessing.dataset import check_prepared
 from autoseg.runtime.device import resolve_device
 from autoseg.runtime.reporting import SILENT, Reporter
@@ -77,7 +77,7 @@ def make_jobs(request: TrainingRequest, reporter: Reporter) -> list[FoldJob]:
     ranks, device = init_ranks(resolve_device(request.device))
     reporter = reporter if ranks.is_main else SILENT
     if ranks.is_main:
-        prepare_previous(dataset, plan, name, folders, number, reporter)
+        prepare_cascade_labels(dataset, plan, name, folders, number, reporter)
     ranks.wait()
     jobs = [
         FoldJob(

@@ -15,7 +15,7 @@ from autoseg.dataloading.patch import crop_to_centre, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, MirroredCase
 from autoseg.imaging.geometry import Box
 from autoseg.imaging.label_encoding import code_base, decode_labels, decode_previous, encode_cascade
-from autoseg.imaging.mirror_padding import mirror_pad
+from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.preprocessing.foreground import sample_foreground
 
@@ -28,7 +28,7 @@ def test_reflection_is_that_of_numpy(size, first, count):
     """However far beyond the border, where numpy mirrors again and again too; what is seen lies side by side."""
     far = 100
     expected = np.pad(np.arange(size), far, mode="reflect" if size > 1 else "edge")[far + first : far + first + count]
-    found = mirror_pad(first, count, size)
+    found = mirror_indices(first, count, size)
     np.testing.assert_array_equal(found, expected)
     assert set(range(found.min(), found.max() + 1)) == set(found.tolist())
 
