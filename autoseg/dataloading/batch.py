@@ -13,8 +13,8 @@ class Batch:
 
     Attributes:
         images: Shape (n, c, *patch), float32; in a cascade with a channel more for each structure.
-        labels: Shape (n, *centre), int64, 0 for background and for all that lies outside the case; the centre is what
-            the network predicts of a patch, mostly all of it.
+        labels: `TargetLabels` of shape (n, *centre), int64; the centre is what the network predicts of a patch, mostly
+            all of it.
         unknown: Shape (n, structures), bool: structures that nobody looked for in the case of a patch; None if
             everybody always looked for all.
     """

@@ -6,7 +6,6 @@ With the base 3, label 2 and segmentation 1 are the code 5.
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,19 @@ from scipy import ndimage
 
 from autoseg.dataloading.sampling import PatchSource
 from autoseg.imaging.geometry import Box, Shape
-from autoseg.imaging.label_codes import base_of, join, split_labels, split_previous
-from autoseg.imaging.targets import OUTSIDE, Numbers, Targets
+from autoseg.imaging.label_encoding import (
+    CascadeCodes,
+    CaseLabels,
+    DatasetLabels,
+    StoredLabels,
+    code_base,
+    decode_labels,
+    decode_previous,
+    encode_cascade,
+    ignore_beyond,
+    ignore_beyond_in_codes,
+)
+from autoseg.imaging.targets import Numbers, Targets
 from autoseg.preprocessing.foreground import Foreground
 
 # How training disturbs a segmentation, so that the network does not trust it blindly. Source: the reference method.
@@ -40,13 +50,11 @@ class Beyond:
     targets: Targets
     is_cascade: bool = False
 
-    def __call__(self, labels: NDArray[np.integer], beyond: NDArray[np.bool_]) -> NDArray[np.integer]:
+    def __call__(self, labels: NDArray[np.integer], beyond: NDArray[np.bool_]) -> StoredLabels:
         """Labels or codes (z, y, x), int16, of which some are beyond the border."""
-        extended, base = self.targets.with_ignore, base_of(self.targets)
-        ignore = cast(int, extended.ignore)
-        own = split_labels(labels, base) if self.is_cascade else labels
-        marked = np.where(beyond & (own != OUTSIDE), ignore, own).astype(np.int16)
-        return join(marked, split_previous(labels, base), base_of(extended)) if self.is_cascade else marked
+        if self.is_cascade:
+            return ignore_beyond_in_codes(CascadeCodes(labels), beyond, self.targets)
+        return ignore_beyond(CaseLabels(labels), beyond, self.targets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +94,9 @@ class FollowingCase(_CaseOfCascade):
 
     codes: PatchSource
 
-    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    def read(self, box: Box) -> tuple[NDArray[np.float32], CascadeCodes]:
         """The image (c, z, y, x) and codes (z, y, x) inside a box that lies within the case."""
-        return self.case.read(box)[0], self.codes.read(box)[1]
+        return self.case.read(box)[0], CascadeCodes(self.codes.read(box)[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +111,13 @@ class DisturbedCase(_CaseOfCascade):
     targets: Targets
     seed: int
 
-    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    def read(self, box: Box) -> tuple[NDArray[np.float32], CascadeCodes]:
         """The image and changed codes inside a box; the same each time."""
         image, codes = self.case.read(box)
-        return image, disturb(codes, self.targets, np.random.default_rng(self.seed))
+        return image, disturb(CascadeCodes(codes), self.targets, np.random.default_rng(self.seed))
 
 
-def disturb(codes: NDArray[np.integer], targets: Targets, random: np.random.Generator) -> NDArray[np.integer]:
+def disturb(codes: CascadeCodes, targets: Targets, random: np.random.Generator) -> CascadeCodes:
     """Changes the segmentation in a patch by chance: structures grow, shrink or lose a component.
 
     Source of the changes and their numbers: the reference method's cascade transforms. Decision: they come before the
@@ -124,18 +132,18 @@ def disturb(codes: NDArray[np.integer], targets: Targets, random: np.random.Gene
     operates, removes = random.random() < OPERATION_PROBABILITY, random.random() < REMOVAL_PROBABILITY
     if not operates and not removes:
         return codes
-    base = base_of(targets)
-    label, previous = split_labels(codes, base), split_previous(codes, base)
+    base = code_base(targets)
+    label, previous = decode_labels(codes, base), decode_previous(codes, base)
     present = [numbers for numbers in targets.structures.values() if np.isin(previous, numbers).any()]
     for numbers in present:
         if operates and random.random() < STRUCTURE_PROBABILITY:
             previous = _operate(previous, numbers, random)
         if removes and random.random() < STRUCTURE_PROBABILITY:
             previous = _remove_component(previous, numbers, random)
-    return join(label, previous, base)
+    return encode_cascade(label, previous, base)
 
 
-def _operate(previous: NDArray[np.integer], numbers: Numbers, random: np.random.Generator) -> NDArray[np.integer]:
+def _operate(previous: DatasetLabels, numbers: Numbers, random: np.random.Generator) -> DatasetLabels:
     """Grows or shrinks a structure by a ball, or opens or closes it."""
     mask, radius = np.isin(previous, numbers), random.uniform(*RADIUS)
     operation = int(random.integers(4))
@@ -143,7 +151,7 @@ def _operate(previous: NDArray[np.integer], numbers: Numbers, random: np.random.
     for grows in ((True,), (False,), (False, True), (True, False))[operation]:
         changed = _grow(changed, radius) if grows else ~_grow(~changed, radius)
     result = np.where(mask & ~changed, 0, previous)
-    return np.where(changed & ~mask, numbers[-1], result)
+    return DatasetLabels(np.where(changed & ~mask, numbers[-1], result))
 
 
 def _grow(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
@@ -153,13 +161,11 @@ def _grow(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     return np.asarray(ndimage.distance_transform_edt(~mask) <= radius)
 
 
-def _remove_component(
-    previous: NDArray[np.integer], numbers: Numbers, random: np.random.Generator
-) -> NDArray[np.integer]:
+def _remove_component(previous: DatasetLabels, numbers: Numbers, random: np.random.Generator) -> DatasetLabels:
     """Takes one component of a structure away, if it has small ones."""
     components, count = ndimage.label(np.isin(previous, numbers))
     sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
     (small,) = np.nonzero(sizes < LARGEST_REMOVED * previous.size)
     if not len(small):
         return previous
-    return np.where(components == 1 + random.choice(small), 0, previous)
+    return DatasetLabels(np.where(components == 1 + random.choice(small), 0, previous))

@@ -28,6 +28,7 @@ from autoseg.dataloading.histogram_matching import match_histograms
 from autoseg.dataloading.patch import PatchRegion
 from autoseg.dataloading.warping import turn
 from autoseg.errors import UsageError
+from autoseg.imaging.label_encoding import TargetLabels, encode_targets
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.networks.architecture import Axes
 from autoseg.planning.plugins import CustomTransform
@@ -78,7 +79,7 @@ class UnfinishedBatch:
     patch_size: Axes
     cleared: Sequence[int]
 
-    def finish(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def finish(self, device: torch.device) -> tuple[torch.Tensor, TargetLabels]:
         """Changes the patches on a device.
 
         Returns:
@@ -89,7 +90,7 @@ class UnfinishedBatch:
         _change_intensities(images, self.draws, self.settings.in_plane_axes(len(self.patch_size)), self.noise)
         _mirror(images, labels, self.draws, self.settings)
         clear_outside(images, labels, self.cleared)
-        return images, labels.clamp_min(0).long()
+        return images, encode_targets(labels)
 
     def _assemble(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Turns what is to be turned, and puts all patches in order on the device."""

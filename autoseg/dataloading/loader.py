@@ -23,7 +23,15 @@ from autoseg.dataloading.patch import PatchRegion, crop_to_centre, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, PatchSource, count_forced
 from autoseg.dataloading.threads import _Crew
 from autoseg.errors import AutosegError
-from autoseg.imaging.label_codes import as_channels, base_of, pair_codes, split_labels, split_previous
+from autoseg.imaging.label_encoding import (
+    CodeBase,
+    code_base,
+    decode_labels,
+    decode_previous,
+    encode_targets,
+    swapped_code_pairs,
+)
+from autoseg.imaging.structure_masks import structure_channels
 from autoseg.imaging.targets import Targets
 from autoseg.planning.plan import Configuration
 from autoseg.planning.settings import AugmentationSettings
@@ -99,7 +107,7 @@ class Batches:
         settings = self.configuration.augmentation
         if self.previous is None:
             return settings
-        pairs = pair_codes(settings.swapped_labels, self._base)
+        pairs = swapped_code_pairs(settings.swapped_labels, self._base)
         return settings.model_copy(update={"swapped_labels": pairs})
 
     def _noting(self, cut: PatchRegion, read: Callable[[AugmentationSettings], T]) -> T:
@@ -116,23 +124,23 @@ class Batches:
             patches = Batch(images=images, labels=labels)
         unknown = None if prepared.unknown is None else prepared.unknown.to(patches.labels.device)
         batch = self._show_previous(replace(patches, unknown=unknown))
-        labels = crop_to_centre(batch.labels, self.configuration.patches.margin)
-        return self._keep_own(replace(batch, labels=labels))
+        centres = crop_to_centre(batch.labels, self.configuration.patches.margin)
+        return self._keep_own(replace(batch, labels=centres))
 
     def _show_previous(self, batch: Batch) -> Batch:
         """In a cascade, turns the segmentation that came with the labels into channels."""
         if self.previous is None:
             return batch
-        channels = as_channels(split_previous(batch.labels, self._base), self.previous.structures.values())
+        channels = structure_channels(decode_previous(batch.labels, self._base), self.previous.structures.values())
         return replace(
-            batch, images=torch.cat([batch.images, channels], dim=1), labels=split_labels(batch.labels, self._base)
+            batch, images=torch.cat([batch.images, channels], dim=1), labels=decode_labels(batch.labels, self._base)
         )
 
     @property
-    def _base(self) -> int:
+    def _base(self) -> CodeBase:
         """Of the codes of a cascade, once they are read."""
         targets = cast(Targets, self.previous)
-        return base_of(targets if self.beyond is None else targets.with_ignore)
+        return code_base(targets if self.beyond is None else targets.with_ignore)
 
     @property
     def _own(self) -> slice:
@@ -220,7 +228,7 @@ def change(
     images, labels = (torch.stack([pair[which] for pair in patches]) for which in (0, 1))
     augment(images, labels, [cut.draw for cut in cuts], settings or configuration.augmentation)
     clear_outside(images, labels, find_cleared(configuration))
-    return Batch(images=images, labels=labels.clamp_min(0).long())
+    return Batch(images=images, labels=encode_targets(labels))
 
 
 def find_cleared(configuration: Configuration) -> list[int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autoseg.dataloading.warping import elect_labels
 from autoseg.imaging.geometry import Box, Shape
-from autoseg.imaging.mirror_padding import mirror_pad
+from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.foreground import Foreground
@@ -79,7 +79,7 @@ class MirroredCase:
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """The image and label map inside a box, which may stick out of the case or miss it."""
         lines = list(zip(box.start, box.shape, self.shape, strict=True))
-        axes = [mirror_pad(first, count, size) for first, count, size in lines]
+        axes = [mirror_indices(first, count, size) for first, count, size in lines]
         lowest, highest = _three([axis.min() for axis in axes]), _three([axis.max() + 1 for axis in axes])
         image, label = self.case.read(Box(start=lowest, stop=highest))
         place: Any = np.ix_(*(axis - first for axis, first in zip(axes, lowest, strict=True)))

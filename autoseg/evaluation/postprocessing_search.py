@@ -21,7 +21,6 @@ from autoseg.imaging.postprocessing import (
     Trial,
     find_components,
     largest_component,
-    voxel_mm3,
 )
 from autoseg.imaging.targets import Targets
 
@@ -85,7 +84,7 @@ def try_rules(case: HeldOut) -> CaseTrial:
     targets, label_map = case.targets, case.prediction.array
     unlabelled = None if targets.ignore is None else case.reference == targets.ignore
     foreground = None if targets.as_masks else largest_component(label_map > 0)  # masks have no rule in common
-    voxel = voxel_mm3(case.prediction.geometry)
+    voxel = case.prediction.geometry.voxel_size
 
     def judge(ground_truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Judged:
         found, total = find_components(mask), int(ground_truth.sum())

@@ -131,7 +131,7 @@ def score_case(
         Name of a structure to its scores, in the order of the structures.
     """
     ruler = Ruler.of(geometry)
-    voxel_mm3 = float(np.prod(geometry.spacing_mm)) if geometry.dimensions == 3 else math.nan
+    voxel_mm3 = geometry.voxel_volume_mm3
     overlaps = case_overlaps(reference, prediction, targets)
     scores = {}
     for name, pair in cut_masks(reference, prediction, targets):

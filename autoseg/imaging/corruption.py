@@ -13,7 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from autoseg.errors import ImageError
-from autoseg.imaging.nifti import check_nifti, check_rival
+from autoseg.imaging.nifti import check_nifti, check_shadowed
 from autoseg.imaging.tiff import check_bits
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
@@ -24,7 +24,7 @@ BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not packed
 GIPL_HEAD_BYTES = 256
 GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # by the format's code of a number type
 
-_sound: set[tuple[str, int, int]] = set()
+_checked_files: set[tuple[str, int, int]] = set()
 """Files that this process found sound: path, bytes, and nanoseconds of the last change."""
 
 
@@ -40,17 +40,17 @@ def check_file(path: Path) -> None:
     if not path.exists():
         raise ImageError(f"{path} does not exist", "check the path")
     if not path.is_file():
-        raise ImageError(f"{path} is a folder", "put an image file in its place")
+        raise ImageError(f"{path} is a folder", "put an image file in its offset")
     try:
         with path.open("rb") as file:  # may it be read?
             state = os.fstat(file.fileno())
-        check_rival(path)
-        known = (str(path.absolute()), state.st_size, state.st_mtime_ns)
-        if known not in _sound:
+        check_shadowed(path)
+        state_key = (str(path.absolute()), state.st_size, state.st_mtime_ns)
+        if state_key not in _checked_files:
             check_nifti(path)
             check_picture(path)
             check_bits(path)
-            _sound.add(known)
+            _checked_files.add(state_key)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}", "check that you may read it") from error
 
@@ -69,28 +69,28 @@ def check_picture(path: Path) -> None:
             raise ImageError(f"{path} is cut off: it ends before its last pixel", "copy it again")
 
 
-def _ends(file: BufferedReader, size: int) -> bool:
+def _is_whole_jpeg(file: BufferedReader, size: int) -> bool:
     """Whether a JPEG has its end mark behind its pixels; that of a thumbnail in its head does not count.
 
-    The head is a row of segments: 255, a kind, and the length of the rest. Any number of 255 may come before one.
+    The head is a row of segments: 255, a kind, and the length of the rest. Any number of 255 may come before size.
     """
     content = file.read(size)
     if not content.startswith(JPEG_START):
         return True  # reading it will fail
-    place = len(JPEG_START)
-    while content[place : place + 1] == b"\xff" and place + 4 <= size:
-        if content[place + 1] == 0xFF:
-            place += 1
+    offset = len(JPEG_START)
+    while content[offset : offset + 1] == b"\xff" and offset + 4 <= size:
+        if content[offset + 1] == 0xFF:
+            offset += 1
             continue
-        is_scan = content[place + 1] == JPEG_SCAN
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        is_scan = content[offset + 1] == JPEG_SCAN
+        offset += 2 + int.from_bytes(content[offset + 2 : offset + 4], "big")
         if is_scan:
             break
-    return JPEG_END in content[place:]
+    return JPEG_END in content[offset:]
 
 
-def _holds_all_rows(file: BufferedReader, size: int) -> bool:
-    """Whether a BMP is as long as its head says; of a packed one, as the head says of the packed pixels."""
+def _is_whole_bmp(file: BufferedReader, size: int) -> bool:
+    """Whether a BMP is as long as its head says; of a packed size, as the head says of the packed pixels."""
     head = file.read(BMP_HEAD_BYTES)
     if len(head) < BMP_HEAD_BYTES or not head.startswith(b"BM"):
         return True  # reading it will fail
@@ -102,10 +102,10 @@ def _holds_all_rows(file: BufferedReader, size: int) -> bool:
     return size >= needed
 
 
-def _holds_all_pages(file: BufferedReader, size: int) -> bool:
-    """Whether each page of a TIFF says where the next one is, to the last.
+def _is_whole_tiff(file: BufferedReader, size: int) -> bool:
+    """Whether each page of a TIFF says where the next size is, to the last.
 
-    A page's directory is a count, an entry of 12 or 20 bytes per fact, and the place of the next page's directory, 0 if
+    A page's directory is a count, an entry of 12 or 20 bytes per fact, and the offset of the next page's directory, 0 if
     there is none. Missing pixels of a page are noticed by the library.
     """
     start = file.read(16)
@@ -113,47 +113,47 @@ def _holds_all_pages(file: BufferedReader, size: int) -> bool:
     if order is None or len(start) < 16:
         return True  # reading it will fail
     (kind,) = struct.unpack_from(order + "H", start, 2)
-    count_code, entry_bytes, place_code = ("Q", 20, "Q") if kind == 43 else ("H", 12, "I")
-    (place,) = struct.unpack_from(order + place_code, start, 8 if kind == 43 else 4)
+    count_code, entry_bytes, offset_code = ("Q", 20, "Q") if kind == 43 else ("H", 12, "I")
+    (offset,) = struct.unpack_from(order + offset_code, start, 8 if kind == 43 else 4)
     seen: set[int] = set()
-    while place and place not in seen:
-        seen.add(place)
-        count = _number_at(file, place, order + count_code, size)
+    while offset and offset not in seen:
+        seen.add(offset)
+        count = _number_at(file, offset, order + count_code, size)
         if count is None:
             return False
-        following = place + struct.calcsize(order + count_code) + count * entry_bytes
-        next_place = _number_at(file, following, order + place_code, size)
-        if next_place is None:
+        following = offset + struct.calcsize(order + count_code) + count * entry_bytes
+        next_offset = _number_at(file, following, order + offset_code, size)
+        if next_offset is None:
             return False
-        place = next_place
+        offset = next_offset
     return True
 
 
-def _holds_all_voxels(file: BufferedReader, size: int) -> bool:
+def _is_whole_gipl(file: BufferedReader, size: int) -> bool:
     """Whether a GIPL is as long as its head says, which begins with four sizes and the number type."""
     head = file.read(GIPL_HEAD_BYTES)
     if len(head) < GIPL_HEAD_BYTES:
         return True  # reading it will fail
     *sizes, kind = struct.unpack_from(">5H", head)
-    voxels: int = math.prod(max(1, one) for one in sizes)
+    voxels: int = math.prod(max(1, size) for size in sizes)
     return size >= GIPL_HEAD_BYTES + voxels * GIPL_BYTES.get(kind, 0)
 
 
-def _number_at(file: BufferedReader, place: int, code: str, size: int) -> int | None:
-    """The number at a place of the file, or None if the file ends before."""
+def _number_at(file: BufferedReader, offset: int, code: str, size: int) -> int | None:
+    """The number at a offset of the file, or None if the file ends before."""
     length = struct.calcsize(code)
-    if place + length > size:
+    if offset + length > size:
         return None
-    file.seek(place)
+    file.seek(offset)
     (number,) = struct.unpack(code, file.read(length))
     return int(number)
 
 
 PICTURE_CHECKS: dict[str, Callable[[BufferedReader, int], bool]] = {
-    ".jpg": _ends,
-    ".jpeg": _ends,
-    ".bmp": _holds_all_rows,
-    ".tif": _holds_all_pages,
-    ".tiff": _holds_all_pages,
-    ".gipl": _holds_all_voxels,
+    ".jpg": _is_whole_jpeg,
+    ".jpeg": _is_whole_jpeg,
+    ".bmp": _is_whole_bmp,
+    ".tif": _is_whole_tiff,
+    ".tiff": _is_whole_tiff,
+    ".gipl": _is_whole_gipl,
 }

@@ -8,6 +8,7 @@ on writing. Physical coordinates are therefore (z, y, x) too, so that
 holds with `index` in array order.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -56,7 +57,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Reorientation:
     """A new order of the spatial axes of an array, and the reversal of some of them; no voxel changes its value.
 
     Attributes:
@@ -94,6 +95,16 @@ class Geometry:
     dimensions: Literal[2, 3] = 3
 
     @property
+    def voxel_size(self) -> float:
+        """Volume of a voxel in mm3, or area of a plane's pixel in mm2; see `voxel_size`."""
+        return voxel_size(self.spacing_mm, self.dimensions)
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of a voxel in mm3; NaN for a plane, whose pixels have an area alone."""
+        return self.voxel_size if self.dimensions == 3 else math.nan
+
+    @property
     def orientation(self) -> str | None:
         """Where in the patient each array axis leads as its index grows; None for a plane, which does not know.
 
@@ -110,7 +121,7 @@ class Geometry:
         ways = ((WAYS_FORTH if direction[row, column] > 0 else WAYS_BACK)[row] for column, row in enumerate(rows))
         return "".join(ways)
 
-    def reorient(self, orientation: str) -> Turn:
+    def reorientation_to(self, orientation: str) -> Reorientation:
         """How an array on this grid is turned so that its axes lead that way, exactly or as near as may be.
 
         From "SPL" to "SAR" the axes keep their order, and the last two are reversed.
@@ -126,11 +137,11 @@ class Geometry:
             raise ValueError(f"axes that lead {own} cannot be turned to {orientation!r}")
         axes = _three(own.index(way if way in own else OPPOSITE[way]) for way in orientation)
         z, y, x = (way not in own for way in orientation)
-        return Turn(axes=axes, reversed=(z, y, x))
+        return Reorientation(axes=axes, reversed=(z, y, x))
 
     def reoriented(self, orientation: str) -> "Geometry":
-        """The grid of the array after `reorient`: the same points in space; likewise for whatever it raises."""
-        turn = self.reorient(orientation)
+        """The grid of the array after `reorientation_to`: the same points in space; likewise for whatever it raises."""
+        turn = self.reorientation_to(orientation)
         permuted = self.permute(turn.axes)
         ends = np.where(turn.reversed, np.asarray(permuted.shape) - 1, 0)
         columns = np.asarray(permuted.direction) * np.where(turn.reversed, -1.0, 1.0)
@@ -212,8 +223,28 @@ class Volume:
 
     def reoriented(self, orientation: str) -> "Volume":
         """The same volume with axes that lead as `orientation` says; a view of the same memory."""
-        turned = self.geometry.reorient(orientation).apply(self.array)
+        turned = self.geometry.reorientation_to(orientation).apply(self.array)
         return Volume(array=turned, geometry=self.geometry.reoriented(orientation))
+
+
+def voxel_size(spacing_mm: Vector, dimensions: Literal[2, 3]) -> float:
+    """Returns the volume of a voxel in mm3; for a plane, which has no thickness, the area of a pixel in mm2.
+
+    Decision: a plane's structures are measured by their area. Files and options that hold one number for the size of a
+    structure, such as `SmallestSize.mm3`, `StructureStatistics.volume_mm3` and the volumes that predictions report,
+    are named for volumes and hold mm2 for planes, which is the volume at a thickness of 1 mm. Scores, which are read
+    by people as volumes, are undefined (NaN) for planes: see `Geometry.voxel_volume_mm3`. Where the size of a pixel is
+    not known its spacing is 1, and areas are numbers of pixels.
+
+    Args:
+        spacing_mm: Distance between voxel centres along (z, y, x); a plane's first one does not count.
+        dimensions: 2 for a plane, 3 for a volume.
+
+    Example:
+        >>> voxel_size((4.0, 3.0, 0.5), 3), voxel_size((4.0, 3.0, 0.5), 2)
+        (6.0, 1.5)
+    """
+    return math.prod(spacing_mm if dimensions == 3 else spacing_mm[1:])
 
 
 def is_orientation(text: str) -> bool:

@@ -28,7 +28,7 @@ def file_stem(label: str) -> str:
     return UNSAFE.sub("_", label).strip("_")[:LONGEST_LABEL]
 
 
-def place_of_result(path: Path, targets: Targets) -> Path:
+def result_path(path: Path, targets: Targets) -> Path:
     """Where a segmentation goes that would be this label map: there, or, as masks, into a folder without the ending."""
     return path.with_name(split_ending(path)[0]) if targets.as_masks else path
 
@@ -52,7 +52,7 @@ def save_result(prediction: "AnyPrediction", path: Path) -> tuple[Path, Volume, 
         segmentation = prediction.segmentation()
         write_label_map(path, segmentation)
         return path, segmentation, targets
-    names, folder = _file_names(targets.names, split_ending(path)[1]), place_of_result(path, targets)
+    names, folder = _file_names(targets.names, split_ending(path)[1]), result_path(path, targets)
     geometry = prediction.record.geometry
     with atomic_folder(folder) as writing:
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def mirror_pad(first: int, count: int, size: int) -> NDArray[np.intp]:
+def mirror_indices(first: int, count: int, size: int) -> NDArray[np.intp]:
     """The voxels, from 0 to `size` - 1, that are seen at `count` places from `first` on; those seen lie side by side.
 
     An axis of one voxel shows it everywhere.

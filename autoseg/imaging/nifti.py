@@ -24,7 +24,7 @@ BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout:
+class _VoxelLayout:
     """Where the voxels of a file are, in bytes, and of which type if they are floats."""
 
     start: int
@@ -32,15 +32,17 @@ class _Layout:
     float_type: str | None
 
 
-def check_rival(path: Path) -> None:
+def check_shadowed(path: Path) -> None:
     """Refuses a packed NIfTI file beside an unpacked one of its name.
 
     Raises:
         ImageError: The other file would be read in its place.
     """
-    rival = path.with_name(path.name[: -len(".gz")])
-    if path.name.lower().endswith(".nii.gz") and rival.is_file():
-        raise ImageError(f"{path} lies beside {rival.name}, which would be read in its place", "move one of them away")
+    unpacked = path.with_name(path.name[: -len(".gz")])
+    if path.name.lower().endswith(".nii.gz") and unpacked.is_file():
+        raise ImageError(
+            f"{path} lies beside {unpacked.name}, which would be read in its place", "move one of them away"
+        )
 
 
 def check_nifti(path: Path) -> None:
@@ -107,7 +109,7 @@ def _count_not_finite(block: bytes, float_type: str | None) -> int:
     return int(np.count_nonzero(~np.isfinite(np.frombuffer(block, dtype=float_type, count=whole))))
 
 
-def _find_layout(header: bytes) -> _Layout | None:
+def _find_layout(header: bytes) -> _VoxelLayout | None:
     """Where the header says that the voxels are; None if it is no such header."""
     for order in "<>":
         if _starts_with(header, order, FIRST_HEADER_BYTES):
@@ -118,7 +120,7 @@ def _find_layout(header: bytes) -> _Layout | None:
             continue
         voxels: int = math.prod(sizes[1 : 1 + sizes[0]])
         kind = FLOATS.get(code)
-        return _Layout(start=int(start), size=voxels * int(bits) // 8, float_type=kind and order + kind)
+        return _VoxelLayout(start=int(start), size=voxels * int(bits) // 8, float_type=kind and order + kind)
     return None
 
 

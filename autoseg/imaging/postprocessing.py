@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from scipy import ndimage
 
-from autoseg.imaging.geometry import Box, Geometry, Volume
+from autoseg.imaging.geometry import Box, Volume
 from autoseg.runtime.artifact import Artifact, Score
 
 
@@ -52,8 +52,7 @@ class SmallestSize(BaseModel):
 
     Attributes:
         structure: The numbers of its voxels in a label map.
-        mm3: Components of less go. Decision: a plane, which has no thickness, counts as 1 mm thick; so for planes these
-            are square millimetres, and pixels where nobody knows their size.
+        mm3: Components of less are removed. For planes this is an area in mm2; see `geometry.voxel_size`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,7 +108,7 @@ def apply_rules(label_map: Volume, rules: PostprocessingRules) -> Volume:
         result[mask & ~largest_component(mask)] = 0
     for rule in rules.smallest:
         mask = _find_structure(result, rule.structure)
-        result[mask & ~large_components(mask, rule.mm3, voxel_mm3(label_map.geometry))] = 0
+        result[mask & ~large_components(mask, rule.mm3, label_map.geometry.voxel_size)] = 0
     return Volume(array=result, geometry=label_map.geometry)
 
 
@@ -120,13 +119,8 @@ def apply_to_mask(mask: Volume, numbers: tuple[int, ...], rules: PostprocessingR
         array = largest_component(array > 0).astype(array.dtype)
     for rule in rules.smallest:
         if rule.structure == numbers:
-            array = large_components(array > 0, rule.mm3, voxel_mm3(mask.geometry)).astype(array.dtype)
+            array = large_components(array > 0, rule.mm3, mask.geometry.voxel_size).astype(array.dtype)
     return Volume(array=array, geometry=mask.geometry)
-
-
-def voxel_mm3(geometry: Geometry) -> float:
-    """The volume of a voxel; a plane counts as 1 mm thick."""
-    return math.prod(geometry.spacing_mm if geometry.dimensions == 3 else geometry.spacing_mm[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ OUTSIDE = -1  # Label of background outside the region that is not zero. Source:
 
 Numbers = tuple[int, ...]
 
-LARGEST_FOLLOWED = 180
+CASCADE_NUMBERS = 180
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,12 @@ class Targets:
         return not self.exclusive and not self.region_class_order
 
     @property
-    def can_be_followed(self) -> bool:
+    def fits_cascade(self) -> bool:
         """Whether a cascade can see a segmentation of them: one label map, of so few numbers that two fit into 16 bits.
 
         Decision: the masks of structures that overlap have no numbers of their own; 180 squared is 32400.
         """
-        return not self.as_masks and max(self.values) < LARGEST_FOLLOWED
+        return not self.as_masks and max(self.values) < CASCADE_NUMBERS
 
     @property
     def outputs(self) -> int:

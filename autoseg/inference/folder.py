@@ -10,7 +10,7 @@ from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import BACKGROUND, DatasetInfo
 from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, result_ending
 from autoseg.errors import ProblemsError, UsageError, WriteError
-from autoseg.imaging.label_files import file_stem, place_of_result
+from autoseg.imaging.label_files import file_stem, result_path
 from autoseg.inference.ensemble import AnySegmenter, with_disagreement
 from autoseg.inference.report import ScanTable, describe_remarkable, name_table
 from autoseg.inference.scan_pipeline import ScanReport, segment_each
@@ -137,7 +137,7 @@ def leave_out_finished(
     maps, since = name_probability_maps(scans, labels), (output / PROVENANCE_FILE).stat().st_mtime_ns
 
     def is_finished(scan: Case) -> bool:
-        result = place_of_result(output / (scan.name + result_ending(scan)), segmenter.info.targets)
+        result = result_path(output / (scan.name + result_ending(scan)), segmenter.info.targets)
         wanted = [result, *(output / PROBABILITIES_FOLDER / name for name in maps[scan.name].values())]
         if segmenter.maps_disagreement:
             wanted.append(output / DISAGREEMENT_FOLDER / (scan.name + result_ending(scan)))

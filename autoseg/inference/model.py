@@ -21,7 +21,6 @@ from autoseg.datasets.info import BACKGROUND
 from autoseg.errors import UsageError
 from autoseg.imaging.conversion import ConvertedImage, ImagePath, convert_to_volume
 from autoseg.imaging.geometry import Volume
-from autoseg.imaging.postprocessing import voxel_mm3
 from autoseg.inference.ensemble import AnyPrediction, AnySegmenter, with_disagreement
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes
@@ -118,7 +117,7 @@ class Model:
         prediction = with_disagreement(self.segmenter).predict(taken.volume)
         segmentation, statistics = prediction.segmentation(), self.segmenter.statistics
         look = None if statistics is None else Look.at(taken.volume, statistics)
-        volumes_mm3 = measure_volumes(segmentation, prediction.targets, voxel_mm3(segmentation.geometry))
+        volumes_mm3 = measure_volumes(segmentation, prediction.targets, segmentation.geometry.voxel_size)
         agreement = prediction.agreement.structures
         return Analysis(
             segmentation=taken.give_back(segmentation),

@@ -121,7 +121,7 @@ def measure_volumes(segmentation: Volume, targets: Targets, voxel: float) -> dic
     Args:
         segmentation: A label map (z, y, x), or a mask for each structure (structures, z, y, x).
         targets: What its numbers, or masks, mean.
-        voxel: Volume of a voxel, in mm3.
+        voxel: Volume of a voxel in mm3, or area of a plane's pixel in mm2.
     """
     array, structures = segmentation.array, targets.structures
     if array.ndim == 4:

@@ -15,7 +15,6 @@ from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, ch
 from autoseg.errors import AutosegError, WriteError
 from autoseg.imaging.files import read_image, write_probabilities
 from autoseg.imaging.label_files import save_result
-from autoseg.imaging.postprocessing import voxel_mm3
 from autoseg.inference.ensemble import AnyPrediction, AnyPrepared, AnySegmenter
 from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes
 from autoseg.inference.sliding_window import OnProgress
@@ -173,7 +172,7 @@ def _write(
             if disagreement is not None:
                 write_probabilities(output / DISAGREEMENT_FOLDER / name, disagreement)
             path, segmentation, known = save_result(step.prediction, output / name)
-            volumes_mm3 = measure_volumes(segmentation, known, voxel_mm3(segmentation.geometry))
+            volumes_mm3 = measure_volumes(segmentation, known, segmentation.geometry.voxel_size)
             agreement = step.prediction.agreement
             report = replace(
                 report,

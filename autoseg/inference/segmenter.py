@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import AutosegError, ImageError, ModelError
 from autoseg.imaging.geometry import Volume
-from autoseg.imaging.label_codes import as_channels
 from autoseg.imaging.postprocessing import PostprocessingRules
+from autoseg.imaging.structure_masks import structure_channels
 from autoseg.imaging.targets import Targets
 from autoseg.inference.accumulation import gathering_bytes
 from autoseg.inference.agreement import EnsembleAgreement
@@ -33,8 +33,8 @@ from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import (
     PreprocessedCase,
-    follow_record,
     preprocess_case,
+    preprocess_segmentation,
 )
 from autoseg.runtime.device import memory_named, precision
 from autoseg.runtime.machine import free_memory_bytes
@@ -211,13 +211,13 @@ class Prepared:
             return segmenter.predict_preprocessed(self.case, on_progress)
         if former is None:
             former = self.previous.predict(lambda share: on_progress(SHARE_OF_PREVIOUS * share)).segmentation()
-        shown = show_previous(self.case, follow_record(former, self.case.record), segmenter.info.targets)
+        shown = show_previous(self.case, preprocess_segmentation(former, self.case.record), segmenter.info.targets)
         return segmenter.predict_preprocessed(shown, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
 
 
 def show_previous(case: PreprocessedCase, former: NDArray[np.integer], targets: Targets) -> PreprocessedCase:
     """The case with a channel more for each structure of a former segmentation (z, y, x) on its grid."""
-    channels = as_channels(torch.from_numpy(former)[None], targets.structures.values())[0].numpy()
+    channels = structure_channels(torch.from_numpy(former)[None], targets.structures.values())[0].numpy()
     return replace(case, image=np.concatenate([case.image, channels]))
 
 

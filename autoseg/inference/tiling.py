@@ -38,7 +38,7 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
 
-from autoseg.imaging.mirror_padding import mirror_pad
+from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.networks.patch_sizes import Patches
 
 OVERLAP_STEP = 0.5
@@ -182,7 +182,7 @@ def mirrored_tiles(size: int, tile: int, step: int, margin: int) -> tuple[list[A
     before = (starts[-1] + tile - size) // 2
     tiles = []
     for place, shares in _share_out(starts, tile):
-        voxels = mirror_pad(place.start - before - margin, tile + 2 * margin, size)
+        voxels = mirror_indices(place.start - before - margin, tile + 2 * margin, size)
         first, last = int(voxels.min()), int(voxels.max())
         plain = np.array_equal(voxels, np.arange(first, last + 1))
         order = None if plain else torch.from_numpy(voxels - first)

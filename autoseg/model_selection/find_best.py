@@ -22,9 +22,9 @@ from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import load_decisions, load_plan, open_planned, with_own_cases
-from autoseg.preprocessing.cascade import prepare_previous
+from autoseg.preprocessing.cascade import prepare_cascade_labels
 from autoseg.preprocessing.dataset import check_prepared
-from autoseg.preprocessing.provenance import Recipe
+from autoseg.preprocessing.provenance import PreprocessingSettings
 from autoseg.runtime.reporting import Reporter
 from autoseg.workspace import DatasetFolders, ModelFolder
 
@@ -204,8 +204,8 @@ def _examine(contest: Contest, one: Applicant) -> Entrant | str:
             return f"{one.member}: {error}"
         weights[fold] = digest_weights(checkpoint.weights)
         other_cases += [fold] if checkpoint.cases != contest.splits.folds[fold].digest else []
-        recipe = Recipe.of(checkpoint.plan, one.name, checkpoint.info)
-        other_plan += [fold] if recipe != Recipe.of(one.plan, one.name, contest.dataset.info) else []
+        recipe = PreprocessingSettings.of(checkpoint.plan, one.name, checkpoint.info)
+        other_plan += [fold] if recipe != PreprocessingSettings.of(one.plan, one.name, contest.dataset.info) else []
     if other_cases:
         return refuse("trained with other cases than splits.json says now", other_cases, " --restart")
     if other_plan:
@@ -239,7 +239,7 @@ def _try_pairs(
     for one in {(one.folders.plan_name, one.owner): one for one in applicants}.values():
         check_prepared(dataset, one.plan, one.owner, one.folders, number)
     for one in applicants:
-        prepare_previous(dataset, one.plan, one.name, one.folders, number, reporter)
+        prepare_cascade_labels(dataset, one.plan, one.name, one.folders, number, reporter)
     judged = validate_ensembles(dataset, contest.held_out, entrants, folders, device, reporter)
     pairs = [_enter(contest, pair, results) for pair, results in judged.items()]
     for pair in pairs:

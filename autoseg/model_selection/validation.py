@@ -13,7 +13,7 @@ from autoseg.evaluation.overlay import draw_overlay
 from autoseg.evaluation.postprocessing_search import HeldOut, find_rules
 from autoseg.evaluation.summary import CaseResult, Summary, evaluate_case, summarize
 from autoseg.imaging.files import read_image, read_label_map
-from autoseg.imaging.label_codes import base_of, split_previous
+from autoseg.imaging.label_encoding import CascadeCodes, code_base, decode_previous
 from autoseg.imaging.label_files import load_result, save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.imaging.targets import Targets
@@ -152,7 +152,7 @@ def load_prepared(name: str, targets: Targets, cases: Path, codes: Path | None) 
     if codes is None:
         return prepared
     labels_and_former = StoredCase.open(codes, name).load_label()
-    return show_previous(prepared, split_previous(labels_and_former, base_of(targets)), targets)
+    return show_previous(prepared, decode_previous(CascadeCodes(labels_and_former), code_base(targets)), targets)
 
 
 def pool_validation(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules, Summary]:

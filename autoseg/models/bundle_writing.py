@@ -16,6 +16,7 @@ from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from autoseg.models.model_facts import HeldOutScores
 from autoseg.models.model_source import ResolvedModel, find_model, resolve_members, select_folds
 from autoseg.models.training_statistics import load_training_statistics
+from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName
 from autoseg.workspace import DatasetFolders, Fold, ModelFolder, dataset_of, find_workspace
 

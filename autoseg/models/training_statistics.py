@@ -3,7 +3,6 @@
 It travels with the model as training_statistics.json and holds ranges and counts only, and no names of cases.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from autoseg.datasets.fingerprint import CaseFacts, Fingerprint
 from autoseg.datasets.info import DatasetInfo
-from autoseg.imaging.geometry import Vector, is_orientation
+from autoseg.imaging.geometry import Vector, is_orientation, voxel_size
 from autoseg.runtime.artifact import Artifact
 from autoseg.workspace import ModelFolder
 
@@ -65,7 +64,7 @@ class StructureStatistics(_Facts):
     Attributes:
         known_in: Training cases in which it was looked for.
         present_in: Those that had it.
-        volume_mm3: In these; a plane counts as 1 mm thick. None if there are none.
+        volume_mm3: In these; for planes an area in mm2, see `geometry.voxel_size`. None if there are none.
     """
 
     known_in: int
@@ -169,7 +168,7 @@ def _measure_structure(
     name: str, numbers: Sequence[int], cases: Sequence[CaseFacts], info: DatasetInfo
 ) -> StructureStatistics:
     known = [case for case in cases if name not in info.unannotated_in(case.name)]
-    volumes = [_voxels(case, numbers) * _voxel_mm3(case) for case in known]
+    volumes = [_voxels(case, numbers) * _voxel_size(case) for case in known]
     present = [volume for volume in volumes if volume > 0]
     spread = Spread.of(present) if present else None
     return StructureStatistics(known_in=len(known), present_in=len(present), volume_mm3=spread)
@@ -183,9 +182,8 @@ def _voxels(case: CaseFacts, numbers: Sequence[int]) -> int:
     return sum(one.voxels for one in case.labels if one.label in numbers)
 
 
-def _voxel_mm3(case: CaseFacts) -> float:
-    """A plane, which has no orientation, counts as 1 mm thick."""
-    return math.prod(case.spacing_mm if case.orientation is not None else case.spacing_mm[1:])
+def _voxel_size(case: CaseFacts) -> float:
+    return voxel_size(case.spacing_mm, 2 if case.orientation is None else 3)  # a plane has no orientation
 
 
 def measure_size_mm(shape: Sequence[int], spacing_mm: Vector) -> Vector:

@@ -20,7 +20,7 @@ from autoseg.nnunet.models import NnunetModel, make_checkpoints
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.plan_file import list_cases
-from autoseg.preprocessing.provenance import Recipe
+from autoseg.preprocessing.provenance import PreprocessingSettings
 from autoseg.runtime.artifact import first_mistake
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import DatasetFolders
@@ -206,7 +206,7 @@ def _without_previous(cascade: Configuration) -> Configuration:
 def _check_cascades(plan: Plan, info: DatasetInfo) -> None:
     """A cascade sees the prepared cases of "3d_fullres", and so must want the same voxels."""
     for name in _list_cascades(plan):
-        if Recipe.of(plan, name, info) != Recipe.of(plan, "3d_fullres", info):
+        if PreprocessingSettings.of(plan, name, info) != PreprocessingSettings.of(plan, "3d_fullres", info):
             raise ModelError(f"{name} sees other voxels than 3d_fullres of the same plan", APART)
 
 

@@ -242,7 +242,7 @@ def _look_at_volumes(facts: _Facts, search: Search) -> Iterator[Look | str]:
         yield explain_full_resolution(view, full)
         return
     yield Look(name="3d_lowres", view=low.view, fit=low.fit, batch_dice=False, finer=(view, full))
-    if not facts.info.targets.can_be_followed:
+    if not facts.info.targets.fits_cascade:
         yield "There is no cascade: it would need one label map of fewer than 180 numbers to look at."
         return
     informed = replace(search, in_channels=search.in_channels + len(facts.info.targets.structures))

@@ -24,7 +24,7 @@ LENGTHS = struct.Struct("<HH")  # Of the name and of the extra field, which foll
 LENGTHS_START = 26
 
 
-class Place(NamedTuple):
+class PartLocation(NamedTuple):
     """Where a part is, in bytes of the file."""
 
     start: int
@@ -46,7 +46,7 @@ def write_archive(path: Path, parts: Iterable[tuple[str, bytes]]) -> None:
             archive.writestr(zipfile.ZipInfo(name), content)  # its date is that of no day
 
 
-def read_part(path: Path, name: str) -> tuple[bytes, dict[str, Place]]:
+def read_part(path: Path, name: str) -> tuple[bytes, dict[str, PartLocation]]:
     """Reads one part, and where all parts are.
 
     Raises:
@@ -65,10 +65,10 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def _find_content(file: IO[bytes], part: zipfile.ZipInfo) -> Place:
+def _find_content(file: IO[bytes], part: zipfile.ZipInfo) -> PartLocation:
     file.seek(part.header_offset)
     name_bytes, extra_bytes = LENGTHS.unpack_from(file.read(LOCAL_HEADER_BYTES), LENGTHS_START)
-    return Place(part.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes, part.file_size)
+    return PartLocation(part.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes, part.file_size)
 
 
 # Decision: level 1 of Zstandard after shuffle makes the smallest files of what is written fast. LZ4 reads patches in

@@ -13,13 +13,13 @@ from autoseg._version import __version__
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.imaging.label_codes import base_of, join
+from autoseg.imaging.label_encoding import CaseLabels, code_base, encode_cascade
 from autoseg.imaging.label_files import load_result
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import with_own_cases
-from autoseg.preprocessing.case import PreprocessedCase, follow_record
-from autoseg.preprocessing.provenance import Provenance, Recipe
-from autoseg.preprocessing.store import StoredCase, is_sound, save_case
+from autoseg.preprocessing.case import PreprocessedCase, preprocess_segmentation
+from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
+from autoseg.preprocessing.store import StoredCase, is_up_to_date, save_case
 from autoseg.runtime.artifact import state_of_files
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import Reporter
@@ -29,7 +29,7 @@ from autoseg.workspace import DatasetFolders, ModelFolder
 MOST_NAMES = 3
 
 
-def prepare_previous(
+def prepare_cascade_labels(
     dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int, reporter: Reporter
 ) -> None:
     """Brings the held-out segmentations of a cascade's former configuration to the grid of its cases.
@@ -60,17 +60,18 @@ def prepare_previous(
         what += f"{len(dataset.cases)} cases lack ({named})"
         raise UsageError(what, f"run 'autoseg train -d {number} -c {one.previous} -f cv{folders.plan_option}' first")
     [owner] = with_own_cases(plan, [name])
-    recipe = Recipe.of(plan, name, dataset.info).model_copy(update={"structures": ()})
+    recipe = PreprocessingSettings.of(plan, name, dataset.info).model_copy(update={"structures": ()})
     targets, source, target = dataset.info.targets, folders.cases(owner), folders.cases(name)
 
     def prepare(case: Case) -> None:
         files = state_of_files([*case.files, paths[case.name]])
         origin = Provenance(recipe=recipe, program=__version__, files=files)
-        if is_sound(target, case.name, origin):
+        if is_up_to_date(target, case.name, origin):
             return
         stored = StoredCase.open(source, case.name)
         segmentation, _ = load_result(paths[case.name], targets)
-        codes = join(stored.load_label(), follow_record(segmentation, stored.record), base_of(targets))
+        label, previous = CaseLabels(stored.load_label()), preprocess_segmentation(segmentation, stored.record)
+        codes = encode_cascade(label, previous, code_base(targets))
         without_image = np.zeros((0, *stored.shape), dtype=np.float32)
         prepared = PreprocessedCase(image=without_image, label=codes, record=stored.record)
         save_case(target, case.name, prepared, patch_size=one.patch_size, origin=origin)

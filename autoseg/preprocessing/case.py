@@ -14,8 +14,9 @@ from pydantic import Field, model_validator
 from autoseg.errors import ImageError
 from autoseg.imaging.cropping import nonzero_region
 from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume
-from autoseg.imaging.targets import OUTSIDE, Numbers
-from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled, resample_labels
+from autoseg.imaging.label_encoding import DatasetLabels, StoredLabels, mark_outside
+from autoseg.imaging.targets import Numbers
+from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose, resample_labels
 from autoseg.preprocessing.normalization import normalize
 from autoseg.preprocessing.resampling import resample_image
 from autoseg.runtime.artifact import Artifact
@@ -42,7 +43,7 @@ class PreprocessRecord(Artifact):
         shape: Voxels (z, y, x) of the preprocessed case.
         spacing_mm: The spacing that was aimed at; `shape` is rounded.
         orientation: Where the axes of the image file were made to lead before all else; None if they were left as they
-            were. See `Geometry.reorient`.
+            were. See `Geometry.reorientation_to`.
     """
 
     geometry: Geometry
@@ -63,10 +64,10 @@ class PreprocessRecord(Artifact):
         """Spacing of the image file, axes in the order of the record: that of the box before it was resampled."""
         return self.grid.spacing_mm
 
-    def box_of(self, array: NDArray[Any]) -> NDArray[Any]:
+    def crop(self, array: NDArray[Any]) -> NDArray[Any]:
         """The box of an array (z, y, x) on the grid of the image file, in the order of the record; a view."""
         if self.orientation is not None:
-            array = self.geometry.reorient(self.orientation).apply(array)
+            array = self.geometry.reorientation_to(self.orientation).apply(array)
         return array.transpose(self.axis_order)[self.box.slices]
 
     @model_validator(mode="after")
@@ -92,7 +93,7 @@ class PreprocessedCase:
     """
 
     image: NDArray[np.float32]
-    label: NDArray[np.integer] | None
+    label: StoredLabels | None
     record: PreprocessRecord
 
 
@@ -137,13 +138,13 @@ def preprocess_case(
     box, mask = nonzero_region(permuted.array)
     cropped, mask = permuted.crop(box), mask[box.slices]
     spacing_mm = cropped.geometry.spacing_mm
-    target_mm = _complete(configuration.spacing_mm, spacing_mm)
+    target_mm = _target_spacing(configuration.spacing_mm, spacing_mm)
     shape = _resampled_shape(box.shape, spacing_mm, target_mm)
-    _check_room(len(image.array), shape, target_mm)
+    _check_memory(len(image.array), shape, target_mm)
     normalized = normalize(cropped.array, configuration.normalization, mask)
     resampled_label = None
     if label is not None:
-        marked = _mark_outside(arrange(label).crop(box).array, mask)
+        marked = mark_outside(DatasetLabels(arrange(label).crop(box).array), mask)
         resampled_label = resample_labels(marked, spacing_mm, shape, target_mm)
     return PreprocessedCase(
         image=_resample(normalized, spacing_mm, shape, target_mm, device),
@@ -159,7 +160,7 @@ def preprocess_case(
     )
 
 
-def follow_record(label: Volume, record: PreprocessRecord) -> NDArray[np.integer]:
+def preprocess_segmentation(label: Volume, record: PreprocessRecord) -> DatasetLabels:
     """Brings a label map from the grid of the image file to that of a case that was preprocessed.
 
     Args:
@@ -175,7 +176,8 @@ def follow_record(label: Volume, record: PreprocessRecord) -> NDArray[np.integer
     difference = record.geometry.difference(label.geometry)
     if difference is not None:
         raise ImageError(f"the segmentation lies on another grid than its image: {difference}", "predict again")
-    return resample_labels(record.box_of(label.array), record.box_spacing_mm, record.shape, record.spacing_mm)
+    in_box = DatasetLabels(record.crop(label.array))
+    return resample_labels(in_box, record.box_spacing_mm, record.shape, record.spacing_mm)
 
 
 def _resample(
@@ -205,11 +207,11 @@ def restore_case(
     Raises:
         ValueError: The logits lie on another grid than the preprocessed case.
     """
-    winners = _elect(logits, record, exclusive=not region_class_order)
+    winners = _choose_outputs(logits, record, exclusive=not region_class_order)
     if region_class_order:
         numbers = np.array([0, *region_class_order], dtype=np.uint8 if max(region_class_order) < 256 else np.int16)
-        return put_back(numbers.take(winners), record, outside=0)
-    return put_back(winners, record, outside=0)
+        return uncrop(numbers.take(winners), record, outside=0)
+    return uncrop(winners, record, outside=0)
 
 
 def restore_masks(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> Iterator[Volume]:
@@ -223,11 +225,11 @@ def restore_masks(logits: NDArray[np.floating] | torch.Tensor, record: Preproces
         A mask (z, y, x), uint8, 0 or 1, per structure; made when it is asked for.
     """
     for number in range(len(logits)):
-        winners = _elect(logits[number : number + 1], record, exclusive=False)
-        yield put_back(winners, record, outside=0)
+        winners = _choose_outputs(logits[number : number + 1], record, exclusive=False)
+        yield uncrop(winners, record, outside=0)
 
 
-def _elect(
+def _choose_outputs(
     logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord, *, exclusive: bool
 ) -> NDArray[np.uint8] | NDArray[np.int16]:
     """Who is elected at each voxel of the box: of classes the highest, of regions, from 1, the last positive one."""
@@ -236,12 +238,12 @@ def _elect(
     if not isinstance(logits, np.ndarray) and logits.device.type != "cpu":
         from autoseg.preprocessing import device_resampling  # noqa: PLC0415 - it needs torch
 
-        if device_resampling.has_room_for(logits, record.box.shape):
-            return device_resampling.elect_resampled_on_device(logits, *grids, exclusive=exclusive)
-    return elect_resampled(as_array(logits, record), elect_highest if exclusive else elect_last, *grids)
+        if device_resampling.fits_in_memory(logits, record.box.shape):
+            return device_resampling.resample_and_choose_on_device(logits, *grids, exclusive=exclusive)
+    return resample_and_choose(logits_as_array(logits, record), choose_class if exclusive else choose_region, *grids)
 
 
-def as_array(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> NDArray[np.floating]:
+def logits_as_array(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> NDArray[np.floating]:
     """The same logits as an array, if they lie on the grid of the preprocessed case; else raises ValueError."""
     _check_grid(logits, record)
     return logits if isinstance(logits, np.ndarray) else np.asarray(logits.cpu())
@@ -252,7 +254,7 @@ def _check_grid(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessR
         raise ValueError(f"logits of shape {tuple(logits.shape)} do not lie on the grid {record.shape} of the case")
 
 
-def put_back(inside: NDArray[Any], record: PreprocessRecord, outside: float) -> Volume:
+def uncrop(inside: NDArray[Any], record: PreprocessRecord, outside: float) -> Volume:
     """Puts what lies in the cropping box back on the grid of the image file.
 
     Args:
@@ -261,11 +263,11 @@ def put_back(inside: NDArray[Any], record: PreprocessRecord, outside: float) -> 
         outside: The value of all voxels outside the box.
     """
     array = np.full(record.geometry.shape, outside, dtype=inside.dtype)
-    record.box_of(array)[:] = inside
+    record.crop(array)[:] = inside
     return Volume(array=array, geometry=record.geometry)
 
 
-def _complete(spacing_mm: tuple[float, ...], own: Vector) -> Vector:
+def _target_spacing(spacing_mm: tuple[float, ...], own: Vector) -> Vector:
     """The spacing to resample to: a 2D configuration leaves the first axis its own."""
     z, y, x = spacing_mm if len(spacing_mm) == 3 else (own[0], *spacing_mm)
     return z, y, x
@@ -277,7 +279,7 @@ def _resampled_shape(shape: Shape, spacing_mm: Vector, target_mm: Vector) -> Sha
     return z, y, x
 
 
-def _check_room(channels: int, shape: Shape, spacing_mm: Vector) -> None:
+def _check_memory(channels: int, shape: Shape, spacing_mm: Vector) -> None:
     """Refuses what the system would end the program for: a huge image, or a plan of absurdly fine spacing."""
     needed, free = FLOAT_BYTES * channels * prod(shape), free_memory_bytes()
     if free is not None and needed > free:
@@ -287,9 +289,3 @@ def _check_room(channels: int, shape: Shape, spacing_mm: Vector) -> None:
             f"{describe_memory(needed)}, and {describe_memory(free)} are free",
             "check the spacing of the image, cut it, or take a machine with more memory",
         )
-
-
-def _mark_outside(label: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.integer]:
-    """Sets background outside the mask to `OUTSIDE`, in the smallest integer type that holds all labels."""
-    dtype = np.result_type(np.int8, np.min_scalar_type(-int(label.max(initial=0)) - 1))
-    return np.where(mask | (label != 0), label, OUTSIDE).astype(dtype)

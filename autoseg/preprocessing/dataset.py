@@ -19,13 +19,13 @@ from autoseg.datasets.integrity import load_case
 from autoseg.errors import AutosegError, DatasetError, ProblemsError, UsageError
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.preprocessing.case import preprocess_case
-from autoseg.preprocessing.provenance import Provenance, Recipe
+from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
 from autoseg.preprocessing.store import (
     MEMORY_FOR_CASES_BYTES,
     StoredCase,
-    files_of_others,
-    is_sound,
     is_stored,
+    is_up_to_date,
+    list_unused_files,
     save_case,
 )
 from autoseg.runtime.crash_log import open_crash_log
@@ -43,7 +43,7 @@ class _Target:
     """Where the cases of one configuration belong, and what makes them."""
 
     configuration: Configuration
-    recipe: Recipe
+    recipe: PreprocessingSettings
     folder: Path
 
 
@@ -70,7 +70,7 @@ def prepare_cases(
     targets = [
         _Target(
             configuration=plan.configurations[name],
-            recipe=Recipe.of(plan, name, dataset.info),
+            recipe=PreprocessingSettings.of(plan, name, dataset.info),
             folder=folders.cases(name),
         )
         for name in names
@@ -79,9 +79,11 @@ def prepare_cases(
     def prepare(case: Case) -> bool:
         """Makes a case for all configurations for which it is not there, and says whether there was none."""
         origins = [(target, Provenance.of(case, target.recipe)) for target in targets]
-        missing = [(target, origin) for target, origin in origins if not is_sound(target.folder, case.name, origin)]
+        missing = [
+            (target, origin) for target, origin in origins if not is_up_to_date(target.folder, case.name, origin)
+        ]
         if missing:
-            with log.at_work(case.name), _memory_errors(case.name):
+            with log.at_work(case.name), _name_case_in_memory_errors(case.name):
                 image, label = load_case(case, dataset.info)
                 for target, origin in missing:
                     one = target.configuration
@@ -109,7 +111,7 @@ def prepare_cases(
         taken_over = sum(all_sound(results))
         if taken_over:
             reporter.say(f"{taken_over} of {len(results)} cases were prepared for {', '.join(names)} by an earlier run")
-        _tidy(targets, dataset)
+        _remove_unused_files(targets, dataset)
 
 
 def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
@@ -136,7 +138,7 @@ def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folder
         raise UsageError(f"{plan.dataset} is not preprocessed for {name}", f"{fix} first")
     opened = work_on_each(partial(StoredCase.open, folder), there, title="", reporter=SILENT)
     stored = [one for one in opened if isinstance(one, StoredCase)]
-    _refuse_stale(stored, Recipe.of(plan, name, dataset.info), plan.dataset, name, f"{fix} first")
+    _refuse_outdated(stored, PreprocessingSettings.of(plan, name, dataset.info), plan.dataset, name, f"{fix} first")
     whole = sum(one.nbytes for one in stored) <= MEMORY_FOR_CASES_BYTES
     verified = work_on_each(StoredCase.verify, stored if whole else [], title="", reporter=SILENT)
     errors = [error for error in (*opened, *verified) if isinstance(error, AutosegError)]
@@ -150,7 +152,7 @@ def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folder
         raise ProblemsError(lines)
 
 
-def estimate_bytes(facts: CaseFacts, recipe: Recipe) -> int:
+def estimate_bytes(facts: CaseFacts, recipe: PreprocessingSettings) -> int:
     """The memory that preparing one case takes at most.
 
     Decision: per voxel of the image 12 bytes for each channel and 12 for label map and mask; per new voxel 12 for each
@@ -163,7 +165,7 @@ def estimate_bytes(facts: CaseFacts, recipe: Recipe) -> int:
     return int((12 * recipe.channels + 12) * before + (12 * recipe.channels + 4) * after)
 
 
-def _estimate_each(recipes: Sequence[Recipe], folders: DatasetFolders) -> Callable[[Case], int] | None:
+def _estimate_each(recipes: Sequence[PreprocessingSettings], folders: DatasetFolders) -> Callable[[Case], int] | None:
     """What each case takes by its fingerprint; None if nnU-Net took that, which names no cases."""
     if not folders.fingerprint.is_file():
         return None
@@ -176,15 +178,17 @@ def _estimate_each(recipes: Sequence[Recipe], folders: DatasetFolders) -> Callab
     return estimate
 
 
-def _tidy(targets: Sequence[_Target], dataset: Dataset) -> None:
+def _remove_unused_files(targets: Sequence[_Target], dataset: Dataset) -> None:
     """Removes cases that are no longer part of the dataset, and what was left half-written."""
     names = [case.name for case in dataset.cases]
     for target in targets:
-        for path in files_of_others(target.folder, names):
+        for path in list_unused_files(target.folder, names):
             path.unlink(missing_ok=True)
 
 
-def _refuse_stale(cases: Sequence[StoredCase], recipe: Recipe, dataset: str, name: ConfigurationName, fix: str) -> None:
+def _refuse_outdated(
+    cases: Sequence[StoredCase], recipe: PreprocessingSettings, dataset: str, name: ConfigurationName, fix: str
+) -> None:
     """Refuses cases that follow another recipe."""
     stale = [one.name for one in cases if one.content.origin is None or one.content.origin.recipe != recipe]
     if stale:
@@ -193,7 +197,7 @@ def _refuse_stale(cases: Sequence[StoredCase], recipe: Recipe, dataset: str, nam
 
 
 @contextmanager
-def _memory_errors(name: str) -> Iterator[None]:
+def _name_case_in_memory_errors(name: str) -> Iterator[None]:
     """Says which case does not fit into the memory."""
     try:
         yield

@@ -1,7 +1,7 @@
-"""The same resampling with torch, on the device where an image or its logits are; see `resampling`, `label_resampling`.
+"""Resampling by torch, on the device where an image or its logits are; see `resampling` and `label_resampling`.
 
-A GPU multiplies whole matrices faster than it would look for mixed cells, so here every output is resampled everywhere,
-one after the other: only one, and the best so far, are in memory at the size that is wanted.
+A GPU multiplies whole matrices faster than it could search for mixed cells, so here every output is resampled
+everywhere, one after the other: only one of them, and the best so far, are in memory at the new size.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,29 @@ from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing.resampling import IMAGE_ORDER, resampling_matrix, separate_axis
 
 VOLUMES_HELD = 6
-"""Float32 volumes of the wanted size that an election holds at most, with the masks between them."""
+"""Number of float32 volumes of the new size that `resample_and_choose_on_device` holds at most, with its masks."""
 
 
 def resample_image_on(
     device: torch.device, image: NDArray[np.float32], spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector
 ) -> NDArray[np.float32]:
-    """Resamples an image by cubic splines on a device; see `resample_image`, to which it is equal within rounding."""
+    """Resamples an image by cubic splines on a device.
+
+    Args:
+        device: Where to resample.
+        image: Shape (c, z, y, x).
+        spacing_mm: Spacing of the image, (z, y, x).
+        shape: Shape of the result, (z, y, x).
+        target_spacing_mm: Spacing of the result; with `spacing_mm` it decides whether slices are kept apart.
+
+    Returns:
+        The image that `resample_image` returns, within rounding, in the memory of the CPU.
+
+    Example:
+        >>> image = np.ones((1, 1, 1, 2), dtype=np.float32)
+        >>> resample_image_on(torch.device("cpu"), image, (1.0, 1.0, 1.0), (1, 1, 3), (1.0, 1.0, 0.667)).shape
+        (1, 1, 1, 3)
+    """
     if image.shape[1:] == shape:
         return image
     separate = separate_axis(spacing_mm, target_spacing_mm)
@@ -33,37 +49,44 @@ def resample_image_on(
     return result
 
 
-def elect_resampled_on_device(
+def resample_and_choose_on_device(
     logits: Tensor, spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector, *, exclusive: bool
 ) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """Who is elected after linear interpolation of all logits, on their device; see `elect_resampled`.
+    """Interpolates all logits linearly and chooses an output at each voxel, on the device of the logits.
 
     Args:
         logits: Shape (outputs, z, y, x).
-        spacing_mm: Of the logits.
-        shape: Wanted (z, y, x).
-        target_spacing_mm: Of the result.
-        exclusive: Whether the outputs are classes, of which the highest wins, or regions, of which the last positive
-            one does.
+        spacing_mm: Spacing of the logits, (z, y, x).
+        shape: Shape of the result, (z, y, x).
+        target_spacing_mm: Spacing of the result; with `spacing_mm` it decides whether slices are kept apart.
+        exclusive: Whether the outputs are classes, of which the highest logit is chosen, or regions, of which the last
+            positive one is.
 
     Returns:
-        The wanted shape, uint8, or int16 if there are more than 255 outputs; in the memory of the CPU.
+        The numbers that `resample_and_choose` returns, uint8, or int16 if there are more than 255 outputs; in the
+        memory of the CPU.
+
+    Example:
+        >>> logits = torch.tensor([[[[1.0, 1.0]]], [[[0.0, 4.0]]]])
+        >>> spacings = (1.0, 1.0, 1.0), (1.0, 1.0, 0.5)
+        >>> resample_and_choose_on_device(logits, spacings[0], (1, 1, 4), spacings[1], exclusive=True).tolist()
+        [[[0, 0, 1, 1]]]
     """
     volumes = _interpolate_each(logits, shape, separate_axis(spacing_mm, target_spacing_mm))
     dtype = torch.uint8 if len(logits) <= 255 else torch.int16
     best = next(volumes).clone() if exclusive else None
-    winner = torch.zeros(shape, dtype=dtype, device=logits.device)
+    chosen = torch.zeros(shape, dtype=dtype, device=logits.device)
     for number, values in enumerate(volumes, start=1):
-        wins = values > (0 if best is None else best)
-        winner.masked_fill_(wins, number)
+        is_better = values > (0 if best is None else best)
+        chosen.masked_fill_(is_better, number)
         if best is not None:
             torch.maximum(best, values, out=best)
-    elected: NDArray[np.uint8] | NDArray[np.int16] = winner.cpu().numpy()
-    return elected
+    result: NDArray[np.uint8] | NDArray[np.int16] = chosen.cpu().numpy()
+    return result
 
 
-def has_room_for(logits: Tensor, shape: Shape) -> bool:
-    """Whether the memory of their device holds what an election at this shape needs."""
+def fits_in_memory(logits: Tensor, shape: Shape) -> bool:
+    """Returns whether the memory of the device of the logits holds what `resample_and_choose_on_device` needs."""
     if logits.device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(logits.device)
@@ -71,22 +94,22 @@ def has_room_for(logits: Tensor, shape: Shape) -> bool:
 
 
 def _interpolate_each(logits: Tensor, shape: Shape, separate: int | None) -> Iterator[Tensor]:
-    """Each output at the wanted shape; linear, but nearest along an axis that keeps slices apart."""
+    """Yields each output at the new shape: linear, but nearest along an axis that keeps slices apart."""
     near = None if separate is None else _nearest(logits.shape[1 + separate], shape[separate], logits.device)
     for volume in logits:
-        chosen = volume if near is None or separate is None else volume.index_select(separate, near)
-        # without aligned corners it is what scipy calls a grid: border to border, the outermost voxel beyond it
-        grown = F.interpolate(chosen.float()[None, None], size=shape, mode="trilinear", align_corners=False)
-        yield grown[0, 0]
+        slices = volume if near is None or separate is None else volume.index_select(separate, near)
+        # without aligned corners it is scipy's grid mode: from border to border, the outermost voxel repeated beyond
+        resampled = F.interpolate(slices.float()[None, None], size=shape, mode="trilinear", align_corners=False)
+        yield resampled[0, 0]
 
 
 def _resample(volume: Tensor, shape: Shape, separate: int | None) -> Tensor:
-    """One channel by cubic splines, clipped to its range, or to that of each slice where slices are kept apart."""
+    """Resamples a channel by cubic splines, clipped to its range, or to that of each slice if slices are kept apart."""
     if separate is not None:
         volume = volume.index_select(separate, _nearest(volume.shape[separate], shape[separate], volume.device))
     axes = [axis for axis in range(3) if axis != separate]
     low, high = volume.amin(axes, keepdim=True), volume.amax(axes, keepdim=True)
-    for axis in sorted(axes, key=lambda axis: shape[axis] / volume.shape[axis]):  # those that shrink come first
+    for axis in sorted(axes, key=lambda axis: shape[axis] / volume.shape[axis]):  # axes that shrink come first
         if volume.shape[axis] != shape[axis]:
             matrix = torch.from_numpy(resampling_matrix(volume.shape[axis], shape[axis], IMAGE_ORDER).copy())
             volume = torch.tensordot(matrix.to(volume), volume, dims=([1], [axis])).movedim(0, axis)
@@ -94,5 +117,5 @@ def _resample(volume: Tensor, shape: Shape, separate: int | None) -> Tensor:
 
 
 def _nearest(old: int, new: int, device: torch.device) -> Tensor:
-    """The nearest of `old` slices for each new one."""
+    """Returns the index of the nearest of `old` slices for each of `new` slices."""
     return torch.from_numpy(resampling_matrix(old, new, 0).argmax(axis=1)).to(device)

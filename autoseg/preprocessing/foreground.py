@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autoseg.imaging.targets import Numbers
 
-Place = tuple[int, int, int]
+VoxelIndex = tuple[int, int, int]
 
 # Voxels per structure whose places are kept. Source: the reference method.
 FOREGROUND_VOXELS = 10_000
@@ -43,7 +43,7 @@ class Foreground:
             places=np.concatenate(groups, dtype=np.int32),
         )
 
-    def draw(self, random: np.random.Generator) -> Place | None:
+    def draw(self, random: np.random.Generator) -> VoxelIndex | None:
         """A voxel of a structure drawn evenly from those that occur; None if none does."""
         present = [number for number, count in enumerate(self.counts) if count]
         if not present:
@@ -51,11 +51,11 @@ class Foreground:
         number = present[int(random.integers(len(present)))]
         return self._read(sum(self.counts[:number]) + int(random.integers(self.counts[number])))
 
-    def draw_labelled(self, random: np.random.Generator) -> Place | None:
+    def draw_labelled(self, random: np.random.Generator) -> VoxelIndex | None:
         """A voxel that was labelled; None if all were, so that any place will do."""
         return self._read(sum(self.counts) + int(random.integers(self.labelled))) if self.labelled else None
 
-    def _read(self, row: int) -> Place:
+    def _read(self, row: int) -> VoxelIndex:
         z, y, x = self.places[row]
         return int(z), int(y), int(x)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.imaging.geometry import Volume
-from autoseg.preprocessing.case import PreprocessRecord, as_array, put_back
+from autoseg.preprocessing.case import PreprocessRecord, logits_as_array, uncrop
 from autoseg.preprocessing.resampling import resample_image
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def restore_probabilities(
     Raises:
         ValueError: The logits lie on another grid than the preprocessed case.
     """
-    values = as_array(logits, record)
+    values = logits_as_array(logits, record)
 
     def resample(number: int) -> Map:
         one = values[number : number + 1].astype(np.float32, copy=False)
@@ -60,7 +60,7 @@ def restore_probabilities(
     wanted = range(len(values)) if outputs is None else outputs
     if exclusive:
         return _restore_each(resample, len(values), wanted, record)
-    return (put_back(_sigmoid(resample(number)), record, outside=0.0) for number in wanted)
+    return (uncrop(_sigmoid(resample(number)), record, outside=0.0) for number in wanted)
 
 
 def restore_map(values: Map, record: PreprocessRecord) -> Volume:
@@ -69,9 +69,9 @@ def restore_map(values: Map, record: PreprocessRecord) -> Volume:
     Raises:
         ValueError: The map lies on another grid than the preprocessed case.
     """
-    one = as_array(values[np.newaxis], record).astype(np.float32, copy=False)
+    one = logits_as_array(values[np.newaxis], record).astype(np.float32, copy=False)
     grown = resample_image(one, record.spacing_mm, record.box.shape, record.box_spacing_mm, order=1)[0]
-    return put_back(grown.clip(0, 1), record, outside=0.0)
+    return uncrop(grown.clip(0, 1), record, outside=0.0)
 
 
 def _restore_each(
@@ -82,7 +82,7 @@ def _restore_each(
         return
     highest, total = _sum_exponentials(resample, count)
     for number in wanted:
-        yield put_back(_softmax(resample(number), highest, total), record, outside=float(number == BACKGROUND))
+        yield uncrop(_softmax(resample(number), highest, total), record, outside=float(number == BACKGROUND))
 
 
 def _sum_exponentials(resample: Callable[[int], Map], count: int) -> tuple[Map, Map]:

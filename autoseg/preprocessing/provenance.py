@@ -12,7 +12,7 @@ from autoseg.planning.plan import ConfigurationName, Normalization, Plan, Spacin
 from autoseg.runtime.artifact import state_of_files
 
 
-class Recipe(BaseModel):
+class PreprocessingSettings(BaseModel):
     """What the plan and dataset.json say about the voxels of all cases of one configuration.
 
     Patch size, batch size and all else of training change no voxel and are left out. Files are cut into chunks of the
@@ -63,11 +63,11 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: Recipe
+    recipe: PreprocessingSettings
     program: str
     files: tuple[tuple[str, int, int], ...]
 
     @classmethod
-    def of(cls, case: Case, recipe: Recipe) -> Self:
+    def of(cls, case: Case, recipe: PreprocessingSettings) -> Self:
         """The origin of a case that is prepared now."""
         return cls(recipe=recipe, program=__version__, files=state_of_files(case.files))

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import blosc2
 import numpy as np
@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.imaging.geometry import Box, Shape
-from autoseg.preprocessing.archive import DAMAGE, Place, compress, compress_voxels, is_whole, read_part, write_archive
+from autoseg.imaging.label_encoding import StoredLabels
+from autoseg.preprocessing.archive import (
+    DAMAGE,
+    PartLocation,
+    compress,
+    compress_voxels,
+    is_whole,
+    read_part,
+    write_archive,
+)
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 from autoseg.preprocessing.foreground import Foreground, sample_foreground
 from autoseg.preprocessing.provenance import Provenance
@@ -83,7 +92,7 @@ class StoredCase:
 
     path: Path
     content: CaseContent
-    places: dict[str, Place]
+    places: dict[str, PartLocation]
     nbytes: int
 
     @classmethod
@@ -144,7 +153,7 @@ class StoredCase:
             raise _damaged(self.path) from error
         return replace(self._described, places=places)
 
-    def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    def read(self, box: Box) -> tuple[NDArray[np.float32], StoredLabels]:
         """Reads a part of the case.
 
         Args:
@@ -161,7 +170,7 @@ class StoredCase:
         if not all(0 <= start <= stop <= size for start, stop, size in edges):
             raise ValueError(f"{box} does not lie inside the shape {self.shape} of case {self.name!r}")
         try:
-            return self._read(IMAGE, box), self._read(LABEL, box)
+            return self._read(IMAGE, box), self._read_label(box)
         except DAMAGE as error:
             raise _damaged(self.path) from error
 
@@ -170,14 +179,17 @@ class StoredCase:
             return np.zeros((0, *box.shape), dtype=np.float32)
         return np.asarray(_open_array(self.path, self.places[part], self.shape)[(..., *box.slices)])
 
-    def load(self) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    def _read_label(self, box: Box) -> StoredLabels:
+        return cast(StoredLabels, self._read(LABEL, box))
+
+    def load(self) -> tuple[NDArray[np.float32], StoredLabels]:
         """Reads the whole image and label map; see `read`."""
         return self.read(Box(start=(0, 0, 0), stop=self.shape))
 
-    def load_label(self) -> NDArray[np.integer]:
+    def load_label(self) -> StoredLabels:
         """Reads the whole label map; errors as of `read`."""
         try:
-            return self._read(LABEL, Box(start=(0, 0, 0), stop=self.shape))
+            return self._read_label(Box(start=(0, 0, 0), stop=self.shape))
         except DAMAGE as error:
             raise _damaged(self.path) from error
 
@@ -241,7 +253,7 @@ def save_case(
         path.unlink(missing_ok=True)  # it is of no use any more, and a system that replaces a file waits for the disk
 
 
-def is_sound(folder: Path, name: str, origin: Provenance) -> bool:
+def is_up_to_date(folder: Path, name: str, origin: Provenance) -> bool:
     """Whether a case is there, whole to the last bit, and of this origin."""
     try:
         return StoredCase.open(folder, name).content.origin == origin and is_whole(_path(folder, name))
@@ -271,7 +283,7 @@ def open_stored(folder: Path, names: Iterable[str]) -> dict[str, StoredCase]:
     return cases
 
 
-def files_of_others(folder: Path, names: Iterable[str]) -> list[Path]:
+def list_unused_files(folder: Path, names: Iterable[str]) -> list[Path]:
     """Files of a folder that belong to other cases than these, or were left half-written."""
     kept = {_path(folder, name) for name in names}
     return [
@@ -289,7 +301,7 @@ def _damaged(path: Path) -> ArtifactError:
     return ArtifactError(f"{path} is missing, damaged or cut off", AGAIN)
 
 
-def _open_array(path: Path, place: Place, shape: tuple[int, ...]) -> Any:
+def _open_array(path: Path, place: PartLocation, shape: tuple[int, ...]) -> Any:
     """Opens an array inside a file whose last axes must be `shape`; raises one of `DAMAGE` if there is none."""
     try:
         array = blosc2.open(str(path), mode="r", mmap_mode="r", offset=place.start, dparams={"nthreads": 1})

@@ -5,6 +5,7 @@ from math import prod
 import torch
 import torch.nn.functional as F
 
+from autoseg.imaging.label_encoding import TargetLabels
 from autoseg.imaging.targets import Targets
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.training.ground_truth import GroundTruth
@@ -93,7 +94,7 @@ def _read_outputs(
     labels: torch.Tensor, targets: Targets, unknown: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Where that is what each output stands for, and where that is known: both (n, outputs, *size), bool."""
-    ground_truth = GroundTruth.of(labels, targets, unknown)
+    ground_truth = GroundTruth.of(TargetLabels(labels), targets, unknown)
     there, counted = ground_truth.present, ground_truth.counted
     if ground_truth.exclusive:
         there = torch.cat([~there.any(dim=1, keepdim=True), there], dim=1)

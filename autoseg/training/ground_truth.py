@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from autoseg.imaging.label_codes import find_structures
+from autoseg.imaging.label_encoding import TargetLabels
+from autoseg.imaging.structure_masks import structure_masks
 from autoseg.imaging.targets import Targets
 
 
@@ -28,18 +29,18 @@ class GroundTruth:
     exclusive: bool
 
     @classmethod
-    def of(cls, labels: torch.Tensor, targets: Targets, unknown: torch.Tensor | None = None) -> "GroundTruth":
+    def of(cls, labels: TargetLabels, targets: Targets, unknown: torch.Tensor | None = None) -> "GroundTruth":
         """Reads labels.
 
         Args:
-            labels: Shape (n, *size) of a label map, integers, or (n, structures, *size) of masks, bool.
+            labels: Shape (n, *size) of a label map, without `OUTSIDE`, or (n, structures, *size) of masks, bool.
             targets: What they mean.
             unknown: See there.
         """
         counted = None
         if targets.ignore is not None:
             counted = (labels != targets.ignore).unsqueeze(1)
-        present = labels if labels.dtype == torch.bool else find_structures(labels, targets.structures.values())
+        present = labels if labels.dtype == torch.bool else structure_masks(labels, targets.structures.values())
         if unknown is not None and not targets.exclusive:
             looked_for = ~unknown.reshape(*unknown.shape, *[1] * (present.ndim - 2))
             counted = looked_for if counted is None else looked_for & counted

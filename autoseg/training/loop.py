@@ -10,6 +10,7 @@ from torch import nn
 
 from autoseg.dataloading.batch import Batch
 from autoseg.errors import Stopped
+from autoseg.imaging.label_encoding import TargetLabels
 from autoseg.imaging.targets import Targets
 from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.device import autocast, memory_named
@@ -203,7 +204,7 @@ def _count(logits: torch.Tensor, batch: Batch, targets: Targets) -> torch.Tensor
     labels, unknown = batch.labels, batch.unknown
     counted = None if targets.ignore is None else labels != targets.ignore
     if not targets.exclusive:
-        predicted, present = logits > 0, GroundTruth.of(labels, targets).present
+        predicted, present = logits > 0, GroundTruth.of(TargetLabels(labels), targets).present
         predicted = predicted if counted is None else predicted & counted.unsqueeze(1)
         if unknown is not None:
             predicted = predicted & ~unknown.reshape(*unknown.shape, *[1] * (logits.ndim - 2))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from autoseg.errors import UsageError
+from autoseg.imaging.label_encoding import TargetLabels
 from autoseg.imaging.targets import Targets
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.planning.plugins import Plugin, find_loss
@@ -86,7 +87,7 @@ class Loss:
         self, logits: torch.Tensor, labels: torch.Tensor, unknown: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The loss of logits (n, outputs, *size) and labels on the same grid, float32."""
-        settings, ground_truth = self.settings, GroundTruth.of(labels, self.targets, unknown)
+        settings, ground_truth = self.settings, GroundTruth.of(TargetLabels(labels), self.targets, unknown)
         if ground_truth.unknown is not None and self.targets.exclusive:
             logits = merge_unknown(logits, ground_truth.unknown)
         if settings.custom is not None:

@@ -49,14 +49,14 @@ def main() -> None:
 
 def choose_ours(task: str, shape: tuple[int, int, int]) -> Resampling:
     """What autoseg calls in preprocessing and export."""
-    from autoseg.preprocessing.label_resampling import elect_highest, elect_resampled, resample_labels
+    from autoseg.preprocessing.label_resampling import choose_class, resample_and_choose, resample_labels
     from autoseg.preprocessing.resampling import resample_image
 
     if task == "image":
         return lambda image: resample_image(image[np.newaxis], SPACING_MM, shape, TARGET_SPACING_MM)[0]
     if task == "labels":
         return lambda labels: resample_labels(labels, SPACING_MM, shape, TARGET_SPACING_MM)
-    return lambda logits: elect_resampled(logits, elect_highest, SPACING_MM, shape, TARGET_SPACING_MM)
+    return lambda logits: resample_and_choose(logits, choose_class, SPACING_MM, shape, TARGET_SPACING_MM)
 
 
 def choose_theirs(task: str, shape: tuple[int, int, int]) -> Resampling:

@@ -13,13 +13,14 @@ from autoseg.dataloading.augmentation import exchange_labels
 from autoseg.dataloading.cascade_labels import DisturbedCase, FollowingCase, disturb
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.imaging.geometry import Box
-from autoseg.imaging.label_codes import as_channels, base_of, join, pair_codes, split_labels, split_previous
+from autoseg.imaging.label_encoding import code_base, decode_labels, decode_previous, encode_cascade, swapped_code_pairs
+from autoseg.imaging.structure_masks import structure_channels
 from autoseg.imaging.targets import Targets
 from autoseg.preprocessing.foreground import Foreground, sample_foreground
 
 TARGETS = Targets.of_labels({"first": 1, "second": 2, "third": 3})
 REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, region_class_order=(1, 2))
-BASE = base_of(TARGETS)
+BASE = code_base(TARGETS)
 SHAPE = (12, 14, 16)
 
 
@@ -36,33 +37,33 @@ def blobs(seed: int = 0) -> np.ndarray:
 )
 def test_label_and_segmentation_come_back_from_their_codes(label, previous):
     """As arrays and as tensors; what lies outside is outside."""
-    codes = join(label, previous, BASE)
+    codes = encode_cascade(label, previous, BASE)
     for given_codes in (codes, torch.from_numpy(codes).long()):
-        np.testing.assert_array_equal(np.asarray(split_labels(given_codes, BASE)), label)
+        np.testing.assert_array_equal(np.asarray(decode_labels(given_codes, BASE)), label)
         expected = np.where(label == -1, 0, previous)
-        np.testing.assert_array_equal(np.asarray(split_previous(given_codes, BASE)), expected)
+        np.testing.assert_array_equal(np.asarray(decode_previous(given_codes, BASE)), expected)
 
 
 def test_the_codes_of_the_docstring():
     """With the base 3, label 2 and segmentation 1 are the code 5."""
-    assert join(np.array([[[2]]]), np.array([[[1]]]), 3).item() == 5
+    assert encode_cascade(np.array([[[2]]]), np.array([[[1]]]), 3).item() == 5
 
 
 def test_each_structure_has_a_channel():
     """Of a region, all its numbers."""
     previous = torch.tensor([[[[0, 1, 2]]]])
-    assert as_channels(previous, REGIONS.structures.values()).tolist() == [[[[[0, 1, 1]]], [[[0, 0, 1]]]]]
+    assert structure_channels(previous, REGIONS.structures.values()).tolist() == [[[[[0, 1, 1]]], [[[0, 0, 1]]]]]
 
 
 def test_pairs_of_codes_exchange_both_maps_at_once():
     """A flip from left to right turns the left kidney's label into the right one's, and so its segmentation."""
     label = torch.tensor([[0, 1, 2, 3, 1, 0, -1]])
     previous = torch.tensor([[1, 1, 0, 3, 2, 3, 0]])
-    codes = torch.from_numpy(join(label.numpy(), previous.numpy(), BASE))
-    swapped = exchange_labels(codes, pair_codes(((1, 3),), BASE))
-    assert split_labels(swapped, BASE).tolist() == [[0, 3, 2, 1, 3, 0, -1]]
-    assert split_previous(swapped, BASE).tolist() == [[3, 3, 0, 1, 2, 1, 0]]
-    assert pair_codes((), BASE) == ()
+    codes = torch.from_numpy(encode_cascade(label.numpy(), previous.numpy(), BASE))
+    swapped = exchange_labels(codes, swapped_code_pairs(((1, 3),), BASE))
+    assert decode_labels(swapped, BASE).tolist() == [[0, 3, 2, 1, 3, 0, -1]]
+    assert decode_previous(swapped, BASE).tolist() == [[3, 3, 0, 1, 2, 1, 0]]
+    assert swapped_code_pairs((), BASE) == ()
 
 
 # --- Disturbance ------------------------------------------------------------------------------------------------------
@@ -80,18 +81,18 @@ def test_labels_are_never_disturbed(monkeypatch):
     only(monkeypatch, operation=1.0, removal=1.0)
     label = blobs(1)
     label[:2] = -1
-    codes = join(label, blobs(), BASE)
+    codes = encode_cascade(label, blobs(), BASE)
     for seed in range(10):
         changed = disturb(codes, TARGETS, np.random.default_rng(seed))
-        np.testing.assert_array_equal(split_labels(changed, BASE), label)
+        np.testing.assert_array_equal(decode_labels(changed, BASE), label)
         assert changed.min() == -1
-        assert split_previous(changed, BASE).max() <= 3
+        assert decode_previous(changed, BASE).max() <= 3
 
 
 def test_nothing_changes_where_chance_says_so(monkeypatch):
     """The probability of the reference is four in ten, and two in ten."""
     assert (module.OPERATION_PROBABILITY, module.REMOVAL_PROBABILITY) == (0.4, 0.2)
-    codes = join(blobs(1), blobs(), BASE)
+    codes = encode_cascade(blobs(1), blobs(), BASE)
     changed = [not np.array_equal(disturb(codes, TARGETS, np.random.default_rng(seed)), codes) for seed in range(300)]
     assert 0.3 < np.mean(changed) < 0.52
     only(monkeypatch)
@@ -104,19 +105,19 @@ def test_structures_grow_shrink_and_lose_components(monkeypatch):
     label, previous = np.zeros(SHAPE, np.int16), np.zeros(SHAPE, np.int16)
     previous[3:8, 3:9, 3:10] = 1
     previous[10:11, 12:13, 13:14] = 1
-    codes, base = join(label, previous, base_of(one)), base_of(one)
+    codes, base = encode_cascade(label, previous, code_base(one)), code_base(one)
     only(monkeypatch, operation=1.0)
     monkeypatch.setattr(module, "RADIUS", (1.5, 2.5))
 
     def count(seed: int) -> int:
-        return int((split_previous(disturb(codes, one, np.random.default_rng(seed)), base) == 1).sum())
+        return int((decode_previous(disturb(codes, one, np.random.default_rng(seed)), base) == 1).sum())
 
     sizes = {count(seed) for seed in range(30)}
     before = int((previous == 1).sum())
     assert min(sizes) < before < max(sizes)
     only(monkeypatch, removal=1.0)
     assert {count(seed) for seed in range(20)} == {before - 1, before - 5 * 6 * 7}
-    large = join(label, np.ones(SHAPE, np.int16), base)
+    large = encode_cascade(label, np.ones(SHAPE, np.int16), base)
     np.testing.assert_array_equal(disturb(large, one, np.random.default_rng(0)), large)
 
 
@@ -126,7 +127,7 @@ def test_a_case_is_disturbed_the_same_way_each_time(monkeypatch):
     label, previous = blobs(1).astype(np.int8), blobs()
     image = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
     case = InMemoryCase(image=image, label=label, foreground=sample_foreground(label))
-    codes = InMemoryCase(image=image[:0], label=join(label, previous, BASE), foreground=Foreground.of([]))
+    codes = InMemoryCase(image=image[:0], label=encode_cascade(label, previous, BASE), foreground=Foreground.of([]))
     both = FollowingCase(case=case, codes=codes)
     box = Box(start=(1, 2, 3), stop=(9, 12, 14))
     np.testing.assert_array_equal(both.read(box)[0], case.read(box)[0])

@@ -13,7 +13,7 @@ from small_models import small_cases, small_configuration
 from autoseg.dataloading import loader, threads
 from autoseg.dataloading.loader import Batches
 from autoseg.errors import AutosegError
-from autoseg.imaging.label_codes import base_of, join
+from autoseg.imaging.label_encoding import code_base, encode_cascade
 from autoseg.imaging.targets import OUTSIDE, Targets
 from autoseg.planning.plan import Normalization
 from autoseg.preprocessing.foreground import Foreground
@@ -220,7 +220,7 @@ def test_a_cascade_sees_a_segmentation_that_moves_with_the_labels(finished_on):
     """However a patch is turned and flipped, the channels lie where the segmentation was."""
     targets = Targets.of_labels({"first": 1, "second": 2})
     cases = [
-        replace(case, label=join(case.label, (3 - case.label) * (case.label > 0), base_of(targets)))
+        replace(case, label=encode_cascade(case.label, (3 - case.label) * (case.label > 0), code_base(targets)))
         for case in small_cases(2)
     ]
     with pytest.MonkeyPatch.context() as patch:

@@ -14,8 +14,8 @@ from autoseg.dataloading.cascade_labels import Beyond
 from autoseg.dataloading.patch import crop_to_centre, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, MirroredCase
 from autoseg.imaging.geometry import Box
-from autoseg.imaging.label_codes import base_of, join, split_labels, split_previous
-from autoseg.imaging.mirror_padding import mirror_pad
+from autoseg.imaging.label_encoding import code_base, decode_labels, decode_previous, encode_cascade
+from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.preprocessing.foreground import sample_foreground
 
@@ -28,7 +28,7 @@ def test_reflection_is_that_of_numpy(size, first, count):
     """However far beyond the border, where numpy mirrors again and again too; what is seen lies side by side."""
     far = 100
     expected = np.pad(np.arange(size), far, mode="reflect" if size > 1 else "edge")[far + first : far + first + count]
-    found = mirror_pad(first, count, size)
+    found = mirror_indices(first, count, size)
     np.testing.assert_array_equal(found, expected)
     assert set(range(found.min(), found.max() + 1)) == set(found.tolist())
 
@@ -57,10 +57,10 @@ def test_codes_of_a_cascade_go_on_with_their_segmentation():
     label, previous = (np.random.default_rng(seed).integers(0, 3, (1, 4, 5)).astype(np.int16) for seed in (0, 1))
     beyond = np.zeros(label.shape, bool)
     beyond[..., 3:] = True
-    codes = Beyond(targets=TARGETS, is_cascade=True)(join(label, previous, base_of(TARGETS)), beyond)
-    base = base_of(TARGETS.with_ignore)
-    np.testing.assert_array_equal(split_labels(codes, base), np.where(beyond, 3, label))
-    np.testing.assert_array_equal(split_previous(codes, base), previous)
+    codes = Beyond(targets=TARGETS, is_cascade=True)(encode_cascade(label, previous, code_base(TARGETS)), beyond)
+    base = code_base(TARGETS.with_ignore)
+    np.testing.assert_array_equal(decode_labels(codes, base), np.where(beyond, 3, label))
+    np.testing.assert_array_equal(decode_previous(codes, base), previous)
 
 
 # --- Batches ----------------------------------------------------------------------------------------------------------
@@ -138,7 +138,9 @@ def test_cascade_sees_the_segmentation_beyond_the_border():
     configuration = configuration_of("unet_3d", (20, 24, 22), architecture=channels, previous="3d_lowres")
     case = case_of((6, 14, 13))
     former = np.where(case.image[0] > 0, 1, 2).astype(np.int16)
-    codes = InMemoryCase(image=case.image, label=join(case.label, former, base_of(TARGETS)), foreground=case.foreground)
+    codes = InMemoryCase(
+        image=case.image, label=encode_cascade(case.label, former, code_base(TARGETS)), foreground=case.foreground
+    )
     batch = batches_of(configuration, [codes], previous=TARGETS).make(0)
     assert batch.images.shape == (2, 3, 20, 24, 22)
     np.testing.assert_array_equal(batch.images[:, 1] == 1, batch.images[:, 0] > 0)

@@ -1,5 +1,6 @@
 """Grids in space: whatever is done to a grid, its points stay where they are."""
 
+import math
 from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
@@ -191,7 +192,7 @@ def test_turning_by_hand() -> None:
     """From SPL to RSA: the last axis comes first and runs backwards, and the second comes last, also backwards."""
     geometry = Geometry(shape=(2, 3, 4), spacing_mm=(3.0, 2.0, 1.0), origin_mm=(0.0, 0.0, 0.0))
     assert geometry.orientation == "SPL"
-    turn = geometry.reorient("RSA")
+    turn = geometry.reorientation_to("RSA")
     assert (turn.axes, turn.reversed) == ((2, 0, 1), (True, False, True))
     turned = geometry.reoriented("RSA")
     assert (turned.shape, turned.spacing_mm, turned.origin_mm) == ((4, 2, 3), (1.0, 3.0, 2.0), (0.0, 4.0, 3.0))
@@ -212,6 +213,15 @@ def test_straight_grids_lead_where_they_are_told() -> None:
         with pytest.raises(ValueError, match="is no orientation"):
             direction_of(text)
         with pytest.raises(ValueError, match="cannot be turned"):
-            Geometry(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0)).reorient(text)
+            Geometry(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0)).reorientation_to(text)
     with pytest.raises(ValueError, match="axes that lead None cannot be turned"):
-        Geometry(shape=(1, 2, 2), spacing_mm=(1.0, 1.0, 1.0), dimensions=2).reorient("SPL")
+        Geometry(shape=(1, 2, 2), spacing_mm=(1.0, 1.0, 1.0), dimensions=2).reorientation_to("SPL")
+
+
+def test_a_voxel_has_a_volume_and_a_pixel_of_a_plane_an_area():
+    """A plane's through-plane spacing is made up, so it has no volume."""
+    volume = Geometry(shape=(2, 2, 2), spacing_mm=(4.0, 3.0, 0.5))
+    plane = Geometry(shape=(1, 2, 2), spacing_mm=(4.0, 3.0, 0.5), dimensions=2)
+    assert (volume.voxel_size, volume.voxel_volume_mm3) == (6.0, 6.0)
+    assert plane.voxel_size == 1.5
+    assert math.isnan(plane.voxel_volume_mm3)

@@ -18,7 +18,6 @@ from autoseg.imaging.postprocessing import (
     apply_rules,
     apply_to_mask,
     largest_component,
-    voxel_mm3,
 )
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7))
@@ -184,13 +183,14 @@ def test_rules_are_described_in_one_line(rules, line):
 
 
 def test_a_size_is_one_in_space():
-    """The same two voxels are small where voxels are small; a plane counts as 1 mm thick."""
+    """The same two voxels are small where voxels are small; a plane is measured by its area."""
     rules = PostprocessingRules(smallest=(SmallestSize(structure=(1,), mm3=3.0),))
     array = np.array([[[1, 1, 0, 2]]], dtype=np.uint8)
     assert apply(array, rules).tolist() == [[[0, 0, 0, 2]]]
     assert apply(array, rules, spacing_mm=(1.0, 1.5, 1.0)).tolist() == array.tolist()
-    assert voxel_mm3(on_grid(array, (4.0, 3.0, 0.5)).geometry) == 6.0
-    assert voxel_mm3(on_grid(array, (4.0, 3.0, 0.5), dimensions=2).geometry) == 1.5
+    plane = on_grid(array, (4.0, 3.0, 0.5), dimensions=2)
+    assert apply_rules(plane, rules).array.tolist() == array.tolist()
+    assert not apply_rules(on_grid(array, (4.0, 2.0, 0.5), dimensions=2), rules).array[..., :2].any()
 
 
 def test_a_mask_follows_the_rules_of_its_structure_only():

@@ -20,7 +20,7 @@ import autoseg
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.errors import ArtifactError, UsageError
 from autoseg.imaging.files import read_image
-from autoseg.imaging.mirror_padding import mirror_pad
+from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import lay_out
 from autoseg.models.checkpoint import load_checkpoint
@@ -228,7 +228,7 @@ def test_tiles_are_what_one_pass_over_the_whole_image_is(name, depth, patch, sha
         wide = image.numpy()[0]
         for axis, (inside, whole) in enumerate(zip(layout.inside, layout.shape, strict=True)):
             margin = patches.margin[axis - (3 - axes)] if axis >= 3 - axes else 0
-            order = mirror_pad(-inside.start - margin, whole + 2 * margin, wide.shape[axis])
+            order = mirror_indices(-inside.start - margin, whole + 2 * margin, wide.shape[axis])
             wide = wide.take(order, axis)
         whole = torch.from_numpy(wide)
         once = network(whole[:, None]).movedim(0, 1) if axes == 2 else network(whole[None, None])[0]

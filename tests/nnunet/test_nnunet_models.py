@@ -14,8 +14,8 @@ from small_nnunet import GOLDEN, REGIONS, change_json, plain_configuration, resi
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Split
 from autoseg.errors import ModelError, UsageError
-from autoseg.imaging.label_codes import as_channels
 from autoseg.imaging.postprocessing import PostprocessingRules, SmallestSize
+from autoseg.imaging.structure_masks import structure_channels
 from autoseg.imaging.targets import Targets
 from autoseg.inference.model import load_model
 from autoseg.models.best_model import BestModel
@@ -70,7 +70,7 @@ def test_logits_are_those_of_nnunet(
     known = np.load(GOLDEN / f"{recorded}.npz")
     image = torch.from_numpy(known["image"])
     if "former" in known:
-        masks = as_channels(torch.from_numpy(known["former"])[None], checkpoint.info.targets.structures.values())
+        masks = structure_channels(torch.from_numpy(known["former"])[None], checkpoint.info.targets.structures.values())
         image = torch.cat([image, masks], dim=1)
     network = make_network(checkpoint.configuration, seed=0)
     network.load_state_dict(dict(checkpoint.weights))

@@ -15,7 +15,7 @@ from autoseg.datasets.splits import Splits
 from autoseg.errors import ModelError, UsageError
 from autoseg.evaluation.summary import Summary
 from autoseg.imaging.files import read_label_map
-from autoseg.imaging.label_codes import base_of, split_labels, split_previous
+from autoseg.imaging.label_encoding import code_base, decode_labels, decode_previous
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter
 from autoseg.inference.model import load_model
@@ -73,8 +73,8 @@ def test_each_case_gets_the_segmentation_made_without_it(trained: Path) -> None:
             codes = StoredCase.open(folders.cases(CASCADE), case.name)
             stored = StoredCase.open(folders.cases("3d_fullres"), case.name)
             assert codes.content.channels == 0
-            np.testing.assert_array_equal(split_labels(codes.load_label(), base_of(targets)), stored.load_label())
-            previous = split_previous(codes.load_label(), base_of(targets))
+            np.testing.assert_array_equal(decode_labels(codes.load_label(), code_base(targets)), stored.load_label())
+            previous = decode_previous(codes.load_label(), code_base(targets))
             segmentation = read_label_map(folder / case.prediction_file).array
             if stored.record.geometry.shape == stored.shape:
                 np.testing.assert_array_equal(previous, np.where(stored.load_label() == -1, 0, segmentation))
@@ -115,7 +115,7 @@ def test_what_the_coarse_model_says_matters(trained: Path) -> None:
     codes = StoredCase.open(folders.cases(CASCADE), "case_1").load_label()
     targets = Dataset.open(folders.raw).info.targets
     case = PreprocessedCase(image=image, label=None, record=stored.record)
-    former = split_previous(codes, base_of(targets))
+    former = decode_previous(codes, code_base(targets))
     shown, blind = (
         segmenter.predict_preprocessed(show_previous(case, one, targets)).logits for one in (former, 0 * former)
     )

@@ -20,7 +20,7 @@ from autoseg.pipeline.datasets import plan_and_preprocess
 from autoseg.planning.plan import Normalization, Plan
 from autoseg.preprocessing import dataset as module
 from autoseg.preprocessing.archive import write_archive
-from autoseg.preprocessing.dataset import Recipe, check_prepared, estimate_bytes, prepare_cases
+from autoseg.preprocessing.dataset import PreprocessingSettings, check_prepared, estimate_bytes, prepare_cases
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runtime.lock import run_alone
 from autoseg.workspace import DatasetFolders
@@ -376,7 +376,7 @@ def test_a_stop_forgets_no_case_that_killed_a_run(folders, monkeypatch):
 def test_memory_is_estimated_by_voxels_before_and_after():
     """In the axis order of the plan; a 2D configuration leaves the first axis as it is."""
     facts = CaseFacts(shape=(20, 40, 10), shape_after_crop=(20, 40, 5), spacing_mm=(1.0, 1.0, 2.0))
-    recipe = Recipe(
+    recipe = PreprocessingSettings(
         axis_order=(2, 0, 1),
         spacing_mm=(1.0, 2.0, 2.0),
         normalization=(Normalization(scheme="zscore"),),

@@ -10,8 +10,8 @@ from scipy import ndimage
 from autoseg.imaging.geometry import Box, Geometry, Shape, Vector
 from autoseg.preprocessing import device_resampling
 from autoseg.preprocessing.case import PreprocessRecord, restore_case, restore_masks
-from autoseg.preprocessing.device_resampling import elect_resampled_on_device, resample_image_on
-from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled
+from autoseg.preprocessing.device_resampling import resample_and_choose_on_device, resample_image_on
+from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose
 from autoseg.preprocessing.probabilities import restore_probabilities
 from autoseg.preprocessing.resampling import resample_image
 
@@ -55,10 +55,10 @@ def test_elections_are_equal(
     """To those of the CPU, but where rounding decides."""
     old, new = sizes
     logits = make_logits(outputs, old, seed)
-    elect = elect_highest if exclusive else elect_last
-    ours = elect_resampled(logits, elect, spacing_of(axis), new, ISOTROPIC)
+    elect = choose_class if exclusive else choose_region
+    ours = resample_and_choose(logits, elect, spacing_of(axis), new, ISOTROPIC)
     on_device = torch.from_numpy(logits).to(device)
-    theirs = elect_resampled_on_device(on_device, spacing_of(axis), new, ISOTROPIC, exclusive=exclusive)
+    theirs = resample_and_choose_on_device(on_device, spacing_of(axis), new, ISOTROPIC, exclusive=exclusive)
     assert theirs.dtype == ours.dtype
     each = np.stack([resample_image(one[None], spacing_of(axis), new, ISOTROPIC, order=1)[0] for one in logits])
     if not exclusive:
@@ -73,7 +73,7 @@ def test_many_outputs_are_told_apart() -> None:
     """Labels do not wrap around."""
     logits = torch.zeros(300, 1, 1, 2)
     logits[299, 0, 0, 0], logits[7, 0, 0, 1] = 9, 9
-    elected = elect_resampled_on_device(logits, ISOTROPIC, (1, 1, 4), ISOTROPIC, exclusive=True)
+    elected = resample_and_choose_on_device(logits, ISOTROPIC, (1, 1, 4), ISOTROPIC, exclusive=True)
     np.testing.assert_array_equal(elected.ravel(), [299, 299, 7, 7])
 
 
@@ -90,7 +90,7 @@ def test_logits_on_a_gpu_are_restored_there(monkeypatch: pytest.MonkeyPatch, roo
     )
     logits = make_logits(3, record.shape, seed=0)
     on_gpu = torch.from_numpy(logits).cuda()
-    monkeypatch.setattr(device_resampling, "has_room_for", lambda *_: room)
+    monkeypatch.setattr(device_resampling, "fits_in_memory", lambda *_: room)
     for region_class_order in ((), (1, 2, 3)):
         ours, theirs = (restore_case(one, record, region_class_order).array for one in (logits, on_gpu))
         assert (ours != theirs).mean() < 1e-3

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing import label_resampling
-from autoseg.preprocessing.label_resampling import elect_highest, elect_last, elect_resampled, resample_labels
+from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose, resample_labels
 from autoseg.preprocessing.resampling import resampling_matrix
 
 ISOTROPIC: Vector = (1.0, 1.0, 1.0)
@@ -122,7 +122,7 @@ def test_winners_equal_those_of_all_logits_resampled(
     logits = np.random.default_rng(seed).normal(size=(classes, *old))
     logits = (ndimage.gaussian_filter(logits, (0, 2, 2, 2)) if smooth else logits).astype(np.float32)
     everywhere = np.stack([interpolate(volume, new, axis) for volume in logits])
-    result = elect_resampled(logits, elect_highest, spacing_mm, new, ISOTROPIC)
+    result = resample_and_choose(logits, choose_class, spacing_mm, new, ISOTROPIC)
     chosen = np.take_along_axis(everywhere, result[np.newaxis].astype(np.intp), axis=0)[0]
     np.testing.assert_allclose(chosen, everywhere.max(axis=0), atol=1e-6)
 
@@ -130,16 +130,16 @@ def test_winners_equal_those_of_all_logits_resampled(
 def test_the_lowest_class_wins_a_draw() -> None:
     """Equal logits give background, at the old voxels and between them."""
     logits = np.zeros((3, 2, 2, 2), dtype=np.float32)
-    assert not elect_resampled(logits, elect_highest, ISOTROPIC, (2, 2, 2), ISOTROPIC).any()
+    assert not resample_and_choose(logits, choose_class, ISOTROPIC, (2, 2, 2), ISOTROPIC).any()
     logits[1, 0], logits[0, 1] = 1, 1
-    middle = elect_resampled(logits, elect_highest, ISOTROPIC, (3, 2, 2), ISOTROPIC)[1]
+    middle = resample_and_choose(logits, choose_class, ISOTROPIC, (3, 2, 2), ISOTROPIC)[1]
     assert not middle.any()
 
 
 def test_a_class_that_wins_at_no_corner_can_win_between_them() -> None:
     """The second best of both neighbours is the best in the middle."""
     logits = np.array([[5, -5], [-5, 5], [3, 3]], dtype=np.float32).reshape(3, 2, 1, 1)
-    elected = elect_resampled(logits, elect_highest, ISOTROPIC, (3, 1, 1), ISOTROPIC)
+    elected = resample_and_choose(logits, choose_class, ISOTROPIC, (3, 1, 1), ISOTROPIC)
     np.testing.assert_array_equal(elected.ravel(), [0, 2, 1])
 
 
@@ -147,7 +147,7 @@ def test_more_than_256_classes_are_told_apart() -> None:
     """Labels do not wrap around."""
     logits = np.zeros((300, 1, 1, 2), dtype=np.float16)
     logits[299, :, :, 0], logits[7, :, :, 1] = 9, 9
-    elected = elect_resampled(logits, elect_highest, ISOTROPIC, (1, 1, 4), ISOTROPIC)
+    elected = resample_and_choose(logits, choose_class, ISOTROPIC, (1, 1, 4), ISOTROPIC)
     np.testing.assert_array_equal(elected.ravel(), [299, 299, 7, 7])
 
 
@@ -171,6 +171,6 @@ def test_regions_are_painted_as_if_all_logits_were_resampled(
     expected = np.zeros(new, dtype=int)
     for number, volume in enumerate(everywhere, start=1):
         expected[volume > 0] = number
-    result = elect_resampled(logits, elect_last, spacing_mm, new, ISOTROPIC)
+    result = resample_and_choose(logits, choose_region, spacing_mm, new, ISOTROPIC)
     sure = (np.abs(everywhere) > 1e-6).all(axis=0)
     np.testing.assert_array_equal(result[sure], expected[sure])

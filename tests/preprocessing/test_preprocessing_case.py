@@ -17,8 +17,8 @@ from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import (
     PreprocessRecord,
-    follow_record,
     preprocess_case,
+    preprocess_segmentation,
     restore_case,
     restore_masks,
 )
@@ -263,7 +263,9 @@ def test_turned_images_are_preprocessed_as_if_they_had_lain_so(
     np.testing.assert_array_equal(back.reoriented(orientation).array, back_by_hand.array)
     for mask, mask_by_hand in zip(*(restore_masks(logits, one.record) for one in (turned, by_hand)), strict=True):
         np.testing.assert_array_equal(mask.reoriented(orientation).array, mask_by_hand.array)
-    np.testing.assert_array_equal(follow_record(back, turned.record), follow_record(back_by_hand, by_hand.record))
+    np.testing.assert_array_equal(
+        preprocess_segmentation(back, turned.record), preprocess_segmentation(back_by_hand, by_hand.record)
+    )
     assert PreprocessRecord.parse(turned.record.to_json(), "it") == turned.record
 
 

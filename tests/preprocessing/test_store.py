@@ -21,15 +21,15 @@ from autoseg.imaging.geometry import Box, Geometry, Shape
 from autoseg.planning.plan import Normalization
 from autoseg.preprocessing.archive import read_part, write_archive
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
-from autoseg.preprocessing.provenance import Provenance, Recipe
-from autoseg.preprocessing.store import StoredCase, is_sound, is_stored, save_case
+from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
+from autoseg.preprocessing.store import StoredCase, is_stored, is_up_to_date, save_case
 
 SHAPE: Shape = (9, 20, 17)
 PATCH = (4, 8, 8)
 PARTS = ["case.json", "image.b2nd", "label.b2nd", "foreground.b2nd"]
 FILE = r"case\.zip"
 ORIGIN = Provenance(
-    recipe=Recipe(
+    recipe=PreprocessingSettings(
         axis_order=(0, 1, 2),
         spacing_mm=(1.0, 1.0, 1.0),
         normalization=(Normalization(scheme="zscore"),) * 2,
@@ -242,13 +242,13 @@ def test_every_changed_bit_is_found(tmp_path: Path) -> None:
     save_case(tmp_path, "case", case, patch_size=PATCH, origin=ORIGIN)
     path = tmp_path / "case.zip"
     whole = path.read_bytes()
-    assert is_sound(tmp_path, "case", ORIGIN)
+    assert is_up_to_date(tmp_path, "case", ORIGIN)
     unseen = 0
     ends = [place for name in PARTS for place in find_all(whole, name.encode())]
     near_ends = {place for end in ends for place in range(max(0, end - 46), end + 40) if place < len(whole)}
     for place in sorted(near_ends | set(range(len(whole) - 22, len(whole))) | set(range(0, len(whole), 211))):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        if is_sound(tmp_path, "case", ORIGIN):
+        if is_up_to_date(tmp_path, "case", ORIGIN):
             unseen += 1
             image, label = StoredCase.open(tmp_path, "case").load()
             np.testing.assert_array_equal(image, case.image)
@@ -267,24 +267,24 @@ def test_a_damaged_part_is_found_when_it_is_verified(tmp_path: Path) -> None:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(ArtifactError, match=rf"{FILE} is missing, damaged or cut off; {AGAIN}"):
             stored.verify()
-        assert not is_sound(tmp_path, "case", ORIGIN)
+        assert not is_up_to_date(tmp_path, "case", ORIGIN)
     path.write_bytes(whole)
     stored.verify()
-    assert is_sound(tmp_path, "case", ORIGIN)
+    assert is_up_to_date(tmp_path, "case", ORIGIN)
 
 
 def test_a_case_is_sound_if_it_is_of_the_same_origin(tmp_path: Path) -> None:
     """Another plan, another program or another file make it one of the past; without an origin it always is."""
     save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
     assert StoredCase.open(tmp_path, "case").content.origin == ORIGIN
-    assert is_sound(tmp_path, "case", ORIGIN)
+    assert is_up_to_date(tmp_path, "case", ORIGIN)
     coarse = ORIGIN.recipe.model_copy(update={"spacing_mm": (2.0, 1.0, 1.0)})
     changes: list[dict[str, object]] = [{"recipe": coarse}, {"program": "0"}, {"files": (("a.nii", 1, 3),)}]
     for change in changes:
-        assert not is_sound(tmp_path, "case", ORIGIN.model_copy(update=change))
+        assert not is_up_to_date(tmp_path, "case", ORIGIN.model_copy(update=change))
     save_case(tmp_path, "case", make_case(), patch_size=PATCH)
-    assert not is_sound(tmp_path, "case", ORIGIN)
-    assert not is_sound(tmp_path, "absent", ORIGIN)
+    assert not is_up_to_date(tmp_path, "case", ORIGIN)
+    assert not is_up_to_date(tmp_path, "absent", ORIGIN)
 
 
 def test_the_same_case_gives_the_same_file(tmp_path: Path) -> None:
