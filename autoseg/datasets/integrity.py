@@ -17,7 +17,7 @@ from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Volume
 from autoseg.runtime.reporting import SILENT, Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 
 CASES_NEEDED = 2  # one to train on and one to hold out
 VALUES_NAMED = 5
@@ -52,7 +52,7 @@ def check_dataset(dataset: Dataset, reporter: Reporter = SILENT) -> list[Problem
     def inspect(case: Case) -> Inspection:
         return inspect_case(case, dataset.info).without_voxels()
 
-    inspections = all_sound(work_on_each(inspect, dataset.cases, title="checking cases", reporter=reporter))
+    inspections = results_or_raise(map_in_threads(inspect, dataset.cases, title="checking cases", reporter=reporter))
     return find_problems(dataset, inspections)
 
 

@@ -23,7 +23,7 @@ from autoseg.preprocessing.store import StoredCase, is_sound, save_case
 from autoseg.runtime.artifact import state_of_files
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders, ModelFolder
 
 MOST_NAMES = 3
@@ -77,7 +77,7 @@ def prepare_previous(
 
     title = f"segmentations of {one.previous}"
     with run_alone(folders.preprocessed):
-        all_sound(work_on_each(prepare, dataset.cases, title=title, reporter=reporter))
+        results_or_raise(map_in_threads(prepare, dataset.cases, title=title, reporter=reporter))
 
 
 def _find_held_out(model: ModelFolder) -> Mapping[str, Path]:

@@ -31,7 +31,7 @@ from autoseg.preprocessing.store import (
 from autoseg.runtime.crash_log import open_crash_log
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders
 
 MOST_NAMES = 5
@@ -100,13 +100,13 @@ def prepare_cases(
         first = [case for case in dataset.cases if case.name not in log.killed_at]
         bytes_each = _estimate_each([target.recipe for target in targets], folders)
         title = f"preprocessing {', '.join(names)}"
-        results = work_on_each(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
+        results = map_in_threads(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
         if last:
             names_of_last = _list_names([case.name for case in last])
             what = f"an earlier run was killed, perhaps for want of memory, at {names_of_last}"
             reporter.say(f"{what}: now last and alone")
-            results += work_on_each(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
-        taken_over = sum(all_sound(results))
+            results += map_in_threads(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
+        taken_over = sum(results_or_raise(results))
         if taken_over:
             reporter.say(f"{taken_over} of {len(results)} cases were prepared for {', '.join(names)} by an earlier run")
         _tidy(targets, dataset)
@@ -134,11 +134,11 @@ def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folder
     there = [one for one in names if is_stored(folder, one)]
     if not there:
         raise UsageError(f"{plan.dataset} is not preprocessed for {name}", f"{fix} first")
-    opened = work_on_each(partial(StoredCase.open, folder), there, title="", reporter=SILENT)
+    opened = map_in_threads(partial(StoredCase.open, folder), there, title="", reporter=SILENT)
     stored = [one for one in opened if isinstance(one, StoredCase)]
     _refuse_stale(stored, Recipe.of(plan, name, dataset.info), plan.dataset, name, f"{fix} first")
     whole = sum(one.nbytes for one in stored) <= MEMORY_FOR_CASES_BYTES
-    verified = work_on_each(StoredCase.verify, stored if whole else [], title="", reporter=SILENT)
+    verified = map_in_threads(StoredCase.verify, stored if whole else [], title="", reporter=SILENT)
     errors = [error for error in (*opened, *verified) if isinstance(error, AutosegError)]
     lines = [f"{error.what}; {fix}, which makes it anew" for error in errors[:MOST_LINES]]
     if len(errors) > MOST_LINES:
