@@ -26,8 +26,7 @@ from autoseg.imaging.targets import Targets
 from autoseg.planning.plan import Configuration
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.store import MEMORY_FOR_CASES_BYTES, StoredCase
-
-MOST_NAMES = 5
+from autoseg.runtime.reporting import list_names
 
 T = TypeVar("T")
 
@@ -180,8 +179,7 @@ class Batches:
 
     def _describe_work(self) -> str:
         names = sorted({str(name) for name in self.reading.copy().values()})
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        return f"reading {', '.join(names[:MOST_NAMES])}{more}" if names else "no case is being read"
+        return f"reading {list_names(names)}" if names else "no case is being read"
 
 
 def change(

@@ -22,11 +22,9 @@ from autoseg.preprocessing.provenance import Provenance, Recipe
 from autoseg.preprocessing.store import StoredCase, is_sound, save_case
 from autoseg.runtime.artifact import state_of_files
 from autoseg.runtime.lock import run_alone
-from autoseg.runtime.reporting import Reporter
+from autoseg.runtime.reporting import Reporter, list_names
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders, ModelFolder
-
-MOST_NAMES = 3
 
 
 def prepare_previous(
@@ -55,7 +53,7 @@ def prepare_previous(
     paths = _find_held_out(folders.model(one.previous))
     missing = [case.name for case in dataset.cases if case.name not in paths]
     if missing:
-        named = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
+        named = list_names(missing, most=3, count_rest=False)
         what = f"{name} needs the segmentations of held-out cases by {one.previous}, which {len(missing)} of "
         what += f"{len(dataset.cases)} cases lack ({named})"
         raise UsageError(what, f"run 'autoseg train -d {number} -c {one.previous} -f cv{folders.plan_option}' first")

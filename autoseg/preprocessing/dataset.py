@@ -30,11 +30,10 @@ from autoseg.preprocessing.store import (
 )
 from autoseg.runtime.crash_log import open_crash_log
 from autoseg.runtime.lock import run_alone
-from autoseg.runtime.reporting import SILENT, Reporter
+from autoseg.runtime.reporting import SILENT, Reporter, list_names
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders
 
-MOST_NAMES = 5
 MOST_LINES = 10
 
 
@@ -102,7 +101,7 @@ def prepare_cases(
         title = f"preprocessing {', '.join(names)}"
         results = map_in_threads(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
         if last:
-            names_of_last = _list_names([case.name for case in last])
+            names_of_last = list_names([case.name for case in last], count_rest=False)
             what = f"an earlier run was killed, perhaps for want of memory, at {names_of_last}"
             reporter.say(f"{what}: now last and alone")
             results += map_in_threads(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
@@ -144,7 +143,8 @@ def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folder
     if len(errors) > MOST_LINES:
         lines.append(f"{len(errors) - MOST_LINES} more cases are damaged; {fix}, which makes them anew")
     if missing := sorted(set(names) - set(there)):
-        what = f"{len(missing)} of {len(names)} cases are not preprocessed for {name}: {_list_names(missing)}"
+        few = list_names(missing, count_rest=False)
+        what = f"{len(missing)} of {len(names)} cases are not preprocessed for {name}: {few}"
         lines.append(f"{what}; {fix}, which goes on with them")
     if lines:
         raise ProblemsError(lines)
@@ -188,7 +188,8 @@ def _refuse_stale(cases: Sequence[StoredCase], recipe: Recipe, dataset: str, nam
     """Refuses cases that follow another recipe."""
     stale = [one.name for one in cases if one.content.origin is None or one.content.origin.recipe != recipe]
     if stale:
-        part = "" if len(stale) == len(cases) else f" in {len(stale)} of its cases ({_list_names(stale)})"
+        few = list_names(stale, count_rest=False)
+        part = "" if len(stale) == len(cases) else f" in {len(stale)} of its cases ({few})"
         raise UsageError(f"plan.json has changed since {dataset} was preprocessed for {name}{part}", fix)
 
 
@@ -201,7 +202,3 @@ def _memory_errors(name: str) -> Iterator[None]:
         raise DatasetError(
             f"case {name!r} does not fit into the memory", "crop it, or use a machine with more"
         ) from error
-
-
-def _list_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")

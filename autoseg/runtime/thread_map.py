@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from autoseg.errors import AutosegError, ProblemsError, WriteError
 from autoseg.runtime.machine import count_cores, free_memory_bytes
-from autoseg.runtime.reporting import Reporter
+from autoseg.runtime.reporting import Reporter, list_names
 from autoseg.runtime.thread_pool import ThreadPool, one_torch_thread_each, wait_for_first
 from autoseg.runtime.units import describe_duration
 
@@ -36,8 +36,6 @@ SILENT_SECONDS = 60
 
 ITEM_SECONDS = 3600
 """Seconds after which an item is given up. Decision: a hundred times what the largest scans take."""
-
-MOST_NAMES = 5
 
 
 def map_in_threads(
@@ -143,9 +141,9 @@ class _Scheduler(Generic[Item, Result]):
             self._pool.give_up(future, self._late_error(future))
         if not late and seconds >= self._silent_seconds:
             self._silent_seconds *= 2
-            oldest = sorted(running, key=running.__getitem__, reverse=True)[:MOST_NAMES]
-            work = ", ".join(f"{self._name(future)} for {describe_duration(running[future])}" for future in oldest)
-            self._tell(f"nothing new yet; in work: {work}")
+            oldest = sorted(running, key=running.__getitem__, reverse=True)
+            work = [f"{self._name(future)} for {describe_duration(running[future])}" for future in oldest]
+            self._tell(f"nothing new yet; in work: {list_names(work)}")
 
     def _late_error(self, future: "Future[Result]") -> AutosegError:
         what = f"{self._name(future)} was not finished within {describe_duration(ITEM_SECONDS)}"
