@@ -13,6 +13,7 @@ from rich.table import Table
 from autoseg.cli.terminal import console
 from autoseg.evaluation.paired import FOREGROUND
 from autoseg.evaluation.scores import METRICS
+from autoseg.runtime.reporting import list_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_CASES = 20
 MOST_COLUMNS = 6
-MOST_NAMES = 5
 WIDEST = 100
 INTERVAL_WIDTH = 23  # of "0.877 (0.861 to 0.892)"
 LABEL_WIDTH = 18  # longer names go on in the next line
@@ -54,8 +54,7 @@ def print_comparison(comparison: "Comparison") -> None:
     console.print(f"B: {comparison.second}")
     for run, names in (("A", comparison.only_first), ("B", comparison.only_second)):
         if names:
-            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            console.print(f"left out, since only {run} has them: {', '.join(names[:MOST_NAMES])}{more}")
+            console.print(f"left out, since only {run} has them: {list_names(names)}")
     labels = list(dict.fromkeys(row.label for row in comparison.rows))
     labels = labels[1:] if len(labels) == 2 else labels  # one label is its own foreground
     table = _table(f"{_count_cases(len(comparison.cases))} of both runs")

@@ -5,9 +5,8 @@ resume in between change nothing. Threads share the memory of the process: nothi
 there is no worker process that could die silently or hang.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from threading import get_ident
 from typing import TypeVar, cast
@@ -21,8 +20,7 @@ from autoseg.dataloading.cascade_labels import Beyond, FollowingCase
 from autoseg.dataloading.device_augmentation import collect
 from autoseg.dataloading.patch import PatchRegion, crop_to_centre, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, PatchSource, count_forced
-from autoseg.dataloading.threads import _Crew
-from autoseg.errors import AutosegError
+from autoseg.dataloading.threads import OnWait, prepare_ahead
 from autoseg.imaging.label_encoding import (
     CodeBase,
     code_base,
@@ -36,17 +34,9 @@ from autoseg.imaging.targets import Targets
 from autoseg.planning.plan import Configuration
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.store import MEMORY_FOR_CASES_BYTES, StoredCase
-
-STALL_SECONDS = 300
-"""A batch that takes longer means that the disk has gone. Decision: a hundred times a slow network drive."""
-"""At the end, batches that are in work have that long to be finished."""
-
-MOST_NAMES = 5
+from autoseg.runtime.reporting import list_names
 
 T = TypeVar("T")
-
-OnWait = Callable[[int, str], None]
-"""Is told how many seconds one has waited for a batch, and what the threads are at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,33 +179,15 @@ class Batches:
         if workers == 0:
             yield from map(self.make, numbers)
             return
-        crew = _Crew(self._prepare, workers)
-        waiting: deque[Future[Prepared]] = deque()
-        try:
-            for number in numbers:
-                waiting.append(crew.submit(number))
-                if len(waiting) > 2 * workers:
-                    yield self._wait_for(waiting.popleft(), on_wait)
-            while waiting:
-                yield self._wait_for(waiting.popleft(), on_wait)
-        finally:
-            crew.dismiss()
-
-    def _wait_for(self, batch: "Future[Prepared]", on_wait: OnWait | None) -> Batch:
-        seconds = 0
-        while not wait([batch], timeout=min(1.0, STALL_SECONDS)).done:
-            seconds += 1
-            if seconds >= STALL_SECONDS:
-                what = f"no training patch could be read for {seconds} s: {self._describe_work()}"
-                raise AutosegError(what, "check the disk that holds the preprocessed cases")
-            if on_wait is not None:
-                on_wait(seconds, self._describe_work())
-        return self._finish(batch.result())
+        prepared = prepare_ahead(
+            self._prepare, numbers, workers=workers, describe_work=self._describe_work, on_wait=on_wait
+        )
+        with closing(prepared):
+            yield from map(self._finish, prepared)
 
     def _describe_work(self) -> str:
         names = sorted({str(name) for name in self.reading.copy().values()})
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        return f"reading {', '.join(names[:MOST_NAMES])}{more}" if names else "no case is being read"
+        return f"reading {list_names(names)}" if names else "no case is being read"
 
 
 def change(

@@ -1,62 +1,69 @@
-"""The threads that prepare batches."""
+"""The threads that prepare the batches of a training, several ahead of the loop that takes them."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from threading import Thread
-from time import monotonic
+from typing import TypeVar
 
 import torch
 
-from autoseg.dataloading.batch import Prepared
+from autoseg.errors import AutosegError
 from autoseg.runtime.machine import count_cores
+from autoseg.runtime.thread_pool import ThreadPool, one_torch_thread_each, wait_for
 
-GRACE_SECONDS = 10
+Prepared = TypeVar("Prepared")
+
+STALL_SECONDS = 300
+"""Seconds after which a batch that does not come means that the disk is gone.
+
+Decision: a hundred times what a slow network drive takes.
+"""
+
+OnWait = Callable[[int, str], None]
+"""Called with the number of seconds that the loop has waited for a batch, and a text that says what threads work on."""
 
 
-class _Crew:
-    """Threads that make batches in the order in which these are asked for.
+def prepare_ahead(
+    prepare: Callable[[int], Prepared],
+    numbers: Iterable[int],
+    *,
+    workers: int,
+    describe_work: Callable[[], str],
+    on_wait: OnWait | None = None,
+) -> Generator[Prepared, None, None]:
+    """Calls `prepare` with each number in threads, and gives the results in order.
 
-    Python does not wait for such threads when the program ends, so a disk that went away does not keep it from ending.
+    Args:
+        prepare: Prepares the batch of a number; called from several threads.
+        numbers: Numbers of the batches.
+        workers: Number of threads; twice as many batches are prepared ahead.
+        describe_work: Says what the threads are working on.
+        on_wait: Called for every second of waiting for a batch; may raise an error to wait no longer.
+
+    Raises:
+        AutosegError: A batch did not come within `STALL_SECONDS`.
     """
 
-    def __init__(self, make: Callable[[int], Prepared], workers: int) -> None:
-        self._make = make
-        self._jobs: SimpleQueue[tuple[int, Future[Prepared]] | None] = SimpleQueue()
-        self._usual_threads = torch.get_num_threads()
-        self._threads = [Thread(target=self._run, daemon=True, name=f"batch_{n}") for n in range(workers)]
-        for thread in self._threads:
-            thread.start()
+    def on_look(seconds: float) -> None:
+        if seconds >= STALL_SECONDS:
+            what = f"no training patch could be read for {seconds:.0f} s: {describe_work()}"
+            raise AutosegError(what, "check the disk that holds the preprocessed cases")
+        if on_wait is not None:
+            on_wait(int(seconds), describe_work())
 
-    def submit(self, number: int) -> "Future[Prepared]":
-        """Has a batch made."""
-        batch: Future[Prepared] = Future()
-        self._jobs.put((number, batch))
-        return batch
-
-    def dismiss(self) -> None:
-        """Lets nothing more begin, and waits a while for what is in work."""
-        with suppress(Empty):
-            while True:
-                self._jobs.get_nowait()
-        for _ in self._threads:
-            self._jobs.put(None)
-        deadline = monotonic() + GRACE_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - monotonic()))
-        torch.set_num_threads(self._usual_threads)  # torch took the 1 of these threads for that of all threads to come
-
-    def _run(self) -> None:
-        torch.set_num_threads(1)
-        while (job := self._jobs.get()) is not None:
-            number, batch = job
-            try:
-                batch.set_result(self._make(number))
-            except BaseException as error:  # noqa: BLE001 - raised again where the batch is waited for
-                batch.set_exception(error)
+    waiting: deque[Future[Prepared]] = deque()
+    with one_torch_thread_each() as at_start, ThreadPool(workers, name="batch", at_start=at_start) as pool:
+        for number in numbers:
+            waiting.append(pool.submit(prepare, number))
+            if len(waiting) > 2 * workers:
+                yield wait_for(waiting.popleft(), on_look)
+        while waiting:
+            yield wait_for(waiting.popleft(), on_look)
 
 
 def count_loader_threads(device: torch.device) -> int:
-    """Threads that make batches: one beside a CPU that trains, else the cores but two, at most eight."""
+    """Returns the number of threads that prepare batches.
+
+    It is one beside a CPU that trains, else two less than there are cores, between one and eight.
+    """
     return 1 if device.type == "cpu" else max(1, min(8, count_cores() - 2))

@@ -23,7 +23,7 @@ from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.imaging.geometry import Volume
 from autoseg.runtime.artifact import Artifact, atomic_file, state_of_files
 from autoseg.runtime.reporting import Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders
 
 # What reading a file can raise that is cut off, overwritten, or was never one of ours.
@@ -98,7 +98,7 @@ def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Rep
         part = _load_part(path, origin)
         return _read_case(case, dataset, path, origin) if part is None else _take_over(case, part)
 
-    looks = all_sound(work_on_each(look, dataset.cases, title="reading cases", reporter=reporter))
+    looks = results_or_raise(map_in_threads(look, dataset.cases, title="reading cases", reporter=reporter))
     taken_over = sum(one.taken_over for one in looks)
     if taken_over:
         reporter.say(f"{taken_over} of {len(looks)} cases were read by an earlier run and are taken over")

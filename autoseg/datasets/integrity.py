@@ -16,11 +16,10 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Volume
-from autoseg.runtime.reporting import SILENT, Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.reporting import SILENT, Reporter, list_names
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 
 CASES_NEEDED = 2  # one to train on and one to hold out
-VALUES_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,7 @@ def check_dataset(dataset: Dataset, reporter: Reporter = SILENT) -> list[Problem
     def inspect(case: Case) -> Inspection:
         return inspect_case(case, dataset.info).without_voxels()
 
-    inspections = all_sound(work_on_each(inspect, dataset.cases, title="checking cases", reporter=reporter))
+    inspections = results_or_raise(map_in_threads(inspect, dataset.cases, title="checking cases", reporter=reporter))
     return find_problems(dataset, inspections)
 
 
@@ -157,7 +156,7 @@ def _label_problems(seen: Iterable[int], name: str, info: DatasetInfo) -> list[P
     unknown = sorted(set(seen) - known)
     if not unknown:
         return []
-    values = ", ".join(map(str, unknown[:VALUES_NAMED])) + (", ..." if len(unknown) > VALUES_NAMED else "")
+    values = list_names(unknown, count_rest=False)
     what = f"its label map holds {values}, but dataset.json names 0 to {max(known)}"
     return [_problem(name, what, "correct the label map or dataset.json")]
 

@@ -14,7 +14,7 @@ from autoseg.imaging.files import read_label_map
 from autoseg.imaging.label_files import load_result
 from autoseg.imaging.targets import Targets
 from autoseg.runtime.reporting import Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 
 
 def compare_folders(
@@ -54,7 +54,7 @@ def compare_folders(
         result = evaluate_case(name, ground_truth, guess, known, files=files, tolerance_mm=tolerance_mm)
         return result.without(info.unannotated_in(name)) if info else result
 
-    results = all_sound(work_on_each(compare, list(pairs), title="comparing", reporter=reporter))
+    results = results_or_raise(map_in_threads(compare, list(pairs), title="comparing", reporter=reporter))
     return summarize(results, chosen.names, tolerance_mm=tolerance_mm)
 
 
@@ -86,7 +86,7 @@ def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> d
         evaluate_case(name, ground_truth, guess, Targets(structures={}))  # whether they can be compared at all
         return set(np.unique(ground_truth.array).tolist())
 
-    found = all_sound(work_on_each(find_numbers, list(pairs), title="looking for labels", reporter=reporter))
+    found = results_or_raise(map_in_threads(find_numbers, list(pairs), title="looking for labels", reporter=reporter))
     numbers = sorted(set().union(*found) - {0})
     if not numbers:
         raise DatasetError("the reference label maps hold background only", "check the folder of references")

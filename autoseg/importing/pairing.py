@@ -9,11 +9,10 @@ from pathlib import Path
 from autoseg.datasets.dataset import CHANNEL_SUFFIX, Case
 from autoseg.errors import DatasetError
 from autoseg.imaging.formats import PLANE_ENDINGS, READABLE_ENDINGS, split_ending
-from autoseg.runtime.reporting import Reporter
+from autoseg.runtime.reporting import Reporter, list_names
 
 KEPT_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".png", ".bmp")  # one file, no loss
 MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|gt)$", re.IGNORECASE)
-NAMES_SHOWN = 5
 NAMES_COMPARED = 50  # when nothing fits and the nearest names are looked for
 
 
@@ -112,8 +111,7 @@ def say_left_out(what: str, names: Iterable[str], reporter: Reporter) -> None:
     """Says that some things are left out, if there are any; names the first few."""
     names = sorted(names)
     if names:
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        reporter.say(f"Left out: {what[0].lower()}{what[1:]}: {', '.join(names[:NAMES_SHOWN])}{more}")
+        reporter.say(f"Left out: {what[0].lower()}{what[1:]}: {list_names(names)}")
 
 
 def _group(paths: Sequence[Path], is_whole_name: Callable[[str], bool]) -> dict[str, dict[int, Path]]:

@@ -35,7 +35,7 @@ from autoseg.importing.structures import (
 )
 from autoseg.runtime.artifact import read_text
 from autoseg.runtime.reporting import Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 
 IMAGE_FOLDERS = ("images", "imagestr", "image")
 KIND_UNKNOWN = (
@@ -197,7 +197,7 @@ def _from_case_folders(source: Path, folders: list[Path], reporter: Reporter) ->
     def find(folder: Path) -> set[Combination]:
         return find_combinations(folder, names)
 
-    found = all_sound(work_on_each(find, masks, title="reading masks", reporter=reporter))
+    found = results_or_raise(map_in_threads(find, masks, title="reading masks", reporter=reporter))
     structures = number_structures(names, found, source)
     reporter.say(
         f"{len(structures.names)} structures, of which some overlap: each is segmented as a mask of its own"
@@ -221,17 +221,19 @@ def _from_case_folders(source: Path, folders: list[Path], reporter: Reporter) ->
 def _look_inside(cases: tuple[Case, ...], reporter: Reporter) -> tuple[dict[str, int], dict[str, MaskValues]]:
     """The number of channels and the mask values of each case, by name; every file that cannot be read is named."""
     masks = [case.label for case in cases if case.label]
-    counts = work_on_each(_channels, cases, title="reading headers", reporter=reporter)
-    values = work_on_each(read_values, masks, title="reading masks", reporter=reporter)
-    all_sound([*counts, *values])
+    counts = map_in_threads(_channels, cases, title="reading headers", reporter=reporter)
+    values = map_in_threads(read_values, masks, title="reading masks", reporter=reporter)
+    results_or_raise([*counts, *values])
     names = [case.name for case in cases]
-    return dict(zip(names, all_sound(counts), strict=True)), dict(zip(names, all_sound(values), strict=True))
+    return dict(zip(names, results_or_raise(counts), strict=True)), dict(
+        zip(names, results_or_raise(values), strict=True)
+    )
 
 
 def _count_channels(cases: tuple[Case, ...], expected: int, reporter: Reporter) -> dict[str, int]:
     """The number of channels of each case, by name; a single file is believed to be the single channel expected."""
     unknown = [case for case in cases if expected > 1 or len(case.images) > 1]
-    counts = all_sound(work_on_each(_channels, unknown, title="reading headers", reporter=reporter))
+    counts = results_or_raise(map_in_threads(_channels, unknown, title="reading headers", reporter=reporter))
     return {case.name: 1 for case in cases} | dict(zip((case.name for case in unknown), counts, strict=True))
 
 

@@ -22,7 +22,7 @@ from autoseg.importing.recognition import Source, recognise
 from autoseg.importing.structures import combine_masks
 from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.reporting import SILENT, Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import Workspace, dataset_folder_name
 
 
@@ -100,7 +100,7 @@ def _write(source: Source, folder: Path, reporter: Reporter) -> None:
 
         for name in ("imagesTr", "labelsTr", *(("imagesTs",) if source.tests else ())):
             (writing / name).mkdir()
-        all_sound(work_on_each(write, source.cases + source.tests, title="importing", reporter=reporter))
+        results_or_raise(map_in_threads(write, source.cases + source.tests, title="importing", reporter=reporter))
         source.info.save(writing / "dataset.json", {"numTraining": len(source.cases), **source.notes})
         _bring_splits(source, writing)
 

@@ -23,7 +23,7 @@ from autoseg.preprocessing.case import PreprocessedCase
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.reporting import SILENT, Reporter, Task
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.training.fold_job import FoldJob
 from autoseg.workspace import Fold, ModelFolder
 
@@ -95,7 +95,7 @@ def validate_masks(dataset: Dataset, masks: Mapping[str, Path], folder: Path, re
         shutil.copyfile(path, folder / path.name)
         return result.without(dataset.info.unannotated_in(case.name))
 
-    results = all_sound(work_on_each(judge_one, cases, title="judging", reporter=reporter))
+    results = results_or_raise(map_in_threads(judge_one, cases, title="judging", reporter=reporter))
     summary = summarize(results, targets.names)
     _describe(summary, cases, folder, targets)
     return summary

@@ -22,14 +22,12 @@ from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
 from autoseg.preprocessing.store import StoredCase, is_up_to_date, save_case
 from autoseg.runtime.artifact import state_of_files
 from autoseg.runtime.lock import run_alone
-from autoseg.runtime.reporting import Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.reporting import Reporter, list_names
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders, ModelFolder
 
-MOST_NAMES = 3
 
-
-def prepare_cascade_labels(
+def write_cascade_labels(
     dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int, reporter: Reporter
 ) -> None:
     """Brings the held-out segmentations of a cascade's former configuration to the grid of its cases.
@@ -55,7 +53,7 @@ def prepare_cascade_labels(
     paths = _find_held_out(folders.model(one.previous))
     missing = [case.name for case in dataset.cases if case.name not in paths]
     if missing:
-        named = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
+        named = list_names(missing, most=3, count_rest=False)
         what = f"{name} needs the segmentations of held-out cases by {one.previous}, which {len(missing)} of "
         what += f"{len(dataset.cases)} cases lack ({named})"
         raise UsageError(what, f"run 'autoseg train -d {number} -c {one.previous} -f cv{folders.plan_option}' first")
@@ -78,7 +76,7 @@ def prepare_cascade_labels(
 
     title = f"segmentations of {one.previous}"
     with run_alone(folders.preprocessed):
-        all_sound(work_on_each(prepare, dataset.cases, title=title, reporter=reporter))
+        results_or_raise(map_in_threads(prepare, dataset.cases, title=title, reporter=reporter))
 
 
 def _find_held_out(model: ModelFolder) -> Mapping[str, Path]:

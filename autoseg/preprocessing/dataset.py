@@ -30,11 +30,10 @@ from autoseg.preprocessing.store import (
 )
 from autoseg.runtime.crash_log import open_crash_log
 from autoseg.runtime.lock import run_alone
-from autoseg.runtime.reporting import SILENT, Reporter
-from autoseg.runtime.thread_pool import all_sound, work_on_each
+from autoseg.runtime.reporting import SILENT, Reporter, list_names
+from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders
 
-MOST_NAMES = 5
 MOST_LINES = 10
 
 
@@ -102,13 +101,13 @@ def prepare_cases(
         first = [case for case in dataset.cases if case.name not in log.killed_at]
         bytes_each = _estimate_each([target.recipe for target in targets], folders)
         title = f"preprocessing {', '.join(names)}"
-        results = work_on_each(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
+        results = map_in_threads(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
         if last:
-            names_of_last = _list_names([case.name for case in last])
+            names_of_last = list_names([case.name for case in last], count_rest=False)
             what = f"an earlier run was killed, perhaps for want of memory, at {names_of_last}"
             reporter.say(f"{what}: now last and alone")
-            results += work_on_each(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
-        taken_over = sum(all_sound(results))
+            results += map_in_threads(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
+        taken_over = sum(results_or_raise(results))
         if taken_over:
             reporter.say(f"{taken_over} of {len(results)} cases were prepared for {', '.join(names)} by an earlier run")
         _remove_unused_files(targets, dataset)
@@ -136,17 +135,18 @@ def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folder
     there = [one for one in names if is_stored(folder, one)]
     if not there:
         raise UsageError(f"{plan.dataset} is not preprocessed for {name}", f"{fix} first")
-    opened = work_on_each(partial(StoredCase.open, folder), there, title="", reporter=SILENT)
+    opened = map_in_threads(partial(StoredCase.open, folder), there, title="", reporter=SILENT)
     stored = [one for one in opened if isinstance(one, StoredCase)]
     _refuse_outdated(stored, PreprocessingSettings.of(plan, name, dataset.info), plan.dataset, name, f"{fix} first")
     whole = sum(one.nbytes for one in stored) <= MEMORY_FOR_CASES_BYTES
-    verified = work_on_each(StoredCase.verify, stored if whole else [], title="", reporter=SILENT)
+    verified = map_in_threads(StoredCase.verify, stored if whole else [], title="", reporter=SILENT)
     errors = [error for error in (*opened, *verified) if isinstance(error, AutosegError)]
     lines = [f"{error.what}; {fix}, which makes it anew" for error in errors[:MOST_LINES]]
     if len(errors) > MOST_LINES:
         lines.append(f"{len(errors) - MOST_LINES} more cases are damaged; {fix}, which makes them anew")
     if missing := sorted(set(names) - set(there)):
-        what = f"{len(missing)} of {len(names)} cases are not preprocessed for {name}: {_list_names(missing)}"
+        few = list_names(missing, count_rest=False)
+        what = f"{len(missing)} of {len(names)} cases are not preprocessed for {name}: {few}"
         lines.append(f"{what}; {fix}, which goes on with them")
     if lines:
         raise ProblemsError(lines)
@@ -192,7 +192,8 @@ def _refuse_outdated(
     """Refuses cases that follow another recipe."""
     stale = [one.name for one in cases if one.content.origin is None or one.content.origin.recipe != recipe]
     if stale:
-        part = "" if len(stale) == len(cases) else f" in {len(stale)} of its cases ({_list_names(stale)})"
+        few = list_names(stale, count_rest=False)
+        part = "" if len(stale) == len(cases) else f" in {len(stale)} of its cases ({few})"
         raise UsageError(f"plan.json has changed since {dataset} was preprocessed for {name}{part}", fix)
 
 
@@ -205,7 +206,3 @@ def _name_case_in_memory_errors(name: str) -> Iterator[None]:
         raise DatasetError(
             f"case {name!r} does not fit into the memory", "crop it, or use a machine with more"
         ) from error
-
-
-def _list_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")

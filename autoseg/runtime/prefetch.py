@@ -1,115 +1,72 @@
-"""Work that is done while what it made before is dealt with: each stage of a line in a thread of its own.
+"""A pipeline of stages, each in a thread of its own: a stage works on the next item while its last result is used.
 
 Reading the next image, asking the network about this one, and writing the result of the last can go on at the same
 time, since all three release Python's global lock. Nothing piles up: a stage is one item ahead, and then it waits.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from threading import Condition, Thread
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from autoseg.runtime.thread_pool import ThreadPool, wait_for
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-GRACE_SECONDS = 10
-"""When nobody wants results any more, work that was begun has that long to come to its end."""
 
-LOOK_SECONDS = 1.0
-"""Between two looks at what others did; on Windows, Ctrl-C waits for the next one."""
+@dataclass(frozen=True, slots=True)
+class _Postponed(Generic[Item]):
+    """An item on which work must not begin before the next result is asked for."""
+
+    item: Item
+
+
+class _Ended:
+    """There are no more items."""
 
 
 def prefetch(
     work: Callable[[Item], Result], items: Iterable[Item], *, apart: Callable[[Item], bool] = lambda _: False
 ) -> Generator[Result, None, None]:
-    """Calls `work` with each item, in their order, one item ahead of whoever takes the results.
+    """Calls `work` with each item, in their order, one item ahead of the caller that takes the results.
 
-    Stages stand in line where the items of one are the results of another. Take the results within
-    `contextlib.closing`: then a caller that ends early also ends the stages before.
+    Stages form a pipeline when the items of one are the results of another. Take the results within
+    `contextlib.closing`: then a caller that ends early also ends the earlier stages.
 
     Args:
-        work: Called in a thread of its own.
-        items: Gone through in that thread.
-        apart: Whether work on an item must not begin before the former result was dealt with, because memory does not
-            hold both.
+        work: Function of one item; called in a thread of its own.
+        items: Iterated over in that thread.
+        apart: Whether work on an item must not begin before the caller has finished with the previous result, because
+            memory does not hold both.
 
     Yields:
         What `work` returned.
 
     Raises:
         BaseException: What `work` or `items` raised, in place of the result.
+
+    Example:
+        >>> from contextlib import closing
+        >>> with closing(prefetch(str.upper, ["read", "predict"])) as results:
+        ...     list(results)
+        ['READ', 'PREDICT']
     """
-    stage = _Stage(work, items, apart)
-    thread = Thread(target=stage.run, daemon=True)  # Python does not wait for such a thread when the program ends
-    thread.start()
-    try:
-        yield from stage.take_all()
-    finally:
-        stage.close()
-        thread.join(GRACE_SECONDS)
+    iterator = iter(items)
 
+    def step() -> Result | _Postponed[Item] | _Ended:
+        for item in iterator:
+            return _Postponed(item) if apart(item) else work(item)
+        return _Ended()
 
-class _Stage(Generic[Item, Result]):
-    """What the thread and the taker share: how many results were asked for, made, and taken."""
+    def close() -> None:
+        if isinstance(iterator, Generator):
+            iterator.close()
 
-    def __init__(self, work: Callable[[Item], Result], items: Iterable[Item], apart: Callable[[Item], bool]) -> None:
-        self._work, self._items, self._apart = work, iter(items), apart
-        self._changed = Condition()
-        self._asked = self._made = self._taken = 0
-        self._waiting: list[Result] = []  # One at most
-        self._error: BaseException | None = None
-        self._ended = self._closed = False
-
-    def run(self) -> None:
-        """What the thread does."""
-        try:
-            while self._wait(lambda: self._taken == self._made):
-                item = next(self._items)
-                if self._apart(item) and not self._wait(lambda: self._asked > self._made):
-                    return
-                result = self._work(item)
-                with self._changed:
-                    self._waiting.append(result)
-                    self._made += 1
-                    self._changed.notify_all()
-                del item, result  # which may be gigabytes
-        except StopIteration:
-            pass
-        except BaseException as error:  # noqa: BLE001 - raised again where the results are taken
-            self._error = error
-        finally:
-            if isinstance(self._items, Generator):
-                self._items.close()
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
-
-    def take_all(self) -> Iterator[Result]:
-        """What the taker does."""
-        while True:
-            with self._changed:
-                self._asked += 1
-                self._changed.notify_all()
-                while not self._waiting and not self._ended:
-                    self._changed.wait(LOOK_SECONDS)
-                if not self._waiting:
-                    break
-                result = self._waiting.pop()
-                self._taken += 1
-                self._changed.notify_all()
+    with ThreadPool(1, name="prefetch", at_end=close) as pool:
+        ahead = pool.submit(step)
+        while not isinstance(result := wait_for(ahead), _Ended):
+            if isinstance(result, _Postponed):
+                result = wait_for(pool.submit(work, result.item))
+            ahead = pool.submit(step)
             yield result
-            del result
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        """Ends the thread after what it is at."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _wait(self, ready: Callable[[], bool]) -> bool:
-        """Waits; False if nobody wants results any more."""
-        with self._changed:
-            while not ready() and not self._closed:
-                self._changed.wait(LOOK_SECONDS)
-            return not self._closed
+            del result  # it may be gigabytes

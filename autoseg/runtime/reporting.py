@@ -1,8 +1,34 @@
-"""How long work tells that it goes on. Stages report to a `Reporter`; only the command line draws it."""
+"""How long work reports its progress: to a `Reporter`, which only the command line draws on the screen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
+
+MOST_NAMES = 5
+"""Names that a message lists before it says only how many there are."""
+
+
+def list_names(names: Iterable[object], *, most: int = MOST_NAMES, count_rest: bool = True) -> str:
+    """Lists names for a message; of many, the first few.
+
+    Args:
+        names: What to list, in this order.
+        most: Number of names that are listed at most.
+        count_rest: Whether the number of further names is said. If not, three dots stand for them, for example where
+            the message has said how many there are.
+
+    Examples:
+        >>> list_names(["liver", "spleen"])
+        'liver, spleen'
+        >>> list_names(range(10))
+        '0, 1, 2, 3, 4 and 5 more'
+        >>> list_names(range(10), most=3, count_rest=False)
+        '0, 1, 2, ...'
+    """
+    texts = [str(name) for name in names]
+    if len(texts) <= most:
+        return ", ".join(texts)
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if count_rest else ", ...")
 
 
 class Task(Protocol):

@@ -9,7 +9,7 @@ from autoseg.errors import ModelError, UsageError
 from autoseg.models.checkpoint import check_resumable
 from autoseg.planning.plan import ConfigurationName
 from autoseg.planning.plan_file import choose_configurations, load_decisions, open_planned, with_own_cases
-from autoseg.preprocessing.cascade import prepare_cascade_labels
+from autoseg.preprocessing.cascade import write_cascade_labels
 from autoseg.preprocessing.dataset import check_prepared
 from autoseg.preprocessing.store import open_stored
 from autoseg.runtime.device import resolve_device
@@ -154,7 +154,7 @@ def prepare_cascade_labels(job: FoldJob, number: int, reporter: Reporter) -> Non
         ProblemsError: A segmentation cannot be read, or has another grid than its image; each has its line.
     """
     if job.ranks.is_main:
-        prepare_cascade_labels(job.dataset, job.plan, job.configuration_name, job.folders, number, reporter)
+        write_cascade_labels(job.dataset, job.plan, job.configuration_name, job.folders, number, reporter)
     job.ranks.wait()
 
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 from small_models import small_cases, small_configuration
 
-from autoseg.dataloading import loader, threads
+from autoseg.dataloading import threads
 from autoseg.dataloading.loader import Batches
 from autoseg.errors import AutosegError
 from autoseg.imaging.label_encoding import code_base, encode_cascade
 from autoseg.imaging.targets import OUTSIDE, Targets
 from autoseg.planning.plan import Normalization
 from autoseg.preprocessing.foreground import Foreground
+from autoseg.runtime import thread_pool
 
 
 def make_batches(**changes):
@@ -146,8 +147,8 @@ def test_stalled_disk_is_said(monkeypatch):
             release.wait(10)
             return super().read(box)
 
-    monkeypatch.setattr(loader, "STALL_SECONDS", 1)
-    monkeypatch.setattr(threads, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(threads, "STALL_SECONDS", 1)
+    monkeypatch.setattr(thread_pool, "GRACE_SECONDS", 0.1)
     with pytest.raises(AutosegError, match="no training patch could be read for 1 s: reading case_7; check the disk"):
         list(make_batches(cases=[Stalled()]).ahead(range(3), workers=1))
     release.set()
@@ -169,7 +170,7 @@ def test_waiting_is_told_second_by_second(monkeypatch):
         if seconds == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(threads, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(thread_pool, "GRACE_SECONDS", 0.1)
     with pytest.raises(KeyboardInterrupt):
         list(make_batches(cases=[Stalled()]).ahead(range(3), workers=1, on_wait=give_up))
     release.set()
@@ -181,11 +182,12 @@ import sys, time
 from dataclasses import replace
 sys.path.insert(0, sys.argv[1])
 from small_models import small_cases, small_run
-from autoseg.dataloading import loader, threads
+from autoseg.dataloading import threads
 from autoseg.errors import AutosegError
+from autoseg.runtime import thread_pool
 
-loader.STALL_SECONDS = 1
-threads.GRACE_SECONDS = 0.1
+threads.STALL_SECONDS = 1
+thread_pool.GRACE_SECONDS = 0.1
 type(small_cases(1)[0]).read = lambda *_: time.sleep(600)
 try:
     list(small_run().training.ahead(range(3), workers=2))

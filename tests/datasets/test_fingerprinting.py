@@ -73,7 +73,7 @@ def interrupt(folders, monkeypatch, name):
     """Runs in one thread until Ctrl-C at a case."""
     with monkeypatch.context() as patch:
         patch.setattr(module, "inspect_case", stop_at(name))
-        patch.setattr("autoseg.runtime.thread_pool.count_cores", lambda: 1)
+        patch.setattr("autoseg.runtime.thread_map.count_cores", lambda: 1)
         with pytest.raises(KeyboardInterrupt):
             take(folders)
 
@@ -129,7 +129,7 @@ def test_threads_change_nothing(folders, monkeypatch, threads):
         return inspect_case(case, info)
 
     monkeypatch.setattr(module, "inspect_case", dawdle)
-    monkeypatch.setattr("autoseg.runtime.thread_pool.count_cores", lambda: threads)
+    monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: threads)
     folders.fingerprint.unlink()
     assert take(folders) == expected
 

@@ -126,7 +126,7 @@ def test_another_plan_makes_all_cases_anew(folders, made, changes):
 
 def test_a_change_of_plan_that_was_stopped_is_told(folders, monkeypatch):
     """Some cases follow the new plan, some the old one; neither is trained, and the next run makes only the rest."""
-    monkeypatch.setattr("autoseg.runtime.thread_pool.count_cores", lambda: 1)
+    monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: 1)
     save, calls = module.save_case, iter(range(10))
 
     def stop(*arguments, **options):
@@ -230,7 +230,7 @@ def test_a_full_disk_keeps_what_was_finished(folders, monkeypatch, made):
     """One line ends the run; the next one goes on."""
     before = contents(folders)
     shutil.rmtree(folders.cases(NAME))
-    monkeypatch.setattr("autoseg.runtime.thread_pool.count_cores", lambda: 1)
+    monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: 1)
     with monkeypatch.context() as patch:
 
         def fail(path, parts):
@@ -338,7 +338,7 @@ def test_a_case_that_killed_a_run_comes_last_and_alone(folders, monkeypatch):
     before = contents(folders)
     shutil.rmtree(folders.cases(NAME))
     folders.work_log.write_text('+"case_1"\n+"case_2"\n-"case_1"\n+"case')
-    monkeypatch.setattr("autoseg.runtime.thread_pool.count_cores", lambda: 2)
+    monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: 2)
     load, finished = module.load_case, []
 
     def look(case, info):

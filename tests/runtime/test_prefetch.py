@@ -94,7 +94,7 @@ def test_stages_end_when_nobody_takes_results():
 
 def test_a_stage_that_is_stuck_is_not_waited_for_long(monkeypatch):
     """The program can end."""
-    monkeypatch.setattr("autoseg.runtime.prefetch.GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("autoseg.runtime.thread_pool.GRACE_SECONDS", 0.05)
     release = Event()
 
     def work(number):

@@ -1,6 +1,6 @@
-"""The default reporter takes everything and says nothing."""
+"""The default reporter takes everything and says nothing; messages name the first few of many."""
 
-from autoseg.runtime.reporting import SILENT
+from autoseg.runtime.reporting import SILENT, list_names
 
 
 def test_silence(capsys):
@@ -11,3 +11,11 @@ def test_silence(capsys):
         SILENT.say("done")
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_many_names_are_cut_short():
+    """All are named if there are not more than the limit; an empty list is an empty text."""
+    assert list_names([]) == ""
+    assert list_names("abcde") == "a, b, c, d, e"
+    assert list_names("abcdef") == "a, b, c, d, e and 1 more"
+    assert list_names("abcdef", most=3, count_rest=False) == "a, b, c, ..."

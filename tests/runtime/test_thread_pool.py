@@ -1,228 +1,109 @@
-"""One bad case never hides or stops the others."""
+"""A pool runs jobs in order, hands their errors to the caller, and leaves behind what is stuck."""
 
-import subprocess
-import sys
 import time
-from threading import Event, Lock
-from types import SimpleNamespace
+from concurrent.futures import CancelledError
+from threading import Event, current_thread
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from phantoms import Listener
-from threadpoolctl import threadpool_info, threadpool_limits
 
-from autoseg.errors import DatasetError, ProblemsError, WriteError
-from autoseg.runtime.reporting import SILENT
-from autoseg.runtime.thread_pool import SHARE_OF_FREE_MEMORY, all_sound, work_on_each
+from autoseg.runtime import thread_pool
+from autoseg.runtime.thread_pool import ThreadPool, one_torch_thread_each, wait_for, wait_for_first
 
 ENOUGH_SECONDS = 60
 
 
-def halve(number):
-    """Refuses odd numbers."""
-    if number % 2:
-        raise DatasetError(f"{number} is odd", "add one")
-    return number // 2
+def test_one_thread_runs_jobs_in_order():
+    """Results and errors come with their jobs."""
+    ran = []
+    with ThreadPool(1, name="test") as pool:
+        jobs = [pool.submit(ran.append, number) for number in range(20)]
+        failed = pool.submit(int, "seven")
+        assert [wait_for(job) for job in jobs] == [None] * 20
+        with pytest.raises(ValueError, match="seven"):
+            wait_for(failed)
+    assert ran == list(range(20))
 
 
-def test_results_come_in_order():
-    """The order of the items, whichever thread is first."""
-    assert work_on_each(halve, range(0, 100, 2), title="", reporter=SILENT) == list(range(50))
+def test_each_thread_is_prepared_and_tidied_up():
+    """Before its first job and after its last one, by itself."""
+    started, ended = [], []
+    with ThreadPool(
+        3, name="test", at_start=lambda: started.append(current_thread()), at_end=lambda: ended.append(current_thread())
+    ) as pool:
+        pool.submit(int).result()
+    assert len(started) == 3
+    assert set(started) == set(ended)
 
 
-def test_every_failure_has_its_line():
-    """All errors are gathered; the good items are worked on too."""
-    results = work_on_each(halve, [1, 2, 3, 4], title="", reporter=SILENT)
-    assert results[1] == 1
-    assert results[3] == 2
-    with pytest.raises(ProblemsError) as caught:
-        all_sound(results)
-    assert str(caught.value) == "1 is odd; add one\n3 is odd; add one"
+def test_shutdown_cancels_what_has_not_begun(monkeypatch):
+    """What is running has a while to end, and no longer."""
+    monkeypatch.setattr(thread_pool, "GRACE_SECONDS", 0.05)
+    begun, release = Event(), Event()
+
+    def get_stuck():
+        begun.set()
+        release.wait(ENOUGH_SECONDS)
+        return "late"
+
+    pool = ThreadPool(1, name="test")
+    stuck, waiting = pool.submit(get_stuck), pool.submit(int)
+    begun.wait(ENOUGH_SECONDS)
+    began = time.monotonic()
+    pool.shutdown()
+    assert time.monotonic() - began < ENOUGH_SECONDS / 2
+    with pytest.raises(CancelledError):
+        waiting.result()
+    release.set()
+    assert stuck.result(ENOUGH_SECONDS) == "late"
 
 
-def test_bugs_are_not_hidden():
-    """An error that the user cannot mend is raised as it is."""
-    with pytest.raises(ZeroDivisionError):
-        work_on_each(lambda number: 1 // number, [1, 0], title="", reporter=SILENT)
+def test_a_job_that_is_stuck_is_given_up_and_its_thread_replaced():
+    """The error stands in place of the result, also when that comes after all; other jobs go on."""
+    begun, release = Event(), Event()
+
+    def get_stuck():
+        begun.set()
+        release.wait(ENOUGH_SECONDS)
+
+    with ThreadPool(1, name="test") as pool:
+        stuck, after = pool.submit(get_stuck), pool.submit(int, "7")
+        begun.wait(ENOUGH_SECONDS)
+        assert list(pool.running_seconds()) == [stuck]
+        pool.give_up(stuck, TimeoutError("too late"))
+        assert wait_for(after) == 7
+        release.set()
+        with pytest.raises(TimeoutError, match="too late"):
+            wait_for(stuck)
+        pool.give_up(after, TimeoutError("too late"))  # it has ended, and keeps its result
+        assert after.result() == 7
 
 
-def test_full_disk_ends_the_work():
-    """Every other item would meet it too, so it is said once."""
-    begun = []
+def test_who_waits_is_called_again_and_again(monkeypatch):
+    """With the time that has passed, until a job ends or it raises an error."""
+    monkeypatch.setattr(thread_pool, "LOOK_SECONDS", 0.01)
+    release, calls = Event(), []
 
-    def write(number):
-        begun.append(number)
-        time.sleep(0.01)
-        raise WriteError("cannot write: the disk is full", "free some space")
+    def on_wait(seconds):
+        calls.append(seconds)
+        if len(calls) == 3:
+            release.set()
+        if len(calls) > 1000:
+            raise KeyboardInterrupt
 
-    with pytest.raises(WriteError, match="the disk is full"):
-        work_on_each(write, range(500), title="", reporter=SILENT)
-    assert len(begun) < 500
-
-
-# --- Memory -----------------------------------------------------------------------------------------------------------
-
-
-def observe(items, *, free, cores=8, bytes_each=None, monkeypatch, **options):
-    """Works on items; returns the largest sum of those that were in work together, and how many they were."""
-    monkeypatch.setattr("autoseg.runtime.thread_pool.count_cores", lambda: cores)
-    monkeypatch.setattr("autoseg.runtime.thread_pool.free_memory_bytes", lambda: free)
-    lock, now, most = Lock(), [], [0, 0]
-
-    def work(item):
-        with lock:
-            now.append(item)
-            most[:] = max(most[0], sum(now)), max(most[1], len(now))
-        time.sleep(0.01)
-        with lock:
-            now.remove(item)
-        return item
-
-    assert work_on_each(work, items, title="", reporter=SILENT, bytes_each=bytes_each, **options) == items
-    return tuple(most)
+    with ThreadPool(2, name="test") as pool:
+        quick, slow = pool.submit(release.wait, ENOUGH_SECONDS), pool.submit(time.sleep, 0.2)
+        assert quick in wait_for_first([quick, slow], on_wait)
+    assert calls[:3] == pytest.approx([0.01, 0.02, 0.03])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(items=st.lists(st.integers(1, 100), max_size=20), free=st.integers(1, 300))
-def test_items_in_work_fit_into_the_memory(items, free, monkeypatch):
-    """Their estimates never exceed the share of what is free, unless one is alone; and all get their turn."""
-    together, count = observe(items, free=free, bytes_each=int, monkeypatch=monkeypatch)
-    assert count <= 1 or together <= SHARE_OF_FREE_MEMORY * free
-
-
-def test_enough_memory_uses_all_cores(monkeypatch):
-    """Also more than the usual most, which is for work of unknown memory."""
-    assert observe([1] * 60, free=1000, cores=12, bytes_each=int, monkeypatch=monkeypatch)[1] == 12
-    assert observe([1] * 60, free=1000, cores=12, monkeypatch=monkeypatch)[1] <= 8
-    assert observe([1] * 60, free=None, cores=12, bytes_each=int, monkeypatch=monkeypatch)[1] == 12
-
-
-def test_one_worker_if_asked(monkeypatch):
-    """Cores or not."""
-    assert observe([1] * 10, free=None, most_workers=1, monkeypatch=monkeypatch)[1] == 1
-
-
-def test_waiting_for_room_ends_with_the_work(monkeypatch):
-    """After Ctrl-C or a full disk nothing new is begun, not even by those that waited for memory."""
-    monkeypatch.setattr("autoseg.runtime.thread_pool.count_cores", lambda: 4)
-    monkeypatch.setattr("autoseg.runtime.thread_pool.free_memory_bytes", lambda: 10)
-    begun = []
-
-    def work(item):
-        begun.append(item)
-        time.sleep(0.05)
-        raise WriteError("cannot write", "free some space")
-
-    with pytest.raises(WriteError):
-        work_on_each(work, [1, *[8] * 10], title="", reporter=SILENT, bytes_each=lambda item: item)
-    assert len(begun) <= 2
-
-
-# --- Signs of life ----------------------------------------------------------------------------------------------------
-
-
-def test_long_silence_is_explained(monkeypatch):
-    """What is in work is told by name, after ever longer intervals, and never while items come."""
-    monkeypatch.setattr("autoseg.runtime.thread_pool.SILENT_SECONDS", 0.1)
-    monkeypatch.setattr("autoseg.runtime.thread_pool.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("autoseg.runtime.thread_pool.count_cores", lambda: 2)
-    listener = Listener()
-    items = [SimpleNamespace(name="slow", seconds=0.85), *[SimpleNamespace(name="quick", seconds=0.001)] * 5]
-    work_on_each(lambda item: time.sleep(item.seconds), items, title="", reporter=listener)
-    assert 2 <= len(listener.lines) <= 4  # after 0.1, 0.2, 0.4 and 0.8 seconds, of which a busy machine may miss some
-    assert {line.rsplit(" ", 2)[0] for line in listener.lines} == {"nothing new yet; in work: slow for"}
-
-
-def test_steady_work_is_silent(monkeypatch):
-    """However long all of it takes."""
-    monkeypatch.setattr("autoseg.runtime.thread_pool.SILENT_SECONDS", 1.0)
-    monkeypatch.setattr("autoseg.runtime.thread_pool.LOOK_SECONDS", 0.01)
-    listener = Listener()
-    work_on_each(lambda _: time.sleep(0.02), range(100), title="", reporter=listener)
-    assert listener.lines == []
-
-
-def test_an_item_that_is_stuck_is_given_up(monkeypatch):
-    """It gets its line after a while; all others are finished, even if it took all the memory and the only thread."""
-    monkeypatch.setattr("autoseg.runtime.thread_pool.ITEM_SECONDS", 0.2)
-    monkeypatch.setattr("autoseg.runtime.thread_pool.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("autoseg.runtime.thread_pool.free_memory_bytes", lambda: 10)
-    answers = Event()
-
-    def work(item):
-        if item == 3:
-            answers.wait(ENOUGH_SECONDS)
-        return item
-
-    results = work_on_each(
-        work, [1, 2, 3, 4, 5], title="", reporter=SILENT, bytes_each=lambda item: 100 * (item == 3), most_workers=1
-    )
-    answers.set()
-    assert [*results[:2], *results[3:]] == [1, 2, 4, 5]
-    assert str(results[2]) == ("3 was not finished within 0 s; see whether its disk answers, and run the command again")
-
-
-# The second thread never comes back, as from a network drive that went away.
-STUCK = """
-import sys, time
-from threading import Event
-from autoseg.runtime import thread_pool as parallel
-from autoseg.runtime.reporting import SILENT
-parallel.GRACE_SECONDS, parallel.LOOK_SECONDS, parallel.count_cores = 0.2, 0.01, lambda: 2
-stuck = Event()
-def work(item):
-    sys.stdout.write(f"{item} ")
-    sys.stdout.flush()
-    if item:
-        stuck.set()
-        time.sleep(1000)
-    stuck.wait()
-    raise KeyboardInterrupt
-parallel.work_on_each(work, [1, 0], title="", reporter=SILENT)
-"""
-
-
-def test_a_program_ends_without_a_thread_that_is_stuck():
-    """After Ctrl-C, or any error, it has a moment to come back."""
-    ended = subprocess.run(
-        [sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=ENOUGH_SECONDS, check=False
-    )
-    assert sorted(ended.stdout.split()) == ["0", "1"]
-    assert ended.stderr.endswith("KeyboardInterrupt\n")
-
-
-# --- Threads of libraries ---------------------------------------------------------------------------------------------
-
-
-def test_libraries_take_one_thread_per_worker_and_all_afterwards():
-    """Workers times threads is the number of cores; and the last bits of products follow from the threads."""
+def test_torch_calculates_in_one_thread_inside_and_as_before_afterwards():
+    """The main thread keeps its number meanwhile."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with threadpool_limits(2, user_api="blas"):
-            usual = blas_threads()
-            inside = work_on_each(
-                lambda _: (torch.get_num_threads(), blas_threads()), range(4), title="", reporter=SILENT
-            )
-            assert blas_threads() == usual
+        with one_torch_thread_each() as at_start, ThreadPool(2, name="test", at_start=at_start) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 1
         assert torch.get_num_threads() == 3
-        assert set(inside) == {(1, frozenset({1}))}
     finally:
         torch.set_num_threads(before)
-
-
-def blas_threads():
-    """Threads that matrix products take, of each library."""
-    return frozenset(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
-
-
-def test_torch_is_not_loaded_for_it():
-    """Importing and working need numpy's libraries at most."""
-    script = (
-        "import sys; from autoseg.runtime.thread_pool import work_on_each;"
-        "from autoseg.runtime.reporting import SILENT;"
-        "work_on_each(abs, [1], title='', reporter=SILENT); sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

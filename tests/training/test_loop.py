@@ -11,10 +11,11 @@ import torch
 from phantoms import Listener
 from small_models import small_cases, small_plan, small_run, small_state
 
-from autoseg.dataloading import loader, threads
+from autoseg.dataloading import threads
 from autoseg.dataloading.loader import Batches
 from autoseg.errors import AutosegError, Stopped
 from autoseg.preprocessing.foreground import sample_foreground
+from autoseg.runtime import thread_pool
 from autoseg.runtime.reporting import SILENT
 from autoseg.training import loop
 from autoseg.training.loop import current_rate, progress, train_fold
@@ -282,7 +283,7 @@ def test_stalled_loader_is_said_before_it_is_an_error(monkeypatch):
     original = Batches._prepare
     monkeypatch.setattr(Batches, "_prepare", prepare)
     monkeypatch.setattr(loop, "SILENT_SECONDS", 1)
-    monkeypatch.setattr(loader, "STALL_SECONDS", 100)
+    monkeypatch.setattr(threads, "STALL_SECONDS", 100)
     listener, run = Listener(), small_run(epochs=1)
     train_fold(small_state(run), run, listener, ignore)
     assert [line for line in listener.lines if "no training patch" in line] == [
@@ -299,7 +300,7 @@ def test_run_that_waits_for_its_disk_can_be_stopped(monkeypatch):
 
     release, original, saved = Event(), Batches._prepare, []
     monkeypatch.setattr(Batches, "_prepare", prepare)
-    monkeypatch.setattr(threads, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(thread_pool, "GRACE_SECONDS", 0.0)
     stop = StopAt(1)
     run = replace(small_run(epochs=1), stop=stop)
     state = stop.state = small_state(run)
