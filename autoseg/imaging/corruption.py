@@ -105,8 +105,8 @@ def _is_whole_bmp(file: BufferedReader, size: int) -> bool:
 def _is_whole_tiff(file: BufferedReader, size: int) -> bool:
     """Whether each page of a TIFF says where the next size is, to the last.
 
-    A page's directory is a count, an entry of 12 or 20 bytes per fact, and the offset of the next page's directory, 0 if
-    there is none. Missing pixels of a page are noticed by the library.
+    A page's directory is a count, an entry of 12 or 20 bytes per fact, and the offset of the next page's directory, 0
+    if there is none. Missing pixels of a page are noticed by the library.
     """
     start = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])

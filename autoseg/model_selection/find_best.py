@@ -22,7 +22,7 @@ from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import load_decisions, load_plan, open_planned, with_own_cases
-from autoseg.preprocessing.cascade import prepare_cascade_labels
+from autoseg.preprocessing.cascade import write_cascade_labels
 from autoseg.preprocessing.dataset import check_prepared
 from autoseg.preprocessing.provenance import PreprocessingSettings
 from autoseg.runtime.reporting import Reporter
@@ -239,7 +239,7 @@ def _try_pairs(
     for one in {(one.folders.plan_name, one.owner): one for one in applicants}.values():
         check_prepared(dataset, one.plan, one.owner, one.folders, number)
     for one in applicants:
-        prepare_cascade_labels(dataset, one.plan, one.name, one.folders, number, reporter)
+        write_cascade_labels(dataset, one.plan, one.name, one.folders, number, reporter)
     judged = validate_ensembles(dataset, contest.held_out, entrants, folders, device, reporter)
     pairs = [_enter(contest, pair, results) for pair, results in judged.items()]
     for pair in pairs:
