@@ -53,7 +53,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.literature.swin import Stage, count_heads, draw_stage, spread_shares
+from autoseg.networks.literature.swin import Stage, count_heads, drop_path_rates, swin_stage
 from autoseg.networks.ops import Ops
 from autoseg.networks.spec import NetworkSpec, adam
 
@@ -71,7 +71,7 @@ Steps = tuple[Step, Step, Step]
 
 
 class NnFormerSettings(Section):
-    """What a plan may say about nnFormer.
+    """The settings of nnFormer in a plan.
 
     Attributes:
         features: Of the first blocks; they double at each resolution. The first two convolutions have half of them, of
@@ -118,43 +118,43 @@ class NnFormerSettings(Section):
             name=f"{way}.{level}",
             heads=count_heads(self.features, head_features) * 2**level,
             edges=self.windows[level],
-            shares=spread_shares(self.drop_path, (BLOCKS,) * DEPTH)[level],
+            drop_path_rates=drop_path_rates(self.drop_path, (BLOCKS,) * DEPTH)[level],
         )
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: NnFormerSettings) -> list[Value]:
-    """Draws nnFormer; see `Draw`."""
-    *skips, x = _encode(net, image, settings)
+def forward(ops: Ops[Value], image: Value, classes: int, settings: NnFormerSettings) -> list[Value]:
+    """Runs the forward pass of nnFormer; see `spec.ForwardFunction`."""
+    *skips, x = _encode(ops, image, settings)
     logits: list[Value] = []
     for level in reversed(range(DEPTH - 1)):
-        x = net.layer_norm(x, f"up{level}.norm")
-        x = net.transposed(x, settings.widths[level], settings.reductions[level], f"up{level}.conv")
-        x = draw_stage(net, x, settings.stage(level, "decoder"), skips[level])
-        if level == 0 or (settings.deep_supervision and net.training):
-            logits.insert(0, net.transposed(x, classes, settings.token, f"heads.{level}"))
+        x = ops.layer_norm(x, f"up{level}.norm")
+        x = ops.transposed_conv(x, settings.widths[level], settings.reductions[level], f"up{level}.conv")
+        x = swin_stage(ops, x, settings.stage(level, "decoder"), skips[level])
+        if level == 0 or (settings.deep_supervision and ops.training):
+            logits.insert(0, ops.transposed_conv(x, classes, settings.token, f"heads.{level}"))
     return logits
 
 
-def _encode(net: Ops[Value], image: Value, settings: NnFormerSettings) -> list[Value]:
+def _encode(ops: Ops[Value], image: Value, settings: NnFormerSettings) -> list[Value]:
     """The maps of the encoder, from the finest to the coarsest, as the decoder sees them."""
-    x, maps = _embed(net, image, settings), []
+    x, maps = _embed(ops, image, settings), []
     for level, features in enumerate(settings.widths):
         if level > 0:
             steps = settings.reductions[level - 1]
-            x = net.layer_norm(net.gelu(x), f"down{level}.norm")
-            x = net.conv(x, features, tuple(2 * step - 1 for step in steps), f"down{level}.conv", stride=steps)
-        x = draw_stage(net, x, settings.stage(level, "encoder"))
-        maps.append(net.layer_norm(x, f"skips.{level}"))
+            x = ops.layer_norm(ops.gelu(x), f"down{level}.norm")
+            x = ops.conv(x, features, tuple(2 * step - 1 for step in steps), f"down{level}.conv", stride=steps)
+        x = swin_stage(ops, x, settings.stage(level, "encoder"))
+        maps.append(ops.layer_norm(x, f"skips.{level}"))
     return maps
 
 
-def _embed(net: Ops[Value], image: Value, settings: NnFormerSettings) -> Value:
+def _embed(ops: Ops[Value], image: Value, settings: NnFormerSettings) -> Value:
     """Tokens: four convolutions, two of which reduce."""
     x, widths = image, (settings.embedding, settings.features)
     for number in range(4):
         strides = settings.strides[number // 2] if number % 2 == 0 else 1
-        x = net.conv(x, widths[number // 2], 3, f"embedding.{number}.conv", stride=strides)
-        x = net.layer_norm(net.gelu(x) if number < 3 else x, f"embedding.{number}.norm")
+        x = ops.conv(x, widths[number // 2], 3, f"embedding.{number}.conv", stride=strides)
+        x = ops.layer_norm(ops.gelu(x) if number < 3 else x, f"embedding.{number}.norm")
     return x
 
 
@@ -167,7 +167,7 @@ NNFORMER = NetworkSpec(
     settings=NnFormerSettings,
     levels=lambda settings: (settings.embedding, settings.embedding, *settings.widths),
     strides=lambda settings: settings.strides,
-    draw=draw,
+    forward=forward,
     supervises=lambda settings: settings.deep_supervision,
     training=lambda _: adam(1e-3),
     recipe="SGD at 0.01 with momentum 0.99",

@@ -36,7 +36,7 @@ EXPANSION = 4
 
 
 class ResNetUNetSettings(Section):
-    """What a plan may say about U-Nets on ResNets.
+    """The settings of U-Nets on ResNets in a plan.
 
     Attributes:
         layers: Of the ResNet; up to 34 its blocks are basic ones, from 50 on bottlenecks.
@@ -58,36 +58,36 @@ class ResNetUNetSettings(Section):
         return (max(1, self.features // 2), self.features, *widths)
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: ResNetUNetSettings) -> list[Value]:
-    """Draws a ResNet and a way up; see `Draw`."""
-    *skips, x = encode(net, image, settings)
+def forward(ops: Ops[Value], image: Value, classes: int, settings: ResNetUNetSettings) -> list[Value]:
+    """Runs the forward pass of a ResNet and a way up; see `spec.ForwardFunction`."""
+    *skips, x = encode(ops, image, settings)
     while skips:
         level = len(skips) - 1
         skip = skips.pop()
         features = settings.features * 2 ** max(0, level - 1)
-        x = net.transposed(x, features, 2, f"up{level}")
-        x = _two(net, net.concat([skip, x]), features, f"decoder{level}")
+        x = ops.transposed_conv(x, features, 2, f"up{level}")
+        x = _double_conv(ops, ops.concat([skip, x]), features, f"decoder{level}")
     finest = settings.levels[0]
-    x = _two(net, net.transposed(x, finest, 2, "up"), finest, "decoder")
-    return [net.conv(x, classes, 1, "head")]
+    x = _double_conv(ops, ops.transposed_conv(x, finest, 2, "up"), finest, "decoder")
+    return [ops.conv(x, classes, 1, "head")]
 
 
-def encode(net: Ops[Value], image: Value, settings: ResNetUNetSettings) -> list[Value]:
+def encode(ops: Ops[Value], image: Value, settings: ResNetUNetSettings) -> list[Value]:
     """The maps of the ResNet, from half the resolution on."""
-    x = net.conv(image, settings.features, 7, "encoder.stem.conv", stride=2, bias=False)
-    x = net.relu(net.batch_norm(x, "encoder.stem.norm"))
+    x = ops.conv(image, settings.features, 7, "encoder.stem.conv", stride=2, bias=False)
+    x = ops.relu(ops.batch_norm(x, "encoder.stem.norm"))
     maps = [x]
-    x = net.pool(x, 2, kernel=3)
+    x = ops.max_pool(x, 2, kernel=3)
     for level, blocks in enumerate(BLOCKS[settings.layers]):
         for number in range(blocks):
             stride = 2 if level > 0 and number == 0 else 1
             name = f"encoder.stage{level}.{number}"
-            x = block(net, x, settings.features * 2**level, name, stride=stride, expansion=settings.expansion)
+            x = block(ops, x, settings.features * 2**level, name, stride=stride, expansion=settings.expansion)
         maps.append(x)
     return maps
 
 
-def block(net: Ops[Value], x: Value, features: int, name: str, *, stride: int, expansion: int) -> Value:
+def block(ops: Ops[Value], x: Value, features: int, name: str, *, stride: int, expansion: int) -> Value:
     """A basic block, or with an expansion a bottleneck."""
     wide = features * expansion
     kernels = (3, 3) if expansion == 1 else (1, 3, 1)
@@ -96,21 +96,21 @@ def block(net: Ops[Value], x: Value, features: int, name: str, *, stride: int, e
     y = x
     for number, (kernel, width) in enumerate(zip(kernels, widths, strict=True)):
         step = stride if number == striding else 1
-        y = net.batch_norm(
-            net.conv(y, width, kernel, f"{name}.conv{number}", stride=step, bias=False), f"{name}.norm{number}"
+        y = ops.batch_norm(
+            ops.conv(y, width, kernel, f"{name}.conv{number}", stride=step, bias=False), f"{name}.norm{number}"
         )
         if number < len(kernels) - 1:
-            y = net.relu(y)
-    if stride > 1 or net.features(x) != wide:
-        x = net.conv(x, wide, 1, f"{name}.shortcut.conv", stride=stride, bias=False)
-        x = net.batch_norm(x, f"{name}.shortcut.norm")
-    return net.relu(net.add(y, x))
+            y = ops.relu(y)
+    if stride > 1 or ops.features(x) != wide:
+        x = ops.conv(x, wide, 1, f"{name}.shortcut.conv", stride=stride, bias=False)
+        x = ops.batch_norm(x, f"{name}.shortcut.norm")
+    return ops.relu(ops.add(y, x))
 
 
-def _two(net: Ops[Value], x: Value, features: int, name: str) -> Value:
+def _double_conv(ops: Ops[Value], x: Value, features: int, name: str) -> Value:
     for number in (0, 1):
-        x = net.conv(x, features, 3, f"{name}.{number}.conv", bias=False)
-        x = net.relu(net.batch_norm(x, f"{name}.{number}.norm"))
+        x = ops.conv(x, features, 3, f"{name}.{number}.conv", bias=False)
+        x = ops.relu(ops.batch_norm(x, f"{name}.{number}.norm"))
     return x
 
 
@@ -122,5 +122,5 @@ RESNET_UNET = NetworkSpec(
     dimensions=(2, 3),
     settings=ResNetUNetSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
 )

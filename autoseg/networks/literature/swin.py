@@ -29,7 +29,7 @@ def count_heads(features: int, head_features: int) -> int:
     return max(heads for heads in range(1, most + 1) if features % heads == 0)
 
 
-def spread_shares(largest: float, blocks: Sequence[int]) -> list[list[float]]:
+def drop_path_rates(largest: float, blocks: Sequence[int]) -> list[list[float]]:
     """The share of samples that each block leaves out, by stages of some blocks."""
     last = max(1, sum(blocks) - 1)
     starts = [sum(blocks[:number]) for number in range(len(blocks))]
@@ -46,37 +46,37 @@ class Stage:
         name: Of the layers.
         heads: Of the attention.
         edges: Of the windows.
-        shares: Of the samples that each block leaves out in training.
+        drop_path_rates: Of the samples that each block leaves out in training.
     """
 
     name: str
     heads: int
     edges: Edges
-    shares: Sequence[float]
+    drop_path_rates: Sequence[float]
 
 
-def draw_stage(net: Ops[Value], x: Value, stage: Stage, skip: Value | None = None) -> Value:
+def swin_stage(ops: Ops[Value], x: Value, stage: Stage, skip: Value | None = None) -> Value:
     """Draws blocks one after the other; with a skip, a map of the same shape, the first is one of skip attention.
 
     That asks with the map itself, without a linear layer, and takes keys and values from the skip. Source: Zhou et al.
     2023, nnFormer, and its number of weights. Decision: one norm serves both, and past the attention goes their sum.
     """
-    for number in range(len(stage.shares)):
-        x = _draw_block(net, x, stage, number, skip if number == 0 else None)
+    for number in range(len(stage.drop_path_rates)):
+        x = _swin_block(ops, x, stage, number, skip if number == 0 else None)
     return x
 
 
-def _draw_block(net: Ops[Value], x: Value, stage: Stage, number: int, skip: Value | None) -> Value:
-    name, share, features = f"{stage.name}.{number}", stage.shares[number], net.features(x)
+def _swin_block(ops: Ops[Value], x: Value, stage: Stage, number: int, skip: Value | None) -> Value:
+    name, share, features = f"{stage.name}.{number}", stage.drop_path_rates[number], ops.features(x)
     if skip is None:
-        source = net.layer_norm(x, f"{name}.norm0")
-        query = net.linear(source, features, f"{name}.query")
+        source = ops.layer_norm(x, f"{name}.norm0")
+        query = ops.linear(source, features, f"{name}.query")
     else:
-        query, source = net.part(net.layer_norm(net.flatten_maps([x, skip]), f"{name}.norm0"), [x, skip])
-        x = net.add(x, skip)
-    key, value = (net.linear(source, features, f"{name}.{part}") for part in ("key", "value"))
+        query, source = ops.unflatten_maps(ops.layer_norm(ops.flatten_maps([x, skip]), f"{name}.norm0"), [x, skip])
+        x = ops.add(x, skip)
+    key, value = (ops.linear(source, features, f"{name}.{part}") for part in ("key", "value"))
     window = Window(edges=stage.edges, shifted=number % 2 == 1, bias=f"{name}.offsets")
-    y = net.linear(net.attend(query, key, value, stage.heads, window), features, f"{name}.mixed")
-    x = net.add(x, net.drop_path(y, share))
-    y = net.gelu(net.linear(net.layer_norm(x, f"{name}.norm1"), EXPANSION * features, f"{name}.wide"))
-    return net.add(x, net.drop_path(net.linear(y, features, f"{name}.narrow"), share))
+    y = ops.linear(ops.attention(query, key, value, stage.heads, window), features, f"{name}.mixed")
+    x = ops.add(x, ops.drop_path(y, share))
+    y = ops.gelu(ops.linear(ops.layer_norm(x, f"{name}.norm1"), EXPANSION * features, f"{name}.wide"))
+    return ops.add(x, ops.drop_path(ops.linear(y, features, f"{name}.narrow"), share))

@@ -33,7 +33,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.literature.swin import Stage, count_heads, draw_stage, spread_shares
+from autoseg.networks.literature.swin import Stage, count_heads, drop_path_rates, swin_stage
 from autoseg.networks.ops import Ops
 from autoseg.networks.spec import NetworkSpec, adam
 
@@ -44,7 +44,7 @@ TOKEN_EDGE = 4
 
 
 class SwinUnetSettings(Section):
-    """What a plan may say about Swin-Unet.
+    """The settings of Swin-Unet in a plan.
 
     Attributes:
         features: Of the first blocks, more than one; they double at each resolution.
@@ -69,42 +69,42 @@ class SwinUnetSettings(Section):
         return tuple(self.features * 2**level for level in range(len(self.blocks)))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: SwinUnetSettings) -> list[Value]:
-    """Draws Swin-Unet; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: SwinUnetSettings) -> list[Value]:
+    """Runs the forward pass of Swin-Unet; see `spec.ForwardFunction`."""
     widths = settings.widths
-    x = net.repeat(image, settings.image_channels)
-    x = net.conv(x, widths[0], TOKEN_EDGE, "embedding.conv", stride=TOKEN_EDGE, padded=False)
-    x, skips = net.layer_norm(x, "embedding.norm"), []
+    x = ops.repeat_features(image, settings.image_channels)
+    x = ops.conv(x, widths[0], TOKEN_EDGE, "embedding.conv", stride=TOKEN_EDGE, padded=False)
+    x, skips = ops.layer_norm(x, "embedding.norm"), []
     for level in range(len(widths)):
         if level > 0:
             skips.append(x)
-            x = net.layer_norm(net.merge(x, 2), f"merge{level}.norm")
-            x = net.linear(x, widths[level], f"merge{level}.linear", bias=False)
-        x = _blocks(net, x, "encoder", level, settings)
-    x = net.layer_norm(x, "encoder.norm")
+            x = ops.layer_norm(ops.space_to_depth(x, 2), f"merge{level}.norm")
+            x = ops.linear(x, widths[level], f"merge{level}.linear", bias=False)
+        x = _blocks(ops, x, "encoder", level, settings)
+    x = ops.layer_norm(x, "encoder.norm")
     for level in reversed(range(len(skips))):
-        x = _expand(net, x, 2, f"expand{level}")
-        x = net.linear(net.concat([x, skips[level]]), widths[level], f"decoder.fused{level}")
-        x = _blocks(net, x, "decoder", level, settings)
-    x = _expand(net, net.layer_norm(x, "decoder.norm"), TOKEN_EDGE, "expand")
-    return [net.conv(x, classes, 1, "head", bias=False)]
+        x = _expand(ops, x, 2, f"expand{level}")
+        x = ops.linear(ops.concat([x, skips[level]]), widths[level], f"decoder.fused{level}")
+        x = _blocks(ops, x, "decoder", level, settings)
+    x = _expand(ops, ops.layer_norm(x, "decoder.norm"), TOKEN_EDGE, "expand")
+    return [ops.conv(x, classes, 1, "head", bias=False)]
 
 
-def _blocks(net: Ops[Value], x: Value, way: str, level: int, settings: SwinUnetSettings) -> Value:
+def _blocks(ops: Ops[Value], x: Value, way: str, level: int, settings: SwinUnetSettings) -> Value:
     stage = Stage(
         name=f"{way}.{level}",
         heads=count_heads(settings.features, settings.head_features) * 2**level,
         edges=settings.window,
-        shares=spread_shares(settings.drop_path, settings.blocks)[level],
+        drop_path_rates=drop_path_rates(settings.drop_path, settings.blocks)[level],
     )
-    return draw_stage(net, x, stage)
+    return swin_stage(ops, x, stage)
 
 
-def _expand(net: Ops[Value], x: Value, factor: int, name: str) -> Value:
+def _expand(ops: Ops[Value], x: Value, factor: int, name: str) -> Value:
     """Each voxel becomes a block; by 2 with half of the features, by 4 with as many as before."""
     wider = 2 if factor == 2 else factor**2
-    x = net.linear(x, wider * net.features(x), f"{name}.linear", bias=False)
-    return net.layer_norm(net.expand(x, factor), f"{name}.norm")
+    x = ops.linear(x, wider * ops.features(x), f"{name}.linear", bias=False)
+    return ops.layer_norm(ops.depth_to_space(x, factor), f"{name}.norm")
 
 
 SWIN_UNET = NetworkSpec(
@@ -116,8 +116,8 @@ SWIN_UNET = NetworkSpec(
     settings=SwinUnetSettings,
     levels=lambda settings: (settings.features, *settings.widths),
     strides=lambda settings: (TOKEN_EDGE, *[2] * (len(settings.blocks) - 1)),
-    draw=draw,
-    most_channels=lambda settings: settings.image_channels,
+    forward=forward,
+    max_channels=lambda settings: settings.image_channels,
     training=lambda _: adam(3e-4),
     recipe="SGD at 0.05 with momentum 0.9, weight decay 1e-4 and batches of 24, from weights learned on ImageNet",
 )

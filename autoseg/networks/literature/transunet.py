@@ -66,7 +66,7 @@ Edge = Annotated[int, Field(ge=REDUCTION, multiple_of=REDUCTION)]
 
 
 class TransUNetSettings(Section):
-    """What a plan may say about TransUNet.
+    """The settings of TransUNet in a plan.
 
     Attributes:
         features: Of the first convolution; all others are in proportion to it.
@@ -103,78 +103,78 @@ class TransUNetSettings(Section):
         return (self.features // 4, self.features, *(self.features * EXPANSION * 2**level for level in range(3)))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: TransUNetSettings) -> list[Value]:
-    """Draws TransUNet; see `Draw`."""
-    x = net.repeat(image, COLOURS) if net.features(image) == 1 else image
-    *skips, x = _encode(net, x, settings)
-    x = _look_around(net, x, settings)
+def forward(ops: Ops[Value], image: Value, classes: int, settings: TransUNetSettings) -> list[Value]:
+    """Runs the forward pass of TransUNet; see `spec.ForwardFunction`."""
+    x = ops.repeat_features(image, COLOURS) if ops.features(image) == 1 else image
+    *skips, x = _encode(ops, x, settings)
+    x = _transformer(ops, x, settings)
     features = settings.features
-    x = _convolve(net, x, 8 * features, "decoder.entry")
+    x = _conv_norm_relu(ops, x, 8 * features, "decoder.entry")
     for number, width in enumerate((4 * features, 2 * features, features, features // 4)):
-        x = net.enlarge(x, 2, corners=True)
+        x = ops.upsample(x, 2, align_corners=True)
         if skips:
-            x = net.concat([x, skips.pop()])
+            x = ops.concat([x, skips.pop()])
         for convolution in (0, 1):
-            x = _convolve(net, x, width, f"decoder.{number}.{convolution}")
-    return [net.conv(x, classes, 3, "head")]
+            x = _conv_norm_relu(ops, x, width, f"decoder.{number}.{convolution}")
+    return [ops.conv(x, classes, 3, "head")]
 
 
-def _encode(net: Ops[Value], x: Value, settings: TransUNetSettings) -> list[Value]:
+def _encode(ops: Ops[Value], x: Value, settings: TransUNetSettings) -> list[Value]:
     """The maps of the ResNet, from half the resolution on."""
-    x = net.conv(x, settings.features, 7, "resnet.stem.conv", stride=2, bias=False, standardized=True)
-    maps = [net.relu(_group_norm(net, x, "resnet.stem.norm"))]
-    x = net.pool(maps[0], 2, kernel=3)
+    x = ops.conv(x, settings.features, 7, "resnet.stem.conv", stride=2, bias=False, standardized=True)
+    maps = [ops.relu(_group_norm(ops, x, "resnet.stem.norm"))]
+    x = ops.max_pool(maps[0], 2, kernel=3)
     for level, blocks in enumerate(settings.blocks):
         for number in range(blocks):
             stride = 2 if level > 0 and number == 0 else 1
-            x = _bottleneck(net, x, settings.features * 2**level, f"resnet.stage{level}.{number}", stride)
+            x = _bottleneck(ops, x, settings.features * 2**level, f"resnet.stage{level}.{number}", stride)
         maps.append(x)
     return maps
 
 
-def _bottleneck(net: Ops[Value], x: Value, features: int, name: str, stride: int) -> Value:
+def _bottleneck(ops: Ops[Value], x: Value, features: int, name: str, stride: int) -> Value:
     y = x
     for number, (width, kernel, step) in enumerate(
         ((features, 1, 1), (features, 3, stride), (EXPANSION * features, 1, 1))
     ):
-        y = net.conv(y, width, kernel, f"{name}.conv{number}", stride=step, bias=False, standardized=True)
-        y = _group_norm(net, y, f"{name}.norm{number}")
+        y = ops.conv(y, width, kernel, f"{name}.conv{number}", stride=step, bias=False, standardized=True)
+        y = _group_norm(ops, y, f"{name}.norm{number}")
         if number < 2:
-            y = net.relu(y)
-    if stride > 1 or net.features(x) != EXPANSION * features:
-        x = net.conv(x, EXPANSION * features, 1, f"{name}.shortcut.conv", stride=stride, bias=False, standardized=True)
-        x = _group_norm(net, x, f"{name}.shortcut.norm")
-    return net.relu(net.add(y, x))
+            y = ops.relu(y)
+    if stride > 1 or ops.features(x) != EXPANSION * features:
+        x = ops.conv(x, EXPANSION * features, 1, f"{name}.shortcut.conv", stride=stride, bias=False, standardized=True)
+        x = _group_norm(ops, x, f"{name}.shortcut.norm")
+    return ops.relu(ops.add(y, x))
 
 
-def _group_norm(net: Ops[Value], x: Value, name: str) -> Value:
-    return net.group_norm(x, gcd(GROUPS, net.features(x)), name)
+def _group_norm(ops: Ops[Value], x: Value, name: str) -> Value:
+    return ops.group_norm(x, gcd(GROUPS, ops.features(x)), name)
 
 
-def _look_around(net: Ops[Value], x: Value, settings: TransUNetSettings) -> Value:
+def _transformer(ops: Ops[Value], x: Value, settings: TransUNetSettings) -> Value:
     """The transformer: the map with the features of a token."""
-    x = net.embed_places(net.conv(x, settings.token_features, 1, "transformer.tokens"), "transformer.places")
-    x = net.dropout(x, DROPOUT)
+    x = ops.add_position_embedding(ops.conv(x, settings.token_features, 1, "transformer.tokens"), "transformer.places")
+    x = ops.dropout(x, DROPOUT)
     for layer in range(settings.layers):
         name = f"transformer.{layer}"
-        x = net.add(x, _attend(net, net.layer_norm(x, f"{name}.norm0"), settings.heads, name))
-        x = net.add(x, _feed_forward(net, net.layer_norm(x, f"{name}.norm1"), name))
-    return net.layer_norm(x, "transformer.norm")
+        x = ops.add(x, _attend(ops, ops.layer_norm(x, f"{name}.norm0"), settings.heads, name))
+        x = ops.add(x, _feed_forward(ops, ops.layer_norm(x, f"{name}.norm1"), name))
+    return ops.layer_norm(x, "transformer.norm")
 
 
-def _attend(net: Ops[Value], x: Value, heads: int, name: str) -> Value:
-    features = net.features(x)
-    query, key, value = (net.linear(x, features, f"{name}.{part}") for part in ("query", "key", "value"))
-    return net.dropout(net.linear(net.attend(query, key, value, heads), features, f"{name}.mixed"), DROPOUT)
+def _attend(ops: Ops[Value], x: Value, heads: int, name: str) -> Value:
+    features = ops.features(x)
+    query, key, value = (ops.linear(x, features, f"{name}.{part}") for part in ("query", "key", "value"))
+    return ops.dropout(ops.linear(ops.attention(query, key, value, heads), features, f"{name}.mixed"), DROPOUT)
 
 
-def _feed_forward(net: Ops[Value], x: Value, name: str) -> Value:
-    y = net.dropout(net.gelu(net.linear(x, EXPANSION * net.features(x), f"{name}.wide")), DROPOUT)
-    return net.dropout(net.linear(y, net.features(x), f"{name}.narrow"), DROPOUT)
+def _feed_forward(ops: Ops[Value], x: Value, name: str) -> Value:
+    y = ops.dropout(ops.gelu(ops.linear(x, EXPANSION * ops.features(x), f"{name}.wide")), DROPOUT)
+    return ops.dropout(ops.linear(y, ops.features(x), f"{name}.narrow"), DROPOUT)
 
 
-def _convolve(net: Ops[Value], x: Value, features: int, name: str) -> Value:
-    return net.relu(net.batch_norm(net.conv(x, features, 3, f"{name}.conv", bias=False), f"{name}.norm"))
+def _conv_norm_relu(ops: Ops[Value], x: Value, features: int, name: str) -> Value:
+    return ops.relu(ops.batch_norm(ops.conv(x, features, 3, f"{name}.conv", bias=False), f"{name}.norm"))
 
 
 TRANSUNET = NetworkSpec(
@@ -186,7 +186,7 @@ TRANSUNET = NetworkSpec(
     settings=TransUNetSettings,
     levels=lambda settings: settings.levels,
     fixed_patch=lambda settings: settings.patch,
-    draw=draw,
+    forward=forward,
     training=lambda _: adam(1e-3),
     recipe="SGD at 0.01 with momentum 0.9 and batches of 24, from weights learned on ImageNet",
 )

@@ -52,7 +52,7 @@ MOST_LEVELS = 8
 
 
 class UNetSettings(Section):
-    """What a plan may say about U-Net.
+    """The settings of U-Net in a plan.
 
     Attributes:
         features: At full resolution; they double at each resolution.
@@ -68,31 +68,31 @@ class UNetSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution."""
+        """Number of features at each resolution."""
         return tuple(self.features * 2**level for level in range(self.depth))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: UNetSettings) -> list[Value]:
-    """Draws U-Net; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: UNetSettings) -> list[Value]:
+    """Runs the forward pass of U-Net; see `spec.ForwardFunction`."""
     x, skips = image, []
     for level, features in enumerate(settings.levels):
-        x = _two(net, net.pool(x, 2) if level else x, features, f"encoder{level}", settings)
+        x = _double_conv(ops, ops.max_pool(x, 2) if level else x, features, f"encoder{level}", settings)
         skips.append(x)
     skips.pop()
     while skips:
         level = len(skips) - 1
-        x = net.transposed(x, settings.levels[level], 2, f"up{level}")
-        skip = net.crop(skips.pop(), x)
-        x = _two(net, net.concat([skip, x]), settings.levels[level], f"decoder{level}", settings)
-    return [net.conv(x, classes, 1, "head")]
+        x = ops.transposed_conv(x, settings.levels[level], 2, f"up{level}")
+        skip = ops.center_crop(skips.pop(), x)
+        x = _double_conv(ops, ops.concat([skip, x]), settings.levels[level], f"decoder{level}", settings)
+    return [ops.conv(x, classes, 1, "head")]
 
 
-def _two(net: Ops[Value], x: Value, features: int, name: str, settings: UNetSettings) -> Value:
+def _double_conv(ops: Ops[Value], x: Value, features: int, name: str, settings: UNetSettings) -> Value:
     for number in (0, 1):
-        x = net.conv(x, features, 3, f"{name}.{number}.conv", padded=settings.padded)
+        x = ops.conv(x, features, 3, f"{name}.{number}.conv", padded=settings.padded)
         if settings.batch_norm:
-            x = net.batch_norm(x, f"{name}.{number}.norm")
-        x = net.relu(x)
+            x = ops.batch_norm(x, f"{name}.{number}.norm")
+        x = ops.relu(x)
     return x
 
 
@@ -104,7 +104,7 @@ UNET = NetworkSpec(
     dimensions=(2,),
     settings=UNetSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     training=lambda settings: {} if settings.batch_norm else adam(3e-4),
     recipe="cross entropy that weighs pixels between touching cells, momentum 0.99, and strong deformations",
 )

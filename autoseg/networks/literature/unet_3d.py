@@ -50,7 +50,7 @@ MOST_LEVELS = 7
 
 
 class UNet3DSettings(Section):
-    """What a plan may say about 3D U-Net.
+    """The settings of 3D U-Net in a plan.
 
     Attributes:
         features: Of the first convolution; the second has twice as many, and they double at each resolution.
@@ -70,26 +70,26 @@ class UNet3DSettings(Section):
         return tuple(self.features * 2 ** (level + 1) for level in range(self.depth))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: UNet3DSettings) -> list[Value]:
-    """Draws 3D U-Net; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: UNet3DSettings) -> list[Value]:
+    """Runs the forward pass of 3D U-Net; see `spec.ForwardFunction`."""
     x, skips = image, []
     for level, features in enumerate(settings.levels):
-        x = _normalized(net, net.pool(x, 2) if level else x, features // 2, f"encoder{level}.0", settings)
-        x = _normalized(net, x, features, f"encoder{level}.1", settings)
+        x = _conv_norm_relu(ops, ops.max_pool(x, 2) if level else x, features // 2, f"encoder{level}.0", settings)
+        x = _conv_norm_relu(ops, x, features, f"encoder{level}.1", settings)
         skips.append(x)
     skips.pop()
     while skips:
         level = len(skips) - 1
-        x = net.transposed(x, net.features(x), 2, f"up{level}", bias=settings.affine)
-        x = net.concat([net.crop(skips.pop(), x), x])
+        x = ops.transposed_conv(x, ops.features(x), 2, f"up{level}", bias=settings.affine)
+        x = ops.concat([ops.center_crop(skips.pop(), x), x])
         for number in (0, 1):
-            x = _normalized(net, x, settings.levels[level], f"decoder{level}.{number}", settings)
-    return [net.conv(x, classes, 1, "head")]
+            x = _conv_norm_relu(ops, x, settings.levels[level], f"decoder{level}.{number}", settings)
+    return [ops.conv(x, classes, 1, "head")]
 
 
-def _normalized(net: Ops[Value], x: Value, features: int, name: str, settings: UNet3DSettings) -> Value:
-    x = net.conv(x, features, 3, f"{name}.conv", padded=settings.padded)
-    return net.relu(net.batch_norm(x, f"{name}.norm", affine=settings.affine))
+def _conv_norm_relu(ops: Ops[Value], x: Value, features: int, name: str, settings: UNet3DSettings) -> Value:
+    x = ops.conv(x, features, 3, f"{name}.conv", padded=settings.padded)
+    return ops.relu(ops.batch_norm(x, f"{name}.norm", affine=settings.affine))
 
 
 UNET_3D = NetworkSpec(
@@ -100,6 +100,6 @@ UNET_3D = NetworkSpec(
     dimensions=(3,),
     settings=UNet3DSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     recipe='weighted cross entropy alone: "overlap": "none" and "class_weights" of training.loss',
 )

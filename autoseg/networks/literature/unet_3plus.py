@@ -45,7 +45,7 @@ CLASSIFIED = (AuxiliaryOutput(target="presence", weight=0.5), AuxiliaryOutput(ta
 
 
 class UNet3PlusSettings(Section):
-    """What a plan may say about UNet 3+.
+    """The settings of UNet 3+ in a plan.
 
     Attributes:
         features: At full resolution, and of each branch; on the way down they double at each resolution.
@@ -59,48 +59,48 @@ class UNet3PlusSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution on the way down."""
+        """Number of features at each resolution of the encoder."""
         return tuple(self.features * 2**level for level in range(DEPTH))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: UNet3PlusSettings) -> list[Value]:
-    """Draws UNet 3+; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: UNet3PlusSettings) -> list[Value]:
+    """Runs the forward pass of UNet 3+; see `spec.ForwardFunction`."""
     maps: list[Value] = []
     for level, features in enumerate(settings.levels):
-        x = net.pool(maps[-1], 2) if maps else image
+        x = ops.max_pool(maps[-1], 2) if maps else image
         for number in (0, 1):
-            x = _normalized(net, x, features, f"encoder{level}.{number}")
+            x = _conv_norm_relu(ops, x, features, f"encoder{level}.{number}")
         maps.append(x)
     encoder = maps.copy()
     for level in reversed(range(DEPTH - 1)):  # replaces the maps of the encoder, from the coarsest on
-        maps[level] = _fuse(net, encoder[: level + 1], maps[level + 1 :], settings)
-    logits = [net.conv(maps[0], classes, 3, "heads.0")]
-    if settings.deep_supervision and net.training:
+        maps[level] = _fuse(ops, encoder[: level + 1], maps[level + 1 :], settings)
+    logits = [ops.conv(maps[0], classes, 3, "heads.0")]
+    if settings.deep_supervision and ops.training:
         logits += [
-            net.enlarge(net.conv(maps[level], classes, 3, f"heads.{level}"), 2**level) for level in range(1, DEPTH)
+            ops.upsample(ops.conv(maps[level], classes, 3, f"heads.{level}"), 2**level) for level in range(1, DEPTH)
         ]
     if settings.classification:
-        x = net.dropout(encoder[-1], DROPOUT)
-        answers = [net.pool_all(net.conv(x, classes, 1, f"heads.{name}")) for name in ("presence", "absence")]
-        logits = logits + answers if net.training else [net.mask_absent(logits[0], *answers)]
+        x = ops.dropout(encoder[-1], DROPOUT)
+        answers = [ops.global_max_pool(ops.conv(x, classes, 1, f"heads.{name}")) for name in ("presence", "absence")]
+        logits = logits + answers if ops.training else [ops.mask_absent(logits[0], *answers)]
     return logits
 
 
-def _fuse(net: Ops[Value], finer: list[Value], coarser: list[Value], settings: UNet3PlusSettings) -> Value:
+def _fuse(ops: Ops[Value], finer: list[Value], coarser: list[Value], settings: UNet3PlusSettings) -> Value:
     """A level of the decoder, from the encoder down to its own resolution, and all that is coarser."""
     level, branches = len(finer) - 1, []
     for source, given in enumerate([*finer, *coarser]):
         x = given
         if source < level:
-            x = net.pool(x, 2 ** (level - source))
+            x = ops.max_pool(x, 2 ** (level - source))
         elif source > level:
-            x = net.enlarge(x, 2 ** (source - level))
-        branches.append(_normalized(net, x, settings.features, f"decoder{level}.from{source}"))
-    return _normalized(net, net.concat(branches), DEPTH * settings.features, f"decoder{level}.fused")
+            x = ops.upsample(x, 2 ** (source - level))
+        branches.append(_conv_norm_relu(ops, x, settings.features, f"decoder{level}.from{source}"))
+    return _conv_norm_relu(ops, ops.concat(branches), DEPTH * settings.features, f"decoder{level}.fused")
 
 
-def _normalized(net: Ops[Value], x: Value, features: int, name: str) -> Value:
-    return net.relu(net.batch_norm(net.conv(x, features, 3, f"{name}.conv"), f"{name}.norm"))
+def _conv_norm_relu(ops: Ops[Value], x: Value, features: int, name: str) -> Value:
+    return ops.relu(ops.batch_norm(ops.conv(x, features, 3, f"{name}.conv"), f"{name}.norm"))
 
 
 UNET_3PLUS = NetworkSpec(
@@ -111,7 +111,7 @@ UNET_3PLUS = NetworkSpec(
     dimensions=(2,),
     settings=UNet3PlusSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     supervises=lambda settings: settings.deep_supervision,
     auxiliary_outputs=lambda settings: CLASSIFIED if settings.classification else (),
     recipe="a sum of focal, multi-scale structural similarity and overlap losses",

@@ -35,11 +35,11 @@ from autoseg.networks.spec import NetworkSpec, adam
 Value = TypeVar("Value")
 
 DEPTH = 5
-"""Resolutions."""
+"""Number of resolutions."""
 
 
 class UNetPlusPlusSettings(Section):
-    """What a plan may say about UNet++.
+    """The settings of UNet++ in a plan.
 
     Attributes:
         features: At full resolution; they double at each resolution.
@@ -64,35 +64,35 @@ class UNetPlusPlusSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution."""
+        """Number of features at each resolution."""
         return tuple(self.features * 2**level for level in range(DEPTH))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: UNetPlusPlusSettings) -> list[Value]:
-    """Draws UNet++, one depth after the other; see `Draw`."""
-    rows: list[list[Value]] = [[_node(net, image, 0, 0, settings)]]
+def forward(ops: Ops[Value], image: Value, classes: int, settings: UNetPlusPlusSettings) -> list[Value]:
+    """Runs the forward pass of UNet++, one depth after the other; see `spec.ForwardFunction`."""
+    rows: list[list[Value]] = [[_node(ops, image, 0, 0, settings)]]
     first, others = settings.predicting, []
-    for depth in range(1, DEPTH if net.training else first + 1):
-        rows.append([_node(net, net.pool(rows[depth - 1][0], 2), depth, 0, settings)])
+    for depth in range(1, DEPTH if ops.training else first + 1):
+        rows.append([_node(ops, ops.max_pool(rows[depth - 1][0], 2), depth, 0, settings)])
         for column in range(1, depth + 1):
             level = depth - column
-            up = net.transposed(rows[level + 1][-1], settings.levels[level], 2, f"up{level}{column}")
-            rows[level].append(_node(net, net.concat([*rows[level], up]), level, column, settings))
-        if depth != first and settings.deep_supervision and (net.training or settings.averaged):
-            others.append(net.conv(rows[0][depth], classes, 1, f"heads.{depth}"))
-    logits = net.conv(rows[0][first], classes, 1, f"heads.{first}")
-    if net.training:
+            up = ops.transposed_conv(rows[level + 1][-1], settings.levels[level], 2, f"up{level}{column}")
+            rows[level].append(_node(ops, ops.concat([*rows[level], up]), level, column, settings))
+        if depth != first and settings.deep_supervision and (ops.training or settings.averaged):
+            others.append(ops.conv(rows[0][depth], classes, 1, f"heads.{depth}"))
+    logits = ops.conv(rows[0][first], classes, 1, f"heads.{first}")
+    if ops.training:
         return [logits, *reversed(others)]
-    return [net.mean([logits, *others]) if others else logits]
+    return [ops.mean([logits, *others]) if others else logits]
 
 
-def _node(net: Ops[Value], x: Value, level: int, column: int, settings: UNetPlusPlusSettings) -> Value:
+def _node(ops: Ops[Value], x: Value, level: int, column: int, settings: UNetPlusPlusSettings) -> Value:
     for number in (0, 1):
         name = f"node{level}{column}.{number}"
-        x = net.conv(x, settings.levels[level], 3, f"{name}.conv")
+        x = ops.conv(x, settings.levels[level], 3, f"{name}.conv")
         if settings.batch_norm:
-            x = net.batch_norm(x, f"{name}.norm")
-        x = net.relu(x)
+            x = ops.batch_norm(x, f"{name}.norm")
+        x = ops.relu(x)
     return x
 
 
@@ -104,7 +104,7 @@ UNET_PLUS_PLUS = NetworkSpec(
     dimensions=(2, 3),
     settings=UNetPlusPlusSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     supervises=lambda settings: settings.deep_supervision,
     training=lambda settings: {} if settings.batch_norm else adam(3e-4),
     recipe="Adam at 3e-4",

@@ -48,7 +48,7 @@ KERNEL = 5
 
 
 class VNetSettings(Section):
-    """What a plan may say about V-Net.
+    """The settings of V-Net in a plan.
 
     Attributes:
         features: Of the first stage; they double at each resolution.
@@ -70,49 +70,49 @@ class VNetSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution."""
+        """Number of features at each resolution."""
         return tuple(self.features * 2**level for level in range(len(self.convolutions)))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: VNetSettings) -> list[Value]:
-    """Draws V-Net; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: VNetSettings) -> list[Value]:
+    """Runs the forward pass of V-Net; see `spec.ForwardFunction`."""
     levels = settings.levels
-    x = _stage(net, image, "encoder0", settings.convolutions[0], settings, features=levels[0])
+    x = _stage(ops, image, "encoder0", settings.convolutions[0], settings, features=levels[0])
     skips = [x]
     for level, features in enumerate(levels[1:], start=1):
-        x = net.conv(x, features, 2, f"down{level}.conv", stride=2)
-        x = _activate(net, x, f"down{level}", settings)
-        x = _stage(net, x, f"encoder{level}", settings.convolutions[level], settings)
+        x = ops.conv(x, features, 2, f"down{level}.conv", stride=2)
+        x = _activate(ops, x, f"down{level}", settings)
+        x = _stage(ops, x, f"encoder{level}", settings.convolutions[level], settings)
         skips.append(x)
     skips.pop()
     for convolutions in settings.decoder_convolutions:
         level = len(skips) - 1
-        x = net.transposed(x, levels[level], 2, f"up{level}.conv")
-        x = _activate(net, x, f"up{level}", settings)
-        x = _stage(net, net.concat([x, skips.pop()]), f"decoder{level}", convolutions, settings)
-    x = _activate(net, net.conv(x, classes, KERNEL, "head.conv"), "head", settings)
-    return [net.conv(x, classes, 1, "head.logits")]
+        x = ops.transposed_conv(x, levels[level], 2, f"up{level}.conv")
+        x = _activate(ops, x, f"up{level}", settings)
+        x = _stage(ops, ops.concat([x, skips.pop()]), f"decoder{level}", convolutions, settings)
+    x = _activate(ops, ops.conv(x, classes, KERNEL, "head.conv"), "head", settings)
+    return [ops.conv(x, classes, 1, "head.logits")]
 
 
 def _stage(
-    net: Ops[Value], x: Value, name: str, convolutions: int, settings: VNetSettings, features: int | None = None
+    ops: Ops[Value], x: Value, name: str, convolutions: int, settings: VNetSettings, features: int | None = None
 ) -> Value:
     """Convolutions that keep the size, and around them the input, added before the last activation."""
-    width, y = features or net.features(x), x
+    width, y = features or ops.features(x), x
     for number in range(convolutions):
-        y = net.conv(y, width, KERNEL, f"{name}.{number}.conv")
+        y = ops.conv(y, width, KERNEL, f"{name}.{number}.conv")
         if settings.batch_norm:
-            y = net.batch_norm(y, f"{name}.{number}.norm")
+            y = ops.batch_norm(y, f"{name}.{number}.norm")
         if number == convolutions - 1:
-            y = net.add(y, net.repeat(x, width))
-        y = net.prelu(y, f"{name}.{number}.prelu")
+            y = ops.add(y, ops.repeat_features(x, width))
+        y = ops.prelu(y, f"{name}.{number}.prelu")
     return y
 
 
-def _activate(net: Ops[Value], x: Value, name: str, settings: VNetSettings) -> Value:
+def _activate(ops: Ops[Value], x: Value, name: str, settings: VNetSettings) -> Value:
     if settings.batch_norm:
-        x = net.batch_norm(x, f"{name}.norm")
-    return net.prelu(x, f"{name}.prelu")
+        x = ops.batch_norm(x, f"{name}.norm")
+    return ops.prelu(x, f"{name}.prelu")
 
 
 VNET = NetworkSpec(
@@ -123,8 +123,8 @@ VNET = NetworkSpec(
     dimensions=(3,),
     settings=VNetSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
-    most_channels=lambda settings: settings.features,
+    forward=forward,
+    max_channels=lambda settings: settings.features,
     training=lambda settings: {
         "loss": {"overlap": "squared_dice"},
         **({} if settings.batch_norm else adam(3e-4)),
