@@ -1,4 +1,4 @@
-"""TransUNet: a ResNet, a vision transformer on its coarsest map, and a way up with the maps of the ResNet as skips.
+"""TransUNet: a ResNet, a vision transformer on its coarsest map, and a decoder with the maps of the ResNet as skips.
 
 Source: Chen et al. 2021, "TransUNet: transformers make strong encoders for medical image segmentation"; for its parts
 Dosovitskiy et al. 2021, "An image is worth 16x16 words" (R50 + ViT-B/16), He et al. 2016 and Kolesnikov et al. 2020,
@@ -23,16 +23,16 @@ Dosovitskiy et al. 2021, "An image is worth 16x16 words" (R50 + ViT-B/16), He et
 
 In the ResNet convolutions have no bias and standardized weights, and norms are group norms of 32 groups (fewer, where
 32 does not divide the features); a bottleneck that changes size or features has a 1x1 convolution with a norm in its
-shortcut. For patches of 224 x 224 pixels and nine classes it has 105,277,081 weights: 11,894,848 of the ResNet,
-85,993,728 of the transformer with its patch embedding and places, 7,387,200 of the way up, 1,305 of the head.
+shortcut. For patches of 224 x 224 pixels and nine classes it has 105,277,081 weights: 11,894,848 in the ResNet,
+85,993,728 in the transformer with its patch and position embeddings, 7,387,200 in the decoder, 1,305 in the head.
 
-A learned vector for each of the places fixes the size of the patch. Planning chooses patches as large as the paper's
-or, where the images or the memory are smaller, smaller ones; larger images are segmented patch by patch. The paper
-resized whole slices to 224 x 224 pixels instead, and began with weights learned on ImageNet.
+The learned position embeddings fix the patch size. Planning chooses patches as large as the paper's or, where the
+images or the memory are smaller, smaller ones; larger images are segmented patch by patch. The paper resized whole
+slices to 224 x 224 pixels instead, and began with weights pretrained on ImageNet.
 
-Decision: dropout comes after the places and after each linear layer but those of queries, keys and values, as the
-vision transformer has it. Decision: images of two or more channels are taken as they are; only grey is repeated.
-Decision: what keeps a norm from dividing by 0 is that of all networks here, not 1e-6 as in the first norm of the
+Decision: dropout comes after the position embeddings and after each linear layer except those of queries, keys and
+values, as in the vision transformer. Decision: images of two or more channels are taken as they are; only grey images
+are repeated. Decision: the epsilon of all norms is that of all networks here, not 1e-6 as in the first norm of the
 ResNet.
 """
 
@@ -42,25 +42,27 @@ from typing import Annotated, Self, TypeVar
 from pydantic import Field, model_validator
 
 from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.literature.swin import count_heads
 from autoseg.networks.ops import Ops
 from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
 COLOURS = 3
-"""What grey is repeated to."""
+"""Number of channels to which a grey image is repeated."""
 GROUPS = 32
-"""Of the norms of the ResNet."""
+"""Number of groups of the norms of the ResNet."""
 EXPANSION = 4
-"""Of bottlenecks, and of the feed-forward layers: how many times wider they are in one place than in the other."""
+"""Output features of a bottleneck as a multiple of its inner ones; hidden features of the feed-forward layers as a
+multiple of their input."""
 TOKEN_WIDTH = 12
-"""Features of a token for each of the first convolution."""
+"""Features of a token, as a multiple of those of the first convolution."""
 HEAD_FEATURES = 64
-"""Of the attention."""
+"""Number of features per attention head."""
 DROPOUT = 0.1
-"""Of the transformer."""
+"""Dropout rate of the transformer."""
 REDUCTION = 16
-"""Of the image, where the transformer sees it."""
+"""Pixels of the image along each axis per token."""
 
 Edge = Annotated[int, Field(ge=REDUCTION, multiple_of=REDUCTION)]
 
@@ -69,10 +71,10 @@ class TransUNetSettings(Section):
     """The settings of TransUNet in a plan.
 
     Attributes:
-        features: Of the first convolution; all others are in proportion to it.
-        blocks: Bottlenecks at each of the three resolutions of the ResNet.
-        layers: Of the transformer.
-        patch: The only size of patches that it takes; it goes with `patch_size` of the configuration.
+        features: Number of features of the first convolution; all other widths are in proportion to it.
+        blocks: Number of bottlenecks at each of the three resolutions of the ResNet.
+        layers: Number of transformer layers.
+        patch: The only patch size that it takes, in pixels; it must equal `patch_size` of the configuration.
     """
 
     features: Annotated[int, Field(ge=4, multiple_of=4)] = 64
@@ -88,18 +90,17 @@ class TransUNetSettings(Section):
 
     @property
     def token_features(self) -> int:
-        """Of the transformer."""
+        """Number of features of a token."""
         return TOKEN_WIDTH * self.features
 
     @property
     def heads(self) -> int:
-        """Of the attention: as many as have 64 features or more, and divide those of a token."""
-        most = max(1, self.token_features // HEAD_FEATURES)
-        return max(heads for heads in range(1, most + 1) if self.token_features % heads == 0)
+        """Number of attention heads: the most that have `HEAD_FEATURES` or more and divide the token features."""
+        return count_heads(self.token_features, HEAD_FEATURES)
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution; at the finest those of the way up."""
+        """Number of features at each resolution; at the finest those of the decoder."""
         return (self.features // 4, self.features, *(self.features * EXPANSION * 2**level for level in range(3)))
 
 
@@ -120,7 +121,7 @@ def forward(ops: Ops[Value], image: Value, classes: int, settings: TransUNetSett
 
 
 def _encode(ops: Ops[Value], x: Value, settings: TransUNetSettings) -> list[Value]:
-    """The maps of the ResNet, from half the resolution on."""
+    """Returns the maps of the ResNet, from half the resolution on."""
     x = ops.conv(x, settings.features, 7, "resnet.stem.conv", stride=2, bias=False, standardized=True)
     maps = [ops.relu(_group_norm(ops, x, "resnet.stem.norm"))]
     x = ops.max_pool(maps[0], 2, kernel=3)
@@ -152,7 +153,7 @@ def _group_norm(ops: Ops[Value], x: Value, name: str) -> Value:
 
 
 def _transformer(ops: Ops[Value], x: Value, settings: TransUNetSettings) -> Value:
-    """The transformer: the map with the features of a token."""
+    """Applies the transformer; returns a map with the features of the tokens."""
     x = ops.add_position_embedding(ops.conv(x, settings.token_features, 1, "transformer.tokens"), "transformer.places")
     x = ops.dropout(x, DROPOUT)
     for layer in range(settings.layers):
@@ -164,7 +165,7 @@ def _transformer(ops: Ops[Value], x: Value, settings: TransUNetSettings) -> Valu
 
 def _attend(ops: Ops[Value], x: Value, heads: int, name: str) -> Value:
     features = ops.features(x)
-    query, key, value = (ops.linear(x, features, f"{name}.{part}") for part in ("query", "key", "value"))
+    query, key, value = (ops.linear(x, features, f"{name}.{role}") for role in ("query", "key", "value"))
     return ops.dropout(ops.linear(ops.attention(query, key, value, heads), features, f"{name}.mixed"), DROPOUT)
 
 
@@ -179,9 +180,9 @@ def _conv_norm_relu(ops: Ops[Value], x: Value, features: int, name: str) -> Valu
 
 TRANSUNET = NetworkSpec(
     title="TransUNet",
-    summary="a vision transformer between a ResNet on the way down and a plain way up",
+    summary="a vision transformer between a ResNet encoder and a plain decoder",
     source="Chen et al. 2021, arXiv 2102.04306",
-    licence="official code: Apache-2.0, not used here",
+    licence="official code: Apache-2.0; not used here",
     dimensions=(2,),
     settings=TransUNetSettings,
     levels=lambda settings: settings.levels,

@@ -1,4 +1,4 @@
-"""3D U-Net, which learns from few annotated slices, in the form of its paper and in the padded one.
+"""3D U-Net, which learns from few annotated slices, in the unpadded form of its paper and in a padded form.
 
 Source: Çiçek, Abdulkadir, Lienkamp, Brox, Ronneberger 2016, "3D U-Net: learning dense volumetric segmentation from
 sparse annotation", section 2 and figure 2.
@@ -12,26 +12,28 @@ sparse annotation", section 2 and figure 2.
       v                              ^ up, 512 features, as many as come from below
     1/8       conv 256, conv 512 ----'
 
-Features are doubled before each pooling, so that nothing is squeezed there. Each convolution of 3x3x3 is followed by
-batch normalization and ReLU. 19,069,955 weights for three channels and three classes, the paper's number, which is met
-only if the normalization has neither scale nor shift, and what leads up no bias; "affine": true gives it both.
+Features are doubled before each pooling, which avoids a bottleneck there. Each convolution of 3x3x3 is followed by
+batch normalization and ReLU. It has 19,069,955 weights for three channels and three classes, the paper's number, which
+is met only if the normalization has neither scale nor shift, and the transposed convolutions have no bias; "affine":
+true adds both.
 
-Decision: convolutions are padded unless "padded" is false, which gives the paper's own network: no convolution is
-padded, and skips are cut to the middle that the way up has. The weights are the same. A patch of 132 x 132 x 116 voxels
-then becomes 44 x 44 x 28; along its first axis:
+Decision: convolutions are padded unless "padded" is false, which gives the network of the paper: no convolution is
+padded, and skips are cropped to the size of the decoder's map. The weights are the same. A patch of 132 x 132 x 116
+voxels then becomes 44 x 44 x 28; along its first axis:
 
-    level            way down                     way up
+    level            encoder                      decoder
     0     132 -> 130 -> 128, cut to 48     48 -> 46 -> 44
     1      64 ->  62 ->  60, cut to 28     28 -> 26 -> 24
     2      30 ->  28 ->  26, cut to 18     18 -> 16 -> 14
     3      13 ->  11 ->   9
 
-Its margin is 44 voxels on each side, and it takes edges of 92 + 8 k voxels, of which it predicts 4 + 8 k. A voxel is
-predicted from 92 to 100 voxels along each axis; what the paper calls its receptive field, 155 x 155 x 180 micrometres,
-is the 88 voxels that a patch loses. With less "depth" there is less margin: 20 and 8 voxels for 3 and 2 resolutions.
+Its margin is 44 voxels on each side, and it takes edges of 92 + 8 k voxels, of which it predicts 4 + 8 k. The receptive
+field of a voxel has 92 to 100 voxels along each axis; what the paper calls its receptive field, 155 x 155 x 180
+micrometres, is the 88 voxels that a patch loses. With less "depth" there is less margin: 20 and 8 voxels for 3 and 2
+resolutions.
 
-Sparse annotation: voxels that nobody labelled have the number of "ignore" in dataset.json. They have no part in the
-loss, and patches are centred on those that were labelled. The paper made background count less: "class_weights" of
+Sparse annotation: voxels that nobody annotated have the number of "ignore" in dataset.json. They do not count in the
+loss, and patches are centred on annotated voxels. The paper lowered the weight of the background: "class_weights" of
 training.loss.
 """
 
@@ -46,17 +48,18 @@ from autoseg.networks.spec import NetworkSpec
 Value = TypeVar("Value")
 
 MOST_LEVELS = 7
-"""Resolutions. Decision: one voxel of the coarsest one stands for 64 then."""
+"""Largest number of resolutions. Decision: a voxel of the coarsest one then spans 64 voxels of the image."""
 
 
 class UNet3DSettings(Section):
     """The settings of 3D U-Net in a plan.
 
     Attributes:
-        features: Of the first convolution; the second has twice as many, and they double at each resolution.
-        depth: Resolutions.
+        features: Number of features of the first convolution; the second has twice as many, and the number doubles at
+            each coarser resolution.
+        depth: Number of resolutions.
         padded: Whether convolutions are padded; if not, the logits are smaller than the patch, as in the paper.
-        affine: Whether the normalization scales and shifts, and what leads up has a bias.
+        affine: Whether the normalization scales and shifts, and the transposed convolutions have a bias.
     """
 
     features: PositiveInt = 32
@@ -66,7 +69,7 @@ class UNet3DSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution, after its second convolution."""
+        """Number of features at each resolution, after its second convolution."""
         return tuple(self.features * 2 ** (level + 1) for level in range(self.depth))
 
 

@@ -1,4 +1,4 @@
-"""UNet++: U-Nets of all depths inside one another, with densely connected skips.
+"""UNet++: nested U-Nets of all depths, with densely connected skips.
 
 Source: Zhou et al. 2018, "UNet++: a nested U-Net architecture for medical image segmentation", and 2019, "UNet++:
 redesigning skip connections to exploit multiscale features in image segmentation".
@@ -17,11 +17,11 @@ redesigning skip connections to exploit multiscale features in image segmentatio
     X[i, j] = two convolutions of (X[i, 0], ..., X[i, j-1], up(X[i+1, j-1]))
 
 With 32, 64, 128, 256 and 512 features, one channel and one output it has 9,041,601 weights, the paper's 9.04 million;
-with a head for each depth, 9,041,700. Pruning: what lies right of the diagonal of a smaller depth is not needed for the
-output of that depth, so prediction may stop there and be faster.
+with a head for each depth, 9,041,700. Pruning: the output of a smaller depth does not need the nodes to the right of
+its diagonal, so prediction may stop there and be faster.
 
 Notice: the authors' repository is licensed for non-commercial use and names a pending patent of Arizona State
-University. Nothing here is taken from it; whether the patent binds you is for you to find out.
+University. Nothing here is taken from it; you must check yourself whether the patent applies to you.
 """
 
 from typing import Annotated, TypeVar
@@ -42,13 +42,13 @@ class UNetPlusPlusSettings(Section):
     """The settings of UNet++ in a plan.
 
     Attributes:
-        features: At full resolution; they double at each resolution.
+        features: Number of features at full resolution; it doubles at each coarser one.
         batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
-        deep_supervision: Whether each depth has a head of its own, and all are trained alike.
+        deep_supervision: Whether each depth has a head of its own, and all are trained with equal weight.
         prediction_depth: With deep supervision, the depth whose output predicts: the paper's pruning, from 4, the
-            whole network, to 1, the fastest. All depths are trained whatever it is.
+            whole network, to 1, the fastest. All depths are trained in any case.
         averaged: With deep supervision, whether the mean of the outputs up to that depth predicts, the paper's
-            accurate mode. Decision: the mean of the logits; the paper's is that of the probabilities.
+            accurate mode. Decision: the mean of the logits is taken; the paper takes that of the probabilities.
     """
 
     features: PositiveInt = 32
@@ -59,7 +59,7 @@ class UNetPlusPlusSettings(Section):
 
     @property
     def predicting(self) -> int:
-        """The depth that predicts."""
+        """The depth whose output predicts."""
         return self.prediction_depth if self.deep_supervision else DEPTH - 1
 
     @property
@@ -69,7 +69,7 @@ class UNetPlusPlusSettings(Section):
 
 
 def forward(ops: Ops[Value], image: Value, classes: int, settings: UNetPlusPlusSettings) -> list[Value]:
-    """Runs the forward pass of UNet++, one depth after the other; see `spec.ForwardFunction`."""
+    """Runs the forward pass of UNet++, depth by depth; see `spec.ForwardFunction`."""
     rows: list[list[Value]] = [[_node(ops, image, 0, 0, settings)]]
     first, others = settings.predicting, []
     for depth in range(1, DEPTH if ops.training else first + 1):
@@ -98,7 +98,7 @@ def _node(ops: Ops[Value], x: Value, level: int, column: int, settings: UNetPlus
 
 UNET_PLUS_PLUS = NetworkSpec(
     title="UNet++",
-    summary="U-Nets of all depths in one another, which prediction may prune",
+    summary="nested U-Nets of all depths, which prediction may prune",
     source="Zhou et al. 2018 and 2019, arXiv 1807.10165 and 1912.05074",
     licence="official code: non-commercial, patent pending (Arizona State University); not used here",
     dimensions=(2, 3),

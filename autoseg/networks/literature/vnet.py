@@ -1,4 +1,4 @@
-"""V-Net: stages that learn a residual, for volumes.
+"""V-Net: a U-shaped network of residual stages, for volumes.
 
 Source: Milletari, Navab, Ahmadi 2016, "V-Net: fully convolutional neural networks for volumetric medical image
 segmentation", section 2 and figure 2, and the layer list that its authors published.
@@ -17,21 +17,23 @@ With a patch of 128 x 128 x 64 voxels and 16 features (the number of convolution
     8x8x4      stage 256 (3) --------------------------'
 
 Convolutions of a stage have kernels of 5x5x5. The input of a stage is added to the output of its last convolution, and
-the sum is activated. The first stage convolves the image, and adds it, repeated until it has as many features. On the
-way up a stage gets what came up beside what came across. There is no pooling: convolutions of kernel and stride 2 lead
-down, transposed ones up. Everything is activated by PReLU. The head is a convolution of 5x5x5 and one of 1x1x1.
+the sum is activated. The first stage convolves the image, and adds the image repeated to the same number of features.
+In the decoder a stage gets the upsampled map concatenated with the skip. There is no pooling: convolutions of kernel
+and stride 2 downsample, transposed ones upsample. All activations are PReLU. The head is a convolution of 5x5x5 and one
+of 1x1x1.
 
-The layer list has 1, 1, 2, 3, 3 convolutions on the way down and 3, 2, 1, 1 up (61,982,682 weights for one channel and
-two classes); figure 2 shows 1, 2, 3, 3, 3 and 3, 3, 2, 1. Decision: the layer list is what was trained. It is often
-said that the skips of V-Net are added; they are concatenated, what is added is the input of each stage. The best-known
-form in PyTorch normalizes batches, and has 1, 1, 2, 3, 2 and 2, 2, 1, 1 convolutions: the settings "batch_norm": true,
-"convolutions": [1, 1, 2, 3, 2], "decoder_convolutions": [2, 2, 1, 1], 45,602,974 weights. It also activates the output
-of the last convolution of all stages but the first before the sum, which takes 960 more; that is not done here.
+The layer list has 1, 1, 2, 3, 3 convolutions in the encoder and 3, 2, 1, 1 in the decoder (61,982,682 weights for one
+channel and two classes); figure 2 shows 1, 2, 3, 3, 3 and 3, 3, 2, 1. Decision: the layer list is what was trained. It
+is often said that the skips of V-Net are added; they are concatenated, and what is added is the input of each stage.
+The best-known form in PyTorch has batch normalization, and 1, 1, 2, 3, 2 and 2, 2, 1, 1 convolutions: the settings
+"batch_norm": true, "convolutions": [1, 1, 2, 3, 2], "decoder_convolutions": [2, 2, 1, 1], with 45,602,974 weights. It
+also activates the output of the last convolution of all stages but the first before the sum, which takes 960 weights
+more; that is not done here.
 
-Training minimizes the paper's Dice, with squares below the line. Decision: plus cross entropy, as for all networks
-here, because Dice alone leaves the background late ("voxelwise": "none" of training.loss is the paper's); and without
-normalization by Adam, since the paper's rate needs tens of thousands of steps, and those of the presets make the loss
-explode.
+Training minimizes the paper's Dice loss, with squares in the denominator. Decision: plus cross entropy, as for all
+networks here, because with Dice alone it takes long to predict anything but background ("voxelwise": "none" of
+training.loss gives the paper's loss); and without normalization by Adam, since the paper's learning rate needs tens of
+thousands of steps, and those of the presets make the loss explode.
 """
 
 from typing import Annotated, Self, TypeVar
@@ -51,9 +53,9 @@ class VNetSettings(Section):
     """The settings of V-Net in a plan.
 
     Attributes:
-        features: Of the first stage; they double at each resolution.
-        convolutions: Per stage on the way down, from the finest.
-        decoder_convolutions: Per stage on the way up, from the coarsest.
+        features: Number of features of the first stage; it doubles at each coarser resolution.
+        convolutions: Number of convolutions of each stage of the encoder, from the finest.
+        decoder_convolutions: Number of convolutions of each stage of the decoder, from the coarsest.
         batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
     """
 
@@ -97,7 +99,7 @@ def forward(ops: Ops[Value], image: Value, classes: int, settings: VNetSettings)
 def _stage(
     ops: Ops[Value], x: Value, name: str, convolutions: int, settings: VNetSettings, features: int | None = None
 ) -> Value:
-    """Convolutions that keep the size, and around them the input, added before the last activation."""
+    """Applies convolutions that keep the size, and adds the input before the last activation."""
     width, y = features or ops.features(x), x
     for number in range(convolutions):
         y = ops.conv(y, width, KERNEL, f"{name}.{number}.conv")
@@ -119,7 +121,7 @@ VNET = NetworkSpec(
     title="V-Net",
     summary="residual stages of 5x5x5 convolutions, no pooling, PReLU",
     source="Milletari et al. 2016, arXiv 1606.04797",
-    licence="official code: GPL-3.0, not used here",
+    licence="official code: GPL-3.0; not used here",
     dimensions=(3,),
     settings=VNetSettings,
     levels=lambda settings: settings.levels,
