@@ -128,7 +128,7 @@ def _count(spec: "NetworkSpec", channels: int, outputs: int) -> Iterator[tuple[s
     given = spec.complete({})
     for dimensions in spec.dimensions:
         try:
-            architecture = spec.outline(given, dimensions, in_channels=channels, out_channels=outputs)
+            architecture = spec.make_architecture(given, dimensions, in_channels=channels, out_channels=outputs)
         except ValueError:
             yield f"{dimensions}D", "too many channels"
             continue

@@ -12,7 +12,7 @@ from autoseg.inference.accumulation import add_weighted, make_room
 from autoseg.inference.agreement import EnsembleAgreement
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.tiling import Tile, lay_out
-from autoseg.networks.patch_sizes import Patches
+from autoseg.networks.patch_sizes import PatchSizes
 
 OnProgress = Callable[[float], None]
 
@@ -28,7 +28,7 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     patch_size: tuple[int, ...],
     batch_size: int,
     device: torch.device,
-    patches: Patches | None = None,
+    patches: PatchSizes | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Tensor:
     """Predicts the logits of a whole image.

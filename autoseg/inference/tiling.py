@@ -39,7 +39,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
 
 from autoseg.imaging.mirror_padding import mirror_indices
-from autoseg.networks.patch_sizes import Patches
+from autoseg.networks.patch_sizes import PatchSizes
 
 OVERLAP_STEP = 0.5
 """Largest distance of neighbouring tiles, as a fraction of a tile. Source: the reference method."""
@@ -207,7 +207,7 @@ class Layout:
     inside: Slices
 
 
-def lay_out(image: Tensor, patch_size: tuple[int, ...], patches: Patches | None = None) -> Layout:
+def lay_out(image: Tensor, patch_size: tuple[int, ...], patches: PatchSizes | None = None) -> Layout:
     """Takes an image (c, z, y, x) apart into tiles; for the other arguments see `predict_volume`."""
     flat = (1,) * (3 - len(patch_size))
     size = (*flat, *patch_size)

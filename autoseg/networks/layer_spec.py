@@ -1,4 +1,4 @@
-"""The layers of drawn networks that hold weights, as they are written down."""
+"""The specification of a layer with weights, without torch."""
 
 from dataclasses import dataclass
 from math import prod
@@ -6,7 +6,7 @@ from typing import Literal
 
 Kind = Literal[
     "conv",
-    "transposed",
+    "transposed_conv",
     "linear",
     "batch_norm",
     "instance_norm",
@@ -14,28 +14,29 @@ Kind = Literal[
     "layer_norm",
     "prelu",
     "embedding",
-    "offset_bias",
+    "relative_position_bias",
     "offsets",
-    "shares",
+    "point_weights",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """A layer that holds weights; see `canvas.Ops` for what each kind does.
+class LayerSpec:
+    """The specification of a layer with weights; `ops.Ops` documents what each kind calculates.
 
     Attributes:
-        kind: An embedding is what `embed` and `embed_places` add; an offset bias what `attend` adds; the offsets of
-            `sample` and its shares, what each place counts, are linear layers.
-        dimensions: Axes of the maps that go through it; of offsets, of the image.
-        in_features, features: Channels of its input and output; of an offset bias, both are the heads.
-        kernel: Edges of a kernel; of the window of an offset bias; of an embedding, 1 or the size of the image.
-        stride, dilation: Of a convolution.
-        padded, standardized: Of a convolution.
-        bias: Whether a convolution or linear layer adds one number per feature; of a batch norm, whether it scales and
-            shifts.
-        groups: Of a group norm; of offsets, the heads.
-        points: Of offsets, of each head in each map.
+        kind: The kind of layer. An "embedding" is added by `add_embedding` or `add_position_embedding`, a
+            "relative_position_bias" by `attention`; "offsets" and "point_weights" are the two linear layers of
+            `deformable_attention`.
+        dimensions: Number of axes of the feature maps; for offsets, of the image.
+        in_features, features: Number of input and output features; for a relative position bias, both are the heads.
+        kernel: Edges of the kernel in voxels; for a relative position bias, of the window; for an embedding, 1 or the
+            size of the image.
+        stride, dilation: Stride and dilation of a convolution.
+        padded, standardized: Whether a convolution is padded, and whether its weights are standardized.
+        bias: Whether a convolution or linear layer has a bias; for a batch norm, whether it scales and shifts.
+        groups: Number of groups of a group norm; for offsets, the number of heads.
+        points: For offsets, the number of sampling points per head and map.
     """
 
     kind: Kind
@@ -53,12 +54,12 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        """Trainable numbers."""
-        if self.kind in ("conv", "transposed", "linear", "offsets", "shares"):
+        """Number of trainable weights."""
+        if self.kind in ("conv", "transposed_conv", "linear", "offsets", "point_weights"):
             return (self.in_features * prod(self.kernel) + int(self.bias)) * self.features
         if self.kind == "embedding":
             return self.features * prod(self.kernel)
-        if self.kind == "offset_bias":
+        if self.kind == "relative_position_bias":
             return self.features * prod(2 * edge - 1 for edge in self.kernel)
         if self.kind == "prelu":
             return self.features

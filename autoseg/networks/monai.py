@@ -1,13 +1,13 @@
-"""What MONAI's documentation says of its networks: all that a plan needs before MONAI itself is asked.
+"""The networks of MONAI as a plan describes them, before MONAI itself is imported.
 
-    --network monai:SwinUNETR       any network of `monai.networks.nets` that makes logits of images
+    --network monai:SwinUNETR       any network of `monai.networks.nets` that maps images to logits
     pip install autoseg[monai]
 
-A plan names the class, and holds what it is constructed with, as plain values. The numbers of channels and of axes, and
-the size of the patch where a class wants it, follow from the plan and are filled in by `network.monai`, which builds
-the network. A table says of the best-known ones at how many resolutions they look at a patch, because patches must be
-divisible by that, and what they roughly take; of all others it is assumed that they halve a patch five times. A trial
-on noise when a fold begins says in one line if that is wrong.
+A plan names the class, and holds the arguments of its constructor as plain values. The numbers of channels and of axes,
+and the patch size where a class needs it, follow from the plan and are filled in by `models.monai_networks`, which
+builds the network. `monai_table` gives the strides of the best-known networks, which must divide a patch, and their
+approximate memory; all others are assumed to halve a patch five times. A trial on noise when a fold begins reports in
+one line if that is wrong.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from typing import cast
 from pydantic import JsonValue
 
 from autoseg.networks.architecture import Architecture, Axes, Stage
-from autoseg.networks.monai_table import TABLE, UNKNOWN, Described, Settings
-from autoseg.networks.ops import spread
-from autoseg.networks.patch_sizes import Patches
+from autoseg.networks.monai_table import TABLE, UNKNOWN, MonaiFacts, Settings
+from autoseg.networks.ops import per_axis
+from autoseg.networks.patch_sizes import PatchSizes
 
 PREFIX = "monai:"
 NAME_PATTERN = rf"{PREFIX}[A-Z][A-Za-z0-9]*"
@@ -27,99 +27,103 @@ INSTALL = "pip install autoseg[monai]"
 
 
 def is_monai(name: str) -> bool:
-    """Whether a plan means a network of MONAI by a name."""
+    """Returns whether a name in a plan means a network of MONAI, such as "monai:SwinUNETR"."""
     return name.startswith(PREFIX)
 
 
-def describe(name: str) -> Described:
-    """What is known of a network, or assumed."""
+def describe(name: str) -> MonaiFacts:
+    """Returns the facts about a network from MONAI's documentation, or what is assumed about an unknown one."""
     return TABLE.get(name.removeprefix(PREFIX), UNKNOWN)
 
 
-def complete(name: str, given: Settings) -> dict[str, JsonValue]:
-    """The settings, with those filled in that the resolutions depend on."""
-    return {**describe(name).settings, **given}
+def complete(name: str, settings: Settings) -> dict[str, JsonValue]:
+    """Returns the settings, with defaults filled in for those that the resolutions depend on."""
+    return {**describe(name).settings, **settings}
 
 
 @dataclass(frozen=True, slots=True)
 class MonaiSpec:
-    """A network of MONAI, as planning asks about those of the literature; see `spec.NetworkSpec`.
+    """A network of MONAI with the interface of `spec.NetworkSpec` that planning uses.
 
     Attributes:
-        name: Such as "monai:SwinUNETR".
+        name: Name in the plan, such as "monai:SwinUNETR".
     """
 
     name: str
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Name for messages, such as "SwinUNETR of MONAI"."""
         return f"{self.name.removeprefix(PREFIX)} of MONAI"
 
-    def complete(self, given: Settings) -> dict[str, JsonValue]:
+    def complete(self, settings: Settings) -> dict[str, JsonValue]:
         """See `complete`."""
-        return complete(self.name, given)
+        return complete(self.name, settings)
 
-    def read(self, given: Settings) -> Settings:
-        """The settings as they are."""
-        return given
+    def parse(self, settings: Settings) -> Settings:
+        """Returns the settings unchanged; MONAI itself checks them."""
+        return settings
 
-    def training(self, settings: Settings) -> dict[str, JsonValue]:  # noqa: ARG002 - see Page
-        """What it is trained with, where that is not what the preset says."""
+    def training(self, settings: Settings) -> dict[str, JsonValue]:  # noqa: ARG002 - see NetworkSpec
+        """Returns the training settings that differ from those of the preset."""
         return dict(describe(self.name).training)
 
     def fixed_patch(self, settings: Settings) -> None:
-        """None: those that take one size only are built for that of the plan."""
+        """Returns None: a network that takes one patch size only is built for that of the plan."""
 
-    def fit_to(self, given: Settings, patch_size: Sequence[int]) -> dict[str, JsonValue]:  # noqa: ARG002 - see Page
-        """The settings as they are."""
-        return dict(given)
+    def adapt_to_patch(self, settings: Settings, patch_size: Sequence[int]) -> dict[str, JsonValue]:  # noqa: ARG002 - see NetworkSpec
+        """Returns the settings unchanged."""
+        return dict(settings)
 
-    def outline(self, given: Settings, dimensions: int, *, in_channels: int, out_channels: int) -> Architecture:
-        """See `outline`."""
-        return outline(self.name, given, dimensions, in_channels=in_channels, out_channels=out_channels)
+    def make_architecture(
+        self, settings: Settings, dimensions: int, *, in_channels: int, out_channels: int
+    ) -> Architecture:
+        """See `make_architecture`."""
+        return make_architecture(self.name, settings, dimensions, in_channels=in_channels, out_channels=out_channels)
 
-    def patches(self, given: Settings, dimensions: int) -> Patches:
-        """All that can be halved as it halves them."""
-        return Patches.divisible_by(self.smallest_patch(given, dimensions))
+    def patches(self, settings: Settings, dimensions: int) -> PatchSizes:
+        """Returns the patch sizes that its strides divide."""
+        return PatchSizes.divisible_by(self.smallest_patch(settings, dimensions))
 
-    def smallest_patch(self, given: Settings, dimensions: int) -> tuple[int, ...]:
-        """One voxel at the coarsest resolution."""
-        return self.outline(given, dimensions, in_channels=1, out_channels=1).divisor
+    def smallest_patch(self, settings: Settings, dimensions: int) -> tuple[int, ...]:
+        """Returns the patch size that leaves one voxel at the coarsest resolution."""
+        return self.make_architecture(settings, dimensions, in_channels=1, out_channels=1).divisor
 
 
-def outline(name: str, given: Settings, dimensions: int, *, in_channels: int, out_channels: int) -> Architecture:
-    """The network as a plan tells it: channels, resolutions and features; the rest is MONAI's.
+def make_architecture(
+    name: str, settings: Settings, dimensions: int, *, in_channels: int, out_channels: int
+) -> Architecture:
+    """Summarizes the network as the plan's `Architecture`: channels, strides and features of each resolution.
 
     Raises:
-        ValueError: The settings of its resolutions are impossible; the text names them.
+        ValueError: The settings of its resolutions are impossible; the message names them.
     """
-    known, settings = describe(name), complete(name, given)
+    facts, settings = describe(name), complete(name, settings)
     try:
-        features = known.features(settings, dimensions)
-        strides = known.strides(settings, dimensions) if known.strides else (2,) * (len(features) - 1)
-        reductions = [spread(stride, dimensions) for stride in (1, *strides)]
+        features = facts.features(settings, dimensions)
+        strides = facts.strides(settings, dimensions) if facts.strides else (2,) * (len(features) - 1)
+        stage_strides = [per_axis(stride, dimensions) for stride in (1, *strides)]
     except (TypeError, ValueError) as error:
         raise ValueError(f"settings of {name}: {error}") from error
-    if len(features) != len(reductions):
-        which = ", ".join(known.settings)
+    if len(features) != len(stage_strides):
+        names = ", ".join(facts.settings)
         raise ValueError(
-            f"settings of {name}: {len(features)} resolutions have features, {len(reductions)} a size (by {which})"
+            f"settings of {name}: {len(features)} resolutions have features, {len(stage_strides)} a size (by {names})"
         )
     return Architecture(
         residual="none",
         in_channels=in_channels,
         out_channels=out_channels,
         stages=tuple(
-            Stage(features=wide, kernel=_axes((3,) * dimensions), stride=_axes(stride), convolutions=2)
-            for wide, stride in zip(features, reductions, strict=True)
+            Stage(features=width, kernel=_axes((3,) * dimensions), stride=_axes(stride), convolutions=2)
+            for width, stride in zip(features, stage_strides, strict=True)
         ),
         deep_supervision=False,
     )
 
 
 def explain(name: str, changes: str) -> str:
-    """Says which network it is, how it is trained, and what is not known of it."""
+    """Returns a sentence on which network it is, how it is trained, and how its memory is estimated."""
     rough = f"{describe(name).kept:g} times" if name.removeprefix(PREFIX) in TABLE else "once"
     return (
         f'Network {name}: {name.removeprefix(PREFIX)} of MONAI, with what stands below "network", and trained like any '

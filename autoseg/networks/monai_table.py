@@ -12,7 +12,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from autoseg.networks.ops import Edges, spread
+from autoseg.networks.ops import Edges, per_axis
 from autoseg.networks.spec import adam
 
 Settings = Mapping[str, JsonValue]
@@ -24,7 +24,7 @@ USUAL_FEATURES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
+class MonaiFacts:
     """A network of MONAI as its documentation describes it.
 
     Attributes:
@@ -86,12 +86,12 @@ def _dyn_unet_features(settings: Settings, dimensions: int) -> list[int]:
 
 def _dyn_unet_strides(settings: Settings, dimensions: int) -> list[Edges]:
     first, *others = _strides(settings)
-    if set(spread(first, dimensions)) != {1}:
+    if set(per_axis(first, dimensions)) != {1}:
         raise ValueError("the first of strides must be 1, or the logits are smaller than the image")
     return others
 
 
-def _swin_strides(settings: Settings, dimensions: int) -> list[Edges]:  # noqa: ARG001 - see Described
+def _swin_strides(settings: Settings, dimensions: int) -> list[Edges]:  # noqa: ARG001 - see MonaiFacts
     return [_number(settings, "patch_size")] * 5
 
 
@@ -110,18 +110,18 @@ def _ahnet_strides(settings: Settings, dimensions: int) -> list[Edges]:
     return [2] * 5 if further == 1 else [2, 2, 2, 2, 2, (*[further] * (dimensions - 1), 1)]
 
 
-GENTLY: Settings = adam(3e-4)
+TRANSFORMER_TRAINING: Settings = adam(3e-4)
 """Decision: as Swin-Unet is trained here, because they consist of the same parts; not measured with MONAI's own."""
 
-UNKNOWN = Described(features=lambda _, dimensions: _doubling(USUAL_FEATURES, HALVINGS + 1, 320))  # noqa: ARG005
+UNKNOWN = MonaiFacts(features=lambda _, dimensions: _doubling(USUAL_FEATURES, HALVINGS + 1, 320))  # noqa: ARG005
 
 _CHANNELS: Settings = {"channels": [16, 32, 64, 128, 256], "strides": [2, 2, 2, 2]}
 _SIX: Settings = {"features": [32, 32, 64, 128, 256, 32]}
 _BLOCKS: Settings = {"init_filters": 32, "blocks_down": [1, 2, 2, 4]}
 
 
-def _of_channels(settings: Settings, *, kept: float, weights: tuple[float, float]) -> Described:
-    return Described(
+def _of_channels(settings: Settings, *, kept: float, weights: tuple[float, float]) -> MonaiFacts:
+    return MonaiFacts(
         settings=settings,
         features=lambda given, _: _numbers(given, "channels"),
         strides=lambda given, _: _strides(given),
@@ -130,8 +130,8 @@ def _of_channels(settings: Settings, *, kept: float, weights: tuple[float, float
     )
 
 
-def _of_features(*, kept: float, weights: tuple[float, float], predicts_last: bool = False) -> Described:
-    return Described(
+def _of_features(*, kept: float, weights: tuple[float, float], predicts_last: bool = False) -> MonaiFacts:
+    return MonaiFacts(
         settings=_SIX,
         features=lambda settings, _: _numbers(settings, "features")[:5],
         kept=kept,
@@ -140,8 +140,8 @@ def _of_features(*, kept: float, weights: tuple[float, float], predicts_last: bo
     )
 
 
-def _of_blocks(settings: Settings, *, kept: float, weights: tuple[float, float], further: int = 0) -> Described:
-    return Described(
+def _of_blocks(settings: Settings, *, kept: float, weights: tuple[float, float], further: int = 0) -> MonaiFacts:
+    return MonaiFacts(
         settings=settings,
         features=lambda given, _: _doubling(
             _number(given, "init_filters"), len(_numbers(given, "blocks_down")) + further
@@ -151,12 +151,12 @@ def _of_blocks(settings: Settings, *, kept: float, weights: tuple[float, float],
     )
 
 
-TABLE: dict[str, Described] = {
+TABLE: dict[str, MonaiFacts] = {
     "UNet": _of_channels({**_CHANNELS, "num_res_units": 2}, kept=0.4, weights=(0.9, 0.9)),
     "AttentionUnet": _of_channels(_CHANNELS, kept=1.3, weights=(1.1, 1.1)),
     "BasicUNet": _of_features(kept=1.2, weights=(1.0, 1.0)),
     "BasicUNetPlusPlus": _of_features(kept=3.7, weights=(1.3, 1.3), predicts_last=True),
-    "DynUNet": Described(
+    "DynUNet": MonaiFacts(
         settings={
             "kernel_size": [3] * 6,
             "strides": [1, 2, 2, 2, 2, 2],
@@ -171,19 +171,19 @@ TABLE: dict[str, Described] = {
     "SegResNetDS": _of_blocks(_BLOCKS, kept=1.3, weights=(3.5, 3.6)),
     "SegResNetDS2": _of_blocks(_BLOCKS, kept=1.8, weights=(3.9, 4.0)),
     "MedNeXt": _of_blocks({"init_filters": 32, "blocks_down": [2, 2, 2, 2]}, kept=4.4, weights=(0.7, 0.3), further=1),
-    "VNet": Described(features=lambda *_: _doubling(16, 5), kept=1.6, weights=(4.9, 8.1)),
-    "HighResNet": Described(features=lambda *_: [16, 64], strides=lambda *_: [4], kept=9.2, weights=(3.8, 3.5)),
-    "AHNet": Described(
+    "VNet": MonaiFacts(features=lambda *_: _doubling(16, 5), kept=1.6, weights=(4.9, 8.1)),
+    "HighResNet": MonaiFacts(features=lambda *_: [16, 64], strides=lambda *_: [4], kept=9.2, weights=(3.8, 3.5)),
+    "AHNet": MonaiFacts(
         settings={"psp_block_num": 4}, features=_ahnet_features, strides=_ahnet_strides, kept=1.3, weights=(0.08, 0.04)
     ),
-    "FlexibleUNet": Described(
+    "FlexibleUNet": MonaiFacts(
         settings={"backbone": "efficientnet-b0"},
         features=lambda *_: [16, 32, 24, 40, 112, 320],
         kept=2.5,
         weights=(3.5, 1.9),
     ),
-    "UNETR": Described(
-        training=GENTLY,
+    "UNETR": MonaiFacts(
+        training=TRANSFORMER_TRAINING,
         settings={"feature_size": 16, "hidden_size": 768},
         features=lambda settings, _: [
             *_doubling(_number(settings, "feature_size"), 4),
@@ -192,8 +192,8 @@ TABLE: dict[str, Described] = {
         kept=3.5,
         weights=(11.7, 4.3),
     ),
-    "SwinUNETR": Described(
-        training=GENTLY,
+    "SwinUNETR": MonaiFacts(
+        training=TRANSFORMER_TRAINING,
         settings={"feature_size": 24, "patch_size": 2},
         features=lambda settings, _: [
             _number(settings, "feature_size"),

@@ -1,14 +1,14 @@
-"""Which patches a network takes, and what part of them it predicts: found by sketching it, and declared nowhere.
+"""The patch sizes that a network takes, and the margin of a patch that it does not predict.
 
-A convolution that is not padded makes its map smaller by what it looks at. So such a network sees a patch and predicts
-its middle; what is left around it, on both sides of an axis, is its margin. And it takes only patches of which no map
-has an odd edge where it is halved.
+Both are measured by running the network on shapes; no network declares them. A convolution that is not padded shrinks
+its map by the extent of its kernel. So such a network sees a patch and predicts its centre; what is left on both sides
+of an axis is its margin. And it takes only patches of which no map has an odd edge where it is pooled.
 
     patch     572 x 572   what the network sees
     margin     92         on each side
     logits    388 x 388   what it predicts
 
-A network whose convolutions are padded has no margin, and takes what its resolutions divide.
+A network whose convolutions are padded has no margin, and takes all sizes that its strides divide.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +18,14 @@ from math import ceil
 Size = tuple[int, ...]
 
 LARGEST_SEARCHED = 4096
-"""Voxels of an edge up to which the smallest patch is looked for."""
+"""Voxels of an edge up to which the smallest patch is searched."""
 
 
-class MisfitError(ValueError):
-    """A map that a network cannot go on with, because of its size.
+class PatchSizeError(ValueError):
+    """A feature map has a size that the next layer cannot take.
 
     Attributes:
-        axes: Along which it does not fit.
+        axes: The axes along which it does not fit.
     """
 
     def __init__(self, axes: Sequence[int], text: str) -> None:
@@ -33,24 +33,30 @@ class MisfitError(ValueError):
         self.axes = frozenset(axes)
 
 
-def refuse_axes(misfits: Sequence[bool], text: str) -> None:
-    """Raises `MisfitError` if one axis does not fit; there is an answer for each."""
+def check_axes(misfits: Sequence[bool], text: str) -> None:
+    """Raises `PatchSizeError` if any axis does not fit; `misfits` has one value per axis."""
     if any(misfits):
-        raise MisfitError([axis for axis, misfit in enumerate(misfits) if misfit], text)
+        raise PatchSizeError([axis for axis, misfit in enumerate(misfits) if misfit], text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patches:
-    """Which patches a network takes.
+class PatchSizes:
+    """The patch sizes that a network takes.
 
     Example: U-Net without padding has the smallest edge 188, the step 16 and the margin 92. It takes edges of 188, 204,
     220, ..., 572, ... voxels, and predicts 4, 20, 36, ..., 388, ... of them.
 
+    >>> unpadded = PatchSizes(smallest=(188, 188), step=(16, 16), margin=(92, 92))
+    >>> unpadded.centre((572, 572))
+    (388, 388)
+    >>> unpadded.cover((50, 30))
+    (236, 220)
+
     Attributes:
-        smallest: Voxels per axis of the smallest patch.
-        step: By how much the edges of two patches differ that are next to each other; where a tile moves by that, or by
-            several times that, its voxels meet the same voxels at all resolutions.
-        margin: Voxels of each axis and side that are seen and not predicted.
+        smallest: Voxels along each axis of the smallest patch.
+        step: Difference in voxels between one edge and the next larger one; a tile that moves by a multiple of it meets
+            the same grid at all resolutions.
+        margin: Voxels along each axis, on each side, that are seen and not predicted.
     """
 
     smallest: Size
@@ -58,8 +64,8 @@ class Patches:
     margin: Size
 
     @classmethod
-    def divisible_by(cls, divisor: Sequence[int]) -> "Patches":
-        """Those of a network without a margin."""
+    def divisible_by(cls, divisor: Sequence[int]) -> "PatchSizes":
+        """Returns the patch sizes of a network without a margin whose strides multiply to `divisor`."""
         return cls(smallest=tuple(divisor), step=tuple(divisor), margin=(0,) * len(divisor))
 
     @property
@@ -68,19 +74,19 @@ class Patches:
         return any(self.margin)
 
     def centre(self, patch: Sequence[int]) -> Size:
-        """What is predicted of a patch: the size of its logits."""
+        """Returns the size of the part of a patch that is predicted: the size of its logits."""
         return tuple(edge - 2 * margin for edge, margin in zip(patch, self.margin, strict=True))
 
     def cover(self, size: Sequence[float]) -> Size:
-        """The smallest patch whose centre is at least so large."""
+        """Returns the smallest patch whose centre is at least as large as `size`."""
         lowest = self.centre(self.smallest)
         return tuple(
-            smallest + step * max(0, ceil((wanted - least) / step))
-            for wanted, least, smallest, step in zip(size, lowest, self.smallest, self.step, strict=True)
+            smallest + step * max(0, ceil((edge - least) / step))
+            for edge, least, smallest, step in zip(size, lowest, self.smallest, self.step, strict=True)
         )
 
-    def refuse(self, patch: Sequence[int]) -> str | None:
-        """Why the network does not take a patch, with what it takes; None if it does."""
+    def find_problem(self, patch: Sequence[int]) -> str | None:
+        """Returns why the network does not take a patch, with the sizes that it takes; None if it does."""
         axes = list(zip(patch, self.smallest, self.step, strict=True))
         if not self.has_margin:
             if any(edge % step for edge, _, step in axes):
@@ -94,40 +100,39 @@ class Patches:
         return f"patch_size {tuple(patch)} must have {self.describe()}; the nearest is {nearest}"
 
     def describe(self) -> str:
-        """Such as "edges of 188, 204, 220, ... voxels, of which 92 on each side are margin"."""
-        first = [(smallest, smallest + step, smallest + 2 * step) for smallest, step in self._distinct]
+        """Returns text such as "edges of 188, 204, 220, ... voxels, of which 92 on each side are margin"."""
+        distinct = dict.fromkeys(zip(self.smallest, self.step, strict=True))
+        first = [(smallest, smallest + step, smallest + 2 * step) for smallest, step in distinct]
         edges = " and ".join(f"{', '.join(map(str, some))}, ..." for some in first)
         margins = " and ".join(map(str, dict.fromkeys(self.margin)))
         return f"edges of {edges} voxels, of which {margins} on each side are margin"
 
-    @property
-    def _distinct(self) -> list[tuple[int, int]]:
-        return list(dict.fromkeys(zip(self.smallest, self.step, strict=True)))
 
+def measure_patch_sizes(
+    size_of_logits: Callable[[Size], Size], smallest: Sequence[int], step: Sequence[int]
+) -> PatchSizes:
+    """Finds the smallest patch that a network takes, and its margin, by trial.
 
-def measure_patches(predict: Callable[[Size], Size], smallest: Sequence[int], step: Sequence[int]) -> Patches:
-    """Finds out by trial which patches a network takes.
-
-    The axes know nothing of each other, so each grows by itself, voxel by voxel, until nothing is in its way.
+    The axes are independent, so each edge grows by itself, voxel by voxel, until the network takes it.
 
     Args:
-        predict: Sketches the network for a patch, and gives the size of what is predicted; raises `MisfitError`.
-        smallest: Where to begin: no smaller patch is taken.
-        step: See `Patches`.
+        size_of_logits: Returns the size of the logits for a patch size; raises `PatchSizeError`.
+        smallest: The size to begin with: no smaller patch is taken.
+        step: See `PatchSizes`.
 
     Raises:
-        ValueError: The network takes no patch, or what it predicts does not lie in the middle.
+        ValueError: The network takes no patch, or what it predicts does not lie in the centre.
     """
     patch = list(smallest)
     while True:
         try:
-            centre = predict(tuple(patch))
+            centre = size_of_logits(tuple(patch))
             break
-        except MisfitError as error:
+        except PatchSizeError as error:
             if max(patch) > LARGEST_SEARCHED:
                 raise
             patch = [edge + (axis in error.axes) for axis, edge in enumerate(patch)]
-    left = [edge - inner for edge, inner in zip(patch, centre, strict=True)]
-    if any(edge < 0 or edge % 2 for edge in left):
+    surplus = [edge - inner for edge, inner in zip(patch, centre, strict=True)]
+    if any(edge < 0 or edge % 2 for edge in surplus):
         raise ValueError(f"logits of {centre} voxels do not lie in the middle of a patch of {tuple(patch)}")
-    return Patches(smallest=tuple(patch), step=tuple(step), margin=tuple(edge // 2 for edge in left))
+    return PatchSizes(smallest=tuple(patch), step=tuple(step), margin=tuple(edge // 2 for edge in surplus))

@@ -1,82 +1,60 @@
-"""The canvas of shapes: what a network has, and what it takes for a patch, without any numbers in it."""
+"""The operations on shapes: which layers a network has and what a patch costs, without any numbers in it."""
 
-# ruff: noqa: D102 - what each operation does is said of the canvas
+# ruff: noqa: D102 - `ops.Ops` documents each operation
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Any
 
-from autoseg.networks.layer_spec import Kind, Layer
-from autoseg.networks.ops import Edges, Window, spread
-from autoseg.networks.patch_sizes import refuse_axes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Map:
-    """A feature map whose values nobody knows; each is equal to itself alone.
-
-    Attributes:
-        channels: Its features.
-        size: Voxels per axis.
-    """
-
-    channels: int
-    size: tuple[int, ...]
-
-    @property
-    def voxels(self) -> int:
-        """Of one feature."""
-        return prod(self.size)
-
-    @property
-    def elements(self) -> int:
-        """Of all features."""
-        return self.channels * self.voxels
+from autoseg.networks.feature_map import FeatureMap
+from autoseg.networks.layer_spec import Kind, LayerSpec
+from autoseg.networks.ops import Edges, Window, per_axis
+from autoseg.networks.patch_sizes import check_axes
 
 
 @dataclass(slots=True)
 class ShapeOps:
-    """A canvas of shapes, for one patch.
+    """The operations on shapes, for one patch; see `ops.Ops` for each of them.
 
     What autograd keeps until the backward pass is counted as torch does it, each map once: a convolution, a linear
     layer, a norm, a PReLU, a GELU and a multiplication keep their inputs, a ReLU and a sigmoid their outputs; pooling
-    keeps its input and where the largest voxels were; dropout keeps which numbers it left; attention keeps queries,
-    keys and values, and how much each voxel counts for each other; sums, copies and interpolation keep nothing.
+    keeps its input and the indices of the maxima; dropout keeps its mask; attention keeps queries, keys and values, and
+    the attention weights; sums, copies and interpolation keep nothing.
 
     Attributes:
-        dimensions: 2 or 3.
+        dimensions: Number of axes of the image, 2 or 3.
         training: See `Ops`.
-        layers: By name, in the order in which they were drawn.
-        multiply_adds: Of all convolutions, linear layers and attention, forwards.
-        kept: Maps that training keeps.
-        places: Voxels of which pooling keeps a place, a 64-bit integer each.
-        widest: Elements of input and output of the largest convolution.
+        layers: The layers by name, in the order in which they are used.
+        multiply_adds: Multiply-adds of all convolutions, linear layers and attention in the forward pass.
+        saved: Feature maps that autograd keeps for the backward pass.
+        pooling_indices: Number of indices that pooling keeps, 64-bit integers.
+        largest_conv_elements: Elements of input and output of the largest convolution.
     """
 
     dimensions: int
     training: bool = True
-    layers: dict[str, Layer] = field(default_factory=dict)
+    layers: dict[str, LayerSpec] = field(default_factory=dict)
     multiply_adds: int = 0
-    kept: set[Map] = field(default_factory=set)
-    places: int = 0
-    widest: int = 0
+    saved: set[FeatureMap] = field(default_factory=set)
+    pooling_indices: int = 0
+    largest_conv_elements: int = 0
 
     @property
     def weights(self) -> int:
-        """Trainable numbers of all layers."""
+        """Number of trainable weights of all layers."""
         return sum(layer.weights for layer in self.layers.values())
 
     @property
-    def kept_elements(self) -> int:
-        """Of all maps that training keeps."""
-        return sum(one.elements for one in self.kept)
+    def saved_elements(self) -> int:
+        """Number of elements of all feature maps that autograd keeps."""
+        return sum(x.elements for x in self.saved)
 
     # --- Layers with weights ------------------------------------------------------------------------------------------
 
-    def conv(  # noqa: PLR0913 - see Canvas
+    def conv(  # noqa: PLR0913 - see `Ops`
         self,
-        x: Map,
+        x: FeatureMap,
         features: int,
         kernel: Edges,
         name: str,
@@ -86,9 +64,9 @@ class ShapeOps:
         dilation: int = 1,
         padded: bool = True,
         standardized: bool = False,
-    ) -> Map:
-        kernels, strides = spread(kernel, self.dimensions), spread(stride, self.dimensions)
-        self._note(
+    ) -> FeatureMap:
+        kernels, strides = per_axis(kernel, self.dimensions), per_axis(stride, self.dimensions)
+        self._record_layer(
             name,
             "conv",
             x,
@@ -100,210 +78,214 @@ class ShapeOps:
             padded=padded,
             standardized=standardized,
         )
-        reach = [dilation * (edge - 1) for edge in kernels]
+        extents = [dilation * (edge - 1) for edge in kernels]
         size = tuple(
-            (length + (2 * (ahead // 2) if padded else 0) - ahead - 1) // step + 1
-            for length, ahead, step in zip(x.size, reach, strides, strict=True)
+            (length + (2 * (extent // 2) if padded else 0) - extent - 1) // step + 1
+            for length, extent, step in zip(x.size, extents, strides, strict=True)
         )
-        refuse_axes([length < 1 for length in size], f"a map of {x.size} voxels is too small for the layer {name!r}")
-        y = Map(features, size)
+        check_axes([length < 1 for length in size], f"a map of {x.size} voxels is too small for the layer {name!r}")
+        y = FeatureMap(features, size)
         self.multiply_adds += y.elements * x.channels * prod(kernels)
-        return self._convolved(x, y)
+        return self._save_input(x, y)
 
-    def transposed(self, x: Map, features: int, stride: Edges, name: str, *, bias: bool = True) -> Map:
-        strides = spread(stride, self.dimensions)
-        self._note(name, "transposed", x, features, kernel=strides, stride=strides, bias=bias)
-        y = Map(features, tuple(length * step for length, step in zip(x.size, strides, strict=True)))
+    def transposed_conv(
+        self, x: FeatureMap, features: int, stride: Edges, name: str, *, bias: bool = True
+    ) -> FeatureMap:
+        strides = per_axis(stride, self.dimensions)
+        self._record_layer(name, "transposed_conv", x, features, kernel=strides, stride=strides, bias=bias)
+        y = FeatureMap(features, tuple(length * step for length, step in zip(x.size, strides, strict=True)))
         self.multiply_adds += y.elements * x.channels
-        return self._convolved(x, y)
+        return self._save_input(x, y)
 
-    def linear(self, x: Map, features: int, name: str, *, bias: bool = True) -> Map:
-        self._note(name, "linear", x, features, bias=bias)
-        y = Map(features, x.size)
+    def linear(self, x: FeatureMap, features: int, name: str, *, bias: bool = True) -> FeatureMap:
+        self._record_layer(name, "linear", x, features, bias=bias)
+        y = FeatureMap(features, x.size)
         self.multiply_adds += y.elements * x.channels
-        return self._convolved(x, y)
+        return self._save_input(x, y)
 
-    def batch_norm(self, x: Map, name: str, *, affine: bool = True) -> Map:
-        return self._normalized(x, "batch_norm", name, bias=affine)
+    def batch_norm(self, x: FeatureMap, name: str, *, affine: bool = True) -> FeatureMap:
+        return self._normalize(x, "batch_norm", name, bias=affine)
 
-    def instance_norm(self, x: Map, name: str) -> Map:
-        return self._normalized(x, "instance_norm", name)
+    def instance_norm(self, x: FeatureMap, name: str) -> FeatureMap:
+        return self._normalize(x, "instance_norm", name)
 
-    def group_norm(self, x: Map, groups: int, name: str) -> Map:
-        return self._normalized(x, "group_norm", name, groups=groups)
+    def group_norm(self, x: FeatureMap, groups: int, name: str) -> FeatureMap:
+        return self._normalize(x, "group_norm", name, groups=groups)
 
-    def layer_norm(self, x: Map, name: str) -> Map:
-        return self._normalized(x, "layer_norm", name)
+    def layer_norm(self, x: FeatureMap, name: str) -> FeatureMap:
+        return self._normalize(x, "layer_norm", name)
 
-    def prelu(self, x: Map, name: str) -> Map:
-        return self._normalized(x, "prelu", name)
+    def prelu(self, x: FeatureMap, name: str) -> FeatureMap:
+        return self._normalize(x, "prelu", name)
 
-    def embed(self, x: Map, name: str) -> Map:
-        self._note(name, "embedding", x, x.channels, kernel=(1,) * len(x.size))
-        return _like(x)
+    def add_embedding(self, x: FeatureMap, name: str) -> FeatureMap:
+        self._record_layer(name, "embedding", x, x.channels, kernel=(1,) * len(x.size))
+        return x.copy()
 
-    def embed_places(self, x: Map, name: str) -> Map:
-        self._note(name, "embedding", x, x.channels, kernel=x.size)
-        return _like(x)
+    def add_position_embedding(self, x: FeatureMap, name: str) -> FeatureMap:
+        self._record_layer(name, "embedding", x, x.channels, kernel=x.size)
+        return x.copy()
 
     # --- Attention ----------------------------------------------------------------------------------------------------
 
-    def attend(self, query: Map, key: Map, value: Map, heads: int, window: Window | None = None) -> Map:
-        self._check_alike((query, key, value))
-        edges = query.size if window is None else spread(window.edges, len(query.size))
-        windows = [min(edge, length) for edge, length in zip(edges, query.size, strict=True)]
-        whole = [ceil(length / edge) * edge for length, edge in zip(query.size, windows, strict=True)]
-        padded = prod(whole)
-        meetings = Map(heads, (padded, prod(windows)))
-        self.multiply_adds += 2 * (query.channels // heads) * meetings.elements
-        self.kept |= {Map(one.channels, (padded,)) for one in (query, key, value)}
+    def attention(
+        self, query: FeatureMap, key: FeatureMap, value: FeatureMap, heads: int, window: Window | None = None
+    ) -> FeatureMap:
+        self._check_same_size((query, key, value))
+        edges = query.size if window is None else per_axis(window.edges, len(query.size))
+        window_size = tuple(map(min, edges, query.size))
+        padded_size = tuple(ceil(n / edge) * edge for n, edge in zip(query.size, window_size, strict=True))
+        tokens = prod(padded_size)
+        scores = FeatureMap(heads, (tokens, prod(window_size)))
+        self.multiply_adds += 2 * (query.channels // heads) * scores.elements
+        self.saved |= {FeatureMap(x.channels, (tokens,)) for x in (query, key, value)}
+        has_bias = window is not None and window.bias is not None
         if window is not None and window.bias is not None:
-            self._note(window.bias, "offset_bias", Map(heads, query.size), heads, kernel=edges)
-        barred = window is not None and window.shifted and windows != list(query.size)
-        if barred or whole != list(query.size) or (window is not None and window.bias is not None):
-            self.kept.add(meetings)  # where nothing is added to them, they are calculated again on the way back
-        return _like(value)
+            per_head = FeatureMap(heads, query.size)
+            self._record_layer(window.bias, "relative_position_bias", per_head, heads, kernel=edges)
+        is_masked = window is not None and window.shifted and window_size != query.size
+        if is_masked or padded_size != query.size or has_bias:
+            self.saved.add(scores)  # without mask and bias, torch recomputes the scores in the backward pass
+        return value.copy()
 
-    def sample(self, line: Map, values: Sequence[Map], heads: int, points: int, name: str) -> Map:
-        looks, width = heads * len(values) * points, values[0].channels // heads
-        given = {"dimensions": self.dimensions, "groups": heads, "points": points}
-        self._note(f"{name}.offsets", "offsets", line, looks * self.dimensions, **given)
-        self._note(f"{name}.weights", "shares", line, looks)
-        offsets, weights = Map(looks * self.dimensions, line.size), Map(looks, line.size)
-        seen = Map(looks * width, line.size)
-        self.multiply_adds += (offsets.elements + weights.elements) * line.channels
-        self.multiply_adds += seen.elements * (2**self.dimensions + 1)
-        self.kept |= {line, *values, offsets, weights, seen}
-        return Map(values[0].channels, line.size)
+    def deformable_attention(
+        self, tokens: FeatureMap, values: Sequence[FeatureMap], heads: int, points: int, name: str
+    ) -> FeatureMap:
+        samples, head_features = heads * len(values) * points, values[0].channels // heads
+        properties = {"dimensions": self.dimensions, "groups": heads, "points": points}
+        self._record_layer(f"{name}.offsets", "offsets", tokens, samples * self.dimensions, **properties)
+        self._record_layer(f"{name}.weights", "point_weights", tokens, samples)
+        offsets, weights = FeatureMap(samples * self.dimensions, tokens.size), FeatureMap(samples, tokens.size)
+        sampled = FeatureMap(samples * head_features, tokens.size)
+        self.multiply_adds += (offsets.elements + weights.elements) * tokens.channels
+        self.multiply_adds += sampled.elements * (2**self.dimensions + 1)
+        self.saved |= {tokens, *values, offsets, weights, sampled}
+        return FeatureMap(values[0].channels, tokens.size)
 
-    def positional_encoding(self, like: Map) -> Map:
-        return _like(like)
+    def positional_encoding(self, like: FeatureMap) -> FeatureMap:
+        return like.copy()
 
-    def flatten_maps(self, maps: Sequence[Map]) -> Map:
-        return Map(maps[0].channels, (sum(one.voxels for one in maps),))
+    def flatten_maps(self, maps: Sequence[FeatureMap]) -> FeatureMap:
+        return FeatureMap(maps[0].channels, (sum(x.voxels for x in maps),))
 
-    def part(self, line: Map, like: Sequence[Map]) -> list[Map]:
-        return [Map(line.channels, one.size) for one in like]
+    def unflatten_maps(self, tokens: FeatureMap, like: Sequence[FeatureMap]) -> list[FeatureMap]:
+        return [FeatureMap(tokens.channels, x.size) for x in like]
 
     # --- Without weights ----------------------------------------------------------------------------------------------
 
-    def relu(self, x: Map) -> Map:
-        return self._kept(_like(x))
+    def relu(self, x: FeatureMap) -> FeatureMap:
+        return self._save(x.copy())
 
-    def leaky_relu(self, x: Map) -> Map:
-        return self._kept(_like(x))
+    def leaky_relu(self, x: FeatureMap) -> FeatureMap:
+        return self._save(x.copy())
 
-    def gelu(self, x: Map) -> Map:
-        self.kept.add(x)
-        return _like(x)
+    def gelu(self, x: FeatureMap) -> FeatureMap:
+        self.saved.add(x)
+        return x.copy()
 
-    def sigmoid(self, x: Map) -> Map:
-        return self._kept(_like(x))
+    def sigmoid(self, x: FeatureMap) -> FeatureMap:
+        return self._save(x.copy())
 
-    def dropout(self, x: Map, share: float, *, whole: bool = False) -> Map:
-        if share == 0:
+    def dropout(self, x: FeatureMap, rate: float, *, whole_maps: bool = False) -> FeatureMap:
+        if rate == 0:
             return x
-        if not whole:
-            self.kept.add(_like(x))  # which numbers stay, and by how much they are raised
-        return _like(x)
+        if not whole_maps:
+            self.saved.add(x.copy())  # the mask, scaled
+        return x.copy()
 
-    def drop_path(self, x: Map, share: float) -> Map:
-        return _like(x) if share > 0 else x
+    def drop_path(self, x: FeatureMap, rate: float) -> FeatureMap:
+        return x.copy() if rate > 0 else x
 
-    def pool(self, x: Map, factor: int, *, kernel: int | None = None) -> Map:  # noqa: ARG002
+    def max_pool(self, x: FeatureMap, factor: int, *, kernel: int | None = None) -> FeatureMap:  # noqa: ARG002
         self._check_divisible(x, factor)
-        y = Map(x.channels, tuple(length // factor for length in x.size))
-        self.kept.add(x)
-        self.places += y.elements
+        y = FeatureMap(x.channels, tuple(length // factor for length in x.size))
+        self.saved.add(x)
+        self.pooling_indices += y.elements
         return y
 
-    def pool_all(self, x: Map) -> Map:
-        self.kept.add(x)
-        return self._kept(Map(x.channels, (1,) * len(x.size)))
+    def global_max_pool(self, x: FeatureMap) -> FeatureMap:
+        self.saved.add(x)
+        return self._save(FeatureMap(x.channels, (1,) * len(x.size)))
 
-    def resize(self, x: Map, like: Map, *, corners: bool = False) -> Map:  # noqa: ARG002
-        return Map(x.channels, like.size)
+    def resize(self, x: FeatureMap, like: FeatureMap, *, align_corners: bool = False) -> FeatureMap:  # noqa: ARG002
+        return FeatureMap(x.channels, like.size)
 
-    def enlarge(self, x: Map, factor: Edges, *, corners: bool = False) -> Map:  # noqa: ARG002
-        factors = spread(factor, self.dimensions)
-        return Map(x.channels, tuple(length * one for length, one in zip(x.size, factors, strict=True)))
+    def upsample(self, x: FeatureMap, factor: Edges, *, align_corners: bool = False) -> FeatureMap:  # noqa: ARG002
+        factors = per_axis(factor, self.dimensions)
+        return FeatureMap(x.channels, tuple(length * times for length, times in zip(x.size, factors, strict=True)))
 
-    def crop(self, x: Map, like: Map) -> Map:
-        left = [outer - inner for inner, outer in zip(like.size, x.size, strict=True)]
-        refuse_axes([one < 0 or one % 2 == 1 for one in left], f"{x.size} voxels have no middle of {like.size}")
-        return Map(x.channels, like.size)
+    def center_crop(self, x: FeatureMap, like: FeatureMap) -> FeatureMap:
+        surplus = [outer - inner for inner, outer in zip(like.size, x.size, strict=True)]
+        check_axes([n < 0 or n % 2 == 1 for n in surplus], f"{x.size} voxels have no middle of {like.size}")
+        return FeatureMap(x.channels, like.size)
 
-    def merge(self, x: Map, factor: int) -> Map:
+    def space_to_depth(self, x: FeatureMap, factor: int) -> FeatureMap:
         self._check_divisible(x, factor)
-        return Map(x.channels * factor ** len(x.size), tuple(length // factor for length in x.size))
+        return FeatureMap(x.channels * factor ** len(x.size), tuple(length // factor for length in x.size))
 
-    def expand(self, x: Map, factor: int) -> Map:
-        return Map(x.channels // factor ** len(x.size), tuple(length * factor for length in x.size))
+    def depth_to_space(self, x: FeatureMap, factor: int) -> FeatureMap:
+        return FeatureMap(x.channels // factor ** len(x.size), tuple(length * factor for length in x.size))
 
-    def slice_change(self, x: Map) -> Map:
-        self.kept.add(Map(x.channels, x.size))  # the signs
-        return _like(x)
+    def slice_difference(self, x: FeatureMap) -> FeatureMap:
+        self.saved.add(FeatureMap(x.channels, x.size))  # the signs
+        return x.copy()
 
-    def concat(self, parts: Sequence[Map]) -> Map:
-        self._check_alike(parts)
-        return Map(sum(part.channels for part in parts), parts[0].size)
+    def concat(self, values: Sequence[FeatureMap]) -> FeatureMap:
+        self._check_same_size(values)
+        return FeatureMap(sum(x.channels for x in values), values[0].size)
 
-    def add(self, x: Map, y: Map) -> Map:
-        self._check_alike((x, y))
-        return _like(x)
+    def add(self, x: FeatureMap, y: FeatureMap) -> FeatureMap:
+        self._check_same_size((x, y))
+        return x.copy()
 
-    def multiply(self, x: Map, weight: Map) -> Map:
+    def multiply(self, x: FeatureMap, weight: FeatureMap) -> FeatureMap:
         if weight.voxels > 1:
-            self._check_alike((x, weight))
-        self.kept |= {x, weight}
-        return _like(x)
+            self._check_same_size((x, weight))
+        self.saved |= {x, weight}
+        return x.copy()
 
-    def mask_absent(self, x: Map, present: Map, absent: Map) -> Map:
-        self._check_alike((present, absent))
-        return _like(x)
+    def mask_absent(self, x: FeatureMap, present: FeatureMap, absent: FeatureMap) -> FeatureMap:
+        self._check_same_size((present, absent))
+        return x.copy()
 
-    def mean(self, parts: Sequence[Map]) -> Map:
-        self._check_alike(parts)
-        return _like(parts[0])
+    def mean(self, values: Sequence[FeatureMap]) -> FeatureMap:
+        self._check_same_size(values)
+        return values[0].copy()
 
-    def repeat(self, x: Map, features: int) -> Map:
-        return x if x.channels == features else Map(features, x.size)
+    def repeat_features(self, x: FeatureMap, features: int) -> FeatureMap:
+        return x if x.channels == features else FeatureMap(features, x.size)
 
-    def features(self, x: Map) -> int:
+    def features(self, x: FeatureMap) -> int:
         return x.channels
 
-    def size(self, x: Map) -> tuple[int, ...]:
+    def size(self, x: FeatureMap) -> tuple[int, ...]:
         return x.size
 
-    def _kept(self, x: Map) -> Map:
-        self.kept.add(x)
+    def _save(self, x: FeatureMap) -> FeatureMap:
+        self.saved.add(x)
         return x
 
-    def _convolved(self, x: Map, y: Map) -> Map:
-        self.kept.add(x)
-        self.widest = max(self.widest, x.elements + y.elements)
+    def _save_input(self, x: FeatureMap, y: FeatureMap) -> FeatureMap:
+        """Notes the input of a convolution or linear layer as kept, and returns its output."""
+        self.saved.add(x)
+        self.largest_conv_elements = max(self.largest_conv_elements, x.elements + y.elements)
         return y
 
-    def _normalized(self, x: Map, kind: Kind, name: str, **given: Any) -> Map:
-        self._note(name, kind, x, x.channels, **given)
-        self.kept.add(x)
-        return _like(x)
+    def _normalize(self, x: FeatureMap, kind: Kind, name: str, **properties: Any) -> FeatureMap:
+        self._record_layer(name, kind, x, x.channels, **properties)
+        self.saved.add(x)
+        return x.copy()
 
-    def _note(self, name: str, kind: Kind, x: Map, features: int, **given: Any) -> None:
+    def _record_layer(self, name: str, kind: Kind, x: FeatureMap, features: int, **properties: Any) -> None:
         if name in self.layers:
             raise ValueError(f"two layers are named {name!r}")
-        given.setdefault("dimensions", len(x.size))
-        self.layers[name] = Layer(kind=kind, in_features=x.channels, features=features, **given)
+        properties.setdefault("dimensions", len(x.size))
+        self.layers[name] = LayerSpec(kind=kind, in_features=x.channels, features=features, **properties)
 
-    def _check_alike(self, parts: Sequence[Map]) -> None:
-        sizes = [part.size for part in parts]
+    def _check_same_size(self, values: Sequence[FeatureMap]) -> None:
+        sizes = [x.size for x in values]
         differ = [len(set(axis)) > 1 for axis in zip(*sizes, strict=True)]
-        refuse_axes(differ, f"maps of sizes {sizes} do not lie on one grid")
+        check_axes(differ, f"maps of sizes {sizes} do not lie on one grid")
 
-    def _check_divisible(self, x: Map, factor: int) -> None:
-        refuse_axes([length % factor > 0 for length in x.size], f"a map of {x.size} voxels has no blocks of {factor}")
-
-
-def _like(x: Map) -> Map:
-    """Another map of the same shape."""
-    return Map(x.channels, x.size)
+    def _check_divisible(self, x: FeatureMap, factor: int) -> None:
+        check_axes([length % factor > 0 for length in x.size], f"a map of {x.size} voxels has no blocks of {factor}")

@@ -1,4 +1,4 @@
-"""A page of the literature: what is known of a network before anything is built."""
+"""The specification of a network of the literature: what is known of it before it is built, without torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,62 +10,68 @@ from pydantic import JsonValue, ValidationError
 
 from autoseg.networks.architecture import Architecture, Axes, Section, Stage
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
-from autoseg.networks.layer_spec import Layer
-from autoseg.networks.ops import Edges, Ops, spread
-from autoseg.networks.patch_sizes import Patches, measure_patches
-from autoseg.networks.shape_ops import Map, ShapeOps
+from autoseg.networks.feature_map import FeatureMap
+from autoseg.networks.layer_spec import LayerSpec
+from autoseg.networks.ops import Edges, Ops, per_axis
+from autoseg.networks.patch_sizes import PatchSizes, measure_patch_sizes
+from autoseg.networks.shape_ops import ShapeOps
 
 Value = TypeVar("Value")
 
 
-class DrawNetwork(Protocol):
-    """Leads an image through the layers of a network.
+class ForwardFunction(Protocol):
+    """The forward pass of a network.
 
     Args:
-        net: The canvas; in training every layer that the network has must be drawn.
+        ops: The operations; in training every layer of the network must be used.
         image: Shape (n, in_channels, *patch).
-        classes: How many outputs.
-        settings: The page's own, complete.
+        classes: Number of outputs.
+        settings: The parsed settings of the network.
 
     Returns:
-        Logits, those that predict first; in training coarser ones may follow, and then those of `auxiliary_outputs`.
+        Logits, first those that predict; in training coarser ones may follow, and then those of `auxiliary_outputs`.
     """
 
-    def __call__(self, net: Ops[Value], image: Value, classes: int, settings: Any, /) -> list[Value]:
-        """Draws it."""
+    def __call__(self, ops: Ops[Value], image: Value, classes: int, settings: Any, /) -> list[Value]:
+        """Runs the forward pass."""
 
 
 def adam(learning_rate: float) -> dict[str, JsonValue]:
-    """What `NetworkSpec.training` says of a network that does not bear the rates of the presets.
+    """Returns the training settings of a network that is unstable at the learning rates of the presets.
 
     Those suit networks that normalize all their features. Without norms, with standardized weights or with much
     attention the loss explodes, or nothing but background is found. Decision: a rate at which such a network learned
     in a short run (tests/benchmarks/RESULTS.md), or that of its paper, whatever the preset.
+
+    >>> adam(1e-3)
+    {'optimizer': 'adam', 'learning_rate': 0.001}
     """
     return {"optimizer": "adam", "learning_rate": learning_rate}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """A network of the literature.
+    """The specification of a network of the literature.
+
+    All callables take the parsed settings.
 
     Attributes:
-        title: As its authors call it.
-        summary: What is its own, in one line.
+        title: The name that its authors gave it.
+        summary: One line on what distinguishes it.
         source: The paper.
-        licence: Of the official code, which nothing here is taken from, and what else binds who uses the network.
-        dimensions: Of images that it takes: 2, 3, or both.
-        settings: What a plan may say about it, with defaults: the published network.
-        levels: Features at each resolution, by the settings.
-        strides: By the settings, how much each resolution after the first reduces each axis; left out, it halves all.
-        fixed_patch: By the settings, the only patch that it takes, which is the setting "patch", by default that of the
-            paper; None if it takes many.
-        draw: The network.
-        supervises: Whether training has more outputs that stand for the labels, by the settings.
-        auxiliary_outputs: By the settings, what the last outputs of training stand for, if not for the labels.
-        most_channels: Of the image, by the settings; None if there is no limit.
-        training: By the settings, in what the plan's `TrainingSettings` differ from those of the preset.
-        recipe: How the paper trained it, in words, where the plan does something else.
+        licence: Licence of the official code, from which nothing is taken, and what else binds who uses the network.
+        dimensions: Numbers of image axes that it supports: 2, 3, or both.
+        settings: The type of its settings; the defaults give the published network.
+        levels: Number of features at each resolution, from the finest.
+        strides: Stride along each axis at each resolution after the first; left out, 2 everywhere.
+        fixed_patch: The only patch size that it takes, which is its setting "patch", by default that of the paper; None
+            if it takes many.
+        forward: The forward pass.
+        supervises: Whether training has further outputs for deep supervision.
+        auxiliary_outputs: The last outputs of training that predict something other than the labels.
+        max_channels: The largest number of image channels; None if there is no limit.
+        training: The fields of the plan's `TrainingSettings` that differ from those of the preset.
+        recipe: How the paper trained it, in words, where training here differs.
     """
 
     title: str
@@ -75,86 +81,86 @@ class NetworkSpec:
     dimensions: tuple[int, ...]
     settings: type[Section]
     levels: Callable[[Any], tuple[int, ...]]
-    draw: DrawNetwork
+    forward: ForwardFunction
     strides: Callable[[Any], tuple[Edges, ...]] | None = None
     fixed_patch: Callable[[Any], tuple[int, ...] | None] = lambda _: None
     supervises: Callable[[Any], bool] = lambda _: False
     auxiliary_outputs: Callable[[Any], tuple[AuxiliaryOutput, ...]] = lambda _: ()
-    most_channels: Callable[[Any], int | None] = lambda _: None
+    max_channels: Callable[[Any], int | None] = lambda _: None
     training: Callable[[Any], Mapping[str, JsonValue]] = lambda _: {}
     recipe: str = ""
 
-    def complete(self, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The settings with all defaults filled in.
+    def complete(self, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """Returns the settings with all defaults filled in.
 
         Raises:
-            ValueError: One is unknown or impossible; the text names it.
+            ValueError: A setting is unknown or impossible; the message names it.
         """
-        settings: dict[str, JsonValue] = self.read(given).model_dump(mode="json")
-        return settings
+        complete: dict[str, JsonValue] = self.parse(settings).model_dump(mode="json")
+        return complete
 
-    def read(self, given: Mapping[str, JsonValue]) -> Any:
-        """The settings as the page's own type; see `complete`."""
+    def parse(self, settings: Mapping[str, JsonValue]) -> Any:
+        """Returns the settings as the network's own type; raises like `complete`."""
         try:
-            return self.settings.model_validate(dict(given))
+            return self.settings.model_validate(dict(settings))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, ("settings", *first["loc"])))
-            known = ", ".join(self.settings.model_fields)
-            hint = f" (there are: {known})" if first["type"] == "extra_forbidden" else ""
-            raise ValueError(f"{where} of {self.title}: {first['msg']}{hint}") from error
+            field = ".".join(map(str, ("settings", *first["loc"])))
+            names = ", ".join(self.settings.model_fields)
+            hint = f" (there are: {names})" if first["type"] == "extra_forbidden" else ""
+            raise ValueError(f"{field} of {self.title}: {first['msg']}{hint}") from error
 
     def describe_dimensions(self) -> str:
-        """Such as "2D, 3D"."""
+        """Returns the numbers of image axes as text, such as "2D, 3D"."""
         return ", ".join(f"{dimensions}D" for dimensions in self.dimensions)
 
-    def reductions(self, given: Mapping[str, JsonValue], dimensions: int) -> tuple[tuple[int, ...], ...]:
-        """How much each resolution reduces each axis; the first one nothing."""
-        settings = self.read(given)
-        strides = self.strides(settings) if self.strides else (2,) * (len(self.levels(settings)) - 1)
-        return tuple(spread(stride, dimensions) for stride in (1, *strides))
+    def strides_per_level(self, settings: Mapping[str, JsonValue], dimensions: int) -> tuple[tuple[int, ...], ...]:
+        """Returns the stride along each axis at each resolution; 1 at the first."""
+        parsed = self.parse(settings)
+        strides = self.strides(parsed) if self.strides else (2,) * (len(self.levels(parsed)) - 1)
+        return tuple(per_axis(stride, dimensions) for stride in (1, *strides))
 
-    def divisor(self, given: Mapping[str, JsonValue], dimensions: int) -> tuple[int, ...]:
-        """What each axis of a patch must be divisible by."""
-        return tuple(map(prod, zip(*self.reductions(given, dimensions), strict=True)))
+    def divisor(self, settings: Mapping[str, JsonValue], dimensions: int) -> tuple[int, ...]:
+        """Returns the product of the strides along each axis."""
+        return tuple(map(prod, zip(*self.strides_per_level(settings, dimensions), strict=True)))
 
-    def patches(self, given: Mapping[str, JsonValue], dimensions: int) -> Patches:
-        """Which patches it takes, and what part of them it predicts."""
-        return _measure(self, self.read(given), dimensions)
+    def patches(self, settings: Mapping[str, JsonValue], dimensions: int) -> PatchSizes:
+        """Returns the patch sizes that the network takes, and the margin that it does not predict."""
+        return _measure(self, self.parse(settings), dimensions)
 
-    def smallest_patch(self, given: Mapping[str, JsonValue], dimensions: int) -> tuple[int, ...]:
-        """That the network can be drawn for: the only one that it takes, or one voxel at the coarsest resolution."""
-        return self.patches(given, dimensions).smallest
+    def smallest_patch(self, settings: Mapping[str, JsonValue], dimensions: int) -> tuple[int, ...]:
+        """Returns the smallest patch size: the only one, or one voxel at the coarsest resolution."""
+        return self.patches(settings, dimensions).smallest
 
-    def fit_to(self, given: Mapping[str, JsonValue], patch: Sequence[int]) -> dict[str, JsonValue]:
-        """The settings with which it takes patches of such a size, complete."""
-        fixed = self.fixed_patch(self.read(given)) is not None
-        return self.complete({**given, "patch": list(patch)} if fixed else given)
+    def adapt_to_patch(self, settings: Mapping[str, JsonValue], patch: Sequence[int]) -> dict[str, JsonValue]:
+        """Returns the complete settings for patches of a size; only a network of a fixed patch size changes."""
+        fixed = self.fixed_patch(self.parse(settings)) is not None
+        return self.complete({**settings, "patch": list(patch)} if fixed else settings)
 
-    def describe_constraints(self, given: Mapping[str, JsonValue]) -> str:
-        """What images and patches it takes."""
-        settings = self.read(given)
-        limit, patch = self.most_channels(settings), self.fixed_patch(settings)
+    def describe_constraints(self, settings: Mapping[str, JsonValue]) -> str:
+        """Returns which images and patches the network takes, as text."""
+        parsed = self.parse(settings)
+        limit, patch = self.max_channels(parsed), self.fixed_patch(parsed)
         channels = "" if limit is None else f", at most {limit} channels"
         only = "" if patch is None else f"one size, planned up to {' x '.join(map(str, patch))}, "
-        edges, patches = self.divisor(given, max(self.dimensions)), self.patches(given, max(self.dimensions))
+        edges, patches = self.divisor(settings, max(self.dimensions)), self.patches(settings, max(self.dimensions))
         if patches.has_margin:
             return f"{patches.describe()}{channels}"
         divisors = str(edges[0]) if len(set(edges)) == 1 else ", ".join(map(str, edges))
         return f"{only}edges divisible by {divisors}{channels}"
 
-    def outline(
-        self, given: Mapping[str, JsonValue], dimensions: int, *, in_channels: int, out_channels: int
+    def make_architecture(
+        self, settings: Mapping[str, JsonValue], dimensions: int, *, in_channels: int, out_channels: int
     ) -> Architecture:
-        """The network as the plan's `Architecture` tells it: channels, resolutions, features; the rest is the page's.
+        """Summarizes the network as the plan's `Architecture`: channels, strides and features of each resolution.
 
         Raises:
             ValueError: A setting is unknown or impossible, or the images have too many axes or channels.
         """
         if dimensions not in self.dimensions:
             raise ValueError(f"{self.title} takes images in {self.describe_dimensions()} only")
-        settings = self.read(given)
-        limit = self.most_channels(settings)
+        parsed = self.parse(settings)
+        limit = self.max_channels(parsed)
         if limit is not None and in_channels > limit:
             raise ValueError(f"{self.title} takes at most {limit} channels with these settings, not {in_channels}")
         return Architecture(
@@ -163,82 +169,90 @@ class NetworkSpec:
             out_channels=out_channels,
             stages=tuple(
                 Stage(features=features, kernel=_axes((3,) * dimensions), stride=_axes(stride), convolutions=1)
-                for features, stride in zip(self.levels(settings), self.reductions(given, dimensions), strict=True)
+                for features, stride in zip(
+                    self.levels(parsed), self.strides_per_level(settings, dimensions), strict=True
+                )
             ),
-            deep_supervision=self.supervises(settings),
+            deep_supervision=self.supervises(parsed),
         )
 
-    def count(self, given: Mapping[str, JsonValue], architecture: Architecture, patch_size: Sequence[int]) -> "Count":
-        """What the network has and takes for a patch.
+    def count(
+        self, settings: Mapping[str, JsonValue], architecture: Architecture, patch_size: Sequence[int]
+    ) -> "NetworkCosts":
+        """Counts the layers, weights, work and memory of the network for a patch, without torch.
+
+        >>> from autoseg.networks.literature.unet import UNET
+        >>> architecture = UNET.make_architecture({}, 2, in_channels=1, out_channels=2)
+        >>> UNET.count({}, architecture, (256, 256)).weights
+        31030658
 
         Args:
-            given: Settings.
-            architecture: Of which the numbers of channels are taken.
-            patch_size: Voxels per axis, one of `patches`.
+            settings: The settings of the network.
+            architecture: Gives the numbers of input and output channels.
+            patch_size: Voxels along each axis, one of `patches`.
 
         Raises:
             ValueError: The settings are impossible.
         """
-        settings = self.read(given)
-        return _count(self, settings, architecture.in_channels, architecture.out_channels, tuple(patch_size))
+        parsed = self.parse(settings)
+        return _count(self, parsed, architecture.in_channels, architecture.out_channels, tuple(patch_size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """What a network has and takes for one patch; see `ShapeOps`.
+class NetworkCosts:
+    """The layers of a network and its costs for one patch; see `ShapeOps`.
 
     Attributes:
-        layers: By name.
-        weights: Trainable numbers.
-        multiply_adds: Forwards.
-        kept_elements, places: What training keeps.
-        widest_elements: Of input and output of the largest convolution.
+        layers: The layers by name.
+        weights: Number of trainable weights.
+        multiply_adds: Multiply-adds of the forward pass.
+        saved_elements, pooling_indices: Elements of the feature maps, and indices of pooling, that autograd keeps.
+        largest_conv_elements: Elements of input and output of the largest convolution.
         outputs: Voxels of each output in training.
     """
 
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, LayerSpec]
     weights: int
     multiply_adds: int
-    kept_elements: int
-    places: int
-    widest_elements: int
+    saved_elements: int
+    pooling_indices: int
+    largest_conv_elements: int
     outputs: tuple[int, ...]
 
     @property
     def standardized_weights(self) -> int:
-        """Those that are standardized when they are used, of which training then keeps copies."""
+        """Number of weights that are standardized when they are used, of which training keeps copies."""
         return sum(layer.weights for layer in self.layers.values() if layer.standardized)
 
 
 @lru_cache(maxsize=1024)
 def _count(
     spec: NetworkSpec, settings: Section, in_channels: int, out_channels: int, patch_size: tuple[int, ...]
-) -> Count:
-    sketch = ShapeOps(len(patch_size))
-    image = Map(in_channels, patch_size)
-    logits = spec.draw(sketch, image, out_channels, settings)
-    sketch.kept.discard(image)  # counted apart, because it is there anyway
-    return Count(
-        layers=sketch.layers,
-        weights=sketch.weights,
-        multiply_adds=sketch.multiply_adds,
-        kept_elements=sketch.kept_elements,
-        places=sketch.places,
-        widest_elements=sketch.widest,
-        outputs=tuple(one.voxels for one in logits),
+) -> NetworkCosts:
+    ops = ShapeOps(len(patch_size))
+    image = FeatureMap(in_channels, patch_size)
+    logits = spec.forward(ops, image, out_channels, settings)
+    ops.saved.discard(image)  # planning counts the image apart
+    return NetworkCosts(
+        layers=ops.layers,
+        weights=ops.weights,
+        multiply_adds=ops.multiply_adds,
+        saved_elements=ops.saved_elements,
+        pooling_indices=ops.pooling_indices,
+        largest_conv_elements=ops.largest_conv_elements,
+        outputs=tuple(output.voxels for output in logits),
     )
 
 
 @lru_cache(maxsize=256)
-def _measure(spec: NetworkSpec, settings: Section, dimensions: int) -> Patches:
-    given = settings.model_dump(mode="json")
-    divisor = spec.divisor(given, dimensions)
+def _measure(spec: NetworkSpec, settings: Section, dimensions: int) -> PatchSizes:
+    divisor = spec.divisor(settings.model_dump(mode="json"), dimensions)
 
-    def predict(patch: tuple[int, ...]) -> tuple[int, ...]:
-        sketch = ShapeOps(dimensions, training=False)
-        return spec.draw(sketch, Map(1, patch), 2, settings)[0].size
+    def size_of_logits(patch: tuple[int, ...]) -> tuple[int, ...]:
+        ops = ShapeOps(dimensions, training=False)
+        return spec.forward(ops, FeatureMap(1, patch), 2, settings)[0].size
 
-    return measure_patches(predict, spec.fixed_patch(settings) or divisor, divisor)
+    return measure_patch_sizes(size_of_logits, spec.fixed_patch(settings) or divisor, divisor)
 
 
 def _axes(edges: tuple[int, ...]) -> Axes:

@@ -1,4 +1,4 @@
-"""The layers of drawn networks in torch, with fresh weights."""
+"""The layers of networks of the literature as torch modules, and the initialization of their weights."""
 
 from collections.abc import Callable
 from math import cos, pi, prod, sin
@@ -10,22 +10,25 @@ from torch.nn import functional as F
 
 from autoseg.networks.blocks import InstanceNorm, Upsampling
 from autoseg.networks.convolutions import Conv2d, Conv3d, convolve
-from autoseg.networks.layer_spec import Kind, Layer
+from autoseg.networks.layer_spec import Kind, LayerSpec
 
-NARROW = 0.02
-"""Deviation of fresh weights of linear layers and of offset biases. Source: Dosovitskiy et al. 2021, and most since."""
+INITIAL_STD = 0.02
+"""Standard deviation of initial weights of linear layers and of relative position biases.
+
+Source: Dosovitskiy et al. 2021, and most transformers since.
+"""
 
 VARIANCE_EPSILON = 1e-12
 """Added to the variance of weights that are standardized. Source: Zhang et al. 2020, ConResNet."""
 
 
 class StandardizedConv(nn.Module):
-    """Convolution whose weights are brought to mean 0 and deviation 1, output by output, whenever it is used.
+    """Convolution whose weights are standardized to mean 0 and standard deviation 1 per output feature in each pass.
 
     Source: Qiao et al. 2019, "Micro-batch training with batch-channel normalization and weight standardization".
     """
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: LayerSpec) -> None:
         super().__init__()
         self.layer = layer
         self.weight = nn.Parameter(torch.empty(layer.features, layer.in_features, *layer.kernel))
@@ -42,7 +45,7 @@ class StandardizedConv(nn.Module):
 
 
 class Linear(nn.Linear):
-    """A linear map of the features of each voxel."""
+    """Linear layer over the features of each voxel."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (n, in_features, *size) to (n, features, *size)."""
@@ -50,10 +53,10 @@ class Linear(nn.Linear):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Normalizes groups of features, in the precision of its input.
+    """Group norm in the precision of its input.
 
-    Decision: autocast would make it 32 bits on a GPU, and so the maps that it keeps, and what follows it, twice as
-    large as memory is planned for; means and deviations are found in 32 bits anyway.
+    Decision: autocast would calculate it in 32 bits on a GPU, and so the maps that autograd keeps, and what follows
+    them, would be twice as large as memory is planned for; mean and standard deviation are found in 32 bits anyway.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,23 +68,24 @@ class GroupNorm(nn.GroupNorm):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Normalizes the features of each voxel.
+    """Layer norm over the features of each voxel.
 
-    Decision: 16-bit maps stay so under autocast, which on a GPU would make float32 of them; torch calculates mean and
-    deviation in float32 all the same. What follows would copy them back, each layer for itself, and keep the copies.
+    Decision: 16-bit maps stay 16-bit under autocast, which on a GPU would turn them into float32; torch calculates mean
+    and standard deviation in float32 all the same. Each following layer would copy float32 maps back to 16 bits, and
+    keep its copy.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (n, features, *size) to the same."""
         with torch.autocast(x.device.type, enabled=False):
-            weight, bias = (one.to(x.dtype) for one in (self.weight, self.bias))
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             return F.layer_norm(x.movedim(1, -1), self.normalized_shape, weight, bias, self.eps).movedim(-1, 1)
 
 
 class Embedding(nn.Module):
-    """Adds learned numbers, the same for all samples."""
+    """Adds a learned embedding, the same for all samples."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: LayerSpec) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(layer.features, *layer.kernel))
 
@@ -90,43 +94,45 @@ class Embedding(nn.Module):
         return x + self.weight
 
 
-class OffsetBias(nn.Module):
-    """Learned numbers for each offset of two voxels of a window, and each head; see `attention.attend`."""
+class RelativePositionBias(nn.Module):
+    """Table of the relative position bias: a learned number per offset and head; see `attention.window_attention`."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: LayerSpec) -> None:
         super().__init__()
         self.edges = layer.kernel
         self.weight = nn.Parameter(torch.empty(prod(2 * edge - 1 for edge in layer.kernel), layer.features))
 
 
-def make_layer(layer: Layer) -> nn.Module:
-    """The module of a layer, whose weights are still to be drawn."""
+def make_layer(layer: LayerSpec) -> nn.Module:
+    """Returns the module of a layer, with weights still to be initialized."""
     return _MAKERS[layer.kind](layer)
 
 
 @torch.no_grad()
-def draw_weights(module: nn.Module, layer: Layer) -> None:
-    """Gives a layer fresh weights, from torch's own generator.
+def initialize_weights(module: nn.Module, layer: LayerSpec) -> None:
+    """Initializes the weights of a layer from torch's global generator.
 
     Convolutions follow He's normal rule, with biases of 0; slopes of PReLU are 0.25. Source: He et al. 2015, which most
-    of the papers name; Decision: the same for those that name none. Linear layers and offset biases are normal with a
-    deviation of 0.02, cut off at two of them, and biases 0, as the transformers have it; embeddings likewise. What
-    `sample` looks at first is the same for all voxels, all its places count alike, and the weights of both layers are
-    0; see `_lay_rays`. Source: Zhu et al. 2021, Deformable DETR.
+    of the papers name; Decision: the same for those that name none. Linear layers, relative position biases and
+    embeddings are normal with a standard deviation of 0.02, truncated at twice that, and biases 0, as the transformers
+    have it. The two linear layers of deformable attention have weights of 0, so all voxels begin with the same sampling
+    offsets, see `_initial_offsets`, and equal attention weights. Source: Zhu et al. 2021, Deformable DETR.
     """
-    if layer.kind in ("conv", "transposed"):
+    if layer.kind in ("conv", "transposed_conv"):
         nn.init.kaiming_normal_(cast(Tensor, module.weight))
         if module.bias is not None:
             nn.init.zeros_(cast(Tensor, module.bias))
     elif layer.kind == "linear":
-        nn.init.trunc_normal_(cast(Tensor, module.weight), std=NARROW, a=-2 * NARROW, b=2 * NARROW)
+        nn.init.trunc_normal_(cast(Tensor, module.weight), std=INITIAL_STD, a=-2 * INITIAL_STD, b=2 * INITIAL_STD)
         if layer.bias:
             nn.init.zeros_(cast(Tensor, module.bias))
-    elif layer.kind in ("offsets", "shares"):
+    elif layer.kind in ("offsets", "point_weights"):
         nn.init.zeros_(cast(Tensor, module.weight))
-        cast(Tensor, module.bias).copy_(_lay_rays(layer) if layer.kind == "offsets" else torch.zeros(layer.features))
-    elif layer.kind in ("embedding", "offset_bias"):
-        nn.init.trunc_normal_(cast(Tensor, module.weight), std=NARROW, a=-2 * NARROW, b=2 * NARROW)
+        cast(Tensor, module.bias).copy_(
+            _initial_offsets(layer) if layer.kind == "offsets" else torch.zeros(layer.features)
+        )
+    elif layer.kind in ("embedding", "relative_position_bias"):
+        nn.init.trunc_normal_(cast(Tensor, module.weight), std=INITIAL_STD, a=-2 * INITIAL_STD, b=2 * INITIAL_STD)
     elif layer.kind == "instance_norm":
         nn.init.ones_(cast(Tensor, module.weight))
         nn.init.zeros_(cast(Tensor, module.bias))
@@ -134,11 +140,11 @@ def draw_weights(module: nn.Module, layer: Layer) -> None:
         cast(Callable[[], None], module.reset_parameters)()
 
 
-def _lay_rays(layer: Layer) -> Tensor:
-    """Offsets so that each head looks into a direction of its own, its points ever further: 1 voxel, 2, ...
+def _initial_offsets(layer: LayerSpec) -> Tensor:
+    """Returns initial sampling offsets: one direction per head, its points at 1 voxel, 2 voxels, ... from the voxel.
 
-    Source: Deformable DETR, whose directions are even on a circle, and scaled so that the longer part is 1. Decision:
-    where there are two heads for each axis, as in CoTr, they look both ways along it.
+    Source: Deformable DETR, whose directions are spaced evenly on a circle, and scaled so that the larger component is
+    1. Decision: where there are two heads for each axis, as in CoTr, they point both ways along it.
     """
     axes = layer.dimensions
     directions = torch.zeros(layer.groups, axes)
@@ -152,15 +158,15 @@ def _lay_rays(layer: Layer) -> Tensor:
         directions /= directions.abs().amax(dim=1, keepdim=True)
     steps = torch.arange(1, layer.points + 1)
     maps = layer.features // (layer.groups * layer.points * axes)
-    rays = directions[:, None, None, :] * steps[None, None, :, None]
-    return rays.expand(-1, maps, -1, -1).flatten()
+    offsets = directions[:, None, None, :] * steps[None, None, :, None]
+    return offsets.expand(-1, maps, -1, -1).flatten()
 
 
-def _padding(layer: Layer) -> tuple[int, ...]:
+def _padding(layer: LayerSpec) -> tuple[int, ...]:
     return tuple(layer.dilation * (edge - 1) // 2 if layer.padded else 0 for edge in layer.kernel)
 
 
-def _make_conv(layer: Layer) -> nn.Module:
+def _make_conv(layer: LayerSpec) -> nn.Module:
     if layer.standardized:
         return StandardizedConv(layer)
     convolution = Conv2d if layer.dimensions == 2 else Conv3d
@@ -175,21 +181,21 @@ def _make_conv(layer: Layer) -> nn.Module:
     )
 
 
-def _make_transposed(layer: Layer) -> nn.Module:
+def _make_transposed(layer: LayerSpec) -> nn.Module:
     if layer.bias:
         return Upsampling(layer.in_features, layer.features, layer.stride)
-    up = nn.ConvTranspose2d if layer.dimensions == 2 else nn.ConvTranspose3d
-    return up(layer.in_features, layer.features, layer.kernel, layer.stride, bias=False)  # type: ignore[arg-type]
+    conv = nn.ConvTranspose2d if layer.dimensions == 2 else nn.ConvTranspose3d
+    return conv(layer.in_features, layer.features, layer.kernel, layer.stride, bias=False)  # type: ignore[arg-type]
 
 
-def _make_batch_norm(layer: Layer) -> nn.Module:
+def _make_batch_norm(layer: LayerSpec) -> nn.Module:
     norm = nn.BatchNorm2d if layer.dimensions == 2 else nn.BatchNorm3d
     return norm(layer.features, affine=layer.bias)
 
 
-_MAKERS: dict[Kind, Callable[[Layer], nn.Module]] = {
+_MAKERS: dict[Kind, Callable[[LayerSpec], nn.Module]] = {
     "conv": _make_conv,
-    "transposed": _make_transposed,
+    "transposed_conv": _make_transposed,
     "linear": lambda layer: Linear(layer.in_features, layer.features, bias=layer.bias),
     "batch_norm": _make_batch_norm,
     "instance_norm": lambda layer: InstanceNorm(layer.features),
@@ -197,7 +203,7 @@ _MAKERS: dict[Kind, Callable[[Layer], nn.Module]] = {
     "layer_norm": lambda layer: LayerNorm(layer.features),
     "prelu": lambda layer: nn.PReLU(layer.features),
     "offsets": lambda layer: Linear(layer.in_features, layer.features),
-    "shares": lambda layer: Linear(layer.in_features, layer.features),
+    "point_weights": lambda layer: Linear(layer.in_features, layer.features),
     "embedding": Embedding,
-    "offset_bias": OffsetBias,
+    "relative_position_bias": RelativePositionBias,
 }

@@ -1,4 +1,4 @@
-"""Networks of the literature in torch: modules with the layers that a page draws."""
+"""Networks of the literature as torch modules."""
 
 from collections.abc import Mapping
 
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 from autoseg.networks.architecture import Architecture, Section
 from autoseg.networks.blocks import channels_last
 from autoseg.networks.spec import NetworkSpec
-from autoseg.networks.torch_layers import draw_weights, make_layer
+from autoseg.networks.torch_layers import initialize_weights, make_layer
 from autoseg.networks.torch_ops import TorchOps
 
 
 class TorchNetwork(nn.Module):
-    """A network of the literature, whose page says what it does with an image.
+    """A network of the literature, whose specification has the forward pass.
 
-    Its layers are submodules by the names that the page gives them: "encoder0.1.conv" is that of `encoder0[1]`.
+    Its layers are submodules with the names of the specification: "encoder0.1.conv" is the layer `conv` of
+    `encoder0[1]`.
 
     Args:
-        spec: The network.
-        architecture: Of which the numbers of channels and dimensions are taken.
-        settings: The page's own, complete.
+        spec: The specification of the network.
+        architecture: Gives the numbers of channels and dimensions.
+        settings: The parsed settings of the network.
     """
 
     def __init__(self, spec: NetworkSpec, architecture: Architecture, settings: Section) -> None:
@@ -29,9 +30,9 @@ class TorchNetwork(nn.Module):
         self.spec = spec
         self.classes = architecture.out_channels
         self.settings = settings
-        given = settings.model_dump(mode="json")
-        size = spec.smallest_patch(given, architecture.dimensions)
-        self.layers = spec.count(given, architecture, size).layers
+        values = settings.model_dump(mode="json")
+        patch_size = spec.smallest_patch(values, architecture.dimensions)
+        self.layers = spec.count(values, architecture, patch_size).layers
         for name, layer in self.layers.items():
             *parents, last = name.split(".")
             module: nn.Module = self
@@ -42,13 +43,13 @@ class TorchNetwork(nn.Module):
             module.add_module(last, make_layer(layer))
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        """Maps an image (n, in_channels, *size) to logits (n, out_channels, *size), or to those of its middle.
+        """Maps an image (n, in_channels, *size) to logits (n, out_channels, *size), or to the logits of its centre.
 
-        In training mode to a list that starts with these; further outputs follow. Which sizes it takes, and how much of
-        them it predicts, `NetworkSpec.patches` says.
+        In training mode returns a list of outputs, these logits first. `NetworkSpec.patches` gives the sizes that the
+        network takes and the margin that it does not predict.
         """
         x = channels_last(image) if image.device.type == "cpu" else image
-        logits = self.spec.draw(TorchOps(self), x, self.classes, self.settings)
+        logits = self.spec.forward(TorchOps(self), x, self.classes, self.settings)
         return logits if self.training else logits[0]
 
 
@@ -57,7 +58,7 @@ def build_torch_network(
 ) -> TorchNetwork:
     """Builds a network of the literature with fresh weights, in training mode, on the CPU.
 
-    Weights are drawn from torch's own generator, as `layers.draw_weights` says.
+    Weights are drawn from torch's global generator; see `torch_layers.initialize_weights`.
 
     Args:
         spec: The network.
@@ -67,10 +68,10 @@ def build_torch_network(
     Raises:
         ValueError: A setting is impossible, or the network does not take such images.
     """
-    complete = spec.read(settings)
+    parsed = spec.parse(settings)
     with torch.device("meta"):  # without this, each layer would first draw weights of its own
-        network = TorchNetwork(spec, architecture, complete)
+        network = TorchNetwork(spec, architecture, parsed)
     network = network.to_empty(device="cpu")
     for name, layer in network.layers.items():
-        draw_weights(network.get_submodule(name), layer)
+        initialize_weights(network.get_submodule(name), layer)
     return network

@@ -47,7 +47,7 @@ from math import prod
 from autoseg.networks.architecture import Architecture, count_weights
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import describe, is_monai
-from autoseg.networks.spec import Count
+from autoseg.networks.spec import NetworkCosts
 from autoseg.planning.plugins import Plugin
 
 ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
@@ -73,7 +73,7 @@ def training_bytes(
     Args:
         architecture: The network.
         patch_size: Voxels per axis, divisible by the network's strides.
-        batch_size: Patches of the step.
+        batch_size: PatchSizes of the step.
         network: See `Configuration`. Of one that an installed package offers nothing is known, and the usual network
             is counted; of one of MONAI's little: see `networks.monai`.
     """
@@ -143,7 +143,9 @@ def _guess_more(architecture: Architecture, patch_size: Sequence[int], network: 
     return round((describe(network.name).kept - 1) * saved_bytes(architecture, patch_size))
 
 
-def _count_drawn(architecture: Architecture, patch_size: Sequence[int] | None, network: Plugin | None) -> Count | None:
+def _count_drawn(
+    architecture: Architecture, patch_size: Sequence[int] | None, network: Plugin | None
+) -> NetworkCosts | None:
     """Of a network of the literature, for a patch, or else for the smallest one."""
     spec = None if network is None else NETWORKS.get(network.name)
     if spec is None or network is None:
@@ -152,7 +154,7 @@ def _count_drawn(architecture: Architecture, patch_size: Sequence[int] | None, n
     return spec.count(network.settings, architecture, patch)
 
 
-def _drawn_bytes(architecture: Architecture, patch_size: Sequence[int], count: Count) -> int:
+def _drawn_bytes(architecture: Architecture, patch_size: Sequence[int], count: NetworkCosts) -> int:
     """What a patch of a network of the literature takes: the same terms, with what its sketch counts.
 
     All outputs are taken for trained. The moving maps are those of its largest convolution: the gradients of its input
@@ -161,10 +163,10 @@ def _drawn_bytes(architecture: Architecture, patch_size: Sequence[int], count: C
     voxels, classes, predicted = prod(patch_size), architecture.out_channels, sum(count.outputs)
     finest = count.outputs[0]  # fewer than the patch has, if the network predicts less than it sees
     entering = (4 + ELEMENT_BYTES) * architecture.in_channels * voxels
-    saved = ELEMENT_BYTES * count.kept_elements + 8 * count.places
+    saved = ELEMENT_BYTES * count.saved_elements + 8 * count.pooling_indices
     leaving = (ELEMENT_BYTES * classes + 8) * predicted
     losses = (9 * classes - 1) * predicted + 8 * classes * finest
-    moving = ELEMENT_BYTES * (classes * (predicted + finest) + 2 * count.widest_elements)
+    moving = ELEMENT_BYTES * (classes * (predicted + finest) + 2 * count.largest_conv_elements)
     return entering + saved + leaving + max(losses, moving)
 
 

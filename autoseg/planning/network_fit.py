@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from autoseg.networks import monai
 from autoseg.networks.architecture import Architecture
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.patch_sizes import Patches
+from autoseg.networks.patch_sizes import PatchSizes
 from autoseg.networks.spec import NetworkSpec
 from autoseg.planning.memory import bytes_per_patch
 from autoseg.planning.plugins import Plugin
@@ -24,7 +24,7 @@ def find_spec(named: Plugin) -> NetworkSpec | monai.MonaiSpec:
 def outline(named: Plugin, dimensions: int, *, in_channels: int, out_channels: int) -> Architecture:
     """The network as a plan tells it; see `NetworkSpec.outline`."""
     spec = find_spec(named)
-    return spec.outline(named.settings, dimensions, in_channels=in_channels, out_channels=out_channels)
+    return spec.make_architecture(named.settings, dimensions, in_channels=in_channels, out_channels=out_channels)
 
 
 def find_obstacle(named: Plugin, dimensions: int, *, in_channels: int, out_channels: int) -> str | None:
@@ -39,11 +39,11 @@ def find_obstacle(named: Plugin, dimensions: int, *, in_channels: int, out_chann
 def explain_spec(named: Plugin) -> str:
     """Says which network it is, what it is trained with, and how its paper trained it."""
     spec = find_spec(named)
-    changes = _explain_changes(spec.training(spec.read(named.settings)))
+    changes = _explain_changes(spec.training(spec.parse(named.settings)))
     if isinstance(spec, monai.MonaiSpec):
         return monai.explain(named.name, changes)
     paper = f" The paper trained it with {spec.recipe}." if spec.recipe else ""
-    largest = spec.fixed_patch(spec.read(named.settings))
+    largest = spec.fixed_patch(spec.parse(named.settings))
     if largest is not None:
         paper += (
             f" It takes patches of one size only, of {' x '.join(map(str, largest))} voxels in the paper, here of at "
@@ -58,7 +58,7 @@ def explain_spec(named: Plugin) -> str:
 def adapt_training(training: TrainingSettings, named: Plugin) -> TrainingSettings:
     """The training of a preset, with what the page of a network says of it instead; see `NetworkSpec.training`."""
     spec = find_spec(named)
-    return TrainingSettings.model_validate({**training.model_dump(), **spec.training(spec.read(named.settings))})
+    return TrainingSettings.model_validate({**training.model_dump(), **spec.training(spec.parse(named.settings))})
 
 
 def _explain_changes(training: Mapping[str, JsonValue]) -> str:
@@ -90,9 +90,9 @@ def patches_for(named: Plugin, spacing_mm: tuple[float, ...], median_shape: Sequ
     spec, dimensions = find_spec(named), len(spacing_mm)
     shape = outline(named, dimensions, in_channels=1, out_channels=1)
     patches, initial = spec.patches(named.settings, dimensions), initial_patch(spacing_mm, median_shape)
-    largest = spec.fixed_patch(spec.read(named.settings))
+    largest = spec.fixed_patch(spec.parse(named.settings))
     if largest is not None:
-        initial, patches = tuple(map(min, initial, largest)), Patches.divisible_by(shape.divisor)
+        initial, patches = tuple(map(min, initial, largest)), PatchSizes.divisible_by(shape.divisor)
     edges = list(patches.cover(initial))
     if tuple(edges) == patches.step:
         edges[max(range(dimensions), key=lambda axis: initial[axis])] *= 2
@@ -106,7 +106,7 @@ def patches_for(named: Plugin, spacing_mm: tuple[float, ...], median_shape: Sequ
 
 def fit_network(named: Plugin, patch_size: Sequence[int]) -> Plugin:
     """The network with the settings for patches of a size; the same unless it takes patches of one size only."""
-    return Plugin(name=named.name, settings=find_spec(named).fit_to(named.settings, patch_size))
+    return Plugin(name=named.name, settings=find_spec(named).adapt_to_patch(named.settings, patch_size))
 
 
 def bytes_per_voxel(named: Plugin, *, in_channels: int, out_channels: int) -> float:
@@ -116,7 +116,7 @@ def bytes_per_voxel(named: Plugin, *, in_channels: int, out_channels: int) -> fl
     return bytes_per_patch(architecture, patch, named) / prod(patch)
 
 
-def _next_axis(edges: Sequence[int], patches: Patches, median_shape: Sequence[float]) -> int | None:
+def _next_axis(edges: Sequence[int], patches: PatchSizes, median_shape: Sequence[float]) -> int | None:
     """The axis that gives way; None if the patch is as small as it can be."""
     more = [edge - smallest for edge, smallest in zip(edges, patches.smallest, strict=True)]
     steps = sum(one // step for one, step in zip(more, patches.step, strict=True))

@@ -12,7 +12,7 @@ from autoseg.networks.architecture import Architecture, Axes, PositiveInt, Secti
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import MonaiSpec, is_monai
-from autoseg.networks.patch_sizes import Patches
+from autoseg.networks.patch_sizes import PatchSizes
 from autoseg.networks.spec import NetworkSpec
 from autoseg.planning.plugins import Plugin
 from autoseg.planning.settings import AugmentationSettings, PositiveFloat, TrainingSettings
@@ -85,7 +85,7 @@ class Configuration(Section):
             first axis, which keeps its own spacing.
         patch_size: Voxels that the network sees at once, per axis. Of some networks the logits are smaller: see
             `patches`.
-        batch_size: Patches per training step.
+        batch_size: PatchSizes per training step.
         median_shape: Median shape of the resampled training cases, per axis.
         normalization: One per channel.
         batch_dice: Whether the Dice loss pools the patches of a batch before it divides.
@@ -125,7 +125,7 @@ class Configuration(Section):
         if spec is None:
             return given
         settings = spec.complete(network.settings)
-        outline = spec.outline(
+        outline = spec.make_architecture(
             settings, stated.dimensions, in_channels=stated.in_channels, out_channels=stated.out_channels
         )
         return {**given, "architecture": outline, "network": Plugin(name=network.name, settings=settings)}
@@ -136,7 +136,7 @@ class Configuration(Section):
         for name in ("spacing_mm", "patch_size", "median_shape"):
             if len(getattr(self, name)) != dimensions:
                 raise ValueError(f"{name} must have {dimensions} values, as the network's kernels have")
-        if (refusal := self.patches.refuse(self.patch_size)) is not None:
+        if (refusal := self.patches.find_problem(self.patch_size)) is not None:
             raise ValueError(refusal)
         if self.previous is None and self.previous_channels:
             raise ValueError(f"normalization needs one entry per image channel, {self.architecture.in_channels}")
@@ -149,7 +149,7 @@ class Configuration(Section):
         spec, network = self.spec, self.network
         if spec is None or network is None:
             return self
-        only = spec.fixed_patch(spec.read(network.settings))
+        only = spec.fixed_patch(spec.parse(network.settings))
         if only not in (None, self.patch_size):
             raise ValueError(f"patch_size {self.patch_size} must be settings.patch of {spec.title}, which is {only}")
         return self
@@ -175,11 +175,11 @@ class Configuration(Section):
         return None if self.network is None else NETWORKS.get(self.network.name)
 
     @property
-    def patches(self) -> Patches:
+    def patches(self) -> PatchSizes:
         """Which patches the network takes, and what part of them it predicts."""
         spec, network = self.spec, self.network
         if spec is None or network is None:
-            return Patches.divisible_by(self.architecture.divisor)
+            return PatchSizes.divisible_by(self.architecture.divisor)
         return spec.patches(network.settings, self.architecture.dimensions)
 
     @property
@@ -192,7 +192,7 @@ class Configuration(Section):
         """What the last outputs of training stand for, if not for the labels."""
         if self.network is None or self.spec is None:
             return ()
-        return self.spec.auxiliary_outputs(self.spec.read(self.network.settings))
+        return self.spec.auxiliary_outputs(self.spec.parse(self.network.settings))
 
     @property
     def is_foreign(self) -> bool:

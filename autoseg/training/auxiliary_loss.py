@@ -69,7 +69,7 @@ def find_answers(
         Two tensors of bool: (n, outputs, *size), or of one voxel; and the same shape, or None if all are known.
     """
     there, counted = _read_outputs(labels, targets, unknown)
-    if auxiliary.asks_of_patch:
+    if auxiliary.is_per_patch:
         return _look_anywhere(there, counted, absent=auxiliary.target == "absence")
     nothing = torch.zeros_like(there[:, :, :1])
     if targets.exclusive:

@@ -61,7 +61,7 @@ class Loss:
         for weight, logits, auxiliary in zip(self.weigh(outputs), outputs, self._what_for(outputs), strict=True):
             if weight == 0:
                 continue
-            seen = labels if auxiliary is not None and auxiliary.asks_of_patch else coarsen(labels, logits)
+            seen = labels if auxiliary is not None and auxiliary.is_per_patch else coarsen(labels, logits)
             if auxiliary is None:
                 loss = self.at_one_resolution(logits.float(), seen, unknown)
             else:

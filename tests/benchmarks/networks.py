@@ -59,7 +59,7 @@ class Subject:
         if self.named is None:
             return ()
         spec = NETWORKS[self.named.name]
-        return spec.auxiliary_outputs(spec.read(self.named.settings))
+        return spec.auxiliary_outputs(spec.parse(self.named.settings))
 
     def make(self) -> nn.Module:
         """With fresh weights."""
@@ -100,8 +100,8 @@ def subjects(name: str, patch: tuple[int, ...], preset: str) -> list[Subject]:
     for dimensions in reversed(spec.dimensions):
         divisor = spec.divisor({}, dimensions)
         edges = tuple(-(-edge // step) * step for edge, step in zip(patch[-dimensions:], divisor, strict=True))
-        named = Plugin(name=name, settings=spec.fit_to({}, edges))
-        outline = spec.outline(named.settings, dimensions, in_channels=1, out_channels=CLASSES)
+        named = Plugin(name=name, settings=spec.adapt_to_patch({}, edges))
+        outline = spec.make_architecture(named.settings, dimensions, in_channels=1, out_channels=CLASSES)
         found.append(Subject(name=name, architecture=outline, named=named, patch=edges))
     return found
 

@@ -11,7 +11,7 @@ from autoseg.inference.agreement import EnsembleAgreement
 from autoseg.inference.predictor import MirroringPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import aligned_starts, lay_out, mirrored_tiles
-from autoseg.networks.patch_sizes import Patches
+from autoseg.networks.patch_sizes import PatchSizes
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def centre(margin):
 def test_identity_returns_its_input(shape, tile, margin, batch_size):
     """Whatever the size of the image, though it be smaller than the tile or the margin; in 2D and 3D."""
     image = torch.randn(*shape)
-    patches = Patches(smallest=(2 + 2 * margin,) * len(tile), step=(2,) * len(tile), margin=(margin,) * len(tile))
+    patches = PatchSizes(smallest=(2 + 2 * margin,) * len(tile), step=(2,) * len(tile), margin=(margin,) * len(tile))
     result = predict_volume(
         image,
         centre(patches.margin),
@@ -87,7 +87,7 @@ def test_plain_tiles_are_predicted_once():
 
     image = torch.zeros(1, 1, 1, 32)
     image[..., 9] = 1
-    patches = Patches(smallest=(1, 1, 8), step=(1, 1, 4), margin=(0, 0, 2))
+    patches = PatchSizes(smallest=(1, 1, 8), step=(1, 1, 4), margin=(0, 0, 2))
     result = predict_volume(image, watch, patch_size=(1, 1, 8), batch_size=1, device=CPU, patches=patches)
     assert torch.equal(result, image)
     assert len(lay_out(image, (1, 1, 8), patches).tiles) == 8
@@ -96,7 +96,7 @@ def test_plain_tiles_are_predicted_once():
 
 def test_poll_counts_each_voxel_of_the_image_once():
     """Mirror images of a patch are opinions on its centre; the map of disagreement has the size of the image."""
-    patches = Patches(smallest=(10, 10, 10), step=(2, 2, 2), margin=(4, 4, 4))
+    patches = PatchSizes(smallest=(10, 10, 10), step=(2, 2, 2), margin=(4, 4, 4))
 
     def classes(seen):
         inner = centre((4, 4, 4))(seen)

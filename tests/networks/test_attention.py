@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoseg.networks import windows
-from autoseg.networks.attention import attend
+from autoseg.networks.attention import window_attention
 from autoseg.networks.ops import Window
 
 CASES = [
@@ -82,9 +82,10 @@ def test_attention_of_all_voxels_is_that_of_the_formula(size, heads):
     """Head by head, whatever the order in memory."""
     given = draw(size)
     expected = attend_plainly(*given, heads)
-    torch.testing.assert_close(attend(*given, heads), expected)
+    torch.testing.assert_close(window_attention(*given, heads), expected)
     torch.testing.assert_close(
-        attend(*(one.movedim(1, -1).contiguous().movedim(-1, 1) for one in given), 3), (attend_plainly(*given, 3))
+        window_attention(*(one.movedim(1, -1).contiguous().movedim(-1, 1) for one in given), 3),
+        (attend_plainly(*given, 3)),
     )
 
 
@@ -96,7 +97,7 @@ def test_attention_in_windows_is_that_of_the_formula(size, edges, shifted, biase
     table = table_of(edges, heads) if biased else None
     window = Window(edges=edges, shifted=shifted, bias="table" if biased else None)
     expected = attend_plainly(*given, heads, edges, shifted=shifted, table=table)
-    torch.testing.assert_close(attend(*given, heads, window, table), expected)
+    torch.testing.assert_close(window_attention(*given, heads, window, table), expected)
 
 
 @pytest.mark.parametrize(("size", "edges", "shifted"), CASES)
@@ -111,7 +112,7 @@ def test_gradients_are_those_of_the_formula(size, edges, shifted):
         y = (
             attend_plainly(*maps, 2, edges, shifted=shifted, table=table)
             if plainly
-            else attend(*maps, 2, window, table)
+            else window_attention(*maps, 2, window, table)
         )
         found.append(torch.autograd.grad((y * weight).sum(), leaves))
     for one, other in zip(*found, strict=True):
@@ -124,11 +125,11 @@ def test_voxels_come_back_from_their_windows(size, edges, shifted):
     x = draw(size)[0].requires_grad_()
     blocks = tuple(map(min, edges, size))
     shifts = tuple(edge // 2 if shifted and edge < length else 0 for edge, length in zip(blocks, size, strict=True))
-    parts = windows.cut(x, blocks, shifts, 2)
+    parts = windows.partition_windows(x, blocks, shifts, 2)
     assert parts.shape[0] == 2
     assert parts.shape[1] == np.prod([ceil(length / edge) for length, edge in zip(size, blocks, strict=True)])
     assert parts.shape[2:] == (2, np.prod(blocks), 3)
-    back = windows.put_together(parts, blocks, shifts, size)
+    back = windows.merge_windows(parts, blocks, shifts, size)
     assert torch.equal(back, x)
     weight = draw(size, seed=5)[0]
     assert torch.equal(torch.autograd.grad((back * weight).sum(), x)[0], weight)
@@ -139,7 +140,7 @@ def find_seen(size, edges, shifted):
     given = draw(size, features=2, samples=1)
     window = Window(edges=edges, shifted=shifted)
     value = given[2].requires_grad_()
-    y = attend(*given, 1, window)[0, 0].flatten()
+    y = window_attention(*given, 1, window)[0, 0].flatten()
     gradients = [torch.autograd.grad(one, value, retain_graph=True)[0][0, 0].flatten() for one in y]
     return torch.stack(gradients) != 0
 
@@ -164,7 +165,7 @@ def test_padding_sees_and_says_nothing():
     regions = np.array([0, 0, 0, 1, 1])
     assert torch.equal(find_seen((5,), (3,), False), torch.tensor(regions[:, None] == regions[None, :]))
     even = [torch.ones(1, 2, 5, dtype=torch.float64) for _ in range(3)]
-    assert torch.equal(attend(*even, 1, Window(edges=(3,))), even[2])
+    assert torch.equal(window_attention(*even, 1, Window(edges=(3,))), even[2])
 
 
 def test_blocks_of_attention_alternate_so_that_all_is_seen():
@@ -176,9 +177,9 @@ def test_blocks_of_attention_alternate_so_that_all_is_seen():
 
 def test_table_is_read_by_hand():
     """Of a window of 2 x 2 with nine offsets: where voxel 0 sees voxel 3, the offset is (-1, -1), the first row."""
-    index = windows.index_offsets((2, 2), (2, 2), torch.device("cpu"))
+    index = windows.index_relative_positions((2, 2), (2, 2), torch.device("cpu"))
     assert index.tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
-    larger = windows.index_offsets((2,), (4,), torch.device("cpu"))
+    larger = windows.index_relative_positions((2,), (4,), torch.device("cpu"))
     assert larger.tolist() == [[3, 2], [4, 3]]
 
 
@@ -188,7 +189,7 @@ def test_large_entry_of_the_table_lets_each_voxel_see_one_neighbour():
     table[find_row((1, 0), (0, 0), edges)] = 200.0
     table[find_row((0, 0), (0, 0), edges)] = 100.0
     query, key, value = draw((8, 8), features=1)
-    y = attend(query, key, value, 1, Window(edges=edges, bias="table"), table)
+    y = window_attention(query, key, value, 1, Window(edges=edges, bias="table"), table)
     expected = value.roll(1, 2)
     expected[:, :, ::4] = value[:, :, ::4]
     torch.testing.assert_close(y, expected)
@@ -203,9 +204,9 @@ def test_attention_in_16_bits(dtype, shifted):
     leaves = [query.requires_grad_(), key.to(dtype).requires_grad_(), value.to(dtype).requires_grad_(), table]
     window = Window(edges=4, shifted=shifted, bias="table")
     with torch.autocast("cpu", dtype):
-        y = attend(*leaves[:3], 2, window, table)
+        y = window_attention(*leaves[:3], 2, window, table)
     assert y.dtype == dtype
-    exact = attend(query, key, value, 2, window, table)
+    exact = window_attention(query, key, value, 2, window, table)
     torch.testing.assert_close(y.float(), exact, atol=0.05, rtol=0.05)
     gradients = torch.autograd.grad(y.float().square().sum(), leaves)
     assert all(one.isfinite().all() and one.dtype == leaf.dtype for one, leaf in zip(gradients, leaves, strict=True))
@@ -224,7 +225,7 @@ def test_gradients_are_the_same_each_time(biased):
         window = Window(edges=8, shifted=True, bias="table" if biased else None)
         found = []
         for _ in range(4):
-            y = attend(*leaves[:3], 2, window, leaves[3] if biased else None)
+            y = window_attention(*leaves[:3], 2, window, leaves[3] if biased else None)
             found.append(torch.autograd.grad(y.square().sum(), leaves if biased else leaves[:3]))
     finally:
         torch.set_num_threads(threads)
@@ -242,7 +243,7 @@ class Attending(nn.Module):
 
     def forward(self, x):
         """Attends to itself."""
-        return attend(x, 2 * x, x, 2, self.window, self.table)
+        return window_attention(x, 2 * x, x, 2, self.window, self.table)
 
 
 @pytest.mark.parametrize("size", [(13, 9), (4, 8)])

@@ -6,9 +6,10 @@ from math import cos, floor, pi, sin
 import pytest
 import torch
 
-from autoseg.networks.attention import positional_encoding, sample
-from autoseg.networks.shape_ops import Map, ShapeOps
-from autoseg.networks.torch_layers import draw_weights, make_layer
+from autoseg.networks.attention import deformable_attention, positional_encoding
+from autoseg.networks.feature_map import FeatureMap
+from autoseg.networks.shape_ops import ShapeOps
+from autoseg.networks.torch_layers import initialize_weights, make_layer
 
 SIZES = {2: [(4, 6), (2, 3)], 3: [(2, 4, 6), (1, 2, 3)]}
 EVERY = [2, 3]
@@ -67,7 +68,9 @@ def sample_slowly(values, offsets, weights):
 def test_sampling_is_what_it_is_said_to_be(dimensions):
     """Whatever the offsets and weights, heads and maps, beyond the border too."""
     values, offsets, weights = parts_of(dimensions)
-    torch.testing.assert_close(sample(values, offsets, weights, HEADS), sample_slowly(values, offsets, weights))
+    torch.testing.assert_close(
+        deformable_attention(values, offsets, weights, HEADS), sample_slowly(values, offsets, weights)
+    )
 
 
 @pytest.mark.parametrize("dimensions", EVERY)
@@ -78,7 +81,7 @@ def test_at_its_own_place_each_voxel_gets_the_mean_of_all_maps(dimensions):
     looks, line = HEADS * 3 * POINTS, 3 * values[0][0, 0].numel()
     zeros = torch.zeros(SAMPLES, looks * dimensions, line), torch.zeros(SAMPLES, looks, line)
     mean = torch.stack(values).mean(dim=0).flatten(2)
-    torch.testing.assert_close(sample(values, *zeros, HEADS), torch.cat([mean] * 3, dim=2))
+    torch.testing.assert_close(deformable_attention(values, *zeros, HEADS), torch.cat([mean] * 3, dim=2))
 
 
 @pytest.mark.parametrize(("dimensions", "axis"), [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
@@ -88,7 +91,7 @@ def test_offsets_count_voxels_of_the_map(dimensions, axis, step):
     values = noise(1, 1, *SIZES[dimensions][0])
     offsets = torch.zeros(1, dimensions, values.numel())
     offsets[:, dimensions - 1 - axis] = step
-    found = sample([values], offsets, torch.zeros(1, 1, values.numel()), 1).view_as(values)
+    found = deformable_attention([values], offsets, torch.zeros(1, 1, values.numel()), 1).view_as(values)
     expected, length = torch.zeros_like(values), values.shape[2 + axis]
     if abs(step) < length:
         kept = slice(max(0, -step), min(length, length - step))
@@ -101,26 +104,26 @@ def test_values_offsets_and_weights_have_gradients(dimensions):
     """Those of small differences, where no place lies on a voxel, at which the interpolation has an edge."""
     values, offsets, weights = parts_of(dimensions)
     given = [one[:1].clone().requires_grad_() for one in (*values, offsets, weights)]
-    assert torch.autograd.gradcheck(lambda *x: sample(x[:2], *x[2:], HEADS), given, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda *x: deformable_attention(x[:2], *x[2:], HEADS), given, fast_mode=True)
 
 
 def test_places_are_exact_in_16_bits():
     """Along 300 voxels, whose numbers a bfloat16 cannot tell apart; only what is found is rounded."""
     values = noise(1, 2, 300, 3).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found = sample([values], torch.zeros(1, 2, 900).bfloat16(), torch.zeros(1, 1, 900).bfloat16(), 1)
+        found = deformable_attention([values], torch.zeros(1, 2, 900).bfloat16(), torch.zeros(1, 1, 900).bfloat16(), 1)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, values.flatten(2), rtol=0.01, atol=1e-3)
 
 
 def fresh_layers(dimensions, heads, points=4):
     """What `sample` has before it has learned anything: its layers by their last name."""
-    sketch = ShapeOps(dimensions)
-    maps = [Map(6 * heads, (4,) * dimensions), Map(6 * heads, (2,) * dimensions)]
-    sketch.sample(sketch.flatten_maps(maps), maps, heads, points, "look")
-    made = {name.split(".")[1]: (make_layer(layer), layer) for name, layer in sketch.layers.items()}
+    shape_ops = ShapeOps(dimensions)
+    maps = [FeatureMap(6 * heads, (4,) * dimensions), FeatureMap(6 * heads, (2,) * dimensions)]
+    shape_ops.deformable_attention(shape_ops.flatten_maps(maps), maps, heads, points, "look")
+    made = {name.split(".")[1]: (make_layer(layer), layer) for name, layer in shape_ops.layers.items()}
     for module, layer in made.values():
-        draw_weights(module, layer)
+        initialize_weights(module, layer)
     return {name: module for name, (module, _) in made.items()}
 
 

@@ -24,9 +24,10 @@ from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import lay_out
 from autoseg.models.checkpoint import load_checkpoint
+from autoseg.networks.feature_map import FeatureMap
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.patch_sizes import MisfitError, Patches, measure_patches
-from autoseg.networks.shape_ops import Map, ShapeOps
+from autoseg.networks.patch_sizes import PatchSizeError, PatchSizes, measure_patch_sizes
+from autoseg.networks.shape_ops import ShapeOps
 from autoseg.pipeline.datasets import plan_configurations
 from autoseg.pipeline.patch_pictures import draw_augmentations
 from autoseg.planning.plan import Plan
@@ -64,15 +65,15 @@ def test_patch_of_the_paper_becomes_the_logits_of_the_paper(name, patch, logits,
     """With as many weights as the padded network has."""
     spec = NETWORKS[name]
     given = spec.complete(VALID)
-    sketch = ShapeOps(len(patch))
-    [found] = spec.draw(sketch, Map(channels, patch), classes, spec.read(given))
+    shape_ops = ShapeOps(len(patch))
+    [found] = spec.forward(shape_ops, FeatureMap(channels, patch), classes, spec.parse(given))
     assert (found.channels, found.size) == (classes, logits)
     patches = patches_of(name)
     assert patches.centre(patch) == logits
-    assert patches.refuse(patch) is None
-    outline = spec.outline(given, len(patch), in_channels=channels, out_channels=classes)
+    assert patches.find_problem(patch) is None
+    outline = spec.make_architecture(given, len(patch), in_channels=channels, out_channels=classes)
     assert spec.count(given, outline, patch).weights == weights
-    padded = spec.outline({}, len(patch), in_channels=channels, out_channels=classes)
+    padded = spec.make_architecture({}, len(patch), in_channels=channels, out_channels=classes)
     assert spec.count({}, padded, spec.smallest_patch({}, len(patch))).weights == weights
 
 
@@ -94,14 +95,14 @@ def test_sizes_follow_from_the_sketch(name, depth, smallest, step, margin):
     spec = NETWORKS[name]
     for edge in range(smallest - step, smallest + 2 * step + 1):
         patch = (edge, *(smallest + step,) * (axes - 1))
-        sketch = ShapeOps(axes)
+        shape_ops = ShapeOps(axes)
         try:
-            [logits] = spec.draw(sketch, Map(1, patch), 2, spec.read({**VALID, "depth": depth}))
+            [logits] = spec.forward(shape_ops, FeatureMap(1, patch), 2, spec.parse({**VALID, "depth": depth}))
             assert logits.size == found.centre(patch)
             misfits = frozenset()
-        except MisfitError as error:
+        except PatchSizeError as error:
             misfits = error.axes
-        assert misfits == (set() if found.refuse(patch) is None else {0})
+        assert misfits == (set() if found.find_problem(patch) is None else {0})
 
 
 def test_networks_with_padding_have_no_margin():
@@ -111,8 +112,8 @@ def test_networks_with_padding_have_no_margin():
             patches = spec.patches({}, dimensions)
             assert not patches.has_margin, name
             assert patches.step == spec.divisor({}, dimensions)
-            if spec.fixed_patch(spec.read({})) is None:
-                assert patches == Patches.divisible_by(spec.divisor({}, dimensions))
+            if spec.fixed_patch(spec.parse({})) is None:
+                assert patches == PatchSizes.divisible_by(spec.divisor({}, dimensions))
 
 
 @given(edges=st.lists(st.integers(1, 60), min_size=2, max_size=3))
@@ -120,9 +121,9 @@ def test_networks_with_padding_have_no_margin():
 def test_cover_is_the_smallest_patch_whose_centre_suffices(edges):
     """A patch that is a step smaller does not, unless there is none."""
     axes = len(edges)
-    patches = Patches(smallest=(18,) * axes, step=(2,) * axes, margin=(8,) * axes)
+    patches = PatchSizes(smallest=(18,) * axes, step=(2,) * axes, margin=(8,) * axes)
     found = patches.cover(edges)
-    assert patches.refuse(found) is None
+    assert patches.find_problem(found) is None
     assert all(inner >= edge for inner, edge in zip(patches.centre(found), edges, strict=True))
     assert all(
         whole == 18 or inner - 2 < edge for whole, inner, edge in zip(found, patches.centre(found), edges, strict=True)
@@ -133,19 +134,19 @@ def test_axes_are_measured_by_themselves():
     """Where a network does not do the same along all of them; and one that takes nothing is told."""
 
     def uneven(patch):
-        sketch = ShapeOps(2)
-        x = sketch.conv(Map(1, patch), 1, (5, 1), "first", padded=False)
-        return sketch.enlarge(sketch.pool(x, 2), 2).size
+        shape_ops = ShapeOps(2)
+        x = shape_ops.conv(FeatureMap(1, patch), 1, (5, 1), "first", padded=False)
+        return shape_ops.upsample(shape_ops.max_pool(x, 2), 2).size
 
-    assert measure_patches(uneven, (2, 2), (2, 2)) == Patches(smallest=(6, 2), step=(2, 2), margin=(2, 0))
+    assert measure_patch_sizes(uneven, (2, 2), (2, 2)) == PatchSizes(smallest=(6, 2), step=(2, 2), margin=(2, 0))
     with pytest.raises(ValueError, match="do not lie in the middle of a patch"):
-        measure_patches(lambda patch: tuple(edge - 1 for edge in patch), (4, 4), (1, 1))
+        measure_patch_sizes(lambda patch: tuple(edge - 1 for edge in patch), (4, 4), (1, 1))
 
     def never(patch):
-        raise MisfitError([0], "too small")
+        raise PatchSizeError([0], "too small")
 
-    with pytest.raises(MisfitError, match="too small"):
-        measure_patches(never, (4000, 4), (1, 1))
+    with pytest.raises(PatchSizeError, match="too small"):
+        measure_patch_sizes(never, (4000, 4), (1, 1))
 
 
 def test_constraints_name_the_margin():
@@ -158,7 +159,7 @@ def test_constraints_name_the_margin():
 
 @pytest.mark.parametrize(("name", "dimensions"), FORMS)
 def test_tensors_have_the_shapes_of_the_sketch(name, dimensions):
-    """And keep what the sketch counts for the way back."""
+    """And keep what the shape_ops counts for the way back."""
     network = valid(name, features=8, depth=3 if dimensions == 2 else 2)
     patches = network.spec.patches(network.settings.model_dump(mode="json"), dimensions)
     edges = [edge + 4 * (2 - axis) * patches.step[axis] for axis, edge in enumerate(patches.smallest)]
@@ -176,10 +177,10 @@ def test_tensors_have_the_shapes_of_the_sketch(name, dimensions):
         [logits] = network(image)
     assert tuple(logits.shape[2:]) == patches.centre(edges)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.outline(given, dimensions, in_channels=1, out_channels=2)
+    outline = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
     count = network.spec.count(given, outline, tuple(edges))
     found = sum(storage.nbytes() for storage, _ in kept.values()) - image.nbytes
-    assert 2 * (4 * count.kept_elements + 8 * count.places) == pytest.approx(found, rel=0.05)
+    assert 2 * (4 * count.saved_elements + 8 * count.pooling_indices) == pytest.approx(found, rel=0.05)
     assert logits.shape[2:].numel() == count.outputs[0]
 
 

@@ -22,7 +22,7 @@ def test_networks_have_what_their_sketch_counts(name, dimensions):
     """Weights exactly; logits of the size of the image, alike for any number of channels that it takes."""
     network = build(name, dimensions, channels=3, classes=4)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.outline(given, dimensions, in_channels=3, out_channels=4)
+    outline = network.spec.make_architecture(given, dimensions, in_channels=3, out_channels=4)
     image = image_for(network, channels=3)
     assert image.ndim == dimensions + 2
     count = network.spec.count(given, outline, image.shape[2:])
@@ -53,12 +53,12 @@ def test_what_training_keeps_is_what_the_sketch_counts(name, dimensions):
         outputs = network(image)
     assert all(one.grad_fn is not None for one in outputs)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.outline(given, dimensions, in_channels=1, out_channels=2)
+    outline = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
     count = network.spec.count(given, outline, image.shape[2:])
     copy_of_image = image.nbytes  # a network begins with one, in another order
     of_weights = 2 * 4 * count.standardized_weights  # their difference from the mean, and what the convolution takes
     found = sum(storage.nbytes() for storage, _ in kept.values()) - copy_of_image - of_weights
-    assert len(image) * (4 * count.kept_elements + 8 * count.places) == pytest.approx(found, rel=0.05)
+    assert len(image) * (4 * count.saved_elements + 8 * count.pooling_indices) == pytest.approx(found, rel=0.05)
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)

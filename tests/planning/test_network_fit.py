@@ -135,7 +135,7 @@ def test_preset_gives_memory_and_schedule_alone():
 def test_network_is_trained_as_its_page_says(name, preset):
     """What it says stands in the plan and in its reasons; all else is the preset's."""
     spec, network = NETWORKS[name], named(name)
-    says = spec.training(spec.read(network.settings))
+    says = spec.training(spec.parse(network.settings))
     plan = plan_of(CUBE if 3 in spec.dimensions else SLICE, network, preset=preset)
     usual = plan_of(CUBE if 3 in spec.dimensions else SLICE, None, preset=preset)
     expected = TrainingSettings.model_validate({**usual.training.model_dump(), **says})

@@ -52,7 +52,7 @@ def test_any_dataset_gets_patches_that_the_network_takes(form, cases, gigabytes,
     assert Plan.parse(plan.model_dump_json(), source="memory") == plan
     for one in plan.configurations.values():
         assert one.patches == NETWORKS[form[0]].patches(network.settings, form[1])
-        assert one.patches.refuse(one.patch_size) is None
+        assert one.patches.find_problem(one.patch_size) is None
         assert min(one.centre_size) > 0
         assert one.estimated_bytes <= 0.9 * gigabytes * 1e9
 
@@ -83,7 +83,7 @@ def test_more_memory_buys_larger_patches_and_says_what_is_predicted():
 def test_memory_counts_losses_of_the_centre_alone():
     """Of each class more: its logits, and its part in the losses."""
     spec = NETWORKS["unet"]
-    many, more = (spec.outline(VALID, 2, in_channels=1, out_channels=classes) for classes in (300, 301))
+    many, more = (spec.make_architecture(VALID, 2, in_channels=1, out_channels=classes) for classes in (300, 301))
     for network, voxels in ((named("unet"), 388**2), (named("unet", padded=True), 576**2)):
         patch = (572, 572) if voxels == 388**2 else (576, 576)
         each = bytes_per_patch(more, patch, network) - bytes_per_patch(many, patch, network)

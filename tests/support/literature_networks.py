@@ -10,7 +10,9 @@ def build(name, dimensions=None, channels=1, classes=2, seed=0, **given):
     """A network, narrow unless its settings say more."""
     spec = NETWORKS[name]
     settings = spec.complete(narrow(name, **given))
-    architecture = spec.outline(settings, dimensions or spec.dimensions[-1], in_channels=channels, out_channels=classes)
+    architecture = spec.make_architecture(
+        settings, dimensions or spec.dimensions[-1], in_channels=channels, out_channels=classes
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_torch_network(spec, architecture, settings)

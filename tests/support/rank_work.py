@@ -79,7 +79,7 @@ class LossCase:
     def share(self, ranks=ALONE) -> tuple[float, torch.Tensor]:
         """The share of a rank, and its gradient with respect to the logits of its patches, on two resolutions."""
         generator, loss = torch.Generator().manual_seed(5), self.of(ranks)
-        sizes = [*SIZES, *((1, 1, 1) if one.asks_of_patch else SIZES[0] for one in self.auxiliary_outputs)]
+        sizes = [*SIZES, *((1, 1, 1) if one.is_per_patch else SIZES[0] for one in self.auxiliary_outputs)]
         outputs = [torch.randn(PATCHES, loss.targets.outputs, *size, generator=generator) for size in sizes]
         labels = torch.randint(3 if self.ignore is None else 4, (PATCHES, *SIZES[0]), generator=generator)
         labels[0, 1:] = self.ignore or 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoseg.networks.blocks import channels_last
 from autoseg.networks.convolutions import Conv2d, Conv3d, replace_convolutions
-from autoseg.networks.layer_spec import Layer
+from autoseg.networks.layer_spec import LayerSpec
 from autoseg.networks.torch_layers import StandardizedConv
 
 CASES = (
@@ -45,7 +45,7 @@ def standardized(channels: int, stride: tuple[int, ...]) -> nn.Module:
     """A convolution whose weights are standardized."""
     dimensions = len(stride)
     kernel = (1,) * dimensions
-    layer = Layer(
+    layer = LayerSpec(
         kind="conv",
         dimensions=dimensions,
         in_features=channels,

@@ -1,1 +1,1 @@
-"""The networks of the literature, a file per paper; each is described without torch."""
+"""The networks of the literature, one file per paper, each written without torch; see `networks.ops`."""

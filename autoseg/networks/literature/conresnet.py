@@ -1,4 +1,4 @@
-"""ConResNet: a decoder that also learns how the segmentation changes from slice to slice, and looks harder there.
+"""ConResNet: a decoder that also learns how the segmentation changes from slice to slice, and attends to the changes.
 
 Source: Zhang, Xie, Wang, Xia 2020, "Inter-slice context residual learning for 3D medical image segmentation", IEEE TMI
 40(2), arXiv 2011.14155.
@@ -20,27 +20,28 @@ Source: Zhang, Xie, Wang, Xia 2020, "Inter-slice context residual learning for 3
                                      changes, x4        changes, x2         changes       (heads; training alone)
 
     block    x -> norm, ReLU, 3x3x3 -> norm, ReLU, 3x3x3 -> + x
-    module   F = 3x3x3(ReLU(norm(x)))                            of the segmentation
-             G = 1x1x1(|sigmoid(F)[d] - sigmoid(F)[d - 1]|)      what changes in it; nothing in the first slice
-             r <- 3x3x3(ReLU(norm(r))), if the features change   of the changes; at first 3x3x3 of those of the image
+    module   F = 3x3x3(ReLU(norm(x)))                            features of the segmentation
+             G = 1x1x1(|sigmoid(F)[d] - sigmoid(F)[d - 1]|)      their difference between slices; 0 in the first slice
+             r <- 3x3x3(ReLU(norm(r))), if the features change   residual features; at first 3x3x3 of the image's change
              r <- 3x3x3(ReLU(norm(r + G)))
              x <- F * (1 + sigmoid(r))                           so where something changes, F counts up to twice
 
-Norms are group norms of 8 groups, convolutions but for the heads have no bias and standardized weights. A change of
-resolution on the way down is norm, ReLU and a convolution that strides; on the way up, linear interpolation that keeps
-the middles of the outer voxels in place. The map of 128 features is norm, ReLU, dropout of whole features and a
-convolution. For four channels and three outputs it has 19,018,732 weights: 3,456 of the first convolution, 17,590,336
-of the encoder's blocks and steps, 885,248 of the fused map, 343,168, 139,584 and 56,448 of the modules, and 492 of the
-heads. (The released code has 422,464 more, which nothing uses.)
+Norms are group norms of 8 groups; convolutions except the heads have no bias and standardized weights. Downsampling is
+norm, ReLU and a strided convolution; upsampling is linear interpolation that keeps the centres of the outer voxels in
+place. The map of 128 features is made by norm, ReLU, dropout of whole feature maps and a convolution. For four channels
+and three outputs the network has 19,018,732 weights: 3,456 in the first convolution, 17,590,336 in the encoder, 885,248
+in the fused map, 343,168, 139,584 and 56,448 in the modules, and 492 in the heads. (The released code has 422,464 more,
+which are never used.)
 
-The heads of the changes tell for each output where what it stands for begins or ends from one slice to the next, which
-follows from the labels (`auxiliary_outputs`). Their balanced cross entropies count 1, 1/2 and 1/2, from fine to coarse.
+The heads of the changes predict for each output where its structure begins or ends from one slice to the next, which
+follows from the labels (`auxiliary_outputs`). Their balanced cross entropies have the weights 1, 1/2 and 1/2, from fine
+to coarse.
 
-Decision: the heads of the changes are judged by their sigmoid. The released code takes the logarithm of the logits
-themselves, after it has cut them to [0.001, 0.999], which has no gradient but in between and means no probability. The
-logarithm is taken of a sigmoid as a whole, which needs no cut.
-Decision: the change of the image is reduced by the same interpolation that enlarges the maps.
-Decision: of labels that exclude each other the background has changes of its own, those of the whole foreground.
+Decision: the losses of these heads take the sigmoid of the logits. The released code takes the logarithm of the logits
+themselves, after clipping them to [0.001, 0.999], which has no gradient outside and is no probability. The logarithm of
+a sigmoid is calculated as one function, which needs no clipping.
+Decision: the change of the image is downsampled by the same interpolation that upsamples the maps.
+Decision: for mutually exclusive labels the background has changes of its own, those of the whole foreground.
 """
 
 from math import gcd
@@ -56,9 +57,9 @@ from autoseg.networks.spec import NetworkSpec, adam
 Value = TypeVar("Value")
 
 GROUPS = 8
-"""Of each norm."""
+"""Number of groups of each norm."""
 BLOCKS = (1, 2, 2, 2)
-"""Of the encoder, at each resolution."""
+"""Number of encoder blocks at each resolution."""
 CHANGES = (
     AuxiliaryOutput(target="changes", weight=1.0, balanced=True),
     AuxiliaryOutput(target="changes", weight=0.5, balanced=True),
@@ -68,11 +69,11 @@ CHANGES = (
 
 
 class ConResNetSettings(Section):
-    """What a plan may say about ConResNet.
+    """The settings of ConResNet in a plan.
 
     Attributes:
-        features: At full resolution; on the way down they double at each resolution.
-        dropout: Share of the features of the fused map that a step of training leaves out.
+        features: Number of features at full resolution; in the encoder it doubles at each coarser one.
+        dropout: Dropout rate of the feature maps of the fused map.
     """
 
     features: PositiveInt = 32
@@ -80,90 +81,92 @@ class ConResNetSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution on the way down."""
+        """Number of features at each resolution of the encoder."""
         return tuple(self.features * 2**level for level in range(len(BLOCKS)))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: ConResNetSettings) -> list[Value]:
-    """Draws ConResNet; see `Draw`."""
-    *skips, x = _encode(net, image, settings)
-    x = net.dropout(net.relu(_norm(net, x, "fused.norm")), settings.dropout, whole=True)
-    x = _conv(net, x, settings.levels[-2], "fused.conv")
-    changed, changes = net.slice_change(image), list[Value]()
+def forward(ops: Ops[Value], image: Value, classes: int, settings: ConResNetSettings) -> list[Value]:
+    """Runs the forward pass of ConResNet; see `spec.ForwardFunction`."""
+    *skips, x = _encode(ops, image, settings)
+    x = ops.dropout(ops.relu(_norm(ops, x, "fused.norm")), settings.dropout, whole_maps=True)
+    x = _conv(ops, x, settings.levels[-2], "fused.conv")
+    residual, residuals = ops.slice_difference(image), list[Value]()
     for level in reversed(range(len(skips))):
         name, features = f"decoder{level}", settings.levels[max(0, level - 1)]
-        x = net.add(net.enlarge(x, 2, corners=True), skips[level])
+        x = ops.add(ops.upsample(x, 2, align_corners=True), skips[level])
         if level == len(skips) - 1:
-            changed = _conv(net, net.resize(changed, x, corners=True), features, f"{name}.image")
+            residual = _conv(ops, ops.resize(residual, x, align_corners=True), features, f"{name}.image")
         else:
-            changed = net.enlarge(changed, 2, corners=True)
-            if net.features(changed) != features:
-                changed = _normed(net, changed, features, f"{name}.narrowed")
-        x, changed = _look_at_changes(net, x, changed, features, name)
-        changes.insert(0, changed)
-    logits = [net.conv(x, classes, 1, "heads.labels")]
-    if net.training:
-        told = [net.conv(one, classes, 1, f"heads.changes{level}") for level, one in enumerate(changes)]
-        logits += [net.enlarge(one, 2**level, corners=True) if level else one for level, one in enumerate(told)]
+            residual = ops.upsample(residual, 2, align_corners=True)
+            if ops.features(residual) != features:
+                residual = _norm_relu_conv(ops, residual, features, f"{name}.narrowed")
+        x, residual = _context_residual(ops, x, residual, features, name)
+        residuals.insert(0, residual)
+    logits = [ops.conv(x, classes, 1, "heads.labels")]
+    if ops.training:
+        changes = [ops.conv(y, classes, 1, f"heads.changes{level}") for level, y in enumerate(residuals)]
+        logits += [ops.upsample(y, 2**level, align_corners=True) if level else y for level, y in enumerate(changes)]
     return logits
 
 
-def _encode(net: Ops[Value], image: Value, settings: ConResNetSettings) -> list[Value]:
-    """The maps of each resolution, and the coarsest once more with wider blocks."""
+def _encode(ops: Ops[Value], image: Value, settings: ConResNetSettings) -> list[Value]:
+    """Returns the map of each resolution; the coarsest has passed the dilated blocks as well."""
     maps: list[Value] = []
     for level, (features, blocks) in enumerate(zip(settings.levels, BLOCKS, strict=True)):
         if maps:
-            x = _normed(net, maps[-1], features, f"encoder{level}.down", stride=2)
+            x = _norm_relu_conv(ops, maps[-1], features, f"encoder{level}.down", stride=2)
         else:
-            x = _conv(net, image, features, "stem.conv")
+            x = _conv(ops, image, features, "stem.conv")
         for number in range(blocks):
-            x = _block(net, x, f"encoder{level}.{number}")
+            x = _block(ops, x, f"encoder{level}.{number}")
         maps.append(x)
     for number in range(BLOCKS[-1]):
-        maps[-1] = _block(net, maps[-1], f"dilated.{number}", dilation=2)
+        maps[-1] = _block(ops, maps[-1], f"dilated.{number}", dilation=2)
     return maps
 
 
-def _look_at_changes(net: Ops[Value], x: Value, changed: Value, features: int, name: str) -> tuple[Value, Value]:
-    """The module: segmentation and changes, each refined by the other."""
-    found = _normed(net, x, features, f"{name}.segmentation")
-    seen = _conv(net, net.slice_change(net.sigmoid(found)), features, f"{name}.seen", kernel=1)
-    changed = _normed(net, net.add(changed, seen), features, f"{name}.changes")
-    return net.add(found, net.multiply(found, net.sigmoid(changed))), changed
+def _context_residual(ops: Ops[Value], x: Value, residual: Value, features: int, name: str) -> tuple[Value, Value]:
+    """Applies the module: refines the features of the segmentation and of its changes by each other."""
+    segmentation = _norm_relu_conv(ops, x, features, f"{name}.segmentation")
+    change = _conv(ops, ops.slice_difference(ops.sigmoid(segmentation)), features, f"{name}.seen", kernel=1)
+    residual = _norm_relu_conv(ops, ops.add(residual, change), features, f"{name}.changes")
+    return ops.add(segmentation, ops.multiply(segmentation, ops.sigmoid(residual))), residual
 
 
-def _block(net: Ops[Value], x: Value, name: str, *, dilation: int = 1) -> Value:
+def _block(ops: Ops[Value], x: Value, name: str, *, dilation: int = 1) -> Value:
     y = x
     for number in (0, 1):
-        y = _normed(net, y, net.features(x), f"{name}.{number}", dilation=dilation)
-    return net.add(x, y)
+        y = _norm_relu_conv(ops, y, ops.features(x), f"{name}.{number}", dilation=dilation)
+    return ops.add(x, y)
 
 
-def _normed(net: Ops[Value], x: Value, features: int, name: str, *, stride: int = 1, dilation: int = 1) -> Value:
-    """Norm and ReLU come before the convolution."""
-    x = net.relu(_norm(net, x, f"{name}.norm"))
-    return _conv(net, x, features, f"{name}.conv", stride=stride, dilation=dilation)
+def _norm_relu_conv(
+    ops: Ops[Value], x: Value, features: int, name: str, *, stride: int = 1, dilation: int = 1
+) -> Value:
+    """Applies norm, ReLU and convolution, in this order."""
+    x = ops.relu(_norm(ops, x, f"{name}.norm"))
+    return _conv(ops, x, features, f"{name}.conv", stride=stride, dilation=dilation)
 
 
-def _norm(net: Ops[Value], x: Value, name: str) -> Value:
-    return net.group_norm(x, gcd(GROUPS, net.features(x)), name)
+def _norm(ops: Ops[Value], x: Value, name: str) -> Value:
+    return ops.group_norm(x, gcd(GROUPS, ops.features(x)), name)
 
 
 def _conv(  # noqa: PLR0913 - a convolution has so many properties
-    net: Ops[Value], x: Value, features: int, name: str, *, kernel: int = 3, stride: int = 1, dilation: int = 1
+    ops: Ops[Value], x: Value, features: int, name: str, *, kernel: int = 3, stride: int = 1, dilation: int = 1
 ) -> Value:
-    return net.conv(x, features, kernel, name, stride=stride, dilation=dilation, bias=False, standardized=True)
+    return ops.conv(x, features, kernel, name, stride=stride, dilation=dilation, bias=False, standardized=True)
 
 
 CONRESNET = NetworkSpec(
     title="ConResNet",
-    summary="learns what changes from slice to slice, and looks harder there",
+    summary="also learns how the segmentation changes from slice to slice, and attends to the changes",
     source="Zhang et al. 2020, IEEE TMI 40(2), arXiv 2011.14155",
     licence="official code: GPL-3.0; not used here",
     dimensions=(3,),
     settings=ConResNetSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     auxiliary_outputs=lambda _: CHANGES,
     training=lambda _: adam(1e-3),
     recipe="Adam, a learning rate of 0.0001 and a weight decay of 0.0005",

@@ -1,10 +1,11 @@
-"""High-resolution network: a way up in parallel branches, one per resolution, that tell each other what they see.
+"""High-resolution network: a decoder of parallel branches, one per resolution, that exchange their feature maps.
 
-An own design; no paper describes it. It takes the exchange among resolutions from HRNet (Wang, Sun, Cheng et al. 2019,
-"Deep high-resolution representation learning for visual recognition", sections 3.1 and 3.2), which is an encoder for
-photographs, and makes it the way up of a U-Net, so that fine detail need not pass through a single thread of maps.
+This is our own design; no paper describes it. It takes the exchange among resolutions from HRNet (Wang, Sun, Cheng et
+al. 2019, "Deep high-resolution representation learning for visual recognition", sections 3.1 and 3.2), which is an
+encoder for photographs, and makes it the decoder of a U-Net, so that fine detail need not pass through a single
+sequence of maps.
 
-         way down       plain way up   rounds: a block, then an exchange       fusion
+         encoder        plain decoder  rounds: a block, then an exchange       fusion
     1    2 conv 32 ---- 2 conv 32 ---- block - + relu --- block - + relu --- 1x1 --- concat -> 1x1 -> 1x1 -> logits
           v              ^                    X                  X                   ^
     1/2  2 conv 64 ---- 2 conv 64 ---- block - + relu --- block - + relu --- 1x1, up |
@@ -15,22 +16,22 @@ photographs, and makes it the way up of a U-Net, so that fine detail need not pa
           v              ^ up, halves the features
     1/16 2 conv 512 ----'
 
-All branches share the way down, and the way up as far as it goes: each begins with the map that a plain way up has at
-its resolution. A block is that of a ResNet: two convolutions of 3x3 around which the input is added. In an exchange (X)
-every branch becomes the rectified sum of all: of itself as it is, of finer ones after one strided convolution of 3x3
-for each halving, of coarser ones after a convolution of 1x1 and enlargement. In the end all branches are brought to as
-many features as the finest has and to full resolution, laid side by side, mixed by a convolution of 1x1, and the last
-convolution makes logits of them. Each convolution but the last is followed by instance normalization and ReLU.
+All branches share the encoder and a plain decoder: each begins with the map that the plain decoder has at its
+resolution. A block is that of a ResNet: two convolutions of 3x3 and a shortcut around them. In an exchange (X) every
+branch becomes the ReLU of the sum of all branches: of itself unchanged, of finer ones after one strided convolution of
+3x3 for each halving, of coarser ones after a convolution of 1x1 and upsampling. In the end all branches are brought to
+the number of features of the finest and to full resolution, concatenated and combined by a convolution of 1x1, and the
+last convolution makes the logits. Each convolution but the last is followed by instance normalization and ReLU.
 
 With 32 features, three branches and two rounds, for one channel and two outputs, it has 8,861,384 weights in 2D and
-25,778,440 in 3D. With "branches": 1 there is nothing to exchange or to fuse, and the plain way up is left: 7,765,442
-and 22,581,250 weights; what the branches are worth is the difference of the two.
+25,778,440 in 3D. With "branches": 1 there is nothing to exchange or to fuse, and the plain decoder is left: 7,765,442
+and 22,581,250 weights; comparing the two shows what the branches contribute.
 
-Decision: instance normalization, since batches of volumes are small; HRNet has that of batches. Decision: linear
-enlargement, HRNet's is that of the nearest voxel, which leaves edges of blocks. Decision: the branches begin with a
-plain way up rather than with the maps of the way down, so that a single branch is the plain decoder and nothing else.
-Decision: each branch has a head of its own for deep supervision, at its own resolution; as with the usual network, the
-coarsest of them does not count in the loss.
+Decision: instance normalization, since batches of volumes are small; HRNet has batch normalization. Decision: linear
+upsampling; HRNet's is nearest-neighbour, which leaves block artefacts. Decision: the branches begin with a plain
+decoder rather than with the maps of the encoder, so that a single branch is exactly the plain decoder. Decision: each
+branch has a head of its own for deep supervision, at its own resolution; as with the usual network, the coarsest of
+them does not count in the loss.
 """
 
 from typing import Annotated, TypeVar
@@ -44,16 +45,16 @@ from autoseg.networks.spec import NetworkSpec
 Value = TypeVar("Value")
 
 DEPTH = 5
-"""Resolutions of the way down."""
+"""Number of resolutions of the encoder."""
 
 
 class HighResolutionSettings(Section):
-    """What a plan may say about the high-resolution network.
+    """The settings of the high-resolution network in a plan.
 
     Attributes:
-        features: At full resolution; they double at each resolution.
-        branches: Resolutions that the way up keeps side by side, from the full one on; 1 is the plain way up.
-        rounds: Blocks, with an exchange after each.
+        features: Number of features at full resolution; it doubles at each coarser one.
+        branches: Number of parallel branches of the decoder, from full resolution on; 1 is the plain decoder.
+        rounds: Number of rounds, each of a block per branch and an exchange.
         deep_supervision: Whether each of several branches has a head of its own in training.
     """
 
@@ -64,107 +65,108 @@ class HighResolutionSettings(Section):
 
     @property
     def supervises(self) -> bool:
-        """Whether training has further outputs: a single branch has none but its own."""
+        """Whether training has further outputs; with a single branch there are none."""
         return self.deep_supervision and self.branches > 1
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution."""
+        """Number of features at each resolution."""
         return tuple(self.features * 2**level for level in range(DEPTH))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: HighResolutionSettings) -> list[Value]:
-    """Draws the high-resolution network; see `Draw`."""
-    branches = _begin(net, image, settings)
+def forward(ops: Ops[Value], image: Value, classes: int, settings: HighResolutionSettings) -> list[Value]:
+    """Runs the forward pass of the high-resolution network; see `spec.ForwardFunction`."""
+    branches = _make_branches(ops, image, settings)
     if len(branches) == 1:
-        return [net.conv(branches[0], classes, 1, "head")]
+        return [ops.conv(branches[0], classes, 1, "head")]
     for number in range(settings.rounds):
-        branches = [_block(net, x, f"round{number}.block{branch}") for branch, x in enumerate(branches)]
-        branches = _exchange(net, branches, f"round{number}")
-    logits = net.conv(_fuse(net, branches), classes, 1, "head")
-    if not (net.training and settings.supervises):
+        branches = [_block(ops, x, f"round{number}.block{branch}") for branch, x in enumerate(branches)]
+        branches = _exchange(ops, branches, f"round{number}")
+    logits = ops.conv(_fuse(ops, branches), classes, 1, "head")
+    if not (ops.training and settings.supervises):
         return [logits]
-    return [logits, *(net.conv(x, classes, 1, f"heads.{branch}") for branch, x in enumerate(branches))]
+    return [logits, *(ops.conv(x, classes, 1, f"heads.{branch}") for branch, x in enumerate(branches))]
 
 
-def _begin(net: Ops[Value], image: Value, settings: HighResolutionSettings) -> list[Value]:
-    """The way down and the plain way up: what the branches begin with, the finest first."""
+def _make_branches(ops: Ops[Value], image: Value, settings: HighResolutionSettings) -> list[Value]:
+    """Applies the encoder and the plain decoder; returns the maps that the branches begin with, the finest first."""
     x = image
     skips: list[Value] = []
     branches: list[Value] = []
     for level, features in enumerate(settings.levels):
-        x = _two(net, net.pool(x, 2) if level else x, features, f"encoder{level}")
+        x = _double_conv(ops, ops.max_pool(x, 2) if level else x, features, f"encoder{level}")
         skips.append(x)
     skips.pop()
     while skips:
         level = len(skips) - 1
         features = settings.levels[level]
-        x = net.transposed(x, features, 2, f"up{level}")
-        x = _two(net, net.concat([skips.pop(), x]), features, f"decoder{level}")
+        x = ops.transposed_conv(x, features, 2, f"up{level}")
+        x = _double_conv(ops, ops.concat([skips.pop(), x]), features, f"decoder{level}")
         if level < settings.branches:
             branches.insert(0, x)
     return branches
 
 
-def _exchange(net: Ops[Value], branches: list[Value], name: str) -> list[Value]:
-    """Each branch as the rectified sum of all, brought to its resolution and features."""
-    mixed = []
-    for target, own in enumerate(branches):
-        total = own
+def _exchange(ops: Ops[Value], branches: list[Value], name: str) -> list[Value]:
+    """Returns for each branch the ReLU of the sum of all branches, resampled to its resolution and features."""
+    sums = []
+    for target, branch in enumerate(branches):
+        total = branch
         for source, x in enumerate(branches):
             if source != target:
-                total = net.add(total, _bring(net, x, own, target - source, f"{name}.from{source}to{target}"))
-        mixed.append(net.relu(total))
-    return mixed
+                layers = f"{name}.from{source}to{target}"
+                total = ops.add(total, _resample_branch(ops, x, branch, target - source, layers))
+        sums.append(ops.relu(total))
+    return sums
 
 
-def _bring(net: Ops[Value], x: Value, like: Value, halvings: int, name: str) -> Value:
-    """A branch on the grid of another one, which is so many halvings coarser, or finer if they are below 0."""
+def _resample_branch(ops: Ops[Value], x: Value, like: Value, halvings: int, name: str) -> Value:
+    """Resamples a branch to the grid of another one, coarser by `halvings`, or finer if negative."""
     if halvings < 0:
-        x = net.instance_norm(net.conv(x, net.features(like), 1, f"{name}.conv"), f"{name}.norm")
-        return net.enlarge(x, 2**-halvings)
+        x = ops.instance_norm(ops.conv(x, ops.features(like), 1, f"{name}.conv"), f"{name}.norm")
+        return ops.upsample(x, 2**-halvings)
     for step in range(halvings):
         last = step == halvings - 1
-        x = net.conv(x, net.features(like if last else x), 3, f"{name}.{step}.conv", stride=2)
-        x = net.instance_norm(x, f"{name}.{step}.norm")
-        x = x if last else net.relu(x)
+        x = ops.conv(x, ops.features(like if last else x), 3, f"{name}.{step}.conv", stride=2)
+        x = ops.instance_norm(x, f"{name}.{step}.norm")
+        x = x if last else ops.relu(x)
     return x
 
 
-def _fuse(net: Ops[Value], branches: list[Value]) -> Value:
-    """All branches at full resolution, side by side, mixed to the features of the finest."""
-    features, parts = net.features(branches[0]), []
-    for branch, own in enumerate(branches):
-        x = net.conv(own, features, 1, f"fusion.branch{branch}.conv")
-        x = net.relu(net.instance_norm(x, f"fusion.branch{branch}.norm"))
-        parts.append(net.enlarge(x, 2**branch) if branch else x)
-    mixed = net.conv(net.concat(parts), features, 1, "fusion.mix.conv")
-    return net.relu(net.instance_norm(mixed, "fusion.mix.norm"))
+def _fuse(ops: Ops[Value], branches: list[Value]) -> Value:
+    """Concatenates all branches at full resolution and combines them to the features of the finest."""
+    features, upsampled = ops.features(branches[0]), []
+    for number, branch in enumerate(branches):
+        x = ops.conv(branch, features, 1, f"fusion.branch{number}.conv")
+        x = ops.relu(ops.instance_norm(x, f"fusion.branch{number}.norm"))
+        upsampled.append(ops.upsample(x, 2**number) if number else x)
+    x = ops.conv(ops.concat(upsampled), features, 1, "fusion.mix.conv")
+    return ops.relu(ops.instance_norm(x, "fusion.mix.norm"))
 
 
-def _two(net: Ops[Value], x: Value, features: int, name: str) -> Value:
+def _double_conv(ops: Ops[Value], x: Value, features: int, name: str) -> Value:
     for number in (0, 1):
-        x = net.conv(x, features, 3, f"{name}.{number}.conv")
-        x = net.relu(net.instance_norm(x, f"{name}.{number}.norm"))
+        x = ops.conv(x, features, 3, f"{name}.{number}.conv")
+        x = ops.relu(ops.instance_norm(x, f"{name}.{number}.norm"))
     return x
 
 
-def _block(net: Ops[Value], x: Value, name: str) -> Value:
-    """Two convolutions around which the input is added before the last ReLU."""
-    features = net.features(x)
-    y = net.relu(net.instance_norm(net.conv(x, features, 3, f"{name}.0.conv"), f"{name}.0.norm"))
-    y = net.instance_norm(net.conv(y, features, 3, f"{name}.1.conv"), f"{name}.1.norm")
-    return net.relu(net.add(y, x))
+def _block(ops: Ops[Value], x: Value, name: str) -> Value:
+    """Applies two convolutions with a shortcut around them, which is added before the last ReLU."""
+    features = ops.features(x)
+    y = ops.relu(ops.instance_norm(ops.conv(x, features, 3, f"{name}.0.conv"), f"{name}.0.norm"))
+    y = ops.instance_norm(ops.conv(y, features, 3, f"{name}.1.conv"), f"{name}.1.norm")
+    return ops.relu(ops.add(y, x))
 
 
 HIGH_RESOLUTION = NetworkSpec(
     title="High-resolution network",
-    summary='own design: a way up in parallel branches that exchange maps as in HRNet; "branches": 1 is the plain one',
+    summary='own design: a decoder of parallel branches that exchange maps as in HRNet; "branches": 1 is the plain one',
     source="own design, after HRNet (Wang et al. 2019, arXiv 1908.07919)",
     licence="no code of others is used here",
     dimensions=(2, 3),
     settings=HighResolutionSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     supervises=lambda settings: settings.supervises,
 )

@@ -1,4 +1,4 @@
-"""The blocks of the Swin transformer, in any number of dimensions, of which nnFormer and Swin-Unet are made.
+"""The blocks of the Swin transformer, in 2D and 3D, of which nnFormer and Swin-Unet are made.
 
 Source: Liu et al. 2021, "Swin transformer: hierarchical vision transformer using shifted windows", section 3.
 
@@ -6,9 +6,10 @@ Source: Liu et al. 2021, "Swin transformer: hierarchical vision transformer usin
        |                                                                    ^  |                                     ^
        '--------------------------------------------------------------------'  '-------------------------------------'
 
-The windows of every second block are shifted by half an edge. To how well two voxels of a window meet, each head adds a
-learned number for their offset. Wide is four times as many features. Of each branch training leaves out a share of the
-samples (stochastic depth), which grows evenly from 0 in the first block of a network to its largest in the last one.
+The windows of every second block are shifted by half an edge. Each head adds a relative position bias to its attention
+scores. The feed-forward layers ("wide", "narrow") have four times as many hidden features. In training each branch is
+skipped for a fraction of the samples (stochastic depth); the rate grows linearly from 0 in the first block of a network
+to its maximum in the last one.
 """
 
 from collections.abc import Sequence
@@ -20,63 +21,73 @@ from autoseg.networks.ops import Edges, Ops, Window
 Value = TypeVar("Value")
 
 EXPANSION = 4
-"""Of the feed-forward layers: how many times wider they are inside. Source: the paper."""
+"""Hidden features of the feed-forward layers, as a multiple of their input. Source: the paper."""
 
 
 def count_heads(features: int, head_features: int) -> int:
-    """As many heads as have so many features or more, and divide the features; at least one."""
-    most = max(1, features // head_features)
-    return max(heads for heads in range(1, most + 1) if features % heads == 0)
+    """Returns the largest number of heads that divides the features and leaves each head `head_features` or more.
+
+    >>> count_heads(96, 32)
+    3
+    """
+    limit = max(1, features // head_features)
+    return max(heads for heads in range(1, limit + 1) if features % heads == 0)
 
 
-def spread_shares(largest: float, blocks: Sequence[int]) -> list[list[float]]:
-    """The share of samples that each block leaves out, by stages of some blocks."""
+def drop_path_rates(largest: float, blocks: Sequence[int]) -> list[list[float]]:
+    """Returns the rate of stochastic depth of each block, by stages; it grows linearly from 0 to `largest`.
+
+    >>> drop_path_rates(0.5, (1, 2))
+    [[0.0], [0.25, 0.5]]
+    """
     last = max(1, sum(blocks) - 1)
     starts = [sum(blocks[:number]) for number in range(len(blocks))]
     return [
-        [largest * (start + one) / last for one in range(count)] for start, count in zip(starts, blocks, strict=True)
+        [largest * (start + block) / last for block in range(count)]
+        for start, count in zip(starts, blocks, strict=True)
     ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Blocks at one resolution.
+    """The blocks at one resolution.
 
     Attributes:
-        name: Of the layers.
-        heads: Of the attention.
-        edges: Of the windows.
-        shares: Of the samples that each block leaves out in training.
+        name: Prefix of the names of the layers.
+        heads: Number of attention heads.
+        edges: Edges of the windows in voxels.
+        drop_path_rates: Rate of stochastic depth of each block.
     """
 
     name: str
     heads: int
     edges: Edges
-    shares: Sequence[float]
+    drop_path_rates: Sequence[float]
 
 
-def draw_stage(net: Ops[Value], x: Value, stage: Stage, skip: Value | None = None) -> Value:
-    """Draws blocks one after the other; with a skip, a map of the same shape, the first is one of skip attention.
+def swin_stage(ops: Ops[Value], x: Value, stage: Stage, skip: Value | None = None) -> Value:
+    """Applies the blocks of a stage; with a skip, a map of the same shape, the first block has skip attention.
 
-    That asks with the map itself, without a linear layer, and takes keys and values from the skip. Source: Zhou et al.
-    2023, nnFormer, and its number of weights. Decision: one norm serves both, and past the attention goes their sum.
+    Its queries are the map itself, without a linear layer, and its keys and values come from the skip. Source: Zhou et
+    al. 2023, nnFormer, and its number of weights. Decision: one norm serves both, and their sum is the shortcut around
+    the attention.
     """
-    for number in range(len(stage.shares)):
-        x = _draw_block(net, x, stage, number, skip if number == 0 else None)
+    for number in range(len(stage.drop_path_rates)):
+        x = _swin_block(ops, x, stage, number, skip if number == 0 else None)
     return x
 
 
-def _draw_block(net: Ops[Value], x: Value, stage: Stage, number: int, skip: Value | None) -> Value:
-    name, share, features = f"{stage.name}.{number}", stage.shares[number], net.features(x)
+def _swin_block(ops: Ops[Value], x: Value, stage: Stage, number: int, skip: Value | None) -> Value:
+    name, rate, features = f"{stage.name}.{number}", stage.drop_path_rates[number], ops.features(x)
     if skip is None:
-        source = net.layer_norm(x, f"{name}.norm0")
-        query = net.linear(source, features, f"{name}.query")
+        source = ops.layer_norm(x, f"{name}.norm0")
+        query = ops.linear(source, features, f"{name}.query")
     else:
-        query, source = net.part(net.layer_norm(net.flatten_maps([x, skip]), f"{name}.norm0"), [x, skip])
-        x = net.add(x, skip)
-    key, value = (net.linear(source, features, f"{name}.{part}") for part in ("key", "value"))
+        query, source = ops.unflatten_maps(ops.layer_norm(ops.flatten_maps([x, skip]), f"{name}.norm0"), [x, skip])
+        x = ops.add(x, skip)
+    key, value = (ops.linear(source, features, f"{name}.{role}") for role in ("key", "value"))
     window = Window(edges=stage.edges, shifted=number % 2 == 1, bias=f"{name}.offsets")
-    y = net.linear(net.attend(query, key, value, stage.heads, window), features, f"{name}.mixed")
-    x = net.add(x, net.drop_path(y, share))
-    y = net.gelu(net.linear(net.layer_norm(x, f"{name}.norm1"), EXPANSION * features, f"{name}.wide"))
-    return net.add(x, net.drop_path(net.linear(y, features, f"{name}.narrow"), share))
+    y = ops.linear(ops.attention(query, key, value, stage.heads, window), features, f"{name}.mixed")
+    x = ops.add(x, ops.drop_path(y, rate))
+    y = ops.gelu(ops.linear(ops.layer_norm(x, f"{name}.norm1"), EXPANSION * features, f"{name}.wide"))
+    return ops.add(x, ops.drop_path(ops.linear(y, features, f"{name}.narrow"), rate))

@@ -1,4 +1,4 @@
-"""Swin-Unet: a U-Net without convolutions but its first and last, of Swin transformer blocks, for slices.
+"""Swin-Unet: a U-Net of Swin transformer blocks, with convolutions only at its start and end, for slices.
 
 Source: Cao et al. 2022, "Swin-Unet: Unet-like pure transformer for medical image segmentation"; its blocks
 are those of Liu et al. 2021, the tiny one; see `swin`.
@@ -20,12 +20,12 @@ are those of Liu et al. 2021, the tiny one; see `swin`.
               one makes 16 times the features, and 4 x 4 voxels
 
 Windows are 7 x 7 voxels, heads have 32 features. It has 27,168,900 weights for nine classes, 27,168,420 for four and
-27,168,132 for one. Any patch whose edges 32 divides will do: windows are clipped to the map, and maps that
-windows do not divide are padded inside the attention, where padding is not seen. Patches of 224 x 224 need neither.
+27,168,132 for one. Any patch whose edges are divisible by 32 is possible: windows are clipped to the map, and maps that
+windows do not divide are padded inside the attention, where padding is masked. Patches of 224 x 224 need neither.
 
-Decision: skips leave after the blocks of their resolution. Decision: the share of samples that a block leaves out is
-the same on the way up as at its resolution on the way down. The paper began with weights learned on ImageNet; here they
-are fresh.
+Decision: skips leave after the blocks of their resolution. Decision: a block's rate of stochastic depth is the same in
+the decoder as at its resolution in the encoder. The paper began with weights pretrained on ImageNet; here they are
+initialized at random.
 """
 
 from typing import Annotated, TypeVar
@@ -33,7 +33,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.literature.swin import Stage, count_heads, draw_stage, spread_shares
+from autoseg.networks.literature.swin import Stage, count_heads, drop_path_rates, swin_stage
 from autoseg.networks.ops import Ops
 from autoseg.networks.spec import NetworkSpec, adam
 
@@ -44,16 +44,16 @@ TOKEN_EDGE = 4
 
 
 class SwinUnetSettings(Section):
-    """What a plan may say about Swin-Unet.
+    """The settings of Swin-Unet in a plan.
 
     Attributes:
-        features: Of the first blocks, more than one; they double at each resolution.
-        head_features: Of each head of the attention, if not fewer.
-        window: Edge of the windows.
-        blocks: At each resolution on the way down, and up.
-        image_channels: That the first convolution takes. Images of fewer repeat them, so grey serves as three colours;
-            images of more need a larger number here.
-        drop_path: The largest share of the samples that training leaves out of a branch.
+        features: Number of features of the first blocks, more than one; it doubles at each coarser resolution.
+        head_features: Number of features per attention head, or fewer if the features are fewer.
+        window: Edge of the windows in voxels.
+        blocks: Number of blocks at each resolution of the encoder, and of the decoder.
+        image_channels: Number of channels that the first convolution takes. Images of fewer channels repeat them, so a
+            grey image serves as three colours; images of more channels need a larger number here.
+        drop_path: Largest rate of stochastic depth: the fraction of samples that skip a residual branch in training.
     """
 
     features: Annotated[int, Field(ge=2)] = 96
@@ -65,46 +65,46 @@ class SwinUnetSettings(Section):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Features of the blocks, at each of their resolutions."""
+        """Number of features of the blocks at each of their resolutions."""
         return tuple(self.features * 2**level for level in range(len(self.blocks)))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: SwinUnetSettings) -> list[Value]:
-    """Draws Swin-Unet; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: SwinUnetSettings) -> list[Value]:
+    """Runs the forward pass of Swin-Unet; see `spec.ForwardFunction`."""
     widths = settings.widths
-    x = net.repeat(image, settings.image_channels)
-    x = net.conv(x, widths[0], TOKEN_EDGE, "embedding.conv", stride=TOKEN_EDGE, padded=False)
-    x, skips = net.layer_norm(x, "embedding.norm"), []
+    x = ops.repeat_features(image, settings.image_channels)
+    x = ops.conv(x, widths[0], TOKEN_EDGE, "embedding.conv", stride=TOKEN_EDGE, padded=False)
+    x, skips = ops.layer_norm(x, "embedding.norm"), []
     for level in range(len(widths)):
         if level > 0:
             skips.append(x)
-            x = net.layer_norm(net.merge(x, 2), f"merge{level}.norm")
-            x = net.linear(x, widths[level], f"merge{level}.linear", bias=False)
-        x = _blocks(net, x, "encoder", level, settings)
-    x = net.layer_norm(x, "encoder.norm")
+            x = ops.layer_norm(ops.space_to_depth(x, 2), f"merge{level}.norm")
+            x = ops.linear(x, widths[level], f"merge{level}.linear", bias=False)
+        x = _blocks(ops, x, "encoder", level, settings)
+    x = ops.layer_norm(x, "encoder.norm")
     for level in reversed(range(len(skips))):
-        x = _expand(net, x, 2, f"expand{level}")
-        x = net.linear(net.concat([x, skips[level]]), widths[level], f"decoder.fused{level}")
-        x = _blocks(net, x, "decoder", level, settings)
-    x = _expand(net, net.layer_norm(x, "decoder.norm"), TOKEN_EDGE, "expand")
-    return [net.conv(x, classes, 1, "head", bias=False)]
+        x = _expand(ops, x, 2, f"expand{level}")
+        x = ops.linear(ops.concat([x, skips[level]]), widths[level], f"decoder.fused{level}")
+        x = _blocks(ops, x, "decoder", level, settings)
+    x = _expand(ops, ops.layer_norm(x, "decoder.norm"), TOKEN_EDGE, "expand")
+    return [ops.conv(x, classes, 1, "head", bias=False)]
 
 
-def _blocks(net: Ops[Value], x: Value, way: str, level: int, settings: SwinUnetSettings) -> Value:
+def _blocks(ops: Ops[Value], x: Value, side: str, level: int, settings: SwinUnetSettings) -> Value:
     stage = Stage(
-        name=f"{way}.{level}",
+        name=f"{side}.{level}",
         heads=count_heads(settings.features, settings.head_features) * 2**level,
         edges=settings.window,
-        shares=spread_shares(settings.drop_path, settings.blocks)[level],
+        drop_path_rates=drop_path_rates(settings.drop_path, settings.blocks)[level],
     )
-    return draw_stage(net, x, stage)
+    return swin_stage(ops, x, stage)
 
 
-def _expand(net: Ops[Value], x: Value, factor: int, name: str) -> Value:
-    """Each voxel becomes a block; by 2 with half of the features, by 4 with as many as before."""
+def _expand(ops: Ops[Value], x: Value, factor: int, name: str) -> Value:
+    """Upsamples by patch expanding: by 2 to half the features, by 4 to the same number of features."""
     wider = 2 if factor == 2 else factor**2
-    x = net.linear(x, wider * net.features(x), f"{name}.linear", bias=False)
-    return net.layer_norm(net.expand(x, factor), f"{name}.norm")
+    x = ops.linear(x, wider * ops.features(x), f"{name}.linear", bias=False)
+    return ops.layer_norm(ops.depth_to_space(x, factor), f"{name}.norm")
 
 
 SWIN_UNET = NetworkSpec(
@@ -116,8 +116,8 @@ SWIN_UNET = NetworkSpec(
     settings=SwinUnetSettings,
     levels=lambda settings: (settings.features, *settings.widths),
     strides=lambda settings: (TOKEN_EDGE, *[2] * (len(settings.blocks) - 1)),
-    draw=draw,
-    most_channels=lambda settings: settings.image_channels,
+    forward=forward,
+    max_channels=lambda settings: settings.image_channels,
     training=lambda _: adam(3e-4),
     recipe="SGD at 0.05 with momentum 0.9, weight decay 1e-4 and batches of 24, from weights learned on ImageNet",
 )

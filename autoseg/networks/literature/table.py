@@ -1,4 +1,4 @@
-"""All networks of the literature that are built in: a network more is a page more, and a line here."""
+"""The table of the built-in networks of the literature; a new network is a new file and a line here."""
 
 from autoseg.networks.literature.attention_unet import ATTENTION_UNET
 from autoseg.networks.literature.conresnet import CONRESNET

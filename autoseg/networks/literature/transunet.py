@@ -1,4 +1,4 @@
-"""TransUNet: a ResNet, a vision transformer on its coarsest map, and a way up with the maps of the ResNet as skips.
+"""TransUNet: a ResNet, a vision transformer on its coarsest map, and a decoder with the maps of the ResNet as skips.
 
 Source: Chen et al. 2021, "TransUNet: transformers make strong encoders for medical image segmentation"; for its parts
 Dosovitskiy et al. 2021, "An image is worth 16x16 words" (R50 + ViT-B/16), He et al. 2016 and Kolesnikov et al. 2020,
@@ -23,16 +23,16 @@ Dosovitskiy et al. 2021, "An image is worth 16x16 words" (R50 + ViT-B/16), He et
 
 In the ResNet convolutions have no bias and standardized weights, and norms are group norms of 32 groups (fewer, where
 32 does not divide the features); a bottleneck that changes size or features has a 1x1 convolution with a norm in its
-shortcut. For patches of 224 x 224 pixels and nine classes it has 105,277,081 weights: 11,894,848 of the ResNet,
-85,993,728 of the transformer with its patch embedding and places, 7,387,200 of the way up, 1,305 of the head.
+shortcut. For patches of 224 x 224 pixels and nine classes it has 105,277,081 weights: 11,894,848 in the ResNet,
+85,993,728 in the transformer with its patch and position embeddings, 7,387,200 in the decoder, 1,305 in the head.
 
-A learned vector for each of the places fixes the size of the patch. Planning chooses patches as large as the paper's
-or, where the images or the memory are smaller, smaller ones; larger images are segmented patch by patch. The paper
-resized whole slices to 224 x 224 pixels instead, and began with weights learned on ImageNet.
+The learned position embeddings fix the patch size. Planning chooses patches as large as the paper's or, where the
+images or the memory are smaller, smaller ones; larger images are segmented patch by patch. The paper resized whole
+slices to 224 x 224 pixels instead, and began with weights pretrained on ImageNet.
 
-Decision: dropout comes after the places and after each linear layer but those of queries, keys and values, as the
-vision transformer has it. Decision: images of two or more channels are taken as they are; only grey is repeated.
-Decision: what keeps a norm from dividing by 0 is that of all networks here, not 1e-6 as in the first norm of the
+Decision: dropout comes after the position embeddings and after each linear layer except those of queries, keys and
+values, as in the vision transformer. Decision: images of two or more channels are taken as they are; only grey images
+are repeated. Decision: the epsilon of all norms is that of all networks here, not 1e-6 as in the first norm of the
 ResNet.
 """
 
@@ -42,37 +42,39 @@ from typing import Annotated, Self, TypeVar
 from pydantic import Field, model_validator
 
 from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.literature.swin import count_heads
 from autoseg.networks.ops import Ops
 from autoseg.networks.spec import NetworkSpec, adam
 
 Value = TypeVar("Value")
 
 COLOURS = 3
-"""What grey is repeated to."""
+"""Number of channels to which a grey image is repeated."""
 GROUPS = 32
-"""Of the norms of the ResNet."""
+"""Number of groups of the norms of the ResNet."""
 EXPANSION = 4
-"""Of bottlenecks, and of the feed-forward layers: how many times wider they are in one place than in the other."""
+"""Output features of a bottleneck as a multiple of its inner ones; hidden features of the feed-forward layers as a
+multiple of their input."""
 TOKEN_WIDTH = 12
-"""Features of a token for each of the first convolution."""
+"""Features of a token, as a multiple of those of the first convolution."""
 HEAD_FEATURES = 64
-"""Of the attention."""
+"""Number of features per attention head."""
 DROPOUT = 0.1
-"""Of the transformer."""
+"""Dropout rate of the transformer."""
 REDUCTION = 16
-"""Of the image, where the transformer sees it."""
+"""Pixels of the image along each axis per token."""
 
 Edge = Annotated[int, Field(ge=REDUCTION, multiple_of=REDUCTION)]
 
 
 class TransUNetSettings(Section):
-    """What a plan may say about TransUNet.
+    """The settings of TransUNet in a plan.
 
     Attributes:
-        features: Of the first convolution; all others are in proportion to it.
-        blocks: Bottlenecks at each of the three resolutions of the ResNet.
-        layers: Of the transformer.
-        patch: The only size of patches that it takes; it goes with `patch_size` of the configuration.
+        features: Number of features of the first convolution; all other widths are in proportion to it.
+        blocks: Number of bottlenecks at each of the three resolutions of the ResNet.
+        layers: Number of transformer layers.
+        patch: The only patch size that it takes, in pixels; it must equal `patch_size` of the configuration.
     """
 
     features: Annotated[int, Field(ge=4, multiple_of=4)] = 64
@@ -88,105 +90,104 @@ class TransUNetSettings(Section):
 
     @property
     def token_features(self) -> int:
-        """Of the transformer."""
+        """Number of features of a token."""
         return TOKEN_WIDTH * self.features
 
     @property
     def heads(self) -> int:
-        """Of the attention: as many as have 64 features or more, and divide those of a token."""
-        most = max(1, self.token_features // HEAD_FEATURES)
-        return max(heads for heads in range(1, most + 1) if self.token_features % heads == 0)
+        """Number of attention heads: the most that have `HEAD_FEATURES` or more and divide the token features."""
+        return count_heads(self.token_features, HEAD_FEATURES)
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution; at the finest those of the way up."""
+        """Number of features at each resolution; at the finest those of the decoder."""
         return (self.features // 4, self.features, *(self.features * EXPANSION * 2**level for level in range(3)))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: TransUNetSettings) -> list[Value]:
-    """Draws TransUNet; see `Draw`."""
-    x = net.repeat(image, COLOURS) if net.features(image) == 1 else image
-    *skips, x = _encode(net, x, settings)
-    x = _look_around(net, x, settings)
+def forward(ops: Ops[Value], image: Value, classes: int, settings: TransUNetSettings) -> list[Value]:
+    """Runs the forward pass of TransUNet; see `spec.ForwardFunction`."""
+    x = ops.repeat_features(image, COLOURS) if ops.features(image) == 1 else image
+    *skips, x = _encode(ops, x, settings)
+    x = _transformer(ops, x, settings)
     features = settings.features
-    x = _convolve(net, x, 8 * features, "decoder.entry")
+    x = _conv_norm_relu(ops, x, 8 * features, "decoder.entry")
     for number, width in enumerate((4 * features, 2 * features, features, features // 4)):
-        x = net.enlarge(x, 2, corners=True)
+        x = ops.upsample(x, 2, align_corners=True)
         if skips:
-            x = net.concat([x, skips.pop()])
+            x = ops.concat([x, skips.pop()])
         for convolution in (0, 1):
-            x = _convolve(net, x, width, f"decoder.{number}.{convolution}")
-    return [net.conv(x, classes, 3, "head")]
+            x = _conv_norm_relu(ops, x, width, f"decoder.{number}.{convolution}")
+    return [ops.conv(x, classes, 3, "head")]
 
 
-def _encode(net: Ops[Value], x: Value, settings: TransUNetSettings) -> list[Value]:
-    """The maps of the ResNet, from half the resolution on."""
-    x = net.conv(x, settings.features, 7, "resnet.stem.conv", stride=2, bias=False, standardized=True)
-    maps = [net.relu(_group_norm(net, x, "resnet.stem.norm"))]
-    x = net.pool(maps[0], 2, kernel=3)
+def _encode(ops: Ops[Value], x: Value, settings: TransUNetSettings) -> list[Value]:
+    """Returns the maps of the ResNet, from half the resolution on."""
+    x = ops.conv(x, settings.features, 7, "resnet.stem.conv", stride=2, bias=False, standardized=True)
+    maps = [ops.relu(_group_norm(ops, x, "resnet.stem.norm"))]
+    x = ops.max_pool(maps[0], 2, kernel=3)
     for level, blocks in enumerate(settings.blocks):
         for number in range(blocks):
             stride = 2 if level > 0 and number == 0 else 1
-            x = _bottleneck(net, x, settings.features * 2**level, f"resnet.stage{level}.{number}", stride)
+            x = _bottleneck(ops, x, settings.features * 2**level, f"resnet.stage{level}.{number}", stride)
         maps.append(x)
     return maps
 
 
-def _bottleneck(net: Ops[Value], x: Value, features: int, name: str, stride: int) -> Value:
+def _bottleneck(ops: Ops[Value], x: Value, features: int, name: str, stride: int) -> Value:
     y = x
     for number, (width, kernel, step) in enumerate(
         ((features, 1, 1), (features, 3, stride), (EXPANSION * features, 1, 1))
     ):
-        y = net.conv(y, width, kernel, f"{name}.conv{number}", stride=step, bias=False, standardized=True)
-        y = _group_norm(net, y, f"{name}.norm{number}")
+        y = ops.conv(y, width, kernel, f"{name}.conv{number}", stride=step, bias=False, standardized=True)
+        y = _group_norm(ops, y, f"{name}.norm{number}")
         if number < 2:
-            y = net.relu(y)
-    if stride > 1 or net.features(x) != EXPANSION * features:
-        x = net.conv(x, EXPANSION * features, 1, f"{name}.shortcut.conv", stride=stride, bias=False, standardized=True)
-        x = _group_norm(net, x, f"{name}.shortcut.norm")
-    return net.relu(net.add(y, x))
+            y = ops.relu(y)
+    if stride > 1 or ops.features(x) != EXPANSION * features:
+        x = ops.conv(x, EXPANSION * features, 1, f"{name}.shortcut.conv", stride=stride, bias=False, standardized=True)
+        x = _group_norm(ops, x, f"{name}.shortcut.norm")
+    return ops.relu(ops.add(y, x))
 
 
-def _group_norm(net: Ops[Value], x: Value, name: str) -> Value:
-    return net.group_norm(x, gcd(GROUPS, net.features(x)), name)
+def _group_norm(ops: Ops[Value], x: Value, name: str) -> Value:
+    return ops.group_norm(x, gcd(GROUPS, ops.features(x)), name)
 
 
-def _look_around(net: Ops[Value], x: Value, settings: TransUNetSettings) -> Value:
-    """The transformer: the map with the features of a token."""
-    x = net.embed_places(net.conv(x, settings.token_features, 1, "transformer.tokens"), "transformer.places")
-    x = net.dropout(x, DROPOUT)
+def _transformer(ops: Ops[Value], x: Value, settings: TransUNetSettings) -> Value:
+    """Applies the transformer; returns a map with the features of the tokens."""
+    x = ops.add_position_embedding(ops.conv(x, settings.token_features, 1, "transformer.tokens"), "transformer.places")
+    x = ops.dropout(x, DROPOUT)
     for layer in range(settings.layers):
         name = f"transformer.{layer}"
-        x = net.add(x, _attend(net, net.layer_norm(x, f"{name}.norm0"), settings.heads, name))
-        x = net.add(x, _feed_forward(net, net.layer_norm(x, f"{name}.norm1"), name))
-    return net.layer_norm(x, "transformer.norm")
+        x = ops.add(x, _attend(ops, ops.layer_norm(x, f"{name}.norm0"), settings.heads, name))
+        x = ops.add(x, _feed_forward(ops, ops.layer_norm(x, f"{name}.norm1"), name))
+    return ops.layer_norm(x, "transformer.norm")
 
 
-def _attend(net: Ops[Value], x: Value, heads: int, name: str) -> Value:
-    features = net.features(x)
-    query, key, value = (net.linear(x, features, f"{name}.{part}") for part in ("query", "key", "value"))
-    return net.dropout(net.linear(net.attend(query, key, value, heads), features, f"{name}.mixed"), DROPOUT)
+def _attend(ops: Ops[Value], x: Value, heads: int, name: str) -> Value:
+    features = ops.features(x)
+    query, key, value = (ops.linear(x, features, f"{name}.{role}") for role in ("query", "key", "value"))
+    return ops.dropout(ops.linear(ops.attention(query, key, value, heads), features, f"{name}.mixed"), DROPOUT)
 
 
-def _feed_forward(net: Ops[Value], x: Value, name: str) -> Value:
-    y = net.dropout(net.gelu(net.linear(x, EXPANSION * net.features(x), f"{name}.wide")), DROPOUT)
-    return net.dropout(net.linear(y, net.features(x), f"{name}.narrow"), DROPOUT)
+def _feed_forward(ops: Ops[Value], x: Value, name: str) -> Value:
+    y = ops.dropout(ops.gelu(ops.linear(x, EXPANSION * ops.features(x), f"{name}.wide")), DROPOUT)
+    return ops.dropout(ops.linear(y, ops.features(x), f"{name}.narrow"), DROPOUT)
 
 
-def _convolve(net: Ops[Value], x: Value, features: int, name: str) -> Value:
-    return net.relu(net.batch_norm(net.conv(x, features, 3, f"{name}.conv", bias=False), f"{name}.norm"))
+def _conv_norm_relu(ops: Ops[Value], x: Value, features: int, name: str) -> Value:
+    return ops.relu(ops.batch_norm(ops.conv(x, features, 3, f"{name}.conv", bias=False), f"{name}.norm"))
 
 
 TRANSUNET = NetworkSpec(
     title="TransUNet",
-    summary="a vision transformer between a ResNet on the way down and a plain way up",
+    summary="a vision transformer between a ResNet encoder and a plain decoder",
     source="Chen et al. 2021, arXiv 2102.04306",
-    licence="official code: Apache-2.0, not used here",
+    licence="official code: Apache-2.0; not used here",
     dimensions=(2,),
     settings=TransUNetSettings,
     levels=lambda settings: settings.levels,
     fixed_patch=lambda settings: settings.patch,
-    draw=draw,
+    forward=forward,
     training=lambda _: adam(1e-3),
     recipe="SGD at 0.01 with momentum 0.9 and batches of 24, from weights learned on ImageNet",
 )

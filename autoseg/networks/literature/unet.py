@@ -1,4 +1,4 @@
-"""U-Net, the one that all others here are compared with, in the form of its paper and in the padded one.
+"""U-Net, with which all other networks here are compared, in the unpadded form of its paper and in a padded form.
 
 Source: Ronneberger, Fischer, Brox 2015, "U-Net: convolutional networks for biomedical image segmentation", figure 1.
 
@@ -13,28 +13,29 @@ Source: Ronneberger, Fischer, Brox 2015, "U-Net: convolutional networks for biom
       v                           ^ up, halves the features
     1/16         2 conv 1024 -----'
 
-Convolutions of 3 x 3 with ReLU, without normalization; 31,030,658 weights for one channel and two outputs. With
-"features": 32 and "batch_norm": true it is the form that is often used for 117 structures of a CT, 7,769,237 weights;
-of a dataset of masks it has an output for each, told by binary cross entropy. The window of Hounsfield units that comes
-with it, -200 to 300 as 0 to 1, is in a plan "scheme": "ct", "lower": -200, "upper": 300, "mean": -200, "std": 500.
-Decision: without normalization it is trained by Adam; the presets' rates leave it at the background.
+It has convolutions of 3 x 3 with ReLU and no normalization: 31,030,658 weights for one channel and two outputs. With
+"features": 32 and "batch_norm": true it is the form that is often used for the 117 structures of a CT, with 7,769,237
+weights; for a dataset of masks it has one output per structure, trained by binary cross entropy. The window of
+Hounsfield units that belongs to that form, -200 to 300 mapped to 0 to 1, is written in a plan as "scheme": "ct",
+"lower": -200, "upper": 300, "mean": -200, "std": 500. Decision: without normalization it is trained by Adam; at the
+presets' learning rates it predicts nothing but background.
 
-Decision: convolutions are padded unless "padded" is false, so that the logits have the size of the image, as everybody
-expects of a network today. With "padded": false it is the paper's own: no convolution is padded, skips are cut to the
-middle that the way up has, and each pixel of the logits was predicted from pixels of the image alone. The weights are
-the same. A patch of 572 x 572 pixels then becomes 388 x 388:
+Decision: convolutions are padded unless "padded" is false, so that the logits have the size of the image, as is usual
+today. With "padded": false it is the network of the paper: no convolution is padded, skips are cropped to the size of
+the decoder's map, and each pixel of the logits is predicted from pixels of the image alone. The weights are the same. A
+patch of 572 x 572 pixels then becomes 388 x 388:
 
-    level            way down                     way up
+    level            encoder                      decoder
     0     572 -> 570 -> 568, cut to 392   392 -> 390 -> 388
     1     284 -> 282 -> 280, cut to 200   200 -> 198 -> 196
     2     140 -> 138 -> 136, cut to 104   104 -> 102 -> 100
     3      68 ->  66 ->  64, cut to  56    56 ->  54 ->  52
     4      32 ->  30 ->  28
 
-Its margin is 92 pixels on each side, and it takes edges of 188 + 16 k pixels, of which it predicts 4 + 16 k. A pixel is
-predicted from 188 x 188 to 204 x 204 pixels, by where it lies in the blocks that are pooled. With less "depth" there is
-less margin: 44, 20 and 8 pixels for 4, 3 and 2 resolutions. Beyond the border of an image its mirror image is seen;
-see `data.sampling` and `inference.sliding_window`.
+Its margin is 92 pixels on each side, and it takes edges of 188 + 16 k pixels, of which it predicts 4 + 16 k. The
+receptive field of a pixel has 188 x 188 to 204 x 204 pixels, depending on its position in the blocks that are pooled.
+With less "depth" there is less margin: 44, 20 and 8 pixels for 4, 3 and 2 resolutions. Beyond its border an image is
+padded by reflection; see `dataloading.sampling` and `inference.sliding_window`.
 """
 
 from typing import Annotated, TypeVar
@@ -48,15 +49,15 @@ from autoseg.networks.spec import NetworkSpec, adam
 Value = TypeVar("Value")
 
 MOST_LEVELS = 8
-"""Resolutions. Decision: one voxel of the coarsest one stands for 128 then."""
+"""Largest number of resolutions. Decision: a voxel of the coarsest one then spans 128 pixels."""
 
 
 class UNetSettings(Section):
-    """What a plan may say about U-Net.
+    """The settings of U-Net in a plan.
 
     Attributes:
-        features: At full resolution; they double at each resolution.
-        depth: Resolutions.
+        features: Number of features at full resolution; it doubles at each coarser one.
+        depth: Number of resolutions.
         padded: Whether convolutions are padded; if not, the logits are smaller than the patch, as in the paper.
         batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
     """
@@ -68,31 +69,31 @@ class UNetSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution."""
+        """Number of features at each resolution."""
         return tuple(self.features * 2**level for level in range(self.depth))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: UNetSettings) -> list[Value]:
-    """Draws U-Net; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: UNetSettings) -> list[Value]:
+    """Runs the forward pass of U-Net; see `spec.ForwardFunction`."""
     x, skips = image, []
     for level, features in enumerate(settings.levels):
-        x = _two(net, net.pool(x, 2) if level else x, features, f"encoder{level}", settings)
+        x = _double_conv(ops, ops.max_pool(x, 2) if level else x, features, f"encoder{level}", settings)
         skips.append(x)
     skips.pop()
     while skips:
         level = len(skips) - 1
-        x = net.transposed(x, settings.levels[level], 2, f"up{level}")
-        skip = net.crop(skips.pop(), x)
-        x = _two(net, net.concat([skip, x]), settings.levels[level], f"decoder{level}", settings)
-    return [net.conv(x, classes, 1, "head")]
+        x = ops.transposed_conv(x, settings.levels[level], 2, f"up{level}")
+        skip = ops.center_crop(skips.pop(), x)
+        x = _double_conv(ops, ops.concat([skip, x]), settings.levels[level], f"decoder{level}", settings)
+    return [ops.conv(x, classes, 1, "head")]
 
 
-def _two(net: Ops[Value], x: Value, features: int, name: str, settings: UNetSettings) -> Value:
+def _double_conv(ops: Ops[Value], x: Value, features: int, name: str, settings: UNetSettings) -> Value:
     for number in (0, 1):
-        x = net.conv(x, features, 3, f"{name}.{number}.conv", padded=settings.padded)
+        x = ops.conv(x, features, 3, f"{name}.{number}.conv", padded=settings.padded)
         if settings.batch_norm:
-            x = net.batch_norm(x, f"{name}.{number}.norm")
-        x = net.relu(x)
+            x = ops.batch_norm(x, f"{name}.{number}.norm")
+        x = ops.relu(x)
     return x
 
 
@@ -104,7 +105,7 @@ UNET = NetworkSpec(
     dimensions=(2,),
     settings=UNetSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     training=lambda settings: {} if settings.batch_norm else adam(3e-4),
     recipe="cross entropy that weighs pixels between touching cells, momentum 0.99, and strong deformations",
 )

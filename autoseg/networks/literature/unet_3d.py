@@ -1,4 +1,4 @@
-"""3D U-Net, which learns from few annotated slices, in the form of its paper and in the padded one.
+"""3D U-Net, which learns from few annotated slices, in the unpadded form of its paper and in a padded form.
 
 Source: Çiçek, Abdulkadir, Lienkamp, Brox, Ronneberger 2016, "3D U-Net: learning dense volumetric segmentation from
 sparse annotation", section 2 and figure 2.
@@ -12,26 +12,28 @@ sparse annotation", section 2 and figure 2.
       v                              ^ up, 512 features, as many as come from below
     1/8       conv 256, conv 512 ----'
 
-Features are doubled before each pooling, so that nothing is squeezed there. Each convolution of 3x3x3 is followed by
-batch normalization and ReLU. 19,069,955 weights for three channels and three classes, the paper's number, which is met
-only if the normalization has neither scale nor shift, and what leads up no bias; "affine": true gives it both.
+Features are doubled before each pooling, which avoids a bottleneck there. Each convolution of 3x3x3 is followed by
+batch normalization and ReLU. It has 19,069,955 weights for three channels and three classes, the paper's number, which
+is met only if the normalization has neither scale nor shift, and the transposed convolutions have no bias; "affine":
+true adds both.
 
-Decision: convolutions are padded unless "padded" is false, which gives the paper's own network: no convolution is
-padded, and skips are cut to the middle that the way up has. The weights are the same. A patch of 132 x 132 x 116 voxels
-then becomes 44 x 44 x 28; along its first axis:
+Decision: convolutions are padded unless "padded" is false, which gives the network of the paper: no convolution is
+padded, and skips are cropped to the size of the decoder's map. The weights are the same. A patch of 132 x 132 x 116
+voxels then becomes 44 x 44 x 28; along its first axis:
 
-    level            way down                     way up
+    level            encoder                      decoder
     0     132 -> 130 -> 128, cut to 48     48 -> 46 -> 44
     1      64 ->  62 ->  60, cut to 28     28 -> 26 -> 24
     2      30 ->  28 ->  26, cut to 18     18 -> 16 -> 14
     3      13 ->  11 ->   9
 
-Its margin is 44 voxels on each side, and it takes edges of 92 + 8 k voxels, of which it predicts 4 + 8 k. A voxel is
-predicted from 92 to 100 voxels along each axis; what the paper calls its receptive field, 155 x 155 x 180 micrometres,
-is the 88 voxels that a patch loses. With less "depth" there is less margin: 20 and 8 voxels for 3 and 2 resolutions.
+Its margin is 44 voxels on each side, and it takes edges of 92 + 8 k voxels, of which it predicts 4 + 8 k. The receptive
+field of a voxel has 92 to 100 voxels along each axis; what the paper calls its receptive field, 155 x 155 x 180
+micrometres, is the 88 voxels that a patch loses. With less "depth" there is less margin: 20 and 8 voxels for 3 and 2
+resolutions.
 
-Sparse annotation: voxels that nobody labelled have the number of "ignore" in dataset.json. They have no part in the
-loss, and patches are centred on those that were labelled. The paper made background count less: "class_weights" of
+Sparse annotation: voxels that nobody annotated have the number of "ignore" in dataset.json. They do not count in the
+loss, and patches are centred on annotated voxels. The paper lowered the weight of the background: "class_weights" of
 training.loss.
 """
 
@@ -46,17 +48,18 @@ from autoseg.networks.spec import NetworkSpec
 Value = TypeVar("Value")
 
 MOST_LEVELS = 7
-"""Resolutions. Decision: one voxel of the coarsest one stands for 64 then."""
+"""Largest number of resolutions. Decision: a voxel of the coarsest one then spans 64 voxels of the image."""
 
 
 class UNet3DSettings(Section):
-    """What a plan may say about 3D U-Net.
+    """The settings of 3D U-Net in a plan.
 
     Attributes:
-        features: Of the first convolution; the second has twice as many, and they double at each resolution.
-        depth: Resolutions.
+        features: Number of features of the first convolution; the second has twice as many, and the number doubles at
+            each coarser resolution.
+        depth: Number of resolutions.
         padded: Whether convolutions are padded; if not, the logits are smaller than the patch, as in the paper.
-        affine: Whether the normalization scales and shifts, and what leads up has a bias.
+        affine: Whether the normalization scales and shifts, and the transposed convolutions have a bias.
     """
 
     features: PositiveInt = 32
@@ -66,30 +69,30 @@ class UNet3DSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution, after its second convolution."""
+        """Number of features at each resolution, after its second convolution."""
         return tuple(self.features * 2 ** (level + 1) for level in range(self.depth))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: UNet3DSettings) -> list[Value]:
-    """Draws 3D U-Net; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: UNet3DSettings) -> list[Value]:
+    """Runs the forward pass of 3D U-Net; see `spec.ForwardFunction`."""
     x, skips = image, []
     for level, features in enumerate(settings.levels):
-        x = _normalized(net, net.pool(x, 2) if level else x, features // 2, f"encoder{level}.0", settings)
-        x = _normalized(net, x, features, f"encoder{level}.1", settings)
+        x = _conv_norm_relu(ops, ops.max_pool(x, 2) if level else x, features // 2, f"encoder{level}.0", settings)
+        x = _conv_norm_relu(ops, x, features, f"encoder{level}.1", settings)
         skips.append(x)
     skips.pop()
     while skips:
         level = len(skips) - 1
-        x = net.transposed(x, net.features(x), 2, f"up{level}", bias=settings.affine)
-        x = net.concat([net.crop(skips.pop(), x), x])
+        x = ops.transposed_conv(x, ops.features(x), 2, f"up{level}", bias=settings.affine)
+        x = ops.concat([ops.center_crop(skips.pop(), x), x])
         for number in (0, 1):
-            x = _normalized(net, x, settings.levels[level], f"decoder{level}.{number}", settings)
-    return [net.conv(x, classes, 1, "head")]
+            x = _conv_norm_relu(ops, x, settings.levels[level], f"decoder{level}.{number}", settings)
+    return [ops.conv(x, classes, 1, "head")]
 
 
-def _normalized(net: Ops[Value], x: Value, features: int, name: str, settings: UNet3DSettings) -> Value:
-    x = net.conv(x, features, 3, f"{name}.conv", padded=settings.padded)
-    return net.relu(net.batch_norm(x, f"{name}.norm", affine=settings.affine))
+def _conv_norm_relu(ops: Ops[Value], x: Value, features: int, name: str, settings: UNet3DSettings) -> Value:
+    x = ops.conv(x, features, 3, f"{name}.conv", padded=settings.padded)
+    return ops.relu(ops.batch_norm(x, f"{name}.norm", affine=settings.affine))
 
 
 UNET_3D = NetworkSpec(
@@ -100,6 +103,6 @@ UNET_3D = NetworkSpec(
     dimensions=(3,),
     settings=UNet3DSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     recipe='weighted cross entropy alone: "overlap": "none" and "class_weights" of training.loss',
 )

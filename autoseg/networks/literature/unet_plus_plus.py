@@ -1,4 +1,4 @@
-"""UNet++: U-Nets of all depths inside one another, with densely connected skips.
+"""UNet++: nested U-Nets of all depths, with densely connected skips.
 
 Source: Zhou et al. 2018, "UNet++: a nested U-Net architecture for medical image segmentation", and 2019, "UNet++:
 redesigning skip connections to exploit multiscale features in image segmentation".
@@ -17,11 +17,11 @@ redesigning skip connections to exploit multiscale features in image segmentatio
     X[i, j] = two convolutions of (X[i, 0], ..., X[i, j-1], up(X[i+1, j-1]))
 
 With 32, 64, 128, 256 and 512 features, one channel and one output it has 9,041,601 weights, the paper's 9.04 million;
-with a head for each depth, 9,041,700. Pruning: what lies right of the diagonal of a smaller depth is not needed for the
-output of that depth, so prediction may stop there and be faster.
+with a head for each depth, 9,041,700. Pruning: the output of a smaller depth does not need the nodes to the right of
+its diagonal, so prediction may stop there and be faster.
 
 Notice: the authors' repository is licensed for non-commercial use and names a pending patent of Arizona State
-University. Nothing here is taken from it; whether the patent binds you is for you to find out.
+University. Nothing here is taken from it; you must check yourself whether the patent applies to you.
 """
 
 from typing import Annotated, TypeVar
@@ -35,20 +35,20 @@ from autoseg.networks.spec import NetworkSpec, adam
 Value = TypeVar("Value")
 
 DEPTH = 5
-"""Resolutions."""
+"""Number of resolutions."""
 
 
 class UNetPlusPlusSettings(Section):
-    """What a plan may say about UNet++.
+    """The settings of UNet++ in a plan.
 
     Attributes:
-        features: At full resolution; they double at each resolution.
+        features: Number of features at full resolution; it doubles at each coarser one.
         batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
-        deep_supervision: Whether each depth has a head of its own, and all are trained alike.
+        deep_supervision: Whether each depth has a head of its own, and all are trained with equal weight.
         prediction_depth: With deep supervision, the depth whose output predicts: the paper's pruning, from 4, the
-            whole network, to 1, the fastest. All depths are trained whatever it is.
+            whole network, to 1, the fastest. All depths are trained in any case.
         averaged: With deep supervision, whether the mean of the outputs up to that depth predicts, the paper's
-            accurate mode. Decision: the mean of the logits; the paper's is that of the probabilities.
+            accurate mode. Decision: the mean of the logits is taken; the paper takes that of the probabilities.
     """
 
     features: PositiveInt = 32
@@ -59,52 +59,52 @@ class UNetPlusPlusSettings(Section):
 
     @property
     def predicting(self) -> int:
-        """The depth that predicts."""
+        """The depth whose output predicts."""
         return self.prediction_depth if self.deep_supervision else DEPTH - 1
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution."""
+        """Number of features at each resolution."""
         return tuple(self.features * 2**level for level in range(DEPTH))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: UNetPlusPlusSettings) -> list[Value]:
-    """Draws UNet++, one depth after the other; see `Draw`."""
-    rows: list[list[Value]] = [[_node(net, image, 0, 0, settings)]]
+def forward(ops: Ops[Value], image: Value, classes: int, settings: UNetPlusPlusSettings) -> list[Value]:
+    """Runs the forward pass of UNet++, depth by depth; see `spec.ForwardFunction`."""
+    rows: list[list[Value]] = [[_node(ops, image, 0, 0, settings)]]
     first, others = settings.predicting, []
-    for depth in range(1, DEPTH if net.training else first + 1):
-        rows.append([_node(net, net.pool(rows[depth - 1][0], 2), depth, 0, settings)])
+    for depth in range(1, DEPTH if ops.training else first + 1):
+        rows.append([_node(ops, ops.max_pool(rows[depth - 1][0], 2), depth, 0, settings)])
         for column in range(1, depth + 1):
             level = depth - column
-            up = net.transposed(rows[level + 1][-1], settings.levels[level], 2, f"up{level}{column}")
-            rows[level].append(_node(net, net.concat([*rows[level], up]), level, column, settings))
-        if depth != first and settings.deep_supervision and (net.training or settings.averaged):
-            others.append(net.conv(rows[0][depth], classes, 1, f"heads.{depth}"))
-    logits = net.conv(rows[0][first], classes, 1, f"heads.{first}")
-    if net.training:
+            up = ops.transposed_conv(rows[level + 1][-1], settings.levels[level], 2, f"up{level}{column}")
+            rows[level].append(_node(ops, ops.concat([*rows[level], up]), level, column, settings))
+        if depth != first and settings.deep_supervision and (ops.training or settings.averaged):
+            others.append(ops.conv(rows[0][depth], classes, 1, f"heads.{depth}"))
+    logits = ops.conv(rows[0][first], classes, 1, f"heads.{first}")
+    if ops.training:
         return [logits, *reversed(others)]
-    return [net.mean([logits, *others]) if others else logits]
+    return [ops.mean([logits, *others]) if others else logits]
 
 
-def _node(net: Ops[Value], x: Value, level: int, column: int, settings: UNetPlusPlusSettings) -> Value:
+def _node(ops: Ops[Value], x: Value, level: int, column: int, settings: UNetPlusPlusSettings) -> Value:
     for number in (0, 1):
         name = f"node{level}{column}.{number}"
-        x = net.conv(x, settings.levels[level], 3, f"{name}.conv")
+        x = ops.conv(x, settings.levels[level], 3, f"{name}.conv")
         if settings.batch_norm:
-            x = net.batch_norm(x, f"{name}.norm")
-        x = net.relu(x)
+            x = ops.batch_norm(x, f"{name}.norm")
+        x = ops.relu(x)
     return x
 
 
 UNET_PLUS_PLUS = NetworkSpec(
     title="UNet++",
-    summary="U-Nets of all depths in one another, which prediction may prune",
+    summary="nested U-Nets of all depths, which prediction may prune",
     source="Zhou et al. 2018 and 2019, arXiv 1807.10165 and 1912.05074",
     licence="official code: non-commercial, patent pending (Arizona State University); not used here",
     dimensions=(2, 3),
     settings=UNetPlusPlusSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
+    forward=forward,
     supervises=lambda settings: settings.deep_supervision,
     training=lambda settings: {} if settings.batch_norm else adam(3e-4),
     recipe="Adam at 3e-4",

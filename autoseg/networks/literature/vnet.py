@@ -1,4 +1,4 @@
-"""V-Net: stages that learn a residual, for volumes.
+"""V-Net: a U-shaped network of residual stages, for volumes.
 
 Source: Milletari, Navab, Ahmadi 2016, "V-Net: fully convolutional neural networks for volumetric medical image
 segmentation", section 2 and figure 2, and the layer list that its authors published.
@@ -17,21 +17,23 @@ With a patch of 128 x 128 x 64 voxels and 16 features (the number of convolution
     8x8x4      stage 256 (3) --------------------------'
 
 Convolutions of a stage have kernels of 5x5x5. The input of a stage is added to the output of its last convolution, and
-the sum is activated. The first stage convolves the image, and adds it, repeated until it has as many features. On the
-way up a stage gets what came up beside what came across. There is no pooling: convolutions of kernel and stride 2 lead
-down, transposed ones up. Everything is activated by PReLU. The head is a convolution of 5x5x5 and one of 1x1x1.
+the sum is activated. The first stage convolves the image, and adds the image repeated to the same number of features.
+In the decoder a stage gets the upsampled map concatenated with the skip. There is no pooling: convolutions of kernel
+and stride 2 downsample, transposed ones upsample. All activations are PReLU. The head is a convolution of 5x5x5 and one
+of 1x1x1.
 
-The layer list has 1, 1, 2, 3, 3 convolutions on the way down and 3, 2, 1, 1 up (61,982,682 weights for one channel and
-two classes); figure 2 shows 1, 2, 3, 3, 3 and 3, 3, 2, 1. Decision: the layer list is what was trained. It is often
-said that the skips of V-Net are added; they are concatenated, what is added is the input of each stage. The best-known
-form in PyTorch normalizes batches, and has 1, 1, 2, 3, 2 and 2, 2, 1, 1 convolutions: the settings "batch_norm": true,
-"convolutions": [1, 1, 2, 3, 2], "decoder_convolutions": [2, 2, 1, 1], 45,602,974 weights. It also activates the output
-of the last convolution of all stages but the first before the sum, which takes 960 more; that is not done here.
+The layer list has 1, 1, 2, 3, 3 convolutions in the encoder and 3, 2, 1, 1 in the decoder (61,982,682 weights for one
+channel and two classes); figure 2 shows 1, 2, 3, 3, 3 and 3, 3, 2, 1. Decision: the layer list is what was trained. It
+is often said that the skips of V-Net are added; they are concatenated, and what is added is the input of each stage.
+The best-known form in PyTorch has batch normalization, and 1, 1, 2, 3, 2 and 2, 2, 1, 1 convolutions: the settings
+"batch_norm": true, "convolutions": [1, 1, 2, 3, 2], "decoder_convolutions": [2, 2, 1, 1], with 45,602,974 weights. It
+also activates the output of the last convolution of all stages but the first before the sum, which takes 960 weights
+more; that is not done here.
 
-Training minimizes the paper's Dice, with squares below the line. Decision: plus cross entropy, as for all networks
-here, because Dice alone leaves the background late ("voxelwise": "none" of training.loss is the paper's); and without
-normalization by Adam, since the paper's rate needs tens of thousands of steps, and those of the presets make the loss
-explode.
+Training minimizes the paper's Dice loss, with squares in the denominator. Decision: plus cross entropy, as for all
+networks here, because with Dice alone it takes long to predict anything but background ("voxelwise": "none" of
+training.loss gives the paper's loss); and without normalization by Adam, since the paper's learning rate needs tens of
+thousands of steps, and those of the presets make the loss explode.
 """
 
 from typing import Annotated, Self, TypeVar
@@ -48,12 +50,12 @@ KERNEL = 5
 
 
 class VNetSettings(Section):
-    """What a plan may say about V-Net.
+    """The settings of V-Net in a plan.
 
     Attributes:
-        features: Of the first stage; they double at each resolution.
-        convolutions: Per stage on the way down, from the finest.
-        decoder_convolutions: Per stage on the way up, from the coarsest.
+        features: Number of features of the first stage; it doubles at each coarser resolution.
+        convolutions: Number of convolutions of each stage of the encoder, from the finest.
+        decoder_convolutions: Number of convolutions of each stage of the decoder, from the coarsest.
         batch_norm: Whether each convolution is followed by batch normalization; the paper has none.
     """
 
@@ -70,61 +72,61 @@ class VNetSettings(Section):
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Features at each resolution."""
+        """Number of features at each resolution."""
         return tuple(self.features * 2**level for level in range(len(self.convolutions)))
 
 
-def draw(net: Ops[Value], image: Value, classes: int, settings: VNetSettings) -> list[Value]:
-    """Draws V-Net; see `Draw`."""
+def forward(ops: Ops[Value], image: Value, classes: int, settings: VNetSettings) -> list[Value]:
+    """Runs the forward pass of V-Net; see `spec.ForwardFunction`."""
     levels = settings.levels
-    x = _stage(net, image, "encoder0", settings.convolutions[0], settings, features=levels[0])
+    x = _stage(ops, image, "encoder0", settings.convolutions[0], settings, features=levels[0])
     skips = [x]
     for level, features in enumerate(levels[1:], start=1):
-        x = net.conv(x, features, 2, f"down{level}.conv", stride=2)
-        x = _activate(net, x, f"down{level}", settings)
-        x = _stage(net, x, f"encoder{level}", settings.convolutions[level], settings)
+        x = ops.conv(x, features, 2, f"down{level}.conv", stride=2)
+        x = _activate(ops, x, f"down{level}", settings)
+        x = _stage(ops, x, f"encoder{level}", settings.convolutions[level], settings)
         skips.append(x)
     skips.pop()
     for convolutions in settings.decoder_convolutions:
         level = len(skips) - 1
-        x = net.transposed(x, levels[level], 2, f"up{level}.conv")
-        x = _activate(net, x, f"up{level}", settings)
-        x = _stage(net, net.concat([x, skips.pop()]), f"decoder{level}", convolutions, settings)
-    x = _activate(net, net.conv(x, classes, KERNEL, "head.conv"), "head", settings)
-    return [net.conv(x, classes, 1, "head.logits")]
+        x = ops.transposed_conv(x, levels[level], 2, f"up{level}.conv")
+        x = _activate(ops, x, f"up{level}", settings)
+        x = _stage(ops, ops.concat([x, skips.pop()]), f"decoder{level}", convolutions, settings)
+    x = _activate(ops, ops.conv(x, classes, KERNEL, "head.conv"), "head", settings)
+    return [ops.conv(x, classes, 1, "head.logits")]
 
 
 def _stage(
-    net: Ops[Value], x: Value, name: str, convolutions: int, settings: VNetSettings, features: int | None = None
+    ops: Ops[Value], x: Value, name: str, convolutions: int, settings: VNetSettings, features: int | None = None
 ) -> Value:
-    """Convolutions that keep the size, and around them the input, added before the last activation."""
-    width, y = features or net.features(x), x
+    """Applies convolutions that keep the size, and adds the input before the last activation."""
+    width, y = features or ops.features(x), x
     for number in range(convolutions):
-        y = net.conv(y, width, KERNEL, f"{name}.{number}.conv")
+        y = ops.conv(y, width, KERNEL, f"{name}.{number}.conv")
         if settings.batch_norm:
-            y = net.batch_norm(y, f"{name}.{number}.norm")
+            y = ops.batch_norm(y, f"{name}.{number}.norm")
         if number == convolutions - 1:
-            y = net.add(y, net.repeat(x, width))
-        y = net.prelu(y, f"{name}.{number}.prelu")
+            y = ops.add(y, ops.repeat_features(x, width))
+        y = ops.prelu(y, f"{name}.{number}.prelu")
     return y
 
 
-def _activate(net: Ops[Value], x: Value, name: str, settings: VNetSettings) -> Value:
+def _activate(ops: Ops[Value], x: Value, name: str, settings: VNetSettings) -> Value:
     if settings.batch_norm:
-        x = net.batch_norm(x, f"{name}.norm")
-    return net.prelu(x, f"{name}.prelu")
+        x = ops.batch_norm(x, f"{name}.norm")
+    return ops.prelu(x, f"{name}.prelu")
 
 
 VNET = NetworkSpec(
     title="V-Net",
     summary="residual stages of 5x5x5 convolutions, no pooling, PReLU",
     source="Milletari et al. 2016, arXiv 1606.04797",
-    licence="official code: GPL-3.0, not used here",
+    licence="official code: GPL-3.0; not used here",
     dimensions=(3,),
     settings=VNetSettings,
     levels=lambda settings: settings.levels,
-    draw=draw,
-    most_channels=lambda settings: settings.features,
+    forward=forward,
+    max_channels=lambda settings: settings.features,
     training=lambda settings: {
         "loss": {"overlap": "squared_dice"},
         **({} if settings.batch_norm else adam(3e-4)),

@@ -31,7 +31,7 @@ def watch(network, *names):
 def test_weights_of_each_part_are_those_of_the_paper():
     """And which convolutions look further, have standardized weights, or biases."""
     spec = NETWORKS["conresnet"]
-    outline = spec.outline({}, 3, in_channels=4, out_channels=3)
+    outline = spec.make_architecture({}, 3, in_channels=4, out_channels=3)
     layers, parts = spec.count({}, outline, (16, 16, 16)).layers, Counter()
     for name, layer in layers.items():
         parts[name.split(".")[0]] += layer.weights

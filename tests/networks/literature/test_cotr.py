@@ -6,8 +6,9 @@ from literature_networks import build, image_for
 from torch import nn
 from torch.nn import functional as F
 
+from autoseg.networks.feature_map import FeatureMap
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.shape_ops import Map, ShapeOps
+from autoseg.networks.shape_ops import ShapeOps
 
 
 def seen_by(network, image, *names):
@@ -23,7 +24,7 @@ def seen_by(network, image, *names):
 def test_parts_have_the_weights_that_are_published():
     """The encoder and the transformer; the rest is the way up and the heads, whose sum is known."""
     spec = NETWORKS["cotr"]
-    outline = spec.outline({}, 3, in_channels=1, out_channels=14)
+    outline = spec.make_architecture({}, 3, in_channels=1, out_channels=14)
     parts = dict.fromkeys(("encoder", "transformer"), 0)
     for name, layer in spec.count({}, outline, (16, 32, 32)).layers.items():
         part = name.split(".")[0]
@@ -46,14 +47,14 @@ def test_outputs_have_the_published_sizes():
 def test_tokens_are_the_voxels_of_the_two_coarsest_maps():
     """Of a patch of 48 x 192 x 192: 6912 + 864, seen by six heads at four places in each of two maps."""
     spec = NETWORKS["cotr"]
-    outline = spec.outline({}, 3, in_channels=1, out_channels=2)
+    outline = spec.make_architecture({}, 3, in_channels=1, out_channels=2)
     small, large = (spec.count({}, outline, patch) for patch in ((16, 32, 32), (48, 192, 192)))
     assert small.layers == large.layers
     offsets, shares = (small.layers[f"transformer.0.sampling.{one}"] for one in ("offsets", "weights"))
     assert (offsets.features, shares.features) == (6 * 2 * 4 * 3, 6 * 2 * 4)
     sketch = ShapeOps(3)
-    spec.draw(sketch, Map(1, (48, 192, 192)), 2, spec.read({}))
-    assert {one.size for one in sketch.kept if len(one.size) == 1} == {(6912 + 864,)}
+    spec.forward(sketch, FeatureMap(1, (48, 192, 192)), 2, spec.parse({}))
+    assert {one.size for one in sketch.saved if len(one.size) == 1} == {(6912 + 864,)}
 
 
 def test_head_comes_before_the_enlargement():

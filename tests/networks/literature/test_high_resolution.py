@@ -78,7 +78,7 @@ def test_page_says_its_weights_and_its_ablation():
     """In volumes; those of planes stand with those of the other networks."""
     spec = NETWORKS["high_resolution"]
     for given, count in (({}, 25_778_440), ({"branches": 1}, 22_581_250)):
-        architecture = spec.outline(given, 3, in_channels=1, out_channels=2)
+        architecture = spec.make_architecture(given, 3, in_channels=1, out_channels=2)
         assert spec.count(given, architecture, (32, 32, 32)).weights == count
         assert architecture.deep_supervision == (given == {})
     with pytest.raises(ValueError, match=r"settings\.branches of High-resolution network: Input should be less than"):

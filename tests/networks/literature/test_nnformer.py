@@ -7,9 +7,10 @@ from small_models import usual_loss
 from torch import nn
 
 from autoseg.networks import torch_ops
+from autoseg.networks.feature_map import FeatureMap
 from autoseg.networks.literature.nnformer import NNFORMER
-from autoseg.networks.literature.swin import count_heads, spread_shares
-from autoseg.networks.shape_ops import Map, ShapeOps
+from autoseg.networks.literature.swin import count_heads, drop_path_rates
+from autoseg.networks.shape_ops import ShapeOps
 from autoseg.networks.torch_network import build_torch_network
 from autoseg.training.losses import supervision_weights
 
@@ -29,9 +30,9 @@ class Noting(ShapeOps):
         super().__init__(3)
         self.met, self.shares = [], []
 
-    def attend(self, query, key, value, heads, window=None):
+    def attention(self, query, key, value, heads, window=None):
         self.met.append((query.size, query.channels, heads, window))
-        return super().attend(query, key, value, heads, window)
+        return super().attention(query, key, value, heads, window)
 
     def drop_path(self, x, share):
         self.shares.append(share)
@@ -41,7 +42,7 @@ class Noting(ShapeOps):
 def sketch(patch, **given):
     """What was noted, and the logits of training."""
     noting = Noting()
-    return noting, NNFORMER.draw(noting, Map(1, patch), 4, NNFORMER.read(given))
+    return noting, NNFORMER.forward(noting, FeatureMap(1, patch), 4, NNFORMER.parse(given))
 
 
 def build(seed=0, **given):
@@ -49,7 +50,9 @@ def build(seed=0, **given):
     settings = NNFORMER.complete(narrow("nnformer", **given))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_torch_network(NNFORMER, NNFORMER.outline(settings, 3, in_channels=1, out_channels=2), settings)
+        return build_torch_network(
+            NNFORMER, NNFORMER.make_architecture(settings, 3, in_channels=1, out_channels=2), settings
+        )
 
 
 def noise(*patch, samples=2):
@@ -72,7 +75,9 @@ def test_logits_are_of_three_resolutions(patch, given, sizes):
     assert {one.channels for one in logits} == {4}
     assert supervision_weights(sizes) == (2 / 3, 1 / 3, 0)
     predicting = ShapeOps(3, training=False)
-    assert [one.size for one in NNFORMER.draw(predicting, Map(1, patch), 4, NNFORMER.read(given))] == sizes[:1]
+    assert [one.size for one in NNFORMER.forward(predicting, FeatureMap(1, patch), 4, NNFORMER.parse(given))] == sizes[
+        :1
+    ]
     assert predicting.layers.keys() == noting.layers.keys() - {"heads.1", "heads.2"}
 
 
@@ -96,8 +101,8 @@ def test_deep_blocks_leave_out_more_samples():
     found = sketch((128, 128, 128))[0].shares[::2]
     down = [0.2 * number / 7 for number in range(8)]
     assert found == pytest.approx([*down, *down[4:6], *down[2:4], *down[:2]])
-    assert spread_shares(0.3, (1, 2, 1)) == [[0.0], pytest.approx([0.1, 0.2]), [pytest.approx(0.3)]]
-    assert spread_shares(0.2, (1,)) == [[0.0]]
+    assert drop_path_rates(0.3, (1, 2, 1)) == [[0.0], pytest.approx([0.1, 0.2]), [pytest.approx(0.3)]]
+    assert drop_path_rates(0.2, (1,)) == [[0.0]]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +127,8 @@ def test_any_patch_that_the_network_divides_will_do(patch):
 def test_skip_attention_asks_with_what_comes_up(monkeypatch):
     """Queries are the normed map itself; keys and values linear maps of the normed skip."""
     network, met, seen = build(), [], {}
-    original = torch_ops.attend
-    monkeypatch.setattr(torch_ops, "attend", lambda *given: (met.append(given), original(*given))[1])
+    original = torch_ops.window_attention
+    monkeypatch.setattr(torch_ops, "window_attention", lambda *given: (met.append(given), original(*given))[1])
     for name in ("up0.conv", "skips.0", "decoder.0.0.norm0"):
         network.get_submodule(name).register_forward_hook(lambda *found, name=name: seen.update({name: found[2]}))
     network(noise(16, 16, 16))

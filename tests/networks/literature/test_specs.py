@@ -8,8 +8,9 @@ from operator import mul
 
 import pytest
 
+from autoseg.networks.feature_map import FeatureMap
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.shape_ops import Map, ShapeOps
+from autoseg.networks.shape_ops import ShapeOps
 
 NNFORMER_FOR_ORGANS = {"features": 192, "token": [2, 4, 4], "decoder_head_features": 32}
 NNFORMER_FOR_THE_HEART = {
@@ -24,7 +25,9 @@ EVERY = [(name, dimensions) for name, spec in NETWORKS.items() for dimensions in
 def weights(name, channels, outputs, dimensions=None, **given):
     """Trainable numbers of a network."""
     spec = NETWORKS[name]
-    architecture = spec.outline(given, dimensions or spec.dimensions[0], in_channels=channels, out_channels=outputs)
+    architecture = spec.make_architecture(
+        given, dimensions or spec.dimensions[0], in_channels=channels, out_channels=outputs
+    )
     return spec.count(given, architecture, spec.smallest_patch(given, architecture.dimensions)).weights
 
 
@@ -87,7 +90,7 @@ def test_weights_are_those_that_are_published(name, channels, outputs, given, co
 def test_resnets_have_the_weights_of_the_classifiers(layers, classifier, wide):
     """But for the layer that tells 1000 classes apart."""
     spec, given = NETWORKS["resnet_unet"], {"layers": layers}
-    architecture = spec.outline(given, 2, in_channels=3, out_channels=2)
+    architecture = spec.make_architecture(given, 2, in_channels=3, out_channels=2)
     found = spec.count(given, architecture, (32, 32)).layers
     assert sum(one.weights for name, one in found.items() if name.startswith("encoder")) == (
         classifier - 1000 * (wide + 1)
@@ -106,24 +109,29 @@ def test_pages_are_complete(name, dimensions):
     given = spec.complete({})
     assert spec.complete(given) == given
     assert given.keys() == spec.settings.model_fields.keys()
-    architecture = spec.outline(given, dimensions, in_channels=2, out_channels=3)
+    architecture = spec.make_architecture(given, dimensions, in_channels=2, out_channels=3)
     assert architecture.divisor == spec.divisor(given, dimensions)
     sketch = ShapeOps(dimensions)
-    image = Map(2, tuple(2 * step for step in architecture.divisor))
-    outputs, auxiliary_outputs = spec.draw(sketch, image, 3, spec.read(given)), spec.auxiliary_outputs(spec.read(given))
+    image = FeatureMap(2, tuple(2 * step for step in architecture.divisor))
+    outputs, auxiliary_outputs = (
+        spec.forward(sketch, image, 3, spec.parse(given)),
+        spec.auxiliary_outputs(spec.parse(given)),
+    )
     logits, others = outputs[: len(outputs) - len(auxiliary_outputs)], outputs[len(outputs) - len(auxiliary_outputs) :]
     assert logits[0].size == image.size
-    assert all(one.voxels == 1 or not what.asks_of_patch for one, what in zip(others, auxiliary_outputs, strict=True))
+    assert all(one.voxels == 1 or not what.is_per_patch for one, what in zip(others, auxiliary_outputs, strict=True))
     assert all(one.channels == 3 for one in others)
-    reduced = list(accumulate(spec.reductions(given, dimensions), lambda one, other: tuple(map(mul, one, other))))
+    reduced = list(
+        accumulate(spec.strides_per_level(given, dimensions), lambda one, other: tuple(map(mul, one, other)))
+    )
     sizes = [tuple(length // step for length, step in zip(image.size, steps, strict=True)) for steps in reduced]
     assert all(one.size in sizes and one.channels == 3 for one in logits)
     assert [one.voxels for one in logits] == sorted((one.voxels for one in logits), reverse=True)
     assert (len(logits) > 1) == architecture.deep_supervision
-    coarsest = min((one.size for one in sketch.kept), key=lambda size: size[0])
+    coarsest = min((one.size for one in sketch.saved), key=lambda size: size[0])
     assert coarsest == (2,) * dimensions  # so no smaller divisor would do, and no larger one is needed
     sketch = ShapeOps(dimensions, training=False)
-    assert len(spec.draw(sketch, image, 3, spec.read(given))) == 1
+    assert len(spec.forward(sketch, image, 3, spec.parse(given))) == 1
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
@@ -133,15 +141,15 @@ def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
     Where voxels of a window do, of patches that windows fill at each resolution.
     """
     spec, given = NETWORKS[name], NETWORKS[name].complete({})
-    architecture = spec.outline(given, dimensions, in_channels=1, out_channels=2)
+    architecture = spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
     smallest = spec.smallest_patch(given, dimensions)
     layers = spec.count(given, architecture, smallest).layers.values()
-    filled = lcm(*(edge for layer in layers if layer.kind == "offset_bias" for edge in layer.kernel))
+    filled = lcm(*(edge for layer in layers if layer.kind == "relative_position_bias" for edge in layer.kernel))
     first, *others = (filled * edge for edge in smallest)
     small, large = (spec.count(given, architecture, (first * times, *others)) for times in (1, 3))
-    only = spec.fixed_patch(spec.read(given)) is not None
+    only = spec.fixed_patch(spec.parse(given)) is not None
     assert large.weights == small.weights or only
-    for measure in ("multiply_adds", "kept_elements", "places", "widest_elements"):
+    for measure in ("multiply_adds", "saved_elements", "pooling_indices", "largest_conv_elements"):
         assert getattr(large, measure) == 3 * getattr(small, measure) or (
             only and 3 < getattr(large, measure) / getattr(small, measure) < 9
         )
@@ -150,15 +158,15 @@ def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
 def test_work_of_a_convolution_is_counted_by_hand():
     """Twelve voxels, kernel 3, from 2 to 4 features, and pooling after it, which leaves no voxel out."""
     sketch = ShapeOps(2)
-    image = Map(2, (2, 6))
-    y = sketch.pool(sketch.relu(sketch.conv(image, 4, 3, "one")), 2)
+    image = FeatureMap(2, (2, 6))
+    y = sketch.max_pool(sketch.relu(sketch.conv(image, 4, 3, "one")), 2)
     assert y.size == (1, 3)
     assert sketch.multiply_adds == 12 * 4 * 2 * 9
     assert sketch.weights == (2 * 9 + 1) * 4
-    assert sketch.kept_elements == 12 * 2 + 12 * 4  # the image, and what the ReLU and the pooling share
-    assert sketch.places == 3 * 4
+    assert sketch.saved_elements == 12 * 2 + 12 * 4  # the image, and what the ReLU and the pooling share
+    assert sketch.pooling_indices == 3 * 4
     with pytest.raises(ValueError, match=r"a map of \(2, 5\) voxels has no blocks of 2"):
-        sketch.pool(Map(2, (2, 5)), 2)
+        sketch.max_pool(FeatureMap(2, (2, 5)), 2)
     with pytest.raises(ValueError, match="two layers are named 'one'"):
         sketch.conv(image, 4, 3, "one")
     with pytest.raises(ValueError, match="do not lie on one grid"):
@@ -175,16 +183,17 @@ def test_settings_that_are_impossible_are_named():
     with pytest.raises(ValueError, match="decoder_convolutions must have one value less"):
         spec.complete({"convolutions": [1, 2]})
     with pytest.raises(ValueError, match="V-Net takes images in 3D only"):
-        spec.outline({}, 2, in_channels=1, out_channels=2)
+        spec.make_architecture({}, 2, in_channels=1, out_channels=2)
     with pytest.raises(ValueError, match="at most 16 channels with these settings, not 17"):
-        spec.outline({}, 3, in_channels=17, out_channels=2)
+        spec.make_architecture({}, 3, in_channels=17, out_channels=2)
 
 
 def test_pages_need_no_torch():
     """So planning does not wait for it."""
     code = (
-        "import sys; from autoseg.networks.literature.table import NETWORKS; page = NETWORKS['unet_plus_plus']\n"
-        "outline = page.outline({}, 3, in_channels=1, out_channels=2); page.count({}, outline, (32, 32, 32))\n"
+        "import sys; from autoseg.networks.literature.table import NETWORKS; spec = NETWORKS['unet_plus_plus']\n"
+        "architecture = spec.make_architecture({}, 3, in_channels=1, out_channels=2)\n"
+        "spec.count({}, architecture, (32, 32, 32))\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from literature_networks import narrow
 
+from autoseg.networks.feature_map import FeatureMap
 from autoseg.networks.literature.swin_unet import SWIN_UNET
-from autoseg.networks.shape_ops import Map, ShapeOps
+from autoseg.networks.shape_ops import ShapeOps
 from autoseg.networks.torch_network import build_torch_network
 from autoseg.networks.torch_ops import TorchOps
 
@@ -16,7 +17,7 @@ PUBLISHED_SWIN_T = 28_288_354
 def build(channels=1, **given):
     """A narrow network for two classes, always with the same weights."""
     settings = SWIN_UNET.complete(narrow("swin_unet", **given))
-    outline = SWIN_UNET.outline(settings, 2, in_channels=channels, out_channels=2)
+    outline = SWIN_UNET.make_architecture(settings, 2, in_channels=channels, out_channels=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_torch_network(SWIN_UNET, outline, settings)
@@ -30,7 +31,7 @@ def noise(*patch, channels=1, samples=2):
 def test_way_down_is_the_tiny_swin_transformer():
     """But for the layer that tells 1000 classes apart, with its six blocks at the third resolution."""
     given = {"blocks": [2, 2, 6, 2]}
-    outline = SWIN_UNET.outline(given, 2, in_channels=3, out_channels=9)
+    outline = SWIN_UNET.make_architecture(given, 2, in_channels=3, out_channels=9)
     layers = SWIN_UNET.count(given, outline, (224, 224)).layers
     down = ("embedding", "encoder", "merge")
     assert sum(one.weights for name, one in layers.items() if name.startswith(down)) == PUBLISHED_SWIN_T - 769 * 1000
@@ -41,11 +42,11 @@ def test_published_patch_needs_no_padding():
     met = []
 
     class Noting(ShapeOps):
-        def attend(self, query, key, value, heads, window=None):
+        def attention(self, query, key, value, heads, window=None):
             met.append((query.size, query.channels // heads, window))
-            return super().attend(query, key, value, heads, window)
+            return super().attention(query, key, value, heads, window)
 
-    logits = SWIN_UNET.draw(Noting(2), Map(1, (224, 224)), 9, SWIN_UNET.read({}))
+    logits = SWIN_UNET.forward(Noting(2), FeatureMap(1, (224, 224)), 9, SWIN_UNET.parse({}))
     assert [one.size for one in logits] == [(224, 224)]
     assert [size for size, *_ in met[::2]] == [(edge, edge) for edge in (56, 28, 14, 7, 14, 28, 56)]
     assert {width for _, width, _ in met} == {32}
@@ -78,11 +79,11 @@ def test_expanding_undoes_merging():
     net = TorchOps(torch.nn.Identity())
     for size in ((4, 6), (4, 2, 6)):
         x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-        merged = net.merge(x, 2)
+        merged = net.space_to_depth(x, 2)
         assert merged.shape == (2, 3 * 2 ** len(size), *[length // 2 for length in size])
         assert torch.equal(merged[:, :3], x[(..., *[slice(None, None, 2)] * len(size))])
         assert torch.equal(merged[:, 3:6], x[(..., *[slice(None, None, 2)] * (len(size) - 1), slice(1, None, 2))])
-        assert torch.equal(net.expand(merged, 2), x)
+        assert torch.equal(net.depth_to_space(merged, 2), x)
 
 
 def test_fresh_weights_are_narrow():
@@ -90,7 +91,7 @@ def test_fresh_weights_are_narrow():
     network = build(features=16)
     for name, layer in network.layers.items():
         module = network.get_submodule(name)
-        if layer.kind in ("linear", "offset_bias"):
+        if layer.kind in ("linear", "relative_position_bias"):
             assert module.weight.abs().max() <= 0.04
             assert module.weight.std().item() == pytest.approx(0.0176, rel=0.2)  # of what is cut off at two deviations
         if layer.kind == "layer_norm":
@@ -104,7 +105,7 @@ def test_maps_stay_in_16_bits(dtype):
     """From the first convolution on; the logits are close to those of float32."""
     network, kinds = build(), {}
     for name, layer in network.layers.items():
-        if layer.kind != "offset_bias":
+        if layer.kind != "relative_position_bias":
             network.get_submodule(name).register_forward_hook(
                 lambda *found, name=name: kinds.update({name: found[2].dtype})
             )

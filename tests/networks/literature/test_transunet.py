@@ -13,7 +13,7 @@ from autoseg.networks.literature.table import NETWORKS
 def test_parts_have_the_weights_that_are_published():
     """The ResNet with the transformer, and the way up; the head is the rest."""
     spec = NETWORKS["transunet"]
-    outline = spec.outline({}, 2, in_channels=1, out_channels=9)
+    outline = spec.make_architecture({}, 2, in_channels=1, out_channels=9)
     parts = {}
     for name, layer in spec.count({}, outline, (224, 224)).layers.items():
         part = name.split(".")[0]
@@ -63,7 +63,7 @@ def test_transformer_layers_are_those_of_torch():
 def test_heads_follow_from_the_features(features, heads):
     """64 of a token for each, or a few more where they would not come out even."""
     spec = NETWORKS["transunet"]
-    assert spec.read({"features": features}).heads == heads
+    assert spec.parse({"features": features}).heads == heads
     with pytest.raises(ValueError, match="multiple of 4"):
         spec.complete({"features": 6})
 

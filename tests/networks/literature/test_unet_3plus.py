@@ -7,7 +7,7 @@ from small_models import usual_loss
 from torch import nn
 
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.ops import VETO
+from autoseg.networks.ops import ABSENCE_PENALTY
 
 
 def answer(network, presence, absence):
@@ -66,7 +66,9 @@ def test_what_is_denied_has_no_probability():
     assert plain.softmax(dim=1).amin(dim=(0, 2, 3)).min() > 1e-6
     answer(network, [0.0, 0.0, 0.0], [-1.0, 1.0, -1.0])
     found = network(image)
-    torch.testing.assert_close(found - plain, torch.tensor([0.0, -VETO, 0.0]).reshape(1, 3, 1, 1).expand_as(plain))
+    torch.testing.assert_close(
+        found - plain, torch.tensor([0.0, -ABSENCE_PENALTY, 0.0]).reshape(1, 3, 1, 1).expand_as(plain)
+    )
     assert max(found.softmax(dim=1)[:, 1].max(), found.sigmoid()[:, 1].max()) < 1e-10
     answer(network, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     assert torch.equal(network(image).argmax(dim=1), plain.argmax(dim=1))
