@@ -1,6 +1,6 @@
-"""How long a fold is trained: what a user asks for, applied to the settings of a plan.
+"""The length of training of a fold: what a user asks for, applied to the settings of a plan.
 
-However long it is, the learning rate anneals over all of it.
+Whatever the length, the learning rate anneals over all of it.
 """
 
 from dataclasses import dataclass
@@ -13,27 +13,31 @@ from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.units import parse_duration
 
 FULL_STEPS = 1000 * 250
-"""Source: the reference method's trainer, 1000 epochs of 250 steps."""
+"""Number of steps of the budget "full". Source: the reference method's trainer, 1000 epochs of 250 steps."""
 
 QUICK_SHARE = 10
+"""The budget "quick" divides the epochs of the plan by this number."""
+
 QUICK_EPOCHS = 10
+"""Smallest number of epochs of the budget "quick", unless the plan has fewer."""
 
 BUDGETS = ("quick", "standard", "full")
+"""Names of budgets; any other budget is a duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthRequest:
-    """What a user asked for; at most one of the three.
+    """The length of training that a user asked for: at most one of epochs, budget and extend.
 
     Attributes:
-        epochs: So many, instead of the plan's.
+        epochs: Number of epochs, instead of that of the plan.
         budget: "standard", as the plan says; "quick", a tenth of its epochs; "full", as many steps as the reference
             method takes; or a duration such as "2h".
-        extend: Epochs, or a duration, by which a finished fold goes on.
-        restart: Whether what was trained before is forgotten, which then cannot be extended.
+        extend: Number of epochs, or a duration, by which the training of a finished fold is extended.
+        restart: Whether an earlier training is deleted first, which then cannot be extended.
 
     Raises:
-        UsageError: More than one is given, or the extension is none.
+        UsageError: More than one is given, or the extension is neither a number of epochs nor a duration.
     """
 
     epochs: int | None = None
@@ -42,8 +46,8 @@ class LengthRequest:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        given = {"--epochs": self.epochs, "--budget": self.budget, "--extend": self.extend}
-        names = [name for name, value in given.items() if value is not None]
+        options = {"--epochs": self.epochs, "--budget": self.budget, "--extend": self.extend}
+        names = [name for name, value in options.items() if value is not None]
         if len(names) > 1:
             raise UsageError(f"{' and '.join(names)} both say how long to train", "give one of them")
         if self.extend is not None:
@@ -53,14 +57,14 @@ class LengthRequest:
 
     @property
     def is_given(self) -> bool:
-        """Whether the length of the plan is to be replaced."""
+        """Whether the user asked for another length than that of the plan."""
         return self.epochs is not None or self.budget is not None
 
     def apply(self, plan: Plan) -> Plan:
-        """The plan with the length that was asked for.
+        """Returns the plan with the length that was asked for.
 
         Raises:
-            UsageError: The budget is none, or there is not even one epoch.
+            UsageError: The budget is neither a name nor a duration, or there is not even one epoch.
         """
         if self.budget is None or self.budget == "standard":
             return replace_length(plan, epochs=self.epochs)
@@ -72,16 +76,16 @@ class LengthRequest:
         return replace_length(plan, budget_seconds=_parse_budget(self.budget))
 
     def extend_from(self, plan: Plan, *, step: int, elapsed_seconds: float) -> Plan:
-        """The plan of a finished fold, longer by what was asked for.
+        """Returns the plan of a finished fold, longer by the extension.
 
-        A fold of 100 epochs that is extended by 25 goes on at 100 of 125: at four fifths of the training, with the
-        learning rate that belongs there, and falls to the end again. That is a warm restart of the same schedule.
-        Decision: to go on at the end of the schedule would train with a rate of zero.
+        A fold of 100 epochs that is extended by 25 goes on at epoch 100 of 125: at four fifths of the training, with
+        the learning rate that the schedule has there, which then falls to its end again. That is a warm restart of the
+        same schedule. Decision: to go on at the end of the schedule would train with a rate of zero.
 
         Args:
-            plan: With the length that it was trained for.
-            step: Steps done.
-            elapsed_seconds: Spent on them.
+            plan: The plan, with the length that the fold was trained for.
+            step: Number of steps done.
+            elapsed_seconds: Training time of these steps.
         """
         epochs, seconds = _parse_extension(self.extend or "")
         if seconds is not None:
@@ -90,7 +94,12 @@ class LengthRequest:
 
 
 def replace_length(plan: Plan, *, epochs: int | None = None, budget_seconds: float | None = None) -> Plan:
-    """The plan with another length of training; what is None is left as it is, but a number of epochs ends a budget.
+    """Returns the plan with another length of training.
+
+    Args:
+        plan: The plan.
+        epochs: Number of epochs, which replaces a limit of seconds; None leaves both.
+        budget_seconds: Limit of seconds; None leaves it as it is.
 
     Raises:
         UsageError: There is not even one epoch.
@@ -106,22 +115,22 @@ def replace_length(plan: Plan, *, epochs: int | None = None, budget_seconds: flo
     return plan.model_copy(update={"training": training})
 
 
-MEANS = ("micro_batch_size", "recompute_activations", "compile")
-"""Settings of training that change how a step is calculated, and not what is learned, up to rounding."""
+COMPUTE_SETTINGS = ("micro_batch_size", "recompute_activations", "compile")
+"""Settings of training that change how a step is calculated, but not what is learned, up to rounding."""
 
 
 def copy_length(plan: Plan, training: TrainingSettings) -> Plan:
-    """The plan with the length of other settings."""
+    """Returns the plan with the length of training of other settings."""
     return replace_length(plan, epochs=training.epochs, budget_seconds=training.budget_seconds)
 
 
-def resolve_duration(plan: Plan, former: Checkpoint, name: ConfigurationName, *, length_was_given: bool) -> Plan:
-    """The plan by which a begun fold goes on. How its steps fit into the memory of a device may have changed.
+def resolve_duration(plan: Plan, checkpoint: Checkpoint, name: ConfigurationName, *, length_was_given: bool) -> Plan:
+    """Returns the plan by which a begun fold goes on. `COMPUTE_SETTINGS` and estimates of memory may have changed.
 
     Args:
-        plan: As it stands now, with the length of training that was asked for, if any.
-        former: The checkpoint of the fold.
-        name: The configuration.
+        plan: The plan as it stands now, with the length of training that was asked for, if any.
+        checkpoint: The checkpoint of the fold.
+        name: Name of the configuration.
         length_was_given: Whether the user asked for a number of epochs or a budget.
 
     Returns:
@@ -132,17 +141,19 @@ def resolve_duration(plan: Plan, former: Checkpoint, name: ConfigurationName, *,
         UsageError: The fold was begun with another length.
     """
     anew = "add --restart to train it anew"
-    begun = former.plan.training.model_copy(update={one: getattr(plan.training, one) for one in MEANS})
+    begun = checkpoint.plan.training.model_copy(
+        update={setting: getattr(plan.training, setting) for setting in COMPUTE_SETTINGS}
+    )
     if not length_was_given:
         plan = copy_length(plan, begun)
-    now, before = plan.configurations[name].without_estimates, former.configuration.without_estimates
-    same = (now, plan.axis_order) == (before, former.plan.axis_order)
+    now, before = plan.configurations[name].without_estimates, checkpoint.configuration.without_estimates
+    same = (now, plan.axis_order) == (before, checkpoint.plan.axis_order)
     settings = plan.training.model_copy(update={"epochs": begun.epochs, "budget_seconds": begun.budget_seconds})
     if not same or settings != begun:
-        raise ModelError(f"fold {former.fold} of {name} was begun by another plan.json", f"restore that, or {anew}")
+        raise ModelError(f"fold {checkpoint.fold} of {name} was begun by another plan.json", f"restore that, or {anew}")
     if plan.training != begun:
         raise UsageError(
-            f"fold {former.fold} of {name} was begun with another length of training",
+            f"fold {checkpoint.fold} of {name} was begun with another length of training",
             f"leave out --epochs and --budget to go on, use --extend once it is finished, or {anew}",
         )
     return plan
@@ -156,7 +167,7 @@ def _parse_budget(text: str) -> float:
 
 
 def _parse_extension(text: str) -> tuple[int, float | None]:
-    """Epochs and None, or 0 and seconds."""
+    """Returns a number of epochs and None, or 0 and a number of seconds."""
     if text.isdecimal() and int(text) > 0:
         return int(text), None
     try:

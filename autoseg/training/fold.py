@@ -46,7 +46,7 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
     with run_alone(job.model.fold(job.fold)):
         if job.restart:
             _empty(job.model.fold(job.fold))
-        job.ranks.wait()
+        job.ranks.barrier()
         state, checkpoint = _begin_or_resume(job, reporter)
         if state is None:
             reporter.say(f"fold {job.fold} was trained elsewhere, to its end; --restart would train it anew")
@@ -84,7 +84,7 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
 
 def _train_on_other_rank(job: FoldJob) -> Checkpoint:
     """Trains a fold as `train_to_end` does, on a rank that is not the main one: it reports and saves nothing."""
-    job.ranks.wait()  # until the main rank has emptied the folder
+    job.ranks.barrier()  # until the main rank has emptied the folder
     state, checkpoint = _begin_or_resume(job, SILENT)
     if state is None:
         return checkpoint

@@ -1,4 +1,4 @@
-"""What is true of the voxels that a network sees, in the form in which its outputs are compared with it."""
+"""The ground truth of a batch of patches, in the form in which losses compare it with the outputs of the network."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,16 @@ from autoseg.imaging.targets import Targets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundTruth:
-    """What a batch of patches holds, on one grid. Losses that are not built in get it too; see `extensions`.
+    """Ground truth of a batch of patches, on one grid. Custom losses get it too; see `extensions`.
 
     Attributes:
-        classes: Shape (n, *size), int64, if structures exclude each other: 0 for background and for what does not
-            count, else one more than the number of the structure.
-        present: Shape (n, structures, *size), bool: where each structure is.
-        counted: Shape (n, 1 or structures, *size), bool: what was labelled, if not everything was.
-        unknown: Shape (n, structures), bool: structures that nobody looked for, if there are any.
-        exclusive: See `Targets`.
+        classes: Class of each voxel, shape (n, *size), int64, if structures exclude each other: 0 for background and
+            for voxels that do not count, else one more than the index of the structure.
+        present: Mask of each structure, shape (n, structures, *size), bool.
+        counted: Mask of the voxels that were labelled, shape (n, 1 or structures, *size), bool; None if all were.
+        unknown: Structures that were not annotated in the case of a patch, shape (n, structures), bool; None if all
+            were annotated.
+        exclusive: Whether structures exclude each other; see `Targets`.
     """
 
     classes: torch.Tensor
@@ -30,12 +31,12 @@ class GroundTruth:
 
     @classmethod
     def of(cls, labels: TargetLabels, targets: Targets, unknown: torch.Tensor | None = None) -> "GroundTruth":
-        """Reads labels.
+        """Makes the ground truth of labels.
 
         Args:
-            labels: Shape (n, *size) of a label map, without `OUTSIDE`, or (n, structures, *size) of masks, bool.
-            targets: What they mean.
-            unknown: See there.
+            labels: Label map of shape (n, *size) without `OUTSIDE`, or masks of shape (n, structures, *size), bool.
+            targets: The structures that the labels stand for.
+            unknown: Structures that were not annotated, shape (n, structures), bool.
         """
         counted = None
         if targets.ignore is not None:
@@ -54,17 +55,17 @@ class GroundTruth:
 
 
 def merge_unknown(logits: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
-    """Logits of a softmax in which the background stands for all that nobody looked for as well.
+    """Merges the logits of structures that were not annotated into that of the background.
 
     Where only the liver was labelled, a voxel of "background" may be spleen: its probability is that of background and
     spleen together. Source: Shi et al. 2021, marginal loss.
 
     Args:
-        logits: Shape (n, outputs, *size).
-        unknown: Shape (n, structures).
+        logits: Logits of a softmax, shape (n, outputs, *size), background first.
+        unknown: Structures that were not annotated, shape (n, structures), bool.
 
     Returns:
-        The same shape; unknown structures have the logit minus infinity.
+        Logits of the same shape; unknown structures have the logit minus infinity.
     """
     spread = unknown.reshape(*unknown.shape, *[1] * (logits.ndim - 2))
     background, structures = logits[:, :1], logits[:, 1:]
@@ -75,5 +76,5 @@ def merge_unknown(logits: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
 
 
 def _find_classes(labels: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Labels of exclusive structures, which are numbered in the order of the outputs, without what does not count."""
+    """Returns labels of exclusive structures, in the order of the outputs, and 0 where voxels do not count."""
     return labels if targets.ignore is None else torch.where(labels == targets.ignore, 0, labels)

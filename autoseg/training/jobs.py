@@ -155,7 +155,7 @@ def prepare_cascade_labels(job: FoldJob, number: int, reporter: Reporter) -> Non
     """
     if job.ranks.is_main:
         write_cascade_labels(job.dataset, job.plan, job.configuration_name, job.folders, number, reporter)
-    job.ranks.wait()
+    job.ranks.barrier()
 
 
 def describe_concerns(job: FoldJob) -> Iterator[str]:

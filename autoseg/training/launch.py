@@ -1,7 +1,8 @@
-"""The same work in several processes of this machine, one for each GPU, which train together; see `training.ranks`.
+"""Starts the same work in several processes of this machine, one for each GPU, that train together; see `ranks`.
 
-This process does none of the work. It passes on what the first one says, and what a user asks for: to stop, or to end
-at once. If one of the others dies, in whatever way, it ends all within seconds and names the first cause.
+This process does none of the work. It shows what rank 0 reports, and forwards what the user asks for: to stop after the
+present step, or to end at once. If a worker process dies, in whatever way, all are ended within seconds, and the first
+cause is raised.
 """
 
 import signal
@@ -23,13 +24,13 @@ from autoseg.errors import AutosegError, UsageError
 from autoseg.runtime.device import resolve_device
 from autoseg.runtime.reporting import Reporter, Task
 from autoseg.training.ranks import check_device, is_distributed
-from autoseg.training.worker import INTERRUPT, STOP, Word, work_as_rank
+from autoseg.training.worker import INTERRUPT, STOP, Message, run_as_rank
 
 CAUSE_SECONDS = 2.0
-"""Who loses a partner fails too, and may be heard first; so long is waited for what the others have to say."""
+"""How long further messages are awaited after a failure: a process that lost another one fails too, perhaps earlier."""
 
 GRACE_SECONDS = 5.0
-"""Processes that are told to end have that long to leave nothing half-written and let go of their locks."""
+"""How long interrupted processes may take to leave nothing half-written and to release their locks."""
 
 T = TypeVar("T")
 
@@ -38,8 +39,8 @@ def check_gpus(count: int, device: str) -> None:
     """Makes sure that so many processes can train on this machine.
 
     Args:
-        count: One for each GPU.
-        device: As the user named it; on "cpu" they share the cores, which helps nobody but tests.
+        count: Number of processes, one for each GPU.
+        device: The device, as the user named it; on "cpu" they share the cores, which is of use for tests alone.
 
     Raises:
         UsageError: There are fewer GPUs, or torchrun has started the processes already.
@@ -48,27 +49,27 @@ def check_gpus(count: int, device: str) -> None:
         raise UsageError(f"training takes at least one GPU, not {count}", "leave out --gpus")
     if is_distributed():
         raise UsageError("torchrun has started the processes already", "leave out --gpus")
-    place = resolve_device(device)
-    if place.type == "cpu" and device == "auto":
+    resolved = resolve_device(device)
+    if resolved.type == "cpu" and device == "auto":
         what = f"this machine has no CUDA GPU, let alone {count}"
         raise UsageError(what, f"leave out --gpus, or add --device cpu for {count} processes that share the CPU")
-    check_device(place, count)
+    check_device(resolved, count)
 
 
 def launch(work: Callable[..., T], count: int, device: str, reporter: Reporter) -> T:
-    """Does the same work in several processes.
+    """Runs the same work in several processes.
 
     As always with Python's `multiprocessing`, a script that calls this must do so below `if __name__ == "__main__"`.
 
     Args:
-        work: Called in each, with a `reporter`; it finds its rank by `init_ranks`. It can be pickled, and so can its
-            result.
-        count: How many processes; a single one is this one.
-        device: Where they work; see `check_gpus`.
-        reporter: Is told what the first one says.
+        work: Called in each process, with a `reporter`; it finds its rank by `find_ranks`. It can be pickled, and so
+            can its result.
+        count: Number of processes; a single one is this process.
+        device: The device of the processes; see `check_gpus`.
+        reporter: Told what rank 0 reports.
 
     Returns:
-        The result of the first one.
+        The result of rank 0.
 
     Raises:
         UsageError: See `check_gpus`.
@@ -79,95 +80,103 @@ def launch(work: Callable[..., T], count: int, device: str, reporter: Reporter) 
     check_gpus(count, device)
     if count == 1:
         return work(reporter=reporter)
-    meeting = dist.TCPStore(  # type: ignore[attr-defined]
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
     )
-    crew: list[_Member] = []
+    workers: list[_Worker] = []
     try:
         for rank in range(count):
-            crew.append(_start(work, rank, count, meeting.port))
-        with _passing_on_sigterm(crew):
-            return cast(T, _Listener(reporter, crew).listen())
+            workers.append(_start_worker(work, rank, count, store.port))
+        with _forward_sigterm(workers):
+            return cast(T, _Receiver(reporter, workers).receive_all())
     finally:
-        _dismiss(crew)
+        _end_workers(workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Member:
-    """One of the processes, and the line to it."""
+class _Worker:
+    """One of the processes, and the connection to it."""
 
     rank: int
     process: BaseProcess
-    line: "Connection[Any, Any]"
+    connection: "Connection[Any, Any]"
 
-    def tell(self, word: str) -> None:
-        """Asks it for something; one that has ended hears nothing."""
+    def send(self, request: str) -> None:
+        """Sends STOP or INTERRUPT; nothing happens if the process has ended."""
         with suppress(OSError):
-            self.line.send(word)
+            self.connection.send(request)
 
 
-def _start(work: Callable[..., Any], rank: int, count: int, port: int) -> _Member:
+def _start_worker(work: Callable[..., Any], rank: int, count: int, port: int) -> _Worker:
     context = get_context("spawn")
-    mine, theirs = context.Pipe()
-    process: SpawnProcess = context.Process(target=work_as_rank, args=(work, rank, count, port, theirs))
+    connection, child_connection = context.Pipe()
+    process: SpawnProcess = context.Process(target=run_as_rank, args=(work, rank, count, port, child_connection))
     process.start()
-    theirs.close()
-    return _Member(rank=rank, process=process, line=mine)
+    child_connection.close()
+    return _Worker(rank=rank, process=process, connection=connection)
 
 
 @contextmanager
-def _passing_on_sigterm(crew: Sequence[_Member]) -> Iterator[None]:
-    """Tells all members of the first SIGTERM; a second one ends this process at once, and the others with it.
+def _forward_sigterm(workers: Sequence[_Worker]) -> Iterator[None]:
+    """Sends STOP to all workers at the first SIGTERM; a second one ends this process at once, and they end with it.
 
-    The signal is left to a program that already listens for it, and to other threads than the main one.
+    The signal is left alone if the program handles it already, and in other threads than the main one.
     """
 
-    def pass_on(_signal: int, _frame: FrameType | None) -> None:
+    def forward(_signal: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for member in crew:
-            member.tell(STOP)
+        for worker in workers:
+            worker.send(STOP)
 
     in_main = threading.current_thread() is threading.main_thread()
-    listens = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if listens:
-        signal.signal(signal.SIGTERM, pass_on)
+    handles = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if handles:
+        signal.signal(signal.SIGTERM, forward)
     try:
         yield
     finally:
-        if listens:
+        if handles:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _dismiss(crew: Sequence[_Member]) -> None:
-    """Ends what has not ended, in peace if it can."""
-    for member in crew:
-        member.tell(INTERRUPT)
+def _end_workers(workers: Sequence[_Worker]) -> None:
+    """Interrupts the workers that still run, and kills those that have not ended after a while."""
+    for worker in workers:
+        worker.send(INTERRUPT)
     deadline = time.monotonic() + GRACE_SECONDS
-    for member in crew:
-        member.process.join(max(0.0, deadline - time.monotonic()))
-        member.process.kill()
-        member.process.join()
-        member.line.close()
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
 
 
 @dataclass(slots=True)
-class _Listener:
-    """Hears what the members say until all have said their last word, or until one has failed."""
+class _Receiver:
+    """Receives the messages of the workers until each has sent its last one, or until one has failed.
+
+    Attributes:
+        reporter: Told what rank 0 reports.
+        workers: The processes.
+        tasks: Number of each open task of rank 0, to the task of the reporter and what closes it.
+        causes: Errors of the workers, each with its priority: the lowest number is raised.
+        result: The result of rank 0.
+    """
 
     reporter: Reporter
-    crew: Sequence[_Member]
+    workers: Sequence[_Worker]
     tasks: dict[int, tuple[ExitStack, Task]] = field(default_factory=dict)
     causes: list[tuple[int, BaseException]] = field(default_factory=list)
     result: Any = None
 
-    def listen(self) -> Any:
-        """Gives the result of the first member, or raises the first cause of a failure."""
-        members = {member.line: member for member in self.crew}
+    def receive_all(self) -> Any:
+        """Returns the result of rank 0, or raises the first cause of a failure."""
+        running = {worker.connection: worker for worker in self.workers}
         deadline: float | None = None
-        while members and (deadline is None or time.monotonic() < deadline):
-            for line in wait(list(members), timeout=None if deadline is None else CAUSE_SECONDS / 10):
-                if self._hear(members[line]):  # type: ignore[index]
-                    del members[line]  # type: ignore[arg-type]
+        while running and (deadline is None or time.monotonic() < deadline):
+            for connection in wait(list(running), timeout=None if deadline is None else CAUSE_SECONDS / 10):
+                if self._receive(running[connection]):  # type: ignore[index]
+                    del running[connection]  # type: ignore[arg-type]
             if self.causes and deadline is None:
                 deadline = time.monotonic() + CAUSE_SECONDS
         if not self.causes:
@@ -177,47 +186,48 @@ class _Listener:
             context.__exit__(type(cause), cause, None)
         raise cause
 
-    def _hear(self, member: _Member) -> bool:
-        """Hears one word of a member; says whether it was the last one."""
+    def _receive(self, worker: _Worker) -> bool:
+        """Receives one message of a worker; returns whether it was the last one."""
         try:
-            word: Word = member.line.recv()
+            message: Message = worker.connection.recv()
         except (EOFError, OSError):
-            self.causes.append((1, _describe_death(member, len(self.crew))))
+            self.causes.append((1, _describe_death(worker, len(self.workers))))
             return True
-        return bool(getattr(self, f"_on_{word.what}")(member, *word.values))
+        return bool(getattr(self, f"_on_{message.kind}")(worker, *message.values))
 
-    def _on_say(self, _: _Member, line: str) -> None:
+    def _on_say(self, _: _Worker, line: str) -> None:
         self.reporter.say(line)
 
-    def _on_begin(self, _: _Member, number: int, title: str, total: float) -> None:
+    def _on_begin(self, _: _Worker, number: int, title: str, total: float) -> None:
         context = ExitStack()
         self.tasks[number] = context, context.enter_context(self.reporter.task(title, total))
 
-    def _on_advance(self, _: _Member, number: int, units: float) -> None:
+    def _on_advance(self, _: _Worker, number: int, units: float) -> None:
         self.tasks[number][1].advance(units)
 
-    def _on_end(self, _: _Member, number: int) -> None:
+    def _on_end(self, _: _Worker, number: int) -> None:
         self.tasks.pop(number)[0].close()
 
-    def _on_done(self, member: _Member, result: Any) -> bool:
-        if member.rank == 0:
+    def _on_done(self, worker: _Worker, result: Any) -> bool:
+        if worker.rank == 0:
             self.result = result
         return True
 
-    def _on_failed(self, _: _Member, error: BaseException) -> bool:
+    def _on_failed(self, _: _Worker, error: BaseException) -> bool:
         self.causes.append((0, error))
         return True
 
-    def _on_crashed(self, member: _Member, text: str) -> bool:
-        self.causes.append((2, RuntimeError(f"process {member.rank} of {len(self.crew)} failed:\n{text}")))
+    def _on_crashed(self, worker: _Worker, text: str) -> bool:
+        self.causes.append((2, RuntimeError(f"process {worker.rank} of {len(self.workers)} failed:\n{text}")))
         return True
 
 
-def _describe_death(member: _Member, count: int) -> AutosegError:
-    member.process.join(GRACE_SECONDS)
-    code = member.process.exitcode or 0
+def _describe_death(worker: _Worker, count: int) -> AutosegError:
+    """Returns the error of a worker that ended without a last message."""
+    worker.process.join(GRACE_SECONDS)
+    code = worker.process.exitcode or 0
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     return AutosegError(
-        f"process {member.rank} of {count} ended without a word ({how})",
+        f"process {worker.rank} of {count} ended without a word ({how})",
         "see whether the machine ran out of memory, and run the command again: it goes on after the last epoch",
     )

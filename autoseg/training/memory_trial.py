@@ -110,7 +110,9 @@ def _try_alone(state: TrainState, batch: Batch, run: Run, reporter: Reporter) ->
     restore_random_state(run.device, random_numbers)
     state.micro_batch_size = trial.micro_batch_size
     patches = len(batch.images)
-    before, parts = (run.ranks.find_largest(-(-patches // size)) for size in (start, _resolve_size(state, batch, run)))
+    before, parts = (
+        run.ranks.all_reduce_max(-(-patches // size)) for size in (start, _resolve_size(state, batch, run))
+    )
     if parts > before:
         reporter.say(_describe_shares(run, -(-patches // parts)))
 

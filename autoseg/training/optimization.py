@@ -9,17 +9,17 @@ from torch import nn
 from autoseg.planning.settings import TrainingSettings
 
 WARMUP_START = 0.01
-"""Share of the highest learning rate at which a warm-up starts. Decision: at 0 the first step would do nothing."""
+"""Share of the highest learning rate at which a warm-up starts. Decision: at 0 the first step would change nothing."""
 
 LEAST_IMPROVEMENT = 5e-4
-"""By which the smoothed training loss must fall to count as better. Source: the reference method's first version."""
+"""Smallest fall of the smoothed training loss that counts as better. Source: the reference method's first version."""
 
 ROUNDING = 1e-9
-"""Shares of the training that differ by less are the same, whatever the last bits of their sums are."""
+"""Shares of the training that differ by less count as equal, because sums of them are rounded."""
 
 
 def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """The optimizer of all weights that are not frozen.
+    """Returns the optimizer of all weights that are not frozen.
 
     Source: of stochastic gradient descent with Nesterov momentum, the reference method; of "adam", Kingma and Ba 2015;
     of "adamw", Loshchilov and Hutter 2019.
@@ -34,18 +34,18 @@ def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.opti
 
 
 def learning_rate(progress: float, settings: TrainingSettings, falls: int = 0) -> float:
-    """The learning rate when a share of the training is done: a warm-up, if there is one, then the schedule.
+    """Returns the learning rate when a share of the training is done: a warm-up, if there is one, then the schedule.
 
-    It follows from the share alone, so short runs, and those of so many seconds, anneal as smoothly as long ones; only
-    a "plateau" looks at the losses.
+    It follows from the share alone, so short runs, and runs of limited time, anneal as smoothly as long ones; only
+    "plateau" depends on the losses.
 
     Source: "polynomial" is the reference method's, which sets it once per epoch: 0.01, 0.00535887 half way, 1.995e-5
     after 999 of 1000 epochs; "cosine" is Loshchilov and Hutter 2017, without restarts; "step" is He et al. 2016.
 
     Args:
-        progress: 0 to 1; values beyond are taken for these.
-        settings: The plan's.
-        falls: For "plateau": how often the rate fell, by `count_falls`.
+        progress: Share of the training that is done, clipped to 0 to 1.
+        settings: The settings of the plan.
+        falls: Number of times that the rate of a "plateau" fell, from `count_falls`.
     """
     done = min(max(progress, 0.0), 1.0)
     if done < settings.warmup_share:
@@ -56,7 +56,7 @@ def learning_rate(progress: float, settings: TrainingSettings, falls: int = 0) -
 
 
 def _share_of_highest(done: float, settings: TrainingSettings, falls: int) -> float:
-    """The schedule: from 1 downwards while `done` goes from 0, the end of the warm-up, to 1."""
+    """Returns the factor of the schedule, which falls from 1 while `done` goes from 0, the end of the warm-up, to 1."""
     if settings.schedule == "polynomial":
         return math.pow(1 - done, settings.schedule_power)
     if settings.schedule == "cosine":
@@ -67,19 +67,19 @@ def _share_of_highest(done: float, settings: TrainingSettings, falls: int) -> fl
 
 
 def count_falls(losses: Sequence[tuple[float, float]], patience: float) -> int:
-    """How often a "plateau" lowered the learning rate: each time when the loss got no better for long enough.
+    """Returns how often a "plateau" lowered the learning rate: each time the loss did not improve for long enough.
 
-    The losses are smoothed: of each, half is forgotten after a quarter of the patience. In a run whose epochs are
-    longer than that, each epoch speaks for itself. Source: the reference method's first version, which waited for 30
-    epochs of 1000 and kept 0.93 of the mean per epoch. Decision: both in shares of the training, so that short runs
-    anneal too.
+    The losses are smoothed exponentially, with a half-life of a quarter of the patience; in a run with longer epochs
+    than that, there is nearly no smoothing. Source: the reference method's first version, which waited for 30 epochs of
+    1000 and kept 0.93 of the mean per epoch. Decision: both in shares of the training, so that short runs anneal too.
 
-    Example: the losses 2, 2, 2, 2, 2 at 0.1, 0.2, ... 0.5 of the training, with a patience of 0.2, give two falls, at
-    0.3 and 0.5.
+    Example: here the rate falls at 0.3 and 0.5 of the training.
+        >>> count_falls([(0.1, 2.0), (0.2, 2.0), (0.3, 2.0), (0.4, 2.0), (0.5, 2.0)], patience=0.2)
+        2
 
     Args:
-        losses: Of each finished epoch: the share of the training that was done at its end, and its mean training loss.
-        patience: Share of the training without a better loss before a fall.
+        losses: For each finished epoch, the share of the training that was done at its end, and its mean training loss.
+        patience: Share of the training without a better loss after which the rate falls.
     """
     falls = 0
     before = since = 0.0
@@ -96,7 +96,7 @@ def count_falls(losses: Sequence[tuple[float, float]], patience: float) -> int:
 
 
 def share_done(settings: TrainingSettings, steps: int, seconds: float) -> float:
-    """Share of the training that is done after some steps: of its seconds if they are limited, else of its steps."""
+    """Returns the share of the training that is done: of its seconds if they are limited, else of its steps."""
     if settings.budget_seconds is not None:
         return min(1.0, seconds / settings.budget_seconds)
     return min(1.0, steps / (settings.epochs * settings.steps_per_epoch))
@@ -112,7 +112,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def update_average(average: Iterable[torch.Tensor], current: Iterable[torch.Tensor], decay: float, step: int) -> None:
     """Moves the running average towards the current weights, in place.
 
-    Early on the average keeps less, (1 + step) / (10 + step), so that it forgets the random start.
+    In the first steps the decay is smaller, (1 + step) / (10 + step), so that the random weights are soon forgotten.
+
+    Args:
+        average: The averaged weights, which are changed.
+        current: The weights of the network.
+        decay: Share of the average that a step keeps.
+        step: Number of steps done before.
     """
     keep = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average), list(current), 1 - keep)
@@ -120,6 +126,6 @@ def update_average(average: Iterable[torch.Tensor], current: Iterable[torch.Tens
 
 @torch.no_grad()
 def copy_buffers(average: nn.Module, network: nn.Module) -> None:
-    """Copies what a network knows besides weights: running means, say, of which the built-in one has none."""
-    for kept, current in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(current)
+    """Copies the buffers of a network, such as running means; the built-in network has none."""
+    for copied, current in zip(average.buffers(), network.buffers(), strict=True):
+        copied.copy_(current)

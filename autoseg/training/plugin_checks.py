@@ -1,6 +1,6 @@
-"""Networks, losses and transforms that are not built in, tried once when a fold begins: do they keep to their terms?
+"""Checks of networks, losses and transforms that are not built in, when the training of a fold begins.
 
-What each must keep to is written in `extensions`. Errors that they raise themselves come through as they are.
+The interface that each must keep to is documented in `extensions`. Errors that they raise themselves are not caught.
 """
 
 import copy
@@ -24,14 +24,14 @@ from autoseg.runtime.device import autocast, random_state, restore_random_state
 from autoseg.training.state import Run, TrainState
 
 PATCHES = 2
-"""In the batch of the trial: some norms cannot do with one."""
+"""Number of patches in the batch of a check: some norms need more than one."""
 
-MEND = "mend that package"
+FIX_PACKAGE = "mend that package"
 OTHER_SETTINGS = "change its settings in plan.json, or choose another network"
 
 
 def check_presence(configuration: Configuration, settings: TrainingSettings) -> None:
-    """Makes sure that all that a plan names can be found.
+    """Makes sure that the network, the loss and the transforms that a plan names are installed.
 
     Raises:
         UsageError: Something is not installed, or cannot be loaded.
@@ -45,7 +45,7 @@ def check_presence(configuration: Configuration, settings: TrainingSettings) -> 
 
 
 def describe_limits(configuration: Configuration, settings: TrainingSettings) -> Iterator[str]:
-    """Says what the plan says in vain where the network is not the built-in one."""
+    """Yields a line for each setting of the plan that has no effect on a network that is not built in."""
     if configuration.network is not None:
         name = configuration.network.name
         if configuration.is_foreign:
@@ -55,13 +55,13 @@ def describe_limits(configuration: Configuration, settings: TrainingSettings) ->
 
 
 def try_out(network: nn.Module, run: Run) -> None:
-    """Tries each network, loss and transform that is not built in on a patch of noise; changes nothing.
+    """Calls each network, loss and transform that is not built in with a patch of noise; changes nothing.
 
     Raises:
-        UsageError: One does not keep to its terms.
+        UsageError: One of them does not keep to its interface.
     """
     configuration = run.training.configuration
-    with _chance_restored(run.device):
+    with _random_state_restored(run.device):
         torch.manual_seed(0)
         if configuration.network is not None:
             _try_network(network, configuration, run.device)
@@ -71,9 +71,9 @@ def try_out(network: nn.Module, run: Run) -> None:
 
 
 def seed_layers(state: TrainState, run: Run) -> None:
-    """Lets what draws from torch's own generator, as dropout does, draw what follows from the fold, step and rank.
+    """Seeds torch's own generator, from which layers such as dropout draw, by fold, step and rank.
 
-    So a run that was stopped goes on as if it had not been. The built-in network and losses draw nothing.
+    So a run that was stopped goes on with the same draws. The built-in network and losses draw nothing.
     """
     if not isinstance(state.network, UNet) or run.settings.loss.custom is not None:
         sequence = np.random.SeedSequence((*run.training.seed, state.step, run.ranks.number))
@@ -81,20 +81,20 @@ def seed_layers(state: TrainState, run: Run) -> None:
 
 
 def find_idle(network: nn.Module, run: Run) -> list[str]:
-    """Names of weights that the loss does not depend on, such as those of the coarsest logits, which it leaves out."""
+    """Returns the names of weights that the loss does not depend on, such as those of the coarsest logits."""
     trial, configuration = copy.deepcopy(network).train(), run.training.configuration
-    with _chance_restored(run.device):
+    with _random_state_restored(run.device):
         outputs = trial(_noise(configuration, run.device))
         weights = run.loss.weigh(outputs)
-        total = sum(one.float().mean() for one, weight in zip(outputs, weights, strict=True) if weight > 0)
-        learned = {name: value for name, value in trial.named_parameters() if value.requires_grad}
-        gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
-    return [name for name, gradient in zip(learned, gradients, strict=True) if gradient is None]
+        total = sum(output.float().mean() for output, weight in zip(outputs, weights, strict=True) if weight > 0)
+        trained = {name: value for name, value in trial.named_parameters() if value.requires_grad}
+        gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    return [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]
 
 
 @contextmanager
-def _chance_restored(device: torch.device) -> Iterator[None]:
-    """Puts torch's own generators back to where they were."""
+def _random_state_restored(device: torch.device) -> Iterator[None]:
+    """Returns a context after which torch's own generators are as they were before."""
     before = random_state(device)
     try:
         yield
@@ -110,7 +110,7 @@ def _noise(configuration: Configuration, device: torch.device) -> torch.Tensor:
 def _predict_noise(
     trial: nn.Module, configuration: Configuration, device: torch.device, name: str
 ) -> tuple[object, object]:
-    """What a network makes of noise in training and in evaluation mode."""
+    """Returns the outputs of a network for noise, in training and in evaluation mode."""
     image = _noise(configuration, device)
     try:
         with autocast(device):
@@ -119,7 +119,7 @@ def _predict_noise(
         raise
     except Exception as error:
         if not is_monai(name):
-            raise  # whose it is wants to see where
+            raise  # the author of the network needs the traceback
         edges = " x ".join(map(str, configuration.patch_size))
         what = f"the network {name!r} cannot look at patches of {edges} voxels: {first_line(error)}"
         raise UsageError(what, "change patch_size or the settings of the network in plan.json") from error
@@ -128,31 +128,31 @@ def _predict_noise(
 @torch.no_grad()
 def _try_network(network: nn.Module, configuration: Configuration, device: torch.device) -> None:
     name = "" if configuration.network is None else configuration.network.name
-    who, mend = f"the network {name!r}", OTHER_SETTINGS if is_monai(name) else MEND
+    who, fix = f"the network {name!r}", OTHER_SETTINGS if is_monai(name) else FIX_PACKAGE
     if not any(weights.requires_grad for weights in network.parameters()):
-        raise UsageError(f"{who} has no weights to train", mend)
+        raise UsageError(f"{who} has no weights to train", fix)
     if not all(isinstance(value, torch.Tensor) for value in network.state_dict().values()):
-        raise UsageError(f"the state_dict of {who} holds more than tensors, which no checkpoint keeps", mend)
+        raise UsageError(f"the state_dict of {who} holds more than tensors, which no checkpoint keeps", fix)
     outputs, logits = _predict_noise(copy.deepcopy(network), configuration, device, name)
     if not isinstance(outputs, list | tuple) or not outputs:
-        raise UsageError(f"{who} gives a {type(outputs).__name__} in training, not a list of logits", mend)
+        raise UsageError(f"{who} gives a {type(outputs).__name__} in training, not a list of logits", fix)
     whole = (PATCHES, configuration.architecture.out_channels, *configuration.centre_size)
-    _check_logits(logits, whole, f"{who} in evaluation mode", mend)
-    _check_logits(outputs[0], whole, f"{who} in training", mend)
+    _check_logits(logits, whole, f"{who} in evaluation mode", fix)
+    _check_logits(outputs[0], whole, f"{who} in training", fix)
     for coarser in outputs[1:]:
-        _check_logits(coarser, whole, f"{who} at a coarser resolution", mend, exact=False)
+        _check_logits(coarser, whole, f"{who} at a coarser resolution", fix, exact=False)
 
 
-def _check_logits(logits: object, shape: Sequence[int], who: str, mend: str, *, exact: bool = True) -> None:
-    """Coarser ones may have shorter axes, but as many channels."""
+def _check_logits(logits: object, shape: Sequence[int], who: str, fix: str, *, exact: bool = True) -> None:
+    """Makes sure that logits are finite and have a shape; unless `exact`, axes of their size may be shorter."""
     if not isinstance(logits, torch.Tensor):
-        raise UsageError(f"{who} gives a {type(logits).__name__}, not a tensor of logits", mend)
-    found = tuple(logits.shape)
-    fits = found == tuple(shape) if exact else len(found) == len(shape) and found[:2] == tuple(shape[:2])
-    if not fits or any(size > whole for size, whole in zip(found, shape, strict=True)):
-        raise UsageError(f"{who} gives logits of shape {found}, not {'' if exact else 'at most '}{tuple(shape)}", mend)
+        raise UsageError(f"{who} gives a {type(logits).__name__}, not a tensor of logits", fix)
+    actual = tuple(logits.shape)
+    fits = actual == tuple(shape) if exact else len(actual) == len(shape) and actual[:2] == tuple(shape[:2])
+    if not fits or any(size > whole for size, whole in zip(actual, shape, strict=True)):
+        raise UsageError(f"{who} gives logits of shape {actual}, not {'' if exact else 'at most '}{tuple(shape)}", fix)
     if not bool(logits.isfinite().all()):
-        raise UsageError(f"{who} gives logits that are infinite or NaN for a patch of noise", mend)
+        raise UsageError(f"{who} gives logits that are infinite or NaN for a patch of noise", fix)
 
 
 def _try_loss(run: Run) -> None:
@@ -163,10 +163,10 @@ def _try_loss(run: Run) -> None:
     labels = torch.tensor(sorted(targets.values))[torch.randint(len(targets.values), (PATCHES, *size))].to(run.device)
     loss = run.loss.at_one_resolution(logits, labels)
     if not bool(loss.isfinite()):
-        raise UsageError(f"the loss {name!r} of noise is {loss.item()}", MEND)
+        raise UsageError(f"the loss {name!r} of noise is {loss.item()}", FIX_PACKAGE)
     gradient = torch.autograd.grad(loss, logits, allow_unused=True)[0] if loss.requires_grad else None
     if gradient is None or not bool(gradient.isfinite().all()):
-        raise UsageError(f"no gradient, or one that is no number, flows through the loss {name!r}", MEND)
+        raise UsageError(f"no gradient, or one that is no number, flows through the loss {name!r}", FIX_PACKAGE)
 
 
 def _try_transforms(run: Run) -> None:
@@ -177,4 +177,4 @@ def _try_transforms(run: Run) -> None:
         label = labels[torch.randint(len(labels), configuration.patch_size)]
         changed, _ = apply_custom_transform(transform, image, label, seed=0)
         if not bool(changed.isfinite().all()):
-            raise UsageError(f"the transform {transform.name!r} makes voxels that are infinite or NaN", MEND)
+            raise UsageError(f"the transform {transform.name!r} makes voxels that are infinite or NaN", FIX_PACKAGE)

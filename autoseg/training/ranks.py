@@ -1,11 +1,11 @@
-"""Several processes that train one network together: the ranks of a run.
+"""Several processes that train one network together: the ranks of a run, connected by torch.distributed.
 
-Each has a GPU, or a share of the CPU, and the same weights. Of every batch it makes and learns from a share of the
-patches; the gradients are added up, so all take the same step, which is that of one process with the whole batch. Where
-a sum goes over the patches of a batch, it goes over all ranks: the loss of a rank is its share, and the shares add up
-to the loss of the batch. The first rank alone speaks and saves.
+Each rank has a GPU, or a share of the CPU, and the same weights. It makes a share of the patches of every batch and
+calculates their gradients; the gradients of all ranks are added up, so all take the same step, which is that of a
+single process with the whole batch. Where a loss sums over the patches of a batch, it sums over all ranks: the loss of
+a rank is its share, and the shares add up to the loss of the batch. Only the main rank, number 0, reports and saves.
 
-`ALONE` is the usual single process, to which all of this is nothing.
+`ALONE` stands for the usual single process, in which all of this does nothing.
 """
 
 import gc
@@ -27,18 +27,18 @@ from autoseg.errors import AutosegError, UsageError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(days=30)
-"""Some wait while others validate, however large the cases are. That a process died is noticed at once, by its
-connection and by whoever started it, so no time needs to run out."""
+"""How long a rank waits for the others. Some wait while others validate, however large the cases are. A process that
+died is noticed at once, by its connection and by the process that started it, so no shorter time is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """The processes of a run, as one of them sees them. What has to do with all must be called by all.
+    """The processes of a run, as one of them sees them. A method that communicates must be called by all ranks.
 
     Attributes:
-        number: Of this process, from 0.
-        count: How many there are.
-        local_size: How many of them share this machine.
+        number: The rank of this process, from 0.
+        count: Number of processes.
+        local_size: Number of them on this machine.
     """
 
     number: int = 0
@@ -47,43 +47,43 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other."""
+        """Whether there is no other process."""
         return self.count == 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that speaks and saves."""
+        """Whether this is the rank that reports and saves."""
         return self.number == 0
 
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all ranks, without a gradient."""
+        """Returns the sum over all ranks, without a gradient."""
         if self.alone:
             return values
         total = values.detach().clone()
         dist.all_reduce(total)
         return total
 
-    def pool(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all ranks, through which gradients flow back to the values of each.
+    def all_reduce_with_gradient(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the sum over all ranks, through which gradients flow back to the values of each rank.
 
-        Every rank must go on to the same function of the sum and take `share_of` it.
+        Every rank must calculate the same function of the sum, and take `equal_share` of it as its loss.
         """
-        return values if self.alone else cast(torch.Tensor, _Pooled.apply(values, self.count))  # type: ignore[no-untyped-call]
+        return values if self.alone else cast(torch.Tensor, _AllReduce.apply(values, self.count))  # type: ignore[no-untyped-call]
 
-    def share_of(self, value: torch.Tensor) -> torch.Tensor:
-        """Of something that all ranks have calculated in the same way: an equal part."""
+    def equal_share(self, value: torch.Tensor) -> torch.Tensor:
+        """Returns a value that all ranks have calculated in the same way, divided by their number."""
         return value if self.alone else value / self.count
 
     def broadcast_float(self, value: float) -> float:
-        """What the first rank says, such as its clock."""
+        """Returns the number of the main rank, such as its clock, on all ranks."""
         if self.alone:
             return value
-        said = torch.tensor(value, dtype=torch.float64)
-        dist.broadcast(said, 0)
-        return float(said)
+        number = torch.tensor(value, dtype=torch.float64)
+        dist.broadcast(number, 0)
+        return float(number)
 
     def broadcast(self, value: T) -> T:
-        """What the first rank gives, for all; it can be pickled, and is small."""
+        """Returns the value of the main rank on all ranks; it can be pickled, and is small."""
         if self.alone:
             return value
         values = [value]
@@ -91,80 +91,80 @@ class Ranks:
         return values[0]
 
     def all_gather(self, value: T) -> list[T]:
-        """What each rank gives, for all, in the order of their numbers; see `broadcast`."""
+        """Returns the values of all ranks, in their order, on all ranks; see `broadcast`."""
         if self.alone:
             return [value]
         values = [value] * self.count
         dist.all_gather_object(values, value)
         return values
 
-    def find_largest(self, value: int) -> int:
-        """The largest value of any rank."""
+    def all_reduce_max(self, value: int) -> int:
+        """Returns the largest value of all ranks."""
         if self.alone:
             return value
         largest = torch.tensor(value)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
-    def wait(self) -> None:
-        """Waits until all have come here, for as long as it takes."""
-        self.find_largest(0)
+    def barrier(self) -> None:
+        """Waits until all ranks have called this, for as long as it takes."""
+        self.all_reduce_max(0)
 
     def check_same_step(self, step: int, checkpoint: str) -> None:
         """Makes sure that all ranks go on from the same step.
 
         Raises:
-            AutosegError: They do not: not all of them see the files of the first one.
+            AutosegError: They do not: not all of them see the files of the main rank.
         """
-        first = int(self.broadcast_float(step))
-        if self.find_largest(abs(step - first)) > 0:
-            what = f"not all processes see the same {checkpoint}; this one is at step {step}, the first at {first}"
+        main_step = int(self.broadcast_float(step))
+        if self.all_reduce_max(abs(step - main_step)) > 0:
+            what = f"not all processes see the same {checkpoint}; this one is at step {step}, the first at {main_step}"
             raise AutosegError(what, "let all machines share the workspace, and wait until its files have arrived")
 
     def wrap_ddp(self, network: nn.Module, idle: Sequence[str] = ()) -> nn.Module:
         """Returns the network wrapped so that its gradients are averaged over all ranks; see `scale_for_ddp`.
 
         Args:
-            network: On the device of this rank.
-            idle: Names of parts, or of weights, whose outputs the loss does not look at: they have no gradients.
+            network: The network, on the device of this rank.
+            idle: Names of parts, or of weights, that the loss does not depend on: they get no gradients.
         """
         if self.alone:
             return network
-        parts = tuple(f"{part}." for part in idle)
-        left_out = [weights for name, weights in network.named_parameters() if f"{name}.".startswith(parts)]
+        prefixes = tuple(f"{part}." for part in idle)
+        left_out = [weights for name, weights in network.named_parameters() if f"{name}.".startswith(prefixes)]
         left_out = [weights for weights in left_out if weights.requires_grad]
-        for weights in left_out:  # torch would wait for their gradients, of all that ask for some while it looks
+        for weights in left_out:  # DDP waits for the gradients of all weights that ask for one while it is made
             weights.requires_grad_(False)
-        # It is about axes of length 1, whose strides mean nothing.
+        # The warning is about axes of length 1, whose strides mean nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        joined: nn.Module = DistributedDataParallel(network)
+        wrapped: nn.Module = DistributedDataParallel(network)
         for weights in left_out:
             weights.requires_grad_(True)
-        return joined
+        return wrapped
 
     def scale_for_ddp(self, share: torch.Tensor) -> torch.Tensor:
-        """What a rank goes back from, so that the mean of the gradients is that of the sum of all shares."""
+        """Returns the loss of this rank times the number of ranks: DDP averages gradients, and they are to add up."""
         return share if self.alone else share * self.count
 
     def without_all_reduce(self, forward: object) -> AbstractContextManager[None]:
-        """A context in which gradients are not added up over the ranks yet, because more of the batch is to come."""
+        """Returns a context in which gradients are not averaged yet, because further micro-batches follow."""
         return nullcontext() if self.alone else cast(AbstractContextManager[None], cast(Any, forward).no_sync())
 
     def shutdown(self) -> None:
-        """Ends the group when all is done. A run that failed just ends, since others may not answer any more."""
+        """Ends the process group once all is done. A run that failed just ends, since others may not answer."""
         if not self.alone:
-            gc.collect()  # networks that know the group would keep its threads alive, which the end of Python kills
+            gc.collect()  # networks that refer to the group would keep its threads, which the end of Python kills
             dist.destroy_process_group()
 
 
 ALONE = Ranks()
 
 
-class _Pooled(torch.autograd.Function):
-    """A sum over all ranks.
+class _AllReduce(torch.autograd.Function):
+    """A sum over all ranks, with a gradient.
 
-    Each rank takes a share of the same function of the sum, so each has the same gradient: their sum is known without
-    asking the others.
+    Each rank takes a share of the same function of the sum, so each has the same gradient: the sum of the gradients is
+    known without communication.
     """
 
     @staticmethod
@@ -180,12 +180,12 @@ class _Pooled(torch.autograd.Function):
 
 
 def is_main_process(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is the first of its ranks, or the only one."""
+    """Whether this process is the main rank, or the only process."""
     return not is_distributed(environment) or environment["RANK"] == "0"
 
 
 def is_distributed(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun, or `processes.launch`, started this process as one of several."""
+    """Whether torchrun, or `training.launch`, started this process as one of several."""
     return "RANK" in environment and int(environment.get("WORLD_SIZE", "1")) > 1
 
 
@@ -237,7 +237,7 @@ def check_device(device: torch.device, count: int) -> None:
     """Makes sure that a machine has a device for each of its processes.
 
     Raises:
-        UsageError: It has not.
+        UsageError: It has fewer GPUs, or the device cannot be shared.
     """
     if device.type == "mps" or ":" in str(device):
         raise UsageError(f"several processes cannot share {device}", "choose --device cuda, or leave out --gpus")

@@ -63,8 +63,8 @@ def split_batch(batch: Batch, size: int, ranks: Ranks = ALONE) -> Iterator[Batch
         UsageError: A rank has too few patches for that.
     """
     patches = len(batch.images)
-    parts = ranks.find_largest(-(-patches // size))
-    if ranks.find_largest(parts - patches) > 0:
+    parts = ranks.all_reduce_max(-(-patches // size))
+    if ranks.all_reduce_max(parts - patches) > 0:
         raise UsageError(
             f"{ranks.count} processes cannot share a batch evenly in micro-batches of {size}",
             f"raise batch_size to a multiple of {ranks.count}, or micro_batch_size to 2, in plan.json",

@@ -1,7 +1,7 @@
-"""How a run is asked to end before its time: by a file that appears in the folder of its fold, or by SIGTERM.
+"""Stops a run early: by a file that appears in the folder of its fold, or by SIGTERM.
 
-It ends before its next step, when what it did can be saved whole. Ctrl-C still ends it at once, and costs it the epoch
-that was running.
+The run ends before its next step, when its state can be saved. Ctrl-C still ends it at once, and loses the epoch that
+was running.
 """
 
 import signal
@@ -17,25 +17,24 @@ from autoseg.training.ranks import ALONE, Ranks
 from autoseg.workspace import Fold, ModelFolder
 
 LOOK_SECONDS = 1.0
-"""Between two looks for the file. Decision: seldom enough for slow network drives, where a look may take as long as a
-short step."""
+"""Time between two looks for the file. Decision: seldom enough for slow network drives, where a look may take as long
+as a short step."""
 
 TERMINATED = threading.Event()
-"""Set in a process that belongs to another which was told to end by SIGTERM; see `processes`."""
+"""Set in a worker process when the process that started it received SIGTERM; see `worker`."""
 
 EXIT_STOPPED = 0
 EXIT_TERMINATED = 128 + 15
-"""Source: what shells report of a program that SIGTERM ended."""
+"""Exit code of a run that SIGTERM stopped. Source: the code that shells report of such a program."""
 
-
-WAYS = (("'autoseg stop'", EXIT_STOPPED), ("SIGTERM", EXIT_TERMINATED))
-"""By whom a run can be asked, and what it then ends with."""
+REASONS = (("'autoseg stop'", EXIT_STOPPED), ("SIGTERM", EXIT_TERMINATED))
+"""The ways in which a run can be asked to stop, each with its exit code."""
 
 
 class StopRequest:
-    """Whether a run was asked to stop; without a file it never is, unless SIGTERM is noted.
+    """Whether a run was asked to stop, by its file or by a noted SIGTERM.
 
-    If several ranks train together, one that was asked is enough for all to end after the same step.
+    If several ranks train together and one of them was asked, all end after the same step.
     """
 
     def __init__(self, file: Path | None = None, ranks: Ranks = ALONE) -> None:
@@ -49,17 +48,17 @@ class StopRequest:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def check(self) -> None:
-        """Ends the run if it was asked to stop. All ranks must look together.
+        """Ends the run if it was asked to stop. All ranks must call this together.
 
         Raises:
-            Stopped: It was.
+            Stopped: The run was asked to stop.
         """
-        way = self._ranks.find_largest(self._find_way())
-        if way >= 0:
-            raise Stopped(*WAYS[way])
+        reason = self._ranks.all_reduce_max(self._find_reason())
+        if reason >= 0:
+            raise Stopped(*REASONS[reason])
 
-    def _find_way(self) -> int:
-        """Which of `WAYS`, or -1."""
+    def _find_reason(self) -> int:
+        """Returns the index of the reason to stop in `REASONS`, or -1."""
         if self._terminated or TERMINATED.is_set():
             return 1
         if self._file is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
@@ -69,50 +68,58 @@ class StopRequest:
 
 
 NEVER = StopRequest()
-"""Of runs that nobody can reach."""
+"""The request of a run that is never asked to stop."""
 
 
 @contextmanager
 def watch_for_stop(file: Path, ranks: Ranks = ALONE) -> Iterator[StopRequest]:
-    """Listens for the file and for SIGTERM while a run goes on.
+    """Watches for the file and for SIGTERM while a run goes on.
 
-    A file that stood there before was meant for an earlier run, and is removed; so is that which ended this one. The
-    signal is left to a program that already listens for it, and to other threads than the main one, which Python never
-    tells of signals. Of several ranks the first one looks after the file.
+    A file from before was meant for an earlier run, and is removed; so is the one that ended this run. The signal is
+    left alone if the program handles it already, and in other threads than the main one, which receive no signals in
+    Python. If several ranks train, the main one watches for the file.
+
+    Args:
+        file: Path of the file that asks the run to stop.
+        ranks: The processes of the run.
     """
     if ranks.is_main:
         file.unlink(missing_ok=True)
     request = StopRequest(file if ranks.is_main else None, ranks)
     in_main = threading.current_thread() is threading.main_thread()
-    listens = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if listens:
+    handles = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if handles:
         signal.signal(signal.SIGTERM, request.note_sigterm)
     try:
         yield request
     finally:
-        if listens:
+        if handles:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if ranks.is_main:
             file.unlink(missing_ok=True)
 
 
 def ask_to_stop(model: ModelFolder, folds: Sequence[Fold] | None) -> list[Fold]:
-    """Leaves the file for runs that are training; all of the model's, or those of some folds.
+    """Writes the file that asks a run to stop, for folds that are being trained.
+
+    Args:
+        model: Folder of the model.
+        folds: Folds to stop; None, or "cv" among them, for all that are being trained.
 
     Returns:
-        The folds that were asked.
+        The folds that were asked to stop.
 
     Raises:
         UsageError: None of them is being trained, or one that was named is not.
     """
     running = model.running_folds()
-    wanted = running if folds is None or "cv" in folds else list(folds)
-    idle = [fold for fold in wanted if fold not in running]
-    if idle or not wanted:
+    asked = running if folds is None or "cv" in folds else list(folds)
+    idle = [fold for fold in asked if fold not in running]
+    if idle or not asked:
         which = f"fold {idle[0]}" if idle else "no fold"
-        there = f"being trained there: {', '.join(map(str, running))}" if running else "nothing is being trained there"
-        not_it = "is not being trained" if idle else "is being trained"
-        raise UsageError(f"{which} of {model.path.name} {not_it}", f"look at -d, -c, -f and --plan again; {there}")
-    for fold in wanted:
+        others = f"being trained there: {', '.join(map(str, running))}" if running else "nothing is being trained there"
+        state = "is not being trained" if idle else "is being trained"
+        raise UsageError(f"{which} of {model.path.name} {state}", f"look at -d, -c, -f and --plan again; {others}")
+    for fold in asked:
         model.stop_file(fold).touch()
-    return wanted
+    return asked

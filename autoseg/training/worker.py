@@ -1,6 +1,7 @@
-"""What one of several processes does that were started for the same work; see `processes`.
+"""Runs work in one of several processes that `launch` started.
 
-It tells the process that started it what it says and how it ends, in words, and hears from it whether to stop.
+The worker sends messages to the process that started it: what it reports, and how it ends. From that process it
+receives the request to stop.
 """
 
 import os
@@ -21,25 +22,41 @@ from autoseg.runtime.reporting import SILENT, Reporter, Task
 from autoseg.training.stopping import TERMINATED
 
 STOP, INTERRUPT = "stop", "interrupt"
-"""What a process hears: to end after its present step, or at once."""
+"""Requests that a worker receives: to end after its present step, or at once."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Word:
-    """Something that a process says: the name of what is to be done with it, and the values for that."""
+class Message:
+    """A message of a worker.
 
-    what: str
+    Attributes:
+        kind: What happened: "say", "begin", "advance" or "end" of a task, or as the last message "done", "failed" or
+            "crashed".
+        values: The values that belong to it.
+    """
+
+    kind: str
     values: tuple[Any, ...]
 
 
 _INTERRUPTED = threading.Event()
 
 
-def work_as_rank(work: Callable[..., Any], rank: int, count: int, port: int, line: "Connection[Any, Any]") -> None:
-    """What a process does; signals are for the one that started it, which passes on what they mean."""
+def run_as_rank(work: Callable[..., Any], rank: int, count: int, port: int, connection: "Connection[Any, Any]") -> None:
+    """Runs the work in this process, as one of its ranks.
+
+    Signals are ignored here: the process that started this one handles them, and sends the requests that follow.
+
+    Args:
+        work: Called with a `reporter`.
+        rank: Rank of this process.
+        count: Number of processes.
+        port: Port of the store at which the ranks meet, on this machine.
+        connection: Connection to the process that started this one.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, _interrupt_if_told)
-    threading.Thread(target=_obey, args=(line,), daemon=True).start()
+    signal.signal(signal.SIGINT, _interrupt_if_requested)
+    threading.Thread(target=_process_requests, args=(connection,), daemon=True).start()
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -47,40 +64,40 @@ def work_as_rank(work: Callable[..., Any], rank: int, count: int, port: int, lin
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # so torch meets at the port, and opens none itself
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # torch then connects to the port, and opens none itself
     }
-    word = _do(work, rank, _Messenger(line) if rank == 0 else SILENT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is quick, and not to be disturbed
+    last = _run(work, rank, _RemoteReporter(connection) if rank == 0 else SILENT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is quick, and must not be interrupted
     with suppress(OSError):
-        line.send(word)
-    if word.what != "done":
+        connection.send(last)
+    if last.kind != "done":
         sys.stderr.flush()
-        os._exit(1)  # torch would wait for partners that are gone
+        os._exit(1)  # torch would wait for ranks that have ended
 
 
-def _do(work: Callable[..., Any], rank: int, reporter: Reporter) -> Word:
-    """Does the work, and puts what came of it into a last word."""
+def _run(work: Callable[..., Any], rank: int, reporter: Reporter) -> Message:
+    """Runs the work, and returns the last message: its result or its error."""
     try:
-        return Word(what="done", values=(work(reporter=reporter),))
-    except Stopped as stopped:  # the first one is still saving
-        return Word(what="failed", values=(stopped,)) if rank == 0 else Word(what="done", values=(None,))
+        return Message(kind="done", values=(work(reporter=reporter),))
+    except Stopped as stopped:  # rank 0 may still be saving
+        return Message(kind="failed", values=(stopped,)) if rank == 0 else Message(kind="done", values=(None,))
     except AutosegError as error:
-        return Word(what="failed", values=(error,))
-    except BaseException:  # noqa: BLE001 - raised again where the result is waited for
-        return Word(what="crashed", values=(traceback.format_exc(),))
+        return Message(kind="failed", values=(error,))
+    except BaseException:  # noqa: BLE001 - raised again where the result is received
+        return Message(kind="crashed", values=(traceback.format_exc(),))
 
 
-def _interrupt_if_told(_signal: int, _frame: FrameType | None) -> None:
-    """Ctrl-C goes to all processes of a terminal; only what the first of them makes of it counts."""
+def _interrupt_if_requested(_signal: int, _frame: FrameType | None) -> None:
+    """Handles SIGINT, which a terminal sends to all of its processes; only an INTERRUPT request ends the worker."""
     if _INTERRUPTED.is_set():
         raise KeyboardInterrupt
 
 
-def _obey(line: "Connection[Any, Any]") -> None:
-    """Does what it is told to; if whoever tells has gone, there is nobody to work for."""
+def _process_requests(connection: "Connection[Any, Any]") -> None:
+    """Carries out the requests that arrive; ends this process if the one that started it has ended."""
     with suppress(EOFError, OSError):
         while True:
-            if line.recv() == STOP:
+            if connection.recv() == STOP:
                 TERMINATED.set()
             else:
                 _INTERRUPTED.set()
@@ -88,33 +105,33 @@ def _obey(line: "Connection[Any, Any]") -> None:
     os._exit(1)
 
 
-class _Messenger:
-    """A reporter that tells the process that started this one."""
+class _RemoteReporter:
+    """A reporter that sends everything to the process that started this one."""
 
-    def __init__(self, line: "Connection[Any, Any]") -> None:
-        self._line = line
+    def __init__(self, connection: "Connection[Any, Any]") -> None:
+        self._connection = connection
         self._numbers = count_up()
 
     @contextmanager
     def task(self, title: str, total: float) -> Iterator[Task]:
-        """Opens a task there."""
+        """Opens a task in that process."""
         number = next(self._numbers)
-        self._tell("begin", number, title, total)
-        yield _RemoteTask(lambda units: self._tell("advance", number, units))
-        self._tell("end", number)
+        self._send("begin", number, title, total)
+        yield _RemoteTask(lambda units: self._send("advance", number, units))
+        self._send("end", number)
 
     def say(self, line: str) -> None:
-        """Says it there."""
-        self._tell("say", line)
+        """Sends a line."""
+        self._send("say", line)
 
-    def _tell(self, what: str, *values: Any) -> None:
-        self._line.send(Word(what=what, values=values))
+    def _send(self, kind: str, *values: Any) -> None:
+        self._connection.send(Message(kind=kind, values=values))
 
 
 @dataclass(frozen=True, slots=True)
 class _RemoteTask:
-    tell: Callable[[float], None]
+    send: Callable[[float], None]
 
     def advance(self, units: float = 1) -> None:
-        """Moves on by some units, there."""
-        self.tell(units)
+        """Sends the progress of the task."""
+        self.send(units)

@@ -100,5 +100,5 @@ def save_step(folder, device, *, reporter):
     ranks, place = find_ranks(torch.device(device))
     init_ranks(ranks, place)
     torch.save(one_step(ranks), Path(folder) / f"{ranks.number}.pt")
-    ranks.wait()
+    ranks.barrier()
     ranks.shutdown()

@@ -194,7 +194,7 @@ def save_crowded(folder, device, *, reporter):
         "counted": int(state.network.stem[0].num_batches_tracked),
     }
     torch.save(content, Path(folder) / f"{ranks.number}.pt")
-    ranks.wait()
+    ranks.barrier()
     ranks.shutdown()
 
 
@@ -211,6 +211,6 @@ def save_shares(folder, device, *, reporter):
         "collected": ranks.all_gather([ranks.number] * (1 + ranks.number)),
     }
     torch.save(content, Path(folder) / f"{ranks.number}.pt")
-    ranks.wait()
+    ranks.barrier()
     ranks.shutdown()
     return ranks.count

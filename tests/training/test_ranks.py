@@ -100,11 +100,11 @@ def test_values_of_any_kind_are_shared_and_collected(shares):
 def test_alone_nothing_happens():
     """Values, networks and clocks are given back as they are."""
     values, network = torch.ones(3, requires_grad=True), torch.nn.Linear(2, 2)
-    assert ALONE.all_reduce(values) is ALONE.pool(values) is ALONE.share_of(values) is values
+    assert ALONE.all_reduce(values) is ALONE.all_reduce_with_gradient(values) is ALONE.equal_share(values) is values
     assert ALONE.wrap_ddp(network, ["bias"]) is network
-    assert (ALONE.broadcast_float(2.5), ALONE.find_largest(-1)) == (2.5, -1)
+    assert (ALONE.broadcast_float(2.5), ALONE.all_reduce_max(-1)) == (2.5, -1)
     assert (ALONE.broadcast("name"), ALONE.all_gather(7)) == ("name", [7])
-    ALONE.wait()
+    ALONE.barrier()
     ALONE.shutdown()
     assert find_ranks(torch.device("cpu"), {}) == (ALONE, torch.device("cpu"))
 
@@ -139,7 +139,7 @@ def test_every_rank_makes_as_many_parts(monkeypatch):
     """As even as can be; if one has too few patches for that, all end with one line."""
     batch = Batch(images=torch.zeros(2, 1, 2, 2), labels=torch.zeros(2, 2, 2))
     others = iter([2, 0])  # three patches, of which two fit at once
-    monkeypatch.setattr(Ranks, "find_largest", lambda _, value: max(value, next(others)))
+    monkeypatch.setattr(Ranks, "all_reduce_max", lambda _, value: max(value, next(others)))
     assert [len(part.images) for part in split_batch(batch, 2, Ranks(count=2))] == [1, 1]
     others = iter([3, 1])
     with pytest.raises(
@@ -165,7 +165,7 @@ def test_ranks_that_see_other_files_are_told(monkeypatch):
     """Before one of them trains on from another step."""
     ranks = Ranks(number=1, count=2)
     monkeypatch.setattr(Ranks, "broadcast_float", lambda *_: 6.0)
-    monkeypatch.setattr(Ranks, "find_largest", lambda _, value: value)
+    monkeypatch.setattr(Ranks, "all_reduce_max", lambda _, value: value)
     ranks.check_same_step(6, "checkpoint.pt")
     with pytest.raises(
         AutosegError, match=r"not all processes see the same checkpoint.pt; this one is at step 0, the f"
