@@ -1,1 +1,1 @@
-"""Learning the weights of one fold: losses, optimization, the loop over epochs, and the record of its progress."""
+"""Trains folds: jobs and folds on disk, the loop over epochs, losses, optimization, several processes, monitoring."""

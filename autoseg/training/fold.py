@@ -19,7 +19,7 @@ from autoseg.training.initial_weights import InitialWeights
 from autoseg.training.initialization import find_initial_weights
 from autoseg.training.loop import progress, train_fold
 from autoseg.training.losses import Loss
-from autoseg.training.memory_limit import begin_in_parts, correct_estimate
+from autoseg.training.memory_limit import correct_estimate, limit_micro_batches
 from autoseg.training.monitoring.log_files import open_log_files
 from autoseg.training.monitoring.tracking import TrackedFold
 from autoseg.training.state import Run, TrainState, pack_state, start_training, unpack_state
@@ -127,7 +127,7 @@ def _begin_or_resume(job: FoldJob, reporter: Reporter) -> tuple[TrainState | Non
     )
     if saved is not None:
         unpack_state(state, saved.training, saved.weights)
-    begin_in_parts(job, state, reporter)
+    limit_micro_batches(job, state, reporter)
     job.ranks.check_same_step(state.step, str(job.checkpoint))
     return state, _make_checkpoint(job, state)
 

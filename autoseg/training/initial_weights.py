@@ -1,8 +1,4 @@
-"""Where the weights of a run come from: chance, or a trained model; and which of them stay as they are.
-
-A run that goes on keeps its origin, whose digest stands in its checkpoint: it never begins a second time, and what was
-frozen stays so to the end.
-"""
+"""The weights that training begins with, random or of a trained model, and which of them stay frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,18 +19,18 @@ FROZEN: dict[Freeze, tuple[str, ...]] = {
     "decoder": ("upsampling.", "decoder."),
     "all_but_heads": ("stem.", "encoder.", "upsampling.", "decoder."),
 }
-"""With what the names of weights begin that each keeps as they are."""
+"""Parts of the network that can be frozen, to the prefixes of the names of their weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialWeights:
-    """Where a run comes from.
+    """The weights that a run began with.
 
     Attributes:
-        digest: Of the weights that it began with; empty if these were random.
-        freeze: What stays as it is.
-        weights: What it begins with, by name; None if these are random, or the run has begun already.
-        lines: What was taken over, for people.
+        digest: Digest of the weights that were given; empty if the run began with random weights.
+        freeze: The part of the network that stays frozen.
+        weights: Weights to begin with, by name; None if they are random, or the run has begun already.
+        lines: Lines for people that say which weights were taken over.
     """
 
     digest: str = ""
@@ -43,38 +39,39 @@ class InitialWeights:
     lines: tuple[str, ...] = ()
 
     def apply(self, network: nn.Module) -> None:
-        """Gives a network the weights, and freezes what is to stay as it is: neither gradients nor the optimizer."""
+        """Loads the weights into a network, and freezes its part: no gradients, and unknown to the optimizer."""
         if self.weights is not None:
             network.load_state_dict(dict(self.weights))
         for name in list_frozen(dict(network.named_parameters()), self.freeze):
             network.get_parameter(name).requires_grad_(False)
 
     def pack(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
+        """Returns digest and frozen part as plain values, for a checkpoint."""
         return {"digest": self.digest, "freeze": self.freeze}
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "InitialWeights":
-        """How the fold of a checkpoint was begun; at random if that was not noted, as in older ones."""
+        """Returns how the fold of a checkpoint began: with random weights if an older checkpoint does not say."""
         packed = checkpoint.training.get("origin", {})
         freeze = packed.get("freeze")
         return cls(digest=str(packed.get("digest", "")), freeze=None if freeze is None else parse_freeze(freeze))
 
 
 RANDOM = InitialWeights()
+"""Random weights, none of them frozen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialWeightsRequest:
-    """What a user asked for.
+    """The initial weights that a user asked for.
 
     Attributes:
-        path: A model folder, the folder of one of its folds, or a checkpoint; None for random weights, or for those
-            that the fold has by now.
-        freeze: What stays as it is.
+        path: Path of a model folder, of the folder of one of its folds, or of a checkpoint; None for random weights, or
+            for those of the checkpoint that the fold has already.
+        freeze: Name of the part of the network that stays frozen; see `FROZEN`.
 
     Raises:
-        UsageError: Nothing is called like what is to be frozen.
+        UsageError: No part of the network has that name.
     """
 
     path: Path | None = None
@@ -85,18 +82,18 @@ class InitialWeightsRequest:
             parse_freeze(self.freeze)
 
     def find(self, fold: Fold, own: Path) -> tuple[Path, Checkpoint]:
-        """The checkpoint to begin with.
+        """Returns path and content of the checkpoint to begin with, mapped to its file.
 
-        Of a model folder the fold of the same number, else the first one; in either case one that is trained to its
-        end, because another may change while it is looked at, and never the fold that is to be trained.
+        In a model folder, that is the fold of the same number, or else the first one; in either case one that is
+        trained to its end, because another may change while it is read, and never the fold that is to be trained.
 
         Args:
-            fold: To be trained.
-            own: Its checkpoint.
+            fold: The fold that is to be trained.
+            own: Path of its checkpoint.
 
         Raises:
-            UsageError: It would begin with itself.
-            ModelError: There is none, or it is damaged.
+            UsageError: The fold would begin with its own weights.
+            ModelError: There is no such checkpoint, or it is damaged.
         """
         path = Path() if self.path is None else self.path
         if path.is_file() or (path / "checkpoint.pt").is_file():
@@ -105,22 +102,22 @@ class InitialWeightsRequest:
                 raise UsageError(f"fold {fold} cannot begin with its own weights", "use --extend to train it on")
             return path, load_checkpoint(path, mapped=True)
         folder = ModelFolder(path=path)
-        folds = sorted(folder.trained_folds(), key=lambda one: one != fold)
-        for candidate in (folder.checkpoint(one) for one in folds):
-            if (
-                candidate.resolve() != own.resolve()
-                and (checkpoint := load_checkpoint(candidate, mapped=True)).finished
-            ):
+        folds = sorted(folder.trained_folds(), key=lambda trained: trained != fold)
+        for candidate in map(folder.checkpoint, folds):
+            if candidate.resolve() == own.resolve():
+                continue
+            checkpoint = load_checkpoint(candidate, mapped=True)
+            if checkpoint.finished:
                 return candidate, checkpoint
         what = f"--init {path} holds no fold that is trained to its end"
         raise ModelError(what, "check the path, or name a checkpoint.pt")
 
 
 def parse_freeze(name: str) -> Freeze:
-    """The part of the network of this name.
+    """Returns the part of the network that has this name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: No part has it.
     """
     if name not in get_args(Freeze):
         raise UsageError(f"--freeze {name!r} is no part of the network", f"choose from {', '.join(FROZEN)}")
@@ -128,5 +125,5 @@ def parse_freeze(name: str) -> Freeze:
 
 
 def list_frozen(weights: Mapping[str, torch.Tensor], freeze: Freeze | None) -> list[str]:
-    """Names of the weights that stay as they are."""
+    """Returns the names of the weights that stay frozen."""
     return [] if freeze is None else [name for name in weights if name.startswith(FROZEN[freeze])]

@@ -1,4 +1,4 @@
-"""How a fold learns, from top to bottom: train_fold, train_epoch, train_step."""
+"""The training loop, from top to bottom: train_fold, train_epoch, train_step."""
 
 import math
 import time
@@ -46,16 +46,16 @@ def train_fold(state: TrainState, run: Run, reporter: Reporter, save: Save) -> N
     """Trains until the epochs, or the seconds, of the settings are used up.
 
     Args:
-        state: Where to go on from; changed in place.
-        run: What to do.
-        reporter: Shows the share of the training that is done, one line per epoch, and what goes wrong.
-        save: Called after each epoch, and when the run was asked to stop in the middle of one. What it is given is
-            sound: no weight and no loss is anything but a number.
+        state: The state to go on from; changed in place.
+        run: Batches, loss and settings.
+        reporter: Shows the share of the training that is done, one line per epoch, and warnings.
+        save: Called after each epoch, and when the run was asked to stop in the middle of one. All weights and losses
+            of the state that it gets are finite.
 
     Raises:
         Stopped: The run was asked to stop; `save` was called.
         AutosegError: The loss is no longer a number, no training data come, or the device's memory is full.
-        UsageError: A network, loss or transform that is not built in does not keep to its terms.
+        UsageError: A network, loss or transform that is not built in does not keep to its interface.
     """
     with reporter.task("training", total=1.0) as task, memory_named(run.device, advise_on_memory(run.ranks)):
         try_out(state.network, run)
@@ -75,12 +75,12 @@ def train_fold(state: TrainState, run: Run, reporter: Reporter, save: Save) -> N
 
 
 def progress(state: TrainState, settings: TrainingSettings) -> float:
-    """Share of the training that is done: of its seconds if they are limited, else of its steps."""
+    """Returns the share of the training that is done: of its seconds if they are limited, else of its steps."""
     return share_done(settings, state.step, state.elapsed_seconds)
 
 
 def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> EpochReport:
-    """Trains for one epoch, or for what is left of it or of the time, and measures the network on held-out patches."""
+    """Trains for one epoch, or for the rest of it or of the time, and measures the network on held-out patches."""
     started, elapsed_before = time.perf_counter(), state.elapsed_seconds
     epoch, gpu_usage = state.epoch, GpuUsage(run.device)
     if not epoch.losses:
@@ -92,7 +92,7 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
         state.step += 1
         if len(epoch.losses) % STEPS_BETWEEN_LOOKS == 0:
             check_losses(epoch.losses, len(state.reports))
-            gpu_usage.look()
+            gpu_usage.sample()
         state.elapsed_seconds = run.ranks.broadcast_float(elapsed_before + time.perf_counter() - started)
         task.advance(progress(state, run.settings) - done)
         if progress(state, run.settings) >= 1:
@@ -119,10 +119,10 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
 
 
 def coming_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterator[Batch]:
-    """What is left of the batches of the epoch; notes how long one had to wait for them."""
+    """Yields the remaining batches of the epoch; adds the time that was spent waiting for them to the epoch."""
 
     def on_wait(seconds: int, work: str) -> None:
-        if run.ranks.alone:  # several stop together, between two steps
+        if run.ranks.alone:  # several ranks stop together, between two steps
             run.stop.check()
         if seconds == SILENT_SECONDS:
             reporter.say(describe_stall(seconds, work))
@@ -139,7 +139,7 @@ def coming_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterator[
 
 
 def check_numbers(state: TrainState) -> None:
-    """Makes sure that what is to be saved is sound.
+    """Makes sure that weights and losses are finite, before the state is saved.
 
     Raises:
         AutosegError: A weight, or a loss of the running epoch, is no longer a number.
@@ -150,7 +150,7 @@ def check_numbers(state: TrainState) -> None:
 
 
 def train_step(state: TrainState, batch: Batch, run: Run, reporter: Reporter) -> torch.Tensor:
-    """One step of the optimizer; returns the loss, a scalar on the device."""
+    """Takes one step of the optimizer; returns the loss, a scalar on the device."""
     set_learning_rate(state.optimizer, current_rate(state, run.settings))
     state.network.train()
     seed_layers(state, run)
@@ -166,7 +166,7 @@ def train_step(state: TrainState, batch: Batch, run: Run, reporter: Reporter) ->
 
 
 def current_rate(state: TrainState, settings: TrainingSettings) -> float:
-    """The learning rate of the next step, which follows from the progress and, for a "plateau", from the reports."""
+    """Returns the learning rate of the next step, by the progress and, for a "plateau", by the losses so far."""
     falls = 0
     if settings.schedule == "plateau":
         steps = settings.steps_per_epoch
@@ -178,10 +178,11 @@ def current_rate(state: TrainState, settings: TrainingSettings) -> float:
 
 @torch.inference_mode()
 def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
-    """Loss and pseudo Dice of each structure over the validation batches.
+    """Returns the loss, and the pseudo Dice of each structure, over the validation batches.
 
-    Source: the reference method: voxels of all patches are pooled before Dice is taken. It follows the training well
-    but is no substitute for the Dice of whole cases. A structure that occurs in no patch and no prediction gives NaN.
+    Source: the reference method: voxels of all patches are pooled before Dice is calculated. It follows the training
+    well but is no substitute for the Dice of whole cases. It is NaN for a structure that occurs in no patch and no
+    prediction.
     """
     network.eval()
     losses, counts = [], torch.zeros(3, len(run.loss.targets.names), dtype=torch.int64)
@@ -197,9 +198,9 @@ def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
 
 
 def _count(logits: torch.Tensor, batch: Batch, targets: Targets) -> torch.Tensor:
-    """Voxels of each structure, shape (3, structures): in both, in the prediction, in the target.
+    """Returns numbers of voxels of each structure, shape (3, structures): in both, in the prediction, in the target.
 
-    What nobody labelled, or looked for, counts nowhere.
+    Voxels that were not labelled, and structures that were not annotated, do not count.
     """
     labels, unknown = batch.labels, batch.unknown
     counted = None if targets.ignore is None else labels != targets.ignore
@@ -209,11 +210,13 @@ def _count(logits: torch.Tensor, batch: Batch, targets: Targets) -> torch.Tensor
         if unknown is not None:
             predicted = predicted & ~unknown.reshape(*unknown.shape, *[1] * (logits.ndim - 2))
         axes = (0, *range(2, logits.ndim))
-        return torch.stack([found.sum(axes) for found in (predicted & present, predicted, present)])
+        return torch.stack([mask.sum(axes) for mask in (predicted & present, predicted, present)])
     if unknown is not None:
         logits = merge_unknown(logits.float(), unknown)
     predicted = logits.argmax(dim=1)
     if counted is not None:
         predicted, labels = predicted * counted, labels * counted
     hits = torch.where(predicted == labels, labels, 0)
-    return torch.stack([one.flatten().bincount(minlength=targets.outputs)[1:] for one in (hits, predicted, labels)])
+    return torch.stack(
+        [classes.flatten().bincount(minlength=targets.outputs)[1:] for classes in (hits, predicted, labels)]
+    )

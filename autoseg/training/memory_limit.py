@@ -1,4 +1,4 @@
-"""The memory that a step of training takes: warned of, kept within, and corrected in plan.json when it ran out."""
+"""The memory of a training step, as plan.json estimates it: warnings, micro-batches from the start, and correction."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -28,40 +28,41 @@ def describe_memory_limit(job: FoldJob) -> Iterator[str]:
         )
 
 
-def begin_in_parts(job: FoldJob, state: TrainState, reporter: Reporter) -> None:
-    """Lets a fold begin in micro-batches if plan.json knows, from a fold before it, that a whole batch does not fit.
+def limit_micro_batches(job: FoldJob, state: TrainState, reporter: Reporter) -> None:
+    """Lets a fold begin in micro-batches if an earlier fold measured that a whole batch does not fit.
 
-    So the memory runs out once, and not again for each fold. Several ranks agree later on how many parts all of them
-    make; see `training.memory_trial`.
+    So the memory runs out once, and not again for each fold. Several ranks agree later on how many micro-batches all of
+    them make; see `training.memory_trial`.
 
     Args:
         job: The fold.
-        state: Its state; one that knows by itself what fits is left alone.
+        state: Its state; `micro_batch_size` is set, unless the fold has one from an earlier run.
         reporter: Told about the micro-batches.
     """
-    within_reach, one = gpu_memory_within_reach(job.device), _as_measured(job)
-    if within_reach is None or state.micro_batch_size is not None or one.is_foreign:
+    available, configuration = gpu_memory_within_reach(job.device), _load_measured(job)
+    if available is None or state.micro_batch_size is not None or configuration.is_foreign:
         return
     recomputes = job.plan.training.recompute_activations
-    fitting = patches_within(within_reach, one, recomputes=recomputes)
-    share = -(-one.batch_size // job.ranks.count)
+    fitting = patches_within(available, configuration, recomputes=recomputes)
+    share = -(-configuration.batch_size // job.ranks.count)
     if fitting is None or fitting >= min(share, job.plan.training.micro_batch_size or share):
         return
     state.micro_batch_size = max(1, fitting)
     reporter.say(
-        f"a step of {job.configuration_name} takes about {describe_memory(step_bytes(one, recomputes=recomputes))}, as "
-        f"was measured, and {describe_memory(within_reach)} could be had of {job.device}: each step takes "
+        f"a step of {job.configuration_name} takes about "
+        f"{describe_memory(step_bytes(configuration, recomputes=recomputes))}, as "
+        f"was measured, and {describe_memory(available)} could be had of {job.device}: each step takes "
         f"{state.micro_batch_size} patches at a time and adds up their gradients"
     )
 
 
 def correct_estimate(job: FoldJob, least_bytes: Mapping[int, int], reporter: Reporter) -> None:
-    """Puts what steps were found to take into plan.json, where the folds to come find it, and says so.
+    """Writes the memory that steps were measured to take to plan.json, for the following folds, and reports it.
 
-    What cannot be written is said too; the training goes on all the same.
+    If plan.json cannot be written, that is reported, and the training goes on.
 
     Args:
-        job: The fold whose steps these were.
+        job: The fold whose steps were measured.
         least_bytes: See `TrainState.measured_bytes`.
         reporter: Told about the estimate.
     """
@@ -85,10 +86,10 @@ def correct_estimate(job: FoldJob, least_bytes: Mapping[int, int], reporter: Rep
     reporter.say(f"plan.json now estimates {estimate} for a step of {name}, as measured")
 
 
-def _as_measured(job: FoldJob) -> Configuration:
-    """The configuration, with what plan.json has come to know of its memory since the job was made."""
+def _load_measured(job: FoldJob) -> Configuration:
+    """Returns the configuration, with the memory that plan.json says by now that its steps were measured to take."""
     measured = job.configuration.measured_memory
-    with suppress(AutosegError):  # it has been read before; who edits it now is told so by the next run
+    with suppress(AutosegError):  # plan.json was sound when the job was made; the next run names what is wrong now
         plan = Plan.load(job.folders.plan)
         measured = plan.configurations.get(job.configuration_name, job.configuration).measured_memory
     return job.configuration.model_copy(update={"measured_memory": measured})

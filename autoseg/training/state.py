@@ -1,4 +1,4 @@
-"""Exactly what a run needs to go on where it stopped: the one mutable value of the package."""
+"""The state of a training run, with all that it needs to go on where it stopped: the mutable value of the package."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +23,17 @@ from autoseg.training.stopping import NEVER, StopRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What stays the same from the first step of a fold to the last.
+    """The part of a training run that stays the same from the first step of a fold to the last.
 
     Attributes:
-        settings: From the plan, with the length that the user asked for.
+        settings: Settings of the plan, with the length that the user asked for.
         training: Augmented batches of the training cases.
-        validation: Plain batches of the held-out cases, or of the training cases if none is held out; the same ones
-            after every epoch.
-        loss: What is minimized; knows what the outputs of the network stand for.
-        device: Where the network is.
-        workers: Threads that make batches.
-        stop: Whether somebody asked the run to end before its time.
+        validation: Batches of the held-out cases without augmentation, or of the training cases if none is held out;
+            the same ones after every epoch.
+        loss: The loss, which knows the structures that the outputs of the network stand for.
+        device: Device of the network.
+        workers: Number of threads that make batches.
+        stop: Whether the run was asked to stop early.
         ranks: The processes that share the batches.
     """
 
@@ -48,17 +48,18 @@ class Run:
 
 
 Forward = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+"""A network in training: images of shape (n, channels, *patch) to logits, finest first."""
 
 
 @dataclass(slots=True, kw_only=True)
 class OpenEpoch:
-    """What is known of the epoch that is being trained; kept if a run is stopped in its middle.
+    """The epoch that is being trained; saved if a run is stopped in its middle.
 
     Attributes:
-        learning_rate: At its start.
-        began_at_seconds: Training time when it began.
-        waited_seconds: Of the time since, what was spent waiting for patches.
-        losses: Of its steps so far, scalars on the device.
+        learning_rate: Learning rate at the start of the epoch.
+        began_at_seconds: Training time of the run when the epoch began.
+        waited_seconds: Seconds of the epoch that were spent waiting for patches.
+        losses: Training losses of its steps so far, scalars on the device.
     """
 
     learning_rate: float = 0.0
@@ -67,19 +68,20 @@ class OpenEpoch:
     losses: list[torch.Tensor] = field(default_factory=list)
 
     def pack(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """Returns the epoch as tensors and plain values, for a checkpoint."""
         losses = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
         return {name: getattr(self, name) for name in TIMES} | {"losses": losses}
 
     @classmethod
     def unpack(cls, packed: dict[str, Any], device: torch.device) -> "OpenEpoch":
-        """The epoch that `pack` took apart; a new one if there is nothing to unpack, as in older checkpoints."""
+        """Returns the epoch of which `pack` gave the values; a new one if there are none, as in older checkpoints."""
         if not packed:
             return cls()
         return cls(**{name: packed[name] for name in TIMES}, losses=list(packed["losses"].to(device)))
 
 
 TIMES = ("learning_rate", "began_at_seconds", "waited_seconds")
+"""Attributes of `OpenEpoch` that are plain numbers."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,23 +89,23 @@ class TrainState:
     """A training run between two steps.
 
     Attributes:
-        network: With the weights as the optimizer left them.
-        average: The same network with the running average of the weights; the same object if no average is kept.
-        optimizer: With its momentum, or its running means.
+        network: The network, with the weights of the last step.
+        average: The network with the running average of the weights; the same object if no average is kept.
+        optimizer: The optimizer, with its momentum or its running means.
         scaler: Scales the loss where gradients are float16; does nothing elsewhere.
-        step: Optimizer steps done.
-        elapsed_seconds: Spent in training epochs, however often the run was stopped.
-        epoch: The one that is being trained.
-        reports: One per finished epoch; a schedule that looks at the loss reads them.
-        micro_batch_size: Patches that were found to fit on the device at once, if its memory ran out; see
-            `training.memory_trial`.
+        step: Number of optimizer steps done.
+        elapsed_seconds: Training time, without pauses between interrupted runs.
+        epoch: The epoch that is being trained.
+        reports: One report per finished epoch; schedules that depend on the loss read them.
+        micro_batch_size: Largest number of patches at once that was found to fit on the device, if its memory ran out;
+            see `training.memory_trial`.
         measured_bytes: Number of patches at once, to the bytes that a step with them was found to take at least when
             the memory of the device ran out, weights included; empty if it never did, or if the device does not tell.
             `train_to_end` writes it to plan.json and empties it; it is not saved.
-        forward: How a step calls the network: itself, or a compiled form of it with the same weights. Settled at the
-            first step of a session, and not saved; as is the next.
-        plain_forward: The same without compiling. What adds up the gradients of several ranks is around it.
-        initial_weights: Where the weights come from, and which of them stay as they are.
+        forward: The network as a step calls it, compiled or not, with the same weights. Chosen at the first step after
+            every start, and not saved; the same goes for `plain_forward`.
+        plain_forward: The network without compiling, wrapped for the gradients of several ranks.
+        initial_weights: The weights that the run began with, and which of them stay frozen.
     """
 
     network: nn.Module
@@ -122,7 +124,7 @@ class TrainState:
 
     @property
     def weights(self) -> Weights:
-        """The weights that predict, on the CPU."""
+        """The weights that predict, by name, on the CPU."""
         return {name: value.detach().cpu() for name, value in self.average.state_dict().items()}
 
     def note_memory(self, least_bytes: Mapping[int, int | None]) -> None:
@@ -144,14 +146,14 @@ def start_training(
     scaled: bool,
     initial_weights: InitialWeights = RANDOM,
 ) -> TrainState:
-    """A run before its first step.
+    """Returns the state of a run before its first step.
 
     Args:
-        network: With fresh weights, on the CPU; it becomes that of the run.
-        settings: The plan's.
-        device: Where it is trained.
+        network: A network with fresh weights, on the CPU; it becomes the network of the run.
+        settings: Settings of the plan.
+        device: Device on which the network is trained.
         scaled: Whether gradients are so small in 16 bits that the loss must be scaled.
-        initial_weights: What replaces the fresh weights, and which weights stay as they are.
+        initial_weights: The weights that replace the fresh ones, and which of them stay frozen.
     """
     initial_weights.apply(network)
     network = network.to(device)
@@ -173,7 +175,7 @@ def start_training(
 
 
 def pack_state(state: TrainState) -> dict[str, Any]:
-    """The state as tensors and plain values; the averaged weights are stored apart, as the checkpoint's weights."""
+    """Returns the state as tensors and plain values; the averaged weights are stored apart, as those that predict."""
     return {
         "weights": {name: value.detach().cpu() for name, value in state.network.state_dict().items()},
         "optimizer": state.optimizer.state_dict(),
@@ -188,15 +190,21 @@ def pack_state(state: TrainState) -> dict[str, Any]:
 
 
 def unpack_state(state: TrainState, packed: dict[str, Any], weights: Weights) -> None:
-    """Brings a fresh state to where `pack_state` was called; `weights` are the checkpoint's."""
+    """Restores what `pack_state` gave.
+
+    Args:
+        state: A fresh state, which is changed.
+        packed: The values of `pack_state`; see `Checkpoint.training`.
+        weights: The averaged weights; see `Checkpoint.weights`.
+    """
     state.network.load_state_dict(packed["weights"])
     if state.average is not state.network:
         state.average.load_state_dict(dict(weights))
     state.optimizer.load_state_dict(packed["optimizer"])
-    if packed["scaler"]:  # empty if the run was on a device that needs no scaling, and goes on where one does
+    if packed["scaler"]:  # empty if the run was on a device that needs no scaling, and goes on where it is needed
         state.scaler.load_state_dict(packed["scaler"])
     state.step = packed["step"]
     state.elapsed_seconds = packed["elapsed_seconds"]
     state.epoch = OpenEpoch.unpack(packed.get("epoch", {}), next(state.network.parameters()).device)
     state.reports = [EpochReport.from_dict(report) for report in packed["reports"]]
-    state.micro_batch_size = packed.get("micro_batch_size")  # runs that were begun before it was noted lack it
+    state.micro_batch_size = packed.get("micro_batch_size")  # missing in older checkpoints

@@ -1,8 +1,8 @@
-"""Weights of a trained network, taken over by a new one where they fit.
+"""Transfer of the weights of a trained network to a new one, where they fit.
 
-Weights are known by the names that the network gives them: a weight fits if the old network has one of the same name
-and shape. Two places may differ and still fit in part, because their rows and columns stand for something that has a
-name of its own: the channels that the first convolution reads, and the structures that the heads predict.
+Weights are matched by their names in the network: a weight fits if the old network has one of the same name and shape.
+Two kinds of weights may differ in shape and still fit in part, because their rows or columns stand for something with a
+name: the channels that the first convolution reads, and the structures that the heads predict.
 """
 
 from collections import defaultdict
@@ -16,43 +16,44 @@ from autoseg.datasets.info import BACKGROUND, DatasetInfo
 from autoseg.models.checkpoint import Weights
 
 FIRST_CONVOLUTIONS = ("stem.conv.weight", "encoder.0.blocks.0.conv.weight")
-"""Which convolution reads the image: the stem of a residual encoder, else the first of the first stage."""
+"""Names of the convolution that reads the image: the stem of a residual encoder, else the first of the first stage."""
 
 HEADS = "heads."
+"""Prefix of the names of the weights that predict structures."""
 
 Fit = Literal["taken", "fitted", "fresh"]
-"""As it was; in part, channel by channel or structure by structure; or not at all."""
+"""How far a weight tensor was taken over: as it was; in part, by channels or structures; or not at all."""
 
 FITS: tuple[Fit, ...] = ("taken", "fitted", "fresh")
 
-Places = tuple[int | None, ...]
-"""Of each of the new: where it stands among the old, or None if it is not there."""
+Indices = tuple[int | None, ...]
+"""For each new channel or output, its index among the old ones, or None if it is not among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matching:
-    """Where the channels and outputs of a new network stand in an old one.
+    """The channels and outputs of a new network that an old one has too.
 
     Attributes:
-        channels: Of its input.
-        outputs: Of its heads.
-        old_channels: How many the old network reads.
-        old_outputs: How many it predicts.
+        channels: For each input channel, its index in the old network.
+        outputs: For each output of the heads, its index in the old network.
+        old_channels: Number of input channels of the old network.
+        old_outputs: Number of outputs of the old network.
     """
 
-    channels: Places
-    outputs: Places
+    channels: Indices
+    outputs: Indices
     old_channels: int
     old_outputs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a new network took over.
+    """The result of a transfer.
 
     Attributes:
-        weights: All of the new network, by name.
-        fits: How far each was taken over, by name.
+        weights: All weights of the new network, by name.
+        fits: How far each of them was taken over, by name.
     """
 
     weights: Weights
@@ -66,9 +67,10 @@ def match_networks(new: DatasetInfo, old: DatasetInfo, *, previous: int = 0, old
 
     Args:
         new: Channels and labels of the new dataset.
-        old: And of the old one.
-        previous: Further channels: segmentations of structures that a former network gives, in their order.
-        old_previous: Likewise.
+        old: Channels and labels of the old dataset.
+        previous: Number of further channels of the new network: coarse segmentations that a cascade reads, of the first
+            structures in their order.
+        old_previous: Number of such channels of the old network.
     """
     channels, old_channels = _name_channels(new, previous), _name_channels(old, old_previous)
     outputs, old_outputs = _name_outputs(new), _name_outputs(old)
@@ -81,7 +83,7 @@ def match_networks(new: DatasetInfo, old: DatasetInfo, *, previous: int = 0, old
 
 
 def _name_channels(info: DatasetInfo, previous: int) -> list[str]:
-    """A line break keeps a structure apart from an image channel of its name."""
+    """Returns names of the input channels; a line break sets a structure apart from an image channel of its name."""
     return [*info.channel_names.values(), *(f"segmentation\n{name}" for name in info.targets.names[:previous])]
 
 
@@ -89,29 +91,31 @@ def _name_outputs(info: DatasetInfo) -> list[str]:
     return [*([BACKGROUND] if info.targets.exclusive else []), *info.targets.names]
 
 
-def match_names(new: Sequence[str], old: Sequence[str]) -> Places:
-    """Of each new name the place of the same old one; of several that are equal, the first is the first.
+def match_names(new: Sequence[str], old: Sequence[str]) -> Indices:
+    """Returns for each new name the index of the same old name; equal names are matched in their order.
 
-    Example: of "T1", "T1", "T2", "CT", among "T2", "T1": 1, None, 0, None.
+    Example:
+        >>> match_names(["T1", "T1", "T2", "CT"], ["T2", "T1"])
+        (1, None, 0, None)
     """
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, name in enumerate(old):
-        places[name].append(place)
-    return tuple(places[name].pop(0) if places[name] else None for name in new)
+    indices: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(old):
+        indices[name].append(index)
+    return tuple(indices[name].pop(0) if indices[name] else None for name in new)
 
 
 def sort_weights(new: Weights, old: Weights, matching: Matching) -> dict[str, Fit]:
-    """How far each weight of a new network can be taken over; looks at names and shapes alone."""
-    return {name: _judge(name, value, old.get(name), matching) for name, value in new.items()}
+    """Returns how far each weight of a new network can be taken over, from names and shapes alone."""
+    return {name: _compare(name, value, old.get(name), matching) for name, value in new.items()}
 
 
 def take_weights(new: Weights, old: Weights, matching: Matching) -> Report:
-    """Takes over what fits; what does not keeps its fresh weights.
+    """Takes over the weights that fit; all others stay fresh.
 
     Args:
-        new: Fresh weights, by name; they are not changed.
-        old: Of a trained network.
-        matching: Where channels and outputs of the new one stand in the old one.
+        new: Fresh weights of the new network, by name; they are not changed.
+        old: Weights of a trained network, by name.
+        matching: Channels and outputs of the new network in the old one, from `match_networks`.
     """
     fits = sort_weights(new, old, matching)
     weights = {}
@@ -127,80 +131,82 @@ def take_weights(new: Weights, old: Weights, matching: Matching) -> Report:
     return Report(weights=weights, fits=fits)
 
 
-def _judge(name: str, new: torch.Tensor, old: object, matching: Matching) -> Fit:
+def _compare(name: str, new: torch.Tensor, old: object, matching: Matching) -> Fit:
     if not isinstance(old, torch.Tensor) or not old.is_floating_point() or old.ndim != new.ndim:
         return "fresh"
     if name in FIRST_CONVOLUTIONS:
-        axis, places, there = 1, matching.channels, matching.old_channels
+        axis, indices, old_size = 1, matching.channels, matching.old_channels
     elif name.startswith(HEADS):
-        axis, places, there = 0, matching.outputs, matching.old_outputs
+        axis, indices, old_size = 0, matching.outputs, matching.old_outputs
     else:
         return "taken" if new.shape == old.shape else "fresh"
-    if old.shape[axis] != there or new.shape[axis] != len(places) or _without(new, axis) != _without(old, axis):
+    if old.shape[axis] != old_size or new.shape[axis] != len(indices) or _without(new, axis) != _without(old, axis):
         return "fresh"
-    if places == tuple(range(there)):
+    if indices == tuple(range(old_size)):
         return "taken"
-    return "fresh" if axis == 0 and not any(place is not None for place in places) else "fitted"
+    return "fresh" if axis == 0 and not any(index is not None for index in indices) else "fitted"
 
 
 def _without(weights: torch.Tensor, axis: int) -> tuple[int, ...]:
     return (*weights.shape[:axis], *weights.shape[axis + 1 :])
 
 
-def fit_channels(kernel: torch.Tensor, places: Places) -> torch.Tensor:
-    """The first convolution for other channels.
+def fit_channels(kernel: torch.Tensor, indices: Indices) -> torch.Tensor:
+    """Returns the kernel of the first convolution for other channels.
 
-    A channel of the same name keeps its weights, a further one starts with the mean of all old ones. Then all are
-    multiplied by old channels / new channels. Decision: the sum over channels is what the next layer sees; so it is as
-    large as before if channels look alike, and does not grow with their number. Source: Carreira and Zisserman 2017,
-    who inflate kernels in this way.
+    A channel of the same name keeps its weights, any other starts with the mean of all old ones. Then all are
+    multiplied by old channels / new channels. Decision: the next layer sees the sum over channels; so it is as large as
+    before if channels look alike, and does not grow with their number. Source: Carreira and Zisserman 2017, who inflate
+    kernels in this way.
 
-    Example: weights 2 and 4 of "T1" and "T2", for "T2", "FLAIR" and "T1": 4, 3 and 2, times 2 / 3.
+    Example: the old channels are "T1" and "T2"; the new ones "T2", "FLAIR" and "T1" get 4, 3 and 2, times 2 / 3.
+        >>> (fit_channels(torch.tensor([[2.0, 4.0]]), (1, None, 0)) * 3 / 2).round()
+        tensor([[4., 3., 2.]])
 
     Args:
-        kernel: Shape (features, old channels, *size).
-        places: Of the new channels.
+        kernel: The old kernel, shape (features, old channels, *size).
+        indices: For each new channel, its index among the old ones.
 
     Returns:
-        Shape (features, new channels, *size).
+        The new kernel, shape (features, new channels, *size).
     """
     mean = kernel.mean(dim=1)
-    columns = [mean if place is None else kernel[:, place] for place in places]
-    return torch.stack(columns, dim=1) * (kernel.shape[1] / len(places))
+    columns = [mean if index is None else kernel[:, index] for index in indices]
+    return torch.stack(columns, dim=1) * (kernel.shape[1] / len(indices))
 
 
-def _fit_rows(fresh: torch.Tensor, old: torch.Tensor, places: Places) -> torch.Tensor:
-    """A head, or its bias: rows of structures that both networks predict are the old ones, all others fresh."""
-    rows = [row if place is None else old[place].to(row.dtype) for row, place in zip(fresh, places, strict=True)]
+def _fit_rows(fresh: torch.Tensor, old: torch.Tensor, indices: Indices) -> torch.Tensor:
+    """Returns a head, or its bias, with the old rows of structures that both networks predict; the others are fresh."""
+    rows = [row if index is None else old[index].to(row.dtype) for row, index in zip(fresh, indices, strict=True)]
     return torch.stack(rows)
 
 
 def count_share(names: Sequence[str], weights: Weights) -> float:
-    """The share of all weights that those of some names are, 0 to 1."""
+    """Returns the number of weights that have some names, divided by that of all weights, 0 to 1."""
     return sum(weights[name].numel() for name in names) / sum(value.numel() for value in weights.values())
 
 
 def share_taken(fits: Mapping[str, Fit], weights: Weights) -> float:
-    """The share of the weights of a new network that are not all fresh, 0 to 1."""
+    """Returns the share of the weights of a new network whose tensors were taken over, at least in part, 0 to 1."""
     return count_share([name for name, fit in fits.items() if fit != "fresh"], weights)
 
 
 def describe_report(report: Report, new: DatasetInfo, matching: Matching) -> Iterator[str]:
-    """Lines for people: how many tensors were taken over, and which channels and structures start fresh."""
+    """Yields lines for people: how many tensors were taken over, and which channels and structures start fresh."""
     for fit in FITS:
-        names = [name for name, found in report.fits.items() if found == fit]
+        names = [name for name, fit_of_name in report.fits.items() if fit_of_name == fit]
         if names:
             yield describe_group(fit, names, report.weights)
-    structures = [name for name, place in zip(_name_outputs(new), matching.outputs, strict=True) if place is None]
+    structures = [name for name, index in zip(_name_outputs(new), matching.outputs, strict=True) if index is None]
     if structures:
         yield f"structures that start fresh: {', '.join(structures)}"
     names = list(new.channel_names.values())
-    channels = [name for name, place in zip(names, matching.channels, strict=False) if place is None]
+    channels = [name for name, index in zip(names, matching.channels, strict=False) if index is None]
     if channels:
         yield f"channels that start as the mean of the old ones: {', '.join(channels)}"
 
 
 def describe_group(title: str, names: Sequence[str], weights: Weights) -> str:
-    """One line: how many tensors, which share of the weights."""
+    """Returns one line: the number of tensors, and their share of the weights."""
     tensors = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
     return f"{title}: {tensors}, {count_share(names, weights):.2%} of the weights"

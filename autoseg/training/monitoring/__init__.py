@@ -1,1 +1,1 @@
-"""What is known of a running training: progress, curves, log files, experiment trackers, health, load of the GPU."""
+"""Monitors a training run: reports, curves, log files, experiment trackers, warnings, and the load of the GPU."""

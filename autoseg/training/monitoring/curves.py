@@ -1,4 +1,4 @@
-"""The reports of a training run as curves for eyes."""
+"""Pictures of a training run: losses, pseudo Dice, learning rate and seconds over the epochs."""
 
 import warnings
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINE_STYLES = ("-", "--", ":")
 MOST_NAMED_LABELS = len(COLOURS) * len(LINE_STYLES)
-FEW_EPOCHS = 40  # up to here each epoch shows as a dot; beyond, a running mean shows the trend
+FEW_EPOCHS = 40  # up to this number, each epoch shows as a dot; beyond, a running mean shows the trend
 
 
 def draw_progress(path: Path, reports: Sequence[EpochReport]) -> None:
     """Draws losses, pseudo Dice, learning rate and seconds over the epochs, atomically.
 
     Args:
-        path: Of the PNG file.
-        reports: At least one, all with the same labels.
+        path: Path of the PNG file.
+        reports: Reports of all epochs so far, at least one, all with the same labels.
 
     Raises:
         ValueError: There are no reports.
@@ -54,7 +54,7 @@ def draw_progress(path: Path, reports: Sequence[EpochReport]) -> None:
         (rate, "Learning rate"),
         (seconds, "Seconds per epoch"),
     ):
-        _dress(axes, title)
+        _style_axes(axes, title)
     _save(figure, path)
 
 
@@ -109,7 +109,7 @@ def _grey_style(index: int) -> dict[str, Any]:
 def _draw_curve(
     axes: "Axes", reports: Sequence[EpochReport], values: Sequence[float], *, smoothed: bool = False, **style: Any
 ) -> None:
-    """Draws dots and line for few epochs; for many, a line, or if `smoothed` a running mean over the faint values."""
+    """Draws dots and a line for few epochs; for many, a line, or if `smoothed` a running mean over pale values."""
     epochs = [report.epoch for report in reports]
     style = {"linewidth": 1.6, **style}
     if len(reports) <= FEW_EPOCHS:
@@ -122,7 +122,16 @@ def _draw_curve(
 
 
 def _running_mean(values: Sequence[float], window: int) -> NDArray[np.floating]:
-    """Mean over `window` (an odd number of) epochs around each one, shorter at both ends, without its NaN values."""
+    """Returns the mean over `window` epochs around each one; NaN values do not count, and stay NaN.
+
+    Example:
+        >>> _running_mean([1.0, 2.0, 6.0], window=3)
+        array([1.5, 3. , 4. ])
+
+    Args:
+        values: One value per epoch.
+        window: An odd number of epochs; at both ends there are fewer.
+    """
     array = np.asarray(values, dtype=float)
     known = ~np.isnan(array)
     box, inside = np.ones(window), slice(window // 2, window // 2 + array.size)
@@ -131,7 +140,7 @@ def _running_mean(values: Sequence[float], window: int) -> NDArray[np.floating]:
     return np.where(known, total / np.maximum(count, 1), np.nan)
 
 
-def _dress(axes: "Axes", title: str) -> None:
+def _style_axes(axes: "Axes", title: str) -> None:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - see draw_progress
 
     axes.set_title(title, loc="left", fontsize=11)
@@ -144,5 +153,5 @@ def _dress(axes: "Axes", title: str) -> None:
 
 def _save(figure: "Figure", path: Path) -> None:
     with atomic_file(path) as writing, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks show as boxes
         figure.savefig(writing, dpi=100)

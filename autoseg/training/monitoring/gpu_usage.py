@@ -1,4 +1,4 @@
-"""What a CUDA GPU tells about itself during an epoch: memory, and how busy it is. Other devices tell nothing."""
+"""Memory and utilization of a CUDA GPU during an epoch. Other devices do not report them."""
 
 from contextlib import suppress
 from statistics import fmean
@@ -7,32 +7,32 @@ import torch
 
 
 class GpuUsage:
-    """Watches a device from now on."""
+    """Measures the usage of a device from now on."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._shares: list[float] = []
-        self._can_ask = device.type == "cuda"
+        self._can_sample = device.type == "cuda"
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
-    def look(self) -> None:
-        """Asks how much of the last moment the device calculated.
+    def sample(self) -> None:
+        """Samples the share of the last moment in which the device calculated.
 
-        Torch asks NVIDIA's library, for which it needs a package that may be missing; then nobody asks again.
+        Torch asks NVIDIA's library, for which it needs a package that may be missing; then no further sample is taken.
         """
-        if self._can_ask:
-            self._can_ask = False
+        if self._can_sample:
+            self._can_sample = False
             with suppress(ImportError, RuntimeError):
                 self._shares.append(torch.cuda.utilization(self._device) / 100)
-                self._can_ask = True
+                self._can_sample = True
 
     @property
     def utilization(self) -> float | None:
-        """Mean share of the time in which the device calculated, 0 to 1; None if that cannot be known."""
+        """Mean share of the time in which the device calculated, 0 to 1; None if it is unknown."""
         return fmean(self._shares) if self._shares else None
 
     @property
     def memory_bytes(self) -> int | None:
-        """The most memory of the device that torch held; None on other devices."""
+        """Largest number of bytes of the GPU that torch reserved; None on other devices."""
         return torch.cuda.max_memory_reserved(self._device) if self._device.type == "cuda" else None

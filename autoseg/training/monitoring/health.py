@@ -1,4 +1,4 @@
-"""What goes wrong while a network learns: noticed early, said once, with what to do about it."""
+"""Warnings and errors while a network is trained: found early, reported once, with what to do about them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,21 +11,30 @@ from autoseg.runtime.units import describe_duration
 from autoseg.training.monitoring.progress import EpochReport
 
 STEPS_BETWEEN_LOOKS = 20
-"""Losses stay on the device for so many steps: to look at one, the CPU must wait until the device has caught up."""
+"""Number of steps between two checks of the losses, which stay on the device meanwhile: to read one, the CPU must wait
+until the device has caught up."""
 
 SILENT_SECONDS = 60
-"""After that long without a batch, the user is told what it waits for."""
+"""Time without a batch after which the user is told what the training waits for."""
 
 LOST = 0.01
-"""A structure with a pseudo Dice below that is not found."""
+"""Pseudo Dice below which a structure is not found."""
+
 FOUND = 0.1
+"""Pseudo Dice above which a structure was found once."""
+
 LOST_EPOCHS = 10
+"""Number of epochs without a structure, which was found before, after which it counts as lost."""
+
 NEVER_FOUND_EPOCHS = 25
-"""Decision: of the ten datasets of `planning.schedule`, each structure was found within the first few epochs."""
+"""Number of first epochs without a structure after which it is reported. Decision: in the ten datasets of
+`planning.schedule`, each structure was found within the first few epochs."""
 
 MUCH_WAITING = 0.2
+"""Share of the time of an epoch above which waiting for patches is reported, if it is long enough as well."""
+
 WAITING_WORTH_SAYING_SECONDS = 5.0
-"""Of an epoch, together: below either nobody would notice."""
+"""Seconds of an epoch above which waiting for patches is reported, if the share is large enough as well."""
 
 ANEW = "in plan.json and train with --restart"
 
@@ -35,10 +44,10 @@ def check_losses(losses: Sequence[torch.Tensor], epoch: int) -> None:
 
     Args:
         losses: One scalar per step, on any device, at least one.
-        epoch: Its number.
+        epoch: Number of the epoch.
 
     Raises:
-        AutosegError: One is not a number, or is infinite.
+        AutosegError: A loss is NaN or infinite.
     """
     values = torch.stack(list(losses))
     broken = (~values.isfinite()).nonzero()
@@ -48,10 +57,10 @@ def check_losses(losses: Sequence[torch.Tensor], epoch: int) -> None:
 
 
 def check_weights(network: nn.Module, epoch: int) -> None:
-    """Makes sure that the weights are numbers; the last step may have broken them, whose loss was still sound.
+    """Makes sure that the weights are finite; the last step may have broken them, while its loss was still finite.
 
     Raises:
-        AutosegError: One is not a number, or is infinite.
+        AutosegError: A weight is NaN or infinite.
     """
     norms = torch._foreach_norm([weights.detach() for weights in network.parameters()])
     if not bool(torch.stack(list(norms)).isfinite().all()):
@@ -59,23 +68,28 @@ def check_weights(network: nn.Module, epoch: int) -> None:
 
 
 def _broken(what: str, epoch: int) -> AutosegError:
-    kept = f"; the checkpoint of epoch {epoch - 1} is kept" if epoch else ""
+    previous = f"; the checkpoint of epoch {epoch - 1} is kept" if epoch else ""
     fix = f"lower training.learning_rate {ANEW}, or look for extreme intensities with 'autoseg check'"
-    return AutosegError(what, fix + kept)
+    return AutosegError(what, fix + previous)
 
 
 def describe_stall(seconds: float, work: str) -> str:
-    """Says that training waits for patches."""
+    """Returns the line that says that training waits for patches.
+
+    Args:
+        seconds: How long no patch has come.
+        work: What the loader does, as a part of a sentence.
+    """
     return f"no training patch for {describe_duration(seconds)}; {work}; see whether the disk answers"
 
 
 def find_alarms(reports: Sequence[EpochReport]) -> Iterator[str]:
-    """Says what the last epoch brought to light, and no epoch before it.
+    """Yields the warnings that are due after the last epoch and after no epoch before it.
 
-    That follows from the reports alone, so a run that was stopped in between says nothing twice.
+    They follow from the reports alone, so a run that was stopped in between repeats none.
 
     Args:
-        reports: Of all epochs so far, at least one.
+        reports: Reports of all epochs so far, at least one.
     """
     for name in reports[-1].pseudo_dice:
         yield from _structure_alarms(name, [report.pseudo_dice[name] for report in reports])
@@ -88,7 +102,7 @@ def find_alarms(reports: Sequence[EpochReport]) -> Iterator[str]:
 
 
 def _structure_alarms(name: str, dice: Sequence[float]) -> Iterator[str]:
-    """Whether a structure was lost, or never found, as of the last epoch."""
+    """Yields a warning if a structure was lost, or never found, as of the last epoch."""
     due = [epoch for epoch in range(len(dice)) if _is_lost(dice, epoch) or _was_never_found(dice, epoch)]
     if due[:1] != [len(dice) - 1]:
         return
@@ -105,19 +119,19 @@ def _structure_alarms(name: str, dice: Sequence[float]) -> Iterator[str]:
 
 
 def _is_lost(dice: Sequence[float], epoch: int) -> bool:
-    """Whether, as of an epoch, a structure that occurs was found before and no longer is."""
+    """Whether a structure that occurs in the patches was found once, and not in the last epochs up to an epoch."""
     last = dice[max(0, epoch + 1 - LOST_EPOCHS) : epoch + 1]
-    return len(last) == LOST_EPOCHS and _are_all_lost(last) and any(one > FOUND for one in dice[:epoch])
+    return len(last) == LOST_EPOCHS and _are_all_lost(last) and any(value > FOUND for value in dice[:epoch])
 
 
 def _was_never_found(dice: Sequence[float], epoch: int) -> bool:
-    """Whether, as of an epoch, a structure that occurs was not found once."""
+    """Whether a structure that occurs in the patches was not found in any epoch up to an epoch."""
     return epoch + 1 == NEVER_FOUND_EPOCHS and _are_all_lost(dice[: epoch + 1])
 
 
 def _are_all_lost(dice: Sequence[float]) -> bool:
-    """NaN counts as no loss: the structure occurs in no held-out patch, which are the same after each epoch."""
-    return not any(math.isnan(one) or one >= LOST for one in dice)
+    """Whether all values are below `LOST`; with NaN they are not, since the structure occurs in no held-out patch."""
+    return not any(math.isnan(value) or value >= LOST for value in dice)
 
 
 def _is_starved(report: EpochReport) -> bool:

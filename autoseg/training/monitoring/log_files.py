@@ -1,4 +1,4 @@
-"""What people follow a run by: progress.jsonl, progress.csv, progress.png, and the trackers that they asked for."""
+"""The log files of a fold: progress.jsonl, progress.csv, progress.png, and the trackers that the user asked for."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,11 +11,11 @@ from autoseg.training.monitoring.tracking import OpenTracker, TrackedFold, Track
 from autoseg.workspace import Fold, ModelFolder
 
 SECONDS_BETWEEN_PICTURES = 30.0
-"""Drawing the curves takes about a second, a short epoch not much more."""
+"""Training time between two drawings of the curves, which take about a second, as long as a short epoch."""
 
 
 class LogFiles:
-    """The record of one fold, brought up to date after each epoch. Opened by `open_log_files`."""
+    """The log files of one fold, updated after each epoch. Opened by `open_log_files`."""
 
     def __init__(
         self, model: ModelFolder, fold: Fold, trackers: dict[str, Tracker], reporter: Reporter, epochs_done: int
@@ -29,8 +29,8 @@ class LogFiles:
         """Adds the epochs that are new.
 
         Args:
-            reports: Of all epochs so far.
-            finished: Whether these were the last.
+            reports: Reports of all epochs so far.
+            finished: Whether the fold is trained to its end.
         """
         self._finished = finished
         new = reports[self._epochs_done :]
@@ -40,20 +40,20 @@ class LogFiles:
         write_progress(self._model.progress(self._fold, "csv"), reports)
         for report in new:
             append_line(self._model.progress(self._fold, "jsonl"), report)
-            self._tell(lambda tracker, report=report: tracker.log(report))  # type: ignore[misc]
+            self._call_trackers(lambda tracker, report=report: tracker.log(report))  # type: ignore[misc]
         if finished or reports[-1].elapsed_seconds - self._drawn_at > SECONDS_BETWEEN_PICTURES:
             draw_progress(self._model.progress(self._fold, "png"), reports)
             self._drawn_at = reports[-1].elapsed_seconds
 
     def close(self) -> None:
-        """Tells the trackers that the run ended."""
-        self._tell(lambda tracker: tracker.close(finished=self._finished))
+        """Closes the trackers, because the run ended."""
+        self._call_trackers(lambda tracker: tracker.close(finished=self._finished))
 
-    def _tell(self, what: Callable[[Tracker], None]) -> None:
-        """Goes on without a tracker that fails, such as one whose server is away: a record must not cost a training."""
+    def _call_trackers(self, call: Callable[[Tracker], None]) -> None:
+        """Calls all trackers; drops one that fails, such as when its server is away, which must not end a training."""
         for name, tracker in list(self._trackers.items()):
             try:
-                what(tracker)
+                call(tracker)
             except Exception as error:  # noqa: BLE001 - see above
                 self._reporter.say(f"--log {name} failed, training goes on without it: {_first_line(error)}")
                 del self._trackers[name]
@@ -63,24 +63,25 @@ class LogFiles:
 def open_log_files(
     fold: TrackedFold, trackers: Mapping[str, OpenTracker], reports: Sequence[EpochReport], reporter: Reporter
 ) -> Iterator[LogFiles]:
-    """The record of a fold while it is trained.
+    """Returns a context with the open log files of a fold.
 
     Args:
-        fold: Which.
-        trackers: What opens each of those that were asked for.
-        reports: Of the epochs that were trained before; what the record holds beyond them was lost, and is cut.
-        reporter: Is told of trackers that fail.
+        fold: The fold that is trained.
+        trackers: What opens each tracker that was asked for, by name.
+        reports: Reports of the epochs that were trained before; epochs beyond them, which were lost when the run ended,
+            are cut from the log files.
+        reporter: Told about trackers that fail.
 
     Raises:
         AutosegError: A tracker cannot be opened.
     """
     write_lines(fold.model.progress(fold.fold, "jsonl"), reports)
     opened = {name: _open(name, tracker, fold) for name, tracker in trackers.items()}
-    record = LogFiles(fold.model, fold.fold, opened, reporter, len(reports))
+    log_files = LogFiles(fold.model, fold.fold, opened, reporter, len(reports))
     try:
-        yield record
+        yield log_files
     finally:
-        record.close()
+        log_files.close()
 
 
 def _open(name: str, tracker: OpenTracker, fold: TrackedFold) -> Tracker:

@@ -1,4 +1,4 @@
-"""What is known of a training run: one report per epoch, as lines for people and as tables for programs."""
+"""Reports of a training run: one per epoch, as lines for people and as tables for programs."""
 
 import csv
 import json
@@ -13,29 +13,29 @@ from autoseg.runtime.artifact import atomic_file
 from autoseg.runtime.units import describe_memory
 
 LOAD = ("patches_per_second", "waiting_share", "device_memory_bytes", "device_utilization")
-"""What a report says about how busy the machine was."""
+"""Attributes of a report that tell how busy the machine was."""
 
 MOST_SHOWN_LABELS = 8
-"""In a line of the console."""
+"""Largest number of labels in a line of the console."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochReport:
-    """What one epoch did.
+    """The report of one epoch.
 
     Attributes:
-        epoch: Its number, from 0.
-        training_loss: Mean over the steps of the epoch.
-        validation_loss: Mean over patches of the held-out cases, or of the training cases if none is held out.
+        epoch: Number of the epoch, from 0.
+        training_loss: Mean loss over the steps of the epoch.
+        validation_loss: Mean loss over patches of the held-out cases, or of the training cases if none is held out.
         pseudo_dice: Label name to the Dice of the same patches, 0 to 1; NaN for a label that occurred nowhere.
-        learning_rate: At the start of the epoch.
+        learning_rate: Learning rate at the start of the epoch.
         seconds: Duration of the epoch, its validation included.
-        elapsed_seconds: Training time up to its end, pauses between interrupted runs left out.
-        patches_per_second: While it trained, its validation left out. Like all that follow, None in reports of runs
-            that did not note it.
-        waiting_share: Of that time, what was spent waiting for patches, 0 to 1.
-        device_memory_bytes: Of a CUDA GPU: the most that torch held of its memory.
-        device_utilization: Of a CUDA GPU: the share of the time in which it calculated, 0 to 1, if torch can ask.
+        elapsed_seconds: Training time up to the end of the epoch, without pauses between interrupted runs.
+        patches_per_second: Patches per second of training, without the validation. Like all that follow, None in
+            reports of older runs.
+        waiting_share: Share of the training time that was spent waiting for patches, 0 to 1.
+        device_memory_bytes: Largest number of bytes of a CUDA GPU that torch reserved; None on other devices.
+        device_utilization: Share of the time in which a CUDA GPU calculated, 0 to 1; None if torch cannot ask for it.
     """
 
     epoch: int
@@ -57,16 +57,16 @@ class EpochReport:
         return sum(values) / len(values) if values else math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for a checkpoint."""
+        """Returns plain values by name, for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The report that `to_dict` took apart."""
+        """Returns the report of which `to_dict` gave the values."""
         return cls(**values)
 
     def scalars(self) -> dict[str, float]:
-        """Its numbers by name, but for its own; what is undefined or unknown is left out."""
+        """Returns all numbers but that of the epoch, by name; undefined and unknown ones are left out."""
         values = {**asdict(self), "mean_pseudo_dice": self.mean_pseudo_dice}
         del values["epoch"]
         dice = values.pop("pseudo_dice")
@@ -74,9 +74,9 @@ class EpochReport:
         return {name: float(value) for name, value in values.items() if value is not None and not math.isnan(value)}
 
     def to_line(self) -> str:
-        """One line of progress.jsonl: the attributes above, by name, and `mean_pseudo_dice`; what is undefined is null.
+        """Returns one line of progress.jsonl: all attributes, by name, and `mean_pseudo_dice`; undefined ones are null.
 
-        `pseudo_dice` is an object of its own, with a number or null for each label.
+        `pseudo_dice` is an object with a number or null for each label.
         """
         values = {**asdict(self), "mean_pseudo_dice": self.mean_pseudo_dice}
         values["pseudo_dice"] = {label: _null_if_nan(value) for label, value in self.pseudo_dice.items()}
@@ -85,9 +85,9 @@ class EpochReport:
 
 
 def describe_epoch(report: EpochReport) -> str:
-    """One line for the console: losses, pseudo Dice, and what the time went into.
+    """Returns one line for the console: losses, pseudo Dice, and speed.
 
-    Of many labels it names the mean and the lowest.
+    If there are many labels, it has their mean and the lowest ones.
     """
     named = sorted(report.pseudo_dice.items(), key=lambda item: item[1]) if _has_many(report) else report.pseudo_dice
     dice = "  ".join(f"{name} {value:.3f}" for name, value in list(dict(named).items())[:MOST_SHOWN_LABELS])
@@ -116,13 +116,13 @@ def _describe_load(report: EpochReport) -> Iterator[str]:
 
 
 def write_lines(path: Path, reports: Sequence[EpochReport]) -> None:
-    """Writes progress.jsonl anew, atomically, with a line per report: so it holds no epoch that was lost in a stop."""
+    """Writes progress.jsonl anew, atomically, with a line per report, so that it holds no epoch that was lost."""
     with atomic_file(path) as writing:
         writing.write_text("".join(report.to_line() for report in reports), encoding="utf-8", newline="\n")
 
 
 def append_line(path: Path, report: EpochReport) -> None:
-    """Adds a line to progress.jsonl in a single write, which a kill leaves done or not done.
+    """Appends a line to progress.jsonl in a single write, which is either done or not if the process is killed.
 
     Raises:
         WriteError: The disk is full.
@@ -141,8 +141,8 @@ def write_progress(path: Path, reports: Sequence[EpochReport]) -> None:
     The whole table is written each time: after a resumed run it then holds each epoch once.
 
     Args:
-        path: Of the CSV file.
-        reports: All with the same labels.
+        path: Path of the CSV file.
+        reports: Reports of all epochs, all with the same labels.
     """
     labels = list(reports[0].pseudo_dice) if reports else []
     header = ["epoch", "training_loss", "validation_loss", "mean_pseudo_dice"]

@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow, for those who ask for them. Neither is needed to train, and neither can end a training."""
+"""Trackers that record the numbers of each epoch on request: TensorBoard and MLflow. Neither is needed to train."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -18,14 +18,14 @@ TRACKER_NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedFold:
-    """What a tracker is told of a fold before its first epoch.
+    """The fold that a tracker records, as it is opened.
 
     Attributes:
-        dataset: Name of its folder.
-        model: Where local files go.
-        fold: Which fold of the model.
-        settings: By which it is trained.
-        epochs_done: In earlier runs.
+        dataset: Name of the folder of the dataset.
+        model: Folder of the model, for local files.
+        fold: The fold of the model.
+        settings: Settings of the training.
+        epochs_done: Number of epochs that earlier runs trained.
     """
 
     dataset: str
@@ -36,34 +36,34 @@ class TrackedFold:
 
 
 class Tracker(Protocol):
-    """Something that keeps the numbers of each epoch."""
+    """Records the numbers of each epoch."""
 
     def log(self, report: EpochReport) -> None:
-        """Keeps those of one epoch, at once."""
+        """Records one epoch, at once."""
 
     def close(self, *, finished: bool) -> None:
-        """Is told that the run ended, and whether the fold is trained to its end."""
+        """Ends the recording; `finished` tells whether the fold is trained to its end."""
 
 
 OpenTracker = Callable[[TrackedFold], Tracker]
 
 
 def find_trackers(names: Sequence[str]) -> dict[str, OpenTracker]:
-    """What opens each of the trackers, by name.
+    """Returns the functions that open trackers, by the names of the trackers.
 
     Raises:
         UsageError: There is no such tracker, or its package is not installed.
     """
-    makers: dict[str, Callable[[], OpenTracker]] = {"tensorboard": _find_tensorboard, "mlflow": _find_mlflow}
-    found: dict[str, OpenTracker] = {}
+    finders: dict[str, Callable[[], OpenTracker]] = {"tensorboard": _find_tensorboard, "mlflow": _find_mlflow}
+    trackers: dict[str, OpenTracker] = {}
     for name in names:
-        if name not in makers:
+        if name not in finders:
             raise UsageError(f"there is no log {name!r}", f"choose from {', '.join(TRACKER_NAMES)}")
         try:
-            found[name] = makers[name]()
+            trackers[name] = finders[name]()
         except ImportError as error:
             raise UsageError(f"--log {name} needs the package {name}", "pip install 'autoseg[track]'") from error
-    return found
+    return trackers
 
 
 def _find_tensorboard() -> OpenTracker:
@@ -76,7 +76,7 @@ def _find_tensorboard() -> OpenTracker:
 
 
 class _TensorBoard:
-    """Event files in the folder of the fold; of a run that goes on, epochs that were lost are hidden."""
+    """Event files in the folder of the fold; if a run goes on, epochs that were lost are hidden."""
 
     def __init__(self, writer: Callable[..., Any], fold: TrackedFold) -> None:
         self._writer = writer(log_dir=str(fold.model.tensorboard(fold.fold)), purge_step=fold.epochs_done or None)
@@ -91,7 +91,7 @@ class _TensorBoard:
 
 
 def _find_mlflow() -> OpenTracker:
-    # Decision: names of datasets stay in the house; MLflow would report how it is used.
+    # Decision: MLflow reports how it is used, which could disclose names of datasets.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow  # noqa: PLC0415 - an extra
 
@@ -104,8 +104,8 @@ def _find_mlflow() -> OpenTracker:
 class _MLflow:
     """A run per fold, in an experiment per dataset: in MLFLOW_TRACKING_URI, else in a database in the model folder.
 
-    A fold that goes on continues its run. Everything goes through a client of its own, so a program that uses MLflow
-    itself is not disturbed. Decision: a database, because MLflow no longer keeps runs in plain files.
+    A fold that goes on continues its run. All calls go through a client object, so a program that uses MLflow itself is
+    not disturbed. Decision: a database, because MLflow no longer stores runs in plain files.
     """
 
     def __init__(self, mlflow: Any, fold: TrackedFold) -> None:
@@ -119,7 +119,7 @@ class _MLflow:
         self._run_id = self._continue(fold) or self._begin(fold, artifacts)
 
     def _continue(self, fold: TrackedFold) -> str | None:
-        """The id of the fold's run, if there is one and the store knows it."""
+        """Returns the id of the run of the fold, if there is one and the store knows it."""
         path = fold.model.mlflow_run(fold.fold)
         if not (fold.epochs_done and path.is_file()):
             return None
@@ -155,5 +155,5 @@ class _MLflow:
 
 
 def _allowed_name(name: str) -> str:
-    """MLflow takes letters of any language, digits, and a few signs."""
+    """Returns a name with only the characters that MLflow allows: letters of any language, digits, and a few signs."""
     return "".join(sign if sign.isalnum() or sign in "_-. /" else "_" for sign in name)

@@ -9,7 +9,7 @@ from autoseg.training.monitoring.gpu_usage import GpuUsage
 def test_cpu_tells_nothing():
     """Neither memory nor load, however often one looks."""
     gpu_usage = GpuUsage(torch.device("cpu"))
-    gpu_usage.look()
+    gpu_usage.sample()
     assert (gpu_usage.memory_bytes, gpu_usage.utilization) == (None, None)
 
 
@@ -27,7 +27,7 @@ def test_load_is_the_mean_of_what_was_seen(cuda, monkeypatch):
     monkeypatch.setattr(torch.cuda, "utilization", lambda _: next(shown))
     gpu_usage = GpuUsage(cuda)
     for _ in range(3):
-        gpu_usage.look()
+        gpu_usage.sample()
     assert gpu_usage.utilization == 0.5
     assert gpu_usage.memory_bytes == 123
 
@@ -42,8 +42,8 @@ def test_load_is_left_out_without_the_package_for_it(cuda, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "utilization", refuse)
     gpu_usage = GpuUsage(cuda)
-    gpu_usage.look()
-    gpu_usage.look()
+    gpu_usage.sample()
+    gpu_usage.sample()
     assert gpu_usage.utilization is None
     assert asked == [True]
     assert gpu_usage.memory_bytes == 123
@@ -54,6 +54,6 @@ def test_gpu_tells_its_memory():
     """What torch held since the gauge was made, at least what was asked for."""
     gpu_usage = GpuUsage(torch.device("cuda"))
     held = torch.zeros(10**7, device="cuda")
-    gpu_usage.look()
+    gpu_usage.sample()
     assert gpu_usage.memory_bytes >= held.nbytes
     assert gpu_usage.utilization is None or 0 <= gpu_usage.utilization <= 1
