@@ -80,7 +80,7 @@ class FoldJob:
         It may be of a model that was passed on without what training needs, if it is trained to its end.
 
         Args:
-            mapped: See `models.checkpoint.load_checkpoint`.
+            mapped: Whether the tensors stay mapped to the file; see `models.checkpoint.load_checkpoint`.
 
         Raises:
             ModelError: The checkpoint is damaged, or training cannot go on from it.

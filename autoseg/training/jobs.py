@@ -34,7 +34,7 @@ class TrainingRequest:
         folders: Folders of the dataset, as the plan that was named sees them.
         configuration: The configuration to train.
         folds: Its folds to train; "cv" stands for each number.
-        length: How long to train, and whether an earlier training is deleted first.
+        length: The length of training, and whether an earlier training is deleted first.
         initial_weights: The weights to begin with, and which of them stay frozen.
         device: The device, as the user named it.
         augment_on: Where patches are augmented: "auto", "cpu" or "device".
@@ -56,7 +56,7 @@ def make_jobs(request: TrainingRequest) -> list[FoldJob]:
     """Reads plan and splits, and makes sure that the folds can be trained. Changes nothing.
 
     Args:
-        request: What to train.
+        request: The request of the user.
 
     Returns:
         A job for each fold, whose plan has the length of training that the fold was begun with, or is extended to.

@@ -63,7 +63,7 @@ def correct_estimate(job: FoldJob, least_bytes: Mapping[int, int], reporter: Rep
 
     Args:
         job: The fold whose steps were measured.
-        least_bytes: See `TrainState.measured_bytes`.
+        least_bytes: Number of patches at once, to the measured bytes; see `TrainState.measured_bytes`.
         reporter: Told about the estimate.
     """
     name = job.configuration_name
