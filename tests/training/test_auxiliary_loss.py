@@ -1,4 +1,4 @@
-"""Outputs that stand for something else than the labels: what they should tell, worked out by hand, and their loss."""
+"""Targets of auxiliary outputs, worked out by hand, and their loss."""
 
 from dataclasses import replace
 from math import log
@@ -23,12 +23,12 @@ CHANGES, PRESENCE, ABSENCE = (AuxiliaryOutput(target=target) for target in ("cha
 
 
 def column(*labels):
-    """Labels of one patch of a single voxel in each slice, in 3D."""
+    """Returns labels of one patch that has a single voxel in each slice, in 3D."""
     return torch.tensor(labels).reshape(1, -1, 1, 1)
 
 
 def answers(auxiliary_outputs, labels, targets=LABELS, unknown=None):
-    """Of each channel of one patch: 1 for yes, 0 for no, None for nobody knows."""
+    """Returns the targets of each channel of one patch: 1 for yes, 0 for no, None for unknown."""
     told, known = find_answers(auxiliary_outputs, labels, targets, unknown)
     known = torch.ones_like(told) if known is None else known
     return [
@@ -44,7 +44,7 @@ def answers(auxiliary_outputs, labels, targets=LABELS, unknown=None):
 
 
 def test_changes_are_where_a_structure_begins_or_ends():
-    """Before the first slice there is background alone; so the background changes where the foreground does."""
+    """Before the first slice there is background alone, so the background changes with the foreground."""
     assert answers(CHANGES, column(1, 1, 0, 1, 2)) == [
         [1, 0, 1, 1, 0],  # background: first is there at once, then nothing, then something, then something else
         [1, 0, 1, 1, 1],
@@ -54,24 +54,24 @@ def test_changes_are_where_a_structure_begins_or_ends():
 
 
 def test_changes_of_regions_are_those_of_each():
-    """Which may hold each other; no background is told."""
+    """Regions may overlap; there is no background channel."""
     assert answers(CHANGES, column(1, 2, 2, 0), REGIONS) == [[1, 0, 0, 1], [0, 1, 0, 1]]
 
 
 def test_changes_of_masks_and_planes():
-    """Structures that come as masks, and slices that are the rows of an image."""
+    """Structures may come as masks, and in 2D the slices are the rows of an image."""
     masks = torch.tensor([[True, True, False], [False, True, True]]).reshape(1, 2, 3, 1)
     targets = Targets(structures={"a": (1,), "b": (2,)}, exclusive=False)
     assert answers(CHANGES, masks, targets) == [[1, 0, 1], [0, 1, 0]]
 
 
 def test_nobody_knows_changes_beside_what_nobody_labelled():
-    """In that slice, and in the one after it."""
+    """Changes are unknown in a slice that was not labelled, and in the slice after it."""
     assert answers(CHANGES, column(1, 3, 1, 0), SPARSE) == [[1, None, None, 1], [1, None, None, 1], [0, None, None, 0]]
 
 
 def test_nobody_knows_changes_of_what_nobody_looked_for():
-    """Nor of the background, which may be just that; the other structures are known."""
+    """They are unknown for the background too, which may hold the structure; others are known."""
     unknown = torch.tensor([[False, True]])
     assert answers(CHANGES, column(1, 0), LABELS, unknown) == [[None, None], [1, 1], [None, None]]
     assert answers(CHANGES, column(1, 0), REGIONS, unknown) == [[1, 1], [None, None]]
@@ -92,13 +92,13 @@ def test_nobody_knows_changes_of_what_nobody_looked_for():
     ],
 )
 def test_presence_is_known_from_any_voxel_and_absence_from_all(labels, targets, present):
-    """One answer for each channel, whose opposite is absence."""
+    """Each channel has one target per patch, whose opposite is absence."""
     assert answers(PRESENCE, column(*labels), targets) == [[one] for one in present]
     assert answers(ABSENCE, column(*labels), targets) == [[None if one is None else 1 - one] for one in present]
 
 
 def test_nobody_knows_the_presence_of_what_nobody_looked_for():
-    """As with changes."""
+    """Presence is unknown for the structure and the background, as changes are."""
     unknown = torch.tensor([[False, True]])
     assert answers(PRESENCE, column(1, 0), LABELS, unknown) == [[None], [1], [None]]
 
@@ -107,7 +107,7 @@ def test_nobody_knows_the_presence_of_what_nobody_looked_for():
 
 
 def test_cross_entropy_by_hand():
-    """Of a yes told with 3/4 and a no told with 1/4 and 1/2: the mean over voxels, then over channels."""
+    """The loss is the mean over voxels, then over channels, of three probabilities."""
     targets = Targets(structures={"a": (1,)}, exclusive=False)
     logits = torch.tensor([3.0, 1 / 3, 1.0]).log().reshape(1, 1, 3, 1, 1)
     found = auxiliary_loss(CHANGES, logits, column(1, 1, 1), targets)
@@ -115,7 +115,7 @@ def test_cross_entropy_by_hand():
 
 
 def test_balanced_cross_entropy_by_hand():
-    """A yes weighs ln(4 / (1 + 1)) where one of four voxels is one; where nobody knows, nothing counts."""
+    """A positive weighs ln(4 / (1 + 1)) where one of four voxels is positive; unknown voxels do not count."""
     targets = Targets(structures={"a": (1,)}, exclusive=False, ignore=3)
     logits = torch.tensor([3.0, 1 / 3, 1.0, 1 / 3]).log().reshape(1, 1, 4, 1, 1)
     balanced = replace(CHANGES, balanced=True)
@@ -127,14 +127,14 @@ def test_balanced_cross_entropy_by_hand():
 
 
 def test_balance_never_turns_a_yes_into_a_no():
-    """Where all answers are yes, the formula would weigh them by ln(2 / 3): then they do not count."""
+    """Where all voxels are positive, the formula gives ln(2 / 3) < 0: their weight is then 0."""
     targets = Targets(structures={"a": (1,)}, exclusive=False)
     logits = torch.zeros(1, 1, 2, 1, 1)
     assert auxiliary_loss(replace(CHANGES, balanced=True), logits, column(1, 0), targets).item() == 0
 
 
 def test_channels_without_an_answer_do_not_count():
-    """The mean is over the others, of all patches; if there is none, the loss is 0, with a gradient of 0."""
+    """The mean is over the other channels; if all are unknown, the loss and its gradient are 0."""
     unknown = torch.tensor([[False, True], [True, True]])
     logits = torch.randn(2, 3, 1, 1, 1, requires_grad=True)
     labels = torch.cat([column(1, 0), column(0, 0)])
@@ -147,7 +147,7 @@ def test_channels_without_an_answer_do_not_count():
 
 
 def test_loss_adds_what_further_outputs_tell():
-    """By their weights, beside the usual outputs, whose own weights stay as they are."""
+    """Auxiliary losses are added by their weights; the weights of the usual outputs do not change."""
     generator, size = torch.Generator().manual_seed(0), (4, 2, 2)
     labels = torch.randint(3, (2, *size), generator=generator)
     usual = [torch.randn(2, 3, *shape, generator=generator) for shape in (size, (2, 1, 1), (1, 1, 1))]
@@ -166,14 +166,14 @@ def test_loss_adds_what_further_outputs_tell():
 
 
 def test_only_output_of_evaluation_is_judged_by_the_labels():
-    """As the validation of a run needs it."""
+    """Validation calls the loss with a single output."""
     labels, logits = torch.tensor([[[0, 1], [2, 0]]]), torch.randn(1, 3, 2, 2)
     plain = Loss(targets=LABELS, settings=LossSettings(), batch_dice=False)
     assert torch.equal(replace(plain, auxiliary_outputs=(PRESENCE,))([logits], labels), plain([logits], labels))
 
 
 def test_micro_batches_have_the_loss_of_the_batch():
-    """It is a mean over patches."""
+    """The loss is a mean over patches, so the losses of micro-batches add up."""
     generator = torch.Generator().manual_seed(1)
     labels, logits = (
         torch.randint(3, (4, 5, 2, 2), generator=generator),
@@ -186,7 +186,7 @@ def test_micro_batches_have_the_loss_of_the_batch():
 
 @pytest.mark.usefixtures("empty_registry")
 def test_weights_of_further_outputs_are_not_left_out():
-    """They come after those of the labels, the coarsest of which is left out of the loss."""
+    """They follow those of the labels, of which only the coarsest is left out of the loss."""
     run = own_run(given={"levels": 3})
     run = replace(run, loss=replace(run.loss, auxiliary_outputs=(AuxiliaryOutput(target="changes"),)))
     assert find_idle(small_state(run).network, run) == ["heads.1.weight", "heads.1.bias"]

@@ -1,4 +1,4 @@
-"""How long training lasts, as it is asked for."""
+"""The length of training, as the user asks for it."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from autoseg.training.duration import LengthRequest, copy_length, replace_length
 
 
 def length_of(plan):
-    """Epochs and seconds."""
+    """Returns the epochs and seconds of a plan."""
     return plan.training.epochs, plan.training.budget_seconds
 
 
@@ -27,7 +27,7 @@ def length_of(plan):
     ],
 )
 def test_length_is_what_was_asked_for(asked, expected):
-    """Of a plan of 410 epochs of 250 steps; nothing else changes."""
+    """A plan of 410 epochs of 250 steps gets the length, and nothing else changes."""
     plan = small_plan(epochs=410, steps_per_epoch=250)
     asked_for = LengthRequest(**asked)
     longer = asked_for.apply(plan)
@@ -38,19 +38,19 @@ def test_length_is_what_was_asked_for(asked, expected):
 
 @pytest.mark.parametrize(("standard", "quick"), [(1000, 100), (100, 10), (60, 10), (10, 10), (4, 4)])
 def test_quick_is_a_tenth_of_standard(standard, quick):
-    """At least ten epochs, but never more than standard."""
+    """It is at least ten epochs, but never more than standard."""
     assert LengthRequest(budget="quick").apply(small_plan(epochs=standard)).training.epochs == quick
 
 
 @given(st.integers(1, 1000))
 def test_full_takes_the_steps_of_the_reference(steps_per_epoch):
-    """250,000 of them, in epochs of any length."""
+    """There are 250,000 steps, in epochs of any length."""
     training = LengthRequest(budget="full").apply(small_plan(steps_per_epoch=steps_per_epoch)).training
     assert 250_000 <= training.epochs * training.steps_per_epoch < 250_000 + steps_per_epoch
 
 
 def test_named_budgets_end_a_budget_of_seconds():
-    """But "standard" is whatever plan.json says."""
+    """A named budget replaces a limit of seconds, but "standard" is what plan.json says."""
     plan = small_plan(epochs=50, budget_seconds=60)
     assert length_of(LengthRequest(budget="quick").apply(plan)) == (10, None)
     assert length_of(LengthRequest(budget="standard").apply(plan)) == (50, 60)
@@ -59,7 +59,7 @@ def test_named_budgets_end_a_budget_of_seconds():
 
 @given(st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 300))
 def test_extension_by_epochs_goes_on_at_the_share_that_is_done(epochs, more, steps_per_epoch):
-    """Of a finished fold of so many epochs, old / (old + more) of the longer schedule is done."""
+    """A finished fold has done old / (old + more) of the longer schedule."""
     plan = small_plan(epochs=epochs, steps_per_epoch=steps_per_epoch)
     request = LengthRequest(extend=str(more))
     assert not request.is_given
@@ -68,7 +68,7 @@ def test_extension_by_epochs_goes_on_at_the_share_that_is_done(epochs, more, ste
 
 
 def test_extension_may_change_the_measure():
-    """Epochs after a budget of seconds count from the steps done; seconds count from those used."""
+    """Epochs after a limit of seconds count from the steps done; seconds from those used."""
     plan = small_plan(epochs=9, steps_per_epoch=4, budget_seconds=60)
     assert length_of(LengthRequest(extend="5").extend_from(plan, step=10, elapsed_seconds=61)) == (3 + 5, None)
     assert length_of(LengthRequest(extend="30m").extend_from(plan, step=10, elapsed_seconds=61)) == (9, 1861)
@@ -87,13 +87,13 @@ def test_extension_may_change_the_measure():
     ],
 )
 def test_contradictions_are_refused(asked, message):
-    """In one line, before anything is done."""
+    """The error is one line, before anything is done."""
     with pytest.raises(UsageError, match=message):
         LengthRequest(**asked)
 
 
 def test_unknown_budgets_are_refused():
-    """With what there is to choose from."""
+    """The error names the budgets that can be chosen."""
     with pytest.raises(UsageError, match=r"'fast' is not a duration .*, or one of quick, standard, full"):
         LengthRequest(budget="fast").apply(small_plan())
     with pytest.raises(UsageError, match="at least one epoch, not 0"):

@@ -1,4 +1,4 @@
-"""A fold goes on where it stopped, whatever stopped it, and is judged on what it never saw."""
+"""A fold goes on where it was stopped, however that was, and is scored on its held-out cases."""
 
 import os
 import shutil
@@ -51,7 +51,7 @@ train(1, "3d_fullres", [0], device="cpu", workspace=sys.argv[1])
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace that was planned and preprocessed but not trained."""
+    """Returns a workspace that was planned and preprocessed but not trained."""
     root = tmp_path_factory.mktemp("prepared")
     write_volumes(root)
     plan_tiny(root, epochs=EPOCHS, steps_per_epoch=STEPS, average_decay=0.9)
@@ -60,7 +60,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which fold 0 was trained without a stop."""
+    """Returns a workspace in which fold 0 was trained without a stop."""
     root = tmp_path_factory.mktemp("straight") / "workspace"
     shutil.copytree(prepared, root)
     train(NUMBER, CONFIGURATION, [0], device="cpu", workspace=root)
@@ -69,40 +69,40 @@ def straight(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fresh(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of the untrained workspace."""
+    """Returns a copy of the untrained workspace."""
     return shutil.copytree(prepared, tmp_path / "fresh")
 
 
 @pytest.fixture
 def trained(straight: Path, tmp_path: Path) -> Path:
-    """A copy of the trained workspace."""
+    """Returns a copy of the trained workspace."""
     return shutil.copytree(straight, tmp_path / "trained")
 
 
 def model_of(root: Path):
-    """The model folder of a workspace."""
+    """Returns the model folder of a workspace."""
     return folders_of(root).model(CONFIGURATION)
 
 
 def checkpoint_of(root: Path, fold=0) -> Checkpoint:
-    """What a fold has learned."""
+    """Loads the checkpoint of a fold."""
     return load_checkpoint(model_of(root).checkpoint(fold))
 
 
 def run_train(root: Path, which=(0,), **options) -> Listener:
-    """Trains, and gives back what was said."""
+    """Trains, and returns a listener with the lines that were reported."""
     listener = Listener()
     train(NUMBER, CONFIGURATION, list(which), device="cpu", workspace=root, reporter=listener, **options)
     return listener
 
 
 def trained_epochs(listener: Listener) -> list[int]:
-    """Numbers of the epochs that were trained."""
+    """Returns the numbers of the epochs that were trained."""
     return [int(line.split()[1].rstrip(":")) for line in listener.lines if line.startswith("epoch ")]
 
 
 def assert_same_training(one: Checkpoint, other: Checkpoint) -> None:
-    """Everything that training computes is equal bit for bit; only times differ."""
+    """Asserts that all that training computes is equal bit for bit; only times differ."""
     for name, value in one.weights.items():
         assert torch.equal(value, other.weights[name]), name
     for name, value in one.training["weights"].items():
@@ -118,7 +118,7 @@ def assert_same_training(one: Checkpoint, other: Checkpoint) -> None:
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets Ctrl-C be pressed before a step."""
+    """Raises KeyboardInterrupt before a step, as Ctrl-C does."""
     original = loop.train_step
 
     def step_or_stop(state, batch, run, reporter):
@@ -130,7 +130,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_run_goes_on_as_if_nothing_had_happened(fresh, straight):
-    """After `kill -9` within the second epoch the next run trains from its start, and ends with the same weights."""
+    """After `kill -9` in the second epoch, the next run repeats that epoch and ends with the same weights."""
     command = [sys.executable, "-c", KILLED_AT_STEP, str(fresh), str(STEPS + 1)]
     killed = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -145,7 +145,7 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(fresh, straight):
 
 
 def test_interrupted_run_shows_its_whole_progress(fresh, monkeypatch):
-    """The bar of the second session starts where the first one ended."""
+    """The progress bar of the second run starts where that of the first one ended."""
     with monkeypatch.context() as patch:
         interrupt_at(2 * STEPS + 1, patch)
         with pytest.raises(KeyboardInterrupt):
@@ -156,7 +156,7 @@ def test_interrupted_run_shows_its_whole_progress(fresh, monkeypatch):
 
 
 def test_finished_fold_is_left_alone(trained):
-    """Neither trained nor judged again, nor written."""
+    """It is neither trained nor scored again, and no file is written."""
     before = {path: path.stat().st_mtime_ns for path in model_of(trained).fold(0).rglob("*")}
     listener = run_train(trained)
     assert "trained to its end; --restart" in listener.text
@@ -165,7 +165,7 @@ def test_finished_fold_is_left_alone(trained):
 
 
 def test_finished_folds_are_passed_over(trained):
-    """With the folds 0 and 1 asked for, 1 alone is trained, and the scores are those of both."""
+    """Of folds 0 and 1, only fold 1 is trained, and the scores are those of both."""
     listener = run_train(trained, [0, 1])
     assert listener.text.count("trained to its end") == 1
     assert trained_epochs(listener) == list(range(EPOCHS))
@@ -177,7 +177,7 @@ def test_finished_folds_are_passed_over(trained):
 
 
 def test_interrupted_validation_is_done_by_the_next_run(trained, monkeypatch):
-    """Nothing half done is left, and the fold is judged without being trained."""
+    """No incomplete results are left, and the fold is scored without being trained."""
     shutil.rmtree(model_of(trained).validation(0))
     with monkeypatch.context() as patch:
         patch.setattr(validation, "_draw_case", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -196,7 +196,7 @@ def test_interrupted_validation_is_done_by_the_next_run(trained, monkeypatch):
 
 
 def test_restart_trains_anew(trained, straight):
-    """From the first epoch, to the same weights, because the seed is the same."""
+    """It begins with the first epoch and ends with the same weights, because the seed is the same."""
     listener = run_train(trained, restart=True)
     assert trained_epochs(listener) == list(range(EPOCHS))
     assert listener.totals.keys() == {"training", "validating"}
@@ -204,13 +204,13 @@ def test_restart_trains_anew(trained, straight):
 
 
 def test_restart_may_change_the_length(trained):
-    """What was begun with another number of epochs no longer counts."""
+    """The length of the earlier training does not matter."""
     assert trained_epochs(run_train(trained, restart=True, epochs=1)) == [0]
     assert checkpoint_of(trained).plan.training.epochs == 1
 
 
 def test_restart_forgets_the_old_judgement(trained, monkeypatch):
-    """Masks of the old weights never stand beside new ones: a restarted fold is judged again, even after a stop."""
+    """A restarted fold is scored again, even after a stop, so no masks of old weights are left."""
     (model_of(trained).validation(0) / "old").touch()
     with monkeypatch.context() as patch:
         patch.setattr(validation, "_draw_case", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -231,7 +231,7 @@ def test_restart_that_was_stopped_at_once_begins_anew(trained, monkeypatch):
 
 
 def test_fold_of_a_budget_goes_on_without_options(fresh, monkeypatch):
-    """The seconds that were asked for are remembered, as are those that were used."""
+    """The limit of seconds and the seconds that were used are remembered."""
     seconds = iter(range(10**6))
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
     with monkeypatch.context() as patch:
@@ -251,7 +251,7 @@ def test_fold_of_a_budget_goes_on_without_options(fresh, monkeypatch):
 
 
 def test_fold_all_learns_from_every_case_and_is_judged_on_none(fresh):
-    """Beside a numbered fold it has no scores; alone it gives none."""
+    """With a numbered fold, the scores are those of that fold; alone, there are none."""
     listener = run_train(fresh, ["all"])
     assert "3 cases, none held out" in listener.text
     assert train(NUMBER, CONFIGURATION, ["all"], device="cpu", workspace=fresh) is None
@@ -263,14 +263,14 @@ def test_fold_all_learns_from_every_case_and_is_judged_on_none(fresh):
 
 
 def test_folds_start_from_different_weights(fresh):
-    """The seed differs between folds, so that an ensemble has different members."""
+    """The seed differs between folds, so that the networks of an ensemble differ."""
     run_train(fresh, [0, 1], epochs=1)
     first, second = checkpoint_of(fresh, 0), checkpoint_of(fresh, 1)
     assert any(not torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
 
 
 def test_length_of_a_begun_fold_stands_unless_it_is_changed_openly(trained):
-    """Nothing said or the same length goes on; another length is refused."""
+    """Without options, or with the same length, it goes on; another length is refused."""
     former = checkpoint_of(trained)
     plan = edit_training(trained, epochs=7)
     assert resolve_duration(plan, former, CONFIGURATION, length_was_given=False).training.epochs == EPOCHS
@@ -281,7 +281,7 @@ def test_length_of_a_begun_fold_stands_unless_it_is_changed_openly(trained):
 
 
 def test_a_begun_fold_may_go_on_by_other_means(trained):
-    """After its memory ran out, or on another machine: what is learned stays the same."""
+    """Settings of how a step is calculated may change, as on another machine."""
     former = checkpoint_of(trained)
     plan = edit_training(trained, micro_batch_size=1, recompute_activations=True, compile="off")
     assert resolve_duration(plan, former, CONFIGURATION, length_was_given=False).training.micro_batch_size == 1
@@ -291,7 +291,7 @@ def test_a_begun_fold_may_go_on_by_other_means(trained):
 
 
 def test_epochs_end_a_budget_and_a_budget_outlives_epochs(trained):
-    """Whichever is given decides; the other is as the plan says."""
+    """The option that is given decides; the other setting is as the plan says."""
     plan = edit_training(trained, epochs=7, budget_seconds=60)
     assert replace_length(plan, epochs=None, budget_seconds=None) == plan
     by_epochs = replace_length(plan, epochs=2, budget_seconds=None).training
@@ -301,13 +301,13 @@ def test_epochs_end_a_budget_and_a_budget_outlives_epochs(trained):
 
 
 def test_no_epoch_at_all_is_refused(trained):
-    """In one line, as every other option."""
+    """The error is one line, as for every other option."""
     with pytest.raises(UsageError, match="at least one epoch, not 0; choose another number"):
         train(NUMBER, CONFIGURATION, 0, epochs=0, device="cpu", workspace=trained)
 
 
 def test_rules_are_found_on_the_masks_of_all_folds(trained):
-    """Islands beside the bright box in every held-out mask lead to a rule that removes them, kept for prediction."""
+    """False islands in every held-out mask lead to a rule that removes them, saved for prediction."""
     dataset, model = Dataset.open(folders_of(trained).raw), model_of(trained)
     for path in model.validation(0).glob("*.nii.gz"):
         mask = read_label_map(path)
@@ -331,7 +331,7 @@ def test_masks_are_pictured(straight):
 
 
 def test_cases_are_judged_in_a_type_that_keeps_labels_in_one_file(tmp_path):
-    """MetaImages in two files, .mhd and .raw, can be trained on; the held-out masks become .mha."""
+    """Images of two files, .mhd and .raw, can be trained on; the held-out masks are .mha files."""
     folders = write_volumes(tmp_path, ending=".mha")
     for path in folders.raw.rglob("*.mha"):
         sitk.WriteImage(sitk.ReadImage(str(path)), str(path.with_suffix(".mhd")))
@@ -346,7 +346,7 @@ def test_cases_are_judged_in_a_type_that_keeps_labels_in_one_file(tmp_path):
 
 
 def test_cases_of_a_fold_are_read_once(fresh, monkeypatch):
-    """Those that are both trained on and watched, as in a fold of all cases, are held in memory once."""
+    """Cases that are both trained on and measured, as in fold "all", are held in memory once."""
     opened = []
 
     def listen(cases, codes):

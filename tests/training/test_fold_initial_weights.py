@@ -1,4 +1,4 @@
-"""Folds that begin with the weights of a trained model, from the command line to the checkpoint."""
+"""Folds begin with the weights of a trained model, from the command to the checkpoint."""
 
 import shutil
 
@@ -22,7 +22,7 @@ CONFIGURATION = "3d_fullres"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A trained model of bright and dark boxes."""
+    """Returns a model folder, trained on bright and dark boxes."""
     root = tmp_path_factory.mktemp("source")
     write_volumes(root)
     plan_tiny(root, epochs=1, steps_per_epoch=6)
@@ -32,7 +32,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Scans of two channels, of which one is new, and of whose two structures one has another name."""
+    """Returns a workspace whose scans have a new second channel, and a structure with another name."""
     root = tmp_path_factory.mktemp("prepared")
     folders = write_volumes(root, channels=2)
     info = DatasetInfo.load(folders.raw / "dataset.json")
@@ -45,24 +45,24 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def fresh(prepared, tmp_path):
-    """A copy of the untrained workspace."""
+    """Returns a copy of the untrained workspace."""
     return shutil.copytree(prepared, tmp_path / "fresh")
 
 
 def run_train(root, folds=(0,), **options):
-    """Trains, and gives back what was said."""
+    """Trains, and returns a listener with the lines that were reported."""
     listener = Listener()
     train(NUMBER, CONFIGURATION, list(folds), device="cpu", workspace=root, reporter=listener, **options)
     return listener
 
 
 def checkpoint_of(root, fold=0):
-    """What a fold has learned."""
+    """Loads the checkpoint of a fold."""
     return load_checkpoint(folders_of(root).model(CONFIGURATION).checkpoint(fold))
 
 
 def test_fold_begins_with_another_model(fresh, source):
-    """Frozen weights are those of the model to the end; what could not be taken is named; the digest is kept."""
+    """Frozen weights stay those of the model; weights that do not fit are named; the digest is saved."""
     command = f"train -d 1 -c {CONFIGURATION} -f 0 -w {fresh} --device cpu --init {source.path} --freeze encoder"
     result = CliRunner().invoke(app, command.split())
     assert result.exit_code == 0, result.output
@@ -86,7 +86,7 @@ def test_fold_begins_with_another_model(fresh, source):
 
 
 def test_begun_fold_goes_on_to_the_same_end(fresh, source, tmp_path, monkeypatch):
-    """With --init and --freeze again, or without; the first lines are said once."""
+    """It goes on with --init and --freeze or without; the first lines are reported once."""
     straight = shutil.copytree(fresh, tmp_path / "straight")
     run_train(straight, init=source.path, freeze="decoder")
     original = loop.train_step
@@ -109,7 +109,7 @@ def test_begun_fold_goes_on_to_the_same_end(fresh, source, tmp_path, monkeypatch
 
 
 def test_begun_fold_refuses_other_weights(fresh, source):
-    """Before any fold is trained, and --restart forgets what it was begun with."""
+    """They are refused before any fold is trained, and --restart begins with them."""
     run_train(fresh, epochs=1)
     with pytest.raises(UsageError, match="fold 0 was begun with random weights, not those of"):
         run_train(fresh, [1, 0], init=source.path)
@@ -119,7 +119,7 @@ def test_begun_fold_refuses_other_weights(fresh, source):
 
 
 def test_next_fold_may_begin_with_the_one_before(source, tmp_path):
-    """Of its own model folder, which is known to know the held-out cases."""
+    """The weights are of the same model folder, and a warning says that they know the held-out cases."""
     root = shutil.copytree(source.path.parents[2], tmp_path / "copy")
     own = folders_of(root).model(CONFIGURATION)
     listener = run_train(root, [1], init=own.path, epochs=1)

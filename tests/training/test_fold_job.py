@@ -1,4 +1,4 @@
-"""How a fold goes on is settled from what it left, before anything is changed."""
+"""How a fold goes on is resolved from its checkpoint, before anything is changed."""
 
 import shutil
 from dataclasses import replace
@@ -23,7 +23,7 @@ USUAL = LengthRequest()
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A workspace in which fold 0 was trained."""
+    """Returns a workspace in which fold 0 was trained."""
     root = tmp_path_factory.mktemp("trained")
     write_volumes(root)
     plan_tiny(root, epochs=2, steps_per_epoch=1)
@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
 
 
 def job_of(root, fold=0, **changes):
-    """A fold as it would be trained now."""
+    """Returns the job of a fold, with the plan as it stands now."""
     folders = folders_of(root)
     job = FoldJob(
         dataset=Dataset.open(folders.raw),
@@ -48,13 +48,13 @@ def job_of(root, fold=0, **changes):
 
 
 def test_fold_that_was_not_begun_stays_as_it_is(trained):
-    """As one that is to be forgotten."""
+    """The job of such a fold, or of one that is restarted, does not change."""
     for job in (job_of(trained, 1), job_of(trained, restart=True)):
         assert resolve_job(job, USUAL) == job
 
 
 def test_begun_fold_keeps_its_length(trained):
-    """Whatever the plan says by now; an extension makes it longer."""
+    """The length in plan.json does not matter; an extension makes it longer."""
     job = job_of(trained)
     later = replace(job, plan=replace_length(job.plan, epochs=9))
     assert resolve_job(later, USUAL).plan.training.epochs == 2
@@ -77,19 +77,19 @@ def test_begun_fold_keeps_its_length(trained):
     ],
 )
 def test_what_cannot_go_on_is_one_line(trained, changes, kind, text):
-    """Other cases than before, too many processes, frozen chance, and cases that are not there."""
+    """Changed cases, too many processes, frozen random weights and missing cases are refused."""
     with pytest.raises(kind, match=text):
         resolve_job(job_of(trained, **changes), USUAL)
 
 
 def test_unfinished_fold_is_not_extended(trained):
-    """Nor is one that was never begun."""
+    """A fold that was never begun is not extended either."""
     with pytest.raises(UsageError, match="fold 1 of 3d_fullres is not trained to its end, so it cannot be extended"):
         resolve_job(job_of(trained, 1), LengthRequest(extend="3"))
 
 
 def test_job_says_what_it_is(trained, tmp_path):
-    """Cases, length and device in one line; a fold of all cases has a seed of its own."""
+    """The line names cases, length and device; fold "all" has a seed of its own."""
     assert job_of(trained).describe() == "3d_fullres, fold 0: 2 cases, 1 held out, for 2 epochs of 1 steps on cpu"
     job = job_of(trained)
     timed = replace(job, plan=replace_length(job.plan, budget_seconds=90.0))

@@ -1,4 +1,4 @@
-"""A fold that was asked to stop goes on bit for bit, and one that is finished goes on if it is extended."""
+"""A fold that was asked to stop goes on bit for bit, and a finished one goes on if it is extended."""
 
 import json
 import os
@@ -26,7 +26,7 @@ STEPS = 4
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A workspace that was planned and preprocessed but not trained."""
+    """Returns a workspace that was planned and preprocessed but not trained."""
     root = tmp_path_factory.mktemp("prepared")
     write_volumes(root)
     plan_tiny(root, epochs=2, steps_per_epoch=STEPS, average_decay=0.9)
@@ -35,7 +35,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(prepared, tmp_path_factory):
-    """A workspace in which fold 0 was trained without a stop."""
+    """Returns a workspace in which fold 0 was trained without a stop."""
     root = shutil.copytree(prepared, tmp_path_factory.mktemp("straight") / "workspace")
     run_train(root)
     return root
@@ -43,35 +43,35 @@ def straight(prepared, tmp_path_factory):
 
 @pytest.fixture
 def fresh(prepared, tmp_path):
-    """A copy of the untrained workspace."""
+    """Returns a copy of the untrained workspace."""
     return shutil.copytree(prepared, tmp_path / "fresh")
 
 
 @pytest.fixture
 def trained(straight, tmp_path):
-    """A copy of the trained workspace."""
+    """Returns a copy of the trained workspace."""
     return shutil.copytree(straight, tmp_path / "trained")
 
 
 def run_train(root, folds=(0,), **options):
-    """Trains, and gives back what was said."""
+    """Trains, and returns a listener with the lines that were reported."""
     listener = Listener()
     train(NUMBER, CONFIGURATION, list(folds), device="cpu", workspace=root, reporter=listener, **options)
     return listener
 
 
 def model_of(root):
-    """The model folder of a workspace."""
+    """Returns the model folder of a workspace."""
     return folders_of(root).model(CONFIGURATION)
 
 
 def checkpoint_of(root, fold=0):
-    """What a fold has learned."""
+    """Loads the checkpoint of a fold."""
     return load_checkpoint(model_of(root).checkpoint(fold))
 
 
 def reports_of(root, fold=0):
-    """Epochs, losses and learning rates of a fold, as its checkpoint has them."""
+    """Returns epochs, losses and learning rates of a fold, from its checkpoint."""
     return [
         (report["epoch"], report["training_loss"], report["validation_loss"], report["learning_rate"])
         for report in checkpoint_of(root, fold).training["reports"]
@@ -79,7 +79,7 @@ def reports_of(root, fold=0):
 
 
 def before_step(step, what, monkeypatch):
-    """Does something before a step of training."""
+    """Calls a function before a step of training."""
     original = loop.train_step
 
     def step_after(state, *rest):
@@ -92,14 +92,14 @@ def before_step(step, what, monkeypatch):
 
 
 def assert_same_training(one, other):
-    """The weights of two folds are equal bit for bit, and so are their reports."""
+    """Asserts that weights and reports of two folds are equal bit for bit."""
     for name, value in checkpoint_of(one).weights.items():
         assert torch.equal(value, checkpoint_of(other).weights[name]), name
     assert reports_of(one) == reports_of(other)
 
 
 def test_stop_file_ends_a_run_within_an_epoch(fresh, straight, monkeypatch):
-    """Nothing of the epoch is lost, the lock and the file are gone, and the run goes on to the same end."""
+    """No step is lost, lock and file are removed, and the run goes on to the same end."""
     with monkeypatch.context() as patch:
         before_step(STEPS + 1, lambda: stop(NUMBER, CONFIGURATION, workspace=fresh), patch)
         with pytest.raises(Stopped):
@@ -120,7 +120,7 @@ def test_stop_file_ends_a_run_within_an_epoch(fresh, straight, monkeypatch):
 
 
 def test_stop_during_the_last_step_is_heard(fresh, monkeypatch):
-    """The fold is finished, but not judged: who stops wants to be quick."""
+    """The fold is finished, but not scored, so that the run ends quickly."""
     before_step(2 * STEPS - 1, lambda: stop(NUMBER, CONFIGURATION, [0], workspace=fresh), monkeypatch)
     with pytest.raises(Stopped):
         run_train(fresh, [0, 1])
@@ -142,14 +142,14 @@ def test_stop_before_the_first_epoch_ended(fresh, monkeypatch):
 
 
 def test_nothing_is_asked_to_stop_if_nothing_runs(trained):
-    """In one line; a fold that is finished does not run."""
+    """The error is one line; a finished fold is not being trained."""
     with pytest.raises(UsageError, match="no fold of 3d_fullres is being trained"):
         stop(NUMBER, CONFIGURATION, workspace=trained)
     assert not model_of(trained).stop_file(0).exists()
 
 
 def test_two_runs_never_train_the_same_fold(fresh):
-    """The second, from another process, is told so in one line."""
+    """The second run, in another process, ends with one line."""
     options = f"-d {NUMBER} -c {CONFIGURATION} -f 0 -w {fresh}".split()
     with run_alone(model_of(fresh).fold(0)):
         command = [sys.executable, "-m", "autoseg", "train", *options]
@@ -176,7 +176,7 @@ main()
 
 @pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("file", 0)])
 def test_program_that_is_stopped_exits_as_documented(fresh, straight, how, code):
-    """From outside, as a cluster or another terminal does it; and the same command goes on."""
+    """It is stopped by another process, as a cluster does, and the same command goes on."""
     edit_training(fresh, steps_per_epoch=STEPS)
     running = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(fresh)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -198,7 +198,7 @@ def test_program_that_is_stopped_exits_as_documented(fresh, straight, how, code)
 
 
 def test_finished_fold_is_extended(trained, monkeypatch):
-    """By epochs: the learning rate goes on where the longer schedule would be, and the fold is judged anew."""
+    """With more epochs, the learning rate is that of the longer schedule, and the fold is scored anew."""
     (model_of(trained).validation(0) / "old").touch()
     before = reports_of(trained)
     rates = []
@@ -226,7 +226,7 @@ def test_finished_fold_is_extended(trained, monkeypatch):
 
 
 def test_fold_is_extended_by_a_time(trained):
-    """It lasts that much longer than it did."""
+    """The fold is trained for that much longer."""
     used = checkpoint_of(trained).training["elapsed_seconds"]
     run_train(trained, extend="1s")
     training = checkpoint_of(trained).plan.training
@@ -235,7 +235,7 @@ def test_fold_is_extended_by_a_time(trained):
 
 
 def test_extension_goes_on_after_a_stop(trained, straight, tmp_path, monkeypatch):
-    """Without --extend; the end is that of an extension that nobody stopped."""
+    """It goes on without --extend, and ends as an extension without a stop."""
     other = shutil.copytree(straight, tmp_path / "other")
     run_train(other, extend="2")
     with monkeypatch.context() as patch:
@@ -250,7 +250,7 @@ def test_extension_goes_on_after_a_stop(trained, straight, tmp_path, monkeypatch
 
 
 def test_fold_that_was_not_begun_is_not_extended(fresh, trained):
-    """Nothing is trained, not even the folds that could be."""
+    """No fold is trained, not even those that could be extended."""
     with pytest.raises(UsageError, match="fold 0 of 3d_fullres is not trained to its end"):
         run_train(fresh, extend="2")
     before = reports_of(trained)
@@ -261,7 +261,7 @@ def test_fold_that_was_not_begun_is_not_extended(fresh, trained):
 
 @pytest.mark.parametrize(("budget", "epochs"), [("quick", 10), ("standard", 30)])
 def test_budget_by_name(fresh, budget, epochs, monkeypatch):
-    """A tenth of the plan, or the plan; the fold remembers it."""
+    """The length is a tenth of the plan, or that of the plan; the fold remembers it."""
     edit_training(fresh, epochs=30, steps_per_epoch=1)
     monkeypatch.setattr(loop, "measure", lambda *_: (0.5, [0.5, 0.5]))
     run_train(fresh, ["all"], budget=budget)
@@ -271,7 +271,7 @@ def test_budget_by_name(fresh, budget, epochs, monkeypatch):
 
 
 def test_trackers_follow_a_fold(fresh, monkeypatch):
-    """Those that were asked for, told which fold it is, and closed at the end."""
+    """They are opened for the fold, get its epochs, and are closed at the end."""
     told, epochs = [], []
 
     class Tracker:

@@ -1,4 +1,4 @@
-"""A run finds the weights to begin with, refuses such that do not fit, and keeps frozen ones as they are."""
+"""A run finds the weights to begin with, refuses weights that do not fit, and keeps frozen ones unchanged."""
 
 import shutil
 from dataclasses import replace
@@ -35,7 +35,7 @@ SPLIT = Split(training=("case_1",), validation=())
 
 @pytest.fixture
 def model(tmp_path):
-    """A model folder with the folds 0, not finished, 1 and 2."""
+    """Returns a model folder with the folds 0, which is not finished, 1 and 2."""
     folder = ModelFolder(path=tmp_path / "model")
     for fold in (0, 1, 2):
         checkpoint = replace(small_checkpoint(), fold=fold, finished=fold > 0)
@@ -44,7 +44,7 @@ def model(tmp_path):
 
 
 def job_of(tmp_path, *, dataset="Dataset002_Other", split=SPLIT, **request):
-    """Fold 2 of another dataset, which is to begin; `request` is what was asked of its weights."""
+    """Returns the job of fold 2 of another dataset; `request` are the initial weights that are asked for."""
     configuration = request.pop("configuration", small_configuration())
     plan = small_plan().model_copy(update={"dataset": dataset, "configurations": {"3d_fullres": configuration}})
     return FoldJob(
@@ -61,20 +61,20 @@ def job_of(tmp_path, *, dataset="Dataset002_Other", split=SPLIT, **request):
 
 
 def start(origin, run, seed=7):
-    """A state before the first step."""
+    """Returns a state before the first step."""
     network = make_network(run.training.configuration, seed)
     return start_training(network, run.settings, run.device, scaled=needs_scaling(run.device), initial_weights=origin)
 
 
 @pytest.mark.parametrize(("fold", "found"), [(1, 1), (2, 2), (3, 1), (0, 1), ("all", 1)])
 def test_model_folder_gives_the_same_fold_or_the_first_finished(model, tmp_path, fold, found):
-    """One that is still trained is not taken."""
+    """A fold that is still being trained is not taken."""
     path, checkpoint = InitialWeightsRequest(path=model.path).find(fold, tmp_path / "own")
     assert (path, checkpoint.fold) == (model.checkpoint(found), found)
 
 
 def test_fold_never_begins_with_itself(model):
-    """In its own model folder it takes another fold; named, it is refused."""
+    """From its own model folder another fold is taken; its own folder is refused."""
     path, _ = InitialWeightsRequest(path=model.path).find(1, model.checkpoint(1))
     assert path == model.checkpoint(2)
     with pytest.raises(UsageError, match="fold 1 cannot begin with its own weights; use --extend"):
@@ -82,13 +82,13 @@ def test_fold_never_begins_with_itself(model):
 
 
 def test_fold_folder_and_checkpoint_are_taken_as_named(model, tmp_path):
-    """Also if the training goes on."""
+    """They are taken even if their training is not finished."""
     for path in (model.fold(0), model.checkpoint(0)):
         assert InitialWeightsRequest(path=path).find(2, tmp_path)[1].fold == 0
 
 
 def test_missing_and_damaged_models_are_one_line(model, tmp_path):
-    """As safely as any other model is opened."""
+    """They are opened as safely as any other model."""
     with pytest.raises(ModelError, match="holds no fold that is trained to its end; check the path, or name"):
         InitialWeightsRequest(path=tmp_path / "nowhere").find(0, tmp_path)
     model.checkpoint(0).write_bytes(b"no checkpoint")
@@ -101,7 +101,7 @@ def test_missing_and_damaged_models_are_one_line(model, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(model, tmp_path):
-    """With both networks, and the preset that fits."""
+    """The error describes both networks, and names the preset that fits."""
     usual = small_configuration()
     stages = [stage.model_copy(update={"features": 8 * stage.features}) for stage in usual.architecture.stages]
     architecture = usual.architecture.model_copy(update={"stages": tuple(stages)})
@@ -121,7 +121,7 @@ def test_weights_of_another_network_are_refused(model, tmp_path):
 
 
 def test_begun_fold_accepts_what_it_was_begun_with(model, tmp_path):
-    """By its content, wherever it lies by now; other weights and another freeze are refused."""
+    """Weights are recognised by their digest in any folder; other weights or parts are refused."""
     job = job_of(tmp_path, path=model.fold(1), freeze="encoder")
     begun = find_initial_weights(job)
     moved = shutil.copytree(model.fold(1), tmp_path / "moved")
@@ -154,19 +154,19 @@ def test_fold_that_an_older_version_began_goes_on(model, tmp_path):
 
 
 def test_random_weights_are_not_frozen(tmp_path):
-    """That would train a part of a network on noise."""
+    """That would keep a part of the network random."""
     with pytest.raises(UsageError, match="--freeze would keep random weights as they are; add --init MODEL"):
         check_initial_weights(job_of(tmp_path, freeze="encoder"), None)
 
 
 def test_unknown_part_is_refused():
-    """With the names of those that there are."""
+    """The error names the parts that can be frozen."""
     with pytest.raises(UsageError, match="'head' is no part of the network; choose from encoder, decoder, all_but_he"):
         InitialWeightsRequest(freeze="head")
 
 
 def test_leak_between_folds_is_said(model, tmp_path):
-    """Another fold of the same dataset knows the held-out cases; the same cases, or another dataset, do not matter."""
+    """Weights of another fold of the same dataset know the held-out cases; other weights do not."""
     save_checkpoint(replace(small_checkpoint(), fold=1, cases=SPLIT.digest), model.checkpoint(1))
     other = Split(training=("case_2",), validation=())
     jobs = [
@@ -179,7 +179,7 @@ def test_leak_between_folds_is_said(model, tmp_path):
 
 
 def test_what_was_taken_is_said(model, tmp_path):
-    """Where from, how much, and what is frozen."""
+    """The lines name the checkpoint, the share that was taken, and what is frozen."""
     lines = find_initial_weights(job_of(tmp_path, path=model.path, freeze="all_but_heads")).lines
     assert lines[0] == f"begins with {model.checkpoint(2)}: 3d_fullres, fold 2 of Dataset001_Small"
     assert lines[1].startswith("taken: ")
@@ -191,7 +191,7 @@ def test_what_was_taken_is_said(model, tmp_path):
 
 
 def test_every_part_has_weights():
-    """Each name that is allowed stands for some, never for the heads, and together for all but these."""
+    """Each part has weights, none of the heads, and together they have all others."""
     names = list(small_checkpoint().weights)
     assert set(FROZEN) == set(get_args(Freeze))
     heads = {name for name in names if name.startswith("heads.")}
@@ -204,7 +204,7 @@ def test_every_part_has_weights():
 
 @pytest.mark.parametrize("freeze", FROZEN)
 def test_frozen_weights_stay_and_all_others_learn(model, tmp_path, freeze):
-    """With weight decay and momentum too; the optimizer does not know them, and the average is theirs."""
+    """That holds with weight decay and momentum; the optimizer does not know frozen weights."""
     run = small_run(weight_decay=0.1, average_decay=0.5)
     origin = find_initial_weights(job_of(tmp_path, path=model.path, freeze=freeze))
     state = start(origin, run)
@@ -218,7 +218,7 @@ def test_frozen_weights_stay_and_all_others_learn(model, tmp_path, freeze):
 
 
 def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
-    """What is frozen is known from the checkpoint alone."""
+    """The frozen part is known from the checkpoint alone."""
     run = small_run(epochs=2)
     origin = find_initial_weights(job_of(tmp_path, path=model.path, freeze="encoder"))
     straight = start(origin, run)
@@ -238,5 +238,5 @@ def test_frozen_run_goes_on_bit_for_bit(model, tmp_path):
 
 
 def test_older_checkpoints_began_at_random():
-    """They say nothing about it."""
+    """They do not hold the digest of initial weights."""
     assert InitialWeights.of(small_checkpoint()) == RANDOM

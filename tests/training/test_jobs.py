@@ -1,4 +1,4 @@
-"""What was asked for becomes a job for each fold, and nothing is written before all of it was checked."""
+"""A request becomes a job for each fold, and nothing is written while it is checked."""
 
 import shutil
 from dataclasses import replace
@@ -16,7 +16,7 @@ from autoseg.training.jobs import TrainingRequest, describe_concerns, make_jobs
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A workspace that was planned and preprocessed, and that no test changes."""
+    """Returns a workspace that was planned and preprocessed, and that no test changes."""
     root = tmp_path_factory.mktemp("prepared")
     write_volumes(root)
     plan_tiny(root)
@@ -25,7 +25,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def request_of(root):
-    """Makes requests."""
+    """Returns a function that makes requests."""
 
     def request(**changes):
         usual = TrainingRequest(
@@ -41,7 +41,7 @@ def request_of(root):
 
 
 def test_each_fold_has_a_job_of_its_own(root, request_of):
-    """With its cases and its seed, all by one plan of the length that was asked for; nothing is written."""
+    """Each has its cases and its seed, and a plan of the requested length; nothing is written."""
     before = files_in(root)
     jobs = make_jobs(request_of(folds=("cv", "all", 1), length=LengthRequest(epochs=7, restart=True)))
     splits = Splits.load(folders_of(root).splits)
@@ -57,7 +57,7 @@ def test_each_fold_has_a_job_of_its_own(root, request_of):
 
 
 def test_places_of_augmentation_and_trackers_reach_the_jobs(request_of):
-    """As they were named."""
+    """The jobs have the values of the request."""
     [there] = make_jobs(request_of(augment_on="device"))
     [here] = make_jobs(request_of(augment_on="cpu"))
     assert (there.augment_on_device, here.augment_on_device) == (True, False)
@@ -78,13 +78,13 @@ def test_places_of_augmentation_and_trackers_reach_the_jobs(request_of):
     ],
 )
 def test_what_cannot_be_is_one_line(request_of, changes, text):
-    """Before a fold begins."""
+    """The error comes before a fold begins."""
     with pytest.raises(UsageError, match=text):
         make_jobs(request_of(**changes))
 
 
 def test_plan_for_a_gpu_is_named_on_a_cpu(root, tmp_path, request_of):
-    """Once, however many folds there are; the small plan is made for it."""
+    """There is one line for all folds, and none for the small plan, which is made for a CPU."""
     copy = shutil.copytree(root, tmp_path / "copy")
     assert list(describe_concerns(make_jobs(request_of())[0])) == []
     plan_configurations(NUMBER, preset="4gb", workspace=copy)

@@ -1,4 +1,4 @@
-"""Folds that several processes train together: the same weights, one clear end, and nothing left behind."""
+"""Folds that several processes train together end with the same weights, one clear end, and nothing left behind."""
 
 import os
 import pickle
@@ -33,7 +33,7 @@ STEPS = 3
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A workspace that was planned and preprocessed but not trained."""
+    """Returns a workspace that was planned and preprocessed but not trained."""
     root = tmp_path_factory.mktemp("prepared")
     write_volumes(root)
     plan_tiny(root, epochs=2, steps_per_epoch=STEPS, average_decay=0.5)
@@ -42,28 +42,28 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def fresh(prepared, tmp_path):
-    """A copy of the untrained workspace."""
+    """Returns a copy of the untrained workspace."""
     return shutil.copytree(prepared, tmp_path / "fresh")
 
 
 @pytest.fixture
 def in_float32(monkeypatch):
-    """Whatever the hardware has."""
+    """Makes networks calculate in float32 on any hardware."""
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
 
 
 def model_of(root):
-    """The model folder of a workspace."""
+    """Returns the model folder of a workspace."""
     return folders_of(root).model(CONFIGURATION)
 
 
 def checkpoint_of(root):
-    """What fold 0 has learned."""
+    """Loads the checkpoint of fold 0."""
     return load_checkpoint(model_of(root).checkpoint(0))
 
 
 def assert_nearly_the_same(one, other):
-    """Up to rounding: weights, their average, and what was reported."""
+    """Asserts that weights, their average, and reports are equal up to rounding."""
     for name, value in one.weights.items():
         torch.testing.assert_close(value, other.weights[name], atol=1e-4, rtol=0)
         torch.testing.assert_close(one.training["weights"][name], other.training["weights"][name], atol=1e-4, rtol=0)
@@ -75,7 +75,7 @@ def assert_nearly_the_same(one, other):
 
 @pytest.mark.usefixtures("in_float32")
 def test_two_processes_train_what_one_trains(fresh, prepared, tmp_path):
-    """And say what one says; a fold that one began goes on with two."""
+    """They report what one process reports; a fold that one process began goes on with two."""
     alone, resumed = (shutil.copytree(prepared, tmp_path / name) for name in ("alone", "resumed"))
     expected = train_in_float32(alone, "cpu", reporter=Listener())
     listener = Listener()
@@ -98,7 +98,7 @@ def test_two_processes_train_what_one_trains(fresh, prepared, tmp_path):
 
 @pytest.mark.usefixtures("in_float32")
 def test_two_processes_share_the_held_out_cases(fresh, tmp_path):
-    """Each segments its own; masks, scores and pictures are there as from one, in the order of the cases."""
+    """Each segments its share; masks, scores and pictures are those of one process, in the same order."""
     write_splits(fresh, [(["case_1"], ["case_2", "case_3"])])
     edit_training(fresh, epochs=1, steps_per_epoch=1)
     alone = shutil.copytree(fresh, tmp_path / "alone")
@@ -114,7 +114,7 @@ def test_two_processes_share_the_held_out_cases(fresh, tmp_path):
 
 
 def stopping_at(number):
-    """Training steps of which one is interrupted."""
+    """Returns a training step that is interrupted at a number."""
     from autoseg.training import loop
 
     original = loop.train_step
@@ -138,7 +138,7 @@ def stopping_at(number):
     ],
 )
 def test_process_that_fails_ends_all_with_the_first_cause(fresh, how, kind, text):
-    """Within seconds, and the lock is gone."""
+    """All end within seconds, and the lock is removed."""
     edit_training(fresh, steps_per_epoch=1000)
     began = time.monotonic()
     with pytest.raises(kind, match=text):
@@ -148,7 +148,7 @@ def test_process_that_fails_ends_all_with_the_first_cause(fresh, how, kind, text
 
 
 def start_program(root):
-    """Trains in two processes, from the command line; gives it back once the first epoch is over."""
+    """Starts a training in two processes by its command; returns it once the first epoch has ended."""
     options = f"-d {NUMBER} -c {CONFIGURATION} -f 0 -w {root} --device cpu --gpus 2".split()
     running = subprocess.Popen(
         [sys.executable, "-m", "autoseg", "train", *options],
@@ -165,7 +165,7 @@ def start_program(root):
 
 
 def assert_all_ended(running):
-    """No process of the group is left, after a moment."""
+    """Asserts that no process of the group is left after a moment."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -179,7 +179,7 @@ def assert_all_ended(running):
 
 @pytest.mark.slow
 def test_program_is_stopped_like_any_other(fresh):
-    """By SIGTERM to all of its processes, by 'autoseg stop', and by Ctrl-C; in between it goes on."""
+    """It is stopped by SIGTERM, by 'autoseg stop', and by Ctrl-C, and goes on in between."""
     edit_training(fresh, epochs=100_000, steps_per_epoch=2)
     running = start_program(fresh)
     os.killpg(running.pid, signal.SIGTERM)
@@ -207,7 +207,7 @@ def test_program_is_stopped_like_any_other(fresh):
 
 
 def test_program_that_is_killed_leaves_no_process(fresh):
-    """The others end by themselves when whoever started them is gone."""
+    """The workers end by themselves when the process that started them is gone."""
     edit_training(fresh, epochs=100_000, steps_per_epoch=2)
     running = start_program(fresh)
     running.kill()
@@ -217,7 +217,7 @@ def test_program_that_is_killed_leaves_no_process(fresh):
 
 @pytest.mark.slow
 def test_torchrun_trains_in_processes_of_its_own(fresh):
-    """Found by its variables; one process speaks."""
+    """They find their ranks by its variables; only the main rank reports."""
     options = f"-d {NUMBER} -c {CONFIGURATION} -f 0 -w {fresh} --device cpu".split()
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     done = subprocess.run(
@@ -230,14 +230,14 @@ def test_torchrun_trains_in_processes_of_its_own(fresh):
 
 
 def test_batch_that_is_too_small_is_refused(fresh):
-    """Before anything is written, in one line."""
+    """The error is one line, before anything is written."""
     with pytest.raises(UsageError, match="a batch of 2 patches cannot be shared among 3 processes; take at most 2"):
         train(NUMBER, CONFIGURATION, [0], device="cpu", gpus=3, workspace=fresh)
     assert not model_of(fresh).path.exists()
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch):
-    """As are processes within processes."""
+    """Processes that would start further processes are refused too."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(
@@ -258,12 +258,12 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch):
 
 
 def test_a_single_process_is_this_one():
-    """Nothing is started for it."""
+    """No process is started for it."""
     assert launch(lambda reporter: (os.getpid(), reporter), 1, "cpu", SILENT) == (os.getpid(), SILENT)
 
 
 def test_every_option_reaches_the_processes(monkeypatch, fresh):
-    """Whatever `train` is asked for, in one value that can be sent to them."""
+    """All options of `train` are in one value that can be sent to other processes."""
     given = []
     monkeypatch.setattr("autoseg.training.launch.launch", lambda work, *rest: given.append((work, rest)))
     options = {"budget": "2h", "restart": True, "augment_on": "cpu", "init": "model", "freeze": "encoder"}

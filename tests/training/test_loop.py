@@ -26,16 +26,16 @@ from autoseg.training.stopping import StopRequest
 
 
 def ignore(state):
-    """Nothing to do at the end of an epoch."""
+    """Does nothing at the end of an epoch."""
 
 
 def same_weights(one, other):
-    """Whether two networks are equal bit for bit."""
+    """Returns whether two networks are equal bit for bit."""
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 def test_training_learns():
-    """The loss falls and bright and dark cubes are told apart."""
+    """The loss falls, and bright and dark cubes are told apart."""
     run = small_run(epochs=4, steps_per_epoch=25, learning_rate=0.05)
     state = small_state(run)
     train_fold(state, run, SILENT, ignore)
@@ -56,13 +56,13 @@ def test_training_learns():
     ids=lambda settings: "-".join(map(str, settings.values())) or "usual",
 )
 def test_resumed_run_equals_an_uninterrupted_one(settings):
-    """Weights, average, reported losses and rates are the same bit for bit after a stop between epochs."""
+    """After a stop between epochs, weights, average and reports are equal bit for bit."""
     run = small_run(epochs=3, **settings)
     straight = small_state(run)
     train_fold(straight, run, SILENT, ignore)
 
     class StopError(Exception):
-        """Ends the first session."""
+        """Ends the first run."""
 
     packed = {}
 
@@ -91,7 +91,7 @@ class StopAt(StopRequest):
         self.state, self.steps = None, list(steps)
 
     def check(self):
-        """Does so."""
+        """Raises the error."""
         if self.state is not None and self.state.step in self.steps:
             self.steps.remove(self.state.step)
             raise Stopped("the test", 0)
@@ -100,7 +100,7 @@ class StopAt(StopRequest):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("average_decay", [0.0, 0.9])
 def test_run_that_was_stopped_in_mid_epoch_equals_an_uninterrupted_one(workers, average_decay, tmp_path):
-    """Stopped four times, between epochs and within, and each time packed to disk: every bit is the same."""
+    """It is stopped and saved four times, between epochs and within, and every bit is the same."""
     run = replace(small_run(epochs=3, steps_per_epoch=4, average_decay=average_decay), workers=workers)
     straight = small_state(run)
     train_fold(straight, run, SILENT, ignore)
@@ -129,7 +129,7 @@ def test_run_that_was_stopped_in_mid_epoch_equals_an_uninterrupted_one(workers, 
 
 
 def test_state_that_was_saved_before_epochs_were_kept_open_is_read():
-    """Checkpoints of an older version go on at their epoch's end."""
+    """Checkpoints of an older version go on at the end of their epoch."""
     run = small_run(epochs=2)
     state = small_state(run)
     packed = pack_state(state)
@@ -140,7 +140,7 @@ def test_state_that_was_saved_before_epochs_were_kept_open_is_read():
 
 
 def test_number_of_loader_threads_changes_nothing():
-    """Batches follow from their number, not from who makes them."""
+    """Batches follow from their number, not from the thread that makes them."""
     states = []
     for workers in (0, 3):
         run = replace(small_run(epochs=1), workers=workers)
@@ -151,7 +151,7 @@ def test_number_of_loader_threads_changes_nothing():
 
 
 def test_average_differs_from_the_weights_and_can_be_switched_off():
-    """With a decay of 0 there is one network only."""
+    """With a decay of 0 there is only one network."""
     run = small_run(epochs=1)
     state = small_state(run)
     train_fold(state, run, SILENT, ignore)
@@ -162,7 +162,7 @@ def test_average_differs_from_the_weights_and_can_be_switched_off():
 
 
 def test_budget_of_seconds_ends_the_run_and_anneals_fully():
-    """Time decides, not epochs, and the last learning rate is near zero."""
+    """Time decides instead of epochs, and the last learning rate is near zero."""
     run = small_run(epochs=1, budget_seconds=1.0, steps_per_epoch=5)
     state = small_state(run)
     train_fold(state, run, SILENT, ignore)
@@ -172,7 +172,7 @@ def test_budget_of_seconds_ends_the_run_and_anneals_fully():
 
 
 def test_progress_is_reported_whole():
-    """The bar ends at its total and every epoch has a line with the Dice of each label."""
+    """The bar ends at its total, and every epoch has a line with the Dice of each label."""
     listener, run = Listener(), small_run(epochs=2)
     train_fold(small_state(run), run, listener, ignore)
     assert listener.advanced["training"] == pytest.approx(1)
@@ -182,7 +182,7 @@ def test_progress_is_reported_whole():
 
 
 def test_loss_that_is_no_number_is_said_and_nothing_is_saved():
-    """The run ends with advice before the broken weights could replace good ones."""
+    """The run ends with advice before broken weights could replace good ones."""
     run = small_run(epochs=2, learning_rate=1e30, gradient_norm=1e30, momentum=0.0)
     saved = []
     with pytest.raises(
@@ -193,7 +193,7 @@ def test_loss_that_is_no_number_is_said_and_nothing_is_saved():
 
 
 def broken_at(step, monkeypatch, value=math.nan):
-    """Lets the loss of a step be no number."""
+    """Makes the loss of a step NaN."""
     original = loop.train_step
 
     def break_loss(state, *rest):
@@ -204,7 +204,7 @@ def broken_at(step, monkeypatch, value=math.nan):
 
 
 def test_loss_that_is_no_number_is_noticed_within_twenty_steps(monkeypatch):
-    """Not at the end of a long epoch, and with the step at which it happened; the epoch before it is kept."""
+    """The step is named, and the checkpoint of the epoch before is kept."""
     run, saved = small_run(epochs=2, steps_per_epoch=50), []
     broken_at(50 + 23, monkeypatch)
     state = small_state(run)
@@ -215,7 +215,7 @@ def test_loss_that_is_no_number_is_noticed_within_twenty_steps(monkeypatch):
 
 
 def test_losses_are_seldom_looked_at(monkeypatch):
-    """Each look makes a GPU wait: once in twenty steps, and at the end of the epoch."""
+    """Each check makes a GPU wait, so there is one in twenty steps, and one at the end of the epoch."""
     looks = []
     monkeypatch.setattr(loop, "check_losses", lambda losses, _: looks.append(len(losses)))
     run = small_run(epochs=1, steps_per_epoch=50)
@@ -224,7 +224,7 @@ def test_losses_are_seldom_looked_at(monkeypatch):
 
 
 def test_stopped_run_saves_no_broken_weights(monkeypatch):
-    """A loss that became no number just before the stop is an error, not a checkpoint."""
+    """A loss that became NaN just before the stop is an error, and no checkpoint is saved."""
     stop = StopAt(4)
     run, saved = replace(small_run(epochs=1, steps_per_epoch=8), stop=stop), []
     broken_at(2, monkeypatch)
@@ -235,7 +235,7 @@ def test_stopped_run_saves_no_broken_weights(monkeypatch):
 
 
 def test_weights_that_broke_in_the_last_step_are_not_saved(monkeypatch):
-    """Their loss was still a number."""
+    """The loss of that step was still finite."""
     run, saved = small_run(epochs=1), []
     original = loop.train_step
 
@@ -252,7 +252,7 @@ def test_weights_that_broke_in_the_last_step_are_not_saved(monkeypatch):
 
 
 def test_lost_structure_is_said(monkeypatch):
-    """The alarms of an epoch come after its line."""
+    """The warnings of an epoch come after its line."""
     monkeypatch.setattr(loop, "measure", lambda *_: (0.5, [0.9, 0.0]))
     listener, run = Listener(), small_run(epochs=26, steps_per_epoch=1)
     train_fold(small_state(run), run, listener, ignore)
@@ -261,7 +261,7 @@ def test_lost_structure_is_said(monkeypatch):
 
 
 def test_console_line_says_what_the_time_went_into():
-    """Patches per second are those of the steps, not of the measuring after them."""
+    """Patches per second are those of the steps, without the validation after them."""
     listener, run = Listener(), small_run(epochs=1, steps_per_epoch=5)
     state = small_state(run)
     train_fold(state, run, listener, ignore)
@@ -273,7 +273,7 @@ def test_console_line_says_what_the_time_went_into():
 
 
 def test_stalled_loader_is_said_before_it_is_an_error(monkeypatch):
-    """Once, with what it waits for."""
+    """One line names what the loader waits for."""
 
     def prepare(self, number):
         self.reading[0] = "case_7"
@@ -292,7 +292,7 @@ def test_stalled_loader_is_said_before_it_is_an_error(monkeypatch):
 
 
 def test_run_that_waits_for_its_disk_can_be_stopped(monkeypatch):
-    """Within a second or so; what it did before is saved."""
+    """It stops within about a second, and the steps before are saved."""
 
     def prepare(self, number):
         release.wait(20 if number >= 1 else 0)
@@ -311,7 +311,7 @@ def test_run_that_waits_for_its_disk_can_be_stopped(monkeypatch):
 
 
 def test_learning_rate_is_golden():
-    """The polynomial of nnU-Net v2.8.1 at epochs 0, 1, 100, 500, 900 and 999 of 1000."""
+    """The values are those of nnU-Net v2.8.1 at epochs 0, 1, 100, 500, 900 and 999 of 1000."""
     settings = small_plan().training
     golden = {0: 0.01, 1: 0.009991, 100: 0.00909533, 500: 0.00535887, 900: 0.00125893, 999: 1.995e-5}
     for epoch, expected in golden.items():
@@ -320,7 +320,7 @@ def test_learning_rate_is_golden():
 
 
 def test_rate_falls_when_the_loss_stays_where_it_is():
-    """In a "plateau" the losses of the epochs decide, in the share of the training that passed, steps or seconds."""
+    """In a "plateau", the rate follows the losses over the share of the training, in steps or seconds."""
     for length in ({"epochs": 10}, {"budget_seconds": 100.0}):
         run = small_run(schedule="plateau", plateau_share=0.2, step_factor=0.5, learning_rate=0.4, **length)
         state = small_state(run)
@@ -341,7 +341,7 @@ def test_rate_falls_when_the_loss_stays_where_it_is():
 
 
 def test_steps_follow_the_schedule():
-    """Each step has the rate of the progress before it."""
+    """Each step has the learning rate of the progress before it."""
     run = small_run(epochs=1, steps_per_epoch=4, schedule="cosine", warmup_share=0.5, learning_rate=0.1)
     state, rates = small_state(run), []
     state.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
@@ -350,7 +350,7 @@ def test_steps_follow_the_schedule():
 
 
 def test_class_that_never_occurs_has_no_pseudo_dice():
-    """NaN, neither zero nor one, and the mean leaves it out."""
+    """It is NaN, neither zero nor one, and the mean leaves it out."""
     run = small_run(epochs=1, steps_per_epoch=30, learning_rate=0.05)
     cases = []
     for case in small_cases():
@@ -365,7 +365,7 @@ def test_class_that_never_occurs_has_no_pseudo_dice():
 
 
 def test_full_memory_of_the_device_is_said(monkeypatch):
-    """With what to do about it, instead of a page of numbers."""
+    """The error is one line with advice, instead of torch's own text."""
     run = small_run(epochs=1)
 
     def fail(*_arguments):

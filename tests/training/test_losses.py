@@ -1,4 +1,4 @@
-"""Losses equal the reference method's golden values and are right where structures are missing, overlap or unknown."""
+"""Losses equal the golden values of the reference method, also where structures are missing, overlap or are unknown."""
 
 import pytest
 import torch
@@ -18,20 +18,20 @@ USUAL = LossSettings()
 
 @pytest.fixture
 def golden():
-    """Logits and labels of the golden values, written down with the reference's facts."""
+    """Returns logits and labels of the golden values, which stand in the facts about the reference."""
     logits = torch.sin(7 * torch.linspace(-1, 1, 48)).reshape(2, 3, 2, 2, 2)
     labels = (torch.arange(16) % 3).reshape(2, 2, 2, 2)
     return logits, labels
 
 
 def loss_of(logits, labels, targets=LABELS, *, batch_dice=True, unknown=None, **settings):
-    """The loss of one resolution."""
+    """Returns the loss of one resolution."""
     loss = Loss(targets=targets, settings=LossSettings(**settings), batch_dice=batch_dice)
     return loss((logits,), labels, unknown)
 
 
 def certain(labels, outputs):
-    """Logits of a network that knows the labels."""
+    """Returns logits of a network that predicts the labels with certainty."""
     return 100.0 * F.one_hot(labels, outputs).movedim(-1, 1)
 
 
@@ -40,12 +40,12 @@ def certain(labels, outputs):
 
 @pytest.mark.parametrize(("batch_dice", "expected"), [(True, 1.0616557598), (False, 1.0778412819)])
 def test_sum_of_dice_and_cross_entropy_is_golden(golden, batch_dice, expected):
-    """Dice plus cross entropy of nnU-Net v2.8.1 on the same tensors."""
+    """The loss is Dice plus cross entropy of nnU-Net v2.8.1 on the same tensors."""
     assert loss_of(*golden, batch_dice=batch_dice).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_both_terms_are_golden(golden):
-    """Each alone."""
+    """Each term alone has its golden value."""
     assert loss_of(*golden, voxelwise="none").item() == pytest.approx(-0.2671042383, abs=1e-6)
     assert loss_of(*golden, overlap="none").item() == pytest.approx(1.3287600279, abs=1e-6)
 
@@ -58,7 +58,7 @@ def test_voxels_that_nobody_labelled_are_golden(golden):
 
 
 def test_regions_are_golden(golden):
-    """Dice over sigmoids plus binary cross entropy."""
+    """The loss is Dice over sigmoids plus binary cross entropy."""
     logits, labels = golden
     assert loss_of(logits, labels, REGIONS).item() == pytest.approx(0.2436202466, abs=1e-6)
 
@@ -88,12 +88,12 @@ def test_regions_with_unlabelled_voxels_are_golden_in_both_terms(golden):
     ],
 )
 def test_weights_of_the_resolutions_are_golden(outputs, weights):
-    """Halved at each level, the coarsest unused, the sum 1."""
+    """They are halved at each level, the coarsest is 0, and the sum is 1."""
     assert supervision_weights([(64 // 2**level, 64) for level in range(outputs)]) == pytest.approx(weights, abs=1e-6)
 
 
 def test_outputs_of_the_same_size_count_alike():
-    """Also beside coarser ones; if there is one size alone, none is left out."""
+    """They do so beside coarser ones too; with a single size, no output is left out."""
     assert supervision_weights([(8, 8)] * 4) == pytest.approx([0.25] * 4)
     assert supervision_weights([(8, 8), (8, 8), (4, 8), (4, 4)]) == pytest.approx([0.4, 0.4, 0.2, 0])
 
@@ -105,7 +105,7 @@ def test_outputs_of_the_same_size_count_alike():
 @pytest.mark.parametrize("voxelwise", ["cross_entropy", "focal", "top_k"])
 @pytest.mark.parametrize("targets", [LABELS, REGIONS])
 def test_perfect_prediction_has_the_lowest_loss(overlap, voxelwise, targets):
-    """Certain and right everywhere: overlap -1, cross entropy 0."""
+    """A certain and right prediction has overlap -1 and cross entropy 0."""
     labels = torch.randint(0, 3, (2, 4, 6, 8), generator=torch.Generator().manual_seed(0))
     logits = certain(labels, 3)
     if not targets.exclusive:
@@ -115,7 +115,7 @@ def test_perfect_prediction_has_the_lowest_loss(overlap, voxelwise, targets):
 
 
 def test_overlaps_follow_their_formulas(golden):
-    """By hand, for the second structure of one patch."""
+    """They are calculated by hand for the second structure of one patch."""
     logits, labels = (values[:1] for values in golden)
     p, g = logits.softmax(dim=1)[:, 2], (labels == 2).float()
     alone = Targets(structures={"any": (1,), "second": (2,)})
@@ -141,13 +141,13 @@ def test_overlaps_follow_their_formulas(golden):
 
 
 def test_tversky_of_equal_weights_is_dice(golden):
-    """Half of each is the plain overlap."""
+    """With weights of one half it is the plain overlap."""
     even = loss_of(*golden, overlap="tversky", false_positives=0.5, false_negatives=0.5, voxelwise="none")
     assert even.item() == pytest.approx(loss_of(*golden, voxelwise="none").item(), abs=1e-4)
 
 
 def test_voxelwise_forms_follow_their_formulas(golden):
-    """Focal loss, the worst quarter of the voxels, and weights of the classes."""
+    """Focal loss, the worst quarter of the voxels, and class weights are calculated by hand."""
     logits, labels = golden
     each = F.cross_entropy(logits, labels, reduction="none").flatten()
     focal = ((1 - torch.exp(-each)) ** 3 * each).mean()
@@ -163,7 +163,7 @@ def test_voxelwise_forms_follow_their_formulas(golden):
 
 
 def test_weights_of_classes_reach_regions_and_sparse_labels(golden):
-    """Also where the cross entropy is binary, and where voxels are left out."""
+    """They apply to binary cross entropy, and where voxels are left out."""
     logits, labels = golden
     weights = torch.tensor([1.0, 2.0, 5.0])
     present = GroundTruth.of(labels, REGIONS).present.float()
@@ -177,14 +177,14 @@ def test_weights_of_classes_reach_regions_and_sparse_labels(golden):
 
 
 def test_terms_have_their_weights(golden):
-    """The sum is weighted."""
+    """The loss is the weighted sum of both terms."""
     dice, entropy = loss_of(*golden, voxelwise="none"), loss_of(*golden, overlap="none")
     both = loss_of(*golden, overlap_weight=3.0, voxelwise_weight=0.5)
     assert both.item() == pytest.approx((3 * dice + 0.5 * entropy).item(), abs=1e-6)
 
 
 def test_absent_class_that_is_not_predicted_counts_as_perfect():
-    """Dice of nothing against nothing is 1, by the smoothing term."""
+    """Dice of two empty masks is 1, by the smoothing term."""
     labels = torch.zeros(1, 4, 4, dtype=torch.int64)
     logits = torch.zeros(1, 3, 4, 4)
     logits[:, 0] = 200.0
@@ -198,7 +198,7 @@ def test_absent_class_that_is_not_predicted_counts_as_perfect():
 @pytest.mark.parametrize("voxelwise", ["cross_entropy", "focal", "top_k"])
 @pytest.mark.parametrize("batch_dice", [True, False])
 def test_unlabelled_voxels_change_nothing(golden, targets, voxelwise, batch_dice):
-    """Neither the loss nor any gradient depends on them; a patch without any label has the gradient zero."""
+    """Neither loss nor gradient depends on them; a patch without any label has the gradient zero."""
     logits, labels = golden
     labels[:, 0] = 3
     losses, gradients = [], []
@@ -222,7 +222,7 @@ def test_unlabelled_voxels_change_nothing(golden, targets, voxelwise, batch_dice
 
 
 def test_a_structure_that_nobody_looked_for_is_as_good_as_background(golden):
-    """Probability may move between the two without any change of the loss, and in no other patch."""
+    """Probability may move between them without a change of the loss, but not in other patches."""
     logits, labels = golden
     labels = labels * (labels != 2)
     unknown = torch.tensor([[False, True], [False, True]])
@@ -239,7 +239,7 @@ def test_a_structure_that_nobody_looked_for_is_as_good_as_background(golden):
 
 
 def test_regions_that_nobody_looked_for_do_not_count(golden):
-    """The loss is that of the others, and no gradient reaches their output."""
+    """The loss is that of the other regions, and no gradient reaches their output."""
     logits, labels = golden
     logits.requires_grad_()
     unknown = torch.tensor([[False, True, True], [False, True, True]])
@@ -253,7 +253,7 @@ def test_regions_that_nobody_looked_for_do_not_count(golden):
 @pytest.mark.parametrize("targets", [LABELS, REGIONS])
 @pytest.mark.parametrize("batch_dice", [True, False])
 def test_one_patch_of_two_may_know_more(golden, targets, batch_dice):
-    """What is unknown in one patch is learned from the other; gradients are numbers."""
+    """A structure that is unknown in one patch is learned from the other; gradients are finite."""
     logits, labels = golden
     logits.requires_grad_()
     count = len(targets.structures)
@@ -266,7 +266,7 @@ def test_one_patch_of_two_may_know_more(golden, targets, batch_dice):
 
 
 def test_merged_probabilities_are_a_distribution(golden):
-    """They sum to one, and unknown structures have none."""
+    """They sum to one, and unknown structures have the probability zero."""
     logits, _ = golden
     unknown = torch.tensor([[True, False], [True, True]])
     merged = merge_unknown(logits, unknown).softmax(dim=1)
@@ -280,7 +280,7 @@ def test_merged_probabilities_are_a_distribution(golden):
 
 
 def test_masks_are_as_good_as_a_label_map(golden):
-    """Structures that overlap come as masks; where they do not, both are the same."""
+    """Where structures do not overlap, masks and label map give the same loss."""
     logits, labels = golden
     masks = GroundTruth.of(labels, REGIONS).present
     assert masks.dtype == torch.bool
@@ -299,14 +299,14 @@ def test_coarse_outputs_are_compared_with_the_coarsened_target():
 
 
 def test_the_middle_of_each_coarse_voxel_is_taken():
-    """Of 10 voxels along an axis, coarsened to 5, every second one."""
+    """Of 10 voxels along an axis that is coarsened to 5, every second one is taken."""
     labels = torch.arange(10).reshape(1, 1, 10).expand(1, 4, 10)
     assert coarsen(labels, torch.zeros(1, 2, 4, 5))[0, 0].tolist() == [1, 3, 5, 7, 9]
     assert coarsen(labels[None], torch.zeros(1, 2, 2, 5)).shape == (1, 1, 2, 5)
 
 
 def test_gradient_reaches_all_but_the_coarsest_output():
-    """The coarsest resolution has weight zero, the others learn."""
+    """The coarsest output has weight zero, the others have gradients."""
     labels = torch.randint(0, 3, (1, 8, 8), generator=torch.Generator().manual_seed(1))
     outputs = [torch.zeros(1, 3, size, size, requires_grad=True) for size in (8, 4, 2)]
     Loss(targets=LABELS, settings=USUAL, batch_dice=True)(outputs, labels).backward()
@@ -316,7 +316,7 @@ def test_gradient_reaches_all_but_the_coarsest_output():
 
 
 def test_settings_that_make_no_loss_are_refused():
-    """At least one term; weights of classes belong to the voxelwise one."""
+    """There must be at least one term; class weights belong to the voxelwise one."""
     with pytest.raises(ValueError, match="cannot both be 'none'"):
         LossSettings(overlap="none", voxelwise="none")
     with pytest.raises(ValueError, match="class_weights belong to the voxelwise term"):
@@ -324,7 +324,7 @@ def test_settings_that_make_no_loss_are_refused():
 
 
 def test_forms_of_cross_entropy_agree(golden):
-    """The quick way, and the one that looks at each voxel."""
+    """The fused form and the one that looks at each voxel give the same loss."""
     logits, labels = golden
     quick = voxelwise_loss(logits, GroundTruth.of(labels, LABELS), USUAL)
     slow = voxelwise_loss(logits, GroundTruth.of(labels, SPARSE), USUAL)
@@ -336,7 +336,7 @@ def test_forms_of_cross_entropy_agree(golden):
 
 @pytest.mark.usefixtures("empty_registry")
 def test_own_loss_is_weighed_at_each_resolution_as_the_built_in_one():
-    """Of three resolutions the coarsest is left out; it gets truth on the grid of the logits, and its settings."""
+    """Of three resolutions the coarsest is left out; the ground truth is on the grid of the logits."""
     seen = []
 
     def note(logits, ground_truth, settings):
@@ -356,7 +356,7 @@ def test_own_loss_is_weighed_at_each_resolution_as_the_built_in_one():
 
 @pytest.mark.usefixtures("empty_registry")
 def test_own_loss_sees_the_background_stand_for_what_nobody_looked_for():
-    """So a plain cross entropy of it is the built-in one."""
+    """So a plain cross entropy as custom loss equals the built-in one."""
     register_loss("plain", lambda logits, ground_truth, _: F.cross_entropy(logits, ground_truth.classes))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 4, 4, generator=generator)

@@ -1,4 +1,4 @@
-"""A memory that runs out once corrects plan.json, and the folds to come begin with what fits; on a pretended GPU."""
+"""A memory that runs out once corrects plan.json, and the next folds begin with what fits; on a pretended GPU."""
 
 import shutil
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ BATCH = 2
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A workspace that was planned and preprocessed but not trained."""
+    """Returns a workspace that was planned and preprocessed but not trained."""
     root = tmp_path_factory.mktemp("prepared")
     write_volumes(root)
     plan_tiny(root, epochs=1, steps_per_epoch=2)
@@ -37,13 +37,13 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def fresh(prepared, tmp_path):
-    """A copy of the untrained workspace."""
+    """Returns a copy of the untrained workspace."""
     return shutil.copytree(prepared, tmp_path / "fresh")
 
 
 @pytest.fixture
 def small_gpu(monkeypatch):
-    """Networks with memory for one patch at once; gives what each of them tried."""
+    """Gives networks memory for one patch at once; returns the sizes that each of them tried."""
     memories, make = [], fold.make_network
 
     def make_watched(*arguments):
@@ -59,20 +59,20 @@ def small_gpu(monkeypatch):
 
 
 def run_train(root, which=(0,), **options):
-    """Trains, and gives back what was said."""
+    """Trains, and returns a listener with the lines that were reported."""
     listener = Listener()
     train(NUMBER, CONFIGURATION, list(which), device="cpu", workspace=root, reporter=listener, **options)
     return listener
 
 
 def plan_of(root):
-    """As it stands on disk."""
+    """Loads plan.json."""
     return Plan.load(folders_of(root).plan)
 
 
 @contextmanager
 def held_by_another(folder):
-    """Another thread is at work in a folder."""
+    """Locks a folder in another thread."""
     held, done = Event(), Event()
 
     def hold():
@@ -92,7 +92,7 @@ def held_by_another(folder):
 
 @pytest.mark.parametrize(("gigabytes", "said"), [(None, False), (0.001, True), (80, False)])
 def test_a_gpu_that_is_too_small_is_named_before_training(fresh, monkeypatch, gigabytes, said):
-    """The user hears what a step takes, what the GPU has and what to do, and may try all the same."""
+    """The line names what a step takes, what the GPU has and what to do; training begins all the same."""
     total = None if gigabytes is None else int(gigabytes * 10**9)
     monkeypatch.setattr(memory_limit, "gpu_memory_bytes", lambda _: total)
     listener = run_train(fresh)
@@ -101,7 +101,7 @@ def test_a_gpu_that_is_too_small_is_named_before_training(fresh, monkeypatch, gi
 
 
 def test_memory_runs_out_once_and_not_for_each_fold(fresh, small_gpu):
-    """The estimate is corrected and said; the next fold of the same run begins in parts, as does one of another run."""
+    """The estimate is corrected and reported; the next folds, of any run, begin in micro-batches."""
     before = plan_of(fresh)
     first = run_train(fresh, [0, 1])
     assert [memory.tried[:3] for memory in small_gpu] == [[BATCH, 1, 1], [1, 1, 1]]
@@ -121,7 +121,7 @@ def test_memory_runs_out_once_and_not_for_each_fold(fresh, small_gpu):
 
 
 def test_begun_and_finished_folds_do_not_mind_a_corrected_estimate(fresh, small_gpu, monkeypatch):
-    """They go on, are extended, and predict together with those that came later."""
+    """They go on, are extended, and predict together with later folds."""
     original = loop.train_step
 
     def step_or_stop(state, *rest):
@@ -148,7 +148,7 @@ def test_begun_and_finished_folds_do_not_mind_a_corrected_estimate(fresh, small_
 
 
 def test_plan_that_cannot_be_corrected_is_left_and_training_goes_on(fresh, small_gpu, monkeypatch):
-    """While another run is at work on the dataset, or once the plan has become another one."""
+    """Another run may hold the dataset, or the plan may have become another one."""
     before = folders_of(fresh).plan.read_text()
     with held_by_another(folders_of(fresh).preprocessed):
         assert "could not be corrected: another run is at work on" in run_train(fresh).text
@@ -170,7 +170,7 @@ def test_plan_that_cannot_be_corrected_is_left_and_training_goes_on(fresh, small
 
 
 def test_larger_memory_takes_the_whole_batch_again(fresh, small_gpu, monkeypatch):
-    """What was measured is about the step, not about the device."""
+    """The measurement is about the step, not about the device."""
     run_train(fresh)
     monkeypatch.setattr(memory_limit, "gpu_memory_within_reach", lambda _: 3 * MEMORY)
     monkeypatch.setattr("full_memory.Fullness.fail", lambda *_: None)
@@ -179,7 +179,7 @@ def test_larger_memory_takes_the_whole_batch_again(fresh, small_gpu, monkeypatch
 
 
 def test_smaller_parts_that_the_plan_asks_for_are_not_made_larger(fresh, small_gpu):
-    """Nothing is said where they fit."""
+    """Nothing is reported where they fit."""
     run_train(fresh)
     edit_training(fresh, micro_batch_size=1)
     assert "could be had" not in run_train(fresh, [1]).text

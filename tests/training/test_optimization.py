@@ -1,4 +1,4 @@
-"""The optimizer, its schedule and the running average are what their formulas say."""
+"""The optimizer, its schedule and the running average follow their formulas."""
 
 from typing import get_args
 
@@ -25,7 +25,7 @@ SCHEDULES = st.sampled_from(get_args(TrainingSettings.model_fields["schedule"].a
 @given(first=SHARES, second=SHARES, schedule=SCHEDULES)
 @settings(max_examples=50)
 def test_learning_rate_never_rises(first, second, schedule):
-    """From its start on, by any schedule; polynomial and cosine end at 0."""
+    """It falls or stays by any schedule; polynomial and cosine end at 0."""
     plan = small_plan(schedule=schedule).training
     low, high = sorted((first, second))
     assert plan.learning_rate >= learning_rate(low, plan) >= learning_rate(high, plan) >= 0
@@ -36,7 +36,7 @@ def test_learning_rate_never_rises(first, second, schedule):
 @given(done=SHARES, schedule=SCHEDULES, warmup=st.floats(0.01, 0.9))
 @settings(max_examples=50)
 def test_schedule_begins_where_the_warmup_ends(done, schedule, warmup):
-    """The rate rises in a line from a hundredth, and then falls by the same curve in what time is left."""
+    """The rate rises linearly from a hundredth, and then falls by the same curve in the rest of the time."""
     warm, cold = (small_plan(schedule=schedule, warmup_share=share).training for share in (warmup, 0.0))
     rising = learning_rate(done * warmup * 0.999, warm)
     assert rising == pytest.approx(cold.learning_rate * max(0.01, done * 0.999))
@@ -55,14 +55,14 @@ def test_schedule_begins_where_the_warmup_ends(done, schedule, warmup):
     ],
 )
 def test_schedules_follow_their_formulas(changes, golden):
-    """At shares of the training that are known by heart, as shares of the highest rate."""
+    """Known shares of the training have known shares of the highest rate."""
     plan = small_plan(learning_rate=0.5, **changes).training
     for done, share in golden.items():
         assert learning_rate(done, plan) == pytest.approx(0.5 * share, abs=1e-12)
 
 
 def test_each_fall_of_a_plateau_multiplies_the_rate():
-    """By the plan's factor; other schedules do not ask how often it fell."""
+    """The factor is that of the plan; other schedules ignore the number of falls."""
     plateau = small_plan(schedule="plateau", step_factor=0.2, learning_rate=1.0).training
     assert [learning_rate(0.5, plateau, falls) for falls in (0, 1, 3)] == pytest.approx([1, 0.2, 0.008])
     cosine = small_plan(schedule="cosine").training
@@ -80,13 +80,13 @@ def test_each_fall_of_a_plateau_multiplies_the_rate():
     ],
 )
 def test_plateau_is_a_share_of_the_training_without_a_better_loss(losses, falls):
-    """Ten epochs, a patience of two of them: hardly better is no better, and after a fall the patience starts anew."""
+    """With a patience of two of ten epochs, tiny improvements do not count, and a fall restarts it."""
     ends = [((number + 1) / 10, loss) for number, loss in enumerate(losses)]
     assert [count_falls(ends[: number + 1], 0.2) for number in range(max(1, len(ends)))] == falls
 
 
 def test_noise_of_many_epochs_is_smoothed():
-    """A slow improvement is seen through losses that jump, and so is its end."""
+    """A slow improvement is noticed in noisy losses, and so is its end."""
     jumps = [0.05 * (-1) ** number for number in range(1000)]
     falling = [((number + 1) / 1000, 1 - number / 1000 + jump) for number, jump in enumerate(jumps)]
     assert count_falls(falling, 0.05) == 0
@@ -95,7 +95,7 @@ def test_noise_of_many_epochs_is_smoothed():
 
 
 def test_share_is_of_the_seconds_if_they_are_limited():
-    """Else of the steps; never more than the whole."""
+    """Otherwise it is a share of the steps; it is never above 1."""
     steps = small_plan(epochs=4, steps_per_epoch=5).training
     seconds = small_plan(epochs=4, steps_per_epoch=5, budget_seconds=8.0).training
     assert [share_done(steps, 5, 100.0), share_done(steps, 30, 0.0)] == [0.25, 1]
@@ -103,7 +103,7 @@ def test_share_is_of_the_seconds_if_they_are_limited():
 
 
 def test_optimizer_obeys_the_settings():
-    """Nesterov's momentum, weight decay and learning rate; without momentum there is nothing to look ahead with."""
+    """It has momentum, weight decay and learning rate; without momentum there is no Nesterov step."""
     network = torch.nn.Linear(2, 2)
     [group] = make_optimizer(
         network, small_plan(momentum=0.8, weight_decay=0.1, learning_rate=0.5).training
@@ -115,7 +115,7 @@ def test_optimizer_obeys_the_settings():
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
 def test_optimizer_can_be_another_one(name, kind):
-    """With its means, weight decay and learning rate."""
+    """Adam and AdamW have their betas, weight decay and learning rate."""
     chosen = small_plan(optimizer=name, adam_betas=(0.8, 0.99), weight_decay=0.1, learning_rate=2e-3).training
     optimizer = make_optimizer(torch.nn.Linear(2, 2), chosen)
     [group] = optimizer.param_groups
@@ -124,7 +124,7 @@ def test_optimizer_can_be_another_one(name, kind):
 
 
 def test_decay_of_adamw_does_not_pass_through_the_means():
-    """One step with the gradient 0 shrinks a weight by rate times decay; in Adam it becomes a step of the rate."""
+    """A step with gradient 0 shrinks a weight by rate times decay; in Adam it becomes a step of the rate."""
     weights = []
     for name in ("adamw", "adam"):
         network = torch.nn.Linear(1, 1, bias=False)
@@ -137,7 +137,7 @@ def test_decay_of_adamw_does_not_pass_through_the_means():
 
 
 def test_learning_rate_is_set_for_all_parameters():
-    """Every group follows."""
+    """Every parameter group gets it."""
     optimizer = torch.optim.SGD([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "lr": 3.0}], lr=1.0)
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
@@ -145,7 +145,7 @@ def test_learning_rate_is_set_for_all_parameters():
 
 @pytest.mark.parametrize(("step", "kept"), [(0, 0.1), (8, 0.5), (10**6, 0.9)])
 def test_average_keeps_a_share_of_itself(step, kept):
-    """(1 + step) / (10 + step) at first, the decay at last; in place."""
+    """The share is (1 + step) / (10 + step) at first, and the decay at last; in place."""
     average, current = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.0])
     expected = kept * average + (1 - kept) * current
     update_average([average], [current], decay=0.9, step=step)
@@ -154,7 +154,7 @@ def test_average_keeps_a_share_of_itself(step, kept):
 
 
 def test_average_of_constant_weights_is_those():
-    """Whatever the start was, it is forgotten."""
+    """The start of the average is forgotten."""
     average, current = [torch.full((3,), 7.0)], [torch.full((3,), 2.0)]
     for step in range(200):
         update_average(average, current, decay=0.9, step=step)

@@ -24,12 +24,12 @@ pytestmark = pytest.mark.usefixtures("empty_registry")
 
 
 def weights_of(state):
-    """Weights and averages, by name."""
+    """Returns weights and averages, by name."""
     return {**state.network.state_dict(), **{f"average {name}": value for name, value in state.weights.items()}}
 
 
 def assert_same(one, other):
-    """Bit for bit."""
+    """Asserts that two states are equal bit for bit."""
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
@@ -39,7 +39,7 @@ def assert_same(one, other):
 
 
 def test_own_parts_learn():
-    """A network, a loss and a transform from outside, together."""
+    """A custom network, loss and transform train together."""
     transforms = [("brighten", {"most": 0.2})]
     run = own_run("pyramid", "squared_error", transforms, epochs=4, steps_per_epoch=25, learning_rate=0.05)
     state = small_state(run)
@@ -51,7 +51,7 @@ def test_own_parts_learn():
 
 
 def test_run_that_was_stopped_goes_on_bit_for_bit():
-    """Although dropout draws from torch's own generator, and norms keep running means; whatever was drawn between."""
+    """Dropout and running means go on too, whatever torch's generator drew in between."""
     given = {"dropout": 0.5, "norm": True, "levels": 2}
     run = own_run("pyramid", "squared_error", [("brighten", {"most": 0.5})], given=given)
     straight = small_state(run)
@@ -84,7 +84,7 @@ def test_dropout_differs_from_step_to_step():
 
 
 def test_averaged_network_knows_the_running_means():
-    """Which are no weights: without them it would predict with those of its start."""
+    """They are buffers: without them it would predict with those of its start."""
     run = own_run(given={"norm": True}, average_decay=0.99)
     state = small_state(run)
     train_fold(state, run, SILENT, lambda _: None)
@@ -95,7 +95,7 @@ def test_averaged_network_knows_the_running_means():
 
 
 def test_built_in_network_draws_nothing_new():
-    """Torch's own generator, which belongs to the user, stays as it was."""
+    """Torch's own generator, which belongs to the user, is not changed."""
     run = small_run(epochs=1)
     before = torch.get_rng_state()
     train_fold(small_state(run), run, SILENT, lambda _: None)
@@ -103,7 +103,7 @@ def test_built_in_network_draws_nothing_new():
 
 
 def test_trial_changes_nothing():
-    """Neither weights, running means and gradients, nor torch's own generator."""
+    """Weights, running means, gradients and torch's own generator are as before."""
     run = own_run("pyramid", "squared_error", [("brighten", {"most": 0.5})], given={"dropout": 0.5, "norm": True})
     state = small_state(run)
     before, draws = {name: value.clone() for name, value in state.network.state_dict().items()}, torch.get_rng_state()
@@ -117,7 +117,7 @@ def test_trial_changes_nothing():
 
 
 def test_weights_that_the_loss_leaves_out_are_found():
-    """Those of the coarsest logits, if there are several; found without a trace."""
+    """They are those of the coarsest of several logits, found without changing anything."""
     assert supervision_weights([(8,), (4,), (2,)])[2] == 0
     for levels, idle in ((1, []), (3, ["heads.2.weight", "heads.2.bias"])):
         run = own_run(given={"levels": levels})
@@ -128,7 +128,7 @@ def test_weights_that_the_loss_leaves_out_are_found():
 
 
 def test_two_processes_take_the_step_of_one(tmp_path, monkeypatch):
-    """Of five patches the first has three: each counts by its patches."""
+    """Of five patches the first rank has three: each rank counts by its patches."""
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
     launch(partial(save_step, tmp_path, "cpu"), 2, "cpu", Listener())
     loss, gradients = one_step()
@@ -147,7 +147,7 @@ def test_two_processes_take_the_step_of_one(tmp_path, monkeypatch):
 
 
 class Told(nn.Module):
-    """Gives what it is told to, in training and in evaluation mode."""
+    """A network that returns given values, in training and in evaluation mode."""
 
     def __init__(self, training, evaluation):
         super().__init__()
@@ -155,12 +155,12 @@ class Told(nn.Module):
         self.told = training, evaluation
 
     def forward(self, image):
-        """Shapes without their first axis, or anything else."""
+        """Returns logits of the shapes, which lack their first axis, or the given value."""
         given = self.told[0 if self.training else 1]
         return [self.make(image, one) for one in given] if isinstance(given, list) else self.make(image, given)
 
     def make(self, image, given):
-        """Logits of a shape."""
+        """Returns logits of a shape."""
         return torch.zeros(len(image), *given) * self.weights if isinstance(given, tuple) else given
 
 
@@ -182,7 +182,7 @@ GOOD, HALF = (3, 8, 8, 8), (3, 4, 4, 4)
     ],
 )
 def test_network_that_gives_something_else_is_refused(training, evaluation, text):
-    """When the fold begins, in one line."""
+    """The error is one line when the fold begins."""
     register_network("told", lambda *_: Told(training, evaluation))
     run = own_run("told")
     with pytest.raises(UsageError, match=f"^the network 'told'.*{text}"):
@@ -190,14 +190,14 @@ def test_network_that_gives_something_else_is_refused(training, evaluation, text
 
 
 class Remembering(nn.Conv3d):
-    """Its state is more than tensors."""
+    """A network whose state is more than tensors."""
 
     def get_extra_state(self):
-        """Anything."""
+        """Returns something that is no tensor."""
         return {"when": "yesterday"}
 
     def set_extra_state(self, state):
-        """Nothing."""
+        """Ignores the state."""
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ class Remembering(nn.Conv3d):
     ],
 )
 def test_network_that_cannot_be_trained_or_kept_is_refused(make, text):
-    """Before the first step."""
+    """The error comes before the first step."""
     register_network("odd", lambda *_: make())
     run = own_run("odd")
     with pytest.raises(UsageError, match=text):
@@ -216,7 +216,7 @@ def test_network_that_cannot_be_trained_or_kept_is_refused(make, text):
 
 
 def test_network_that_gives_no_numbers_is_refused():
-    """In either mode."""
+    """It is refused in either mode."""
     register_network("pyramid_of_nan", lambda *_: None)
     run = own_run("pyramid_of_nan")
     network = Told([GOOD], GOOD)
@@ -237,7 +237,7 @@ def test_network_that_gives_no_numbers_is_refused():
     ],
 )
 def test_loss_that_cannot_be_minimized_is_refused(loss, text):
-    """When the fold begins, in one line."""
+    """The error is one line when the fold begins."""
     register_loss("odd", loss)
     run = own_run(None, "odd")
     with pytest.raises(UsageError, match=f"the loss 'odd'.*{text}|{text}.*the loss 'odd'"):
@@ -254,7 +254,7 @@ def test_loss_that_cannot_be_minimized_is_refused(loss, text):
     ],
 )
 def test_transform_that_breaks_patches_is_refused(transform, text):
-    """When the fold begins, in one line."""
+    """The error is one line when the fold begins."""
     register_transform("odd", transform)
     run = own_run(None, transforms=[("odd", {})])
     with pytest.raises(UsageError, match=f"^the transform 'odd' {text}"):
@@ -262,7 +262,7 @@ def test_transform_that_breaks_patches_is_refused(transform, text):
 
 
 def test_what_is_missing_is_said_before_anything_is_done():
-    """Of each kind."""
+    """A missing network, loss or transform is named."""
     for run, kind in (
         (own_run("far"), "network"),
         (own_run(None, "far"), "loss"),
@@ -275,7 +275,7 @@ def test_what_is_missing_is_said_before_anything_is_done():
 
 
 def test_what_does_not_apply_to_the_network_is_said():
-    """Estimates of memory, and what only the built-in one can do; which, too, trains."""
+    """Estimates of memory and recomputing apply to the built-in network only; others train anyway."""
     run = own_run(recompute_activations=True, epochs=1)
     estimate, recompute = describe_limits(run.training.configuration, run.settings)
     assert "no estimate of memory in plan.json applies" in estimate
@@ -286,7 +286,7 @@ def test_what_does_not_apply_to_the_network_is_said():
 
 
 def test_memory_that_runs_out_is_said_without_an_estimate(monkeypatch):
-    """Which is that of another network."""
+    """The estimate of the plan is that of another network."""
     run, listener, calls = own_run(epochs=1, steps_per_epoch=1), Listener(), []
 
     def fail_at_first(self, image):

@@ -30,7 +30,7 @@ from autoseg.training.step import split_batch
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory):
-    """What each of two ranks found."""
+    """Returns the values that each of two ranks calculated."""
     folder = tmp_path_factory.mktemp("shares")
     assert launch(partial(save_shares, folder, "cpu"), 2, "cpu", Listener()) == 2
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
@@ -38,13 +38,13 @@ def shares(tmp_path_factory):
 
 @pytest.fixture
 def in_float32(monkeypatch):
-    """Whatever the hardware has."""
+    """Makes networks calculate in float32 on any hardware."""
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_shares_add_up_to_the_loss_of_the_batch(shares, name):
-    """So do their gradients, patch by patch: five patches, three of them with the first rank."""
+    """Gradients add up too, patch by patch: of five patches the first rank has three."""
     loss, gradient = LOSSES[name].share()
     found = [share["losses"][name] for share in shares]
     assert sum(value for value, _ in found) == pytest.approx(loss, abs=1e-6)
@@ -55,7 +55,7 @@ def test_shares_add_up_to_the_loss_of_the_batch(shares, name):
 @pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("name", STEPS)
 def test_gradients_are_those_of_the_whole_batch(shares, name):
-    """On every rank, and each knows the loss of the batch."""
+    """They are so on every rank, and each rank knows the loss of the batch."""
     loss, gradients = rank_work.one_step(name)
     assert gradients.abs().max() > 0.01
     for share in shares:
@@ -65,7 +65,7 @@ def test_gradients_are_those_of_the_whole_batch(shares, name):
 
 
 def test_ranks_take_as_many_parts_as_the_smallest_memory_asks_for(tmp_path):
-    """Found out by each alone before the first step, and only then; nothing of the trial is left."""
+    """Each rank tries alone before the first step only, and nothing of the trial is left."""
     launch(partial(save_crowded, tmp_path, "cpu"), 2, "cpu", Listener())
     roomy, crowded = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert roomy["tried"] == [[3, 2, 1], [2, 1]]
@@ -80,25 +80,25 @@ def test_ranks_take_as_many_parts_as_the_smallest_memory_asks_for(tmp_path):
 
 
 def test_memory_that_fills_up_later_ends_several_ranks():
-    """With a line for them; a single process is told something else."""
+    """Their advice differs from that of a single process."""
     assert "set a smaller micro_batch_size in plan.json, and run the same command" in advise_on_memory(Ranks(count=2))
     assert advise_on_memory(ALONE).endswith("plan again with less --memory")
 
 
 def test_all_follow_the_clock_of_the_first(shares):
-    """So that a budget of seconds ends for all after the same step."""
+    """So a limit of seconds ends all ranks after the same step."""
     assert [share["pace"] for share in shares] == [10.0, 10.0]
 
 
 def test_values_of_any_kind_are_shared_and_collected(shares):
-    """That of the first for all, and those of all in their order, however long they are."""
+    """All ranks get the value of the main rank, or those of all in their order, of any length."""
     for share in shares:
         assert share["shared"] == "folder 0"
         assert share["collected"] == [[0], [1, 1]]
 
 
 def test_alone_nothing_happens():
-    """Values, networks and clocks are given back as they are."""
+    """Values, networks and clocks are returned as they are."""
     values, network = torch.ones(3, requires_grad=True), torch.nn.Linear(2, 2)
     assert ALONE.all_reduce(values) is ALONE.all_reduce_with_gradient(values) is ALONE.equal_share(values) is values
     assert ALONE.wrap_ddp(network, ["bias"]) is network
@@ -112,7 +112,7 @@ def test_alone_nothing_happens():
 @pytest.mark.parametrize("number", [0, 3, 8])
 @pytest.mark.parametrize(("ranks", "matching"), [(1, 0.0), (2, 0.0), (2, 0.5), (3, 1.0)])
 def test_shares_of_batches_make_up_the_batch(number, ranks, matching):
-    """Bit for bit, also of patches that take on the intensities of another; up to rounding if a device changes them."""
+    """They are equal bit for bit, or up to rounding if a device augments the patches."""
     for finished_on in (None, torch.device("cpu")):
         batches = batches_of(5, matching, finished_on)
         whole = batches.make(number)
@@ -123,7 +123,7 @@ def test_shares_of_batches_make_up_the_batch(number, ranks, matching):
 
 
 def batches_of(size, matching, finished_on):
-    """Augmented batches of so many patches."""
+    """Returns augmented batches of some number of patches."""
     batches = small_run().training
     augmentation = batches.configuration.augmentation.model_copy(update={"histogram_matching_probability": matching})
     configuration = batches.configuration.model_copy(update={"batch_size": size, "augmentation": augmentation})
@@ -131,12 +131,12 @@ def batches_of(size, matching, finished_on):
 
 
 def replace_share(batches, rank, ranks):
-    """The same batches, as one of several ranks gets them."""
+    """Returns the batches of one of several ranks."""
     return replace(batches, share=(rank, ranks))
 
 
 def test_every_rank_makes_as_many_parts(monkeypatch):
-    """As even as can be; if one has too few patches for that, all end with one line."""
+    """Parts are as even as possible; if one rank has too few patches, all end with one line."""
     batch = Batch(images=torch.zeros(2, 1, 2, 2), labels=torch.zeros(2, 2, 2))
     others = iter([2, 0])  # three patches, of which two fit at once
     monkeypatch.setattr(Ranks, "all_reduce_max", lambda _, value: max(value, next(others)))
@@ -149,7 +149,7 @@ def test_every_rank_makes_as_many_parts(monkeypatch):
 
 
 def test_too_few_patches_and_gpus_are_one_line(monkeypatch):
-    """Each with what to do."""
+    """Each line says what to do."""
     with pytest.raises(UsageError, match="a batch of 2 patches cannot be shared among 3 processes; take at most 2, or"):
         check_shares(Ranks(count=3), 2)
     check_shares(Ranks(count=2), 2)
@@ -162,7 +162,7 @@ def test_too_few_patches_and_gpus_are_one_line(monkeypatch):
 
 
 def test_ranks_that_see_other_files_are_told(monkeypatch):
-    """Before one of them trains on from another step."""
+    """They end before one of them trains on from another step."""
     ranks = Ranks(number=1, count=2)
     monkeypatch.setattr(Ranks, "broadcast_float", lambda *_: 6.0)
     monkeypatch.setattr(Ranks, "all_reduce_max", lambda _, value: value)
@@ -174,7 +174,7 @@ def test_ranks_that_see_other_files_are_told(monkeypatch):
 
 
 def test_environment_says_who_speaks():
-    """As torchrun sets it."""
+    """The variables of torchrun tell the main process from the others."""
     assert is_distributed({"WORLD_SIZE": "2", "RANK": "0"})
     assert not is_distributed({"WORLD_SIZE": "1", "RANK": "0"})
     assert not is_distributed({"WORLD_SIZE": "2"})

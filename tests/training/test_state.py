@@ -1,4 +1,4 @@
-"""What resuming needs is packed whole, in plain values, and unpacked into a fresh run."""
+"""What resuming needs is packed into plain values, and unpacked into a fresh run."""
 
 import io
 
@@ -12,7 +12,7 @@ from autoseg.training.state import pack_state, unpack_state
 
 
 def start(seed=5, scaled=False, **training):
-    """A state before the first step."""
+    """Returns a state before the first step."""
     return small_state(small_run(**training), seed=seed, scaled=scaled)
 
 
@@ -31,14 +31,14 @@ def through_the_disk(packed):
 
 
 def assert_equal(one, other):
-    """Compares two networks bit for bit."""
+    """Asserts that two networks are equal bit for bit."""
     for name, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("average_decay", [0.0, 0.9])
 def test_packed_state_comes_back_whole(average_decay):
-    """Weights, average, momentum, counters and reports, with an average of the weights and without."""
+    """Weights, average, momentum, counters and reports are restored, with an average and without."""
     state = train(start(average_decay=average_decay), average_decay=average_decay)
     restored = start(seed=6, average_decay=average_decay)
     unpack_state(restored, through_the_disk(pack_state(state)), state.weights)
@@ -56,7 +56,7 @@ def test_packed_state_comes_back_whole(average_decay):
 
 
 def test_weights_that_predict_are_the_average():
-    """Or, without an average, those that the optimizer left."""
+    """Without an average, they are the weights of the last step."""
     state = train(start())
     average = state.average.state_dict()
     assert all(torch.equal(value, average[name]) for name, value in state.weights.items())
@@ -66,14 +66,14 @@ def test_weights_that_predict_are_the_average():
 
 
 def test_average_is_not_trained():
-    """Only the network's own weights ask for gradients."""
+    """Only the weights of the network itself have gradients."""
     state = start()
     assert all(parameter.requires_grad for parameter in state.network.parameters())
     assert not any(parameter.requires_grad for parameter in state.average.parameters())
 
 
 def test_seed_decides_the_first_weights():
-    """Whatever else draws random numbers."""
+    """Other draws of random numbers do not matter."""
     first = start()
     torch.rand(3)
     assert_equal(first.network, start().network)

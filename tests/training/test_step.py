@@ -1,4 +1,4 @@
-"""Gradients of a step in parts, after a full memory, and from a compiled network are those of the whole batch."""
+"""Gradients of a step in micro-batches, after a full memory, and when compiled are those of the whole batch."""
 
 from functools import partial
 
@@ -21,12 +21,12 @@ from autoseg.training.step import move_batch, split_batch
 
 @pytest.fixture
 def in_float32(monkeypatch):
-    """Whatever the hardware has."""
+    """Makes networks calculate in float32 on any hardware."""
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
 
 
 def a_batch(patches=5):
-    """Noise, and labels that fill more of each patch than of the one before."""
+    """Returns noise, and labels that fill more of each patch than of the one before."""
     generator = torch.Generator().manual_seed(3)
     labels = torch.zeros(patches, 8, 8, 8, dtype=torch.int64)
     for number in range(patches):
@@ -35,7 +35,7 @@ def a_batch(patches=5):
 
 
 def gradients(state):
-    """Of all weights, one after the other."""
+    """Returns the gradients of all weights, one after the other."""
     return torch.cat([weights.grad.flatten() for weights in state.network.parameters() if weights.grad is not None])
 
 
@@ -45,7 +45,7 @@ def gradients(state):
 @pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8])
 def test_parts_add_up_to_the_whole_batch(size):
-    """Loss and gradients, also where the last part is smaller."""
+    """Loss and gradients are equal, also where the last part is smaller."""
     results = []
     for number in (None, size):
         run = small_run(micro_batch_size=number)
@@ -59,7 +59,7 @@ def test_parts_add_up_to_the_whole_batch(size):
 
 
 def test_parts_are_as_small_as_asked():
-    """So only so many feature maps are kept."""
+    """So only the feature maps of a part are kept in memory."""
     run = small_run(micro_batch_size=2)
     state = small_state(run)
     memory = Fullness(state.network, most=8)
@@ -68,7 +68,7 @@ def test_parts_are_as_small_as_asked():
 
 
 def test_gradients_are_those_of_the_last_batch_alone():
-    """Nothing is added up over steps."""
+    """Gradients are not added up over steps."""
     run = small_run(micro_batch_size=2)
     state = small_state(run)
     fill_gradients(state, a_batch(), run, SILENT)
@@ -92,7 +92,7 @@ def test_batch_is_split_and_moved_whole():
 @pytest.mark.parametrize("error", [FULL, RuntimeError("MPS backend out of memory")])
 @pytest.mark.parametrize(("most", "found", "tried"), [(4, 3, [5, 3, 2]), (1, 1, [5, 3, 2, 1, 1, 1, 1, 1])])
 def test_full_memory_halves_the_parts_and_leaves_nothing_behind(error, most, found, tried):
-    """Gradients and random numbers are to the last bit those of a run that knew the size before."""
+    """Gradients and random numbers are bit for bit those of a run that knew the size before."""
     results = []
     for size in (None, found):
         run = small_run(micro_batch_size=size)
@@ -111,7 +111,7 @@ def test_full_memory_halves_the_parts_and_leaves_nothing_behind(error, most, fou
 
 
 def test_full_memory_is_said_once_and_remembered():
-    """With what the plan estimates; the steps to come, and those of a resumed run, begin with what fits."""
+    """The line has the estimate of the plan; later steps, also of a resumed run, begin with what fits."""
     run, listener = small_run(), Listener()
     state = small_state(run)
     memory = Fullness(state.network, most=1)
@@ -132,7 +132,7 @@ def test_full_memory_is_said_once_and_remembered():
 
 
 def test_memory_of_a_gpu_is_said_beside_the_estimate(monkeypatch):
-    """What could be had of it."""
+    """The line names the memory that was available."""
     monkeypatch.setattr("autoseg.training.memory_trial.gpu_memory_within_reach", lambda _: 700_000)
     run, listener = small_run(), Listener()
     state = small_state(run)
@@ -157,7 +157,7 @@ def test_what_full_memory_tells_is_noted(monkeypatch):
 
 
 def test_device_that_tells_nothing_has_nothing_noted():
-    """Neither what there was nor what was taken."""
+    """Neither the available memory nor the peak is known."""
     run = small_run()
     state = small_state(run)
     Fullness(state.network, most=1)
@@ -166,7 +166,7 @@ def test_device_that_tells_nothing_has_nothing_noted():
 
 
 def test_memory_that_is_too_small_for_one_patch_ends_the_run():
-    """With the line that says what to do."""
+    """The error says what to do."""
     run = small_run()
     state = small_state(run)
     memory = Fullness(state.network, most=0)
@@ -176,7 +176,7 @@ def test_memory_that_is_too_small_for_one_patch_ends_the_run():
 
 
 def test_other_errors_are_not_tried_again():
-    """They are bugs, or another kind of trouble."""
+    """They are bugs, or problems that another size does not solve."""
     run = small_run()
     state = small_state(run)
     memory = Fullness(state.network, most=0, error=RuntimeError("illegal access"))
@@ -187,7 +187,7 @@ def test_other_errors_are_not_tried_again():
 
 @pytest.mark.usefixtures("in_float32")
 def test_run_in_parts_learns_what_a_whole_one_learns():
-    """Over several steps of the optimizer, up to rounding."""
+    """The weights are equal after several steps of the optimizer, up to rounding."""
     networks = []
     for size in (None, 1):
         run = small_run(epochs=1, micro_batch_size=size)
@@ -202,7 +202,7 @@ def test_run_in_parts_learns_what_a_whole_one_learns():
 
 @pytest.mark.usefixtures("in_float32")
 def test_recomputed_training_is_the_same_to_the_last_bit():
-    """Weights, their names and the losses; each stage is passed twice as often."""
+    """Weights, their names and losses are equal; each stage is passed twice as often."""
     results, calls = [], []
     for recomputes in (False, True):
         run = small_run(epochs=2, recompute_activations=recomputes)
@@ -227,7 +227,7 @@ def test_recomputed_training_is_the_same_to_the_last_bit():
     [("cpu", "auto", False), ("cpu", "on", True), ("cuda", "auto", True), ("cuda", "off", False)],
 )
 def test_network_is_compiled_where_it_is_worth_it(monkeypatch, kind, setting, compiled):
-    """On a CUDA GPU, or wherever the plan asks for it."""
+    """It is compiled on a CUDA GPU, or wherever the plan asks for it."""
     asked = []
     monkeypatch.setattr(torch, "compile", lambda network, **_options: asked.append(network) or network)
     monkeypatch.setattr(
@@ -243,7 +243,7 @@ def test_network_is_compiled_where_it_is_worth_it(monkeypatch, kind, setting, co
     ("length", "compiled"), [({"budget_seconds": 60}, False), ({"budget_seconds": 3600}, True), ({"epochs": 1}, False)]
 )
 def test_a_short_training_is_not_worth_a_minute_of_compiling(monkeypatch, length, compiled):
-    """Unless the plan says "on"."""
+    """It is compiled only if the plan says "on"."""
     asked = []
     monkeypatch.setattr(torch, "compile", lambda network, **_options: asked.append(network) or network)
     monkeypatch.setattr("autoseg.training.compilation.compiles_well", lambda _: True)
@@ -254,7 +254,7 @@ def test_a_short_training_is_not_worth_a_minute_of_compiling(monkeypatch, length
 
 
 def test_compiled_network_trains_the_same_weights(monkeypatch):
-    """Under the same names, to nearly the same loss; the compiled form is called once per step."""
+    """Names are the same and losses nearly; the compiled form is called once per step."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     states = []
     for setting in ("off", "on"):
@@ -275,7 +275,7 @@ def test_compiled_network_trains_the_same_weights(monkeypatch):
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_network_compiles_for_real(recomputes):
-    """With the compiler of the CPU, and into nearly the same gradients."""
+    """The compiler of the CPU gives nearly the same gradients."""
     results = []
     for setting in ("off", "on"):
         run, listener = small_run(compile=setting, recompute_activations=recomputes), Listener()
@@ -289,7 +289,7 @@ def test_network_compiles_for_real(recomputes):
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_network_that_cannot_be_compiled_runs_as_it_is(monkeypatch, at_once):
-    """With one line that has the first line of the cause, whether the compiler fails at once or when it is called."""
+    """One line names the cause, whether compiling fails at once or when the network is called."""
 
     def fail(*_arguments, **_options):
         raise RuntimeError("no working C compiler\nfound: none")
@@ -322,7 +322,7 @@ def test_compiled_network_with_a_full_memory_is_split_like_any_other(monkeypatch
 
 
 def test_weights_with_the_channels_last_are_the_same_weights(monkeypatch):
-    """Where a device prefers the order, network, average and momentum have it, and checkpoints fit both ways."""
+    """Where a device prefers the order, all networks have it, and checkpoints fit both ways."""
     usual_run = small_run(epochs=1)
     usual = small_state(usual_run)
     train_fold(usual, usual_run, SILENT, lambda _: None)

@@ -1,4 +1,4 @@
-"""A run hears of a wish to stop, from a file or from SIGTERM, and of none that was not meant for it."""
+"""A run is asked to stop by a file or by SIGTERM, and ignores requests that were meant for another run."""
 
 import os
 import signal
@@ -17,12 +17,12 @@ NO_FILE = Path("nowhere") / "stop"
 
 @pytest.fixture(autouse=True)
 def attentive(monkeypatch):
-    """A request that looks for its file at every check."""
+    """Makes requests look for their file at every check."""
     monkeypatch.setattr(stopping, "LOOK_SECONDS", 0.0)
 
 
 def test_file_stops_a_run_and_goes_with_it(tmp_path):
-    """The exit code is that of success, and the next run is not stopped by it."""
+    """The exit code is that of success, and the file does not stop the next run."""
     with watch_for_stop(tmp_path / "stop") as request:
         request.check()
         (tmp_path / "stop").touch()
@@ -41,7 +41,7 @@ def test_file_of_an_earlier_run_counts_for_nothing(tmp_path):
 
 
 def test_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
-    """Not at every step: network drives are slow."""
+    """It is not looked for at every step, because network drives are slow."""
     monkeypatch.setattr(stopping, "LOOK_SECONDS", 1000.0)
     with watch_for_stop(tmp_path / "stop") as request:
         request.check()
@@ -50,7 +50,7 @@ def test_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
 
 
 def test_sigterm_stops_a_run_as_shells_expect():
-    """With exit code 143, and afterwards the signal does what it did before."""
+    """The exit code is 143, and afterwards the signal is handled as before."""
     with watch_for_stop(NO_FILE) as request:
         request.check()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -62,7 +62,7 @@ def test_sigterm_stops_a_run_as_shells_expect():
 
 
 def test_program_that_listens_itself_keeps_the_signal():
-    """What a host program does on SIGTERM is not changed."""
+    """The handler of a host program is not changed."""
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
     try:
@@ -75,7 +75,7 @@ def test_program_that_listens_itself_keeps_the_signal():
 
 
 def test_training_in_another_thread_leaves_signals_alone():
-    """Python lets only the main thread listen."""
+    """In Python only the main thread can handle signals."""
     errors = []
 
     def watch():
@@ -92,12 +92,12 @@ def test_training_in_another_thread_leaves_signals_alone():
 
 
 def test_a_run_that_nobody_reaches_is_never_stopped():
-    """The default."""
+    """The default request never stops a run."""
     NEVER.check()
 
 
 def test_running_folds_are_asked(tmp_path):
-    """All of them, or those that are named; each finds a file in its folder."""
+    """The file is written for all running folds, or for those that are named."""
     model = ModelFolder(path=tmp_path / "3d_fullres")
     for fold in (0, 2, "all"):
         model.fold(fold).mkdir(parents=True)
@@ -110,7 +110,7 @@ def test_running_folds_are_asked(tmp_path):
 
 
 def test_folds_that_are_idle_are_named(tmp_path):
-    """Nothing is written for them."""
+    """No file is written for them."""
     model = ModelFolder(path=tmp_path / "2d")
     with pytest.raises(UsageError, match=r"no fold of 2d is being trained; .*nothing is being trained there"):
         ask_to_stop(model, None)

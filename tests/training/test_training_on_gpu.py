@@ -1,4 +1,4 @@
-"""What only a GPU can show: training, resuming and predicting there gives what the CPU gives."""
+"""On a GPU, training, resuming and predicting give what a CPU gives."""
 
 from dataclasses import replace
 from functools import partial
@@ -26,27 +26,27 @@ pytestmark = pytest.mark.gpu
 
 
 def start(run):
-    """A state on the device of the run."""
+    """Returns a state on the device of the run."""
     network = make_network(run.training.configuration, seed=0)
     return start_training(network, run.settings, run.device, scaled=needs_scaling(run.device))
 
 
 @pytest.fixture
 def run():
-    """A run on the GPU that learns in a second."""
+    """Returns a run on the GPU that learns in a second."""
     settings = {"epochs": 4, "steps_per_epoch": 25, "learning_rate": 0.05}
     return replace(small_run(**settings), device=resolve_device("cuda"))
 
 
 def test_training_learns_on_the_gpu(run):
-    """Bright and dark cubes are told apart, in the GPU's own precision."""
+    """Bright and dark cubes are told apart, in the precision of the GPU."""
     state = start(run)
     train_fold(state, run, SILENT, lambda _: None)
     assert state.reports[-1].mean_pseudo_dice > 0.8
 
 
 def test_training_learns_compiled_and_recomputed(run):
-    """Nobody has to say that it fell back to the plain network."""
+    """No line reports that it fell back to the uncompiled network."""
     settings = run.settings.model_copy(update={"compile": "on", "recompute_activations": True})
     run, listener = replace(run, settings=settings), Listener()
     state = start(run)
@@ -56,7 +56,7 @@ def test_training_learns_compiled_and_recomputed(run):
 
 
 def test_step_that_does_not_fit_is_split(run):
-    """Real full memory leaves nothing behind: the same steps as in micro-batches from the start."""
+    """After a real full memory, the steps are those of micro-batches from the start."""
     size, patches = 64, 8
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (patches, size, size, size), generator=generator)
@@ -87,7 +87,7 @@ def test_step_that_does_not_fit_is_split(run):
 
 
 def test_feature_maps_keep_the_channels_last_on_a_gpu(run):
-    """No layer of a network of volumes undoes the order, with the few patches that a batch of them has."""
+    """No layer of a 3D network undoes the order, with as few patches as a batch has."""
     network, disordered = start(run).network, []
 
     def look(_module, _inputs, output):
@@ -103,7 +103,7 @@ def test_feature_maps_keep_the_channels_last_on_a_gpu(run):
 
 
 def test_run_goes_from_cpu_to_gpu_and_back(run):
-    """A checkpoint does not care where it was made."""
+    """A checkpoint does not depend on its device."""
     on_cpu = replace(run, device=torch.device("cpu"), settings=run.settings.model_copy(update={"epochs": 1}))
     first = start(on_cpu)
     train_fold(first, on_cpu, SILENT, lambda _: None)
@@ -118,7 +118,7 @@ def test_run_goes_from_cpu_to_gpu_and_back(run):
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA GPU")
 def test_two_gpus_take_the_step_of_one_cpu(tmp_path, monkeypatch):
-    """By NCCL, while counts and clocks go through the CPUs."""
+    """Gradients go by NCCL, counts and clocks by the CPUs."""
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
     assert launch(partial(save_shares, tmp_path, "cuda"), 2, "cuda", SILENT) == 2
     for rank in (0, 1):
@@ -132,7 +132,7 @@ def test_two_gpus_take_the_step_of_one_cpu(tmp_path, monkeypatch):
 
 
 def test_prediction_equals_that_of_the_cpu(run):
-    """The same weights give nearly the same logits on both."""
+    """The same weights give nearly the same logits on both devices."""
     network = start(replace(run, device=torch.device("cpu"))).network
     image = torch.randn(1, 11, 13, 9, generator=torch.Generator().manual_seed(0))
     logits = []
@@ -146,7 +146,7 @@ def test_prediction_equals_that_of_the_cpu(run):
 
 @pytest.mark.usefixtures("empty_registry")
 def test_own_parts_learn_on_the_gpu():
-    """A network, a loss and a transform that are not built in; dropout follows from the step here too."""
+    """A custom network, loss and transform train, and dropout follows from the step here too."""
     transforms, given = [("brighten", {"most": 0.2})], {"norm": True, "dropout": 0.1, "levels": 2}
     settings = {"epochs": 4, "steps_per_epoch": 25, "learning_rate": 0.2, "momentum": 0.9}
     run = replace(

@@ -24,7 +24,7 @@ HEAD, HEAD_BIAS = "heads.0.weight", "heads.0.bias"
 
 
 def info(labels=("bright", "dark"), channels=("MR",), *, overlap=False):
-    """A dataset with these labels, which may overlap, and channels."""
+    """Returns a dataset with these labels, which may overlap, and channels."""
     return DatasetInfo(
         channel_names=dict(zip(map(str, range(len(channels))), channels, strict=True)),
         labels={"background": 0} | {name: number for number, name in enumerate(labels, start=1)},
@@ -34,7 +34,7 @@ def info(labels=("bright", "dark"), channels=("MR",), *, overlap=False):
 
 
 def network(of, seed=0, **changes):
-    """Weights of the small network for a dataset; biases, which start at 0, are drawn too."""
+    """Returns weights of the small network for a dataset; biases, which start at 0, are random too."""
     usual = small_configuration().architecture
     values = {"in_channels": of.channels, "out_channels": of.targets.outputs, "deep_supervision": True, **changes}
     random = torch.Generator().manual_seed(seed)
@@ -43,12 +43,12 @@ def network(of, seed=0, **changes):
 
 
 def take(new, old, **changes) -> Report:
-    """A new network with what it can take over from one of another dataset."""
+    """Returns a new network with what it can take over from one of another dataset."""
     return take_weights(network(new, 1, **changes), network(old), match_networks(new, old))
 
 
 def test_same_dataset_takes_everything():
-    """Bit for bit; the fresh weights and the old ones are left as they were."""
+    """The weights are equal bit for bit; fresh and old weights are not changed."""
     fresh, old = network(SMALL_INFO, 1), network(SMALL_INFO)
     before = {name: value.clone() for name, value in fresh.items()}
     report = take_weights(fresh, old, match_networks(SMALL_INFO, SMALL_INFO))
@@ -62,7 +62,7 @@ def test_same_dataset_takes_everything():
 
 
 def test_structures_keep_their_rows():
-    """In another order, with one that is new and one that is gone; the background keeps its own."""
+    """The order differs, one structure is new and one is gone; the background keeps its row."""
     old, new = info(("liver", "spleen", "kidney")), info(("tumor", "kidney", "liver"))
     report, fresh, known = take(new, old), network(new, 1), network(old)
     assert {name for name, fit in report.fits.items() if fit == "fitted"} == {HEAD, HEAD_BIAS}
@@ -76,7 +76,7 @@ def test_structures_keep_their_rows():
 
 @pytest.mark.parametrize(("old_overlaps", "new_overlaps"), [(False, True), (True, False), (True, True)])
 def test_overlapping_structures_have_no_background(old_overlaps, new_overlaps):
-    """Rows go by name between labels that exclude each other and such that do not."""
+    """Rows are matched by name between exclusive and overlapping labels."""
     old, new = info(("liver", "spleen"), overlap=old_overlaps), info(("spleen", "liver"), overlap=new_overlaps)
     report, fresh, known = take(new, old), network(new, 1), network(old)
     first, there = int(not new_overlaps), int(not old_overlaps)
@@ -96,7 +96,7 @@ def test_heads_without_a_common_structure_are_fresh():
 
 
 def test_every_head_is_taken_over():
-    """Those of deep supervision as well, and those that the old network lacks are fresh."""
+    """Heads of deep supervision are taken over too; heads that the old network lacks are fresh."""
     stages = small_configuration().architecture.stages
     deep = {"stages": [*stages, stages[-1].model_copy(update={"features": 16})]}
     old, new = info(("liver", "spleen")), info(("spleen", "liver"))
@@ -109,7 +109,7 @@ def test_every_head_is_taken_over():
 
 
 def test_channels_keep_their_weights_and_new_ones_start_as_their_mean():
-    """A worked example: "T1" and "T2" become "T2", "FLAIR", "T1"."""
+    """In a worked example, "T1" and "T2" become "T2", "FLAIR", "T1"."""
     kernel = torch.tensor([2.0, 4.0]).reshape(1, 2, 1, 1, 1)
     fitted = fit_channels(kernel, match_names(["T2", "FLAIR", "T1"], ["T1", "T2"]))
     assert fitted.flatten().tolist() == pytest.approx([8 / 3, 2, 4 / 3])
@@ -118,20 +118,20 @@ def test_channels_keep_their_weights_and_new_ones_start_as_their_mean():
 @given(st.integers(1, 4), st.integers(1, 4))
 @settings(max_examples=20)
 def test_response_to_equal_channels_keeps_its_scale(old, new):
-    """Whatever their numbers, if no name is the same."""
+    """That holds for any numbers of channels, if no name is the same."""
     kernel = torch.randn(3, old, 3, 3, 3, generator=torch.Generator().manual_seed(old))
     torch.testing.assert_close(fit_channels(kernel, (None,) * new).sum(1), kernel.sum(1))
 
 
 def test_channels_in_another_order_give_the_same_response():
-    """Nothing but the order changes."""
+    """Only the order of the weights changes."""
     kernel = torch.randn(3, 3, 3, 3, 3)
     assert torch.equal(fit_channels(kernel, (2, 0, 1)), kernel[:, [2, 0, 1]])
 
 
 @pytest.mark.parametrize("residual", ["stage", "none", "block"])
 def test_first_convolution_is_fitted_in_every_kind_of_network(residual):
-    """And it alone."""
+    """No other weights are fitted to the channels."""
     stages = [stage.model_copy(update={"convolutions": 2}) for stage in small_configuration().architecture.stages]
     kind = {"residual": residual, "stages": stages}
     old, new = info(channels=("CT",)), info(channels=("PET", "CT"))
@@ -146,19 +146,19 @@ def test_first_convolution_is_fitted_in_every_kind_of_network(residual):
 
 
 def test_equal_names_are_matched_in_their_order():
-    """So that two channels that are both called MR stay two."""
+    """So two channels that are both called MR stay two."""
     assert match_names(["MR", "CT", "MR", "MR"], ["MR", "MR", "T1"]) == (0, None, 1, None)
 
 
 def test_segmentation_channels_are_no_image_channels():
-    """Those of a cascade go by structure; an image channel of the same name is another thing."""
+    """Those of a cascade are matched by structure, and not with an image channel of the same name."""
     old, new = info(("liver", "spleen"), ("liver",)), info(("spleen", "liver"), ("CT",))
     assert match_networks(new, old, previous=2, old_previous=2).channels == (None, 2, 1)
     assert match_networks(new, old, previous=2).channels == (None, None, None)
 
 
 def test_other_shapes_and_missing_weights_are_fresh():
-    """As is whatever is no tensor of numbers."""
+    """Values that are no tensors of numbers are fresh too."""
     old = network(SMALL_INFO)
     del old["encoder.1.blocks.0.conv.weight"]
     old["encoder.0.blocks.0.conv.bias"] = torch.zeros(7)

@@ -1,4 +1,4 @@
-"""The record of a training run as curves."""
+"""Reports of a training run are drawn as curves."""
 
 import math
 import subprocess
@@ -18,7 +18,7 @@ NAN = float("nan")
 
 
 def reports(epochs, labels=("Anterior", "Posterior")):
-    """A run in which everything gets better."""
+    """Returns reports of a run in which everything improves."""
     return [
         EpochReport(
             epoch=epoch,
@@ -44,7 +44,7 @@ def reports(epochs, labels=("Anterior", "Posterior")):
     ],
 )
 def test_curves_of_any_length_are_drawn_without_a_warning(tmp_path, epochs, labels):
-    """One PNG file and nothing else, from the first epoch on."""
+    """From the first epoch on, one PNG file is written and nothing else."""
     draw_progress(tmp_path / "progress.png", reports(epochs, labels))
     assert [path.name for path in tmp_path.iterdir()] == ["progress.png"]
     height, width = matplotlib.image.imread(tmp_path / "progress.png").shape[:2]
@@ -52,14 +52,14 @@ def test_curves_of_any_length_are_drawn_without_a_warning(tmp_path, epochs, labe
 
 
 def test_undefined_values_are_left_out_of_the_curves(tmp_path):
-    """Nothing held out, or a label that never occurred, is no reason to fail."""
+    """A validation loss of NaN, or a label that never occurred, does not make drawing fail."""
     run = [replace(report, validation_loss=NAN, pseudo_dice={"a": NAN, "b": 0.5}) for report in reports(50)]
     draw_progress(tmp_path / "progress.png", run)
     assert (tmp_path / "progress.png").stat().st_size > 0
 
 
 def test_curves_need_an_epoch(tmp_path):
-    """Drawing nothing is a mistake of the caller, and leaves no file."""
+    """Drawing no epochs is an error of the caller, and leaves no file."""
     with pytest.raises(ValueError, match="no epochs"):
         draw_progress(tmp_path / "progress.png", [])
     assert list(tmp_path.iterdir()) == []
@@ -68,7 +68,7 @@ def test_curves_need_an_epoch(tmp_path):
 @given(st.lists(st.one_of(st.just(NAN), st.floats(-2, 2)), min_size=1, max_size=30), st.sampled_from([3, 5, 7]))
 @settings(max_examples=60, deadline=None)
 def test_the_running_mean_is_the_mean_of_the_known_neighbours(values, window):
-    """As long as the values, undefined where they are."""
+    """It is as long as the values, and undefined where they are."""
     smooth = _running_mean(values, window)
     assert len(smooth) == len(values)
     for index, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""What a GPU tells about itself; other devices tell nothing."""
+"""The usage of a GPU during an epoch; other devices do not report it."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from autoseg.training.monitoring.gpu_usage import GpuUsage
 
 
 def test_cpu_tells_nothing():
-    """Neither memory nor load, however often one looks."""
+    """A CPU reports neither memory nor utilization, however often it is sampled."""
     gpu_usage = GpuUsage(torch.device("cpu"))
     gpu_usage.sample()
     assert (gpu_usage.memory_bytes, gpu_usage.utilization) == (None, None)
@@ -15,14 +15,14 @@ def test_cpu_tells_nothing():
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A CUDA GPU of which torch knows the memory."""
+    """Pretends a CUDA GPU whose memory torch knows."""
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 123)
     return torch.device("cuda")
 
 
 def test_load_is_the_mean_of_what_was_seen(cuda, monkeypatch):
-    """As a share."""
+    """Utilization is the mean of the samples, as a share from 0 to 1."""
     shown = iter([100, 50, 0])
     monkeypatch.setattr(torch.cuda, "utilization", lambda _: next(shown))
     gpu_usage = GpuUsage(cuda)
@@ -33,7 +33,7 @@ def test_load_is_the_mean_of_what_was_seen(cuda, monkeypatch):
 
 
 def test_load_is_left_out_without_the_package_for_it(cuda, monkeypatch):
-    """Torch is asked once."""
+    """Torch is asked only once."""
     asked = []
 
     def refuse(_):
@@ -51,7 +51,7 @@ def test_load_is_left_out_without_the_package_for_it(cuda, monkeypatch):
 
 @pytest.mark.gpu
 def test_gpu_tells_its_memory():
-    """What torch held since the gauge was made, at least what was asked for."""
+    """The memory is what torch reserved since the object was made, at least what was allocated."""
     gpu_usage = GpuUsage(torch.device("cuda"))
     held = torch.zeros(10**7, device="cuda")
     gpu_usage.sample()

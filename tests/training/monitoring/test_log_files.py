@@ -1,4 +1,4 @@
-"""What is written about a run while it goes on, and after a stop."""
+"""The log files of a run are updated while it goes on, and set right after a stop."""
 
 import json
 
@@ -18,7 +18,7 @@ NAN = float("nan")
 
 
 def report_of(epoch, **changes):
-    """A report of an epoch of ten seconds."""
+    """Returns a report of an epoch of ten seconds."""
     values = {
         "training_loss": 0.5,
         "validation_loss": 0.6,
@@ -35,7 +35,7 @@ def report_of(epoch, **changes):
 
 
 class Remembering:
-    """A tracker that may fail."""
+    """A tracker that remembers its calls, and may fail."""
 
     def __init__(self, fails_at=None):
         self.epochs, self.fails_at, self.finished = [], fails_at, None
@@ -51,18 +51,18 @@ class Remembering:
 
 @pytest.fixture
 def model(tmp_path):
-    """A model folder."""
+    """Returns a model folder."""
     return ModelFolder(path=tmp_path / "2d")
 
 
 def opened(model, reports=(), trackers=None, reporter=None):
-    """The record of fold 0."""
+    """Returns a context with the open log files of fold 0."""
     fold = TrackedFold(dataset="D", model=model, fold=0, settings=small_plan().training, epochs_done=len(reports))
     return open_log_files(fold, trackers or {}, list(reports), reporter or Listener())
 
 
 def lines_of(model):
-    """What progress.jsonl holds."""
+    """Returns the lines of progress.jsonl as values."""
     return [json.loads(line) for line in model.progress(0, "jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -77,7 +77,7 @@ def run(model, epochs, before=(), finished=False, **options):
 
 
 def test_lines_hold_everything_of_an_epoch(model):
-    """By the names of the report, with null for what is undefined."""
+    """A line has the attributes of a report by name, with null for undefined ones."""
     run(model, range(2))
     first, second = lines_of(model)
     assert first == {
@@ -99,7 +99,7 @@ def test_lines_hold_everything_of_an_epoch(model):
 
 
 def test_lines_are_added_not_rewritten(model):
-    """Who follows the file sees each epoch come; the last line is always whole."""
+    """A program that follows the file sees each epoch appear; the last line is always complete."""
     with opened(model) as written, model.progress(0, "jsonl").open(encoding="utf-8") as following:
         written.update([report_of(0)], finished=False)
         assert json.loads(following.readline())["epoch"] == 0
@@ -110,7 +110,7 @@ def test_lines_are_added_not_rewritten(model):
 
 
 def test_lines_of_lost_epochs_are_cut(model):
-    """Those beyond the checkpoint, half a line of a full disk, and a line that was never written, are set right."""
+    """Lines beyond the checkpoint, half a line of a full disk, and a missing line are set right."""
     kept = run(model, range(4))[:2]
     with model.progress(0, "jsonl").open("a") as file:
         file.write('{"epoch": 4, "train')
@@ -122,7 +122,7 @@ def test_lines_of_lost_epochs_are_cut(model):
 
 
 def test_table_has_the_same_rows(model):
-    """What is undefined is empty there."""
+    """Undefined values are empty in the table."""
     run(model, range(3))
     table = pd.read_csv(model.progress(0, "csv"))
     assert table["epoch"].tolist() == [line["epoch"] for line in lines_of(model)]
@@ -132,7 +132,7 @@ def test_table_has_the_same_rows(model):
 
 
 def test_curves_are_drawn_every_half_minute_and_at_the_end(model, monkeypatch):
-    """With epochs of ten seconds: the first, the fifth, the ninth, and the last."""
+    """With epochs of ten seconds, they are drawn after the first, fifth, ninth and last epoch."""
     drawn = []
     monkeypatch.setattr(log_files, "draw_progress", lambda _, reports: drawn.append(reports[-1].epoch))
     run(model, range(11), finished=True)
@@ -140,7 +140,7 @@ def test_curves_are_drawn_every_half_minute_and_at_the_end(model, monkeypatch):
 
 
 def test_trackers_get_new_epochs_only(model):
-    """And hear whether the fold is finished."""
+    """They are also told whether the fold is finished."""
     first, second = Remembering(), Remembering()
     before = run(model, range(2), trackers={"one": lambda _: first})
     run(model, range(2, 4), before=before, finished=True, trackers={"one": lambda _: second})
@@ -149,7 +149,7 @@ def test_trackers_get_new_epochs_only(model):
 
 
 def test_tracker_that_fails_costs_no_training(model):
-    """It is said once, in one line, and the others go on."""
+    """One line reports it, and the other trackers go on."""
     listener, broken, sound = Listener(), Remembering(fails_at=1), Remembering()
     run(model, range(4), trackers={"broken": lambda _: broken, "sound": lambda _: sound}, reporter=listener)
     assert listener.lines == ["--log broken failed, training goes on without it: the server is away"]
@@ -159,7 +159,7 @@ def test_tracker_that_fails_costs_no_training(model):
 
 
 def test_tracker_that_cannot_begin_ends_the_run(model):
-    """Before anything was trained, since it was asked for."""
+    """The run ends before anything was trained, because the user asked for the tracker."""
 
     def refuse(_):
         raise ConnectionError("no route to host")

@@ -1,4 +1,4 @@
-"""The record of a training run as lines and as a table."""
+"""Reports of a training run as lines and as a table."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ NAN = float("nan")
 
 
 def reports(epochs, labels=("Anterior", "Posterior")):
-    """A run in which everything gets better."""
+    """Returns reports of a run in which everything improves."""
     return [
         EpochReport(
             epoch=epoch,
@@ -30,7 +30,7 @@ def reports(epochs, labels=("Anterior", "Posterior")):
 
 
 def test_the_table_opens_in_pandas_with_the_same_numbers(tmp_path):
-    """Every number survives, undefined ones as NaN, and labels may have any name."""
+    """Every number is read back, undefined ones as NaN, and labels may have any name."""
     first, second = reports(2, labels=('a, "b"', "脾臓"))
     second = replace(second, validation_loss=NAN, pseudo_dice={**second.pseudo_dice, "脾臓": NAN})
     write_progress(tmp_path / "progress.csv", [first, second])
@@ -67,34 +67,34 @@ def test_the_table_is_written_anew_each_time(tmp_path):
 
 
 def test_numbers_of_numpy_are_written_as_plain_numbers(tmp_path):
-    """The table holds "0.5", whatever library made the number."""
+    """The table holds "0.5", whatever type the number has."""
     (report,) = reports(1)
     write_progress(tmp_path / "progress.csv", [replace(report, training_loss=np.float64(0.5))])
     assert pd.read_csv(tmp_path / "progress.csv")["training_loss"].tolist() == [0.5]
 
 
 def test_no_epochs_make_a_table_without_rows(tmp_path):
-    """The header alone is still a table."""
+    """A table with only a header is written."""
     write_progress(tmp_path / "progress.csv", [])
     assert len(pd.read_csv(tmp_path / "progress.csv")) == 0
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(tmp_path):
-    """A file where the folder should be is the user's to move."""
+    """A file where the folder should be is left for the user to move."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot write"):
         write_progress(tmp_path / "file" / "progress.csv", reports(1))
 
 
 def test_the_mean_leaves_out_undefined_labels():
-    """It is undefined only if all labels are."""
+    """It is undefined only if all labels are undefined."""
     (report,) = reports(1)
     assert replace(report, pseudo_dice={"a": 0.5, "b": NAN, "c": 0.75}).mean_pseudo_dice == 0.625
     assert math.isnan(replace(report, pseudo_dice={"a": NAN}).mean_pseudo_dice)
 
 
 def test_a_report_survives_as_plain_values():
-    """A checkpoint holds dictionaries of plain values only."""
+    """The values of `to_dict` are plain, and give the same report again."""
     (report,) = reports(1)
     values = report.to_dict()
     assert type(values) is dict
@@ -102,7 +102,7 @@ def test_a_report_survives_as_plain_values():
 
 
 def test_console_line_of_an_epoch():
-    """Losses, pseudo Dice per label, and what the time went into; what is unknown is left out."""
+    """The line has losses, pseudo Dice per label, and speed; unknown values are left out."""
     (report,) = reports(1)
     assert describe_epoch(report) == (
         "epoch 0: loss 1.000, held out 1.100, pseudo Dice Anterior 0.500  Posterior 0.500 (10.0 s)"
@@ -118,7 +118,7 @@ def test_console_line_of_an_epoch():
 
 
 def test_console_line_of_many_labels_names_the_lowest():
-    """A hundred ribs would fill the screen."""
+    """Of a hundred labels, only the lowest are named."""
     (report,) = reports(1)
     dice = {f"rib_{number}": number / 100 for number in range(99, 0, -1)}
     line = describe_epoch(replace(report, pseudo_dice=dice))

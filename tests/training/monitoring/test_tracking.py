@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow get the numbers of each epoch: the real ones if they are installed, and stand-ins anywhere."""
+"""TensorBoard and MLflow record each epoch; the real packages are used if installed, and fakes in any case."""
 
 import builtins
 import math
@@ -17,7 +17,7 @@ NAN = math.nan
 
 
 def report_of(epoch):
-    """A report with a label in another script, one that is undefined, and no GPU."""
+    """Returns a report with a label in another script, an undefined one, and no GPU."""
     return EpochReport(
         epoch=epoch,
         training_loss=1.0 - epoch / 10,
@@ -32,7 +32,7 @@ def report_of(epoch):
 
 
 def fold_in(root, epochs_done=0):
-    """Fold 2 of a model."""
+    """Returns fold 2 of a model."""
     model = ModelFolder(path=root / "3d_fullres")
     model.fold(2).mkdir(parents=True, exist_ok=True)
     return TrackedFold(
@@ -41,7 +41,7 @@ def fold_in(root, epochs_done=0):
 
 
 def track(name, root, epochs, *, finished=True):
-    """Logs some epochs in one run, and gives back the fold."""
+    """Logs some epochs in one run, and returns the fold."""
     fold = fold_in(root, epochs_done=epochs.start)
     tracker = find_trackers([name])[name](fold)
     for epoch in epochs:
@@ -51,7 +51,7 @@ def track(name, root, epochs, *, finished=True):
 
 
 def test_names_are_those_that_can_be_chosen():
-    """Any other is refused, with a list."""
+    """Any other name is refused, with a list of the trackers."""
     assert find_trackers([]) == {}
     with pytest.raises(UsageError, match="there is no log 'wandb'; choose from tensorboard, mlflow"):
         find_trackers(["wandb"])
@@ -59,7 +59,7 @@ def test_names_are_those_that_can_be_chosen():
 
 @pytest.mark.parametrize("name", TRACKER_NAMES)
 def test_missing_package_is_one_line(name, monkeypatch):
-    """That says how to get it."""
+    """The line says how to install it."""
     real_import = builtins.__import__
 
     def refuse(module, *rest):
@@ -75,7 +75,7 @@ def test_missing_package_is_one_line(name, monkeypatch):
 
 @pytest.mark.filterwarnings("default")  # those of the library are its own
 def test_tensorboard_shows_every_epoch_once(tmp_path):
-    """Undefined numbers are left out; epochs that were lost in a stop are those of the second run."""
+    """Undefined numbers are left out; epochs that were lost in a stop come from the second run."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -94,7 +94,7 @@ def test_tensorboard_shows_every_epoch_once(tmp_path):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.timeout(120)
 def test_mlflow_has_one_run_per_fold(tmp_path, monkeypatch):
-    """In the model folder, with settings and curves; a fold that goes on continues its run."""
+    """It is in the model folder, with settings and curves; a fold that goes on continues its run."""
     pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy", reason="the slim form of mlflow has no database")
     import mlflow
@@ -117,7 +117,7 @@ def test_mlflow_has_one_run_per_fold(tmp_path, monkeypatch):
 
 
 class FakeWriter:
-    """Stands for TensorBoard's."""
+    """A fake of TensorBoard's writer."""
 
     def __init__(self, log_dir, purge_step):
         self.log_dir, self.purge_step, self.calls = log_dir, purge_step, []
@@ -127,7 +127,7 @@ class FakeWriter:
 
 
 def test_tensorboard_is_called_as_its_interface_says(tmp_path, monkeypatch):
-    """With a stand-in: folder, lost epochs, numbers, and a flush after each epoch."""
+    """The fake gets the folder, the lost epochs, the numbers, and a flush after each epoch."""
     writers = []
 
     def make(**options):
@@ -151,7 +151,7 @@ def test_tensorboard_is_called_as_its_interface_says(tmp_path, monkeypatch):
 
 
 class FakeClient:
-    """Stands for MLflow's client; knows the runs that all of its kind made."""
+    """A fake of MLflow's client, which knows the runs of all fake clients."""
 
     uris: list[str]
     runs: dict[str, dict]
@@ -186,12 +186,12 @@ class FakeClient:
 
 
 class FakeMlflowError(Exception):
-    """Stands for MLflow's."""
+    """A fake of MLflow's error."""
 
 
 @pytest.fixture
 def fake_mlflow(monkeypatch):
-    """An MLflow that remembers."""
+    """Replaces MLflow by a fake that remembers its calls."""
     module = ModuleType("mlflow")
     client = type("Client", (FakeClient,), {"uris": [], "runs": {}, "artifacts": []})
     module.MlflowClient = client
@@ -204,7 +204,7 @@ def fake_mlflow(monkeypatch):
 
 
 def test_mlflow_is_called_as_its_interface_says(tmp_path, fake_mlflow):
-    """With a stand-in: a database in the model folder, one run for a fold that goes on, names without odd signs."""
+    """The fake gets a database in the model folder, one run for a resumed fold, and allowed names."""
     fold = track("mlflow", tmp_path, range(2), finished=False)
     assert fake_mlflow.runs["run0"]["status"] == "KILLED"
     track("mlflow", tmp_path, range(2, 3))
@@ -222,7 +222,7 @@ def test_mlflow_is_called_as_its_interface_says(tmp_path, fake_mlflow):
 
 
 def test_mlflow_run_that_is_unknown_begins_anew(tmp_path, fake_mlflow):
-    """After the store was changed, and after --restart."""
+    """A new run begins after the store was changed, and after --restart."""
     track("mlflow", tmp_path, range(2))
     fake_mlflow.runs["elsewhere"] = fake_mlflow.runs.pop("run0")
     track("mlflow", tmp_path, range(2, 3))
@@ -231,7 +231,7 @@ def test_mlflow_run_that_is_unknown_begins_anew(tmp_path, fake_mlflow):
 
 
 def test_mlflow_server_is_used_if_it_is_named(tmp_path, fake_mlflow, monkeypatch):
-    """Then nothing is stored in the model folder, and artifacts lie where the server says."""
+    """Then nothing is stored in the model folder, and the server decides where artifacts are."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.hospital:5000")
     fold = track("mlflow", tmp_path, range(1))
     assert fake_mlflow.uris == ["http://mlflow.hospital:5000"]
