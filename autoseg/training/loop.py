@@ -85,7 +85,7 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
     epoch, gpu_usage = state.epoch, GpuUsage(run.device)
     if not epoch.losses:
         epoch.learning_rate, epoch.began_at_seconds = current_rate(state, run.settings), elapsed_before
-    for batch in coming_batches(state, run, reporter):
+    for batch in remaining_batches(state, run, reporter):
         run.stop.check()
         done = progress(state, run.settings)
         epoch.losses.append(train_step(state, batch, run, reporter))
@@ -118,7 +118,7 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
     )
 
 
-def coming_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterator[Batch]:
+def remaining_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterator[Batch]:
     """Yields the remaining batches of the epoch; adds the time that was spent waiting for them to the epoch."""
 
     def on_wait(seconds: int, work: str) -> None:

@@ -21,9 +21,10 @@ def path(tmp_path):
     return tmp_path / "fold_0" / "checkpoint.pt"
 
 
-def test_what_is_saved_is_what_is_loaded(path):
+@pytest.mark.parametrize("mapped", [False, True])
+def test_what_is_saved_is_what_is_loaded(path, mapped):
     """Every field, and every weight bit for bit."""
-    saved, loaded = small_checkpoint(), load_checkpoint(path)
+    saved, loaded = small_checkpoint(), load_checkpoint(path, mapped=mapped)
     assert replace(loaded, weights={}) == replace(saved, weights={})
     assert loaded.weights.keys() == saved.weights.keys()
     assert all(torch.equal(loaded.weights[name], weight) for name, weight in saved.weights.items())

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from autoseg.model_selection import validation
 from autoseg.model_selection.validation import pool_validation
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint
 from autoseg.pipeline.training import train
-from autoseg.training import loop
+from autoseg.training import fold_job, loop
 from autoseg.training.duration import replace_length, resolve_duration
 
 CONFIGURATION = "3d_fullres"
@@ -356,3 +357,22 @@ def test_cases_of_a_fold_are_read_once(fresh, monkeypatch):
     monkeypatch.setattr("autoseg.training.fold.open_cases", listen)
     run_train(fresh, ["all"], epochs=1)
     assert sorted(opened) == sorted(set(opened)) != []
+
+
+def test_resumed_checkpoint_is_copied_once_and_not_kept(trained, monkeypatch):
+    """Checks read it mapped to its file, and its weights do not stay in memory beside those of the state."""
+    loads, load, step = [], fold_job.load_checkpoint, loop.train_step
+
+    def load_and_note(path, *, mapped=False):
+        checkpoint = load(path, mapped=mapped)
+        loads.append((mapped, weakref.ref(next(iter(checkpoint.weights.values())))))
+        return checkpoint
+
+    def step_without_the_loaded(state, *rest):
+        assert [reference() for _, reference in loads] == [None, None]
+        return step(state, *rest)
+
+    monkeypatch.setattr(fold_job, "load_checkpoint", load_and_note)
+    monkeypatch.setattr(loop, "train_step", step_without_the_loaded)
+    assert trained_epochs(run_train(trained, extend="1")) == [EPOCHS]
+    assert [mapped for mapped, _ in loads] == [True, False]
