@@ -1,12 +1,11 @@
-"""Random changes of intensity, and mirroring, patch by patch; made for the threads that make batches.
+"""Changes of intensity, and mirroring, patch by patch, for the threads that prepare batches.
 
-Rotation, scaling and deformation belong to reading (see `sampling`): there they cost only for the patches that are
-turned. What happens to a patch is in its `AugmentationParameters`; `device_augmentation` does the same to a whole batch
-on a GPU. Source of the rows and of their order: the reference method (nnU-Net v2.8.1, training transforms).
+Rotation, scaling and deformation are part of reading (see `sampling`), so they cost time only for the patches that are
+warped. The `AugmentationParameters` of a patch say how it changes; `device_augmentation` does the same to a whole batch
+on a GPU. Source of the changes and of their order: the reference method (nnU-Net v2.8.1, training transforms).
 
-Decision: rows are operations of torch in threads, not the transforms of batchgenerators in processes, which the issue
-of this package named at first: no process can hang, nothing is copied between them, and each row is faster; see
-tests/benchmarks/augmentation.py.
+Decision: the changes are operations of torch in threads, not the transforms of batchgenerators in processes: no process
+can hang, nothing is copied between processes, and each change is faster; see tests/benchmarks/augmentation.py.
 """
 
 import math
@@ -26,76 +25,97 @@ from autoseg.runtime.device import copy_to
 
 
 def augment(
-    images: torch.Tensor, labels: torch.Tensor, draws: Sequence[AugmentationParameters], settings: AugmentationSettings
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    parameters: Sequence[AugmentationParameters],
+    settings: AugmentationSettings,
 ) -> None:
-    """Changes the patches of a batch, which were turned already, in place.
+    """Augments the patches of a batch in place, after rotation, scaling and deformation.
 
     Args:
-        images: Shape (n, c, *patch), float32, normalized.
-        labels: Shape (n, *patch), integers; `OUTSIDE` marks voxels outside a case.
-        draws: What happens to each.
-        settings: Of the plan. Patches that are flipped along `swap_axis` have `swapped_labels` exchanged.
+        images: Normalized images, shape (n, c, *patch), float32.
+        labels: Label maps, shape (n, *patch), integers; `OUTSIDE` marks voxels outside a case.
+        parameters: Changes of each patch.
+        settings: Augmentation settings of the plan. In patches that are flipped along `swap_axis`, the pairs of
+            `swapped_labels` are swapped.
+
+    Example:
+        >>> images, labels = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[0, 1]]])
+        >>> flipped = AugmentationParameters(brightness=np.float32([1.5]), mirrored=(1,))
+        >>> augment(images, labels, [flipped], AugmentationSettings())
+        >>> images.tolist(), labels.tolist()
+        ([[[[3.0, 1.5]]]], [[[1, 0]]])
     """
-    _match(images, labels, draws)
+    _match(images, labels, parameters)
     axes = settings.in_plane_axes(labels.ndim - 1)
-    for image, label, draw in zip(images, labels, draws, strict=True):
-        change_intensities(image, draw, axes)
-        for number, seed in draw.custom:
+    for image, label, params in zip(images, labels, parameters, strict=True):
+        change_intensities(image, params, axes)
+        for number, seed in params.custom:
             changed, changed_label = apply_custom_transform(settings.custom[number], image, label, seed)
             image.copy_(changed)
             label.copy_(changed_label)
-        if settings.swap_axis in draw.mirrored:
-            label.copy_(exchange_labels(label, settings.swapped_labels))
-        if draw.mirrored:
-            image.copy_(image.flip([axis + 1 for axis in draw.mirrored]))
-            label.copy_(label.flip(draw.mirrored))
+        if settings.swap_axis in params.mirrored:
+            label.copy_(swap_labels(label, settings.swapped_labels))
+        if params.mirrored:
+            image.copy_(image.flip([axis + 1 for axis in params.mirrored]))
+            label.copy_(label.flip(params.mirrored))
 
 
-def _match(images: torch.Tensor, labels: torch.Tensor, draws: Sequence[AugmentationParameters]) -> None:
-    """Gives patches the intensities of others, all as they were before."""
+def _match(images: torch.Tensor, labels: torch.Tensor, parameters: Sequence[AugmentationParameters]) -> None:
+    """Matches the histograms of patches to those that other patches of the batch had at first."""
     matched = {}
-    for number, draw in enumerate(draws):
-        if draw.partner is not None:
-            inside, others_inside = ((labels[one] != OUTSIDE).expand_as(images[one]) for one in (number, draw.partner))
-            matched[number] = match_histograms(images[number], images[draw.partner], inside, others_inside)
+    for number, params in enumerate(parameters):
+        if params.partner is not None:
+            inside, others_inside = (
+                (labels[patch] != OUTSIDE).expand_as(images[patch]) for patch in (number, params.partner)
+            )
+            matched[number] = match_histograms(images[number], images[params.partner], inside, others_inside)
     for number, image in matched.items():
         images[number] = image
 
 
-def change_intensities(image: torch.Tensor, draw: AugmentationParameters, axes: Sequence[int]) -> None:
-    """Applies the intensity rows of the table to one patch (c, *patch) in place; `axes` are those that lose resolution.
+def change_intensities(image: torch.Tensor, params: AugmentationParameters, axes: Sequence[int]) -> None:
+    """Changes the intensities of one patch in place.
 
-    Decision: in place, because fresh memory for a patch costs as much as multiplying it.
+    Decision: in place, because allocating memory for a patch takes as long as multiplying it.
+
+    Args:
+        image: The patch, shape (c, *patch).
+        params: Changes of the patch.
+        axes: Axes that lose resolution if the patch does.
     """
-    if draw.noise_std is not None:
-        image.add_(make_noise(draw, image.shape))
-    if draw.blur_sigmas is not None:
-        blur(image, draw.blur_sigmas)
-    if draw.brightness is not None:
-        image.mul_(as_column(draw.brightness, image))
-    if draw.contrast is not None:
-        change_contrast(image, as_column(draw.contrast, image))
-    if draw.resolution is not None:
-        lower_resolution(image, draw.resolution, axes)
-    if draw.gamma_inverted is not None:
-        change_gamma(image.neg_(), as_column(draw.gamma_inverted, image)).neg_()
-    if draw.gamma is not None:
-        change_gamma(image, as_column(draw.gamma, image))
+    if params.noise_std is not None:
+        image.add_(make_noise(params, image.shape))
+    if params.blur_sigmas is not None:
+        blur(image, params.blur_sigmas)
+    if params.brightness is not None:
+        image.mul_(as_column(params.brightness, image))
+    if params.contrast is not None:
+        change_contrast(image, as_column(params.contrast, image))
+    if params.resolution is not None:
+        lower_resolution(image, params.resolution, axes)
+    if params.gamma_inverted is not None:
+        change_gamma(image.neg_(), as_column(params.gamma_inverted, image)).neg_()
+    if params.gamma is not None:
+        change_gamma(image, as_column(params.gamma, image))
 
 
 def apply_custom_transform(
     custom: CustomTransform, image: torch.Tensor, label: torch.Tensor, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Changes a patch by a transform that an installed package offers; see `extensions.ChangePatch`.
+    """Changes a patch by a transform that an installed package offers; see `planning.plugins`.
 
     Args:
-        custom: Its name and settings.
-        image: Shape (c, *patch); may be changed in place.
-        label: Shape (*patch); likewise.
-        seed: Of its draws.
+        custom: Name and settings of the transform.
+        image: Image of the patch, shape (c, *patch); may be changed in place.
+        label: Label map of the patch, shape (*patch); may be changed in place.
+        seed: Seed of the transform's random numbers.
+
+    Returns:
+        The changed image and label map.
 
     Raises:
-        UsageError: It gives anything but an image and a label map of the same shapes, or is not installed.
+        UsageError: The transform is not installed, or does not return an image and a label map of the same shapes.
     """
     shapes = image.shape, label.shape
     changed: object = find_transform(custom.name)(image, label, np.random.default_rng(seed), custom.given)
@@ -110,28 +130,36 @@ def apply_custom_transform(
 
 
 def as_column(amounts: Amounts, images: torch.Tensor) -> torch.Tensor:
-    """One amount per channel, shaped to multiply images (channels, *patch), on their device."""
+    """Returns one amount per channel as a tensor that multiplies images (channels, *patch), on their device."""
     column = torch.from_numpy(amounts).reshape(-1, *[1] * (images.ndim - 1))
     return copy_to(column, images.device)
 
 
-def make_noise(draw: AugmentationParameters, shape: Sequence[int]) -> torch.Tensor:
-    """The Gaussian noise of a patch, the same for one draw on every machine; without a draw of noise it is zero."""
-    noise = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(draw.noise_seed))
-    return noise.mul_(draw.noise_std or 0.0)
+def make_noise(params: AugmentationParameters, shape: Sequence[int]) -> torch.Tensor:
+    """Returns the Gaussian noise of a patch, zero if the patch gets none.
+
+    The same parameters give the same noise on every machine.
+    """
+    noise = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(params.noise_seed))
+    return noise.mul_(params.noise_std or 0.0)
 
 
 def kernel_radius(sigma_voxels: float) -> int:
-    """Voxels on each side that a Gaussian reaches; at least one.
+    """Returns the number of voxels that a Gaussian kernel reaches on each side; at least one.
 
-    Source: the reference method: the whole width is the odd number nearest to 6 sigma + 0.5, so 3 voxels for a sigma of
-    0.5 and 7 voxels for 1.
+    Source: the reference method: the whole width is the odd number nearest to 6 sigma + 0.5.
+
+    Example:
+        Kernels of 3 voxels for a standard deviation of 0.5, and of 7 voxels for 1:
+
+        >>> kernel_radius(0.5), kernel_radius(1.0)
+        (1, 3)
     """
     return max(1, round(3 * sigma_voxels - 0.25))
 
 
 def gaussian_kernel(sigma_voxels: float) -> list[float]:
-    """Weights from -radius to radius; their sum is 1."""
+    """Returns the weights of a Gaussian kernel from -radius to radius; their sum is 1."""
     radius = kernel_radius(sigma_voxels)
     distance = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (distance / sigma_voxels) ** 2)
@@ -139,14 +167,14 @@ def gaussian_kernel(sigma_voxels: float) -> list[float]:
 
 
 def blur(image: torch.Tensor, sigmas_voxels: Amounts) -> None:
-    """Smooths each channel with a Gaussian along each axis, in place; a channel whose sigmas are 0 stays sharp.
+    """Blurs each channel with a Gaussian along each axis, in place.
 
-    Decision: at the border the outermost voxels go on. The reference method mirrors the patch there, which is
-    impossible where an axis is shorter than the kernel.
+    Decision: beyond the border, the outermost voxels are repeated. The reference method mirrors the patch there, which
+    is impossible where an axis is shorter than the kernel.
 
     Args:
-        image: Shape (c, *patch).
-        sigmas_voxels: Shape (c, axes).
+        image: Image of the patch, shape (c, *patch).
+        sigmas_voxels: Standard deviations in voxels, shape (c, axes); a channel of zeros stays sharp.
     """
     for channel, sigmas in zip(image, sigmas_voxels, strict=True):
         for axis, sigma in enumerate(sigmas):
@@ -155,7 +183,10 @@ def blur(image: torch.Tensor, sigmas_voxels: Amounts) -> None:
 
 
 def _blur_along(channel: torch.Tensor, axis: int, sigma_voxels: float) -> None:
-    """A weighted sum of shifted copies, which is many times faster on a CPU than a convolution with one channel."""
+    """Blurs one channel along one axis, in place.
+
+    A weighted sum of shifted copies is many times faster on a CPU than a convolution with one channel.
+    """
     kernel = gaussian_kernel(sigma_voxels)
     radius, size = len(kernel) // 2, channel.shape[axis]
     first, last = channel.narrow(axis, 0, 1), channel.narrow(axis, size - 1, 1)
@@ -167,26 +198,35 @@ def _blur_along(channel: torch.Tensor, axis: int, sigma_voxels: float) -> None:
 
 
 def change_contrast(image: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Stretches (c, *patch) about each channel's mean by its factor, within the channel's old range; in place."""
+    """Multiplies the deviation of each channel from its mean by a factor, and clips to the channel's range; in place.
+
+    Args:
+        image: Channels, shape (c, *patch).
+        factor: Factor of each channel, shape (c, 1, ...).
+
+    Returns:
+        `image`.
+    """
     axes = tuple(range(1, image.ndim))
     mean = image.mean(axes, keepdim=True)
     lowest, highest = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    # Two bounds at once, and torch.lerp, are ten times slower on a CPU.
+    # Clamping to two bounds in one call, and torch.lerp, are ten times slower on a CPU.
     return image.mul_(factor).add_(mean * (1 - factor)).clamp_min_(lowest).clamp_max_(highest)
 
 
 def coarse_size(size: int, factor: float) -> int:
-    """Voxels that remain along an axis."""
+    """Returns the number of voxels that remain along an axis at low resolution; at least one."""
     return max(1, round(size * factor))
 
 
 def lower_resolution(image: torch.Tensor, factors: Amounts, axes: Sequence[int]) -> None:
-    """Takes every 1/factor-th voxel along some axes and interpolates back, in place, as if the scan had been coarser.
+    """Simulates a coarser scan, in place: keeps a share of the voxels along some axes, and interpolates back linearly.
 
     Args:
-        image: Shape (c, *patch).
-        factors: Of each channel; one of 1 stays as it is.
-        axes: Of the patch.
+        image: Image of the patch, shape (c, *patch).
+        factors: Share of the voxels that remain along each of the axes, for each channel; a channel of 1 stays as it
+            is.
+        axes: Axes of the patch that lose resolution.
     """
     mode = "trilinear" if image.ndim == 4 else "bilinear"
     for channel, factor in zip(image, factors.tolist(), strict=True):
@@ -197,9 +237,16 @@ def lower_resolution(image: torch.Tensor, factors: Amounts, axes: Sequence[int])
 
 
 def change_gamma(image: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
-    """Raises each channel of (c, *patch), mapped to 0..1, to its exponent, and restores mean and deviation; in place.
+    """Changes the gamma of each channel in place, and restores its mean and standard deviation.
 
-    A constant channel stays as it is.
+    The channel is scaled to 0..1 and raised to its exponent. A constant channel stays as it is.
+
+    Args:
+        image: Channels, shape (c, *patch).
+        exponent: Exponent of each channel, shape (c, 1, ...).
+
+    Returns:
+        `image`.
     """
     axes = tuple(range(1, image.ndim))
     mean, lowest = image.mean(axes, keepdim=True), image.amin(axes, keepdim=True)
@@ -207,22 +254,27 @@ def change_gamma(image: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     std = _deviation(image.sub_(mean))
     # Logarithm and exponential take three quarters of the time of a power on a CPU; the logarithm of 0 does no harm.
     image.sub_(lowest - mean).clamp_min_(0).div_(extent).log_().mul_(exponent).exp_()
-    # Back to the old range would come next, but is undone by what restores mean and deviation.
+    # There is no need to scale back to the old range, because mean and standard deviation are restored.
     image.sub_(image.mean(axes, keepdim=True))
     return image.mul_(std / _deviation(image).clamp_min_(1e-7)).add_(mean)
 
 
 def _deviation(centred: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of each channel of (c, *patch) whose mean is 0; a tenth of the time of `torch.std`."""
+    """Returns the standard deviation of each channel of (c, *patch) whose mean is 0.
+
+    It takes a tenth of the time of `torch.std`.
+    """
     axes = tuple(range(1, centred.ndim))
     length: torch.Tensor = torch.linalg.vector_norm(centred, dim=axes, keepdim=True)
     return length / math.sqrt(centred[0].numel())
 
 
-def exchange_labels(labels: torch.Tensor, pairs: tuple[tuple[int, int], ...]) -> torch.Tensor:
-    """Exchanges the two labels of each pair; all others, negative ones too, stay.
+def swap_labels(labels: torch.Tensor, pairs: tuple[tuple[int, int], ...]) -> torch.Tensor:
+    """Swaps the two labels of each pair; all other labels stay, also negative ones.
 
-    With the pair (1, 3), labels -1, 0, 1, 2, 3, 4 become -1, 0, 3, 2, 1, 4.
+    Example:
+        >>> swap_labels(torch.tensor([-1, 0, 1, 2, 3, 4]), ((1, 3),))
+        tensor([-1,  0,  3,  2,  1,  4])
     """
     largest = max((label for pair in pairs for label in pair), default=0)
     partners = list(range(largest + 1))
@@ -234,12 +286,14 @@ def exchange_labels(labels: torch.Tensor, pairs: tuple[tuple[int, int], ...]) ->
 
 
 def clear_outside(images: torch.Tensor, labels: torch.Tensor, channels: Sequence[int]) -> None:
-    """Sets some channels to zero outside the cases, in place: where they are zero by definition, noise made them not.
+    """Sets some channels to zero outside the cases, in place.
+
+    They are zero there by definition, but noise has changed that.
 
     Args:
-        images: Shape (n, c, *patch).
-        labels: Shape (n, *patch), `OUTSIDE` where they are outside.
-        channels: Those that were normalized over the region that is not zero.
+        images: Images, shape (n, c, *patch).
+        labels: Label maps, shape (n, *patch); `OUTSIDE` marks voxels outside a case.
+        channels: Indices of the channels that were normalized over the non-zero region.
     """
     if channels:
         inside = labels != OUTSIDE

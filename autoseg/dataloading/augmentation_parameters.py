@@ -1,7 +1,7 @@
-"""What chance decides about a patch: one row of `AugmentationSettings` after the other, and nothing else.
+"""The random parameters of the augmentation of a patch, drawn in the order of the rows of `AugmentationSettings`.
 
-Whoever changes the patch, and on whatever device, obeys the same `AugmentationParameters`. So both ways of augmenting
-give the same patches, up to rounding.
+Augmentation on the CPU and on the device follows the same `AugmentationParameters`. So both give the same patches, up
+to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.dataloading.affine import draw_affine
 from autoseg.dataloading.deformation import count_points
-from autoseg.dataloading.sampling import draw_affine
 from autoseg.planning.settings import AugmentationSettings
 
 CHANNEL_CHANCE = 0.5
-"""Of a channel to be blurred, or to lose resolution, in a patch that is. Source: the reference method."""
+"""Probability that a channel of a patch is blurred, or loses resolution, if the patch is to be.
 
-MIRROR_CHANCE = 0.5  # Of each axis. Source: the reference method
+Source: the reference method.
+"""
+
+MIRROR_CHANCE = 0.5
+"""Probability of each axis to be flipped. Source: the reference method."""
 
 Amounts = NDArray[np.float32]
 Range = tuple[float, float]
@@ -27,19 +31,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationParameters:
-    """The changes of one patch of c channels and d axes; what is None leaves it as it is.
+    """The changes of one patch of c channels and d axes; a change that is None is not made.
 
     Attributes:
-        affine: Rotation and scaling, shape (d, d); see `sampling.draw_affine`.
-        displacements: Movements of the points of a coarse grid along its moving axes; see `deformation`.
-        partner: Number of the patch of the batch whose intensities this one takes on.
-        noise_std: Standard deviation of the noise.
-        noise_seed: What the noise follows from.
-        blur_sigmas: Of each channel and axis, shape (c, d); a channel of zeros stays sharp.
-        brightness, contrast, gamma_inverted, gamma: Of each channel, shape (c,).
-        resolution: Share of the voxels that each axis keeps, of each channel; a channel of 1 stays as it is.
-        mirrored: Axes along which it is flipped.
-        custom: For each custom transform that changes the patch, its number and its seed.
+        affine: Matrix of rotation and scaling, shape (d, d); see `affine.draw_affine`.
+        displacements: Displacements of the points of a coarse grid along the deformed axes, in voxels; shape (deformed
+            axes, *points). See `deformation`.
+        partner: Index of the patch of the batch whose histogram this patch is matched to.
+        noise_std: Standard deviation of the Gaussian noise.
+        noise_seed: Seed of the noise.
+        blur_sigmas: Standard deviation of the Gaussian blur for each channel and axis, in voxels; shape (c, d). A
+            channel of zeros stays sharp.
+        brightness: Factor for each channel, shape (c,).
+        contrast: Factor for each channel, shape (c,).
+        resolution: Share of the voxels that each axis keeps, for each channel, shape (c,); a channel of 1 stays as it
+            is.
+        gamma_inverted: Exponent for each channel, applied to the inverted channel, shape (c,).
+        gamma: Exponent for each channel, shape (c,).
+        mirrored: Axes along which the patch is flipped.
+        custom: Index and seed of each custom transform that changes the patch.
     """
 
     affine: NDArray[np.float64] | None = None
@@ -57,8 +67,8 @@ class AugmentationParameters:
     custom: tuple[tuple[int, int], ...] = ()
 
     @property
-    def turned(self) -> bool:
-        """Whether its voxels lie between those of the case, so that it must be interpolated."""
+    def is_warped(self) -> bool:
+        """Whether the patch is rotated, scaled or deformed, so that it must be interpolated."""
         return self.affine is not None or self.displacements is not None
 
 
@@ -73,17 +83,25 @@ def draw_parameters(
     others: Sequence[int],
     random: np.random.Generator,
 ) -> AugmentationParameters:
-    """Draws the changes of one patch.
+    """Draws the random changes of one patch.
 
     Args:
-        settings: Probabilities and ranges.
-        patch_size: Two or three axes.
-        channels: Of the image.
-        others: Numbers of the other patches of the batch; if there are none, no histogram is matched.
-        random: Source of every draw.
+        settings: Probabilities and ranges of the changes.
+        patch_size: Size of the patch along two or three axes, in voxels.
+        channels: Number of channels of the image.
+        others: Indices of the other patches of the batch; if there are none, no histogram is matched.
+        random: Source of every random number.
+
+    Example:
+        >>> settings = AugmentationSettings(brightness_probability=1.0, mirror_axes=(0, 1))
+        >>> parameters = draw_parameters(
+        ...     settings, (64, 64), channels=2, others=(), random=np.random.default_rng(0)
+        ... )
+        >>> parameters.brightness.shape
+        (2,)
     """
 
-    def perhaps(probability: float, make: Callable[[], T]) -> T | None:
+    def with_probability(probability: float, make: Callable[[], T]) -> T | None:
         return make() if random.random() < probability else None
 
     def factors(bounds: Range) -> Callable[[], Amounts]:
@@ -92,25 +110,27 @@ def draw_parameters(
     axes = len(patch_size)
     return AugmentationParameters(
         affine=draw_affine(settings, axes, random),
-        displacements=perhaps(settings.deformation_probability, lambda: _displacements(settings, patch_size, random)),
-        partner=perhaps(
+        displacements=with_probability(
+            settings.deformation_probability, lambda: _displacements(settings, patch_size, random)
+        ),
+        partner=with_probability(
             settings.histogram_matching_probability if others else 0.0,
             lambda: others[int(random.integers(len(others)))],
         ),
-        noise_std=perhaps(settings.noise_probability, lambda: float(random.uniform(0, settings.noise_std))),
+        noise_std=with_probability(settings.noise_probability, lambda: float(random.uniform(0, settings.noise_std))),
         noise_seed=int(random.integers(2**62)),
-        blur_sigmas=perhaps(
+        blur_sigmas=with_probability(
             settings.blur_probability,
-            lambda: _of_some_channels(random.uniform(*settings.blur_sigma_voxels, (channels, axes)), 0.0, random),
+            lambda: _keep_some_channels(random.uniform(*settings.blur_sigma_voxels, (channels, axes)), 0.0, random),
         ),
-        brightness=perhaps(settings.brightness_probability, factors(settings.brightness_factor)),
-        contrast=perhaps(settings.contrast_probability, factors(settings.contrast_factor)),
-        resolution=perhaps(
+        brightness=with_probability(settings.brightness_probability, factors(settings.brightness_factor)),
+        contrast=with_probability(settings.contrast_probability, factors(settings.contrast_factor)),
+        resolution=with_probability(
             settings.low_resolution_probability,
-            lambda: _of_some_channels(random.uniform(*settings.low_resolution_factor, channels), 1.0, random),
+            lambda: _keep_some_channels(random.uniform(*settings.low_resolution_factor, channels), 1.0, random),
         ),
-        gamma_inverted=perhaps(settings.gamma_inverted_probability, factors(settings.gamma_exponent)),
-        gamma=perhaps(settings.gamma_probability, factors(settings.gamma_exponent)),
+        gamma_inverted=with_probability(settings.gamma_inverted_probability, factors(settings.gamma_exponent)),
+        gamma=with_probability(settings.gamma_probability, factors(settings.gamma_exponent)),
         mirrored=tuple(axis for axis in settings.mirror_axes if random.random() < MIRROR_CHANCE),
         custom=tuple(
             (number, int(random.integers(2**62)))
@@ -121,21 +141,24 @@ def draw_parameters(
 
 
 def _displacements(settings: AugmentationSettings, patch_size: Sequence[int], random: np.random.Generator) -> Amounts:
-    """Movements of the points, shape (moving axes, *points), in voxels."""
+    """Draws the displacements of the grid points, in voxels; shape (deformed axes, *points)."""
     axes = settings.in_plane_axes(len(patch_size))
     points = [count_points(patch_size[axis], settings.deformation_spacing_voxels) for axis in axes]
     return random.normal(0, settings.deformation_std_voxels, (len(axes), *points)).astype(np.float32)
 
 
-def _of_some_channels(amounts: NDArray[np.float64], usual: float, random: np.random.Generator) -> Amounts:
-    """Amounts whose first axis is the channels, with the usual one for those that chance leaves alone."""
+def _keep_some_channels(amounts: NDArray[np.float64], neutral: float, random: np.random.Generator) -> Amounts:
+    """Replaces the amounts of the channels that chance leaves unchanged by the neutral one; shape (c, ...)."""
     chosen = random.random(len(amounts)) < CHANNEL_CHANCE
     chosen = chosen.reshape(-1, *(1,) * (amounts.ndim - 1))
-    return np.where(chosen, amounts, usual).astype(np.float32)
+    return np.where(chosen, amounts, neutral).astype(np.float32)
 
 
 def _factor(bounds: Range, random: np.random.Generator) -> float:
-    """Draws below or above 1 with equal chance if the range spans 1, else evenly. Source: the reference method."""
+    """Draws a factor evenly; if the range spans 1, values below and above 1 are equally likely.
+
+    Source: the reference method.
+    """
     low, high = bounds
     if low < 1 < high:
         low, high = (low, 1.0) if random.random() < 0.5 else (1.0, high)

@@ -1,22 +1,23 @@
-"""What the loader gives to a training step: a batch of patches, and what a thread prepares for it."""
+"""The batch of patches that the loader gives to a training step, and the form that a loader thread prepares it in."""
 
 from dataclasses import dataclass
 
 import torch
 
-from autoseg.dataloading.device_augmentation import UnfinishedBatch
+from autoseg.dataloading.device_augmentation import UnaugmentedBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """One step's worth of patches.
+    """The patches of one training step.
 
     Attributes:
-        images: Shape (n, c, *patch), float32; in a cascade with a channel more for each structure.
-        labels: `TargetLabels` of shape (n, *centre), int64; the centre is what the network predicts of a patch, mostly
-            all of it.
-        unknown: Shape (n, structures), bool: structures that nobody looked for in the case of a patch; None if
-            everybody always looked for all.
+        images: Image patches, shape (n, c, *patch), float32. In a cascade there is one more channel per structure,
+            which holds the coarse segmentation of that structure.
+        labels: `TargetLabels` of shape (n, *centre), int64. The centre is the part of a patch that the network
+            predicts, in most networks the whole patch.
+        unknown: Structures that are not annotated in the case of each patch, shape (n, structures), bool; None if all
+            structures are annotated in all cases.
     """
 
     images: torch.Tensor
@@ -25,13 +26,13 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """What a thread makes of a batch.
+class PreparedBatch:
+    """A batch as a loader thread prepares it.
 
     Attributes:
-        patches: Finished, or to be finished by a device.
-        unknown: See `Batch`.
+        patches: Augmented patches, or patches that a device is to augment.
+        unknown: Structures that are not annotated; see `Batch`.
     """
 
-    patches: Batch | UnfinishedBatch
+    patches: Batch | UnaugmentedBatch
     unknown: torch.Tensor | None

@@ -1,4 +1,4 @@
-"""Smooth random movements of voxels: random at a few points, cubic splines in between."""
+"""Smooth random displacements of voxels: random at the points of a coarse grid, cubic splines between them."""
 
 import math
 from collections.abc import Sequence
@@ -13,40 +13,57 @@ from autoseg.runtime.device import copy_to
 
 
 def count_points(size: int, spacing_voxels: float) -> int:
-    """Points along an axis of `size` voxels, so that the first and the last voxel lie between points; at least two."""
+    """Returns the number of grid points along an axis, so that all voxels lie between two points; at least two.
+
+    Args:
+        size: Number of voxels along the axis.
+        spacing_voxels: Distance of neighbouring points, in voxels.
+
+    Example:
+        >>> count_points(5, 4.0), count_points(6, 4.0)
+        (2, 3)
+    """
     return max(2, math.ceil((size - 1) / spacing_voxels) + 1)
 
 
 @lru_cache(maxsize=64)
 def spline_weights(size: int, spacing_voxels: float) -> NDArray[np.float32]:
-    """How much each point counts for each voxel of an axis.
+    """Returns the weight of each grid point for each voxel of an axis.
 
-    The spline is cubic and goes through the values at the points, which stand symmetrically about the middle of the
-    axis. Example: 5 voxels with a spacing of 4 have two points, on the first and the last voxel.
+    The spline is cubic and goes through the values at the points, which lie symmetrically about the middle of the axis.
+    Example: 5 voxels with a spacing of 4 have two points, on the first and the last voxel.
 
-    Decision: the spline goes on as its own mirror image beyond the first and the last point, so that two points are
+    Decision: beyond the first and the last point the spline goes on as its own mirror image, so that two points are
     enough. Source of cubic splines on a coarse grid: V-Net (Milletari et al. 2016), section 3; 3D U-Net (Çiçek et al.
     2016), section 4.
 
+    Args:
+        size: Number of voxels along the axis.
+        spacing_voxels: Distance of neighbouring points, in voxels.
+
     Returns:
-        Shape (size, points); each row sums to 1.
+        Weights, shape (size, points); each row sums to 1.
     """
     points = count_points(size, spacing_voxels)
-    places = (np.arange(size) - (size - 1) / 2) / spacing_voxels + (points - 1) / 2
-    columns = [ndimage.map_coordinates(row, [places], order=3, mode="mirror") for row in np.eye(points)]
+    positions = (np.arange(size) - (size - 1) / 2) / spacing_voxels + (points - 1) / 2
+    columns = [ndimage.map_coordinates(row, [positions], order=3, mode="mirror") for row in np.eye(points)]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def smooth_field(displacements: torch.Tensor, patch: Sequence[int], spacing_voxels: float) -> torch.Tensor:
-    """Movement of each voxel of a patch.
+    """Interpolates the displacement of each voxel of a patch from those of the grid points.
 
     Args:
-        displacements: Movements of the points along d axes, in voxels; shape (..., d, *points).
-        patch: Voxels along the same d axes.
-        spacing_voxels: Distance of the points.
+        displacements: Displacements of the points along d axes, in voxels; shape (..., d, *points).
+        patch: Size of the patch along the same d axes, in voxels.
+        spacing_voxels: Distance of neighbouring points, in voxels.
 
     Returns:
-        Shape (..., d, *patch), on the device of `displacements`.
+        Displacements of the voxels, in voxels; shape (..., d, *patch), on the device of `displacements`.
+
+    Example:
+        >>> smooth_field(torch.ones(2, 3, 3), patch=(9, 7), spacing_voxels=4.0).shape
+        torch.Size([2, 9, 7])
     """
     field = displacements
     for axis, size in zip(range(-len(patch), 0), patch, strict=True):

@@ -1,8 +1,8 @@
-"""Batches, made ahead of the training loop by threads.
+"""Batches of training patches, prepared ahead of the training loop by threads.
 
-Every batch follows from the seed and its own number alone. So the order of threads, their number, or a stop and a
-resume in between change nothing. Threads share the memory of the process: nothing is copied between processes, and
-there is no worker process that could die silently or hang.
+Every batch is determined by the seed and its own number alone. So neither the order or number of threads changes it,
+nor a stop and a resume of the training. Threads share the memory of the process: nothing is copied between processes,
+and there is no worker process that could die silently or hang.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from autoseg.dataloading.augmentation import augment, clear_outside
-from autoseg.dataloading.batch import Batch, Prepared
+from autoseg.dataloading.batch import Batch, PreparedBatch
 from autoseg.dataloading.cascade_labels import Beyond, FollowingCase
-from autoseg.dataloading.device_augmentation import collect
+from autoseg.dataloading.device_augmentation import stack_unaugmented
 from autoseg.dataloading.patch import PatchRegion, crop_to_centre, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, PatchSource, count_forced
 from autoseg.dataloading.threads import OnWait, prepare_ahead
@@ -44,21 +44,22 @@ class Batches:
     """An endless, numbered supply of batches.
 
     Attributes:
-        cases: Preprocessed cases; each patch comes from one drawn evenly.
-        configuration: Says patch and batch size, and how to augment.
-        foreground_fraction: Share of patches centred on foreground.
-        seed: Of all draws; batches of two supplies with one seed are equal.
-        augmented: Whether patches are changed by chance.
-        finished_on: The device that changes them, all of a batch at once; None if the threads that read them do. The
-            same changes of the same patches either way, up to rounding.
-        unknown: Of each case, for each structure whether nobody looked for it; empty if all were looked for in all.
-        previous: In a cascade, the structures of the segmentation that the cases hold beside the labels; see
-            `data.previous`.
-        beyond: What labels become beyond the border of the cases, where their mirror images are seen; None if nothing
-            is seen there. See `cut.find_beyond`.
-        share: The rank that asks, and how many ranks share a batch: of its patches it gets every so-manieth, from the
-            one of its own number on. They are those of the whole batch, which does not depend on the ranks.
-        reading: Cases on disk that are being read, by thread: what to look at if no batch comes.
+        cases: Preprocessed cases; the case of each patch is drawn evenly.
+        configuration: Gives patch size, batch size and augmentation settings.
+        foreground_fraction: Share of the patches that are centred on foreground.
+        seed: Seed of all random numbers; two supplies with the same seed give equal batches.
+        augmented: Whether patches are augmented.
+        augmentation_device: Device that augments all patches of a batch at once; None if the threads that read them
+            augment them. The same patches get the same changes either way, up to rounding.
+        unknown: For each case, for each structure, whether it is not annotated; empty if all structures are annotated
+            in all cases.
+        previous: In a cascade, the structures of the coarse segmentation that the cases hold beside the labels; see
+            `cascade_labels`.
+        beyond: Gives the labels of voxels beyond the border of a case, where its mirror image is read; None if nothing
+            is read there. See `patch.find_beyond`.
+        share: The rank of this process, and the number of ranks that share each batch. Of n ranks, rank r gets the
+            patches r, r + n, r + 2 n and so on of the whole batch, which does not depend on the number of ranks.
+        reading: Name of the case that each thread is reading, by the thread's identifier; used in messages.
     """
 
     cases: Sequence[PatchSource]
@@ -66,7 +67,7 @@ class Batches:
     foreground_fraction: float
     seed: tuple[int, ...]
     augmented: bool
-    finished_on: torch.device | None = None
+    augmentation_device: torch.device | None = None
     unknown: Sequence[tuple[bool, ...]] = ()
     previous: Targets | None = None
     beyond: Beyond | None = None
@@ -74,51 +75,64 @@ class Batches:
     reading: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def make(self, number: int) -> Batch:
-        """Makes one batch, on the CPU or on the device that changes it."""
+        """Makes one batch.
+
+        Args:
+            number: Number of the batch.
+
+        Returns:
+            The batch, on `augmentation_device` or else on the CPU.
+        """
         return self._finish(self._prepare(number))
 
-    def _prepare(self, number: int) -> Prepared:
-        """What a thread does: draws and reads the patches, and changes them unless a device does."""
+    def _prepare(self, number: int) -> PreparedBatch:
+        """Draws and reads the patches of a batch, and augments them unless a device does; called in a loader thread."""
         random = np.random.default_rng((*self.seed, number))
-        cuts = [self._draw_cut(index, random) for index in range(self.configuration.batch_size)]
-        if all(cut.draw.partner is None for cut in cuts[self._own]):
-            cuts = cuts[self._own]
-        unknown = torch.tensor([cut.unknown for cut in cuts]) if self.unknown else None
-        if self.augmented and self.finished_on is not None:
-            parts = [self._noting(cut, cut.read_source_region) for cut in cuts]
-            patches = collect(cuts, parts, self._augmentation, find_cleared(self.configuration))
-            return Prepared(patches=patches, unknown=unknown)
-        read = [self._noting(cut, cut.read) for cut in cuts]
-        return Prepared(patches=change(read, cuts, self.configuration, self._augmentation), unknown=unknown)
+        regions = [self._sample_region(index, random) for index in range(self.configuration.batch_size)]
+        if all(region.augmentation.partner is None for region in regions[self._rank_slice]):
+            regions = regions[self._rank_slice]
+        unknown = torch.tensor([region.unknown for region in regions]) if self.unknown else None
+        if self.augmented and self.augmentation_device is not None:
+            sources = [self._read_tracked(region, region.read_source_region) for region in regions]
+            patches = stack_unaugmented(regions, sources, self._augmentation, find_cleared(self.configuration))
+            return PreparedBatch(patches=patches, unknown=unknown)
+        patches_read = [self._read_tracked(region, region.read) for region in regions]
+        return PreparedBatch(
+            patches=augment_on_cpu(patches_read, regions, self.configuration, self._augmentation), unknown=unknown
+        )
 
     @property
     def _augmentation(self) -> AugmentationSettings:
-        """As the plan says; in a cascade, label and segmentation change places together."""
+        """The augmentation settings of the plan.
+
+        In a cascade, pairs of labels are swapped in the labels and in the coarse segmentation together.
+        """
         settings = self.configuration.augmentation
         if self.previous is None:
             return settings
         pairs = swapped_code_pairs(settings.swapped_labels, self._base)
         return settings.model_copy(update={"swapped_labels": pairs})
 
-    def _noting(self, cut: PatchRegion, read: Callable[[AugmentationSettings], T]) -> T:
-        """Reads a patch, and lets it be known which case that is."""
-        self.reading[get_ident()] = getattr(cut.case, "name", "a case in memory")
+    def _read_tracked(self, region: PatchRegion, read: Callable[[AugmentationSettings], T]) -> T:
+        """Reads a patch, and notes in `reading` from which case."""
+        self.reading[get_ident()] = getattr(region.case, "name", "a case in memory")
         patch = read(self.configuration.augmentation)
         del self.reading[get_ident()]
         return patch
 
-    def _finish(self, prepared: Prepared) -> Batch:
+    def _finish(self, prepared: PreparedBatch) -> Batch:
+        """Augments a batch on the device if its thread has not, and crops it to what this process trains on."""
         patches = prepared.patches
         if not isinstance(patches, Batch):
-            images, labels = patches.finish(cast(torch.device, self.finished_on))
+            images, labels = patches.augment(cast(torch.device, self.augmentation_device))
             patches = Batch(images=images, labels=labels)
         unknown = None if prepared.unknown is None else prepared.unknown.to(patches.labels.device)
         batch = self._show_previous(replace(patches, unknown=unknown))
         centres = crop_to_centre(batch.labels, self.configuration.patches.margin)
-        return self._keep_own(replace(batch, labels=centres))
+        return self._select_rank(replace(batch, labels=centres))
 
     def _show_previous(self, batch: Batch) -> Batch:
-        """In a cascade, turns the segmentation that came with the labels into channels."""
+        """In a cascade, turns the coarse segmentation that the labels hold into channels of the image."""
         if self.previous is None:
             return batch
         channels = structure_channels(decode_previous(batch.labels, self._base), self.previous.structures.values())
@@ -128,33 +142,39 @@ class Batches:
 
     @property
     def _base(self) -> CodeBase:
-        """Of the codes of a cascade, once they are read."""
+        """Base of the codes of a cascade in the patches, whose labels may have got a number for ignored voxels."""
         targets = cast(Targets, self.previous)
         return code_base(targets if self.beyond is None else targets.with_ignore)
 
     @property
-    def _own(self) -> slice:
-        """Of the patches of a batch, those of this rank."""
+    def _rank_slice(self) -> slice:
+        """Selects the patches of this rank from those of a batch."""
         first, step = self.share
         return slice(first, None, step)
 
-    def _keep_own(self, batch: Batch) -> Batch:
-        """Leaves out patches of other ranks, which were read for the sake of a histogram."""
-        if len(batch.images) == len(range(self.configuration.batch_size)[self._own]):
+    def _select_rank(self, batch: Batch) -> Batch:
+        """Leaves out the patches of other ranks, which were read for histogram matching."""
+        if len(batch.images) == len(range(self.configuration.batch_size)[self._rank_slice]):
             return batch
-        values = {one.name: getattr(batch, one.name) for one in fields(batch)}
+        values = {entry.name: getattr(batch, entry.name) for entry in fields(batch)}
         return replace(
-            batch, **{name: value[self._own] for name, value in values.items() if isinstance(value, torch.Tensor)}
+            batch,
+            **{name: value[self._rank_slice] for name, value in values.items() if isinstance(value, torch.Tensor)},
         )
 
-    def _draw_cut(self, index: int, random: np.random.Generator) -> PatchRegion:
-        """Draws a patch of a batch: where it lies and how it changes."""
+    def _sample_region(self, index: int, random: np.random.Generator) -> PatchRegion:
+        """Draws the place and the augmentation of a patch.
+
+        Args:
+            index: Index of the patch in its batch.
+            random: Source of every random number.
+        """
         configuration = self.configuration
         count, size = configuration.batch_size, configuration.patch_size
         forced = index >= count - count_forced(count, self.foreground_fraction)
         number = int(random.integers(len(self.cases)))
         case = self.cases[number]
-        cut = PatchRegion(
+        region = PatchRegion(
             case=case,
             start=place_patch(case, configuration, forced=forced, random=random),
             patch_size=size,
@@ -163,18 +183,18 @@ class Batches:
             beyond=self.beyond,
         )
         others = [other for other in range(count) if other != index]
-        return cut.with_changes(configuration, others, random) if self.augmented else cut
+        return region.with_changes(configuration, others, random) if self.augmented else region
 
     def ahead(self, numbers: range, *, workers: int, on_wait: OnWait | None = None) -> Iterator[Batch]:
-        """Gives the batches of `numbers` in order, while threads make the next ones.
+        """Gives batches in order, while threads prepare the next ones.
 
         Args:
-            numbers: Which batches.
-            workers: Threads; 0 makes each batch when it is asked for.
-            on_wait: Is called for every second of waiting for a batch, and may raise an error to wait no longer.
+            numbers: Numbers of the batches.
+            workers: Number of threads; with 0, each batch is made when it is asked for.
+            on_wait: Called for every second of waiting for a batch; may raise an error to wait no longer.
 
         Raises:
-            AutosegError: A batch did not come within `STALL_SECONDS`.
+            AutosegError: A batch did not come within `threads.STALL_SECONDS`.
         """
         if workers == 0:
             yield from map(self.make, numbers)
@@ -190,34 +210,41 @@ class Batches:
         return f"reading {list_names(names)}" if names else "no case is being read"
 
 
-def change(
+def augment_on_cpu(
     patches: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    cuts: Sequence[PatchRegion],
+    regions: Sequence[PatchRegion],
     configuration: Configuration,
     settings: AugmentationSettings | None = None,
 ) -> Batch:
-    """Stacks patches as `PatchRegion.read` gave them, and augments them on the CPU as drawn; by default as planned."""
-    images, labels = (torch.stack([pair[which] for pair in patches]) for which in (0, 1))
-    augment(images, labels, [cut.draw for cut in cuts], settings or configuration.augmentation)
+    """Stacks patches and augments them on the CPU.
+
+    Args:
+        patches: Image and label map of each patch, from `PatchRegion.read`.
+        regions: The regions that the patches were read from, with their augmentation.
+        configuration: The configuration.
+        settings: Augmentation settings; by default those of the configuration.
+    """
+    images, labels = (torch.stack(tensors) for tensors in zip(*patches, strict=True))
+    augment(images, labels, [region.augmentation for region in regions], settings or configuration.augmentation)
     clear_outside(images, labels, find_cleared(configuration))
     return Batch(images=images, labels=encode_targets(labels))
 
 
 def find_cleared(configuration: Configuration) -> list[int]:
-    """Channels that are zero outside the cases, by their normalization."""
+    """Returns the indices of the channels that are zero outside the cases, by their normalization."""
     return [channel for channel, scheme in enumerate(configuration.normalization) if scheme.only_nonzero]
 
 
 def open_cases(cases: Sequence[StoredCase], codes: Sequence[StoredCase] = ()) -> list[PatchSource]:
-    """Brings cases into memory if all of them fit into `MEMORY_FOR_CASES_BYTES`, else leaves them on disk.
+    """Loads cases into memory if all of them fit into `MEMORY_FOR_CASES_BYTES`, else leaves them on disk.
 
     Args:
-        cases: To read patches of.
-        codes: In a cascade, of each case what stands in place of its labels; see `data.previous`.
+        cases: The cases that patches are read from.
+        codes: In a cascade, for each case the store whose codes are read in place of its labels; see `cascade_labels`.
     """
     if sum(case.nbytes for case in (*cases, *codes)) > MEMORY_FOR_CASES_BYTES:
         pairs = zip(cases, codes, strict=True) if codes else ()
-        return [FollowingCase(case=case, codes=one) for case, one in pairs] or list(cases)
+        return [FollowingCase(case=case, codes=case_codes) for case, case_codes in pairs] or list(cases)
     loaded: list[PatchSource] = []
     for number, case in enumerate(cases):
         image, label = case.load()

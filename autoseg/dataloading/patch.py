@@ -1,4 +1,4 @@
-"""A patch before it is read: where it lies, and what will happen to it."""
+"""A training patch before it is read: its place in a case, and its augmentation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,23 +20,24 @@ from autoseg.planning.settings import AugmentationSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchRegion:
-    """One patch to come.
+    """The place of one patch in a case, and the augmentation of the patch.
 
     Attributes:
-        case: Where it is read.
-        start: Its first voxel, (z, y, x).
-        patch_size: Two or three axes; a plane is one slice of the case.
-        draw: Its changes.
-        unknown: For each structure whether nobody looked for it in the case; empty if all were looked for.
-        previous: The structures of the segmentation that a case of a cascade holds beside its labels.
-        disturbance: What the changes of that segmentation follow from; None if there are none.
-        beyond: What labels become beyond the border of the case, where its mirror image is seen; None if nothing is.
+        case: The case that the patch is read from.
+        start: First voxel of the patch, (z, y, x).
+        patch_size: Size of the patch along two or three axes; a patch of two axes is one slice of the case.
+        augmentation: Random changes of the patch.
+        unknown: For each structure, whether it is not annotated in the case; empty if all structures are annotated.
+        previous: Structures of the coarse segmentation that a case of a cascade holds beside its labels.
+        disturbance: Seed of the random changes of that segmentation; None if it stays as it is.
+        beyond: Gives the labels of voxels beyond the border of the case, where its mirror image is read; None if
+            nothing is read there.
     """
 
     case: PatchSource
     start: tuple[int, int, int]
     patch_size: Axes
-    draw: AugmentationParameters = UNCHANGED
+    augmentation: AugmentationParameters = UNCHANGED
     unknown: tuple[bool, ...] = ()
     previous: Targets | None = None
     disturbance: int | None = None
@@ -44,31 +45,44 @@ class PatchRegion:
 
     @property
     def patch(self) -> Shape:
-        """Voxels along (z, y, x)."""
+        """Size of the patch along (z, y, x), in voxels."""
         return self.patch_size if len(self.patch_size) == 3 else (1, *self.patch_size)
 
     def with_changes(
         self, configuration: Configuration, others: Sequence[int], random: np.random.Generator
     ) -> "PatchRegion":
-        """The same patch, changed by chance; `others` are the numbers of the other patches of its batch."""
+        """Returns the same patch with a random augmentation.
+
+        Args:
+            configuration: The configuration, whose augmentation settings apply.
+            others: Indices of the other patches of the batch, for histogram matching.
+            random: Source of every random number.
+        """
         channels = len(configuration.normalization)
         settings = configuration.augmentation
-        draw = draw_parameters(settings, self.patch_size, channels=channels, others=others, random=random)
+        augmentation = draw_parameters(settings, self.patch_size, channels=channels, others=others, random=random)
         disturbance = None if self.previous is None else int(random.integers(2**62))
-        return replace(self, draw=draw, disturbance=disturbance)
+        return replace(self, augmentation=augmentation, disturbance=disturbance)
 
     def read(self, settings: AugmentationSettings) -> tuple[torch.Tensor, torch.Tensor]:
-        """The patch, turned and deformed as drawn: image (c, *patch), float32, and label map (*patch), int16."""
-        image, label = read_patch(self._source, self.start, self.patch, self.draw.affine, self._field(settings))
+        """Reads the patch, rotated, scaled and deformed by its augmentation.
+
+        Returns:
+            Image (c, *patch), float32, and label map (*patch), int16.
+        """
+        image, label = read_patch(self._source, self.start, self.patch, self.augmentation.affine, self._field(settings))
         return (image, label) if len(self.patch_size) == 3 else (image[:, 0], label[0])
 
     def read_source_region(self, settings: AugmentationSettings) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-        """What the turned patch is interpolated from, around the same middle: image (c, *axes) and label map (*axes).
+        """Reads the part of the case that the rotated, scaled or deformed patch is interpolated from.
 
-        A patch that is not turned is its own surroundings.
+        It has the same centre as the patch. For a patch that is not interpolated it is the patch itself.
+
+        Returns:
+            Image (c, *axes) and label map (*axes).
         """
         field = self._field(settings)
-        image, label = read_source_region(self._source, self.start, self.patch, self.draw.affine, field)
+        image, label = read_source_region(self._source, self.start, self.patch, self.augmentation.affine, field)
         return (image, label) if len(self.patch_size) == 3 else (image[:, 0], label[0])
 
     @property
@@ -79,19 +93,28 @@ class PatchRegion:
         return case if self.beyond is None else MirroredCase(case=case, mark=self.beyond)
 
     def _field(self, settings: AugmentationSettings) -> torch.Tensor | None:
-        if self.draw.displacements is None:
+        """Returns the displacement of each voxel along the deformed axes; None without deformation."""
+        if self.augmentation.displacements is None:
             return None
-        moving = [self.patch_size[axis] for axis in settings.in_plane_axes(len(self.patch_size))]
-        return smooth_field(torch.from_numpy(self.draw.displacements), moving, settings.deformation_spacing_voxels)
+        deformed = [self.patch_size[axis] for axis in settings.in_plane_axes(len(self.patch_size))]
+        return smooth_field(
+            torch.from_numpy(self.augmentation.displacements), deformed, settings.deformation_spacing_voxels
+        )
 
 
 def place_patch(
     case: PatchSource, configuration: Configuration, *, forced: bool, random: np.random.Generator
 ) -> tuple[int, int, int]:
-    """Draws the first voxel of a patch whose centre, what the network predicts of it, lies as `choose_start` says.
+    """Draws the first voxel of a patch whose centre, which the network predicts, lies as `choose_start` says.
 
     Example along one axis of 10 voxels, with patches of 12 of which the 4 in the middle are predicted: centres start at
     0 to 6, and so patches at -4 to 2.
+
+    Args:
+        case: The case that the patch is read from.
+        configuration: Gives the size of the patch, and its margin around the centre.
+        forced: Whether the centre is placed on foreground.
+        random: Source of every random number.
     """
     margin, centre = configuration.patches.margin, configuration.centre_size
     flat = (0,) * (3 - len(centre))
@@ -102,11 +125,14 @@ def place_patch(
 
 
 def find_beyond(configuration: Configuration, targets: Targets) -> Beyond | None:
-    """What a network sees beyond the border of a case: nothing, unless it has a margin.
+    """Returns what gives voxels beyond the border of a case their labels.
 
     Args:
-        configuration: Of the network.
-        targets: Of the dataset.
+        configuration: The configuration of the network.
+        targets: The structures of the dataset.
+
+    Returns:
+        None if the network has no margin, so that nothing is read beyond the border.
     """
     if not configuration.patches.has_margin:
         return None
@@ -114,7 +140,12 @@ def find_beyond(configuration: Configuration, targets: Targets) -> Beyond | None
 
 
 def crop_to_centre(labels: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
-    """What a network with such a margin predicts of labels (n, *patch)."""
+    """Returns the part of labels (n, *patch) that a network with this margin predicts, as a view.
+
+    Example:
+        >>> crop_to_centre(torch.arange(6)[None], [2])
+        tensor([[2, 3]])
+    """
     for axis, edge in enumerate(margin, start=1):
         labels = labels.narrow(axis, edge, labels.shape[axis] - 2 * edge)
     return labels

@@ -1,4 +1,4 @@
-"""Where training patches are taken from, and how a patch that is rotated or scaled is read."""
+"""The cases that training patches are read from, where patches are placed, and how they are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from autoseg.dataloading.warping import elect_labels
+from autoseg.dataloading.warping import interpolate_labels
 from autoseg.imaging.geometry import Box, Shape
 from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.imaging.targets import OUTSIDE
-from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.foreground import Foreground
 
 MOST_SHARES = 12
-"""Labels whose shares are interpolated one after the other. Decision: for more, a vote of corners is faster."""
+"""Number of labels up to which their shares are interpolated one after the other.
+
+Decision: for more labels, comparing the corners of cells is faster; see `warping.interpolate_labels`.
+"""
 
 
 class PatchSource(Protocol):
@@ -25,19 +27,25 @@ class PatchSource(Protocol):
 
     @property
     def shape(self) -> Shape:
-        """Voxels along (z, y, x)."""
+        """Number of voxels along (z, y, x)."""
 
     @property
     def foreground(self) -> Foreground:
-        """Where some of its foreground is."""
+        """A sample of the positions of its foreground voxels."""
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-        """The image (c, z, y, x) and label map (z, y, x) inside a box that lies within the case."""
+        """Reads the image (c, z, y, x) and the label map (z, y, x) inside a box that lies within the case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InMemoryCase:
-    """A case held in memory whole."""
+    """A case that is held in memory.
+
+    Attributes:
+        image: Preprocessed image, shape (c, z, y, x).
+        label: Label map, shape (z, y, x); `OUTSIDE` marks voxels outside the scan.
+        foreground: Sample of the positions of its foreground voxels.
+    """
 
     image: NDArray[np.float32]
     label: NDArray[np.integer]
@@ -45,22 +53,23 @@ class InMemoryCase:
 
     @property
     def shape(self) -> Shape:
-        """Voxels along (z, y, x)."""
+        """Number of voxels along (z, y, x)."""
         z, y, x = self.label.shape
         return z, y, x
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-        """The image and label map inside a box."""
+        """Reads the image and the label map inside a box."""
         return self.image[(slice(None), *box.slices)], self.label[box.slices]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirroredCase:
-    """A case that goes on beyond its border as its own mirror image; see `reflection`.
+    """A case that continues beyond its border as its own mirror image; see `imaging.mirror_padding`.
 
     Attributes:
-        case: Of which there are the voxels.
-        mark: What becomes of labels (z, y, x) where a mask of the same shape says that they are beyond the border.
+        case: The case itself.
+        mark: Returns changed labels (z, y, x), given labels and a mask of the same shape that is true beyond the
+            border.
     """
 
     case: PatchSource
@@ -68,44 +77,57 @@ class MirroredCase:
 
     @property
     def shape(self) -> Shape:
-        """Voxels along (z, y, x), up to the border."""
+        """Number of voxels along (z, y, x), up to the border."""
         return self.case.shape
 
     @property
     def foreground(self) -> Foreground:
-        """Where some of its foreground is, up to the border."""
+        """A sample of the positions of its foreground voxels, up to the border."""
         return self.case.foreground
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-        """The image and label map inside a box, which may stick out of the case or miss it."""
+        """Reads the image and the label map inside a box, which may extend beyond the case or lie outside it."""
         lines = list(zip(box.start, box.shape, self.shape, strict=True))
         axes = [mirror_indices(first, count, size) for first, count, size in lines]
         lowest, highest = _three([axis.min() for axis in axes]), _three([axis.max() + 1 for axis in axes])
         image, label = self.case.read(Box(start=lowest, stop=highest))
-        place: Any = np.ix_(*(axis - first for axis, first in zip(axes, lowest, strict=True)))
-        beyond = np.ones(label[place].shape, dtype=bool)
+        voxels: Any = np.ix_(*(axis - first for axis, first in zip(axes, lowest, strict=True)))
+        beyond = np.ones(label[voxels].shape, dtype=bool)
         beyond[tuple(slice(max(0, -first), max(0, size - first)) for first, _, size in lines)] = False
-        return np.ascontiguousarray(image[(slice(None), *place)]), self.mark(label[place], beyond)
+        return np.ascontiguousarray(image[(slice(None), *voxels)]), self.mark(label[voxels], beyond)
 
 
 def count_forced(batch_size: int, foreground_fraction: float) -> int:
-    """Number of patches in a batch that are centred on foreground: 1 of 2, 1 of 3, 2 of 5, 4 of 12 for a third.
+    """Returns the number of patches in a batch that are centred on foreground.
 
-    Source: the reference method: the last patches of the batch, from round(batch * (1 - fraction)) on.
+    Source: the reference method, in which these are the last patches of a batch, from round(batch * (1 - fraction)) on.
+
+    Example:
+        >>> [count_forced(batch_size, 1 / 3) for batch_size in (2, 3, 5, 12)]
+        [1, 1, 2, 4]
     """
     return batch_size - round(batch_size * (1 - foreground_fraction))
 
 
 def choose_start(case: PatchSource, patch: Shape, *, forced: bool, random: np.random.Generator) -> tuple[int, int, int]:
-    """Draws the first voxel of a patch; it may be negative, and the patch may stick out of the case.
+    """Draws the first voxel of a patch; it may be negative, and the patch may extend beyond the case.
 
     Source: the reference method. An ordinary patch lies inside the case, or around it if the case is smaller. A forced
-    one is centred on a voxel of a structure drawn evenly from those that occur; near the lower border it is moved
-    inside, near the upper border it sticks out. Where some voxels were not labelled, an ordinary patch is centred on
-    one that was.
+    patch is centred on a voxel of a structure that is drawn evenly from those that occur; near the lower border it is
+    moved inside, near the upper border it extends beyond the case. If some voxels of a case are not labelled, an
+    ordinary patch is centred on a voxel that is.
 
     Example along one axis of 10 voxels with a patch of 4: ordinary starts are 0 to 6; a patch forced on voxel 1 starts
-    at 0 and one forced on voxel 9 starts at 7, its last voxel lying outside. With a patch of 14 the start is -2.
+    at 0, and one forced on voxel 9 starts at 7, with its last voxel outside. With a patch of 14 the start is -2.
+
+    Args:
+        case: The case that the patch is read from.
+        patch: Size of the patch along (z, y, x), in voxels.
+        forced: Whether the patch is centred on foreground.
+        random: Source of every random number.
+
+    Returns:
+        The first voxel, (z, y, x).
     """
     lowest = [min(0, -((size - extent) // -2)) for size, extent in zip(case.shape, patch, strict=True)]
     voxel = case.foreground.draw(random) if forced else case.foreground.draw_labelled(random)
@@ -115,34 +137,6 @@ def choose_start(case: PatchSource, patch: Shape, *, forced: bool, random: np.ra
     highest = [max(low, size - extent) for low, size, extent in zip(lowest, case.shape, patch, strict=True)]
     z, y, x = (int(random.integers(low, high + 1)) for low, high in zip(lowest, highest, strict=True))
     return z, y, x
-
-
-def draw_affine(
-    settings: AugmentationSettings, dimensions: int, random: np.random.Generator
-) -> NDArray[np.float64] | None:
-    """Draws rotation and scaling of one patch.
-
-    A volume that turns about its first axis only is scaled within its planes only. Source: the reference method, which
-    sees such a volume as a stack of planes.
-
-    Decision: a factor above 1 makes structures larger, as its name says. The reference method stretches what is read,
-    so that 1.4 makes them smaller: 0.71 to 1.43 times their size, which is nearly the same range.
-
-    Returns:
-        Matrix of shape (dimensions, dimensions) that maps an offset from the patch's centre, in voxels, to the offset
-        at which the case is read; None if the patch is read as it is.
-    """
-    matrix = np.eye(dimensions)
-    if random.random() < settings.rotation_probability:
-        limit = np.deg2rad(settings.rotation_degrees)
-        for axis in settings.rotation_axes:
-            first, second = (other for other in range(dimensions) if dimensions == 2 or other != axis)
-            matrix = _plane_rotation(dimensions, first, second, random.uniform(-limit, limit)) @ matrix
-    if random.random() < settings.scaling_probability:
-        factor = random.uniform(*settings.scaling_factor)
-        moving = settings.in_plane_axes(dimensions)
-        matrix = np.diag([1 / factor if axis in moving else 1.0 for axis in range(dimensions)]) @ matrix
-    return None if np.array_equal(matrix, np.eye(dimensions)) else matrix
 
 
 def read_patch(
@@ -155,18 +149,27 @@ def read_patch(
     """Reads a patch; if `affine` or `field` is given, rotated, scaled and deformed about its centre.
 
     Beyond the border of the case the image is 0 and the label `OUTSIDE`, unless it is a `MirroredCase`. The image is
-    interpolated linearly; the label is the one with the largest interpolated share, the smallest of several.
+    interpolated linearly; the label is the one with the largest interpolated share, the smallest label if several have
+    it.
 
     Args:
-        case: The case.
-        start: First voxel of the patch.
-        patch: Shape (z, y, x); (1, y, x) for a 2D configuration.
-        affine: From `draw_affine`, of 3 dimensions, or of 2 for a patch of one slice.
-        field: Movement of each voxel before it is turned, along the last 2 or 3 axes: shape (2, y, x), the same for all
-            slices, or (3, z, y, x).
+        case: The case that the patch is read from.
+        start: First voxel of the patch, (z, y, x).
+        patch: Size of the patch along (z, y, x), in voxels; (1, y, x) for a 2D configuration.
+        affine: Matrix from `affine.draw_affine`, of 3 dimensions, or of 2 for a patch of one slice.
+        field: Displacement of each voxel, in voxels, before the matrix is applied, along the last 2 or 3 axes: shape
+            (2, y, x), the same for all slices, or (3, z, y, x).
 
     Returns:
         Image (c, z, y, x), float32, and label map (z, y, x), int16.
+
+    Example:
+        >>> label = np.array([[[0, 1, 2]]])
+        >>> case = InMemoryCase(
+        ...     image=label[None].astype(np.float32), label=label, foreground=Foreground.of([])
+        ... )
+        >>> read_patch(case, (0, 0, 1), (1, 1, 3))[1]
+        tensor([[[ 1,  2, -1]]], dtype=torch.int16)
     """
     if affine is None and field is None:
         image, label = _read_padded(case, start, patch)
@@ -182,14 +185,16 @@ def read_source_region(
     affine: NDArray[np.float64] | None,
     field: torch.Tensor | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-    """Reads the part of a case that a turned patch is interpolated from; arguments as of `read_patch`.
+    """Reads the part of a case that a rotated, scaled or deformed patch is interpolated from.
+
+    Takes the arguments of `read_patch`.
 
     Returns:
-        Image (c, z, y, x) and label map (z, y, x). Their middle is that of the patch; an axis along which nothing moves
-        has as many voxels as the patch.
+        Image (c, z, y, x) and label map (z, y, x). Their centre is that of the patch; along an axis along which no
+        voxel is displaced, they are as large as the patch.
     """
     half = (np.asarray(patch) - 1) / 2
-    # Without a field the corners reach furthest.
+    # Without deformation, the corners of the patch reach furthest.
     reach = np.abs(_in_space(affine)) @ half
     if field is not None:
         reach = _place_voxels(patch, affine, field).abs().amax(dim=(0, 1, 2)).double().numpy()
@@ -198,7 +203,7 @@ def read_source_region(
 
 
 def _in_space(affine: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """The matrix in three dimensions."""
+    """Returns the matrix in three dimensions, with the identity along the axes before its own."""
     matrix = np.eye(3)
     if affine is not None:
         matrix[3 - len(affine) :, 3 - len(affine) :] = affine
@@ -206,7 +211,7 @@ def _in_space(affine: NDArray[np.float64] | None) -> NDArray[np.float64]:
 
 
 def _place_voxels(patch: Shape, affine: NDArray[np.float64] | None, field: torch.Tensor | None) -> torch.Tensor:
-    """Where each voxel of a patch is read, in voxels from its centre; shape (z, y, x, 3)."""
+    """Returns the offset from the centre at which each voxel of a patch is read, in voxels; shape (z, y, x, 3)."""
     axes = [torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in patch]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     if field is not None:
@@ -215,22 +220,22 @@ def _place_voxels(patch: Shape, affine: NDArray[np.float64] | None, field: torch
 
 
 def _warp(
-    image: NDArray[np.float32], label: NDArray[np.integer], places: torch.Tensor
+    image: NDArray[np.float32], label: NDArray[np.integer], offsets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Interpolates image and label map at `places`, shape (z, y, x, 3), in voxels from their middle."""
+    """Interpolates image and label map at `offsets` from their centre, in voxels; shape (z, y, x, 3)."""
     extent = torch.tensor([max(size - 1, 1) for size in label.shape], dtype=torch.float32)
-    # grid_sample wants (x, y, z) from -1 to 1 between the first and the last voxel centre; one slice is at 0.
-    grid = (places / extent * 2).flip(-1)[None]
+    # grid_sample wants (x, y, z) from -1 to 1 between the first and the last voxel centre; a single slice is at 0.
+    grid = (offsets / extent * 2).flip(-1)[None]
     warped = F.grid_sample(torch.from_numpy(image)[None], grid, align_corners=True, padding_mode="zeros")[0]
     lowest, *others = np.unique(label)
-    winner = torch.full(places.shape[:-1], int(lowest), dtype=torch.int16)
+    winner = torch.full(offsets.shape[:-1], int(lowest), dtype=torch.int16)
     if not others:
         return warped, winner
     if len(others) > MOST_SHARES:
-        voxels = [place + (size - 1) / 2 for place, size in zip(places.unbind(-1), label.shape, strict=True)]
-        return warped, elect_labels(torch.from_numpy(label)[None], [voxel[None] for voxel in voxels])[0].short()
+        voxels = [offset + (size - 1) / 2 for offset, size in zip(offsets.unbind(-1), label.shape, strict=True)]
+        return warped, interpolate_labels(torch.from_numpy(label)[None], [voxel[None] for voxel in voxels])[0].short()
     best = _share(label, lowest, grid)
-    for value in others:  # one after the other: the shares of a hundred labels would fill the memory
+    for value in others:  # one after the other, because the shares of a hundred labels would fill the memory
         share = _share(label, value, grid)
         winner[share > best] = int(value)
         best = torch.maximum(best, share)
@@ -238,7 +243,7 @@ def _warp(
 
 
 def _share(label: NDArray[np.integer], value: np.integer, grid: torch.Tensor) -> torch.Tensor:
-    """How much of each place has a label."""
+    """Returns the linearly interpolated share of one label at each position of the grid."""
     indicator = torch.from_numpy((label == value).astype(np.float32))
     return F.grid_sample(indicator[None, None], grid, align_corners=True, padding_mode="border")[0, 0]
 
@@ -246,7 +251,7 @@ def _share(label: NDArray[np.integer], value: np.integer, grid: torch.Tensor) ->
 def _read_padded(
     case: PatchSource, start: tuple[int, int, int], patch: Shape
 ) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-    """Reads a patch that may stick out of the case on any side, or miss it altogether."""
+    """Reads a patch that may extend beyond the case on any side, or lie outside it."""
     if isinstance(case, MirroredCase):
         stop = _three([first + extent for first, extent in zip(start, patch, strict=True)])
         return case.read(Box(start=start, stop=stop))
@@ -257,23 +262,15 @@ def _read_padded(
     image, label = case.read(Box(start=_three(inner_start), stop=_three(inner_stop)))
     if label.shape == patch:
         return np.ascontiguousarray(image), label
-    place = tuple(
+    inside = tuple(
         slice(inner - first, inner - first + size)
         for inner, first, size in zip(inner_start, start, label.shape, strict=True)
     )
     padded_image = np.zeros((image.shape[0], *patch), dtype=np.float32)
     padded_label = np.full(patch, OUTSIDE, dtype=label.dtype)
-    padded_image[(slice(None), *place)] = image
-    padded_label[place] = label
+    padded_image[(slice(None), *inside)] = image
+    padded_label[inside] = label
     return padded_image, padded_label
-
-
-def _plane_rotation(dimensions: int, first: int, second: int, angle: float) -> NDArray[np.float64]:
-    """Rotation in the plane of two axes, angle in radians."""
-    matrix = np.eye(dimensions)
-    matrix[first, first] = matrix[second, second] = np.cos(angle)
-    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
-    return matrix
 
 
 def _three(values: "NDArray[np.integer] | list[Any]") -> tuple[int, int, int]:

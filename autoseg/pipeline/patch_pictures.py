@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoseg.dataloading.augmentation_parameters import AugmentationParameters
-from autoseg.dataloading.loader import change
+from autoseg.dataloading.loader import augment_on_cpu
 from autoseg.dataloading.patch import PatchRegion, crop_to_centre, find_beyond, place_patch
 from autoseg.errors import UsageError
 from autoseg.evaluation.tiles import Tile, draw_tiles
@@ -97,21 +97,21 @@ def make_tiles(
         plain.append(PatchRegion(case=case, start=start, patch_size=size, beyond=beyond))
     rows: list[list[Tile]] = [[tile] for tile in _show(plain, configuration, [(case.name,) for case in cases])]
     for left in range(count, 0, -len(cases)):
-        cuts = [
-            cut.with_changes(configuration, [other for other in range(len(cases)) if other != row], random)
-            for row, cut in enumerate(plain)
+        regions = [
+            region.with_changes(configuration, [other for other in range(len(cases)) if other != row], random)
+            for row, region in enumerate(plain)
         ]
-        tiles = _show(cuts, configuration, [describe(cut.draw, len(size)) for cut in cuts])
+        tiles = _show(regions, configuration, [describe(region.augmentation, len(size)) for region in regions])
         for row, tile in zip(rows[:left], tiles, strict=False):
             row.append(tile)
     return rows
 
 
 def _show(
-    cuts: Sequence[PatchRegion], configuration: Configuration, captions: Sequence[Sequence[str]]
+    regions: Sequence[PatchRegion], configuration: Configuration, captions: Sequence[Sequence[str]]
 ) -> Iterator[Tile]:
     """Reads and changes the patches of a batch as the threads of training do; labels are shown where they count."""
-    batch = change([cut.read(configuration.augmentation) for cut in cuts], cuts, configuration)
+    batch = augment_on_cpu([region.read(configuration.augmentation) for region in regions], regions, configuration)
     labels, margin = torch.zeros_like(batch.labels), configuration.patches.margin
     crop_to_centre(labels, margin).copy_(crop_to_centre(batch.labels, margin))
     for image, label, caption in zip(batch.images.numpy(), labels.numpy(), captions, strict=True):

@@ -150,7 +150,7 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
             foreground_fraction=settings.foreground_fraction,
             seed=(job.seed, number),
             augmented=augmented,
-            finished_on=job.device if job.augment_on_device else None,
+            augmentation_device=job.device if job.augment_on_device else None,
             unknown=[unannotated[name] for name in names] if any(map(any, unannotated.values())) else (),
             previous=None if job.cascade_labels_folder is None else info.targets,
             beyond=beyond,

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from autoseg.dataloading import augmentation_parameters
 from autoseg.dataloading.augmentation import augment
-from autoseg.dataloading.device_augmentation import collect
+from autoseg.dataloading.device_augmentation import stack_unaugmented
 from autoseg.dataloading.patch import PatchRegion
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.imaging.geometry import Box, Shape
@@ -187,10 +187,10 @@ def run_ours(row: str, subject: Subject, *, batched: bool) -> Callable[[], None]
         if row not in TURNED and not batched:
             augment(images.clone(), labels.clone(), [draw], settings)
             return
-        cut = PatchRegion(case=subject.case, start=subject.start, patch_size=subject.patch, draw=draw)
+        cut = PatchRegion(case=subject.case, start=subject.start, patch_size=subject.patch, augmentation=draw)
         if batched:
             part = cut.read_source_region(settings) if row in TURNED else (image, label)
-            collect([cut], [part], settings, ()).finish(torch.device("cpu"))
+            stack_unaugmented([cut], [part], settings, ()).augment(torch.device("cpu"))
         else:
             turned, turned_label = cut.read(settings)
             augment(turned[None], turned_label[None], [draw], settings)

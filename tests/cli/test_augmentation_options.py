@@ -34,7 +34,7 @@ def test_training_changes_patches_where_it_is_told(tmp_path, monkeypatch, choice
     prepare = Batches._prepare
 
     def note(self, number):
-        made.append((self.augmented, None if self.finished_on is None else self.finished_on.type))
+        made.append((self.augmented, None if self.augmentation_device is None else self.augmentation_device.type))
         return prepare(self, number)
 
     monkeypatch.setattr(Batches, "_prepare", note)

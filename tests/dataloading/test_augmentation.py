@@ -13,11 +13,11 @@ from autoseg.dataloading.augmentation import (
     change_contrast,
     change_gamma,
     clear_outside,
-    exchange_labels,
     gaussian_kernel,
     kernel_radius,
     lower_resolution,
     make_noise,
+    swap_labels,
 )
 from autoseg.dataloading.augmentation_parameters import AugmentationParameters, draw_parameters
 from autoseg.imaging.targets import OUTSIDE
@@ -97,12 +97,12 @@ def test_sides_stay_right_in_mirrored_patches(images, label_one, mirror_axes, sw
 def test_labels_of_a_pair_are_exchanged(dtype):
     """All others stay, the mark of voxels outside the case and labels beyond the pairs too."""
     labels = torch.tensor([[-1, 0, 1, 2], [3, 4, 5, 100]], dtype=dtype)
-    exchanged = exchange_labels(labels, ((1, 3), (5, 2)))
+    exchanged = swap_labels(labels, ((1, 3), (5, 2)))
     assert exchanged.tolist() == [[-1, 0, 3, 5], [1, 4, 2, 100]]
     assert exchanged.dtype == dtype
     assert labels[0, 2] == 1
-    assert torch.equal(exchange_labels(exchanged, ((1, 3), (5, 2))), labels)
-    assert torch.equal(exchange_labels(labels, ()), labels)
+    assert torch.equal(swap_labels(exchanged, ((1, 3), (5, 2))), labels)
+    assert torch.equal(swap_labels(labels, ()), labels)
 
 
 @pytest.mark.parametrize("name", UNTURNED)

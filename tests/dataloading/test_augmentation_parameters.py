@@ -21,7 +21,7 @@ def test_nothing_is_drawn_when_all_is_off():
     """Only the seed of a noise that nobody makes."""
     [draw] = draw_many(only(), count=1)
     assert draw == AugmentationParameters(noise_seed=draw.noise_seed)
-    assert not draw.turned
+    assert not draw.is_warped
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_displacements_are_those_of_the_papers():
     assert stats.kstest(moves.ravel(), stats.norm(0, 15).cdf).pvalue > 0.001
     [draw] = draw_many(only(deformation_probability=1.0), size=volume, count=1)
     assert draw.displacements.shape == (3, 5, 5, 3)
-    assert draw.turned
+    assert draw.is_warped
 
 
 def test_thick_slices_are_not_deformed_across():

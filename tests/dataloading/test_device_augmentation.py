@@ -8,7 +8,7 @@ import torch
 from augmented_batches import PATCH, SHAPE, make_batches
 from changed_patches import CPU, OFF
 
-from autoseg.dataloading.device_augmentation import augments_on_device, collect
+from autoseg.dataloading.device_augmentation import augments_on_device, stack_unaugmented
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
@@ -23,7 +23,7 @@ from autoseg.preprocessing.foreground import sample_foreground
 def test_batches_are_those_of_the_threads(dimensions, changes):
     """The same draws change the same patches, all rows together, up to rounding."""
     threads = make_batches(dimensions, **changes)
-    device = replace(threads, finished_on=CPU)
+    device = replace(threads, augmentation_device=CPU)
     for number in range(8):
         one, other = threads.make(number), device.make(number)
         assert one.images.shape == other.images.shape == (5, 2, *PATCH[-dimensions:])
@@ -40,7 +40,7 @@ def test_each_row_is_that_of_the_threads(name):
     alone = {**dict.fromkeys(OFF, 0.0), name: 1.0, "mirror_axes": (), "swap_axis": None, "swapped_labels": ()}
     threads = make_batches(**alone)
     plain = replace(threads, augmented=False)
-    one, other = threads.make(0), replace(threads, finished_on=CPU).make(0)
+    one, other = threads.make(0), replace(threads, augmentation_device=CPU).make(0)
     assert torch.allclose(one.images, other.images, atol=1e-3)
     assert not torch.allclose(one.images, plain.make(0).images, atol=1e-3)
 
@@ -49,7 +49,7 @@ def test_batches_without_changes_are_plain():
     """Nothing is drawn, nothing moves; labels beyond the case become background."""
     off = {**dict.fromkeys(OFF, 0.0), "mirror_axes": (), "swap_axis": None, "swapped_labels": ()}
     threads = make_batches(**off)
-    batch = replace(threads, finished_on=CPU).make(0)
+    batch = replace(threads, augmentation_device=CPU).make(0)
     assert torch.equal(batch.images, threads.make(0).images)
     assert torch.equal(batch.labels, threads.make(0).labels)
 
@@ -57,7 +57,7 @@ def test_batches_without_changes_are_plain():
 @pytest.mark.parametrize("way", [None, CPU])
 def test_channels_that_are_zero_outside_stay_so(way):
     """Noise, contrast and gamma make them something else on the way; the other channel keeps what it got."""
-    batches = replace(make_batches(), finished_on=way, cases=[one_sided_case()])
+    batches = replace(make_batches(), augmentation_device=way, cases=[one_sided_case()])
     for number in range(4):
         images = batches.make(number).images
         assert (images[:, 0] == 0).any()
@@ -77,7 +77,7 @@ def one_sided_case():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_finished(workers):
     """Threads prepare, and who asks for a batch gets images and labels."""
-    device = replace(make_batches(), finished_on=CPU)
+    device = replace(make_batches(), augmentation_device=CPU)
     ahead = list(device.ahead(range(2, 6), workers=workers))
     assert all(torch.equal(batch.images, device.make(2 + index).images) for index, batch in enumerate(ahead))
 
@@ -85,21 +85,21 @@ def test_batches_come_finished(workers):
 def test_batches_that_are_not_augmented_are_ready():
     """Held-out patches have nothing to finish."""
     plain = replace(make_batches(), augmented=False)
-    assert torch.equal(replace(plain, finished_on=CPU).make(1).images, plain.make(1).images)
+    assert torch.equal(replace(plain, augmentation_device=CPU).make(1).images, plain.make(1).images)
 
 
 def test_memory_of_a_batch_that_waits_is_bounded():
     """Patches that are not turned wait as they are; the others with what is around them, and no more."""
     off = {**dict.fromkeys(OFF, 0.0), "rotation_probability": 0.5, "scaling_probability": 1.0}
     batches = make_batches(**off, scaling_factor=(2.0, 2.5))
-    cuts = [batches._draw_cut(index, np.random.default_rng(index)) for index in range(5)]
+    cuts = [batches._sample_region(index, np.random.default_rng(index)) for index in range(5)]
     settings = batches.configuration.augmentation
-    unfinished = collect(cuts, [cut.read_source_region(settings) for cut in cuts], settings, [])
-    images, labels = unfinished.turned
+    unaugmented = stack_unaugmented(cuts, [cut.read_source_region(settings) for cut in cuts], settings, [])
+    images, labels = unaugmented.to_warp
     assert images.shape[2:] == labels.shape[1:] == PATCH  # twice as large structures need half of the patch
     assert labels.dtype == torch.int16
-    assert len(unfinished.noise) == 0
-    assert unfinished.plain[0].shape == (0, 2, *PATCH)
+    assert len(unaugmented.noise) == 0
+    assert unaugmented.plain[0].shape == (0, 2, *PATCH)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.gpu
 )
 def test_batches_are_those_of_the_cpu(dimensions, changes):
     """The same draws give the same patches, up to rounding."""
-    on_cpu = replace(make_batches(dimensions, **changes), finished_on=CPU)
-    on_gpu = replace(on_cpu, finished_on=torch.device("cuda"))
+    on_cpu = replace(make_batches(dimensions, **changes), augmentation_device=CPU)
+    on_gpu = replace(on_cpu, augmentation_device=torch.device("cuda"))
     for number in range(8):
         one, other = on_cpu.make(number), on_gpu.make(number)
         assert other.images.device.type == other.labels.device.type == "cuda"
@@ -36,7 +36,7 @@ def test_batches_are_those_of_the_cpu(dimensions, changes):
 
 def test_nothing_waits_for_the_gpu():
     """No row of the table needs an answer from the device."""
-    batches = replace(make_batches(3, **dict.fromkeys(OFF, 1.0)), finished_on=torch.device("cuda"))
+    batches = replace(make_batches(3, **dict.fromkeys(OFF, 1.0)), augmentation_device=torch.device("cuda"))
     batches.make(0)  # loads what is loaded once
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -50,7 +50,7 @@ def test_training_takes_batches_that_are_there_already():
     """Steps in parts too, which cut a batch on the GPU."""
     device = resolve_device("cuda")
     run = replace(small_run(epochs=4, steps_per_epoch=25, learning_rate=0.05, micro_batch_size=1), device=device)
-    run = replace(run, training=replace(run.training, finished_on=device))
+    run = replace(run, training=replace(run.training, augmentation_device=device))
     network = make_network(run.training.configuration, seed=0)
     state = start_training(network, run.settings, device, scaled=needs_scaling(device))
     train_fold(state, run, SILENT, lambda _: None)

@@ -217,8 +217,8 @@ def test_unknown_structures_go_with_the_patches_of_their_case():
     assert make_batches(cases=cases).make(0).unknown is None
 
 
-@pytest.mark.parametrize("finished_on", [None, torch.device("cpu")])
-def test_a_cascade_sees_a_segmentation_that_moves_with_the_labels(finished_on):
+@pytest.mark.parametrize("augmentation_device", [None, torch.device("cpu")])
+def test_a_cascade_sees_a_segmentation_that_moves_with_the_labels(augmentation_device):
     """However a patch is turned and flipped, the channels lie where the segmentation was."""
     targets = Targets.of_labels({"first": 1, "second": 2})
     cases = [
@@ -228,7 +228,7 @@ def test_a_cascade_sees_a_segmentation_that_moves_with_the_labels(finished_on):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoseg.dataloading.cascade_labels.OPERATION_PROBABILITY", 0.0)
         patch.setattr("autoseg.dataloading.cascade_labels.REMOVAL_PROBABILITY", 0.0)
-        batches = make_batches(cases=cases, previous=targets, finished_on=finished_on)
+        batches = make_batches(cases=cases, previous=targets, augmentation_device=augmentation_device)
         for batch in (batches.make(number) for number in range(5)):
             assert batch.images.shape[1] == 3
             assert set(batch.labels.unique().tolist()) <= {0, 1, 2}

@@ -99,8 +99,8 @@ def test_centres_lie_where_patches_of_that_size_lie():
             np.testing.assert_array_equal(np.array(places[0]) + margin, places[1])
 
 
-@pytest.mark.parametrize("finished_on", [None, CPU])
-def test_changed_patches_see_no_border(finished_on):
+@pytest.mark.parametrize("augmentation_device", [None, CPU])
+def test_changed_patches_see_no_border(augmentation_device):
     """A case of ones is ones wherever it is turned to; both ways of changing give the same."""
     configuration = configuration_of("unet_3d", (20, 24, 22))
     turning = configuration.augmentation.model_copy(
@@ -114,7 +114,7 @@ def test_changed_patches_see_no_border(finished_on):
     configuration = configuration.model_copy(update={"augmentation": turning})
     label = np.ones((7, 9, 8), np.int8)
     case = InMemoryCase(image=np.ones((1, 7, 9, 8), np.float32), label=label, foreground=sample_foreground(label))
-    batch = batches_of(configuration, [case], augmented=True, finished_on=finished_on).make(0)
+    batch = batches_of(configuration, [case], augmented=True, augmentation_device=augmentation_device).make(0)
     torch.testing.assert_close(batch.images, torch.ones_like(batch.images), rtol=1e-4, atol=1e-4)
     assert set(batch.labels.unique().tolist()) == {1, 3}
     assert batch.labels.shape == (2, 4, 8, 6)
@@ -126,7 +126,8 @@ def test_both_ways_of_changing_patches_give_the_same():
     cases = [case_of((4, 20, 22), seed) for seed in range(2)]
     for number in range(4):
         one, other = (
-            batches_of(configuration, cases, augmented=True, finished_on=where).make(number) for where in (None, CPU)
+            batches_of(configuration, cases, augmented=True, augmentation_device=where).make(number)
+            for where in (None, CPU)
         )
         torch.testing.assert_close(one.images, other.images, rtol=1e-3, atol=1e-3)
         assert (one.labels == other.labels).float().mean() > 0.98

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.dataloading.sampling import InMemoryCase, choose_start, count_forced, draw_affine, read_patch
+from autoseg.dataloading.affine import draw_affine
+from autoseg.dataloading.sampling import InMemoryCase, choose_start, count_forced, read_patch
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.foreground import Foreground

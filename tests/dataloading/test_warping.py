@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from autoseg.dataloading import sampling, warping
 from autoseg.dataloading.augmentation_parameters import AugmentationParameters
 from autoseg.dataloading.sampling import read_patch
-from autoseg.dataloading.warping import elect_labels
+from autoseg.dataloading.warping import interpolate_labels
 from autoseg.imaging.targets import OUTSIDE
 
 QUARTER = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -47,7 +47,7 @@ def test_label_with_the_largest_share_wins(shape):
     labels = blobs(shape, labels=4)
     voxels = np.random.default_rng(1).uniform(-1, np.array(shape)[:, None], (len(shape), 500)).astype(np.float32)
     lines = [torch.from_numpy(line)[None, :, None] for line in voxels]
-    elected = elect_labels(torch.from_numpy(labels)[None], lines)[0, :, 0].numpy()
+    elected = interpolate_labels(torch.from_numpy(labels)[None], lines)[0, :, 0].numpy()
     by_hand = shares(labels, voxels)
     best = np.max(list(by_hand.values()), axis=0)
     assert all(by_hand[int(value)][place] >= best[place] - 1e-5 for place, value in enumerate(elected))
@@ -58,16 +58,16 @@ def test_smallest_label_wins_a_tie():
     """Half way between two voxels; far numbers do not matter, since they are never averaged."""
     labels = torch.tensor([[9, 2, 255, -1]], dtype=torch.int16)
     places = torch.tensor([[0.5, 1.5, 2.5, 0.0]])
-    assert elect_labels(labels, [places]).tolist() == [[2, 2, -1, 9]]
+    assert interpolate_labels(labels, [places]).tolist() == [[2, 2, -1, 9]]
 
 
 def test_slabs_change_nothing(monkeypatch):
     """Labels of many places are elected part by part."""
     labels = torch.from_numpy(blobs((9, 9, 9)))[None].expand(2, 9, 9, 9)
     voxels = [torch.rand(2, 6, 5, 4, generator=torch.Generator().manual_seed(axis)) * 8 for axis in range(3)]
-    whole = elect_labels(labels, voxels)
-    monkeypatch.setattr(warping, "MOST_VOTES", 500)
-    assert torch.equal(elect_labels(labels, voxels), whole)
+    whole = interpolate_labels(labels, voxels)
+    monkeypatch.setattr(warping, "MOST_CORNERS", 500)
+    assert torch.equal(interpolate_labels(labels, voxels), whole)
 
 
 def test_many_labels_are_read_as_few(monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planning_cases import CHANNEL, info_of
 
-from autoseg.dataloading.sampling import draw_affine
+from autoseg.dataloading.affine import draw_affine
 from autoseg.datasets.fingerprint import CaseFacts, Fingerprint, LabelFacts
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError

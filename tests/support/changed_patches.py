@@ -5,7 +5,7 @@ import torch
 
 from autoseg.dataloading.augmentation import augment
 from autoseg.dataloading.augmentation_parameters import UNCHANGED, draw_parameters
-from autoseg.dataloading.device_augmentation import collect
+from autoseg.dataloading.device_augmentation import stack_unaugmented
 from autoseg.dataloading.patch import PatchRegion
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.planning.settings import AugmentationSettings
@@ -32,16 +32,18 @@ def cut_out(case, patch_size, draw=UNCHANGED) -> PatchRegion:
     """The patch in the middle of a case."""
     patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     z, y, x = ((whole - size) // 2 for whole, size in zip(case.shape, patch, strict=True))
-    return PatchRegion(case=case, start=(z, y, x), patch_size=tuple(patch_size), draw=draw)
+    return PatchRegion(case=case, start=(z, y, x), patch_size=tuple(patch_size), augmentation=draw)
 
 
-def change(way, cuts, settings):
+def change(way, regions, settings):
     """The patches of a batch, changed as drawn: images (n, c, *patch) and labels (n, *patch)."""
     if way == "by batches":
-        return collect(cuts, [cut.read_source_region(settings) for cut in cuts], settings, ()).finish(CPU)
-    patches = [cut.read(settings) for cut in cuts]
+        return stack_unaugmented(
+            regions, [region.read_source_region(settings) for region in regions], settings, ()
+        ).augment(CPU)
+    patches = [region.read(settings) for region in regions]
     images, labels = (torch.stack([pair[which] for pair in patches]) for which in (0, 1))
-    augment(images, labels, [cut.draw for cut in cuts], settings)
+    augment(images, labels, [region.augmentation for region in regions], settings)
     return images, labels.clamp_min(0).long()
 
 

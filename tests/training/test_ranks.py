@@ -113,21 +113,23 @@ def test_alone_nothing_happens():
 @pytest.mark.parametrize(("ranks", "matching"), [(1, 0.0), (2, 0.0), (2, 0.5), (3, 1.0)])
 def test_shares_of_batches_make_up_the_batch(number, ranks, matching):
     """They are equal bit for bit, or up to rounding if a device augments the patches."""
-    for finished_on in (None, torch.device("cpu")):
-        batches = batches_of(5, matching, finished_on)
+    for augmentation_device in (None, torch.device("cpu")):
+        batches = batches_of(5, matching, augmentation_device)
         whole = batches.make(number)
         parts = [replace_share(batches, rank, ranks).make(number) for rank in range(ranks)]
         for rank, part in enumerate(parts):
             assert torch.equal(part.labels, whole.labels[rank::ranks])
-            torch.testing.assert_close(part.images, whole.images[rank::ranks], atol=1e-4 if finished_on else 0, rtol=0)
+            torch.testing.assert_close(
+                part.images, whole.images[rank::ranks], atol=1e-4 if augmentation_device else 0, rtol=0
+            )
 
 
-def batches_of(size, matching, finished_on):
+def batches_of(size, matching, augmentation_device):
     """Returns augmented batches of some number of patches."""
     batches = small_run().training
     augmentation = batches.configuration.augmentation.model_copy(update={"histogram_matching_probability": matching})
     configuration = batches.configuration.model_copy(update={"batch_size": size, "augmentation": augmentation})
-    return replace(batches, configuration=configuration, finished_on=finished_on)
+    return replace(batches, configuration=configuration, augmentation_device=augmentation_device)
 
 
 def replace_share(batches, rank, ranks):
