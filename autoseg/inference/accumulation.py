@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import AutosegError
-from autoseg.runtime.machine import free_memory_bytes, give_back_freed_memory
+from autoseg.runtime.machine import free_memory_bytes, release_freed_memory
 from autoseg.runtime.units import describe_memory
 
 FULL_BYTES, HALF_BYTES = 4, 2
@@ -51,7 +51,7 @@ def make_room(shape: tuple[int, ...], device: torch.device) -> Tensor:
     if device.type == "cuda" and 2 * FULL_BYTES * values < torch.cuda.mem_get_info(device)[0]:
         return torch.zeros(shape, device=device)
     if HALF_BYTES * values > LARGE_BYTES:
-        give_back_freed_memory()
+        release_freed_memory()
     free = free_memory_bytes()
     room = None if free is None else SHARE_OF_FREE_MEMORY * free
     if room is None or FULL_BYTES * values <= room:

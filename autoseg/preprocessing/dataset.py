@@ -82,7 +82,7 @@ def prepare_cases(
             (target, origin) for target, origin in origins if not is_up_to_date(target.folder, case.name, origin)
         ]
         if missing:
-            with log.at_work(case.name), _name_case_in_memory_errors(case.name):
+            with log.track(case.name), _name_case_in_memory_errors(case.name):
                 image, label = load_case(case, dataset.info)
                 for target, origin in missing:
                     one = target.configuration

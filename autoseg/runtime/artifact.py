@@ -1,4 +1,4 @@
-"""Everything that is saved: typed JSON files with a version, and writes that happen whole or not at all."""
+"""Files on disk: typed JSON files with a version, and writes that are completed or leave no trace."""
 
 import json
 import math
@@ -24,26 +24,37 @@ from pydantic import (
 
 from autoseg.errors import ArtifactError, WriteError
 
-NUMBERS = re.compile(r"\[\n([^\[\]{}\"]+)\n *\]")  # a list without lists, objects or texts in it, as json indents it
+NUMBERS = re.compile(r"\[\n([^\[\]{}\"]+)\n *\]")  # a list of numbers, as json indents it
 
 ABANDONED_SECONDS = 24 * 3600
-"""A half-filled folder to which nothing was added for this long belongs to no running process. Decision: one day."""
+"""Age from which a half-filled folder does not belong to a running process. Decision: one day without a new file."""
 
 
 @contextmanager
 def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Gives a path to write to; on success the file takes the place of `path`, on failure nothing is left.
+    """Gives a temporary path to write to; on success the file is renamed to `path`, on failure it is removed.
 
-    The path keeps the ending of `path`, because image writers choose the format by it, and lies in the same folder. So
-    taking the place is the last step, after which there is nothing to clear away, whenever Ctrl-C comes.
+    The temporary path is in the same folder, and keeps the ending of `path`, because image writers choose the format by
+    it. Renaming is the last step, after which nothing needs to be removed, whenever Ctrl-C comes.
 
     Args:
-        path: Final place of the file. Missing parent folders are made.
-        durable: Wait until the disk holds the file. If not, a power cut soon after may leave it empty or cut off, so
-            its reader must be able to tell.
+        path: Final path of the file. Missing parent folders are made.
+        durable: Whether to wait until the disk holds the file. If not, a power cut soon afterwards may leave it empty
+            or cut off, so its reader must be able to tell.
 
     Raises:
         WriteError: The folder cannot be made or written, or the disk is full.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "notes.txt"
+        ...     with atomic_file(path) as temporary:
+        ...         _ = temporary.write_text("done")
+        ...         path.exists()
+        ...     path.read_text()
+        False
+        'done'
     """
     writing = path.with_name(f".writing_{token_hex(4)}_{path.name}")
     try:
@@ -57,7 +68,7 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
             writing.replace(path)
     except Exception:
         with _write_errors(path.parent):
-            writing.touch()  # may the folder be written at all? If not, the folder is to blame, not the file
+            writing.touch()  # if the folder cannot be written at all, the error names the folder, not the file
         raise
     finally:
         if writing.parent.is_dir():
@@ -66,12 +77,12 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; on success it takes the place of `path`, on failure `path` is as before.
+    """Gives an empty folder to fill; on success it is renamed to `path`, on failure `path` stays as it was.
 
-    What a run that was killed left half-filled is removed by the next one that succeeds, if it is a day old.
+    A half-filled folder of a run that was killed is removed by the next run that succeeds, if it is a day old.
 
     Args:
-        path: Final place of the folder. A folder that stands there is replaced.
+        path: Final path of the folder. A folder that exists there is replaced.
 
     Raises:
         WriteError: The folder cannot be made or written, for example because the disk is full.
@@ -83,17 +94,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with _write_errors(path):
         try:
             yield folder
-            _take_place(folder, path, replaced)
+            _replace_folder(folder, path, replaced)
         finally:
-            for left in (folder, replaced):
-                _remove(left)
-    for left in path.parent.glob(f".writing_{path.name}_*"):
-        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-            _remove(left)
+            for leftover in (folder, replaced):
+                _remove(leftover)
+    for leftover in path.parent.glob(f".writing_{path.name}_*"):
+        if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
+            _remove(leftover)
 
 
-def _take_place(folder: Path, path: Path, replaced: Path) -> None:
-    """Puts a folder in the place of another, which is kept as `replaced`."""
+def _replace_folder(folder: Path, path: Path, replaced: Path) -> None:
+    """Renames `folder` to `path`; a folder that exists at `path` is renamed to `replaced` first."""
     if not path.exists():
         folder.replace(path)
         return
@@ -101,26 +112,26 @@ def _take_place(folder: Path, path: Path, replaced: Path) -> None:
         path.replace(replaced)
         folder.replace(path)
     finally:
-        if not path.exists():  # not even Ctrl-C between the two loses what stood there
+        if not path.exists():  # so that not even Ctrl-C between the two steps loses the old folder
             replaced.replace(path)
 
 
 @contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """Turns every OSError about the folder of `path` into one about `path`, the only name that means something."""
+    """Turns an OSError in the folder of `path` into a WriteError about `path`, the only path that the user knows."""
     try:
         yield
     except WriteError as error:
         cause = error.__cause__ or error
         raise _unwritable(path, cause) from cause
     except OSError as error:
-        if _is_elsewhere(error, path.parent):
+        if _names_other_files(error, path.parent):
             raise
         raise _unwritable(path, error) from error
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder, also if Ctrl-C comes in between."""
+    """Removes a folder, also if Ctrl-C comes meanwhile."""
     try:
         shutil.rmtree(folder, ignore_errors=True)
     except KeyboardInterrupt:
@@ -132,10 +143,10 @@ def _on_one_line(numbers: re.Match[str]) -> str:
     return f"[{' '.join(numbers[1].split())}]"
 
 
-def _is_elsewhere(error: OSError, folder: Path) -> bool:
-    """Whether the error names only files elsewhere, such as one to be read; not the folder, and none above it."""
-    named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
-    return bool(named) and not any(path.is_relative_to(folder) or folder.is_relative_to(path) for path in named)
+def _names_other_files(error: OSError, folder: Path) -> bool:
+    """Returns whether an error names other files only, such as one to be read: none inside the folder or above it."""
+    paths = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    return bool(paths) and not any(path.is_relative_to(folder) or folder.is_relative_to(path) for path in paths)
 
 
 def _unwritable(path: Path, error: BaseException) -> WriteError:
@@ -148,7 +159,7 @@ def _read_null(value: object) -> object:
 
 
 def _one_nan(value: float) -> float:
-    return math.nan if math.isnan(value) else value  # the same object everywhere, so that equal artefacts compare equal
+    return math.nan if math.isnan(value) else value  # one object for all, so that equal artefacts compare equal
 
 
 def _write_null(value: float) -> float | None:
@@ -158,17 +169,26 @@ def _write_null(value: float) -> float | None:
 Score = Annotated[
     float, BeforeValidator(_read_null), AfterValidator(_one_nan), PlainSerializer(_write_null, when_used="json")
 ]
-"""A number that may be undefined: NaN in memory, null in the file, because JSON has no NaN."""
+"""A number that may be undefined: NaN in memory and null in the file, because JSON has no NaN."""
 
 
 class Artifact(BaseModel):
-    """Base of every value that crosses the disk: frozen, strict about unknown keys, versioned, plain JSON.
+    """Base class of the values that are saved as JSON files: immutable, with a version, and without unknown keys.
 
-    A subclass raises the default of `format_version` when the meaning of its fields changes; older files are then
-    refused with a clear line instead of being misread.
+    A subclass increases the default of `format_version` when the meaning of its fields changes. Older files are then
+    refused with a clear message instead of being misread.
 
     Attributes:
         format_version: Version of the file's format; a file of another version is refused.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> class Spacing(Artifact):
+        ...     spacing_mm: tuple[float, float, float]
+        >>> with TemporaryDirectory() as folder:
+        ...     Spacing(spacing_mm=(3.0, 0.8, 0.8)).save(Path(folder) / "spacing.json")
+        ...     Spacing.load(Path(folder) / "spacing.json")
+        Spacing(format_version=1, spacing_mm=(3.0, 0.8, 0.8))
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -183,28 +203,36 @@ class Artifact(BaseModel):
         return self
 
     def save(self, path: Path) -> None:
-        """Writes the value as indented JSON, lists of numbers on one line, atomically."""
+        """Writes the value as indented JSON, with each list of numbers on one line, completely or not at all."""
         with atomic_file(path) as writing:
             writing.write_text(self.to_json(), encoding="utf-8", newline="\n")
 
     def to_json(self) -> str:
-        """The text that `save` writes."""
+        """Returns the JSON text that `save` writes."""
         text = json.dumps(self.model_dump(mode="json"), indent=2)
         return NUMBERS.sub(_on_one_line, text) + "\n"
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads a value that `save` wrote, or that a user edited since.
+        """Reads a file that `save` wrote, and that a user may have edited since.
 
         Raises:
-            ArtifactError: The file is missing, not JSON, of another version, or a field has an impossible value; the
-                text names the file and the field.
+            ArtifactError: The file is missing, is not JSON, has another version, or a field has an impossible value;
+                the message names the file and the field.
         """
         return cls.parse(read_text(path), source=str(path))
 
     @classmethod
     def parse(cls, text: str, source: str) -> Self:
-        """Reads a value from JSON text; `source` says where it came from, for errors."""
+        """Reads a value from JSON text.
+
+        Args:
+            text: The JSON text.
+            source: Name of the text's origin, for error messages.
+
+        Raises:
+            ArtifactError: The text is not JSON, has another version, or a field has an impossible value.
+        """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -212,9 +240,9 @@ class Artifact(BaseModel):
 
 
 def state_of_files(paths: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
-    """What shows that files are others than before: of each its name, its bytes, and when it changed, in nanoseconds.
+    """Returns what shows whether files have changed: name, size in bytes and time of change in nanoseconds of each.
 
-    A file that is missing is left out.
+    Missing files are left out.
     """
     states = []
     for path in paths:
@@ -225,7 +253,7 @@ def state_of_files(paths: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
 
 
 def read_text(path: Path) -> str:
-    """Reads a UTF-8 text file.
+    """Reads a text file in UTF-8.
 
     Raises:
         ArtifactError: The file is missing or is not text.
@@ -238,12 +266,12 @@ def read_text(path: Path) -> str:
 
 
 def first_mistake(error: ValidationError) -> str:
-    """Says the first of pydantic's complaints in one line: the field, and what is wrong with it.
+    """Returns the first of pydantic's errors in one line: the field, and what is wrong with it.
 
-    A key that someone made up may hold signs that terminals obey; they are shown as question marks.
+    A key in the file may hold control characters, which a terminal would obey; they are shown as question marks.
     """
     mistake = error.errors()[0]
     field = ".".join(str(part) for part in mistake["loc"])
-    what = " ".join(mistake["msg"].removeprefix("Value error, ").split())
-    text = f"{field}: {what}" if field else what
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
+    message = " ".join(mistake["msg"].removeprefix("Value error, ").split())
+    text = f"{field}: {message}" if field else message
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,7 +1,7 @@
-"""At which items a run was killed: a file to which each is added when work on it begins, and again when it ends.
+"""A log that says on which items a run was working when it was killed.
 
-A program that is killed, for example for want of memory, cannot say at what it was. But the system keeps what was
-written to a file, and the next run reads it there.
+A program that is killed, for example for want of memory, cannot say what it was working on. So each item is written to
+a file when work on it begins, and again when it ends. The system keeps what was written, and the next run reads it.
 """
 
 import json
@@ -16,19 +16,22 @@ BEGUN, ENDED = "+", "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrashLog:
-    """An open log.
+    """An open crash log.
 
     Attributes:
-        killed_at: Names of the items at which the last run was killed.
-        file: Number of the open file; None if there is none, because the disk is full.
+        killed_at: Names of the items on which the last run was working when it was killed.
+        file: Descriptor of the open file; None if it could not be opened, for example because the disk is full.
     """
 
     killed_at: frozenset[str]
     file: int | None
 
     @contextmanager
-    def at_work(self, name: str) -> Iterator[None]:
-        """Notes that work on an item begins, and that it ends, in whatever way. May be called from any thread."""
+    def track(self, name: str) -> Iterator[None]:
+        """Writes to the log that work on an item begins, and that it ends, also with an error.
+
+        May be called from any thread.
+        """
         self._add(BEGUN, name)
         try:
             yield
@@ -38,14 +41,29 @@ class CrashLog:
     def _add(self, sign: str, name: str) -> None:
         if self.file is not None:
             with suppress(OSError):
-                os.write(self.file, f"{sign}{json.dumps(name)}\n".encode())  # in one go, so that lines stay whole
+                os.write(
+                    self.file, f"{sign}{json.dumps(name)}\n".encode()
+                )  # in one call, so that lines of several threads do not mix
 
 
 @contextmanager
 def open_crash_log(path: Path) -> Iterator[CrashLog]:
-    """Opens the log of a run, the only one at that time, and removes it at the end.
+    """Opens the log of a run, and removes it at the end. Only one run may use a log at a time.
 
-    After an error it stays if the run did not come to an item at which an earlier one was killed.
+    After an error the log stays if the run did not reach an item on which an earlier run was killed.
+
+    Args:
+        path: Path of the log; missing parent folders are made.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "running.txt"
+        ...     with open_crash_log(path) as log, log.track("liver_017"):
+        ...         print(path.read_text().strip())
+        ...     path.exists()
+        +"liver_017"
+        False
     """
     killed_at = _read(path)
     file = None
@@ -65,7 +83,7 @@ def open_crash_log(path: Path) -> Iterator[CrashLog]:
 
 
 def _read(path: Path) -> frozenset[str]:
-    """Names that were begun and not ended; a line that was cut off is left out."""
+    """Returns the names of the items that were begun and not ended; a line that was cut off is left out."""
     open_names: set[str] = set()
     with suppress(OSError):
         for line in path.read_bytes().splitlines():

@@ -1,4 +1,4 @@
-"""Where the network runs, and in which precision."""
+"""The device that a network runs on: its choice, precision, memory and random state."""
 
 import gc
 import re
@@ -8,18 +8,22 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from autoseg.errors import AutosegError, UsageError
-from autoseg.runtime.machine import keep_freed_memory
+from autoseg.runtime.machine import retain_freed_memory
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turns the name of a device into the device, and makes sure that it is there.
+    """Returns the device of a name.
 
     Args:
-        name: "auto" takes a CUDA GPU if there is one, else an Apple GPU ("mps"), else the CPU. "cuda:1" is the second
-            CUDA GPU.
+        name: Name of a device. "auto" takes a CUDA GPU if there is one, else an Apple GPU ("mps"), else the CPU.
+            "cuda:1" is the second CUDA GPU.
 
     Raises:
-        UsageError: There is no such device.
+        UsageError: This machine has no such device.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
     """
     available = _available_devices()
     if name == "auto":
@@ -32,7 +36,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _available_devices() -> list[str]:
-    """Names of the devices, the fastest first."""
+    """Returns the names of the devices, the fastest first."""
     devices = []
     if torch.cuda.is_available():
         devices.append("cuda")
@@ -43,14 +47,14 @@ def _available_devices() -> list[str]:
 
 
 def gpu_memory_bytes(device: torch.device | None = None) -> int | None:
-    """Memory of a CUDA GPU, by default of the first; None if there is none, or the device is another."""
+    """Returns the bytes of memory of a CUDA GPU, by default of the first; None if there is none, or for other devices."""
     if not torch.cuda.is_available() or (device is not None and device.type != "cuda"):
         return None
     return int(torch.cuda.get_device_properties(device or 0).total_memory)
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """The number format in which the network calculates on a device; its weights stay float32 everywhere.
+    """Returns the number format in which a network calculates on a device; its weights stay float32 everywhere.
 
     Decision: bfloat16 where the hardware has it, because it has the range of float32 and needs no care; float16 on
     older CUDA GPUs; float32 on an Apple GPU, whose 3D convolutions in half precision we have not measured, and on a
@@ -64,9 +68,10 @@ def precision(device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16; no, if this version of torch has no name for the question.
+    """Returns whether convolutions can use instructions of the CPU for bfloat16.
 
-    Nor if the environment variable ONEDNN_MAX_CPU_ISA keeps oneDNN, which calculates the convolutions, from them.
+    They cannot if this version of torch does not know of such instructions, or if the environment variable
+    ONEDNN_MAX_CPU_ISA keeps oneDNN, which calculates the convolutions, from using them.
     """
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     if probe is None or not probe() or not torch._C._has_mkldnn:
@@ -75,7 +80,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """A context in which the network calculates in the device's `precision`; layers that need float32 keep it."""
+    """Returns a context in which networks calculate in a device's `precision`; layers that need float32 keep it."""
     dtype = precision(device)
     if dtype == torch.float32:
         return nullcontext()
@@ -83,48 +88,52 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
 
 
 def exactly(device: torch.device) -> AbstractContextManager[None]:
-    """A context in which the network calculates in float32, on a CUDA GPU without TF32, which has fewer digits."""
+    """Returns a context in which networks calculate in float32; on a CUDA GPU without TF32, which has fewer digits."""
     return torch.backends.cudnn.flags(allow_tf32=False) if device.type == "cuda" else nullcontext()
 
 
 def needs_scaling(device: torch.device) -> bool:
-    """Whether the loss must be scaled up before the backward pass, lest small gradients vanish in float16."""
+    """Returns whether the loss must be scaled up before the backward pass, so that small gradients survive float16."""
     return precision(device) == torch.float16
 
 
 def prefers_channels_last(device: torch.device) -> bool:
-    """Whether the weights, and batches, are reordered for training so that the channels of a voxel are neighbours.
+    """Returns whether weights and batches are stored with the channels last for training.
 
-    Decision: on CUDA GPUs with tensor cores, from compute capability 7.0 on. In half precision cuDNN's kernels for them
-    want this order in 2D and 3D, and copy what has another, weights and maps, before and after each convolution.
-    Source: torch's documentation of `convert_conv3d_weight_memory_format`. Not on a CPU, where the network orders its
-    maps by itself: that makes a step in bfloat16 1.18 times as fast, and ordering the weights too adds nothing
-    (measured with `tests/benchmarks/memory_order.py`). Not on an Apple GPU, which we have not measured.
+    Decision: on CUDA GPUs with tensor cores, from compute capability 7.0 on. In half precision cuDNN's kernels for
+    tensor cores need this order in 2D and 3D, and otherwise copy weights and feature maps before and after each
+    convolution. Source: torch's documentation of `convert_conv3d_weight_memory_format`. Not on a CPU, where the network
+    orders its feature maps by itself: that makes a step in bfloat16 1.18 times as fast, and ordering the weights too
+    adds nothing (measured with `tests/benchmarks/memory_order.py`). Not on an Apple GPU, which we have not measured.
     """
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def compiles_well(device: torch.device) -> bool:
-    """Whether compiling the network is worth its minute. Decision: on CUDA, where it joins the many small kernels."""
+    """Returns whether compiling a network, which takes a minute, is worth while.
+
+    Decision: on CUDA GPUs, where it fuses many small kernels.
+    """
     return device.type == "cuda"
 
 
 def make_ready(device: torch.device) -> None:
-    """Prepares a device for many networks' steps, or tiles, of one size.
+    """Prepares a device for many training steps, or tiles, of one size.
 
-    cuDNN tries its kernels once for each size, so the fastest serves all. On a CPU, freed memory is kept for the next.
+    On a CUDA GPU, cuDNN tries its kernels once for each size, and uses the fastest from then on. On a CPU, freed memory
+    is kept for the next step.
     """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     elif device.type == "cpu":
-        keep_freed_memory()
+        retain_freed_memory()
 
 
 def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copies a tensor to a device, unless it is there; from the CPU to a CUDA GPU while the program goes on.
+    """Copies a tensor to a device, unless it is there already.
 
-    Such a copy needs memory that the system cannot move. An Apple GPU may read the memory only when it has been given
-    away again, so the program waits.
+    A copy from the CPU to a CUDA GPU is asynchronous, from pinned memory. A copy to an Apple GPU is not, because the
+    GPU might read the memory after it has been freed.
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -135,7 +144,7 @@ RandomState = tuple[torch.Tensor, ...]
 
 
 def random_state(device: torch.device) -> RandomState:
-    """Where torch's own random numbers stand, on the CPU and on a device."""
+    """Returns the states of torch's random number generators, on the CPU and on a device."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
@@ -145,7 +154,7 @@ def random_state(device: torch.device) -> RandomState:
 
 
 def restore_random_state(device: torch.device, state: RandomState) -> None:
-    """Puts them back."""
+    """Restores the states that `random_state` returned."""
     torch.set_rng_state(state[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state[1], device)
@@ -154,20 +163,27 @@ def restore_random_state(device: torch.device, state: RandomState) -> None:
 
 
 def is_memory_full(error: BaseException) -> bool:
-    """Whether the memory of a device, or of this machine, is full: in most cases only torch's text tells."""
-    told = ("out of memory", "can't allocate memory", "not enough memory")
+    """Returns whether an error says that the memory of a device, or of this machine, is full.
+
+    In most cases only the text of torch's error tells.
+
+    Example:
+        >>> is_memory_full(RuntimeError("CUDA out of memory")), is_memory_full(RuntimeError("shape mismatch"))
+        (True, False)
+    """
+    texts = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(one in str(error) for one in told)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     )
 
 
 def tells_when_full(device: torch.device) -> bool:
-    """Whether a program always hears that the memory is full; on a CPU the system often ends it instead."""
+    """Returns whether full memory always raises an error; on a CPU the system often kills the program instead."""
     return device.type != "cpu"
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Gives back what was kept for later tensors, which may have other sizes."""
+    """Frees the memory that torch has kept for later tensors, which may have other sizes."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -176,7 +192,7 @@ def free_cached_memory(device: torch.device) -> None:
 
 
 def gpu_memory_within_reach(device: torch.device) -> int | None:
-    """Bytes of a CUDA GPU that this program has or could still get; None for another device."""
+    """Returns the bytes of a CUDA GPU that this program has or could still allocate; None for another device."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -184,22 +200,26 @@ def gpu_memory_within_reach(device: torch.device) -> int | None:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Lets `peak_bytes` begin anew."""
+    """Resets `peak_bytes`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """The most that tensors took on a CUDA GPU since `forget_peak`; None for another device."""
+    """Returns the peak of the bytes of tensors on a CUDA GPU since `forget_peak`; None for another device."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 @contextmanager
 def memory_named(device: torch.device, advice: str) -> Iterator[None]:
-    """Says in one line that the memory of a device is full, and what to do about it.
+    """Turns an error about full memory into one line that names the device and says what to do.
+
+    Args:
+        device: Device of the work inside the context.
+        advice: What the user can do.
 
     Raises:
-        AutosegError: It is.
+        AutosegError: The memory is full.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""One run at a time in a folder: the second is told so in one line.
+"""A lock that lets one run at a time work in a folder; a second run is refused in one line.
 
-The operating system holds the lock and lets go of it when the process ends, in whatever way. So a lock never needs to
-be removed by hand. The file that carries it says who holds it, and goes with the run.
+The operating system holds the lock and releases it when the process ends, also if it is killed. So a lock never needs
+to be removed by hand. The file that carries the lock says which process holds it, and is removed when the run ends.
 """
 
 import os
@@ -17,10 +17,11 @@ from autoseg.errors import UsageError, WriteError
 
 FILE_NAME = ".running"
 
-# Windows locks bytes, and nobody else may read those. Decision: one far behind the text.
 LOCKED_BYTE = 2**30
+"""Byte of the file that Windows locks, which no other process may read. Decision: one far behind the text."""
 
 HOLDER_BYTES = 200
+"""Number of bytes of the file that are read to say who holds the lock."""
 
 _held: ContextVar[frozenset[Path]] = ContextVar("_held", default=frozenset())
 
@@ -29,15 +30,24 @@ _held: ContextVar[frozenset[Path]] = ContextVar("_held", default=frozenset())
 def run_alone(folder: Path) -> Iterator[None]:
     """Keeps other runs out of a folder until the work in it has ended.
 
-    Work that holds a folder may ask for it again, and gets it. Where a file system knows no locks, as some network
-    drives, nobody is kept out.
+    Work that has locked a folder may lock it again. On file systems without locks, such as some network drives, other
+    runs are not kept out.
 
     Args:
-        folder: Made if it is missing.
+        folder: The folder; made if it is missing.
 
     Raises:
-        UsageError: Another run, or another thread of this one, is at work there.
+        UsageError: Another run, or another thread of this run, is working there.
         WriteError: The folder cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as name:
+        ...     with run_alone(Path(name)):
+        ...         [path.name for path in Path(name).iterdir()]
+        ...     list(Path(name).iterdir())
+        ['.running']
+        []
     """
     folder = folder.absolute()
     if folder in _held.get():
@@ -47,7 +57,7 @@ def run_alone(folder: Path) -> Iterator[None]:
     file = _open_and_lock(path)
     token = _held.set(_held.get() | {folder})
     try:
-        with suppress(OSError):  # on a full disk the lock has no name, but is one
+        with suppress(OSError):  # on a full disk the lock does not say who holds it, but holds
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node() or 'this machine'}".encode())
         yield
@@ -57,7 +67,7 @@ def run_alone(folder: Path) -> Iterator[None]:
 
 
 def _open_and_lock(path: Path) -> FileIO:
-    """Opens the file and locks it; again if the run before removed it in between."""
+    """Opens and locks the file; tries again if the run that held it removed it in between."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,15 +80,15 @@ def _open_and_lock(path: Path) -> FileIO:
             file.close()
             what = f"another run is at work on {path.parent.name}{holder and f' ({holder})'}"
             raise UsageError(what, "wait until it has ended, or stop it")
-        if _is_the_file(path, file):
+        if _is_same_file(path, file):
             return file
         file.close()
 
 
 def _lock(file: FileIO) -> bool:
-    """Takes the lock if nobody holds it, without waiting."""
+    """Takes the lock without waiting; returns False if another process holds it."""
     if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - not on other systems
+        import msvcrt  # noqa: PLC0415 - exists on Windows only
 
         file.seek(LOCKED_BYTE)
         try:
@@ -88,19 +98,19 @@ def _lock(file: FileIO) -> bool:
         finally:
             file.seek(0)
         return True
-    import fcntl  # noqa: PLC0415 - not on Windows
+    import fcntl  # noqa: PLC0415 - does not exist on Windows
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # the file system knows no locks
+        return True  # the file system has no locks
     return True
 
 
-def _is_the_file(path: Path, file: FileIO) -> bool:
-    """Whether the open file still stands at its place."""
+def _is_same_file(path: Path, file: FileIO) -> bool:
+    """Returns whether the path still names the open file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -108,7 +118,7 @@ def _is_the_file(path: Path, file: FileIO) -> bool:
 
 
 def _remove_and_unlock(path: Path, file: FileIO) -> None:
-    """Removes the file before the lock is gone, where open files can be removed; on Windows, after it."""
+    """Removes the file before the lock is released, where open files can be removed; on Windows, afterwards."""
     with suppress(OSError):
         path.unlink()
         file.close()

@@ -32,37 +32,37 @@ def list_names(names: Iterable[object], *, most: int = MOST_NAMES, count_rest: b
 
 
 class Task(Protocol):
-    """One piece of work with a known length."""
+    """A piece of work of a known length."""
 
     def advance(self, units: float = 1) -> None:
-        """Moves on by some units of the task's total."""
+        """Says that some units of the task's total are done."""
 
 
 class Reporter(Protocol):
-    """Where progress and remarks go."""
+    """Receives the progress of work, and its messages."""
 
     def task(self, title: str, total: float) -> AbstractContextManager[Task]:
-        """Opens a task that counts up to `total`."""
+        """Opens a task that is done when it has advanced by `total` units."""
 
     def say(self, line: str) -> None:
-        """States one finished fact, such as a decision of the planner or the result of an epoch."""
+        """Gives one message in a line, such as a decision of the planner or the result of an epoch."""
 
 
 class _SilentTask:
     def advance(self, units: float = 1) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
 
 class Silent:
-    """A reporter that says nothing: the default of the Python functions."""
+    """A reporter that shows nothing: the default of the Python functions."""
 
     @contextmanager
     def task(self, title: str, total: float) -> Iterator[Task]:  # noqa: ARG002 - the protocol's names
-        """Opens a task that nobody watches."""
+        """Opens a task that shows nothing."""
         yield _SilentTask()
 
     def say(self, line: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
 
 SILENT = Silent()

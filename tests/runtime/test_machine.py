@@ -86,13 +86,13 @@ def test_a_driver_shows_that_there_may_be_a_gpu(tmp_path, monkeypatch, name):
 KEEPING = """
 import ctypes, os, sys
 from pathlib import Path
-from autoseg.runtime.machine import give_back_freed_memory, keep_freed_memory
+from autoseg.runtime.machine import release_freed_memory, retain_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 if sys.argv[1] == "keep":
-    keep_freed_memory()
+    retain_freed_memory()
 library = ctypes.CDLL(None)
 library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 library.malloc.argtypes = [ctypes.c_size_t]
@@ -101,7 +101,7 @@ block = library.malloc(size)
 ctypes.memset(block, 1, size)
 library.free(block)
 kept = resident() - before
-give_back_freed_memory()
+release_freed_memory()
 print(kept > size / 2, resident() - before > size / 2)
 """
 
