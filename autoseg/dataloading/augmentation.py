@@ -123,10 +123,10 @@ def apply_custom_transform(
         case (torch.Tensor() as new_image, torch.Tensor() as new_label) if (new_image.shape, new_label.shape) == shapes:
             if new_image.is_floating_point() and not new_label.is_floating_point():
                 return new_image, new_label
-    what = (
+    problem = (
         f"the transform {custom.name!r} does not give an image (float) and a label map (integers) of the patch's shape"
     )
-    raise UsageError(what, "mend that package")
+    raise UsageError(problem, "mend that package")
 
 
 def as_column(amounts: Amounts, images: torch.Tensor) -> torch.Tensor:
@@ -198,14 +198,11 @@ def _blur_along(channel: torch.Tensor, axis: int, sigma_voxels: float) -> None:
 
 
 def change_contrast(image: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Multiplies the deviation of each channel from its mean by a factor, and clips to the channel's range; in place.
+    """Multiplies the deviation of each channel from its mean by a factor, and clips to its old range; in place.
 
     Args:
         image: Channels, shape (c, *patch).
         factor: Factor of each channel, shape (c, 1, ...).
-
-    Returns:
-        `image`.
     """
     axes = tuple(range(1, image.ndim))
     mean = image.mean(axes, keepdim=True)
@@ -244,9 +241,6 @@ def change_gamma(image: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     Args:
         image: Channels, shape (c, *patch).
         exponent: Exponent of each channel, shape (c, 1, ...).
-
-    Returns:
-        `image`.
     """
     axes = tuple(range(1, image.ndim))
     mean, lowest = image.mean(axes, keepdim=True), image.amin(axes, keepdim=True)

@@ -181,10 +181,7 @@ def _warp(
     settings: AugmentationSettings,
     patch: Axes,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotates, scales and deforms patches.
-
-    A patch without rotation and scaling gets the identity matrix, one without deformation a field of zeros.
-    """
+    """Warps patches; one without rotation and scaling gets the identity matrix, one without deformation zeros."""
     images, labels = source_regions
     identity = np.eye(len(patch))
     matrices = np.stack([identity if params.affine is None else params.affine for params in parameters])

@@ -183,7 +183,7 @@ class Batches:
             beyond=self.beyond,
         )
         others = [other for other in range(count) if other != index]
-        return region.with_changes(configuration, others, random) if self.augmented else region
+        return region.with_augmentation(configuration, others, random) if self.augmented else region
 
     def ahead(self, numbers: range, *, workers: int, on_wait: OnWait | None = None) -> Iterator[Batch]:
         """Gives batches in order, while threads prepare the next ones.

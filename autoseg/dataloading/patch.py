@@ -48,7 +48,7 @@ class PatchRegion:
         """Size of the patch along (z, y, x), in voxels."""
         return self.patch_size if len(self.patch_size) == 3 else (1, *self.patch_size)
 
-    def with_changes(
+    def with_augmentation(
         self, configuration: Configuration, others: Sequence[int], random: np.random.Generator
     ) -> "PatchRegion":
         """Returns the same patch with a random augmentation.
@@ -125,7 +125,7 @@ def place_patch(
 
 
 def find_beyond(configuration: Configuration, targets: Targets) -> Beyond | None:
-    """Returns what gives voxels beyond the border of a case their labels.
+    """Returns the function that marks the labels beyond the border of a case.
 
     Args:
         configuration: The configuration of the network.

@@ -46,8 +46,8 @@ def prepare_ahead(
 
     def on_look(seconds: float) -> None:
         if seconds >= STALL_SECONDS:
-            what = f"no training patch could be read for {seconds:.0f} s: {describe_work()}"
-            raise AutosegError(what, "check the disk that holds the preprocessed cases")
+            problem = f"no training patch could be read for {seconds:.0f} s: {describe_work()}"
+            raise AutosegError(problem, "check the disk that holds the preprocessed cases")
         if on_wait is not None:
             on_wait(int(seconds), describe_work())
 

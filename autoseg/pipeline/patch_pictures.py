@@ -98,7 +98,7 @@ def make_tiles(
     rows: list[list[Tile]] = [[tile] for tile in _show(plain, configuration, [(case.name,) for case in cases])]
     for left in range(count, 0, -len(cases)):
         regions = [
-            region.with_changes(configuration, [other for other in range(len(cases)) if other != row], random)
+            region.with_augmentation(configuration, [other for other in range(len(cases)) if other != row], random)
             for row, region in enumerate(plain)
         ]
         tiles = _show(regions, configuration, [describe(region.augmentation, len(size)) for region in regions])

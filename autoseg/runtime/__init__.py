@@ -1,1 +1,1 @@
-"""What long jobs need of the machine: files written whole, locks, threads, devices, progress, units."""
+"""The base of long jobs: files written completely or not at all, locks, threads, devices, progress, units."""

@@ -41,9 +41,8 @@ class CrashLog:
     def _add(self, sign: str, name: str) -> None:
         if self.file is not None:
             with suppress(OSError):
-                os.write(
-                    self.file, f"{sign}{json.dumps(name)}\n".encode()
-                )  # in one call, so that lines of several threads do not mix
+                line = f"{sign}{json.dumps(name)}\n".encode()
+                os.write(self.file, line)  # in one call, so that lines of several threads do not mix
 
 
 @contextmanager

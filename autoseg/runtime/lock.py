@@ -73,13 +73,13 @@ def _open_and_lock(path: Path) -> FileIO:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         except OSError as error:
-            what = f"cannot write {path.parent}: {error.strerror}"
-            raise WriteError(what, "free some space or choose a folder that you may write to") from error
+            problem = f"cannot write {path.parent}: {error.strerror}"
+            raise WriteError(problem, "free some space or choose a folder that you may write to") from error
         if not _lock(file):
             holder = file.read(HOLDER_BYTES).decode(errors="replace")
             file.close()
-            what = f"another run is at work on {path.parent.name}{holder and f' ({holder})'}"
-            raise UsageError(what, "wait until it has ended, or stop it")
+            problem = f"another run is at work on {path.parent.name}{holder and f' ({holder})'}"
+            raise UsageError(problem, "wait until it has ended, or stop it")
         if _is_same_file(path, file):
             return file
         file.close()

@@ -85,9 +85,7 @@ def _free_in_groups() -> list[int]:
             if not folder.is_relative_to(CONTROL_GROUPS):
                 break
             try:
-                limit = int(
-                    (folder / "memory.max").read_text()
-                )  # the text is "max" if there is no limit, which raises ValueError
+                limit = int((folder / "memory.max").read_text())  # fails on "max", if there is no limit
                 used = int((folder / "memory.current").read_text()) - _cached_bytes(folder)
             except (OSError, ValueError):
                 continue

@@ -1,9 +1,10 @@
 """The same work on many cases at once, in threads: one bad case never hides, stops or delays the others.
 
-Array work and file reading release Python's global lock, so threads use all cores and share memory. None can die alone:
-if the system kills for want of memory, it ends the whole program, and what was finished is on disk. A thread cannot be
-stopped from outside either. So a case whose thread is stuck, on a disk that went away, is given up after a while: it
-gets its error, another thread goes on with the other cases, and the program ends without the thread that is stuck.
+Array work and file reading release Python's global lock, so threads use all cores and share memory. A thread cannot die
+alone: if the system kills for want of memory, it ends the whole program, and what was finished is on disk. A thread
+cannot be stopped from outside either. So a case whose thread is stuck, on a disk that went away, is given up after a
+while: the case gets an error, another thread goes on with the other cases, and the program ends without the thread that
+is stuck.
 """
 
 import sys
@@ -146,8 +147,8 @@ class _Scheduler(Generic[Item, Result]):
             self._tell(f"nothing new yet; in work: {list_names(work)}")
 
     def _late_error(self, future: "Future[Result]") -> AutosegError:
-        what = f"{self._name(future)} was not finished within {describe_duration(ITEM_SECONDS)}"
-        return AutosegError(what, "see whether its disk answers, and run the command again")
+        problem = f"{self._name(future)} was not finished within {describe_duration(ITEM_SECONDS)}"
+        return AutosegError(problem, "see whether its disk answers, and run the command again")
 
     def _name(self, future: "Future[Result]") -> str:
         item = self._items[self._running[future]]
