@@ -47,7 +47,7 @@ def _available_devices() -> list[str]:
 
 
 def gpu_memory_bytes(device: torch.device | None = None) -> int | None:
-    """Returns the bytes of memory of a CUDA GPU, by default of the first; None if it is missing, or for other devices."""
+    """Returns the bytes of memory of a CUDA GPU, by default of the first; None if it is missing or another device."""
     if not torch.cuda.is_available() or (device is not None and device.type != "cuda"):
         return None
     return int(torch.cuda.get_device_properties(device or 0).total_memory)

@@ -34,12 +34,12 @@ def images():
 
 @pytest.fixture
 def labels(images):
-    """Labels that follow from the first channel, so that both must move together."""
+    """Returns labels that are determined by the first channel, so that both must move together."""
     return (images[:, 0] > 0).long()
 
 
 def augmented(images, labels, settings, seed):
-    """New images and labels, changed by the draws of a seed."""
+    """Returns new images and labels, augmented with the random numbers of a seed."""
     random = np.random.default_rng(seed)
     draws = []
     for number in range(len(images)):
@@ -67,13 +67,13 @@ def test_image_and_label_are_mirrored_together(images, labels):
 
 
 def by_place(image, axis):
-    """Labels bright voxels 1 before and 2 behind the middle along an axis, very bright ones 3."""
+    """Labels bright voxels 1 before and 2 behind the middle of an axis, and very bright ones 3."""
     places = torch.linspace(-1, 1, image.shape[axis]).reshape([-1 if this == axis else 1 for this in range(image.ndim)])
     return torch.where(image > 1, 3, torch.where(image > 0, torch.where(places < 0, 1, 2), 0))
 
 
 def by_shape(image, axis):
-    """Labels voxels 1 where the image rises along an axis and 2 where it falls, very bright ones 3."""
+    """Labels voxels 1 where the image rises along an axis and 2 where it falls, and very bright ones 3."""
     rise = image.roll(-1, axis) - image.roll(1, axis)
     return torch.where(image > 1, 3, torch.where(rise > 0, 1, 2))
 
@@ -83,7 +83,7 @@ def by_shape(image, axis):
     ("mirror_axes", "swap_axis"), [((0, 1, 2), 0), ((0, 1, 2), 1), ((0, 1, 2), 2), ((2, 0), 2), ((1,), 1)]
 )
 def test_sides_stay_right_in_mirrored_patches(images, label_one, mirror_axes, swap_axis):
-    """Whoever tells left from right by place or by shape gives the mirrored image the labels of training."""
+    """Labels by position and labels by shape are those of the mirrored image."""
     labels = torch.stack([label_one(image[0], swap_axis) for image in images])
     sided = only(mirror_axes=mirror_axes, swap_axis=swap_axis, swapped_labels=((1, 2),))
     changed, moved = augmented(images, labels, sided, 1)
@@ -95,7 +95,7 @@ def test_sides_stay_right_in_mirrored_patches(images, label_one, mirror_axes, sw
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int64])
 def test_labels_of_a_pair_are_exchanged(dtype):
-    """All others stay, the mark of voxels outside the case and labels beyond the pairs too."""
+    """All other labels stay, also the mark of voxels outside the case and labels beyond the pairs."""
     labels = torch.tensor([[-1, 0, 1, 2], [3, 4, 5, 100]], dtype=dtype)
     exchanged = swap_labels(labels, ((1, 3), (5, 2)))
     assert exchanged.tolist() == [[-1, 0, 3, 5], [1, 4, 2, 100]]
@@ -115,14 +115,14 @@ def test_each_probability_switches_its_change(images, labels, name):
 
 
 def test_same_seed_gives_the_same_patches(images, labels):
-    """Augmentation follows from its generator alone."""
+    """Augmentation depends on its generator alone."""
     first, second = (augmented(images, labels, AugmentationSettings(), 9) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 
 
 def test_rows_are_applied_in_the_order_of_the_table(images):
-    """Noise, blur, brightness, contrast, resolution, inverted gamma, gamma: each row once, by hand."""
+    """The changes equal noise, blur, brightness, contrast, resolution, inverted gamma and gamma, applied by hand."""
     two = np.array([1.2, 0.8], np.float32)
     sigmas, resolution = np.full((2, 3), 0.7, np.float32), np.array([0.6, 1.0], np.float32)
     draw = AugmentationParameters(
@@ -149,7 +149,7 @@ def test_rows_are_applied_in_the_order_of_the_table(images):
 
 
 def test_noise_has_the_stated_deviation():
-    """Noise of 0.1 has a standard deviation of 0.1, follows from its seed, and is none without a draw."""
+    """The noise has a standard deviation of 0.1, depends on its seed, and is zero if none was drawn."""
     noise = make_noise(AugmentationParameters(noise_std=0.1, noise_seed=3), (1, 40, 40, 40))
     assert noise.std().item() == pytest.approx(0.1, rel=0.02)
     assert torch.equal(noise, make_noise(AugmentationParameters(noise_std=0.1, noise_seed=3), (1, 40, 40, 40)))
@@ -158,7 +158,7 @@ def test_noise_has_the_stated_deviation():
 
 @pytest.mark.parametrize(("sigma", "radius"), [(0.1, 1), (0.5, 1), (0.7, 2), (0.9, 2), (1.0, 3), (2.0, 6)])
 def test_kernels_are_as_wide_as_those_of_the_reference(sigma, radius):
-    """Widths and weights that nnU-Net v2.8.1 shows when it blurs a point."""
+    """The widths and weights are those that nnU-Net v2.8.1 shows when it blurs a point."""
     assert kernel_radius(sigma) == radius
     golden = {0.7: [0.0096, 0.2055, 0.5697, 0.2055, 0.0096], 1.0: [0.0044, 0.054, 0.242, 0.3991]}
     kernel = gaussian_kernel(sigma)
@@ -168,7 +168,7 @@ def test_kernels_are_as_wide_as_those_of_the_reference(sigma, radius):
 
 @pytest.mark.parametrize("shape", [(9, 9), (9, 9, 9)])
 def test_blur_keeps_the_sum_and_the_centre(shape):
-    """A point becomes a spot of the same mass, wider along the axis whose sigma is larger."""
+    """A point becomes a spot of the same sum, wider along the axis with the larger standard deviation."""
     point = torch.zeros(1, *shape)
     point[(0, *(4,) * len(shape))] = 1.0
     centre = point.argmax()
@@ -182,7 +182,7 @@ def test_blur_keeps_the_sum_and_the_centre(shape):
 
 
 def test_blur_leaves_channels_of_zero_sigma_and_constants(images):
-    """Borders do not darken, whatever the patch beyond them."""
+    """A constant patch stays constant up to its borders."""
     blurred = images[0].clone()
     blur(blurred, np.array([[0, 0, 0], [0.7, 0.7, 0.7]], np.float32))
     assert torch.equal(blurred[0], images[0, 0])
@@ -193,7 +193,7 @@ def test_blur_leaves_channels_of_zero_sigma_and_constants(images):
 
 
 def test_contrast_keeps_mean_and_range(images):
-    """Values are stretched about the mean but never leave the old range."""
+    """Values are stretched about the mean, and never leave the old range."""
     image = images[0]
     changed = change_contrast(image.clone(), torch.full((2, 1, 1, 1), 1.2))
     assert changed.max() <= image.max()
@@ -205,7 +205,7 @@ def test_contrast_keeps_mean_and_range(images):
 
 @pytest.mark.parametrize("exponent", [0.7, 1.5])
 def test_gamma_keeps_mean_and_deviation(images, exponent):
-    """The histogram is bent by the power, its mean and deviation stay."""
+    """The power changes the histogram, but neither mean nor standard deviation."""
     image = images[0]
     changed = change_gamma(image.clone(), torch.full((2, 1, 1, 1), exponent))
     assert torch.allclose(changed.mean(dim=(1, 2, 3)), image.mean(dim=(1, 2, 3)), atol=1e-5)
@@ -216,13 +216,13 @@ def test_gamma_keeps_mean_and_deviation(images, exponent):
 
 
 def test_gamma_of_a_constant_patch_is_that_patch():
-    """No division by a range of zero."""
+    """Nothing is divided by a range of zero."""
     constant = torch.full((1, 4, 4, 4), 3.0)
     assert torch.allclose(change_gamma(constant.clone(), torch.full((1, 1, 1, 1), 0.7)), constant)
 
 
 def test_lower_resolution_equals_that_of_the_reference():
-    """Ten voxels that count up, at a factor of 0.5 and then at 0.73, as nnU-Net v2.8.1 changes them."""
+    """The ramp of ten voxels changes as in nnU-Net v2.8.1, at factors of 0.5 and 0.73."""
     coarse = torch.arange(10.0).reshape(1, 10, 1, 1).expand(1, 10, 4, 4).clone()
     golden = {
         0.5: [1.0, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 9.0],
@@ -234,7 +234,7 @@ def test_lower_resolution_equals_that_of_the_reference():
 
 
 def test_lower_resolution_leaves_some_axes_and_channels():
-    """Thick slices do not mix; a channel with a factor of one stays."""
+    """Thick slices are not mixed, and a channel with a factor of one stays as it is."""
     image = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     coarse = image.clone()
     lower_resolution(coarse, np.array([0.5, 1.0], np.float32), (1, 2))
@@ -247,7 +247,7 @@ def test_lower_resolution_leaves_some_axes_and_channels():
 
 
 def test_thick_slices_are_known_by_the_turns_of_the_plan(images, labels):
-    """A volume that turns about its first axis only keeps the resolution along it."""
+    """A volume that is rotated about its first axis only keeps the resolution along it."""
     by_slices = images[:, :, :1].expand_as(images)
     changed, _ = augmented(by_slices, labels, only(low_resolution_probability=1.0, rotation_axes=(0,)), 0)
     assert torch.allclose(changed, changed[:, :, :1].expand_as(changed), atol=1e-6)
@@ -260,7 +260,7 @@ def test_thick_slices_are_known_by_the_turns_of_the_plan(images, labels):
 
 
 def test_channels_that_are_zero_outside_stay_so(images):
-    """And the other channels keep what is there."""
+    """The other channels keep their values outside."""
     labels = torch.zeros(4, 8, 10, 12)
     labels[:, :3] = OUTSIDE
     cleared = images.clone()
@@ -271,7 +271,7 @@ def test_channels_that_are_zero_outside_stay_so(images):
 
 
 def test_patches_take_on_the_intensities_of_others_as_they_were(images, labels):
-    """Two patches that take each other's place in brightness, not one after the other."""
+    """Two patches swap their intensities, because both match the patches before any change."""
     bright = images.clone()
     bright[1] += 10
     draws = [

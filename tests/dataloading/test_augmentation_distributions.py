@@ -18,12 +18,12 @@ VOLUME = (8, 9, 10)
 
 @pytest.fixture(scope="module")
 def noisy():
-    """A case of normal numbers, as large as the patch."""
+    """Returns a case of normally distributed values, as large as the patch."""
     return make_case(np.random.default_rng(0).normal(size=(1, *VOLUME)))
 
 
 def measure(case, settings, take, *, patch=None, count=300):
-    """What `take` finds in the patches of each way: one array per way."""
+    """Returns the results of `take` for the patches of both implementations, one array for each."""
     size = case.shape if patch is None else patch
     return [
         np.array([take(image) for image in change_often(way, case, size, settings, count=count, seed=seed)[0]])
@@ -32,7 +32,7 @@ def measure(case, settings, take, *, patch=None, count=300):
 
 
 def assert_alike(found, expected=None):
-    """Two samples of one distribution, which is known or not."""
+    """Asserts that a sample has a known distribution, or that of another sample."""
     assert stats.ks_2samp(*found).pvalue > LEAST
     assert all(len(np.unique(sample)) > 1 for sample in found)
     for sample in found if expected is not None else ():
@@ -40,19 +40,19 @@ def assert_alike(found, expected=None):
 
 
 class Halves:
-    """Half of the draws below one and half above, each even."""
+    """A distribution that is uniform below one and above one, with half of the draws on each side."""
 
     def __init__(self, low, high):
         self.low, self.high = low, high
 
     def cdf(self, values):
-        """Share of the draws up to some values."""
+        """Returns the share of the draws up to some values."""
         below = stats.uniform(self.low, 1 - self.low).cdf(values)
         return 0.5 * below + 0.5 * stats.uniform(1, self.high - 1).cdf(values)
 
 
 def test_brightness(noisy):
-    """The ratio to the patch as it was."""
+    """The ratio to the unchanged patch has the distribution of the factor."""
     before = torch.from_numpy(noisy.image)
     at = before.abs().argmax()
     found = measure(
@@ -62,7 +62,7 @@ def test_brightness(noisy):
 
 
 def test_contrast(noisy):
-    """The slope of the values about the mean, where none meets the bounds of the range."""
+    """The slope of the values about the mean has the distribution of the factor, where none is clipped."""
     before = torch.from_numpy(noisy.image)
     inner = (before - before.mean()).abs() < 1
     inner &= (before - before.mean()).abs() > 0.1
@@ -75,7 +75,7 @@ def test_contrast(noisy):
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_gamma(noisy, inverted):
-    """The exponent that turns the shares of the range before into those after."""
+    """The exponent that relates the scaled values before and after has the distribution of the setting."""
     before = torch.from_numpy(noisy.image)
     name = "gamma_inverted_probability" if inverted else "gamma_probability"
 
@@ -91,7 +91,7 @@ def test_gamma(noisy, inverted):
 
 
 def test_noise(noisy):
-    """Its deviation is even from zero to the stated one, and its values are normal."""
+    """The standard deviation is uniform from zero to the stated one, and the values are normally distributed."""
     before = torch.from_numpy(noisy.image)
     found = measure(noisy, only(noise_probability=1.0), lambda image: float((image - before).std()))
     assert_alike(found, stats.uniform(0, 0.1))
@@ -102,7 +102,7 @@ def test_noise(noisy):
 
 
 def test_blur():
-    """A point becomes as wide along each axis, in half of the patches."""
+    """A point becomes as wide as the setting says along each axis, in half of the patches."""
     point = np.zeros((1, 11, 11, 11))
     point[0, 5, 5, 5] = 1
     places = torch.arange(-5.0, 6.0)
@@ -119,7 +119,7 @@ def test_blur():
 
 
 def test_low_resolution(noisy):
-    """The detail that is lost, in half of the patches."""
+    """As much detail is lost as the setting says, in half of the patches."""
     before = torch.from_numpy(noisy.image)
     found = measure(noisy, only(low_resolution_probability=1.0), lambda image: float((image - before).std()))
     assert all(stats.binomtest(int((sample > 0).sum()), 300, 0.5).pvalue > 1e-4 for sample in found)
@@ -127,7 +127,7 @@ def test_low_resolution(noisy):
 
 
 def test_mirroring(noisy):
-    """Each axis in half of the patches, whatever happens to the others."""
+    """Each axis is flipped in half of the patches, independently of the others."""
     before = torch.from_numpy(noisy.image)
     settings = only(mirror_axes=(0, 1, 2))
     for way, seed in SEEDS.items():
@@ -143,7 +143,7 @@ def test_mirroring(noisy):
 
 
 def test_histogram_matching():
-    """Patches with a distribution of their own take on others, each as often."""
+    """Each patch takes on the distributions of all other patches equally often."""
     random = np.random.default_rng(0)
     case = make_case(random.normal(size=(1, 12, 12, 12)))
     settings = only(histogram_matching_probability=1.0, brightness_probability=1.0)
@@ -152,14 +152,14 @@ def test_histogram_matching():
 
 
 def blob(shape, place, width=1.5):
-    """A soft ball around a voxel."""
+    """Returns an image of a soft ball around a voxel."""
     axes = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
     distance = sum((axis - at) ** 2 for axis, at in zip(axes, place, strict=True))
     return np.exp(-distance / (2 * width**2))[np.newaxis]
 
 
 def centre(image):
-    """Where the mass of an image (1, *patch) is, in voxels from the middle."""
+    """Returns the centre of mass of an image (1, *patch), in voxels from the middle."""
     weights = image[0] / image[0].sum()
     places = [torch.arange(size) - (size - 1) / 2 for size in weights.shape]
     return np.array(
@@ -169,7 +169,7 @@ def centre(image):
 
 @pytest.mark.parametrize("flat", [True, False])
 def test_rotation_within_planes(flat):
-    """The angle by which a blob goes around the middle is even, in planes and in stacks of them."""
+    """The angle by which a blob is rotated about the middle is uniform, in planes and in stacks of planes."""
     plane = blob((33, 33), (16, 24))[0]
     case = make_case(np.broadcast_to(plane, (1, 3, 33, 33)))
     settings = only(rotation_probability=1.0, rotation_axes=(0,))
@@ -183,7 +183,7 @@ def test_rotation_within_planes(flat):
 
 
 def test_rotation_in_space():
-    """The blob goes where three turns after each other take it; its distance stays."""
+    """The blob moves as three successive rotations move it, and keeps its distance from the middle."""
     case = make_case(blob((23, 23, 23), (16, 14, 7), width=1.0))
     settings = only(rotation_probability=1.0)
     found = measure(case, settings, centre, count=200)
@@ -196,7 +196,7 @@ def test_rotation_in_space():
 
 @pytest.mark.parametrize("flat", [True, False])
 def test_scaling(flat):
-    """The distance of a blob from the middle grows by an even factor, but not across thick slices."""
+    """The distance of a blob from the middle grows by a uniform factor, but not across thick slices."""
     case = make_case(blob((15, 23, 23), (9, 15, 8), width=1.0))
     settings = only(scaling_probability=1.0, rotation_axes=(0,) if flat else (0, 1, 2))
     found = measure(case, settings, centre, count=200)
@@ -209,7 +209,7 @@ def test_scaling(flat):
 
 
 def test_deformation():
-    """The middle of a patch, on a point of the grid, is read where a normal amount takes it along each axis."""
+    """The displacement of a grid point in the middle of a patch is normally distributed along each axis."""
     places = np.stack(np.meshgrid(*[np.arange(-10.0, 11.0)] * 3, indexing="ij"))
     settings = only(deformation_probability=1.0, deformation_spacing_voxels=10.0, deformation_std_voxels=2.0)
     found = measure(make_case(places), settings, lambda image: image[:, 10, 10, 10].numpy(), count=200)
@@ -220,7 +220,7 @@ def test_deformation():
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("patch", [(20, 22, 24), (22, 24)])
 def test_image_and_labels_stay_aligned(way, patch):
-    """An image that is its own label map stays so, however it is turned and flipped, up to the edges of its voxels."""
+    """An image that equals its label map still does after any warping and flipping, but for the edges of voxels."""
     label = np.zeros((24, 26, 28), np.int8)
     label[6:16, 5:14, 8:20] = 1
     case = make_case(label[np.newaxis].astype(float), label)

@@ -1,4 +1,4 @@
-"""What chance decides follows the table."""
+"""The random parameters of augmentation are distributed as the settings say."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ SIZE = (8, 8, 8)
 
 
 def draw_many(settings, count=400, channels=2, others=(1, 2), seed=0, size=SIZE):
-    """Draws of many patches."""
+    """Draws the parameters of many patches."""
     random = np.random.default_rng(seed)
     return [draw_parameters(settings, size, channels=channels, others=others, random=random) for _ in range(count)]
 
 
 def test_nothing_is_drawn_when_all_is_off():
-    """Only the seed of a noise that nobody makes."""
+    """Only the seed of the noise is drawn, and no noise."""
     [draw] = draw_many(only(), count=1)
     assert draw == AugmentationParameters(noise_seed=draw.noise_seed)
     assert not draw.is_warped
@@ -41,7 +41,7 @@ def test_nothing_is_drawn_when_all_is_off():
     ],
 )
 def test_each_row_is_drawn_as_often_as_its_probability_says(name, field):
-    """0.3 hits 120 of 400 patches, give or take, and no other field."""
+    """A probability of 0.3 sets its field in about 120 of 400 patches, and sets no other field."""
     draws = draw_many(only(**{f"{name}_probability": 0.3}))
     assert stats.binomtest(sum(getattr(draw, field) is not None for draw in draws), 400, 0.3).pvalue > 0.001
     others = {
@@ -62,7 +62,7 @@ def test_rows_of_the_usual_table_do_not_depend_on_each_other():
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "gamma", "gamma_inverted"])
 def test_factors_are_below_one_in_half_of_the_channels(name):
-    """Each channel has a factor of its own, even on both sides of one."""
+    """Each channel has a factor of its own, uniform on both sides of one."""
     field = "gamma_exponent" if "gamma" in name else f"{name}_factor"
     draws = draw_many(only(**{f"{name}_probability": 1.0, field: (0.5, 3.0)}))
     factors = np.array([getattr(draw, name) for draw in draws])
@@ -79,7 +79,7 @@ def test_factors_are_below_one_in_half_of_the_channels(name):
 
 
 def test_noise_deviation_is_even_up_to_its_largest():
-    """From none to the stated one, and seeds differ."""
+    """The standard deviation is uniform from zero to the stated one, and the seeds differ."""
     draws = draw_many(only(noise_probability=1.0))
     assert stats.kstest([draw.noise_std for draw in draws], stats.uniform(0, 0.1).cdf).pvalue > 0.001
     assert len({draw.noise_seed for draw in draws}) == 400
@@ -98,7 +98,7 @@ def test_blur_differs_between_axes_and_spares_half_of_the_channels():
 
 
 def test_resolution_spares_half_of_the_channels():
-    """One factor for all axes of a channel."""
+    """A channel has one factor for all its axes."""
     factors = np.array([draw.resolution for draw in draw_many(only(low_resolution_probability=1.0))])
     assert factors.shape == (400, 2)
     assert stats.binomtest(int((factors < 1).sum()), 800, 0.5).pvalue > 0.001
@@ -106,7 +106,7 @@ def test_resolution_spares_half_of_the_channels():
 
 
 def test_partners_are_others():
-    """Each as often; none where there is none."""
+    """All other patches are partners equally often; without other patches there is no partner."""
     draws = draw_many(only(histogram_matching_probability=1.0))
     assert stats.binomtest(sum(draw.partner == 1 for draw in draws), 400, 0.5).pvalue > 0.001
     assert {draw.partner for draw in draws} == {1, 2}
@@ -114,7 +114,7 @@ def test_partners_are_others():
 
 
 def test_displacements_are_those_of_the_papers():
-    """V-Net: 2 x 2 x 2 points that move by 15 voxels; 3D U-Net: points 32 voxels apart that move by 4."""
+    """V-Net has 2 x 2 x 2 points displaced by 15 voxels; 3D U-Net has points 32 voxels apart, displaced by 4."""
     volume = (128, 128, 64)
     vnet = only(deformation_probability=1.0, deformation_spacing_voxels=127.0, deformation_std_voxels=15.0)
     moves = np.array([draw.displacements for draw in draw_many(vnet, size=volume, count=100)])
@@ -126,14 +126,14 @@ def test_displacements_are_those_of_the_papers():
 
 
 def test_thick_slices_are_not_deformed_across():
-    """They move within themselves, all of a patch alike; so does a plane."""
+    """The slices of a patch are deformed within their planes and all alike, as a plane is."""
     settings = only(deformation_probability=1.0, rotation_axes=(0,))
     assert draw_many(settings, size=(8, 40, 64), count=1)[0].displacements.shape == (2, 3, 3)
     assert draw_many(settings, size=(40, 64), count=1)[0].displacements.shape == (2, 3, 3)
 
 
 def test_sides_cost_no_random_number():
-    """A plan with exchanged labels draws what one without draws, so that only the labels differ."""
+    """A plan with swapped labels draws the same numbers as one without, so that only the labels differ."""
     sided = AugmentationSettings(swap_axis=1, swapped_labels=((1, 2),))
     for one, other in zip(draw_many(AugmentationSettings(), 50), draw_many(sided, 50), strict=True):
         assert one.noise_seed == other.noise_seed

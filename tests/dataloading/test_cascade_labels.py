@@ -1,4 +1,4 @@
-"""The segmentation that a cascade sees beside the image."""
+"""Tests of the coarse segmentation that the network of a cascade gets beside the image."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ SHAPE = (12, 14, 16)
 
 
 def blobs(seed: int = 0) -> np.ndarray:
-    """A segmentation of three structures, with components of several sizes."""
+    """Returns a segmentation of three structures, with components of several sizes."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), 1.5)
     return np.digitize(noise, np.quantile(noise, [0.4, 0.8, 0.9])).astype(np.int16)
 
@@ -36,7 +36,7 @@ def blobs(seed: int = 0) -> np.ndarray:
     previous=arrays(np.int8, (2, 3, 4), elements=st.integers(0, 3)),
 )
 def test_label_and_segmentation_come_back_from_their_codes(label, previous):
-    """As arrays and as tensors; what lies outside is outside."""
+    """Decoding works for arrays and tensors; voxels outside stay outside."""
     codes = encode_cascade(label, previous, BASE)
     for given_codes in (codes, torch.from_numpy(codes).long()):
         np.testing.assert_array_equal(np.asarray(decode_labels(given_codes, BASE)), label)
@@ -50,13 +50,13 @@ def test_the_codes_of_the_docstring():
 
 
 def test_each_structure_has_a_channel():
-    """Of a region, all its numbers."""
+    """The channel of a region holds all numbers of the region."""
     previous = torch.tensor([[[[0, 1, 2]]]])
     assert structure_channels(previous, REGIONS.structures.values()).tolist() == [[[[[0, 1, 1]]], [[[0, 0, 1]]]]]
 
 
 def test_pairs_of_codes_exchange_both_maps_at_once():
-    """A flip from left to right turns the left kidney's label into the right one's, and so its segmentation."""
+    """A flip from left to right swaps the kidneys in the labels and in the segmentation."""
     label = torch.tensor([[0, 1, 2, 3, 1, 0, -1]])
     previous = torch.tensor([[1, 1, 0, 3, 2, 3, 0]])
     codes = torch.from_numpy(encode_cascade(label.numpy(), previous.numpy(), BASE))
@@ -77,7 +77,7 @@ def only(monkeypatch: pytest.MonkeyPatch, **probabilities: float) -> None:
 
 
 def test_labels_are_never_disturbed(monkeypatch):
-    """Only the segmentation is; outside stays outside."""
+    """Only the segmentation changes, and voxels outside stay outside."""
     only(monkeypatch, operation=1.0, removal=1.0)
     label = blobs(1)
     label[:2] = -1
@@ -90,7 +90,7 @@ def test_labels_are_never_disturbed(monkeypatch):
 
 
 def test_nothing_changes_where_chance_says_so(monkeypatch):
-    """The probability of the reference is four in ten, and two in ten."""
+    """The probabilities of the reference method are 0.4 and 0.2."""
     assert (module.OPERATION_PROBABILITY, module.REMOVAL_PROBABILITY) == (0.4, 0.2)
     codes = encode_cascade(blobs(1), blobs(), BASE)
     changed = [not np.array_equal(disturb(codes, TARGETS, np.random.default_rng(seed)), codes) for seed in range(300)]
@@ -100,7 +100,7 @@ def test_nothing_changes_where_chance_says_so(monkeypatch):
 
 
 def test_structures_grow_shrink_and_lose_components(monkeypatch):
-    """Each of the changes happens, and to each structure."""
+    """Each of the changes happens, to each of the structures."""
     one = Targets.of_labels({"first": 1})
     label, previous = np.zeros(SHAPE, np.int16), np.zeros(SHAPE, np.int16)
     previous[3:8, 3:9, 3:10] = 1
@@ -122,7 +122,7 @@ def test_structures_grow_shrink_and_lose_components(monkeypatch):
 
 
 def test_a_case_is_disturbed_the_same_way_each_time(monkeypatch):
-    """Its draws follow from a seed, wherever and however often it is read."""
+    """The changes depend on the seed alone, however often a box is read."""
     only(monkeypatch, operation=1.0)
     label, previous = blobs(1).astype(np.int8), blobs()
     image = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Transforms that are not built in: when they are called, with what, and by which chance."""
+"""Custom transforms: when they are called, with which arguments, and with which probability."""
 
 from dataclasses import fields, replace
 
@@ -18,20 +18,20 @@ SIZE = (4, 6, 8)
 
 
 def draw_many(settings, count):
-    """Draws of many patches."""
+    """Draws the parameters of many patches."""
     random = np.random.default_rng(0)
     return [draw_parameters(settings, SIZE, channels=1, others=(), random=random) for _ in range(count)]
 
 
 def changed(settings, draw, image=None):
-    """A patch as drawn, image (c, *patch) and label (*patch)."""
+    """Returns an augmented patch: image (c, *patch) and label (*patch)."""
     image = np.zeros((1, *SIZE)) if image is None else image
     images, labels = change("patch by patch", [cut_out(make_case(image), SIZE, draw)], settings)
     return images[0], labels[0]
 
 
 def test_each_hits_as_often_as_its_probability_says():
-    """One apart from the other."""
+    """Two transforms are drawn independently of each other."""
     own = tuple(CustomTransform(name="brighten", probability=share) for share in (0.0, 0.3, 1.0))
     draws = draw_many(only(custom=own), 1000)
     hits = [[number for number, _ in draw.custom] for draw in draws]
@@ -41,7 +41,7 @@ def test_each_hits_as_often_as_its_probability_says():
 
 
 def test_first_patch_is_changed_by_the_built_in_rows_as_without_them():
-    """What is drawn for them comes last."""
+    """Random numbers for custom transforms are drawn last."""
     usual, more = AugmentationSettings(), AugmentationSettings(custom=(CustomTransform(name="brighten"),))
     [one], [other] = draw_many(usual, 1), draw_many(more, 1)
     for field in fields(one):
@@ -50,7 +50,7 @@ def test_first_patch_is_changed_by_the_built_in_rows_as_without_them():
 
 
 def test_they_are_called_in_order_with_their_settings():
-    """After the built-in changes of intensity and before the patch is flipped."""
+    """They are called after the built-in changes of intensity and before the patch is flipped."""
     seen = []
 
     def mark(image, label, _, settings):
@@ -72,7 +72,7 @@ def test_they_are_called_in_order_with_their_settings():
 
 
 def test_chance_follows_from_the_draw():
-    """Each patch is changed by chance of its own, and the same each time."""
+    """Each patch has a seed of its own, and the same parameters give the same patch."""
     settings = only(custom=(CustomTransform(name="brighten", settings={"most": 1.0}),))
     first, second = draw_many(settings, 2)
     value = changed(settings, first)[0].unique()
@@ -84,7 +84,7 @@ def test_chance_follows_from_the_draw():
 
 
 def test_patches_that_are_validated_stay_as_they_are():
-    """No transform sees them."""
+    """No transform is called for them."""
     run = own_run(None, transforms=[("brighten", {"most": 1.0})])
     plain = own_run(None)
     assert torch.equal(run.validation.make(3).images, plain.validation.make(3).images)
@@ -92,7 +92,7 @@ def test_patches_that_are_validated_stay_as_they_are():
 
 
 def test_batches_do_not_depend_on_the_threads():
-    """Nor on which of them is asked for first."""
+    """The batches are equal with any number of threads."""
     run = own_run(None, transforms=[("brighten", {"most": 1.0})])
     alone = [run.training.make(number).images for number in (0, 1, 2)]
     ahead = [batch.images for batch in run.training.ahead(range(3), workers=3)]

@@ -13,7 +13,7 @@ from autoseg.dataloading.deformation import count_points, smooth_field, spline_w
     ("size", "spacing", "points"), [(5, 4, 2), (128, 127, 2), (64, 127, 2), (128, 32, 5), (1, 32, 2), (10, 0.5, 19)]
 )
 def test_points_reach_over_the_axis(size, spacing, points):
-    """Two at least, as V-Net has them for a whole scan."""
+    """There are at least two points, as V-Net has them for a whole scan."""
     assert count_points(size, spacing) == points
     assert spline_weights(size, spacing).shape == (size, points)
 
@@ -21,7 +21,7 @@ def test_points_reach_over_the_axis(size, spacing, points):
 @given(st.integers(1, 60), st.floats(1, 80))
 @settings(max_examples=40, deadline=None)
 def test_constant_movements_stay_constant_and_mirror(size, spacing):
-    """Weights of each voxel sum to one, and the axis has no preferred end."""
+    """The weights of each voxel sum to one, and are symmetric about the middle of the axis."""
     weights = spline_weights(size, spacing)
     assert np.allclose(weights.sum(axis=1), 1, atol=1e-5)
     assert np.allclose(weights, weights[::-1, ::-1], atol=1e-5)
@@ -36,7 +36,7 @@ def test_field_goes_through_its_points():
 
 
 def test_field_is_smooth():
-    """No voxel moves much further than the next, and between two points the way is the usual cubic."""
+    """Neighbouring voxels have similar displacements, and between points the spline is the usual cubic."""
     field = smooth_field(torch.tensor([[0.0, 1.0]]), (33,), 32.0)[0]
     assert field.diff().abs().max() < 0.06
     assert field.diff().diff().abs().max() < 0.01
@@ -45,7 +45,7 @@ def test_field_is_smooth():
 
 
 def test_batches_of_fields_are_those_of_each():
-    """Leading axes are kept."""
+    """Leading axes stay as they are."""
     displacements = torch.randn(4, 3, 2, 3, 2, generator=torch.Generator().manual_seed(1))
     together = smooth_field(displacements, (6, 20, 9), 10.0)
     for one, field in zip(displacements, together, strict=True):

@@ -1,4 +1,4 @@
-"""Batches that a device changes are those that threads change."""
+"""Batches that a device augments equal those that threads augment."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from autoseg.preprocessing.foreground import sample_foreground
     [(2, {}), (3, {}), (3, {"rotation_axes": (0,), "rotation_degrees": 180.0}), (3, dict.fromkeys(OFF, 1.0))],
 )
 def test_batches_are_those_of_the_threads(dimensions, changes):
-    """The same draws change the same patches, all rows together, up to rounding."""
+    """The same parameters give the same patches, with all changes together, up to rounding."""
     threads = make_batches(dimensions, **changes)
     device = replace(threads, augmentation_device=CPU)
     for number in range(8):
@@ -36,7 +36,7 @@ def test_batches_are_those_of_the_threads(dimensions, changes):
 
 @pytest.mark.parametrize("name", sorted(OFF))
 def test_each_row_is_that_of_the_threads(name):
-    """Alone, with probability one; and it does something."""
+    """Each change alone, with probability one, gives the same patches, and changes them."""
     alone = {**dict.fromkeys(OFF, 0.0), name: 1.0, "mirror_axes": (), "swap_axis": None, "swapped_labels": ()}
     threads = make_batches(**alone)
     plain = replace(threads, augmented=False)
@@ -46,7 +46,7 @@ def test_each_row_is_that_of_the_threads(name):
 
 
 def test_batches_without_changes_are_plain():
-    """Nothing is drawn, nothing moves; labels beyond the case become background."""
+    """Without changes the images stay as they are; labels outside the case become background."""
     off = {**dict.fromkeys(OFF, 0.0), "mirror_axes": (), "swap_axis": None, "swapped_labels": ()}
     threads = make_batches(**off)
     batch = replace(threads, augmentation_device=CPU).make(0)
@@ -56,7 +56,7 @@ def test_batches_without_changes_are_plain():
 
 @pytest.mark.parametrize("way", [None, CPU])
 def test_channels_that_are_zero_outside_stay_so(way):
-    """Noise, contrast and gamma make them something else on the way; the other channel keeps what it got."""
+    """Noise, contrast and gamma are undone there; the other channel keeps its values."""
     batches = replace(make_batches(), augmentation_device=way, cases=[one_sided_case()])
     for number in range(4):
         images = batches.make(number).images
@@ -65,7 +65,7 @@ def test_channels_that_are_zero_outside_stay_so(way):
 
 
 def one_sided_case():
-    """A case that is outside in its first half, and nowhere zero in its second channel."""
+    """Returns a case that is outside in its first half, and nowhere zero in its second channel."""
     label = np.zeros(SHAPE, np.int8)
     label[:, :, :11] = OUTSIDE
     image = np.full((2, *SHAPE), 1.5, np.float32)
@@ -76,20 +76,20 @@ def one_sided_case():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_finished(workers):
-    """Threads prepare, and who asks for a batch gets images and labels."""
+    """Threads prepare the batches, and the caller gets images and labels."""
     device = replace(make_batches(), augmentation_device=CPU)
     ahead = list(device.ahead(range(2, 6), workers=workers))
     assert all(torch.equal(batch.images, device.make(2 + index).images) for index, batch in enumerate(ahead))
 
 
 def test_batches_that_are_not_augmented_are_ready():
-    """Held-out patches have nothing to finish."""
+    """Validation patches are not augmented on the device."""
     plain = replace(make_batches(), augmented=False)
     assert torch.equal(replace(plain, augmentation_device=CPU).make(1).images, plain.make(1).images)
 
 
 def test_memory_of_a_batch_that_waits_is_bounded():
-    """Patches that are not turned wait as they are; the others with what is around them, and no more."""
+    """Patches that are not warped are held as they are, the others with their source regions only."""
     off = {**dict.fromkeys(OFF, 0.0), "rotation_probability": 0.5, "scaling_probability": 1.0}
     batches = make_batches(**off, scaling_factor=(2.0, 2.5))
     cuts = [batches._sample_region(index, np.random.default_rng(index)) for index in range(5)]
@@ -115,12 +115,12 @@ def test_memory_of_a_batch_that_waits_is_bounded():
     ],
 )
 def test_choice_of_the_device(choice, device, expected):
-    """Auto is the device if that is a CUDA GPU."""
+    """By default the device is chosen if it is a CUDA GPU."""
     assert augments_on_device(choice, torch.device(device)) is expected
 
 
 def test_own_transforms_change_patches_on_a_cpu():
-    """Even if the network is on a GPU; another wish is refused in one line."""
+    """They do so also if the network is on a GPU; choosing the device is refused in one line."""
     own = (CustomTransform(name="haze"),)
     assert not augments_on_device("auto", torch.device("cuda"), own)
     assert not augments_on_device("cpu", torch.device("cuda"), own)
@@ -130,6 +130,6 @@ def test_own_transforms_change_patches_on_a_cpu():
 
 @pytest.mark.parametrize(("choice", "device"), [("gpu", "cpu"), ("device", "mps")])
 def test_impossible_choice_is_said(choice, device):
-    """With what to choose instead."""
+    """The error says what to choose instead."""
     with pytest.raises(UsageError, match="choose --augment-on"):
         augments_on_device(choice, torch.device(device))

@@ -1,4 +1,4 @@
-"""What only a GPU can show: batches are changed there as on the CPU, and nobody waits for it."""
+"""Batches are augmented on a GPU as on the CPU, and the program does not wait for the GPU."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.gpu
     [(2, {}), (3, {}), (3, {"rotation_axes": (0,), "rotation_degrees": 180.0}), (3, dict.fromkeys(OFF, 1.0))],
 )
 def test_batches_are_those_of_the_cpu(dimensions, changes):
-    """The same draws give the same patches, up to rounding."""
+    """The same parameters give the same patches, up to rounding."""
     on_cpu = replace(make_batches(dimensions, **changes), augmentation_device=CPU)
     on_gpu = replace(on_cpu, augmentation_device=torch.device("cuda"))
     for number in range(8):
@@ -35,7 +35,7 @@ def test_batches_are_those_of_the_cpu(dimensions, changes):
 
 
 def test_nothing_waits_for_the_gpu():
-    """No row of the table needs an answer from the device."""
+    """No change waits for an answer of the device."""
     batches = replace(make_batches(3, **dict.fromkeys(OFF, 1.0)), augmentation_device=torch.device("cuda"))
     batches.make(0)  # loads what is loaded once
     torch.cuda.synchronize()
@@ -47,7 +47,7 @@ def test_nothing_waits_for_the_gpu():
 
 
 def test_training_takes_batches_that_are_there_already():
-    """Steps in parts too, which cut a batch on the GPU."""
+    """Micro-batches, which split a batch on the GPU, work too."""
     device = resolve_device("cuda")
     run = replace(small_run(epochs=4, steps_per_epoch=25, learning_rate=0.05, micro_batch_size=1), device=device)
     run = replace(run, training=replace(run.training, augmentation_device=device))

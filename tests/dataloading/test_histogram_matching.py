@@ -7,18 +7,18 @@ from autoseg.dataloading.histogram_matching import LEVELS, match_histograms
 
 
 def everywhere(channels):
-    """All voxels count."""
+    """Returns a mask of all voxels."""
     return torch.ones_like(channels, dtype=torch.bool)
 
 
 def noise(seed, shape=(2, 20, 20, 20)):
-    """Normal numbers."""
+    """Returns normally distributed values."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("shape", [(2, 20, 20, 20), (2, 60, 70), (2, 96, 96, 96)])
 def test_distribution_is_that_of_the_other(shape):
-    """Quantiles agree to within a step of the distribution, in small and in large patches."""
+    """Quantiles agree within one step of the distribution, in small and in large patches."""
     channels, others = noise(0, shape), noise(1, shape).exp()
     matched = match_histograms(channels, others, everywhere(channels), everywhere(others))
     shares = torch.linspace(0.02, 0.98, 25)
@@ -28,7 +28,7 @@ def test_distribution_is_that_of_the_other(shape):
 
 
 def test_order_of_values_stays():
-    """What was brighter is not darker afterwards."""
+    """A voxel that was brighter is not darker afterwards."""
     channels, others = noise(0), noise(1) ** 3
     matched = match_histograms(channels, others, everywhere(channels), everywhere(others))
     order = channels.flatten(1).argsort(dim=1)
@@ -36,7 +36,7 @@ def test_order_of_values_stays():
 
 
 def test_patch_that_is_matched_with_itself_stays():
-    """Up to a fraction of a step."""
+    """The values agree up to a fraction of a step."""
     channels = noise(2)
     matched = match_histograms(channels, channels, everywhere(channels), everywhere(channels))
     inner = channels.abs() < 2
@@ -53,7 +53,7 @@ def test_equal_values_stay_equal():
 
 
 def test_voxels_outside_neither_count_nor_change():
-    """Padding is no part of a scan."""
+    """Padding is not part of a scan."""
     channels, others = noise(0), noise(1) + 7
     inside, others_inside = everywhere(channels), everywhere(others)
     inside[:, 12:] = False
@@ -67,7 +67,7 @@ def test_voxels_outside_neither_count_nor_change():
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_patch_without_a_scan_changes_nothing(which):
-    """Whether it is the one to change or the one to follow; constants are no trouble either."""
+    """Neither such a patch nor its partner changes, and constant patches cause no error."""
     channels, others = noise(0), noise(1) + 7
     insides = [everywhere(channels), everywhere(others)]
     insides[which][0] = False

@@ -1,4 +1,4 @@
-"""Batches have the right shapes, follow from their number, and come in order."""
+"""Batches have the right shapes, are determined by their number, and come in order."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from autoseg.runtime import thread_pool
 
 
 def make_batches(**changes):
-    """Batches of small cases."""
+    """Returns a supply of batches of small cases."""
     values = {
         "cases": small_cases(),
         "configuration": small_configuration(),
@@ -44,7 +44,7 @@ def test_shapes_are_those_of_the_plan(dimensions):
 
 
 def test_batches_follow_from_their_number():
-    """Equal numbers give equal batches, other numbers and seeds others."""
+    """Equal numbers give equal batches; other numbers and seeds give others."""
     batches = make_batches()
     assert torch.equal(batches.make(3).images, make_batches().make(3).images)
     assert not torch.equal(batches.make(3).images, batches.make(4).images)
@@ -135,7 +135,7 @@ def test_damaged_case_is_said(workers):
 
 
 def test_stalled_disk_is_said(monkeypatch):
-    """Training does not wait for ever."""
+    """Training stops with an error instead of waiting for ever."""
     from threading import Event
 
     release = Event()
@@ -155,7 +155,7 @@ def test_stalled_disk_is_said(monkeypatch):
 
 
 def test_waiting_is_told_second_by_second(monkeypatch):
-    """Who is told may end the waiting with an error of its own."""
+    """The callback may end the waiting with an error of its own."""
     from threading import Event
 
     release, told = Event(), []
@@ -197,14 +197,14 @@ except AutosegError:
 
 
 def test_disk_that_went_away_does_not_keep_the_program_from_ending():
-    """Threads that are stuck in it are left behind."""
+    """Threads that are stuck are left behind."""
     command = [sys.executable, "-c", STUCK, str(Path(__file__).parents[1] / "support")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.stdout, ended.returncode) == ("said\n", 0), ended.stderr
 
 
 def test_unknown_structures_go_with_the_patches_of_their_case():
-    """Each row says what nobody looked for in the case that the patch is from."""
+    """Each row says which structures are not annotated in the case of the patch."""
     cases = small_cases(2)
     for case, level in zip(cases, (-50.0, 50.0), strict=True):
         case.image[:] = level
@@ -219,7 +219,7 @@ def test_unknown_structures_go_with_the_patches_of_their_case():
 
 @pytest.mark.parametrize("augmentation_device", [None, torch.device("cpu")])
 def test_a_cascade_sees_a_segmentation_that_moves_with_the_labels(augmentation_device):
-    """However a patch is turned and flipped, the channels lie where the segmentation was."""
+    """However a patch is warped and flipped, the channels agree with the coarse segmentation."""
     targets = Targets.of_labels({"first": 1, "second": 2})
     cases = [
         replace(case, label=encode_cascade(case.label, (3 - case.label) * (case.label > 0), code_base(targets)))

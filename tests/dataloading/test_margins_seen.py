@@ -1,4 +1,4 @@
-"""What networks with a margin see of cases, and beyond their border; and what they are asked to predict."""
+"""Patches of networks with a margin: their voxels beyond the border of a case, and the labels that are predicted."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 @given(size=st.integers(1, 9), first=st.integers(-40, 40), count=st.integers(1, 30))
 @settings(max_examples=100, deadline=None)
 def test_reflection_is_that_of_numpy(size, first, count):
-    """However far beyond the border, where numpy mirrors again and again too; what is seen lies side by side."""
+    """This holds far beyond the border too, where numpy mirrors several times; the voxels read are contiguous."""
     far = 100
     expected = np.pad(np.arange(size), far, mode="reflect" if size > 1 else "edge")[far + first : far + first + count]
     found = mirror_indices(first, count, size)
@@ -34,7 +34,7 @@ def test_reflection_is_that_of_numpy(size, first, count):
 
 
 def test_case_goes_on_as_its_mirror_image_with_labels_that_do_not_count():
-    """Of which the number is that of the dataset, or the next free one; outside stays outside."""
+    """The ignore label is that of the dataset, or the next free number; voxels outside stay outside."""
     case = case_of((3, 4, 5))
     case.label[0, 0, 0] = OUTSIDE
     mirrored = MirroredCase(case=case, mark=Beyond(targets=TARGETS))
@@ -53,7 +53,7 @@ def test_case_goes_on_as_its_mirror_image_with_labels_that_do_not_count():
 
 
 def test_codes_of_a_cascade_go_on_with_their_segmentation():
-    """Their labels do not count, the segmentation is mirrored as the image is."""
+    """The labels are ignored there, and the segmentation is mirrored as the image is."""
     label, previous = (np.random.default_rng(seed).integers(0, 3, (1, 4, 5)).astype(np.int16) for seed in (0, 1))
     beyond = np.zeros(label.shape, bool)
     beyond[..., 3:] = True
@@ -68,7 +68,7 @@ def test_codes_of_a_cascade_go_on_with_their_segmentation():
 
 @pytest.mark.parametrize(("name", "patch"), [("unet", (24, 28)), ("unet_3d", (20, 24, 22))])
 def test_labels_are_those_of_the_centre(name, patch):
-    """Which is where a patch of that size alone would lie; around it the case goes on as its mirror image."""
+    """A patch of the size of the centre would lie there; around it the case continues as its mirror image."""
     configuration, case = configuration_of(name, patch), case_of((6, 14, 13))
     batches, seen = batches_of(configuration, [case]), 0
     for number in range(30):
@@ -86,7 +86,7 @@ def test_labels_are_those_of_the_centre(name, patch):
 
 
 def test_centres_lie_where_patches_of_that_size_lie():
-    """Draw by draw, also where the case is smaller than the centre."""
+    """This holds for every draw, also where the case is smaller than the centre."""
     for shape in ((6, 14, 13), (30, 40, 50), (2, 3, 2)):
         case, margin = case_of(shape), np.array([8, 8, 8])
         one = configuration_of("unet_3d", (20, 24, 22))
@@ -101,7 +101,7 @@ def test_centres_lie_where_patches_of_that_size_lie():
 
 @pytest.mark.parametrize("augmentation_device", [None, CPU])
 def test_changed_patches_see_no_border(augmentation_device):
-    """A case of ones is ones wherever it is turned to; both ways of changing give the same."""
+    """A case of ones gives patches of ones with any warping, in both implementations."""
     configuration = configuration_of("unet_3d", (20, 24, 22))
     turning = configuration.augmentation.model_copy(
         update={
@@ -121,7 +121,7 @@ def test_changed_patches_see_no_border(augmentation_device):
 
 
 def test_both_ways_of_changing_patches_give_the_same():
-    """All rows of the table, beyond the border too."""
+    """This holds with all changes, also beyond the border."""
     configuration = configuration_of("unet", (24, 28))
     cases = [case_of((4, 20, 22), seed) for seed in range(2)]
     for number in range(4):
@@ -134,7 +134,7 @@ def test_both_ways_of_changing_patches_give_the_same():
 
 
 def test_cascade_sees_the_segmentation_beyond_the_border():
-    """As it sees the image; its channels are as large as the patch, the labels as the centre."""
+    """It sees it as it sees the image: the channels are as large as the patch, the labels as the centre."""
     channels = small_configuration().architecture.model_copy(update={"in_channels": 3})
     configuration = configuration_of("unet_3d", (20, 24, 22), architecture=channels, previous="3d_lowres")
     case = case_of((6, 14, 13))
@@ -152,7 +152,7 @@ def test_cascade_sees_the_segmentation_beyond_the_border():
 
 
 def test_labels_are_cropped_evenly():
-    """As many voxels on both sides of each axis."""
+    """As many voxels are cropped on both sides of each axis."""
     labels = torch.arange(2 * 6 * 8).reshape(2, 6, 8)
     assert torch.equal(crop_to_centre(labels, (2, 0)), labels[:, 2:4])
     assert torch.equal(crop_to_centre(labels, (1, 3)), labels[:, 1:5, 3:5])

@@ -1,4 +1,4 @@
-"""Patches come from where they should, and turned patches are read right."""
+"""Patches are placed where they should be, and warped patches are read correctly."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from autoseg.preprocessing.foreground import Foreground
 
 
 def make_case(shape, voxel=None):
-    """A case whose image holds the index of each voxel and whose label marks one of them."""
+    """Returns a case whose image holds the index of each voxel and whose label marks one of them."""
     image = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
     label = np.zeros(shape, dtype=np.int8)
     groups = []
@@ -24,12 +24,12 @@ def make_case(shape, voxel=None):
 
 @pytest.mark.parametrize(("batch", "forced"), [(2, 1), (3, 1), (4, 1), (5, 2), (9, 3), (12, 4), (49, 16)])
 def test_number_of_forced_patches_is_golden(batch, forced):
-    """The counts of nnU-Net v2.8.1 for a third."""
+    """The counts are those of nnU-Net v2.8.1 for a third."""
     assert count_forced(batch, 0.33) == forced
 
 
 def test_ordinary_patches_lie_inside_and_reach_both_borders():
-    """Starts along 10 voxels with a patch of 4 are 0 to 6, all of them."""
+    """Starts along 10 voxels with a patch of 4 are 0 to 6, and all of them occur."""
     random = np.random.default_rng(0)
     case = make_case((10, 10, 10))
     starts = {choose_start(case, (4, 4, 4), forced=False, random=random)[0] for _ in range(200)}
@@ -37,14 +37,14 @@ def test_ordinary_patches_lie_inside_and_reach_both_borders():
 
 
 def test_patch_larger_than_the_case_is_centred():
-    """The example of the docstring: a patch of 14 on 10 voxels starts at -2."""
+    """As in the docstring's example, a patch of 14 on 10 voxels starts at -2."""
     start = choose_start(make_case((10, 10, 10)), (14, 14, 14), forced=False, random=np.random.default_rng(0))
     assert start == (-2, -2, -2)
 
 
 @pytest.mark.parametrize(("voxel", "expected"), [(1, 0), (5, 3), (9, 7)])
 def test_forced_patches_are_centred_on_foreground(voxel, expected):
-    """The examples of the docstring, along one axis of 10 voxels with a patch of 4."""
+    """The docstring's examples hold, along one axis of 10 voxels with a patch of 4."""
     case = make_case((10, 10, 10), (voxel, voxel, voxel))
     assert choose_start(case, (4, 4, 4), forced=True, random=np.random.default_rng(0)) == (expected,) * 3
 
@@ -56,7 +56,7 @@ def test_case_without_foreground_is_sampled_anyway():
 
 
 def test_patch_that_sticks_out_is_padded():
-    """Beyond the border the image is 0 and the label says outside."""
+    """Beyond the border the image is 0 and the label is `OUTSIDE`."""
     image, label = read_patch(make_case((3, 3, 3)), (-1, 0, 2), (3, 3, 3), None)
     assert image.shape == (1, 3, 3, 3)
     assert (image[0, 0] == 0).all()
@@ -66,7 +66,7 @@ def test_patch_that_sticks_out_is_padded():
 
 
 def test_patch_beside_the_case_is_all_outside():
-    """A patch that misses the case altogether holds nothing."""
+    """A patch that lies beside the case is empty."""
     image, label = read_patch(make_case((3, 3, 3)), (9, 9, 9), (2, 2, 2), None)
     assert (image == 0).all()
     assert (label == OUTSIDE).all()
@@ -95,7 +95,7 @@ def test_scaling_makes_structures_larger():
 
 
 def test_plane_is_turned_within_itself():
-    """A 2D turn of a slice reads that slice only."""
+    """A 2D rotation of a slice reads that slice only."""
     case = make_case((3, 9, 9))
     quarter = np.array([[0.0, -1], [1, 0]])
     image, _ = read_patch(case, (1, 0, 0), (1, 9, 9), quarter)
@@ -104,7 +104,7 @@ def test_plane_is_turned_within_itself():
 
 
 def test_affine_is_drawn_as_often_as_its_probability_says():
-    """With both probabilities zero nothing is turned; with one, everything is."""
+    """With both probabilities zero there is no matrix; with both one, there is always one."""
     random = np.random.default_rng(0)
     never = AugmentationSettings(rotation_probability=0, scaling_probability=0)
     always = AugmentationSettings(rotation_probability=1, scaling_probability=0)

@@ -1,4 +1,4 @@
-"""Patches that are turned as a batch are those that are turned one by one."""
+"""Patches that are warped as a batch equal those that are warped one by one."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ QUARTER = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 
 def blobs(shape, labels=3, seed=0):
-    """A label map of connected pieces."""
+    """Returns a label map of connected components."""
     coarse = np.random.default_rng(seed).integers(-1, labels, [-(-size // 3) for size in shape]).astype(np.int8)
     for axis, size in enumerate(shape):
         coarse = np.repeat(coarse, 3, axis=axis).take(range(size), axis=axis)
@@ -25,7 +25,7 @@ def blobs(shape, labels=3, seed=0):
 
 
 def shares(labels, voxels):
-    """Interpolated share of each label at each place, by hand: label to shares."""
+    """Returns the interpolated share of each label at a position, calculated by hand."""
     found = {}
     for value in np.unique(labels):
         share = np.zeros(voxels.shape[1:])
@@ -43,7 +43,7 @@ def shares(labels, voxels):
 
 @pytest.mark.parametrize("shape", [(7, 9), (5, 6, 7), (1, 6, 7)])
 def test_label_with_the_largest_share_wins(shape):
-    """As counted by hand, up to ties; beyond the border the border counts."""
+    """The label is that of the calculation by hand, but for ties; beyond the border, the border counts."""
     labels = blobs(shape, labels=4)
     voxels = np.random.default_rng(1).uniform(-1, np.array(shape)[:, None], (len(shape), 500)).astype(np.float32)
     lines = [torch.from_numpy(line)[None, :, None] for line in voxels]
@@ -55,14 +55,14 @@ def test_label_with_the_largest_share_wins(shape):
 
 
 def test_smallest_label_wins_a_tie():
-    """Half way between two voxels; far numbers do not matter, since they are never averaged."""
+    """The positions are half way between two voxels; the numbers of the labels are never averaged."""
     labels = torch.tensor([[9, 2, 255, -1]], dtype=torch.int16)
     places = torch.tensor([[0.5, 1.5, 2.5, 0.0]])
     assert interpolate_labels(labels, [places]).tolist() == [[2, 2, -1, 9]]
 
 
 def test_slabs_change_nothing(monkeypatch):
-    """Labels of many places are elected part by part."""
+    """Many positions are calculated in several slabs."""
     labels = torch.from_numpy(blobs((9, 9, 9)))[None].expand(2, 9, 9, 9)
     voxels = [torch.rand(2, 6, 5, 4, generator=torch.Generator().manual_seed(axis)) * 8 for axis in range(3)]
     whole = interpolate_labels(labels, voxels)
@@ -71,7 +71,7 @@ def test_slabs_change_nothing(monkeypatch):
 
 
 def test_many_labels_are_read_as_few(monkeypatch):
-    """Beyond a number of labels they are elected by corners, with the same result."""
+    """Above a number of labels the corners are compared, with the same result."""
     case = make_case(np.zeros((1, 20, 20, 20)), blobs((20, 20, 20), labels=6))
     matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     _, few = read_patch(case, (4, 4, 4), (12, 12, 12), matrix)
@@ -85,7 +85,7 @@ def test_many_labels_are_read_as_few(monkeypatch):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("patch", [(7, 9, 11), (8, 10, 12), (9, 11), (8, 12)])
 def test_identity_reads_the_patch_itself(way, patch):
-    """A deformation by nothing, along axes of even and odd size."""
+    """This holds for a deformation of zeros, along axes of even and odd size."""
     image = np.random.default_rng(0).normal(size=(2, 13, 15, 17))
     case = make_case(image, blobs((13, 15, 17)))
     points = np.zeros((len(patch), *(2,) * len(patch)), np.float32)
@@ -101,7 +101,7 @@ def test_identity_reads_the_patch_itself(way, patch):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_turn_by_a_right_angle_equals_rot90(way):
-    """The same voxels in another order, beside a patch that is not turned."""
+    """The same voxels are read in another order, beside a patch that is not warped."""
     case = make_case(np.random.default_rng(0).normal(size=(1, 5, 8, 8)), blobs((5, 8, 8)))
     cuts = [cut_out(case, (5, 8, 8)), cut_out(case, (5, 8, 8), AugmentationParameters(affine=QUARTER))]
     images, labels = change(way, cuts, only())
@@ -112,7 +112,7 @@ def test_turn_by_a_right_angle_equals_rot90(way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_corners_of_a_turned_patch_are_read_from_the_case(way):
-    """What lies around the patch comes in; zero and outside only begin where the case ends."""
+    """The patch includes voxels around it; zeros begin where the case ends."""
     case = make_case(np.ones((1, 40, 40, 40)))
     draw = AugmentationParameters(affine=np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0] / 0.8)
     images, _ = change(way, [cut_out(case, (16, 16, 16), draw)], only())
@@ -122,7 +122,7 @@ def test_corners_of_a_turned_patch_are_read_from_the_case(way):
 
 
 def test_turned_patch_marks_what_is_outside():
-    """Where the image is padded with zeros the label says so, before the background takes its place."""
+    """Where the image is padded with zeros, the label is `OUTSIDE`."""
     case = make_case(np.ones((1, 12, 12, 12)))
     turned = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     image, label = read_patch(case, (0, 0, 0), (12, 12, 12), turned)
@@ -132,7 +132,7 @@ def test_turned_patch_marks_what_is_outside():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_deformation_moves_voxels_by_its_field(way):
-    """All points by the same amounts: the patch is read elsewhere."""
+    """With equal displacements of all points, the patch is read at another place."""
     case = make_case(np.random.default_rng(0).normal(size=(1, 20, 20, 20)), blobs((20, 20, 20)))
     points = np.zeros((3, 2, 2, 2), np.float32)
     points[0], points[2] = 2.0, -3.0
@@ -144,7 +144,7 @@ def test_deformation_moves_voxels_by_its_field(way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_thick_slices_are_deformed_within_themselves(way):
-    """All slices of a patch alike, so each is the plane that a 2D patch would be."""
+    """All slices of a patch are deformed alike, so each equals the plane of a 2D patch."""
     case = make_case(np.random.default_rng(0).normal(size=(1, 5, 30, 30)), blobs((5, 30, 30)))
     points = np.random.default_rng(1).normal(0, 2, (2, 3, 3)).astype(np.float32)
     settings = only(deformation_spacing_voxels=10.0, rotation_axes=(0,))
@@ -163,7 +163,7 @@ def test_thick_slices_are_deformed_within_themselves(way):
 )
 @settings(max_examples=25, deadline=None)
 def test_both_ways_read_the_same_patch(seed, patch, flat, deformed):
-    """For any rotation, scaling and deformation, of patches of any size, inside the case and partly beside it."""
+    """This holds for any rotation, scaling, deformation and size, inside the case and partly beyond it."""
     random = np.random.default_rng(seed)
     case = make_case(random.normal(size=(2, 9, 11, 10)), blobs((9, 11, 10), seed=seed))
     settings = only(rotation_axes=(0,) if flat else (0, 1, 2), deformation_spacing_voxels=6.0)

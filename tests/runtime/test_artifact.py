@@ -1,4 +1,4 @@
-"""What is saved is whole, versioned and strict, and a failed write changes nothing."""
+"""Saved files are complete, versioned and strict, and a failed write changes nothing."""
 
 import errno
 import json
@@ -24,12 +24,12 @@ class Note(Artifact):
 
 
 def names(folder):
-    """Everything in a folder, hidden files included."""
+    """Returns the names of all files in a folder, also hidden ones."""
     return sorted(path.name for path in folder.iterdir())
 
 
 def write_half(path):
-    """Starts to write, then fails."""
+    """Writes a part of a file, then fails."""
     path.write_text("half")
     raise RuntimeError("stopped half-way")
 
@@ -37,7 +37,7 @@ def write_half(path):
 @given(st.text(), st.lists(st.integers(-(2**40), 2**40)), st.floats(allow_infinity=False))
 @settings(max_examples=40, deadline=None)
 def test_artefacts_round_trip(tmp_path_factory, text, numbers, score):
-    """What is loaded equals what was saved, NaN included."""
+    """A loaded value equals the saved one, also with NaN."""
     path = tmp_path_factory.mktemp("notes") / "note.json"
     note = Note(text=text, numbers=tuple(numbers), score=score)
     note.save(path)
@@ -46,20 +46,20 @@ def test_artefacts_round_trip(tmp_path_factory, text, numbers, score):
 
 
 def test_an_undefined_number_is_null_in_the_file(tmp_path):
-    """JSON has no NaN; other programs can read the file."""
+    """JSON has no NaN, and other programs can read the file."""
     Note(text="a", score=math.nan).save(tmp_path / "note.json")
     assert json.loads((tmp_path / "note.json").read_text())["score"] is None
     assert math.isnan(Note.load(tmp_path / "note.json").score)
 
 
 def test_artefacts_are_frozen():
-    """A value that is saved is not changed behind the file's back."""
+    """A saved value cannot be changed without changing the file."""
     with pytest.raises(ValueError, match="frozen"):
         Note(text="a").text = "b"
 
 
 def test_a_file_of_another_version_is_refused(tmp_path):
-    """It is not misread."""
+    """Such a file is not misread."""
     path = tmp_path / "note.json"
     path.write_text('{"format_version": 2, "text": "a"}')
     with pytest.raises(ArtifactError, match=r"note\.json: .*format_version is 2, this program reads 3"):
@@ -88,20 +88,20 @@ def test_a_wrong_file_is_refused_with_its_field(tmp_path, content, line):
 
 
 def test_a_missing_file_is_an_error_of_the_user(tmp_path):
-    """It says which file, and to run the step that makes it."""
+    """The error names the file, and says to run the step that makes it."""
     with pytest.raises(ArtifactError, match=r"cannot read .*note\.json: No such file or directory; run the step"):
         Note.load(tmp_path / "note.json")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
-    """An image under the name of a text does not crash the program."""
+    """An image with the name of a text does not crash the program."""
     (tmp_path / "note.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ArtifactError, match="it is not a text file"):
         read_text(tmp_path / "note.json")
 
 
 def test_a_file_appears_whole_and_alone(tmp_path):
-    """Folders on the way are made, nothing else is left, and the old content is gone."""
+    """Missing folders are made, nothing else is left, and the old content is replaced."""
     path = tmp_path / "a" / "b" / "image.nii.gz"
     for content in ("old", "new"):
         with atomic_file(path) as writing:
@@ -115,7 +115,7 @@ def test_a_file_appears_whole_and_alone(tmp_path):
 
 @pytest.mark.parametrize("old", [None, "old"])
 def test_a_failed_write_of_a_file_changes_nothing(tmp_path, old):
-    """The old file stays, and no half of the new one."""
+    """The old file stays, and no half of the new one is left."""
     path = tmp_path / "note.txt"
     if old is not None:
         path.write_text(old)
@@ -126,7 +126,7 @@ def test_a_failed_write_of_a_file_changes_nothing(tmp_path, old):
 
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
-    """A silent failure of an image library is noticed."""
+    """Image libraries may fail without an error."""
     with pytest.raises(ArtifactError, match=r"cannot write .*note\.txt"), atomic_file(tmp_path / "note.txt"):
         pass
     assert names(tmp_path) == []
@@ -134,7 +134,7 @@ def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("write", [atomic_file, atomic_folder])
 def test_a_place_that_cannot_be_written_is_an_error_in_one_line(tmp_path, write):
-    """A file where the folder should be is the user's to move."""
+    """The user can move a file that has the name of the folder."""
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ArtifactError, match=r"cannot write .*; free some space or choose"),
@@ -145,7 +145,7 @@ def test_a_place_that_cannot_be_written_is_an_error_in_one_line(tmp_path, write)
 
 
 def test_a_folder_replaces_the_old_one_whole(tmp_path):
-    """Old files that are not written again are gone."""
+    """Old files that are not written again are removed."""
     path = tmp_path / "parent" / "cases"
     for name in ("old", "new"):
         with atomic_folder(path) as folder:
@@ -155,7 +155,7 @@ def test_a_folder_replaces_the_old_one_whole(tmp_path):
 
 
 def test_a_folder_may_be_read_by_others_as_usual(tmp_path):
-    """It has the rights of a folder made the ordinary way, not those of a private one."""
+    """The folder has the permissions of a usual folder, not those of a private one."""
     with atomic_folder(tmp_path / "made"):
         pass
     (tmp_path / "plain").mkdir()
@@ -164,7 +164,7 @@ def test_a_folder_may_be_read_by_others_as_usual(tmp_path):
 
 @pytest.mark.parametrize("old", [None, "old"])
 def test_a_failed_write_of_a_folder_changes_nothing(tmp_path, old):
-    """The old folder stays with its files, and no half of the new one."""
+    """The old folder stays with its files, and no half of the new one is left."""
     path = tmp_path / "cases"
     if old is not None:
         path.mkdir()
@@ -176,7 +176,7 @@ def test_a_failed_write_of_a_folder_changes_nothing(tmp_path, old):
 
 
 def test_a_failed_change_of_places_brings_the_old_folder_back(tmp_path, monkeypatch):
-    """If the new folder cannot take its place, the old one is there as before."""
+    """If the new folder cannot be renamed, the old one stays."""
     path = tmp_path / "cases"
     path.mkdir()
     (path / "old").write_text("old")
@@ -196,14 +196,14 @@ def test_a_failed_change_of_places_brings_the_old_folder_back(tmp_path, monkeypa
 
 @pytest.mark.parametrize("write", [atomic_file, atomic_folder])
 def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path, write):
-    """An error that names another place than the one to be written is about that place."""
+    """An error about another file names that file."""
     with pytest.raises(FileNotFoundError, match="scan"), write(tmp_path / "results" / "a"):
         (tmp_path / "scan").read_bytes()
     assert names(tmp_path / "results") == []
 
 
 def test_a_full_disk_names_the_folder_that_was_to_be(tmp_path):
-    """The place where it is written for the time being means nothing to anyone."""
+    """The temporary path would tell the user nothing."""
     with (
         pytest.raises(WriteError, match=r"cannot write \S+cases: No space left on device; free"),
         atomic_folder(tmp_path / "cases") as folder,
@@ -214,7 +214,7 @@ def test_a_full_disk_names_the_folder_that_was_to_be(tmp_path):
 
 
 def test_ctrl_c_between_two_renames_brings_the_old_folder_back(tmp_path, monkeypatch):
-    """There is no moment at which a stop loses what was there."""
+    """The old folder is not lost at any moment."""
     path = tmp_path / "cases"
     path.mkdir()
     (path / "old").write_text("old")
@@ -233,7 +233,7 @@ def test_ctrl_c_between_two_renames_brings_the_old_folder_back(tmp_path, monkeyp
 
 
 def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch):
-    """Windows flushes no other."""
+    """Windows flushes no other handle."""
     fcntl = pytest.importorskip("fcntl")
     modes = []
     monkeypatch.setattr(os, "fsync", lambda number: modes.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE))
@@ -244,7 +244,7 @@ def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch
 
 
 def test_what_a_killed_run_left_is_removed_after_a_day(tmp_path):
-    """A half-filled folder goes once it is old; a fresh one, and those of other folders, stay."""
+    """An old half-filled folder is removed; a fresh one, and those of other folders, stay."""
     old, fresh, other = (tmp_path / f".writing_{name}" for name in ("cases_old", "cases_fresh", "else_old"))
     for folder in (old, fresh, other):
         folder.mkdir()
@@ -257,7 +257,7 @@ def test_what_a_killed_run_left_is_removed_after_a_day(tmp_path):
 
 
 def test_lists_of_numbers_stand_on_one_line(tmp_path):
-    """Files are made to be read: a shape is one line, and texts are left as they are."""
+    """A shape is on one line, so that people can read it, and texts stay as they are."""
 
     class Shaped(Artifact):
         shape: tuple[int, ...]
@@ -273,7 +273,7 @@ def test_lists_of_numbers_stand_on_one_line(tmp_path):
 
 
 def test_keys_of_strangers_are_shown_without_signs_that_terminals_obey():
-    """A mistake in a file from anyone stays one plain line."""
+    """The error about a key with control characters is one line without them."""
     with pytest.raises(ArtifactError) as caught:
         Note.parse('{"text": "", "\\u001b[2Jx\\ny": 1}', source="a")
     assert str(caught.value).startswith("a: ?[2Jx?y: ")

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Pretends to be another machine."""
+    """Pretends to be a machine with other devices."""
 
     def pretend(*, gpus: int = 0, apple: bool = False, bfloat16: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
@@ -35,7 +35,7 @@ def machine(monkeypatch):
 
 
 def test_auto_takes_the_fastest_device(machine):
-    """A CUDA GPU comes before an Apple GPU, and that before the CPU."""
+    """A CUDA GPU comes before an Apple GPU, and an Apple GPU before the CPU."""
     chosen = []
     for gpus, apple in [(2, True), (0, True), (0, False)]:
         machine(gpus=gpus, apple=apple)
@@ -44,14 +44,14 @@ def test_auto_takes_the_fastest_device(machine):
 
 
 def test_a_gpu_is_found_by_its_number(machine):
-    """Numbers count from 0."""
+    """GPUs are numbered from 0."""
     machine(gpus=2)
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize("name", ["cuda:2", "mps", "gpu", "cuda:x", "cuda:", ""])
 def test_absent_device_is_refused_with_the_list_of_the_others(machine, name):
-    """The error names what was asked for and what there is."""
+    """The error names the missing device and lists the available ones."""
     machine(gpus=2)
     with pytest.raises(UsageError, match=f"no device '{name}' here; choose one of: auto, cuda, cuda:0, cuda:1, cpu"):
         resolve_device(name)
@@ -87,7 +87,7 @@ def test_precision_follows_what_convolutions_are_calculated_with(machine, monkey
 
 @pytest.mark.parametrize("bfloat16", [True, False])
 def test_autocast_calculates_in_the_precision_of_the_device(machine, bfloat16):
-    """A matrix product inside the context has the device's precision; outside it is as before."""
+    """A matrix product has the precision of the device inside the context, and float32 outside."""
     machine(bfloat16=bfloat16)
     ones = torch.ones(2, 2)
     with autocast(CPU):
@@ -106,21 +106,21 @@ def test_autocast_calculates_in_the_precision_of_the_device(machine, bfloat16):
     ],
 )
 def test_tensor_cores_want_the_channels_last(monkeypatch, kind, capability, expected):
-    """Older GPUs have none; on a CPU the network orders its maps by itself."""
+    """Older GPUs have no tensor cores; on a CPU the network orders its feature maps by itself."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert prefers_channels_last(torch.device(kind)) == expected
 
 
 @pytest.mark.parametrize(("kind", "tried"), [("cuda", True), ("cpu", False)])
 def test_kernels_are_tried_where_sizes_stay_the_same(monkeypatch, kind, tried):
-    """By cuDNN, which a CPU does not have."""
+    """The kernels are those of cuDNN, which a CPU does not have."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     make_ready(torch.device(kind))
     assert torch.backends.cudnn.benchmark == tried
 
 
 def test_random_numbers_go_on_where_they_were():
-    """After any number of draws."""
+    """This holds after any number of draws."""
     torch.manual_seed(4)
     before = random_state(CPU)
     first = torch.rand(3)
@@ -136,7 +136,7 @@ def test_random_numbers_go_on_where_they_were():
     ],
 )
 def test_full_memory_is_said_in_one_line(error):
-    """With the device and the advice, whatever the device says at length."""
+    """The line names the device and the advice, however long the device's message is."""
     with (
         pytest.raises(AutosegError, match=r"^the memory of the device cpu is full; take a smaller patch$"),
         memory_named(CPU, "take a smaller patch"),
@@ -145,6 +145,6 @@ def test_full_memory_is_said_in_one_line(error):
 
 
 def test_other_errors_of_the_device_are_bugs():
-    """They are shown whole."""
+    """They are raised as they are."""
     with pytest.raises(RuntimeError, match="illegal access"), memory_named(CPU, "take a smaller patch"):
         raise RuntimeError("illegal access")

@@ -1,4 +1,4 @@
-"""One run at a time."""
+"""One run at a time works in a folder."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ with run_alone(Path(sys.argv[1])):
 
 
 def enter(folder: Path) -> None:
-    """Takes the lock and gives it back."""
+    """Takes the lock and releases it."""
     with run_alone(folder):
         pass
 
@@ -39,7 +39,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
 
 
 def test_a_second_program_is_told_who_is_at_work(tmp_path):
-    """In one line, at once; when the first has ended, nothing is left and the second may."""
+    """It is refused at once, in one line; when the first has ended, no file is left and the second may run."""
     folder = tmp_path / "Dataset001_Tiny"
     process = hold(folder)
     match = rf"another run is at work on Dataset001_Tiny \(process {process.pid} on \S+.*\); wait until it has ended"
@@ -52,7 +52,7 @@ def test_a_second_program_is_told_who_is_at_work(tmp_path):
 
 
 def test_a_killed_program_holds_nothing(tmp_path):
-    """Its file may stay, but nobody needs to remove it by hand."""
+    """The file may stay, but nobody needs to remove it by hand."""
     process = hold(tmp_path)
     process.kill()
     process.communicate()
@@ -61,7 +61,7 @@ def test_a_killed_program_holds_nothing(tmp_path):
 
 
 def test_work_may_ask_again_for_what_it_holds(tmp_path):
-    """The lock ends with the outermost."""
+    """The lock is released by the outermost context."""
     with run_alone(tmp_path):
         with run_alone(tmp_path):
             pass
@@ -70,7 +70,7 @@ def test_work_may_ask_again_for_what_it_holds(tmp_path):
 
 
 def test_threads_keep_each_other_out(tmp_path):
-    """They are runs like others; the folders of other datasets are free."""
+    """Threads count as different runs; the folders of other datasets are not locked."""
     with run_alone(tmp_path), ThreadPoolExecutor(1) as pool:
         with pytest.raises(UsageError, match="another run"):
             pool.submit(enter, tmp_path).result()
@@ -79,7 +79,7 @@ def test_threads_keep_each_other_out(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_stop_lets_go(tmp_path, error):
-    """Whatever ends the work."""
+    """The lock is released whatever ends the work."""
     with pytest.raises(error), run_alone(tmp_path):
         raise error
     assert list(tmp_path.iterdir()) == []
@@ -87,7 +87,7 @@ def test_a_stop_lets_go(tmp_path, error):
 
 
 def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
-    """The run before removed its file between our opening it and locking it; then that file locks nobody out."""
+    """A file that another run removed between opening and locking would lock nobody out."""
     lock, calls = module._lock, iter([True, False])
 
     def late(file):
@@ -105,7 +105,7 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
-    """Some network drives know none; work goes on as before there were locks."""
+    """Some network drives have no locks; work goes on without."""
     fcntl = pytest.importorskip("fcntl")
 
     def refuse(*_):
@@ -118,7 +118,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
 
 
 def test_a_place_that_cannot_be_written_is_an_error_of_the_user(tmp_path):
-    """The folder is named."""
+    """The error names the folder."""
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match=r"cannot write \S+file: .*; free some space or choose"):
         enter(tmp_path / "file")
@@ -126,7 +126,7 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_user(tmp_path):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot halt a process")
 def test_a_program_that_is_halted_keeps_its_lock(tmp_path):
-    """It does not hang on signs of life: a laptop may sleep in between."""
+    """The lock does not expire: a laptop may sleep meanwhile."""
     process = hold(tmp_path)
     process.send_signal(signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""What the machine has left."""
+"""Tests of the cores and the free memory of the machine."""
 
 import ctypes
 import subprocess
@@ -12,13 +12,13 @@ from autoseg.runtime.machine import count_cores, free_memory_bytes, may_have_gpu
 
 
 def test_there_is_a_core():
-    """At least the one that runs this."""
+    """There is at least the core that runs this test."""
     assert count_cores() >= 1
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux says")
 def test_memory_of_this_machine_is_known():
-    """Some is free, and less than a petabyte."""
+    """Some memory is free, and less than a petabyte."""
     free = free_memory_bytes()
     assert free is not None
     assert 10**6 < free < 10**15
@@ -26,7 +26,7 @@ def test_memory_of_this_machine_is_known():
 
 @pytest.fixture
 def pretended(tmp_path, monkeypatch):
-    """A machine of files: 2 GB available, in the control group /job/step."""
+    """Pretends to be a machine with 2 GB available, in the control group /job/step."""
     (tmp_path / "meminfo").write_text("MemTotal:  8000000 kB\nMemAvailable:  2000000 kB\n")
     (tmp_path / "cgroup").write_text("4:memory:/other\n0::/job/step\n")
     (tmp_path / "groups" / "job" / "step").mkdir(parents=True)
@@ -37,21 +37,21 @@ def pretended(tmp_path, monkeypatch):
 
 
 def limit(group: Path, *, most: str, used: int, cached: int) -> None:
-    """Limits a control group."""
+    """Sets the limit of a control group."""
     (group / "memory.max").write_text(f"{most}\n")
     (group / "memory.current").write_text(f"{used}\n")
     (group / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\nfile 9\n")
 
 
 def test_free_memory_is_what_the_system_calls_available(pretended):
-    """Without a limit of the control group."""
+    """This holds without a limit of the control group."""
     assert free_memory_bytes() == 2000000 * 1024
     limit(pretended / "groups" / "job" / "step", most="max", used=5, cached=0)
     assert free_memory_bytes() == 2000000 * 1024
 
 
 def test_a_job_has_what_its_group_allows(pretended):
-    """The narrowest of all groups around it counts; copies of files are as good as free."""
+    """The lowest limit of all enclosing groups counts; copies of files count as free."""
     limit(pretended / "groups" / "job" / "step", most="1000", used=700, cached=100)
     assert free_memory_bytes() == 400
     limit(pretended / "groups" / "job", most="900", used=700, cached=100)
@@ -61,13 +61,13 @@ def test_a_job_has_what_its_group_allows(pretended):
 
 
 def test_a_system_that_does_not_say_is_unknown(pretended):
-    """Windows and macOS have no such file."""
+    """Windows and macOS have no such files."""
     (pretended / "meminfo").unlink()
     assert free_memory_bytes() is None
 
 
 def test_no_groups_is_no_limit(pretended):
-    """As on old Linux."""
+    """Old Linux systems have no control groups of version 2."""
     (pretended / "cgroup").unlink()
     assert free_memory_bytes() == 2000000 * 1024
 
@@ -75,7 +75,7 @@ def test_no_groups_is_no_limit(pretended):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere drivers have other signs")
 @pytest.mark.parametrize("name", ["nvidiactl", "nvhost-gpu", "kfd", "dxg"])
 def test_a_driver_shows_that_there_may_be_a_gpu(tmp_path, monkeypatch, name):
-    """Of whatever kind; without any, torch need not be asked."""
+    """The device file of any driver counts; without one, torch need not be asked."""
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
     (tmp_path / "null").touch()
     assert not may_have_gpu()
@@ -109,6 +109,6 @@ print(kept > size / 2, resident() - before > size / 2)
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not GNU's")
 @pytest.mark.parametrize(("how", "expected"), [("keep", "True False"), ("usual", "False False")])
 def test_freed_memory_is_kept_until_it_is_given_back(how, expected):
-    """Two hundred megabytes stay with the program, unless nobody asked for that, or it gives them back."""
+    """The process keeps 200 MB if it was told to retain memory, until it releases it."""
     done = subprocess.run([sys.executable, "-c", KEEPING, how], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected

@@ -1,4 +1,4 @@
-"""A line of stages keeps its order, is one item ahead, and ends with whoever takes its results."""
+"""A pipeline of stages keeps the order of items, is one item ahead, and ends with its caller."""
 
 import time
 from contextlib import closing
@@ -12,7 +12,7 @@ ENOUGH_SECONDS = 30
 
 
 def wait_until(ready):
-    """Until something is so, or the test has failed."""
+    """Waits until a condition holds, and fails after a while."""
     deadline = time.monotonic() + ENOUGH_SECONDS
     while not ready():
         assert time.monotonic() < deadline
@@ -20,18 +20,18 @@ def wait_until(ready):
 
 
 def test_results_come_in_order():
-    """Through two stages."""
+    """This holds through two stages."""
     doubled = prefetch(lambda number: 2 * number, range(50))
     assert list(prefetch(str, doubled)) == [str(2 * number) for number in range(50)]
 
 
 def test_no_items_no_results():
-    """And no waiting."""
+    """It returns at once."""
     assert list(prefetch(str, [])) == []
 
 
 def test_work_is_one_item_ahead_and_no_more():
-    """While a result is dealt with, the next is made; then the stage waits."""
+    """While the caller uses a result, the next one is made; then the stage waits."""
     begun = []
     with closing(prefetch(begun.append, range(10))) as results:
         for number, _ in enumerate(results):
@@ -43,7 +43,7 @@ def test_work_is_one_item_ahead_and_no_more():
 
 
 def test_two_stages_hold_two_items_beside_the_one_that_is_dealt_with():
-    """Nothing piles up before a slow end."""
+    """Results do not pile up before a slow consumer."""
     read, asked = [], []
     line = prefetch(lambda item: asked.append(item) or item, prefetch(lambda item: read.append(item) or item, range(9)))
     with closing(line) as results:
@@ -55,7 +55,7 @@ def test_two_stages_hold_two_items_beside_the_one_that_is_dealt_with():
 
 
 def test_large_items_wait_for_their_turn():
-    """Work on them does not begin before the former result was dealt with."""
+    """Work on them does not begin before the caller has finished with the previous result."""
     begun = []
     with closing(prefetch(begun.append, range(6), apart=lambda number: number >= 3)) as results:
         for number, _ in enumerate(results):
@@ -64,7 +64,7 @@ def test_large_items_wait_for_their_turn():
 
 
 def test_error_comes_in_the_place_of_its_result():
-    """What was made before is not lost."""
+    """Results that were made before the error are not lost."""
     results = prefetch(lambda number: 6 // number, [3, 2, 0, 1])
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
@@ -72,13 +72,13 @@ def test_error_comes_in_the_place_of_its_result():
 
 
 def test_error_of_an_earlier_stage_goes_through():
-    """It ends all stages."""
+    """The error ends all stages."""
     with pytest.raises(ZeroDivisionError):
         list(prefetch(str, prefetch(lambda number: 1 // number, [1, 0])))
 
 
 def test_stages_end_when_nobody_takes_results():
-    """Also those before, and what they were at is finished."""
+    """Earlier stages end too, after the item that they are working on."""
     ended = []
 
     def count():
@@ -93,7 +93,7 @@ def test_stages_end_when_nobody_takes_results():
 
 
 def test_a_stage_that_is_stuck_is_not_waited_for_long(monkeypatch):
-    """The program can end."""
+    """The program can end meanwhile."""
     monkeypatch.setattr("autoseg.runtime.thread_pool.GRACE_SECONDS", 0.05)
     release = Event()
 

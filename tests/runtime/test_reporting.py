@@ -1,4 +1,4 @@
-"""The default reporter takes everything and says nothing; messages name the first few of many."""
+"""The default reporter shows nothing, and messages list the first few of many names."""
 
 from autoseg.runtime.reporting import SILENT, list_names
 

@@ -21,19 +21,19 @@ ENOUGH_SECONDS = 60
 
 
 def halve(number):
-    """Refuses odd numbers."""
+    """Halves an even number, and refuses an odd one."""
     if number % 2:
         raise DatasetError(f"{number} is odd", "add one")
     return number // 2
 
 
 def test_results_come_in_order():
-    """The order of the items, whichever thread is first."""
+    """The results have the order of the items, whichever thread ends first."""
     assert map_in_threads(halve, range(0, 100, 2), title="", reporter=SILENT) == list(range(50))
 
 
 def test_every_failure_has_its_line():
-    """All errors are gathered; the good items are worked on too."""
+    """All errors are collected, and the good items are worked on too."""
     results = map_in_threads(halve, [1, 2, 3, 4], title="", reporter=SILENT)
     assert results[1] == 1
     assert results[3] == 2
@@ -49,7 +49,7 @@ def test_bugs_are_not_hidden():
 
 
 def test_full_disk_ends_the_work():
-    """Every other item would meet it too, so it is said once."""
+    """Every other item would fail for the same reason, so it is said once."""
     begun = []
 
     def write(number):
@@ -66,7 +66,7 @@ def test_full_disk_ends_the_work():
 
 
 def observe(items, *, free, cores=8, bytes_each=None, monkeypatch, **options):
-    """Works on items; returns the largest sum of those that were in work together, and how many they were."""
+    """Works on items; returns the largest sum of items that were running together, and their largest number."""
     monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: cores)
     monkeypatch.setattr("autoseg.runtime.thread_map.free_memory_bytes", lambda: free)
     lock, now, most = Lock(), [], [0, 0]
@@ -87,25 +87,25 @@ def observe(items, *, free, cores=8, bytes_each=None, monkeypatch, **options):
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(items=st.lists(st.integers(1, 100), max_size=20), free=st.integers(1, 300))
 def test_items_in_work_fit_into_the_memory(items, free, monkeypatch):
-    """Their estimates never exceed the share of what is free, unless one is alone; and all get their turn."""
+    """The estimates of running items never exceed the share of free memory, unless an item is alone."""
     together, count = observe(items, free=free, bytes_each=int, monkeypatch=monkeypatch)
     assert count <= 1 or together <= SHARE_OF_FREE_MEMORY * free
 
 
 def test_enough_memory_uses_all_cores(monkeypatch):
-    """Also more than the usual most, which is for work of unknown memory."""
+    """There may be more threads than the limit for work of unknown memory."""
     assert observe([1] * 60, free=1000, cores=12, bytes_each=int, monkeypatch=monkeypatch)[1] == 12
     assert observe([1] * 60, free=1000, cores=12, monkeypatch=monkeypatch)[1] <= 8
     assert observe([1] * 60, free=None, cores=12, bytes_each=int, monkeypatch=monkeypatch)[1] == 12
 
 
 def test_one_worker_if_asked(monkeypatch):
-    """Cores or not."""
+    """This holds with any number of cores."""
     assert observe([1] * 10, free=None, most_workers=1, monkeypatch=monkeypatch)[1] == 1
 
 
 def test_waiting_for_room_ends_with_the_work(monkeypatch):
-    """After Ctrl-C or a full disk nothing new is begun, not even by those that waited for memory."""
+    """After Ctrl-C or a full disk nothing else is begun, not even an item that waits for memory."""
     monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: 4)
     monkeypatch.setattr("autoseg.runtime.thread_map.free_memory_bytes", lambda: 10)
     begun = []
@@ -124,7 +124,7 @@ def test_waiting_for_room_ends_with_the_work(monkeypatch):
 
 
 def test_long_silence_is_explained(monkeypatch):
-    """What is in work is told by name, after ever longer intervals, and never while items come."""
+    """Running items are named, at ever longer intervals, and never while items finish."""
     monkeypatch.setattr("autoseg.runtime.thread_map.SILENT_SECONDS", 0.1)
     monkeypatch.setattr("autoseg.runtime.thread_pool.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: 2)
@@ -136,7 +136,7 @@ def test_long_silence_is_explained(monkeypatch):
 
 
 def test_steady_work_is_silent(monkeypatch):
-    """However long all of it takes."""
+    """Nothing is said, however long all of it takes."""
     monkeypatch.setattr("autoseg.runtime.thread_map.SILENT_SECONDS", 1.0)
     monkeypatch.setattr("autoseg.runtime.thread_pool.LOOK_SECONDS", 0.01)
     listener = Listener()
@@ -145,7 +145,7 @@ def test_steady_work_is_silent(monkeypatch):
 
 
 def test_an_item_that_is_stuck_is_given_up(monkeypatch):
-    """It gets its line after a while; all others are finished, even if it took all the memory and the only thread."""
+    """It gets an error; all others are finished, even if it took all the memory and the only thread."""
     monkeypatch.setattr("autoseg.runtime.thread_map.ITEM_SECONDS", 0.2)
     monkeypatch.setattr("autoseg.runtime.thread_pool.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("autoseg.runtime.thread_map.free_memory_bytes", lambda: 10)
@@ -185,7 +185,7 @@ thread_map.map_in_threads(work, [1, 0], title="", reporter=SILENT)
 
 
 def test_a_program_ends_without_a_thread_that_is_stuck():
-    """After Ctrl-C, or any error, it has a moment to come back."""
+    """After Ctrl-C, or any error, running work has a moment to end."""
     ended = subprocess.run(
         [sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=ENOUGH_SECONDS, check=False
     )
@@ -197,7 +197,7 @@ def test_a_program_ends_without_a_thread_that_is_stuck():
 
 
 def test_libraries_take_one_thread_per_worker_and_all_afterwards():
-    """Workers times threads is the number of cores; and the last bits of products follow from the threads."""
+    """Workers times threads is the number of cores, and the last bits of products depend on the threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -214,12 +214,12 @@ def test_libraries_take_one_thread_per_worker_and_all_afterwards():
 
 
 def blas_threads():
-    """Threads that matrix products take, of each library."""
+    """Returns the numbers of threads that the libraries use for matrix products."""
     return frozenset(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
 
 
 def test_torch_is_not_loaded_for_it():
-    """Importing and working need numpy's libraries at most."""
+    """Importing the module and working with it load no more than numpy's libraries."""
     script = (
         "import sys; from autoseg.runtime.thread_map import map_in_threads;"
         "from autoseg.runtime.reporting import SILENT;"

@@ -14,7 +14,7 @@ ENOUGH_SECONDS = 60
 
 
 def test_one_thread_runs_jobs_in_order():
-    """Results and errors come with their jobs."""
+    """The future of each job holds its result or error."""
     ran = []
     with ThreadPool(1, name="test") as pool:
         jobs = [pool.submit(ran.append, number) for number in range(20)]
@@ -26,7 +26,7 @@ def test_one_thread_runs_jobs_in_order():
 
 
 def test_each_thread_is_prepared_and_tidied_up():
-    """Before its first job and after its last one, by itself."""
+    """Each thread calls `at_start` before its first job and `at_end` after its last one."""
     started, ended = [], []
     with ThreadPool(
         3, name="test", at_start=lambda: started.append(current_thread()), at_end=lambda: ended.append(current_thread())
@@ -37,7 +37,7 @@ def test_each_thread_is_prepared_and_tidied_up():
 
 
 def test_shutdown_cancels_what_has_not_begun(monkeypatch):
-    """What is running has a while to end, and no longer."""
+    """A running job has a while to end, and no longer."""
     monkeypatch.setattr(thread_pool, "GRACE_SECONDS", 0.05)
     begun, release = Event(), Event()
 
@@ -59,7 +59,7 @@ def test_shutdown_cancels_what_has_not_begun(monkeypatch):
 
 
 def test_a_job_that_is_stuck_is_given_up_and_its_thread_replaced():
-    """The error stands in place of the result, also when that comes after all; other jobs go on."""
+    """The error stands in place of the result, also if the job ends later; other jobs go on."""
     begun, release = Event(), Event()
 
     def get_stuck():
@@ -80,7 +80,7 @@ def test_a_job_that_is_stuck_is_given_up_and_its_thread_replaced():
 
 
 def test_who_waits_is_called_again_and_again(monkeypatch):
-    """With the time that has passed, until a job ends or it raises an error."""
+    """The callback gets the seconds that have passed, until a job ends or it raises an error."""
     monkeypatch.setattr(thread_pool, "LOOK_SECONDS", 0.01)
     release, calls = Event(), []
 
@@ -98,7 +98,7 @@ def test_who_waits_is_called_again_and_again(monkeypatch):
 
 
 def test_torch_calculates_in_one_thread_inside_and_as_before_afterwards():
-    """The main thread keeps its number meanwhile."""
+    """Threads of the pool use one thread, and the number for others is restored."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
