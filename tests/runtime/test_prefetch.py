@@ -1,6 +1,7 @@
 """A pipeline of stages keeps the order of items, is one item ahead, and ends with its caller."""
 
 import time
+import weakref
 from contextlib import closing
 from threading import Event, current_thread, main_thread
 
@@ -107,3 +108,25 @@ def test_a_stage_that_is_stuck_is_not_waited_for_long(monkeypatch):
         next(results)
     assert time.monotonic() - began < ENOUGH_SECONDS / 2
     release.set()
+
+
+def test_no_stage_keeps_what_was_passed_on():
+    """Items and results may be gigabytes: each stage holds the one that it is ahead, and no other."""
+    alive: weakref.WeakSet[Large] = weakref.WeakSet()
+
+    def make(_=None):
+        item = Large()
+        alive.add(item)
+        return item
+
+    for apart in (False, True):
+        items = (make() for _ in range(6))
+        with closing(prefetch(make, items, apart=lambda _, apart=apart: apart)) as results:
+            for result in results:
+                del result
+                wait_until(lambda: len(alive) <= 1)
+        wait_until(lambda: not alive)
+
+
+class Large:
+    """Something whose end can be seen."""
