@@ -5,10 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.dataloading.augmentation import (
-    coarse_size,
-    gaussian_kernel,
-)
+from autoseg.dataloading.augmentation import coarse_size, gaussian_kernel
 from autoseg.dataloading.augmentation_parameters import Amounts
 
 
