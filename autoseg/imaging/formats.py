@@ -1,4 +1,4 @@
-"""The endings of image files."""
+"""File name endings of image formats."""
 
 from pathlib import Path
 
@@ -14,7 +14,12 @@ READABLE_ENDINGS = (*VOLUME_ENDINGS, *COLOUR_ENDINGS)
 
 
 def split_ending(path: Path) -> tuple[str, str]:
-    """Name and ending of an image file: ("liver_01", ".nii.gz"); the ending is empty if no image has it."""
+    """Splits a file name into its stem and the ending of an image format, which is empty if there is none.
+
+    Example:
+        >>> split_ending(Path("liver_01.nii.gz")), split_ending(Path("notes.txt"))
+        (('liver_01', '.nii.gz'), ('notes.txt', ''))
+    """
     lower = path.name.lower()
     for ending in READABLE_ENDINGS:
         if lower.endswith(ending):

@@ -1,7 +1,7 @@
-"""Where voxels are in space. Every array travels with its `Geometry`; all orders here are array order (z, y, x).
+"""Where voxels lie in space. Every array travels with its `Geometry`; all orders here are array order (z, y, x).
 
-The file formats' own (x, y, z) order exists inside `imageio` only: there, vectors are reversed once on reading and once
-on writing. Physical coordinates are therefore (z, y, x) too, so that
+The file formats' own (x, y, z) order exists in `imaging.sitk` and `imaging.conversion` only: there, vectors are
+reversed once on reading and once on writing. Physical coordinates are therefore (z, y, x) too, so that
 
     point_mm = origin_mm + direction @ (index * spacing_mm)
 
@@ -25,20 +25,26 @@ Number = TypeVar("Number", int, float)
 
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
-# Where the physical axes (z, y, x) lead, and the opposite ways: superior, posterior, left. Source: SimpleITK's frame,
-# which is that of DICOM.
-WAYS_FORTH, WAYS_BACK = "SPL", "IAR"
-OPPOSITE = dict(zip(WAYS_FORTH + WAYS_BACK, WAYS_BACK + WAYS_FORTH, strict=True))
+# Directions in the patient of the physical axes (z, y, x), and the opposite ones: superior, posterior, left.
+# Source: SimpleITK's frame, which is that of DICOM.
+POSITIVE_DIRECTIONS, NEGATIVE_DIRECTIONS = "SPL", "IAR"
+OPPOSITE = dict(zip(POSITIVE_DIRECTIONS + NEGATIVE_DIRECTIONS, NEGATIVE_DIRECTIONS + POSITIVE_DIRECTIONS, strict=True))
 
-# Headers store floats of 32 bit, and tools write them with rounding: differences below these are not differences.
+# Headers store floats of 32 bit, and tools write them with rounding: smaller differences are ignored.
 SPACING_TOLERANCE = 1e-3  # relative
 ORIGIN_TOLERANCE = 0.1  # in voxels
-DIRECTION_TOLERANCE = 1e-3  # of a cosine
+DIRECTION_TOLERANCE = 1e-3  # of a direction cosine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A half-open box of voxels, (z, y, x): `start` belongs to it, `stop` does not."""
+    """A half-open box of voxels, (z, y, x): `start` belongs to it, `stop` does not.
+
+    Example:
+        >>> box = Box(start=(0, 1, 2), stop=(1, 3, 6))
+        >>> box.shape, np.zeros((4, 8, 8))[box.slices].shape
+        ((1, 2, 4), (1, 2, 4))
+    """
 
     start: Shape
     stop: Shape
@@ -58,34 +64,46 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reorientation:
-    """A new order of the spatial axes of an array, and the reversal of some of them; no voxel changes its value.
+    """A permutation of the spatial axes of an array and a reversal of some of them; no voxel changes its value.
 
     Attributes:
-        axes: The old axis that each new one is.
-        reversed: Whether a new axis runs against its old one.
+        axes: The old axis of each new one.
+        reversed: Whether each new axis runs against its old one.
     """
 
     axes: tuple[int, int, int]
     reversed: tuple[bool, bool, bool]
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Turns the last three axes; a view of the same memory."""
+        """Reorients the last three axes of an array; returns a view of the same memory."""
         leading = array.ndim - 3
-        turned = array.transpose((*range(leading), *(leading + axis for axis in self.axes)))
-        return turned[(..., *(slice(None, None, -1 if back else None) for back in self.reversed))]
+        permuted = array.transpose((*range(leading), *(leading + axis for axis in self.axes)))
+        return permuted[(..., *(slice(None, None, -1 if is_reversed else None) for is_reversed in self.reversed))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """The grid of an image in space; see the module's text for the frame.
+    """The grid of an image in space; see the text of the module for the frame.
 
     Attributes:
-        shape: Voxels along (z, y, x). A plane, such as a PNG file, has one slice.
+        shape: Number of voxels along (z, y, x). A plane, such as a PNG file, has one slice.
         spacing_mm: Distance between voxel centres along each array axis. The through-plane spacing of a plane is not
             known and is set to its larger in-plane spacing.
         origin_mm: Position of the centre of voxel (0, 0, 0), as (z, y, x).
         direction: Column j is the unit vector, in (z, y, x), along which array axis j runs.
         dimensions: 2 if the file holds a plane, 3 if it holds a volume; decides how a result is written.
+
+    Example:
+        >>> geometry = Geometry(shape=(4, 6, 6), spacing_mm=(3.0, 1.0, 1.0))
+        >>> geometry.orientation, geometry.voxel_size
+        ('SPL', 3.0)
+        >>> geometry.crop(Box(start=(1, 0, 2), stop=(3, 6, 6))).origin_mm
+        (3.0, 0.0, 2.0)
+        >>> finer = geometry.resample((12, 6, 6))
+        >>> finer.spacing_mm, finer.origin_mm
+        ((1.0, 1.0, 1.0), (-1.0, 0.0, 0.0))
+        >>> geometry.reoriented("SPR").origin_mm
+        (0.0, 0.0, 5.0)
     """
 
     shape: Shape
@@ -106,53 +124,57 @@ class Geometry:
 
     @property
     def orientation(self) -> str | None:
-        """Where in the patient each array axis leads as its index grows; None for a plane, which does not know.
+        """Direction in the patient in which the index of each array axis grows; None for a plane, where it is unknown.
 
-        A letter per axis: superior or inferior, posterior or anterior, left or right. "SPL" is the usual volume: slices
-        from the feet upwards, rows from front to back, columns from the patient's right to the left. A tilted axis gets
-        the letter of its largest component. Decision: where two axes lean the same way, the letters are those with the
-        largest components in sum, so that each axis of the patient occurs once.
+        It has one letter per axis: superior or inferior, posterior or anterior, left or right. "SPL" is the usual
+        volume: slices from the feet upwards, rows from front to back, columns from the patient's right to the left. An
+        oblique axis gets the letter of its largest component. Decision: where two axes are nearest to the same
+        direction, the letters are those with the largest components in sum, so that each axis of the patient occurs
+        once.
         """
         if self.dimensions == 2:
             return None
         direction = np.asarray(self.direction)
         columns = [0, 1, 2]
         rows = max(permutations(columns), key=lambda rows: float(np.abs(direction[list(rows), columns]).sum()))
-        ways = ((WAYS_FORTH if direction[row, column] > 0 else WAYS_BACK)[row] for column, row in enumerate(rows))
-        return "".join(ways)
+        letters = (
+            (POSITIVE_DIRECTIONS if direction[row, column] > 0 else NEGATIVE_DIRECTIONS)[row]
+            for column, row in enumerate(rows)
+        )
+        return "".join(letters)
 
     def reorientation_to(self, orientation: str) -> Reorientation:
-        """How an array on this grid is turned so that its axes lead that way, exactly or as near as may be.
+        """Returns how to bring an array on this grid to an orientation, exactly or as near as possible.
 
         From "SPL" to "SAR" the axes keep their order, and the last two are reversed.
 
         Args:
-            orientation: As `orientation` says it; a tilted axis counts as the way that it is nearest to.
+            orientation: Three letters, see `orientation`; an oblique axis counts as the direction nearest to it.
 
         Raises:
-            ValueError: A plane does not know where its axes lead, or the text is no orientation.
+            ValueError: This is a plane, whose orientation is unknown, or the text is no orientation.
         """
-        own = self.orientation
-        if own is None or not is_orientation(orientation):
-            raise ValueError(f"axes that lead {own} cannot be turned to {orientation!r}")
-        axes = _three(own.index(way if way in own else OPPOSITE[way]) for way in orientation)
-        z, y, x = (way not in own for way in orientation)
+        current = self.orientation
+        if current is None or not is_orientation(orientation):
+            raise ValueError(f"axes that lead {current} cannot be turned to {orientation!r}")
+        axes = _three(current.index(letter if letter in current else OPPOSITE[letter]) for letter in orientation)
+        z, y, x = (letter not in current for letter in orientation)
         return Reorientation(axes=axes, reversed=(z, y, x))
 
     def reoriented(self, orientation: str) -> "Geometry":
-        """The grid of the array after `reorientation_to`: the same points in space; likewise for whatever it raises."""
-        turn = self.reorientation_to(orientation)
-        permuted = self.permute(turn.axes)
-        ends = np.where(turn.reversed, np.asarray(permuted.shape) - 1, 0)
-        columns = np.asarray(permuted.direction) * np.where(turn.reversed, -1.0, 1.0)
+        """Returns the grid of a reoriented array: the same points in space; errors as of `reorientation_to`."""
+        reorientation = self.reorientation_to(orientation)
+        permuted = self.permute(reorientation.axes)
+        ends = np.where(reorientation.reversed, np.asarray(permuted.shape) - 1, 0)
+        columns = np.asarray(permuted.direction) * np.where(reorientation.reversed, -1.0, 1.0)
         return replace(permuted, origin_mm=permuted._position(ends), direction=_matrix(columns))
 
     def crop(self, box: Box) -> "Geometry":
-        """The grid of the voxels inside `box`."""
+        """Returns the grid of the voxels inside `box`."""
         return replace(self, shape=box.shape, origin_mm=self._position(np.asarray(box.start, float)))
 
     def permute(self, axes: tuple[int, int, int]) -> "Geometry":
-        """The grid of `array.transpose(axes)`: the same points in space, other array axes."""
+        """Returns the grid of `array.transpose(axes)`: the same points in space, other array axes."""
         columns = np.asarray(self.direction)[:, list(axes)]
         return replace(
             self,
@@ -162,14 +184,14 @@ class Geometry:
         )
 
     def resample(self, shape: Shape) -> "Geometry":
-        """The grid with `shape` voxels that covers the same part of space, border to border."""
+        """Returns the grid of `shape` voxels that covers the same part of space, from border to border."""
         old = np.asarray(self.spacing_mm)
         new = old * np.asarray(self.shape) / np.asarray(shape)
         shift_in_voxels = (new - old) / 2 / old
         return replace(self, shape=shape, spacing_mm=_vector(new), origin_mm=self._position(shift_in_voxels))
 
     def difference(self, other: "Geometry") -> str | None:
-        """Says how `other` differs, as ``"spacing (1, 1, 1) differs from (1, 1, 2) mm"``, or None if it does not.
+        """Describes how `other` differs, as ``"spacing (1, 1, 1) differs from (1, 1, 2) mm"``; None if it does not.
 
         Rounding in file headers is no difference: up to 0.1 % of the spacing, a tenth of a voxel of the origin and
         0.001 of a direction cosine.
@@ -186,7 +208,7 @@ class Geometry:
         return None
 
     def _position(self, index: NDArray[np.floating]) -> Vector:
-        """Position in mm of a voxel index, which may be fractional."""
+        """Returns the position in mm of a voxel index, which may be fractional."""
         offset = np.asarray(self.direction) @ (index * np.asarray(self.spacing_mm))
         return _vector(np.asarray(self.origin_mm) + offset)
 
@@ -202,6 +224,14 @@ class Volume:
 
     Raises:
         ValueError: The shapes of array and geometry disagree.
+
+    Example:
+        >>> geometry = Geometry(shape=(1, 2, 3), spacing_mm=(2.0, 1.0, 1.0))
+        >>> volume = Volume(array=np.arange(6).reshape(1, 2, 3), geometry=geometry)
+        >>> volume.crop(Box(start=(0, 1, 0), stop=(1, 2, 2))).array.tolist()
+        [[[3, 4]]]
+        >>> volume.reoriented("SPR").array.tolist()
+        [[[2, 1, 0], [5, 4, 3]]]
     """
 
     array: NDArray[Any]
@@ -212,19 +242,19 @@ class Volume:
             raise ValueError(f"array of shape {self.array.shape} does not lie on a grid of shape {self.geometry.shape}")
 
     def crop(self, box: Box) -> "Volume":
-        """The part inside `box`; a view of the same memory."""
+        """Returns the part inside `box`; a view of the same memory."""
         return Volume(array=self.array[(..., *box.slices)], geometry=self.geometry.crop(box))
 
     def permute(self, axes: tuple[int, int, int]) -> "Volume":
-        """The same volume with its spatial axes in another order; a view of the same memory."""
+        """Returns the same volume with its spatial axes in another order; a view of the same memory."""
         leading = self.array.ndim - 3
         order = (*range(leading), *(leading + axis for axis in axes))
         return Volume(array=self.array.transpose(order), geometry=self.geometry.permute(axes))
 
     def reoriented(self, orientation: str) -> "Volume":
-        """The same volume with axes that lead as `orientation` says; a view of the same memory."""
-        turned = self.geometry.reorientation_to(orientation).apply(self.array)
-        return Volume(array=turned, geometry=self.geometry.reoriented(orientation))
+        """Returns the same volume in another orientation; a view of the same memory."""
+        array = self.geometry.reorientation_to(orientation).apply(self.array)
+        return Volume(array=array, geometry=self.geometry.reoriented(orientation))
 
 
 def voxel_size(spacing_mm: Vector, dimensions: Literal[2, 3]) -> float:
@@ -248,21 +278,32 @@ def voxel_size(spacing_mm: Vector, dimensions: Literal[2, 3]) -> float:
 
 
 def is_orientation(text: str) -> bool:
-    """Whether a text names each axis of the patient once, as `Geometry.orientation` does."""
-    return len(text) == 3 and sorted(min(way, OPPOSITE.get(way, way)) for way in text) == sorted("ALI")
+    """Returns whether a text names each axis of the patient once, as `Geometry.orientation` does.
+
+    Example:
+        >>> is_orientation("RAS"), is_orientation("RLS")
+        (True, False)
+    """
+    return len(text) == 3 and sorted(min(letter, OPPOSITE.get(letter, letter)) for letter in text) == sorted("ALI")
 
 
 def direction_of(orientation: str) -> Matrix:
-    """The direction of a straight grid whose axes lead that way.
+    """Returns the direction matrix of a grid, parallel to the axes of the patient, of an orientation.
 
     Raises:
         ValueError: The text is no orientation.
+
+    Example:
+        >>> direction_of("SPR")
+        ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
     """
     if not is_orientation(orientation):
         raise ValueError(f"{orientation!r} is no orientation")
     columns = np.zeros((3, 3))
     for axis, way in enumerate(orientation):
-        columns[(WAYS_FORTH if way in WAYS_FORTH else WAYS_BACK).index(way), axis] = 1 if way in WAYS_FORTH else -1
+        columns[(POSITIVE_DIRECTIONS if way in POSITIVE_DIRECTIONS else NEGATIVE_DIRECTIONS).index(way), axis] = (
+            1 if way in POSITIVE_DIRECTIONS else -1
+        )
     return _matrix(columns)
 
 

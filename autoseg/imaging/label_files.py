@@ -19,29 +19,41 @@ from autoseg.runtime.artifact import atomic_folder
 if TYPE_CHECKING:
     from autoseg.inference.ensemble import AnyPrediction
 
-UNSAFE = re.compile(r"[^\w-]+")  # Characters of a label's name that stay out of a file's name
-LONGEST_LABEL = 60  # Characters of a label's name in a file's name. Decision: file systems allow 255 bytes in all
+UNSAFE = re.compile(r"[^\w-]+")  # Characters of a structure's name that file names do not get
+LONGEST_LABEL = 60  # Characters of a structure's name in a file name. Decision: file systems allow 255 bytes in all
 
 
 def file_stem(label: str) -> str:
-    """A label's name as part of a file's name: whatever that may not hold becomes a single underscore."""
+    """Returns the name of a structure as part of a file name: runs of unsafe characters become one underscore.
+
+    Example:
+        >>> file_stem("left kidney (cyst)")
+        'left_kidney_cyst'
+    """
     return UNSAFE.sub("_", label).strip("_")[:LONGEST_LABEL]
 
 
 def result_path(path: Path, targets: Targets) -> Path:
-    """Where a segmentation goes that would be this label map: there, or, as masks, into a folder without the ending."""
+    """Returns where a segmentation is written: the path of the label map, or for masks a folder without the ending.
+
+    Example:
+        >>> overlapping = Targets(structures={"ribs": (1,), "lung": (2,)}, exclusive=False)
+        >>> result_path(Path("case_1.nii.gz"), overlapping).name
+        'case_1'
+    """
     return path.with_name(split_ending(path)[0]) if targets.as_masks else path
 
 
 def save_result(prediction: "AnyPrediction", path: Path) -> tuple[Path, Volume, Targets]:
-    """Writes the segmentation of a scan, whole or not at all.
+    """Writes the segmentation of a scan, whole or not at all; `load_result` is its inverse.
 
     Args:
-        prediction: Of the scan.
-        path: Of the label map. Masks go into a folder of this name without the ending: CASE/liver.nii.gz.
+        prediction: The prediction of the scan.
+        path: Path of the label map. Masks go into a folder of this name without the ending: CASE/liver.nii.gz.
 
     Returns:
-        What was written; the label map, which for masks holds a number for each combination; and what its numbers mean.
+        The path that was written; the label map, in which masks have a number for each combination; and the targets
+        that say what its numbers mean.
 
     Raises:
         UsageError: Two structures would have the same file.
@@ -66,10 +78,10 @@ def save_result(prediction: "AnyPrediction", path: Path) -> tuple[Path, Volume, 
 
 
 def load_result(path: Path, targets: Targets) -> tuple[Volume, Targets]:
-    """Reads what `save_result` wrote, or a label map of the dataset.
+    """Reads the segmentation that `save_result` wrote, or a label map of the dataset.
 
     Returns:
-        The label map, and what its numbers mean.
+        The label map, and the targets that say what its numbers mean.
 
     Raises:
         ImageError: A file cannot be read.
@@ -97,7 +109,12 @@ def load_result(path: Path, targets: Targets) -> tuple[Volume, Targets]:
 
 
 def _file_names(labels: Sequence[str], ending: str) -> list[str]:
-    """The file of each structure's mask, also where a file system does not tell Kidney from kidney."""
+    """Returns the file name of each structure's mask.
+
+    Raises:
+        UsageError: Two names differ by unsafe characters alone, or by case, such as Kidney and kidney, which some file
+            systems do not tell apart.
+    """
     owners: dict[str, str] = {}
     for label in labels:
         other = owners.setdefault(file_stem(label).casefold(), label)

@@ -1,7 +1,8 @@
-"""What a cascade needs before it is trained: the coarse segmentation of each case, made by folds that never saw it.
+"""Preparation of a cascade: the coarse segmentation of each training case, made by a fold that did not train on it.
 
-A network that was given segmentations of cases it was trained on would learn to trust them, and fail on new scans. So
-each case gets the one that `train` made of it when it was held out, on the grid of the finer configuration.
+A network that was given segmentations of cases on which the coarser network had been trained would learn to trust them,
+and fail on new scans. So each case gets the segmentation that `train` made of it when it was held out, brought to the
+grid of the finer configuration.
 """
 
 from collections.abc import Mapping
@@ -30,41 +31,43 @@ from autoseg.workspace import DatasetFolders, ModelFolder
 def write_cascade_labels(
     dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int, reporter: Reporter
 ) -> None:
-    """Brings the held-out segmentations of a cascade's former configuration to the grid of its cases.
+    """Stores label map and held-out coarse segmentation of each case of a cascade, as `CascadeCodes`.
 
-    They are kept as codes of label and segmentation; see `data.previous`. Those of an earlier run are taken over unless
-    the segmentation has changed since.
+    Cases of an earlier run are kept unless their segmentation has changed since. A configuration that is no cascade
+    needs nothing.
 
     Args:
         dataset: The cases to train on.
-        plan: Its plan.
-        name: The cascade.
+        plan: The plan of the dataset.
+        name: Name of the cascade's configuration.
         folders: Where cases and models are.
-        number: Of the dataset.
+        number: Number of the dataset, for messages.
         reporter: Shows progress.
 
     Raises:
-        UsageError: Cases have no such segmentation.
-        ProblemsError: A segmentation cannot be read, or has another grid than its image; each has its line.
+        UsageError: Cases have no segmentation by the coarser configuration.
+        ProblemsError: A segmentation cannot be read, or has another grid than its image; one line for each.
     """
-    one = plan.configurations[name]
-    if one.previous is None:
+    configuration = plan.configurations[name]
+    if configuration.previous is None:
         return
-    paths = _find_held_out(folders.model(one.previous))
+    paths = _find_held_out(folders.model(configuration.previous))
     missing = [case.name for case in dataset.cases if case.name not in paths]
     if missing:
         named = list_names(missing, most=3, count_rest=False)
-        what = f"{name} needs the segmentations of held-out cases by {one.previous}, which {len(missing)} of "
+        what = f"{name} needs the segmentations of held-out cases by {configuration.previous}, which {len(missing)} of "
         what += f"{len(dataset.cases)} cases lack ({named})"
-        raise UsageError(what, f"run 'autoseg train -d {number} -c {one.previous} -f cv{folders.plan_option}' first")
+        raise UsageError(
+            what, f"run 'autoseg train -d {number} -c {configuration.previous} -f cv{folders.plan_option}' first"
+        )
     [owner] = with_own_cases(plan, [name])
-    recipe = PreprocessingSettings.of(plan, name, dataset.info).model_copy(update={"structures": ()})
+    settings = PreprocessingSettings.of(plan, name, dataset.info).model_copy(update={"structures": ()})
     targets, source, target = dataset.info.targets, folders.cases(owner), folders.cases(name)
 
     def prepare(case: Case) -> None:
         files = state_of_files([*case.files, paths[case.name]])
-        origin = Provenance(recipe=recipe, program=__version__, files=files)
-        if is_up_to_date(target, case.name, origin):
+        provenance = Provenance(recipe=settings, program=__version__, files=files)
+        if is_up_to_date(target, case.name, provenance):
             return
         stored = StoredCase.open(source, case.name)
         segmentation, _ = load_result(paths[case.name], targets)
@@ -72,20 +75,23 @@ def write_cascade_labels(
         codes = encode_cascade(label, previous, code_base(targets))
         without_image = np.zeros((0, *stored.shape), dtype=np.float32)
         prepared = PreprocessedCase(image=without_image, label=codes, record=stored.record)
-        save_case(target, case.name, prepared, patch_size=one.patch_size, origin=origin)
+        save_case(target, case.name, prepared, patch_size=configuration.patch_size, provenance=provenance)
 
-    title = f"segmentations of {one.previous}"
+    title = f"segmentations of {configuration.previous}"
     with run_alone(folders.preprocessed):
         results_or_raise(map_in_threads(prepare, dataset.cases, title=title, reporter=reporter))
 
 
 def _find_held_out(model: ModelFolder) -> Mapping[str, Path]:
-    """The segmentation of each case that some validated fold held out; of several folds, the last one's."""
-    found = {}
+    """Returns the path of the segmentation of each case that a validated fold held out.
+
+    If several folds held out a case, the last fold counts.
+    """
+    paths = {}
     for fold in model.trained_folds():
         folder = model.validation(fold)
         if (folder / "summary.json").is_file():
-            found.update(
+            paths.update(
                 {case.name: folder / case.prediction_file for case in Summary.load(folder / "summary.json").cases}
             )
-    return found
+    return paths

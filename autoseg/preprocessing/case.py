@@ -1,10 +1,30 @@
-"""One case, as the network sees it, and the way back: `preprocess_case` and its inverse `restore_case`."""
+"""One case on the grid of a configuration, and the way back: `preprocess_case` and its inverse `restore_case`.
+
+Example, an image of 1 mm at the same spacing: cropped on the way there, whole again on the way back.
+
+>>> from autoseg.planning.plan import Configuration
+>>> geometry = Geometry(shape=(1, 1, 4), spacing_mm=(1.0, 1.0, 1.0))
+>>> record = PreprocessRecord(
+...     geometry=geometry,
+...     axis_order=(0, 1, 2),
+...     box=Box(start=(0, 0, 1), stop=(1, 1, 3)),
+...     shape=(1, 1, 2),
+...     spacing_mm=(1.0, 1.0, 1.0),
+... )
+>>> label = Volume(array=np.array([[[0, 2, 1, 0]]]), geometry=geometry)
+>>> preprocess_segmentation(label, record).tolist()
+[[[2, 1]]]
+>>> logits = np.array([[[[0, 0]]], [[[1, 3]]], [[[2, 1]]]], dtype=np.float32)
+>>> restore_case(logits, record).array.tolist()
+[[[0, 2, 1, 0]]]
+>>> [mask.array.tolist() for mask in restore_masks(logits - 1.5, record)]
+[[[[0, 0, 0, 0]]], [[[0, 0, 1, 0]]], [[[0, 1, 0, 0]]]]
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
@@ -19,16 +39,13 @@ from autoseg.imaging.targets import Numbers
 from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose, resample_labels
 from autoseg.preprocessing.normalization import normalize
 from autoseg.preprocessing.resampling import resample_image
+from autoseg.preprocessing.target_grid import check_memory, resampled_shape, target_spacing
 from autoseg.runtime.artifact import Artifact
-from autoseg.runtime.machine import free_memory_bytes
-from autoseg.runtime.units import describe_memory
 
 if TYPE_CHECKING:
     import torch
 
     from autoseg.planning.plan import Configuration
-
-FLOAT_BYTES = 4
 
 Axis = Annotated[int, Field(ge=0, le=2)]
 
@@ -37,13 +54,13 @@ class PreprocessRecord(Artifact):
     """What was done to a case: exactly what `restore_case` needs to undo it.
 
     Attributes:
-        geometry: The grid of the image file.
-        axis_order: Order into which its axes were put; all else is in that order.
-        box: What cropping kept of the permuted image.
+        geometry: Grid of the image file.
+        axis_order: Order into which the spatial axes were put; all following attributes are in this order.
+        box: The part of the permuted image that cropping kept.
         shape: Voxels (z, y, x) of the preprocessed case.
-        spacing_mm: The spacing that was aimed at; `shape` is rounded.
-        orientation: Where the axes of the image file were made to lead before all else; None if they were left as they
-            were. See `Geometry.reorientation_to`.
+        spacing_mm: Spacing of the configuration; the true spacing differs slightly because `shape` is rounded.
+        orientation: Orientation to which the image was brought before all else; None if it kept its own. See
+            `Geometry.reorientation_to`.
     """
 
     geometry: Geometry
@@ -55,7 +72,7 @@ class PreprocessRecord(Artifact):
 
     @property
     def grid(self) -> Geometry:
-        """That of the image file, axes in the order of the record; the box is a part of it."""
+        """Grid of the whole image, axes in the order of the record; the box is a part of it."""
         turned = self.geometry if self.orientation is None else self.geometry.reoriented(self.orientation)
         return turned.permute(self.axis_order)
 
@@ -65,7 +82,14 @@ class PreprocessRecord(Artifact):
         return self.grid.spacing_mm
 
     def crop(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The box of an array (z, y, x) on the grid of the image file, in the order of the record; a view."""
+        """Returns the cropping box of an array on the grid of the image file, axes in the order of the record.
+
+        Args:
+            array: Shape (z, y, x).
+
+        Returns:
+            A view of the same memory, in the shape of `box`; `uncrop` is the inverse.
+        """
         if self.orientation is not None:
             array = self.geometry.reorientation_to(self.orientation).apply(array)
         return array.transpose(self.axis_order)[self.box.slices]
@@ -87,9 +111,9 @@ class PreprocessedCase:
 
     Attributes:
         image: Shape (c, z, y, x), float32.
-        label: Shape (z, y, x), int8 or int16, `OUTSIDE` for background outside the region that is not zero; None if the
+        label: Shape (z, y, x), int8 or int16: `CaseLabels`, or `CascadeCodes` for the labels of a cascade. None if the
             case has no label map.
-        record: How to get back.
+        record: What `restore_case` needs to undo preprocessing.
     """
 
     image: NDArray[np.float32]
@@ -106,23 +130,23 @@ def preprocess_case(
     device: torch.device | None = None,
     orientation: str | None = None,
 ) -> PreprocessedCase:
-    """Turns or permutes the axes, crops to the region that is not zero, normalizes, and resamples.
+    """Reorients and permutes the axes, crops to the nonzero region, normalizes, and resamples.
 
     Source of the steps and their order: the reference method (nnU-Net v2.8.1, default preprocessor). An image of zeros
     only is not cropped.
 
     Args:
         image: Shape (c, z, y, x).
-        label: Shape (z, y, x) on the same grid, or None.
-        axis_order: Of the plan.
+        label: `DatasetLabels` of shape (z, y, x) on the same grid, or None.
+        axis_order: The axis order of the plan.
         configuration: Says how to normalize, and the spacing; a 2D configuration leaves the first axis as it is.
-        device: Where the image is resampled, if that is another than the CPU.
-        orientation: Where the axes are to lead before they are permuted, such as "SPL"; by default as they do. It does
-            not concern planes.
+        device: Where the image is resampled; None for the CPU without torch.
+        orientation: Orientation to bring the image to before its axes are permuted, such as "SPL"; None to leave it as
+            it is. Planes are never reoriented.
 
     Raises:
-        ImageError: The image has another number of channels than the plan, or a label map of another shape; or memory
-            does not hold it at the spacing of the configuration.
+        ImageError: The image has another number of channels than the plan, or another shape than the label map; or it
+            does not fit into memory at the spacing of the configuration.
     """
     if label is not None and label.geometry.shape != image.geometry.shape:
         what = f"the label map has shape {label.geometry.shape}, its image {image.geometry.shape}"
@@ -138,9 +162,9 @@ def preprocess_case(
     box, mask = nonzero_region(permuted.array)
     cropped, mask = permuted.crop(box), mask[box.slices]
     spacing_mm = cropped.geometry.spacing_mm
-    target_mm = _target_spacing(configuration.spacing_mm, spacing_mm)
-    shape = _resampled_shape(box.shape, spacing_mm, target_mm)
-    _check_memory(len(image.array), shape, target_mm)
+    target_mm = target_spacing(configuration.spacing_mm, spacing_mm)
+    shape = resampled_shape(box.shape, spacing_mm, target_mm)
+    check_memory(len(image.array), shape, target_mm)
     normalized = normalize(cropped.array, configuration.normalization, mask)
     resampled_label = None
     if label is not None:
@@ -161,17 +185,17 @@ def preprocess_case(
 
 
 def preprocess_segmentation(label: Volume, record: PreprocessRecord) -> DatasetLabels:
-    """Brings a label map from the grid of the image file to that of a case that was preprocessed.
+    """Brings a segmentation on the grid of the image file to the grid of its preprocessed case.
 
     Args:
-        label: Shape (z, y, x), such as a segmentation of the case.
-        record: Of the case.
+        label: Label map (z, y, x) on the grid of the image file.
+        record: The record of the case.
 
     Returns:
-        Shape `record.shape`.
+        A label map of shape `record.shape`, without `OUTSIDE`.
 
     Raises:
-        ImageError: The label map lies on another grid than the image.
+        ImageError: The segmentation lies on another grid than its image.
     """
     difference = record.geometry.difference(label.geometry)
     if difference is not None:
@@ -198,8 +222,8 @@ def restore_case(
     Args:
         logits: Shape (outputs, *record.shape), of 16 or 32 bit: of classes that exclude each other, or of regions. A
             tensor on a GPU is resampled there.
-        record: Of the case.
-        region_class_order: Of regions: the number that each writes; see `Targets`.
+        record: The record of the case.
+        region_class_order: For regions: the number that each writes into the label map; see `Targets`.
 
     Returns:
         Label map (z, y, x), uint8 or int16, with the geometry of the image file; 0 outside the cropping box.
@@ -218,11 +242,14 @@ def restore_masks(logits: NDArray[np.floating] | torch.Tensor, record: Preproces
     """Brings the logits of structures that may overlap back to the grid of the image file, as one mask for each.
 
     Args:
-        logits: Shape (structures, *record.shape); else as for `restore_case`.
-        record: Of the case.
+        logits: Shape (structures, *record.shape), of 16 or 32 bit. A tensor on a GPU is resampled there.
+        record: The record of the case.
 
     Yields:
-        A mask (z, y, x), uint8, 0 or 1, per structure; made when it is asked for.
+        A mask (z, y, x) per structure, uint8, 0 or 1; each is made when it is asked for.
+
+    Raises:
+        ValueError: The logits lie on another grid than the preprocessed case.
     """
     for number in range(len(logits)):
         winners = _choose_outputs(logits[number : number + 1], record, exclusive=False)
@@ -232,7 +259,7 @@ def restore_masks(logits: NDArray[np.floating] | torch.Tensor, record: Preproces
 def _choose_outputs(
     logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord, *, exclusive: bool
 ) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """Who is elected at each voxel of the box: of classes the highest, of regions, from 1, the last positive one."""
+    """Chooses an output at each voxel of the box: of classes the highest, of regions, from 1, the last positive one."""
     _check_grid(logits, record)
     grids = record.spacing_mm, record.box.shape, record.box_spacing_mm
     if not isinstance(logits, np.ndarray) and logits.device.type != "cpu":
@@ -244,7 +271,11 @@ def _choose_outputs(
 
 
 def logits_as_array(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> NDArray[np.floating]:
-    """The same logits as an array, if they lie on the grid of the preprocessed case; else raises ValueError."""
+    """Returns the logits of a case as an array in the memory of the CPU.
+
+    Raises:
+        ValueError: The logits do not lie on the grid of the preprocessed case.
+    """
     _check_grid(logits, record)
     return logits if isinstance(logits, np.ndarray) else np.asarray(logits.cpu())
 
@@ -255,37 +286,13 @@ def _check_grid(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessR
 
 
 def uncrop(inside: NDArray[Any], record: PreprocessRecord, outside: float) -> Volume:
-    """Puts what lies in the cropping box back on the grid of the image file.
+    """Puts the content of the cropping box back on the grid of the image file; the inverse of `PreprocessRecord.crop`.
 
     Args:
         inside: Shape (z, y, x) of the box, at the spacing of the image file, axes in the order of the record.
-        record: Of the case.
+        record: The record of the case.
         outside: The value of all voxels outside the box.
     """
     array = np.full(record.geometry.shape, outside, dtype=inside.dtype)
     record.crop(array)[:] = inside
     return Volume(array=array, geometry=record.geometry)
-
-
-def _target_spacing(spacing_mm: tuple[float, ...], own: Vector) -> Vector:
-    """The spacing to resample to: a 2D configuration leaves the first axis its own."""
-    z, y, x = spacing_mm if len(spacing_mm) == 3 else (own[0], *spacing_mm)
-    return z, y, x
-
-
-def _resampled_shape(shape: Shape, spacing_mm: Vector, target_mm: Vector) -> Shape:
-    """(24, 392, 392) for (20, 320, 320) from (3.6, .6125, .6125) to (3, .5, .5) mm; at least one voxel everywhere."""
-    z, y, x = (max(1, round(old / new * size)) for size, old, new in zip(shape, spacing_mm, target_mm, strict=True))
-    return z, y, x
-
-
-def _check_memory(channels: int, shape: Shape, spacing_mm: Vector) -> None:
-    """Refuses what the system would end the program for: a huge image, or a plan of absurdly fine spacing."""
-    needed, free = FLOAT_BYTES * channels * prod(shape), free_memory_bytes()
-    if free is not None and needed > free:
-        size, spacing = (" x ".join(f"{value:g}" for value in values) for values in (shape, spacing_mm))
-        raise ImageError(
-            f"at the spacing of the model, {spacing} mm, the image has {size} voxels, which take "
-            f"{describe_memory(needed)}, and {describe_memory(free)} are free",
-            "check the spacing of the image, cut it, or take a machine with more memory",
-        )

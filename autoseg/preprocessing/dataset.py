@@ -1,9 +1,9 @@
-"""The preprocessed cases of a configuration: made, gone on with after any stop, and checked before training.
+"""The preprocessed cases of a configuration: made, continued after an interruption, and checked before training.
 
-Each case tells what it was made from, and is written whole or not at all. So there is no sign that all is done, which
-could lie: a folder is prepared when each case of the dataset is there, follows the plan as it stands, and is whole.
-Whatever ends a run, the next one takes over what is sound, and makes the rest. The work log tells at which cases a run
-was killed, most likely for want of memory.
+Each case says what it was made from, and is written whole or not at all. So no marker file says that all is done, which
+could be wrong: a folder is complete when each case of the dataset is there, follows the current plan, and is whole.
+Whatever ends a run, the next run keeps the cases that are up to date and makes the others. The crash log says at which
+cases a run was killed, most likely for lack of memory.
 """
 
 import math
@@ -39,67 +39,73 @@ MOST_LINES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """Where the cases of one configuration belong, and what makes them."""
+    """One configuration to preprocess for.
+
+    Attributes:
+        configuration: The configuration.
+        settings: What its voxels depend on.
+        folder: Folder of its cases.
+    """
 
     configuration: Configuration
-    recipe: PreprocessingSettings
+    settings: PreprocessingSettings
     folder: Path
 
 
 def prepare_cases(
     dataset: Dataset, plan: Plan, names: Sequence[ConfigurationName], folders: DatasetFolders, reporter: Reporter
 ) -> None:
-    """Prepares all cases for some configurations; those that an earlier run left sound are taken over.
+    """Preprocesses all cases for some configurations; cases of an earlier run that are up to date are kept.
 
-    Each case is read once. Cases that another plan made are replaced one by one, and those that are no longer
-    part of the dataset are removed at the end. Cases at which an earlier run was killed come last, one at a time.
+    Each case is read once. Cases that another plan made are replaced one by one, and those that are no longer part of
+    the dataset are removed at the end. Cases at which an earlier run was killed come last, one at a time.
 
     Args:
         dataset: The cases.
-        plan: What to do with them.
-        names: Of the configurations.
-        folders: Where they belong.
-        reporter: Shows progress, and is told how many cases were taken over.
+        plan: How to preprocess them.
+        names: Names of the configurations.
+        folders: Where the preprocessed cases are stored.
+        reporter: Shows progress, and says how many cases were kept.
 
     Raises:
-        ProblemsError: Cases cannot be prepared, each with its line; all others are.
+        ProblemsError: Cases cannot be preprocessed, one line for each; all others are.
         UsageError: Another run is at work on this dataset.
         WriteError: The disk is full, or the folder cannot be written.
     """
     targets = [
         _Target(
             configuration=plan.configurations[name],
-            recipe=PreprocessingSettings.of(plan, name, dataset.info),
+            settings=PreprocessingSettings.of(plan, name, dataset.info),
             folder=folders.cases(name),
         )
         for name in names
     ]
 
     def prepare(case: Case) -> bool:
-        """Makes a case for all configurations for which it is not there, and says whether there was none."""
-        origins = [(target, Provenance.of(case, target.recipe)) for target in targets]
-        missing = [
-            (target, origin) for target, origin in origins if not is_up_to_date(target.folder, case.name, origin)
-        ]
+        """Makes a case for configurations where it is outdated or missing; returns whether there were none."""
+        provenances = [(target, Provenance.of(case, target.settings)) for target in targets]
+        missing = [pair for pair in provenances if not is_up_to_date(pair[0].folder, case.name, pair[1])]
         if missing:
             with log.track(case.name), _name_case_in_memory_errors(case.name):
                 image, label = load_case(case, dataset.info)
-                for target, origin in missing:
-                    one = target.configuration
+                for target, provenance in missing:
+                    configuration = target.configuration
                     prepared = preprocess_case(
                         image,
                         label,
                         axis_order=plan.axis_order,
-                        configuration=one,
+                        configuration=configuration,
                         orientation=dataset.info.orientation,
                     )
-                    save_case(target.folder, case.name, prepared, patch_size=one.patch_size, origin=origin)
+                    save_case(
+                        target.folder, case.name, prepared, patch_size=configuration.patch_size, provenance=provenance
+                    )
         return not missing
 
     with run_alone(folders.preprocessed), open_crash_log(folders.work_log) as log:
         last = [case for case in dataset.cases if case.name in log.killed_at]
         first = [case for case in dataset.cases if case.name not in log.killed_at]
-        bytes_each = _estimate_each([target.recipe for target in targets], folders)
+        bytes_each = _estimate_each([target.settings for target in targets], folders)
         title = f"preprocessing {', '.join(names)}"
         results = map_in_threads(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
         if last:
@@ -114,37 +120,37 @@ def prepare_cases(
 
 
 def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
-    """Makes sure that the cases were prepared as the plan says now, and that their files are whole.
+    """Checks that the cases were preprocessed as the plan says now, and that their files are whole.
 
-    All files are compared with their checksums if training will read them whole at its start anyway; of more than that,
-    only the sizes are.
+    All files are compared with their checksums if training will read them whole at its start anyway; if they take more
+    memory than that, only their sizes are checked.
 
     Args:
         dataset: The cases to train on.
-        plan: What they must follow.
-        name: Of the configuration.
-        folders: Where they are.
-        number: Of the dataset.
+        plan: The plan that they must follow.
+        name: Name of the configuration.
+        folders: Where the preprocessed cases are stored.
+        number: Number of the dataset, for messages.
 
     Raises:
-        UsageError: They were not prepared, or by another plan.
-        ProblemsError: Some are missing or damaged; each has its line.
+        UsageError: They were not preprocessed, or by another plan.
+        ProblemsError: Some are missing or damaged; one line for each.
     """
     folder, names = folders.cases(name), [case.name for case in dataset.cases]
     fix = f"run 'autoseg preprocess -d {number} -c {name}{folders.plan_option}'"
-    there = [one for one in names if is_stored(folder, one)]
-    if not there:
+    existing = [case for case in names if is_stored(folder, case)]
+    if not existing:
         raise UsageError(f"{plan.dataset} is not preprocessed for {name}", f"{fix} first")
-    opened = map_in_threads(partial(StoredCase.open, folder), there, title="", reporter=SILENT)
-    stored = [one for one in opened if isinstance(one, StoredCase)]
+    opened = map_in_threads(partial(StoredCase.open, folder), existing, title="", reporter=SILENT)
+    stored = [case for case in opened if isinstance(case, StoredCase)]
     _refuse_outdated(stored, PreprocessingSettings.of(plan, name, dataset.info), plan.dataset, name, f"{fix} first")
-    whole = sum(one.nbytes for one in stored) <= MEMORY_FOR_CASES_BYTES
+    whole = sum(case.nbytes for case in stored) <= MEMORY_FOR_CASES_BYTES
     verified = map_in_threads(StoredCase.verify, stored if whole else [], title="", reporter=SILENT)
     errors = [error for error in (*opened, *verified) if isinstance(error, AutosegError)]
     lines = [f"{error.what}; {fix}, which makes it anew" for error in errors[:MOST_LINES]]
     if len(errors) > MOST_LINES:
         lines.append(f"{len(errors) - MOST_LINES} more cases are damaged; {fix}, which makes them anew")
-    if missing := sorted(set(names) - set(there)):
+    if missing := sorted(set(names) - set(existing)):
         few = list_names(missing, count_rest=False)
         what = f"{len(missing)} of {len(names)} cases are not preprocessed for {name}: {few}"
         lines.append(f"{what}; {fix}, which goes on with them")
@@ -152,34 +158,41 @@ def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folder
         raise ProblemsError(lines)
 
 
-def estimate_bytes(facts: CaseFacts, recipe: PreprocessingSettings) -> int:
-    """The memory that preparing one case takes at most.
+def estimate_bytes(facts: CaseFacts, settings: PreprocessingSettings) -> int:
+    """Returns the memory that preprocessing one case takes at most.
 
     Decision: per voxel of the image 12 bytes for each channel and 12 for label map and mask; per new voxel 12 for each
     channel and 4. Measured peaks of one and of four channels, to finer and to coarser grids, were 0.67 to 0.86 of that.
     """
     before = math.prod(facts.shape or facts.shape_after_crop)
-    spacing_mm = [facts.spacing_mm[axis] for axis in recipe.axis_order]
-    target_mm = (*spacing_mm[: 3 - len(recipe.spacing_mm)], *recipe.spacing_mm)
+    spacing_mm = [facts.spacing_mm[axis] for axis in settings.axis_order]
+    target_mm = (*spacing_mm[: 3 - len(settings.spacing_mm)], *settings.spacing_mm)
     after = math.prod(facts.shape_after_crop) * math.prod(spacing_mm) / math.prod(target_mm)
-    return int((12 * recipe.channels + 12) * before + (12 * recipe.channels + 4) * after)
+    return int((12 * settings.channels + 12) * before + (12 * settings.channels + 4) * after)
 
 
-def _estimate_each(recipes: Sequence[PreprocessingSettings], folders: DatasetFolders) -> Callable[[Case], int] | None:
-    """What each case takes by its fingerprint; None if nnU-Net took that, which names no cases."""
+def _estimate_each(
+    all_settings: Sequence[PreprocessingSettings], folders: DatasetFolders
+) -> Callable[[Case], int] | None:
+    """Returns a function from a case to the memory that preprocessing it takes, by its fingerprint.
+
+    It is None if the fingerprint was imported from nnU-Net, which names no cases.
+    """
     if not folders.fingerprint.is_file():
         return None
-    facts = {one.name: one for one in Fingerprint.load(folders.fingerprint).cases}
+    facts = {case.name: case for case in Fingerprint.load(folders.fingerprint).cases}
 
     def estimate(case: Case) -> int:
-        known = facts.get(case.name)
-        return 0 if known is None else max((estimate_bytes(known, recipe) for recipe in recipes), default=0)
+        case_facts = facts.get(case.name)
+        if case_facts is None:
+            return 0
+        return max((estimate_bytes(case_facts, settings) for settings in all_settings), default=0)
 
     return estimate
 
 
 def _remove_unused_files(targets: Sequence[_Target], dataset: Dataset) -> None:
-    """Removes cases that are no longer part of the dataset, and what was left half-written."""
+    """Removes cases that are no longer part of the dataset, and files that were left half-written."""
     names = [case.name for case in dataset.cases]
     for target in targets:
         for path in list_unused_files(target.folder, names):
@@ -187,19 +200,19 @@ def _remove_unused_files(targets: Sequence[_Target], dataset: Dataset) -> None:
 
 
 def _refuse_outdated(
-    cases: Sequence[StoredCase], recipe: PreprocessingSettings, dataset: str, name: ConfigurationName, fix: str
+    cases: Sequence[StoredCase], settings: PreprocessingSettings, dataset: str, name: ConfigurationName, fix: str
 ) -> None:
-    """Refuses cases that follow another recipe."""
-    stale = [one.name for one in cases if one.content.origin is None or one.content.origin.recipe != recipe]
-    if stale:
-        few = list_names(stale, count_rest=False)
-        part = "" if len(stale) == len(cases) else f" in {len(stale)} of its cases ({few})"
+    """Refuses cases that were made with other settings than the plan has now."""
+    outdated = [case.name for case in cases if case.content.origin is None or case.content.origin.recipe != settings]
+    if outdated:
+        few = list_names(outdated, count_rest=False)
+        part = "" if len(outdated) == len(cases) else f" in {len(outdated)} of its cases ({few})"
         raise UsageError(f"plan.json has changed since {dataset} was preprocessed for {name}{part}", fix)
 
 
 @contextmanager
 def _name_case_in_memory_errors(name: str) -> Iterator[None]:
-    """Says which case does not fit into the memory."""
+    """Turns a MemoryError into a message that names the case."""
     try:
         yield
     except MemoryError as error:

@@ -1,4 +1,4 @@
-"""Where the foreground of a case is: some voxels of each label, for patches that are centred on it."""
+"""Foreground of a case: a sample of the voxels of each structure, for patches that are centred on them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from autoseg.imaging.targets import Numbers
 
 VoxelIndex = tuple[int, int, int]
 
-# Voxels per structure whose places are kept. Source: the reference method.
+# Voxels per structure whose indices are stored. Source: the reference method.
 FOREGROUND_VOXELS = 10_000
 FOREGROUND_SHARE = 0.01
 FOREGROUND_SEED = 1234
@@ -20,13 +20,13 @@ FOREGROUND_SEED = 1234
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreground:
-    """Some voxels of each structure.
+    """A sample of the voxels of each structure.
 
     Attributes:
-        counts: How many voxels of each structure are known; 0 for one that does not occur.
-        labelled: How many voxels are known that were labelled, as background or otherwise; 0 if all were.
-        places: Shape (n, 3): structure after structure, then the labelled ones. Not always in memory: single rows are
-            read.
+        counts: Number of sampled voxels of each structure; 0 for one that does not occur.
+        labelled: Number of sampled voxels that were annotated, as background or otherwise; 0 if all voxels were.
+        places: Indices (z, y, x) of the voxels, shape (n, 3): structure after structure, then the annotated ones. Not
+            always in memory: single rows are read.
     """
 
     counts: tuple[int, ...]
@@ -35,7 +35,12 @@ class Foreground:
 
     @classmethod
     def of(cls, structures: Sequence[NDArray[np.integer]], labelled: NDArray[np.integer] | None = None) -> "Foreground":
-        """Foreground of these places, each of shape (n, 3)."""
+        """Returns the foreground of given voxels.
+
+        Args:
+            structures: Indices of voxels of each structure, each of shape (n, 3).
+            labelled: Indices of annotated voxels, shape (n, 3); None if all voxels were annotated.
+        """
         groups = [np.zeros((0, 3), dtype=np.int32), *structures, *([] if labelled is None else [labelled])]
         return cls(
             counts=tuple(map(len, structures)),
@@ -44,7 +49,7 @@ class Foreground:
         )
 
     def draw(self, random: np.random.Generator) -> VoxelIndex | None:
-        """A voxel of a structure drawn evenly from those that occur; None if none does."""
+        """Draws a voxel of a structure, which is drawn evenly from those that occur; None if none occurs."""
         present = [number for number, count in enumerate(self.counts) if count]
         if not present:
             return None
@@ -52,7 +57,7 @@ class Foreground:
         return self._read(sum(self.counts[:number]) + int(random.integers(self.counts[number])))
 
     def draw_labelled(self, random: np.random.Generator) -> VoxelIndex | None:
-        """A voxel that was labelled; None if all were, so that any place will do."""
+        """Draws a voxel that was annotated; None if all were, so that any voxel will do."""
         return self._read(sum(self.counts) + int(random.integers(self.labelled))) if self.labelled else None
 
     def _read(self, row: int) -> VoxelIndex:
@@ -63,27 +68,32 @@ class Foreground:
 def sample_foreground(
     label: NDArray[np.integer], structures: Sequence[Numbers] | None = None, ignore: int | None = None
 ) -> Foreground:
-    """Draws voxels of each structure, evenly and each at most once; and of all that was labelled, if not all was.
+    """Draws voxels of each structure, evenly and each at most once; and of all annotated voxels, if not all were.
 
-    Source of the numbers: the reference method. All voxels of a structure up to `FOREGROUND_VOXELS`, else that many or
-    `FOREGROUND_SHARE` of them, whichever is more.
+    Source of the numbers: the reference method. Of a structure with more than `FOREGROUND_VOXELS` voxels, that many or
+    `FOREGROUND_SHARE` of them are drawn, whichever is more; of a smaller one all are taken.
 
     Args:
         label: Shape (z, y, x).
-        structures: Numbers of each; by default every number above 0 is one, up to the highest.
-        ignore: Number of voxels that were not labelled, if the dataset has any.
+        structures: Numbers of each structure; by default every number above 0 is one, up to the highest.
+        ignore: Number of voxels that were not annotated, if the dataset has any.
 
     Returns:
-        Their places; those of a structure are in random order.
+        The voxels; those of a structure are in random order.
+
+    Example:
+        >>> foreground = sample_foreground(np.array([[[0, 1, 2, 2]]]))
+        >>> foreground.counts, sorted(foreground.places[:, 2].tolist())
+        ((1, 2), [1, 2, 3])
     """
     random = np.random.default_rng(FOREGROUND_SEED)
     if structures is None:
         structures = [(number,) for number in range(1, int(label.max(initial=0)) + 1)]
     by_number = _group(label)
 
-    def draw(places: NDArray[np.intp]) -> NDArray[np.intp]:
-        kept = min(len(places), max(FOREGROUND_VOXELS, math.ceil(FOREGROUND_SHARE * len(places))))
-        drawn = random.choice(places, size=kept, replace=False) if kept else places
+    def draw(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+        size = min(len(voxels), max(FOREGROUND_VOXELS, math.ceil(FOREGROUND_SHARE * len(voxels))))
+        drawn = random.choice(voxels, size=size, replace=False) if size else voxels
         return np.stack(np.unravel_index(drawn, label.shape), axis=1)
 
     drawn = [draw(_gather(by_number, numbers)) for numbers in structures]
@@ -91,16 +101,16 @@ def sample_foreground(
 
 
 def _group(label: NDArray[np.integer]) -> dict[int, NDArray[np.intp]]:
-    """Places, in the flattened map, of each number above 0."""
-    places = np.flatnonzero(label > 0)
-    values = label.ravel()[places]
-    places = places[np.argsort(values, kind="stable")]
-    found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), np.split(places, np.cumsum(counts)[:-1]), strict=True)) if len(found) else {}
+    """Returns the indices, in the flattened map, of each number above 0."""
+    voxels = np.flatnonzero(label > 0)
+    values = label.ravel()[voxels]
+    voxels = voxels[np.argsort(values, kind="stable")]
+    numbers, counts = np.unique(values, return_counts=True)
+    return dict(zip(numbers.tolist(), np.split(voxels, np.cumsum(counts)[:-1]), strict=True)) if len(numbers) else {}
 
 
 def _gather(by_number: Mapping[int, NDArray[np.intp]], numbers: Numbers) -> NDArray[np.intp]:
-    """The places of some numbers, in order."""
+    """Returns the indices of the voxels of some numbers, sorted."""
     groups = [by_number[number] for number in numbers if number in by_number]
     if len(groups) == 1:
         return groups[0]

@@ -1,4 +1,4 @@
-"""Bringing the intensities of each channel to a common scale.
+"""Normalization: the intensities of each channel are brought to a common scale.
 
 Source of all schemes: the reference method (nnU-Net v2.8.1, default normalization schemes).
 """
@@ -14,7 +14,7 @@ from autoseg.planning.plan import Normalization
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-SMALLEST_DIVISOR = 1e-8  # Source: the reference method. Keeps a constant image at zero instead of NaN.
+SMALLEST_DIVISOR = 1e-8  # Source: the reference method. It keeps a constant image at zero instead of NaN.
 
 
 def normalize(image: Image, schemes: tuple[Normalization, ...], mask: Mask) -> Image:
@@ -23,15 +23,24 @@ def normalize(image: Image, schemes: tuple[Normalization, ...], mask: Mask) -> I
     A constant channel becomes zero under "zscore" and "rescale_to_0_1", never NaN.
 
     Args:
-        image: Shape (c, z, y, x). Is left as it is.
+        image: Shape (c, z, y, x); it is not changed.
         schemes: One per channel.
-        mask: Shape (z, y, x), true in the region that is not zero; for z-scores of that region alone.
+        mask: Shape (z, y, x), true in the nonzero region; some z-scores are computed over this region alone.
 
     Returns:
-        New image of the same shape, float32.
+        A new image of the same shape, float32.
 
     Raises:
-        ImageError: The number of channels is another, or a channel for "rgb_to_0_1" holds values outside 0 to 255.
+        ImageError: The number of channels differs from the plan's, or a channel for "rgb_to_0_1" holds values outside
+            0 to 255.
+
+    Example:
+        >>> image = np.array([[[[0, 1, 3]]]], dtype=np.float32)
+        >>> mask = image[0] > 0
+        >>> normalize(image, (Normalization(scheme="zscore", only_nonzero=True),), mask).tolist()
+        [[[[0.0, -1.0, 1.0]]]]
+        >>> normalize(image, (Normalization(scheme="rescale_to_0_1"),), mask).round(2).tolist()[0][0][0][2]
+        1.0
     """
     if len(image) != len(schemes):
         raise ImageError(

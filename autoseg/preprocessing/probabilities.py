@@ -1,8 +1,9 @@
-"""How sure a network is of each class, on the grid of the image file, one class at a time.
+"""Probabilities of each class on the grid of the image file, one class at a time.
 
 The probability of one of several classes is the softmax over all of them at full resolution, which needs the sum over
 all. So the classes are gone through twice: first to sum, then to divide. Each is resampled twice, but however many
-there are, only a few volumes of full resolution are in memory. That of a region is the sigmoid of its own logit.
+classes there are, only a few volumes of full resolution are in memory. The probability of a region is the sigmoid of
+its own logit.
 """
 
 from __future__ import annotations
@@ -34,59 +35,79 @@ def restore_probabilities(
 ) -> Iterator[Volume]:
     """Brings the logits of a preprocessed case back to the grid of its image file, as probabilities.
 
-    Logits are resampled as for `restore_case`, linearly, so its label map holds the class that is likeliest here.
-    Outside the cropping box the background is certain. Source: the reference method.
+    Logits are resampled as for `restore_case`, linearly, so its label map holds the most probable class of these maps.
+    Outside the cropping box the background has probability 1. Source: the reference method.
 
     Args:
-        logits: Shape (outputs, *record.shape), of 16 or 32 bit, in the memory of the CPU; left as they are.
-        record: Of the case.
-        outputs: Whose maps are wanted, in this order; all by default.
+        logits: Shape (outputs, *record.shape), of 16 or 32 bit; they are not changed.
+        record: The record of the case.
+        outputs: Outputs whose maps are returned, in this order; None for all.
         exclusive: Whether the outputs are classes that exclude each other, the background first, or regions.
 
     Yields:
-        A map (z, y, x) per output, float32, 0 to 1, with the geometry of the image file; made when it is asked for.
-        Those of all classes sum to 1.
+        A map (z, y, x) per output, float32, 0 to 1, with the geometry of the image file; each is made when it is asked
+        for. The maps of all classes sum to 1.
 
     Raises:
         ValueError: The logits lie on another grid than the preprocessed case.
+
+    Example:
+        >>> from autoseg.imaging.geometry import Box, Geometry
+        >>> record = PreprocessRecord(
+        ...     geometry=Geometry(shape=(1, 1, 2), spacing_mm=(1.0, 1.0, 1.0)),
+        ...     axis_order=(0, 1, 2),
+        ...     box=Box(start=(0, 0, 0), stop=(1, 1, 1)),
+        ...     shape=(1, 1, 1),
+        ...     spacing_mm=(1.0, 1.0, 1.0),
+        ... )
+        >>> logits = np.zeros((2, 1, 1, 1), dtype=np.float32)
+        >>> [volume.array.tolist() for volume in restore_probabilities(logits, record)]
+        [[[[0.5, 1.0]]], [[[0.5, 0.0]]]]
     """
     values = logits_as_array(logits, record)
 
     def resample(number: int) -> Map:
-        one = values[number : number + 1].astype(np.float32, copy=False)
-        grown = resample_image(one, record.spacing_mm, record.box.shape, record.box_spacing_mm, order=1)
-        return np.asarray(grown[0])
+        volume = values[number : number + 1].astype(np.float32, copy=False)
+        resampled = resample_image(volume, record.spacing_mm, record.box.shape, record.box_spacing_mm, order=1)
+        return np.asarray(resampled[0])
 
-    wanted = range(len(values)) if outputs is None else outputs
+    chosen = range(len(values)) if outputs is None else outputs
     if exclusive:
-        return _restore_each(resample, len(values), wanted, record)
-    return (uncrop(_sigmoid(resample(number)), record, outside=0.0) for number in wanted)
+        return _restore_each(resample, len(values), chosen, record)
+    return (uncrop(_sigmoid(resample(number)), record, outside=0.0) for number in chosen)
 
 
 def restore_map(values: Map, record: PreprocessRecord) -> Volume:
-    """Brings a map (z, y, x), 0 to 1, of a preprocessed case back to the grid of its image file: linearly, 0 outside.
+    """Brings a map of a preprocessed case back to the grid of its image file: linearly, and 0 outside the cropping box.
+
+    Args:
+        values: Shape (z, y, x), 0 to 1.
+        record: The record of the case.
 
     Raises:
         ValueError: The map lies on another grid than the preprocessed case.
     """
-    one = logits_as_array(values[np.newaxis], record).astype(np.float32, copy=False)
-    grown = resample_image(one, record.spacing_mm, record.box.shape, record.box_spacing_mm, order=1)[0]
-    return uncrop(grown.clip(0, 1), record, outside=0.0)
+    volume = logits_as_array(values[np.newaxis], record).astype(np.float32, copy=False)
+    resampled = resample_image(volume, record.spacing_mm, record.box.shape, record.box_spacing_mm, order=1)[0]
+    return uncrop(resampled.clip(0, 1), record, outside=0.0)
 
 
 def _restore_each(
-    resample: Callable[[int], Map], count: int, wanted: Sequence[int], record: PreprocessRecord
+    resample: Callable[[int], Map], count: int, chosen: Sequence[int], record: PreprocessRecord
 ) -> Iterator[Volume]:
-    """No volume keeps a name while the next one is made, which would be one volume more in memory."""
-    if not wanted:
+    """Yields the softmax of each chosen class.
+
+    No volume is bound to a name while the next one is made, which would be one volume more in memory.
+    """
+    if not chosen:
         return
     highest, total = _sum_exponentials(resample, count)
-    for number in wanted:
+    for number in chosen:
         yield uncrop(_softmax(resample(number), highest, total), record, outside=float(number == BACKGROUND))
 
 
 def _sum_exponentials(resample: Callable[[int], Map], count: int) -> tuple[Map, Map]:
-    """Finds the highest logit of each voxel, and sums exp(logit - highest) over the classes, one after the other."""
+    """Returns the highest logit of each voxel, and the sum of exp(logit - highest) over the classes."""
     highest = resample(0).copy()
     total = np.ones_like(highest)
     for number in range(1, count):
@@ -95,8 +116,11 @@ def _sum_exponentials(resample: Callable[[int], Map], count: int) -> tuple[Map, 
 
 
 def _add_exponentials(logits: Map, highest: Map, total: Map) -> None:
-    """Adds a class; the sum is scaled down where its logit is higher than those before, so nothing overflows."""
-    for plane in range(len(logits)):  # which stays in the cache
+    """Adds a class to the sum of exponentials, in place.
+
+    The sum is scaled down where the logit is higher than those before, so nothing overflows.
+    """
+    for plane in range(len(logits)):  # a plane fits into the cache of a core
         new, before = logits[plane], highest[plane]
         higher = np.maximum(before, new)
         total[plane] *= np.exp(before - higher)
@@ -105,7 +129,7 @@ def _add_exponentials(logits: Map, highest: Map, total: Map) -> None:
 
 
 def _sigmoid(logits: Map) -> Map:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))  # which cannot overflow
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))  # this form cannot overflow
 
 
 def _softmax(logits: Map, highest: Map, total: Map) -> Map:

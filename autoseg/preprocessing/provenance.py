@@ -1,4 +1,7 @@
-"""What a preprocessed case follows from, so that a case of yesterday is told from one of today."""
+"""What case.json says of a preprocessed case: what its voxels depend on, and how it was made.
+
+So cases of an earlier plan or of earlier files are recognised.
+"""
 
 from typing import Self
 
@@ -9,19 +12,20 @@ from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.targets import Numbers
 from autoseg.planning.plan import ConfigurationName, Normalization, Plan, Spacing
-from autoseg.runtime.artifact import state_of_files
+from autoseg.preprocessing.case import PreprocessRecord
+from autoseg.runtime.artifact import Artifact, state_of_files
 
 
 class PreprocessingSettings(BaseModel):
     """What the plan and dataset.json say about the voxels of all cases of one configuration.
 
-    Patch size, batch size and all else of training change no voxel and are left out. Files are cut into chunks of the
-    patch size of their time; another one makes reading slower at most.
+    Patch size, batch size and all other settings of training change no voxel and are left out. Files are cut into
+    chunks of the patch size at the time of writing; another patch size makes reading slower at most.
 
     Attributes:
         axis_order, spacing_mm, normalization: See `Plan` and `Configuration`.
-        channels: Of each image.
-        structures: Numbers of each structure in a label map; their places are listed.
+        channels: Number of channels of each image.
+        structures: The numbers of each structure in a label map; some voxels of each are listed, see `Foreground`.
         ignore: See `Targets`.
         orientation: See `DatasetInfo`.
     """
@@ -38,7 +42,7 @@ class PreprocessingSettings(BaseModel):
 
     @classmethod
     def of(cls, plan: Plan, name: ConfigurationName, info: DatasetInfo) -> Self:
-        """The recipe of a configuration."""
+        """Returns the settings of a configuration."""
         configuration = plan.configurations[name]
         return cls(
             axis_order=plan.axis_order,
@@ -52,13 +56,13 @@ class PreprocessingSettings(BaseModel):
 
 
 class Provenance(BaseModel):
-    """All that the voxels of one case follow from. A later run takes a case over if this is the same.
+    """All that the voxels of one case depend on. A later run keeps a case if its provenance is the same.
 
     Attributes:
-        recipe: See there. Training asks for no more than this.
+        recipe: Settings of preprocessing. Training compares only these.
         program: Version of this program.
-        files: Of the image and of the label map, see `state_of_files`; a copied workspace has others, so training does
-            not look at them.
+        files: State of image and label map, see `state_of_files`. It differs in a copied workspace, so training does
+            not look at it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +72,31 @@ class Provenance(BaseModel):
     files: tuple[tuple[str, int, int], ...]
 
     @classmethod
-    def of(cls, case: Case, recipe: PreprocessingSettings) -> Self:
-        """The origin of a case that is prepared now."""
-        return cls(recipe=recipe, program=__version__, files=state_of_files(case.files))
+    def of(cls, case: Case, settings: PreprocessingSettings) -> Self:
+        """Returns the provenance of a case that is preprocessed now."""
+        return cls(recipe=settings, program=__version__, files=state_of_files(case.files))
+
+
+class CaseContent(Artifact):
+    """Content of case.json.
+
+    Attributes:
+        origin: What the voxels depend on; None if it was not given.
+        record: How the case was made, for the way back.
+        channels: Number of channels of the image; 0 if only a label map is stored.
+        foreground: Number of listed voxels of each structure; see `Foreground`.
+        labelled: Number of listed voxels among all that were annotated.
+    """
+
+    format_version: int = 3  # version 2 had a file for each part
+
+    origin: Provenance | None
+    record: PreprocessRecord
+    channels: int
+    foreground: tuple[int, ...]
+    labelled: int
+
+    @property
+    def foreground_shape(self) -> tuple[int, int]:
+        """Shape of the list of voxels."""
+        return sum(self.foreground) + self.labelled, 3

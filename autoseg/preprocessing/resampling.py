@@ -19,9 +19,8 @@ from scipy import ndimage
 
 from autoseg.imaging.geometry import Shape, Vector
 
-ANISOTROPY_THRESHOLD = (
-    3  # Ratio of largest to smallest spacing above which slices are kept apart. Source: the reference method
-)
+# Ratio of largest to smallest spacing above which slices are kept apart. Source: the reference method
+ANISOTROPY_THRESHOLD = 3
 
 Order = Literal[0, 1, 3]
 """Order of a spline: 0 takes the nearest voxel, 1 is linear, 3 is cubic."""
@@ -30,9 +29,9 @@ IMAGE_ORDER: Order = 3
 
 # Weight of an old voxel in a new one that is left out. Decision: all of them together change less than rounding does.
 NEGLIGIBLE = 1e-9
-BLOCK_VOXELS = (
-    64  # Number of new voxels along a row that are computed together. Decision: large enough for a fast product
-)
+
+# Number of new voxels along a row that are computed together. Decision: large enough for a fast product
+BLOCK_VOXELS = 64
 
 Image = NDArray[np.float32]
 

@@ -2,22 +2,38 @@
 
 A case is one file, CASE.zip, in the folder of its configuration. Its parts are not compressed again:
 
-    case.json          what it was made from and how: a `CaseContent`
-    image.b2nd         image, (c, z, y, x), float32, as blosc2 writes it; so are the others. Left out without channels
+    case.json          what the case was made from and how: a `CaseContent`
+    image.b2nd         image, (c, z, y, x), float32, as a file of blosc2, as the following. Left out without channels
     label.b2nd         label map, (z, y, x)
-    foreground.b2nd    where some of its foreground is, (n, 3)
+    foreground.b2nd    indices of some foreground voxels, (n, 3)
 
-Nothing waits for the disk: a power cut may cost the cases of the last seconds, and the checksums tell which.
+Writing does not wait for the disk: a power cut may cost the cases of the last seconds, and the checksums tell which.
+
+>>> import tempfile
+>>> from autoseg.imaging.geometry import Geometry
+>>> from autoseg.imaging.label_encoding import CaseLabels
+>>> record = PreprocessRecord(
+...     geometry=Geometry(shape=(1, 2, 2), spacing_mm=(1.0, 1.0, 1.0)),
+...     axis_order=(0, 1, 2),
+...     box=Box(start=(0, 0, 0), stop=(1, 2, 2)),
+...     shape=(1, 2, 2),
+...     spacing_mm=(1.0, 1.0, 1.0),
+... )
+>>> image, label = np.ones((1, 1, 2, 2), np.float32), CaseLabels(np.array([[[0, 0], [0, 1]]], np.int8))
+>>> with tempfile.TemporaryDirectory() as name:
+...     folder = Path(name)
+...     save_case(folder, "liver_1", PreprocessedCase(image=image, label=label, record=record), patch_size=(2, 2))
+...     stored = StoredCase.open(folder, "liver_1")
+...     stored.load_label().tolist(), stored.load_foreground().places.tolist()
+([[[0, 0], [0, 1]]], [[0, 1, 1]])
 """
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,58 +41,29 @@ from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.imaging.geometry import Box, Shape
 from autoseg.imaging.label_encoding import StoredLabels
 from autoseg.preprocessing.archive import (
+    AGAIN,
     DAMAGE,
     PartLocation,
     compress,
     compress_voxels,
     is_whole,
+    open_array,
     read_part,
     write_archive,
 )
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 from autoseg.preprocessing.foreground import Foreground, sample_foreground
-from autoseg.preprocessing.provenance import Provenance
-from autoseg.runtime.artifact import Artifact, atomic_file
+from autoseg.preprocessing.provenance import CaseContent, Provenance
+from autoseg.runtime.artifact import atomic_file
 
-# Whatever its parameters say, blosc2 begins and ends threads for each chunk that it copies into a file, unless the
-# environment forbids it: a case of 36 slices then takes 1.5 instead of 25 ms. It is asked anew at each call.
-os.environ.setdefault("BLOSC_NTHREADS", "1")
-
-PLACES_PER_CHUNK = 4096  # Of the foreground. Decision: one is read at a time, 48 KiB are decompressed for it
+FOREGROUND_CHUNK = 4096  # Voxels per chunk. Decision: one is read at a time, for which 48 KiB are decompressed
 
 MEMORY_FOR_CASES_BYTES = 4 * 10**9
-"""Training holds cases in memory whole if all of them fit. Decision: half the memory of a small laptop."""
+"""Training holds whole cases in memory if all of them fit. Decision: half the memory of a small laptop."""
 
 ENDING = ".zip"
-HALF_WRITTEN = ".writing_"  # Begins the name of a file that has not taken its place, see `atomic_file`
+HALF_WRITTEN = ".writing_"  # Prefix of the name of a file that is being written, see `atomic_file`
 CONTENT, IMAGE, LABEL, FOREGROUND = "case.json", "image.b2nd", "label.b2nd", "foreground.b2nd"
-
-AGAIN = "run 'autoseg preprocess' again"
-
-
-class CaseContent(Artifact):
-    """case.json.
-
-    Attributes:
-        origin: What the case was made from; None if its maker did not say.
-        record: How it was made, for the way back.
-        channels: Of the image; none if only a label map is kept.
-        foreground: How many voxels of each structure are listed; see `Foreground`.
-        labelled: How many of all that was labelled.
-    """
-
-    format_version: int = 3  # 2 had a file for each part
-
-    origin: Provenance | None
-    record: PreprocessRecord
-    channels: int
-    foreground: tuple[int, ...]
-    labelled: int
-
-    @property
-    def foreground_shape(self) -> tuple[int, int]:
-        """Of the list of voxels."""
-        return sum(self.foreground) + self.labelled, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,37 +71,37 @@ class StoredCase:
     """A case on disk. No file stays open, so any number of cases can be held, and sent to other processes.
 
     Attributes:
-        path: Of its file.
-        content: What it says of itself.
-        places: Of the parts, by name.
+        path: Path of its file.
+        content: Its case.json.
+        parts: Locations of the parts in the file, by name.
         nbytes: Memory that image and label map take when they are loaded.
     """
 
     path: Path
     content: CaseContent
-    places: dict[str, PartLocation]
+    parts: dict[str, PartLocation]
     nbytes: int
 
     @classmethod
     def open(cls, folder: Path, name: str) -> "StoredCase":
-        """Finds a case that `save_case` wrote.
+        """Opens a case that `save_case` wrote.
 
         Raises:
             ArtifactError: The file is missing or damaged.
         """
         path = _path(folder, name)
         try:
-            text, places = read_part(path, CONTENT)
+            text, parts = read_part(path, CONTENT)
             content = CaseContent.parse(text.decode(), source=f"{CONTENT} in {path}")
-            parts = (IMAGE, LABEL) if content.channels else (LABEL,)
-            arrays = [_open_array(path, places[part], content.record.shape) for part in parts]
-            _open_array(path, places[FOREGROUND], content.foreground_shape)
+            array_names = (IMAGE, LABEL) if content.channels else (LABEL,)
+            arrays = [open_array(path, parts[array_name], content.record.shape) for array_name in array_names]
+            open_array(path, parts[FOREGROUND], content.foreground_shape)
         except DAMAGE as error:
             raise _damaged(path) from error
         except ArtifactError as error:
             raise ArtifactError(error.what, AGAIN) from error
         nbytes = sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
-        return cls(path=path, content=content, places=places, nbytes=nbytes)
+        return cls(path=path, content=content, parts=parts, nbytes=nbytes)
 
     def verify(self) -> None:
         """Reads the file and compares all parts with their checksums.
@@ -127,28 +114,28 @@ class StoredCase:
 
     @property
     def name(self) -> str:
-        """Of the case."""
+        """Name of the case."""
         return self.path.name.removesuffix(ENDING)
 
     @property
     def record(self) -> PreprocessRecord:
-        """How it was made."""
+        """How the case was made, for the way back."""
         return self.content.record
 
     @property
     def shape(self) -> Shape:
-        """Voxels along (z, y, x)."""
+        """Number of voxels along (z, y, x)."""
         return self.content.record.shape
 
     @property
     def foreground(self) -> Foreground:
-        """Where some of its foreground is; on disk, because that of all cases would fill the memory.
+        """Some voxels of the foreground; they stay on disk, because those of all cases would fill the memory.
 
         Raises:
             ArtifactError: The file is missing or damaged.
         """
         try:
-            places = _open_array(self.path, self.places[FOREGROUND], self.content.foreground_shape)
+            places = open_array(self.path, self.parts[FOREGROUND], self.content.foreground_shape)
         except DAMAGE as error:
             raise _damaged(self.path) from error
         return replace(self._described, places=places)
@@ -157,7 +144,7 @@ class StoredCase:
         """Reads a part of the case.
 
         Args:
-            box: Lies within the case; may be empty.
+            box: A box that lies within the case; it may be empty.
 
         Returns:
             Image (c, *box.shape), float32, and label map (*box.shape); both new and writable.
@@ -177,24 +164,24 @@ class StoredCase:
     def _read(self, part: str, box: Box) -> NDArray[Any]:
         if part == IMAGE and not self.content.channels:
             return np.zeros((0, *box.shape), dtype=np.float32)
-        return np.asarray(_open_array(self.path, self.places[part], self.shape)[(..., *box.slices)])
+        return np.asarray(open_array(self.path, self.parts[part], self.shape)[(..., *box.slices)])
 
     def _read_label(self, box: Box) -> StoredLabels:
         return cast(StoredLabels, self._read(LABEL, box))
 
     def load(self) -> tuple[NDArray[np.float32], StoredLabels]:
-        """Reads the whole image and label map; see `read`."""
+        """Reads the whole image and label map; it raises the errors of `read`."""
         return self.read(Box(start=(0, 0, 0), stop=self.shape))
 
     def load_label(self) -> StoredLabels:
-        """Reads the whole label map; errors as of `read`."""
+        """Reads the whole label map; it raises the errors of `read`."""
         try:
             return self._read_label(Box(start=(0, 0, 0), stop=self.shape))
         except DAMAGE as error:
             raise _damaged(self.path) from error
 
     def load_foreground(self) -> Foreground:
-        """The same as `foreground`, in memory."""
+        """Returns `foreground` in memory; it raises the same errors."""
         try:
             return replace(self._described, places=np.asarray(self.foreground.places[:]))
         except DAMAGE as error:
@@ -202,7 +189,7 @@ class StoredCase:
 
     @property
     def _described(self) -> Foreground:
-        """Its foreground without the places."""
+        """The foreground without its voxels."""
         return Foreground(counts=self.content.foreground, labelled=self.content.labelled, places=None)
 
 
@@ -212,16 +199,16 @@ def save_case(
     case: PreprocessedCase,
     *,
     patch_size: tuple[int, ...],
-    origin: Provenance | None = None,
+    provenance: Provenance | None = None,
 ) -> None:
-    """Writes a case whole or not at all, in the place of an older one.
+    """Writes a case whole or not at all; an older file of the case is replaced.
 
     Args:
-        folder: Of the configuration; made if it is missing.
-        name: Of the case.
-        case: With a label map.
-        patch_size: Of the configuration, (z, y, x) or (y, x): arrays are cut into chunks of about this size.
-        origin: What the case was made from; says of which structures voxels are listed.
+        folder: Folder of the configuration; it is made if it is missing.
+        name: Name of the case.
+        case: The case, with a label map.
+        patch_size: Patch size of the configuration, (z, y, x) or (y, x): arrays are cut into chunks of about this size.
+        provenance: What the voxels depend on; its settings say of which structures voxels are listed.
 
     Raises:
         ArtifactError: The folder cannot be written, for example because the disk is full.
@@ -232,10 +219,10 @@ def save_case(
     label = case.label
 
     def make_parts() -> Iterator[tuple[str, bytes]]:
-        structures, ignore = (origin.recipe.structures, origin.recipe.ignore) if origin else (None, None)
+        structures, ignore = (provenance.recipe.structures, provenance.recipe.ignore) if provenance else (None, None)
         foreground = sample_foreground(label, structures, ignore)
         content = CaseContent(
-            origin=origin,
+            origin=provenance,
             record=case.record,
             channels=len(case.image),
             foreground=foreground.counts,
@@ -245,32 +232,32 @@ def save_case(
         if len(case.image):
             yield IMAGE, compress_voxels(case.image, patch_size)
         yield LABEL, compress_voxels(label, patch_size)
-        yield FOREGROUND, compress(foreground.places, (PLACES_PER_CHUNK, 3), (PLACES_PER_CHUNK, 3))
+        yield FOREGROUND, compress(foreground.places, (FOREGROUND_CHUNK, 3), (FOREGROUND_CHUNK, 3))
 
     path = _path(folder, name)
     with atomic_file(path, durable=False) as writing:
         write_archive(writing, make_parts())
-        path.unlink(missing_ok=True)  # it is of no use any more, and a system that replaces a file waits for the disk
+        path.unlink(missing_ok=True)  # replacing a file would make the system wait for the disk
 
 
-def is_up_to_date(folder: Path, name: str, origin: Provenance) -> bool:
-    """Whether a case is there, whole to the last bit, and of this origin."""
+def is_up_to_date(folder: Path, name: str, provenance: Provenance) -> bool:
+    """Returns whether a case is stored, whole to the last bit, and of this provenance."""
     try:
-        return StoredCase.open(folder, name).content.origin == origin and is_whole(_path(folder, name))
+        return StoredCase.open(folder, name).content.origin == provenance and is_whole(_path(folder, name))
     except ArtifactError:
         return False
 
 
 def is_stored(folder: Path, name: str) -> bool:
-    """Whether a case was written, whatever became of it since."""
+    """Returns whether a file of the case exists, be it damaged or not."""
     return _path(folder, name).is_file()
 
 
 def open_stored(folder: Path, names: Iterable[str]) -> dict[str, StoredCase]:
-    """Finds many cases by name.
+    """Opens many cases by name.
 
     Raises:
-        ProblemsError: Some are missing or damaged; each has its line.
+        ProblemsError: Some are missing or damaged; one line for each.
     """
     cases, problems = {}, []
     for name in sorted(names):
@@ -284,12 +271,12 @@ def open_stored(folder: Path, names: Iterable[str]) -> dict[str, StoredCase]:
 
 
 def list_unused_files(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Files of a folder that belong to other cases than these, or were left half-written."""
-    kept = {_path(folder, name) for name in names}
+    """Returns the files of a folder that belong to none of these cases, or were left half-written."""
+    used = {_path(folder, name) for name in names}
     return [
         path
         for path in sorted(folder.iterdir())
-        if path not in kept and (path.name.endswith(ENDING) or path.name.startswith(HALF_WRITTEN))
+        if path not in used and (path.name.endswith(ENDING) or path.name.startswith(HALF_WRITTEN))
     ]
 
 
@@ -299,15 +286,3 @@ def _path(folder: Path, name: str) -> Path:
 
 def _damaged(path: Path) -> ArtifactError:
     return ArtifactError(f"{path} is missing, damaged or cut off", AGAIN)
-
-
-def _open_array(path: Path, place: PartLocation, shape: tuple[int, ...]) -> Any:
-    """Opens an array inside a file whose last axes must be `shape`; raises one of `DAMAGE` if there is none."""
-    try:
-        array = blosc2.open(str(path), mode="r", mmap_mode="r", offset=place.start, dparams={"nthreads": 1})
-        found = array.shape
-    except AttributeError as error:
-        raise ValueError("what stands there is no array") from error
-    if found[-len(shape) :] != shape:
-        raise ArtifactError(f"{path} holds an array of shape {found}, its record says {shape}", AGAIN)
-    return array

@@ -28,7 +28,7 @@ SHAPE: Shape = (9, 20, 17)
 PATCH = (4, 8, 8)
 PARTS = ["case.json", "image.b2nd", "label.b2nd", "foreground.b2nd"]
 FILE = r"case\.zip"
-ORIGIN = Provenance(
+PROVENANCE = Provenance(
     recipe=PreprocessingSettings(
         axis_order=(0, 1, 2),
         spacing_mm=(1.0, 1.0, 1.0),
@@ -239,16 +239,16 @@ def test_parts_of_another_case_are_noticed(tmp_path: Path) -> None:
 def test_every_changed_bit_is_found(tmp_path: Path) -> None:
     """Whatever byte changes: the case is not sound, or no part of it is another."""
     case = make_case()
-    save_case(tmp_path, "case", case, patch_size=PATCH, origin=ORIGIN)
+    save_case(tmp_path, "case", case, patch_size=PATCH, provenance=PROVENANCE)
     path = tmp_path / "case.zip"
     whole = path.read_bytes()
-    assert is_up_to_date(tmp_path, "case", ORIGIN)
+    assert is_up_to_date(tmp_path, "case", PROVENANCE)
     unseen = 0
     ends = [place for name in PARTS for place in find_all(whole, name.encode())]
     near_ends = {place for end in ends for place in range(max(0, end - 46), end + 40) if place < len(whole)}
     for place in sorted(near_ends | set(range(len(whole) - 22, len(whole))) | set(range(0, len(whole), 211))):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        if is_up_to_date(tmp_path, "case", ORIGIN):
+        if is_up_to_date(tmp_path, "case", PROVENANCE):
             unseen += 1
             image, label = StoredCase.open(tmp_path, "case").load()
             np.testing.assert_array_equal(image, case.image)
@@ -258,45 +258,45 @@ def test_every_changed_bit_is_found(tmp_path: Path) -> None:
 
 def test_a_damaged_part_is_found_when_it_is_verified(tmp_path: Path) -> None:
     """The file can be opened, but the checksum of a part is another."""
-    save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH, provenance=PROVENANCE)
     path, stored = tmp_path / "case.zip", StoredCase.open(tmp_path, "case")
     stored.verify()
     whole = path.read_bytes()
     for part in PARTS:
-        place = stored.places[part].start + stored.places[part].size - 1
+        place = stored.parts[part].start + stored.parts[part].size - 1
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(ArtifactError, match=rf"{FILE} is missing, damaged or cut off; {AGAIN}"):
             stored.verify()
-        assert not is_up_to_date(tmp_path, "case", ORIGIN)
+        assert not is_up_to_date(tmp_path, "case", PROVENANCE)
     path.write_bytes(whole)
     stored.verify()
-    assert is_up_to_date(tmp_path, "case", ORIGIN)
+    assert is_up_to_date(tmp_path, "case", PROVENANCE)
 
 
 def test_a_case_is_sound_if_it_is_of_the_same_origin(tmp_path: Path) -> None:
     """Another plan, another program or another file make it one of the past; without an origin it always is."""
-    save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
-    assert StoredCase.open(tmp_path, "case").content.origin == ORIGIN
-    assert is_up_to_date(tmp_path, "case", ORIGIN)
-    coarse = ORIGIN.recipe.model_copy(update={"spacing_mm": (2.0, 1.0, 1.0)})
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH, provenance=PROVENANCE)
+    assert StoredCase.open(tmp_path, "case").content.origin == PROVENANCE
+    assert is_up_to_date(tmp_path, "case", PROVENANCE)
+    coarse = PROVENANCE.recipe.model_copy(update={"spacing_mm": (2.0, 1.0, 1.0)})
     changes: list[dict[str, object]] = [{"recipe": coarse}, {"program": "0"}, {"files": (("a.nii", 1, 3),)}]
     for change in changes:
-        assert not is_up_to_date(tmp_path, "case", ORIGIN.model_copy(update=change))
+        assert not is_up_to_date(tmp_path, "case", PROVENANCE.model_copy(update=change))
     save_case(tmp_path, "case", make_case(), patch_size=PATCH)
-    assert not is_up_to_date(tmp_path, "case", ORIGIN)
-    assert not is_up_to_date(tmp_path, "absent", ORIGIN)
+    assert not is_up_to_date(tmp_path, "case", PROVENANCE)
+    assert not is_up_to_date(tmp_path, "absent", PROVENANCE)
 
 
 def test_the_same_case_gives_the_same_file(tmp_path: Path) -> None:
     """Byte by byte, so that a run that was stopped and continued ends like one that was not."""
     for name in ("one", "other"):
-        save_case(tmp_path / name, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
+        save_case(tmp_path / name, "case", make_case(), patch_size=PATCH, provenance=PROVENANCE)
     assert (tmp_path / "one" / "case.zip").read_bytes() == (tmp_path / "other" / "case.zip").read_bytes()
 
 
 def test_a_case_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the file cannot take its place there is none, and the next attempt succeeds."""
-    save_case(tmp_path, "case", make_case(), patch_size=PATCH, origin=ORIGIN)
+    save_case(tmp_path, "case", make_case(), patch_size=PATCH, provenance=PROVENANCE)
 
     def fail(path: Path, target: Path) -> Path:
         raise OSError(errno.EIO, "Input/output error")
@@ -304,10 +304,10 @@ def test_a_case_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
         with pytest.raises(WriteError, match=rf"{FILE}: Input/output error; free"):
-            save_case(tmp_path, "case", make_case((9, 20, 18)), patch_size=PATCH, origin=ORIGIN)
+            save_case(tmp_path, "case", make_case((9, 20, 18)), patch_size=PATCH, provenance=PROVENANCE)
     assert not is_stored(tmp_path, "case")
     assert not list(tmp_path.glob(".*"))
-    save_case(tmp_path, "case", make_case((9, 20, 18)), patch_size=PATCH, origin=ORIGIN)
+    save_case(tmp_path, "case", make_case((9, 20, 18)), patch_size=PATCH, provenance=PROVENANCE)
     assert StoredCase.open(tmp_path, "case").shape == (9, 20, 18)
 
 
