@@ -1,8 +1,8 @@
-"""Images as people hold them in Python, taken as volumes, and results given back in the kind that was taken.
+"""Images in the types that Python users hold, converted to volumes, and results converted back to the same type.
 
-Arrays, paths, images of SimpleITK and of nibabel. The latter is not imported: an image of nibabel is known by what it
-offers. Its frame leads to the right, to the front and upwards, with (x, y, z) as the order of its axes; see `geometry`
-for the frame here.
+The types are arrays, paths, and images of SimpleITK and of nibabel. nibabel is not imported: its images are recognised
+by their attributes. Its frame is right, anterior, superior, with (x, y, z) as the order of axes; see `geometry` for the
+frame here.
 """
 
 import math
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 ImagePath = str | PathLike[str]
 
-RIGHT_ANGLE_TOLERANCE = 1e-3  # of a cosine
+RIGHT_ANGLE_TOLERANCE = 1e-3  # of a direction cosine
 
 LEFT_AND_BACK = np.array([-1.0, -1.0, 1.0])  # from nibabel's frame to that of SimpleITK, (x, y, z), and back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertedImage:
-    """An image that was taken.
+    """An image as a volume, and the way back to the type in which it was given.
 
     Attributes:
         volume: Shape (c, z, y, x), float32.
-        give_back: Turns a map (z, y, x), or several (n, z, y, x), on its grid into the kind that was taken: an array,
-            an image of nibabel, else an image of SimpleITK.
+        give_back: Converts a map (z, y, x), or several (n, z, y, x), on its grid to the type of the image: an array, an
+            image of nibabel, else an image of SimpleITK.
     """
 
     volume: Volume
@@ -49,17 +49,25 @@ def convert_to_volume(
     spacing_mm: Sequence[float] | None,
     orientation: str | None,
 ) -> ConvertedImage:
-    """Takes an image.
+    """Converts an image to a volume.
 
     Args:
         image: A path, one path per channel, an image of SimpleITK (channels as components) or of nibabel (channels as
             fourth axis), or an array (y, x), (z, y, x) or (c, z, y, x).
-        spacing_mm: Of an array: along (z, y, x), or (y, x) for a plane.
-        orientation: Where the axes of an array lead, such as "SPL", if that is known.
+        spacing_mm: Spacing of an array, along (z, y, x), or (y, x) for a plane.
+        orientation: Orientation of an array, such as "SPL", if it is known.
 
     Raises:
-        ImageError: The image cannot be read, has too many or too few dimensions, or holds NaN; or an array came without
-            the spacing of each axis.
+        ImageError: The image cannot be read, has too many or too few dimensions, or holds NaN; or the spacing of an
+            axis of an array is missing.
+
+    Example:
+        >>> converted = convert_to_volume(np.zeros((4, 5)), spacing_mm=(0.5, 0.7), orientation=None)
+        >>> converted.volume.array.shape, converted.volume.geometry.spacing_mm
+        ((1, 1, 4, 5), (0.7, 0.5, 0.7))
+        >>> label = Volume(array=np.ones((1, 4, 5), np.uint8), geometry=converted.volume.geometry)
+        >>> converted.give_back(label).shape
+        (4, 5)
     """
     if isinstance(image, np.ndarray):
         return _convert_array(image, spacing_mm, IDENTITY if orientation is None else direction_of(orientation))
@@ -82,7 +90,7 @@ def _convert_array(array: NDArray[np.generic], spacing_mm: Sequence[float] | Non
     _, z, y, x = spaced.shape
     steps = [] if spacing_mm is None else [float(step) for step in spacing_mm]
     if len(steps) == 2 and z == 1:
-        steps.insert(0, max(steps))  # as `imageio` places planes
+        steps.insert(0, max(steps))  # as planes are read from files, see `sitk`
     if len(steps) != 3 or not all(0 < step < math.inf for step in steps):
         raise ImageError(f"an array needs its spacing, not {spacing_mm}", "pass spacing_mm=(z, y, x) in millimetres")
     geometry = Geometry(shape=(z, y, x), spacing_mm=_vector(steps), direction=direction)
@@ -94,11 +102,11 @@ def _convert_array(array: NDArray[np.generic], spacing_mm: Sequence[float] | Non
 
 
 def _convert_nibabel(image: Any) -> ConvertedImage:
-    """Takes (x, y), (x, y, z) or (x, y, z, channels); gives back (x, y), (x, y, z), or (x, y, z, n) for n maps."""
+    """Converts (x, y), (x, y, z) or (x, y, z, channels); results are (x, y), (x, y, z), or (x, y, z, n) for n maps."""
     array = np.asanyarray(image.dataobj)
     if array.ndim not in (2, 3, 4) or not np.issubdtype(array.dtype, np.number):
-        what = f"an image of nibabel of shape {array.shape} and type {array.dtype} is no volume"
-        raise ImageError(what, "give numbers along (x, y, z), or (x, y, z, channel)")
+        message = f"an image of nibabel of shape {array.shape} and type {array.dtype} is no volume"
+        raise ImageError(message, "give numbers along (x, y, z), or (x, y, z, channel)")
     full = array.reshape(array.shape + (1,) * (4 - array.ndim))
     volume = Volume(array=full.transpose(3, 2, 1, 0), geometry=_read_affine(image.affine, full.shape[:3]))
 
@@ -110,13 +118,13 @@ def _convert_nibabel(image: Any) -> ConvertedImage:
 
 
 def _read_affine(affine: NDArray[np.floating] | None, shape: Sequence[int]) -> Geometry:
-    """The grid whose voxel (x, y, z) lies at affine @ (x, y, z, 1) in nibabel's frame."""
+    """Returns the grid whose voxel (x, y, z) lies at affine @ (x, y, z, 1) in nibabel's frame."""
     if affine is None:
         raise ImageError("the image of nibabel has no affine", "give it one, which says where its voxels are")
     columns = np.asarray(affine, dtype=float)[:3, :3]
     lengths = np.linalg.norm(columns, axis=0)
     if not (np.isfinite(affine).all() and (lengths > 0).all()):
-        raise ImageError("the affine of the image has axes of no length", "mend it")
+        raise ImageError("the affine of the image has axes of no length", "correct it")
     cosines = columns / lengths
     if not np.allclose(cosines.T @ cosines, np.eye(3), atol=RIGHT_ANGLE_TOLERANCE):
         raise ImageError("the axes of the image are not at right angles", "resample it to a straight grid")

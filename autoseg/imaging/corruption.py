@@ -1,8 +1,7 @@
-"""Image files that cannot be read, or that would be read wrongly without a word.
+"""Checks of image files: files that cannot be read, and damage that the libraries would not report.
 
-Tried with SimpleITK 2.5: a JPEG that is cut off comes out grey below the cut, a BMP as whatever the memory held, a TIFF
-with the pages that are left, a GIPL with zeros; see also `nifti` and `tiff`. The libraries for PNG, NRRD and MetaImage
-notice.
+Tried with SimpleITK 2.5: a truncated JPEG is read as grey below the cut, a BMP as random memory, a TIFF with the pages
+that are left, a GIPL with zeros; see also `nifti` and `tiff`. The libraries for PNG, NRRD and MetaImage notice.
 """
 
 import math
@@ -17,32 +16,42 @@ from autoseg.imaging.nifti import check_nifti, check_shadowed
 from autoseg.imaging.tiff import check_bits
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
-BMP_HEAD_BYTES = 38  # as far as it matters here
+BMP_HEAD_BYTES = 38  # the part of the header that is read here
 BMP_USUAL_HEAD = 40
-BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not packed
+BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not compressed
 
 GIPL_HEAD_BYTES = 256
-GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # by the format's code of a number type
+GIPL_BYTES = {
+    1: 1,
+    7: 1,
+    8: 1,
+    15: 2,
+    16: 2,
+    31: 4,
+    32: 4,
+    64: 4,
+    65: 8,
+}  # bytes per voxel, by the format's code of a number type
 
 _checked_files: set[tuple[str, int, int]] = set()
-"""Files that this process found sound: path, bytes, and nanoseconds of the last change."""
+"""Files in which this process found no damage: path, size in bytes, and time of the last change in ns."""
 
 
 def check_file(path: Path) -> None:
-    """Refuses what cannot be opened, and damage that would not be reported.
+    """Refuses a file that cannot be opened, or has damage that would not be reported.
 
-    A file that this process found sound is not read again as long as it stays the same: a pipeline opens each several
-    times, and the check takes as long as the reading itself.
+    A file without damage is not read again as long as it does not change: a pipeline opens each file several times, and
+    the check takes as long as the reading itself.
 
     Raises:
-        ImageError: With the reason.
+        ImageError: The file is missing, a folder, not readable or damaged.
     """
     if not path.exists():
         raise ImageError(f"{path} does not exist", "check the path")
     if not path.is_file():
-        raise ImageError(f"{path} is a folder", "put an image file in its offset")
+        raise ImageError(f"{path} is a folder", "put an image file in its place")
     try:
-        with path.open("rb") as file:  # may it be read?
+        with path.open("rb") as file:  # fails if reading is not permitted
             state = os.fstat(file.fileno())
         check_shadowed(path)
         state_key = (str(path.absolute()), state.st_size, state.st_mtime_ns)
@@ -70,9 +79,10 @@ def check_picture(path: Path) -> None:
 
 
 def _is_whole_jpeg(file: BufferedReader, size: int) -> bool:
-    """Whether a JPEG has its end mark behind its pixels; that of a thumbnail in its head does not count.
+    """Returns whether a JPEG has its end mark behind its pixels.
 
-    The head is a row of segments: 255, a kind, and the length of the rest. Any number of 255 may come before size.
+    The end mark of a thumbnail in its header does not count. The header is a row of segments: the byte 255, a kind, and
+    the length of the rest. Any number of bytes 255 may come before a segment.
     """
     content = file.read(size)
     if not content.startswith(JPEG_START):
@@ -90,23 +100,23 @@ def _is_whole_jpeg(file: BufferedReader, size: int) -> bool:
 
 
 def _is_whole_bmp(file: BufferedReader, size: int) -> bool:
-    """Whether a BMP is as long as its head says; of a packed size, as the head says of the packed pixels."""
+    """Returns whether a BMP is as long as its header says, by its rows or by the size of its compressed pixels."""
     head = file.read(BMP_HEAD_BYTES)
     if len(head) < BMP_HEAD_BYTES or not head.startswith(b"BM"):
         return True  # reading it will fail
     start, head_bytes, width, height, bits, packing, packed_bytes = struct.unpack_from("<10xIIii2xHII", head)
     if head_bytes < BMP_USUAL_HEAD:
-        return True  # of the time before Windows 3; reading it will fail
+        return True  # a format from before Windows 3; reading it will fail
     row_bytes = (bits * width + 31) // 32 * 4
     needed: int = start + (row_bytes * abs(height) if packing in BMP_PLAIN else packed_bytes)
     return size >= needed
 
 
 def _is_whole_tiff(file: BufferedReader, size: int) -> bool:
-    """Whether each page of a TIFF says where the next size is, to the last.
+    """Returns whether each page of a TIFF says where the next page is, to the last.
 
-    A page's directory is a count, an entry of 12 or 20 bytes per fact, and the offset of the next page's directory, 0
-    if there is none. Missing pixels of a page are noticed by the library.
+    A page's directory is a count, entries of 12 or 20 bytes, and the offset of the next page's directory, 0 if there is
+    none. The library notices missing pixels of a page.
     """
     start = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
@@ -115,9 +125,9 @@ def _is_whole_tiff(file: BufferedReader, size: int) -> bool:
     (kind,) = struct.unpack_from(order + "H", start, 2)
     count_code, entry_bytes, offset_code = ("Q", 20, "Q") if kind == 43 else ("H", 12, "I")
     (offset,) = struct.unpack_from(order + offset_code, start, 8 if kind == 43 else 4)
-    seen: set[int] = set()
-    while offset and offset not in seen:
-        seen.add(offset)
+    visited: set[int] = set()
+    while offset and offset not in visited:
+        visited.add(offset)
         count = _number_at(file, offset, order + count_code, size)
         if count is None:
             return False
@@ -130,17 +140,17 @@ def _is_whole_tiff(file: BufferedReader, size: int) -> bool:
 
 
 def _is_whole_gipl(file: BufferedReader, size: int) -> bool:
-    """Whether a GIPL is as long as its head says, which begins with four sizes and the number type."""
+    """Returns whether a GIPL is as long as its header says, which begins with four sizes and the number type."""
     head = file.read(GIPL_HEAD_BYTES)
     if len(head) < GIPL_HEAD_BYTES:
         return True  # reading it will fail
     *sizes, kind = struct.unpack_from(">5H", head)
-    voxels: int = math.prod(max(1, size) for size in sizes)
+    voxels: int = math.prod(max(1, edge) for edge in sizes)
     return size >= GIPL_HEAD_BYTES + voxels * GIPL_BYTES.get(kind, 0)
 
 
 def _number_at(file: BufferedReader, offset: int, code: str, size: int) -> int | None:
-    """The number at a offset of the file, or None if the file ends before."""
+    """Reads the number at an offset of the file; None if the file ends before."""
     length = struct.calcsize(code)
     if offset + length > size:
         return None

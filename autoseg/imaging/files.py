@@ -1,4 +1,19 @@
-"""Medical image files to volumes and back. What SimpleITK holds in between is the matter of `sitk_images`."""
+"""Reading and writing of image files as volumes. `imaging.sitk` converts the images of SimpleITK in between.
+
+>>> import tempfile
+>>> geometry = Geometry(shape=(1, 2, 2), spacing_mm=(3.0, 1.0, 1.0))
+>>> label = Volume(array=np.array([[[0, 1], [2, 0]]], dtype=np.int32), geometry=geometry)
+>>> image = Volume(array=np.array([[[[0.5, 1.0], [2.0, 4.0]]]], dtype=np.float32), geometry=geometry)
+>>> with tempfile.TemporaryDirectory() as folder:
+...     label_file, image_file = Path(folder) / "label.nii.gz", Path(folder) / "image.nii.gz"
+...     write_label_map(label_file, label)
+...     write_image(image_file, image)
+...     label_back, image_back = read_label_map(label_file), read_image((image_file,))
+>>> label_back.array.tolist(), label_back.geometry.difference(geometry)
+([[[0, 1], [2, 0]]], None)
+>>> image_back.array.tolist()
+[[[[0.5, 1.0], [2.0, 4.0]]]]
+"""
 
 import errno
 import shutil
@@ -18,25 +33,27 @@ from autoseg.imaging.sitk import from_sitk, set_spacing, to_sitk
 from autoseg.imaging.tiff import is_tiff, read_spacing, write_spacing
 from autoseg.runtime.artifact import atomic_file
 
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's remarks would break the progress display; errors still raise
+sitk.ProcessObject.SetGlobalWarningDisplay(
+    False
+)  # ITK's warnings would break the progress display; errors are still raised
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 
-# Naming their reader saves SimpleITK from asking all others, which takes a fifth of the time of a small file.
+# If the reader is named, SimpleITK does not try all others, which takes a fifth of the time of a small file.
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 
-# What SimpleITK says of files that are sound but beyond it, and what that means to people: (what, fix).
+# Parts of SimpleITK's messages for intact files that it does not support, and what to tell the user: (what, fix).
 KNOWN_REASONS = {
     "orthonormal": ("its axes are not at right angles", "resample it to a straight grid"),
     "Unknown PixelType": ("pixels of its kind, such as grey with transparency, are not supported", "save plain grey"),
 }
 
-# Formats that put header and voxels into two files, which cannot take the place of others in one step.
+# Formats that put header and voxels into two files, which cannot be replaced in one step.
 TWO_FILE_ENDINGS = (".mhd", ".nhdr", ".hdr", ".img")
 
 
 def read_image(paths: tuple[Path, ...]) -> Volume:
-    """Reads the channels of one case.
+    """Reads the channels of one case; `write_image` writes a channel.
 
     Args:
         paths: One file per channel, in order; a colour file (PNG, BMP, JPEG) holds all its channels.
@@ -54,7 +71,7 @@ def read_image(paths: tuple[Path, ...]) -> Volume:
         difference = geometry.difference(volume.geometry)
         if difference is not None:
             raise ImageError(f"{paths[0]} and {path}: {difference}", "put all channels on one grid")
-    with np.errstate(over="ignore"):  # what 32 bit cannot hold becomes infinite and is refused below
+    with np.errstate(over="ignore"):  # values beyond 32 bit become infinite and are refused below
         array = np.concatenate([volume.array for volume in volumes], dtype=np.float32)
     if not np.isfinite(array).all():
         bad = int(np.size(array) - np.isfinite(array).sum())
@@ -63,7 +80,9 @@ def read_image(paths: tuple[Path, ...]) -> Volume:
 
 
 def read_label_map(path: Path) -> Volume:
-    """Reads a label map. A colour picture counts as one if it is grey, that is, if all its colours are equal.
+    """Reads a label map; `write_label_map` writes one.
+
+    A colour picture counts as a label map if it is grey, that is, if all its colours are equal.
 
     Returns:
         Volume of shape (z, y, x), int32.
@@ -114,12 +133,17 @@ def write_image(path: Path, volume: Volume) -> None:
 
 
 def write_probabilities(path: Path, volume: Volume) -> None:
-    """Writes a map (z, y, x) of probabilities in 8 bit, 0 to 255, rounded, for 0 to 1; else as `write_image` does."""
+    """Writes a map (z, y, x) of probabilities, 0 to 1, in 8 bit: rounded to 0 to 255, atomically.
+
+    Raises:
+        ImageError: The format cannot hold this volume or the file cannot be written.
+        ArtifactError: The folder cannot be written.
+    """
     _write(path, np.rint(volume.array * np.float32(255)).astype(np.uint8), volume.geometry)
 
 
 def channels_in(path: Path) -> int:
-    """Number of channels that a file holds as colours, vectors or a fourth dimension; reads its header only.
+    """Returns how many channels a file holds as colours, vectors or a fourth dimension; reads its header only.
 
     Raises:
         ImageError: The file is missing or no image.
@@ -132,7 +156,7 @@ def channels_in(path: Path) -> int:
 
 
 def is_series(path: Path) -> bool:
-    """Whether a file holds several volumes as a fourth dimension, which `read_image` does not take.
+    """Returns whether a file holds several volumes as a fourth dimension, which `read_image` refuses.
 
     Raises:
         ImageError: The file is missing or no image.
@@ -141,7 +165,9 @@ def is_series(path: Path) -> bool:
 
 
 def convert_image(source: Path, targets: tuple[Path, ...]) -> None:
-    """Writes an image in another format, atomically, in its own number type and place; the ending chooses the format.
+    """Writes an image in another format, atomically; the ending chooses the format.
+
+    Number type and place in space stay.
 
     Args:
         source: Any image that `channels_in` understands.
@@ -179,7 +205,7 @@ def _read(path: Path) -> Volume:
     except MemoryError as error:
         raise ImageError(f"{path} does not fit into the memory", "crop it, or use a machine with more") from error
     except RuntimeError as error:
-        reasons = [reason for sign, reason in KNOWN_REASONS.items() if sign in str(error)]
+        reasons = [reason for phrase, reason in KNOWN_REASONS.items() if phrase in str(error)]
         raise (ImageError(f"{path}: {reasons[0][0]}", reasons[0][1]) if reasons else _unreadable(path)) from error
     except ValueError as error:
         raise ImageError(f"{path}: {error}", "extract one volume from it") from error
@@ -195,7 +221,7 @@ def _read(path: Path) -> Volume:
 def _open(path: Path) -> sitk.Image:
     check_file(path)
     if path.name.lower().endswith(NIFTI_ENDINGS):
-        with suppress(RuntimeError):  # another format may lie under this name
+        with suppress(RuntimeError):  # the file may have another format than its name says
             return sitk.ReadImage(str(path), imageIO="NiftiImageIO")
     image = sitk.ReadImage(str(path))
     if is_tiff(path) and image.GetDimension() == 3:
@@ -212,19 +238,19 @@ def _unwritable(path: Path) -> ImageError:
 
 
 def _has_alpha(path: Path, components: int) -> bool:
-    """Whether the last component of a picture is its transparency."""
+    """Returns whether the last component of a picture is its transparency."""
     return path.suffix.lower() in PLANE_ENDINGS and components in (2, 4)
 
 
 def _split(image: sitk.Image, source: Path) -> list[sitk.Image]:
-    """The channels of an image, each with its place in space."""
+    """Returns the channels of an image, each with its place in space."""
     if image.GetDimension() == 4:
         return [image[:, :, :, channel] for channel in range(image.GetSize()[3])]
     components = image.GetNumberOfComponentsPerPixel()
     if components == 1:
         return [image]
-    kept = components - 1 if _has_alpha(source, components) else components
-    return [sitk.VectorIndexSelectionCast(image, channel) for channel in range(kept)]
+    colours = components - 1 if _has_alpha(source, components) else components
+    return [sitk.VectorIndexSelectionCast(image, channel) for channel in range(colours)]
 
 
 def _write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
@@ -254,7 +280,7 @@ def _save(path: Path, image: sitk.Image) -> None:
 
 
 def _check_space(folder: Path, image: sitk.Image) -> None:
-    """Raises OSError if the image, not compressed, is larger than what is free on the disk."""
+    """Raises OSError if the image, not compressed, is larger than the free space of the disk."""
     voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
     if shutil.disk_usage(folder).free < voxels * image.GetSizeOfPixelComponent():
         raise OSError(errno.ENOSPC, "the disk is full")

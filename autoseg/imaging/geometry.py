@@ -17,6 +17,14 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.imaging.orientation import (
+    NEGATIVE_DIRECTIONS,
+    OPPOSITE,
+    POSITIVE_DIRECTIONS,
+    Reorientation,
+    is_orientation,
+)
+
 Shape = tuple[int, int, int]
 Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
@@ -24,11 +32,6 @@ Matrix = tuple[Vector, Vector, Vector]
 Number = TypeVar("Number", int, float)
 
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-
-# Directions in the patient of the physical axes (z, y, x), and the opposite ones: superior, posterior, left.
-# Source: SimpleITK's frame, which is that of DICOM.
-POSITIVE_DIRECTIONS, NEGATIVE_DIRECTIONS = "SPL", "IAR"
-OPPOSITE = dict(zip(POSITIVE_DIRECTIONS + NEGATIVE_DIRECTIONS, NEGATIVE_DIRECTIONS + POSITIVE_DIRECTIONS, strict=True))
 
 # Headers store floats of 32 bit, and tools write them with rounding: smaller differences are ignored.
 SPACING_TOLERANCE = 1e-3  # relative
@@ -60,25 +63,6 @@ class Box:
         """The box as an index into an array of shape (z, y, x)."""
         z, y, x = (slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
         return z, y, x
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reorientation:
-    """A permutation of the spatial axes of an array and a reversal of some of them; no voxel changes its value.
-
-    Attributes:
-        axes: The old axis of each new one.
-        reversed: Whether each new axis runs against its old one.
-    """
-
-    axes: tuple[int, int, int]
-    reversed: tuple[bool, bool, bool]
-
-    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Reorients the last three axes of an array; returns a view of the same memory."""
-        leading = array.ndim - 3
-        permuted = array.transpose((*range(leading), *(leading + axis for axis in self.axes)))
-        return permuted[(..., *(slice(None, None, -1 if is_reversed else None) for is_reversed in self.reversed))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,16 +261,6 @@ def voxel_size(spacing_mm: Vector, dimensions: Literal[2, 3]) -> float:
     return math.prod(spacing_mm if dimensions == 3 else spacing_mm[1:])
 
 
-def is_orientation(text: str) -> bool:
-    """Returns whether a text names each axis of the patient once, as `Geometry.orientation` does.
-
-    Example:
-        >>> is_orientation("RAS"), is_orientation("RLS")
-        (True, False)
-    """
-    return len(text) == 3 and sorted(min(letter, OPPOSITE.get(letter, letter)) for letter in text) == sorted("ALI")
-
-
 def direction_of(orientation: str) -> Matrix:
     """Returns the direction matrix of a grid, parallel to the axes of the patient, of an orientation.
 
@@ -300,10 +274,9 @@ def direction_of(orientation: str) -> Matrix:
     if not is_orientation(orientation):
         raise ValueError(f"{orientation!r} is no orientation")
     columns = np.zeros((3, 3))
-    for axis, way in enumerate(orientation):
-        columns[(POSITIVE_DIRECTIONS if way in POSITIVE_DIRECTIONS else NEGATIVE_DIRECTIONS).index(way), axis] = (
-            1 if way in POSITIVE_DIRECTIONS else -1
-        )
+    for axis, letter in enumerate(orientation):
+        sign, letters = (1, POSITIVE_DIRECTIONS) if letter in POSITIVE_DIRECTIONS else (-1, NEGATIVE_DIRECTIONS)
+        columns[letters.index(letter), axis] = sign
     return _matrix(columns)
 
 

@@ -2,7 +2,7 @@
 
 Tried with SimpleITK 2.5: it takes zeros for voxels that are missing at the end of a file, zeros for NaN and infinity,
 any value for a damaged byte of a compressed file, and the voxels of "a.nii" for those of "a.nii.gz" if both lie in one
-folder. All of it would be trained on without a word. So each file is unpacked once more here, block by block.
+folder. A network would be trained on all of it. So each file is decompressed once more here, block by block.
 """
 
 import gzip
@@ -17,7 +17,7 @@ import numpy as np
 
 from autoseg.errors import ImageError
 
-FIRST_HEADER_BYTES, SECOND_HEADER_BYTES = 348, 540  # of the two versions of the format
+FIRST_HEADER_BYTES, SECOND_HEADER_BYTES = 348, 540  # sizes of the headers of the two versions of the format
 FLOATS = {16: "f4", 64: "f8"}  # the format's codes of the number types that can hold NaN
 GZIP_START = b"\x1f\x8b"
 BLOCK_BYTES = 2**20
@@ -25,7 +25,7 @@ BLOCK_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _VoxelLayout:
-    """Where the voxels of a file are, in bytes, and of which type if they are floats."""
+    """Where the voxels of a file are, in bytes, and their number type if they are floats."""
 
     start: int
     size: int
@@ -33,7 +33,7 @@ class _VoxelLayout:
 
 
 def check_shadowed(path: Path) -> None:
-    """Refuses a packed NIfTI file beside an unpacked one of its name.
+    """Refuses a compressed NIfTI file beside an uncompressed one of the same name.
 
     Raises:
         ImageError: The other file would be read in its place.
@@ -64,9 +64,9 @@ def check_nifti(path: Path) -> None:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether a NIfTI file that was just written ends before its last voxel; no, if it has another ending.
+    """Returns whether a NIfTI file that was just written ends before its last voxel; False for another ending.
 
-    The library that writes them takes a full disk for a success.
+    The library that writes NIfTI files reports success when the disk is full.
     """
     return _is_nifti(path) and (path.stat().st_size == 0 or _examine(path)[0] > 0)
 
@@ -90,19 +90,19 @@ def _examine_unpacked(file: gzip.GzipFile | BufferedReader) -> tuple[int, int]:
     header = file.read(SECOND_HEADER_BYTES)
     layout = _find_layout(header)
     if layout is None:
-        return 0, 0  # whatever it is, reading it will fail
+        return 0, 0  # it is no NIfTI file, and reading it will fail
     file.read(max(0, layout.start - len(header)))
-    begun = header[layout.start :]
-    found, not_finite = 0, 0
-    while block := begun + file.read(BLOCK_BYTES - len(begun)):
-        begun = b""
-        not_finite += _count_not_finite(block[: max(0, layout.size - found)], layout.float_type)
-        found += len(block)
-    return layout.size - found, not_finite
+    rest = header[layout.start :]
+    bytes_read, not_finite = 0, 0
+    while block := rest + file.read(BLOCK_BYTES - len(rest)):
+        rest = b""
+        not_finite += _count_not_finite(block[: max(0, layout.size - bytes_read)], layout.float_type)
+        bytes_read += len(block)
+    return layout.size - bytes_read, not_finite
 
 
 def _count_not_finite(block: bytes, float_type: str | None) -> int:
-    """Number of NaN and infinite voxels among those that a block holds whole."""
+    """Returns the number of NaN and infinite voxels among those that lie in a block completely."""
     if float_type is None:
         return 0
     whole = len(block) // np.dtype(float_type).itemsize
@@ -110,7 +110,7 @@ def _count_not_finite(block: bytes, float_type: str | None) -> int:
 
 
 def _find_layout(header: bytes) -> _VoxelLayout | None:
-    """Where the header says that the voxels are; None if it is no such header."""
+    """Returns where the header says that the voxels are; None if it is no NIfTI header."""
     for order in "<>":
         if _starts_with(header, order, FIRST_HEADER_BYTES):
             _, *sizes, code, bits, start = struct.unpack_from(order + "i36x8h14xhh34xf", header)
@@ -125,5 +125,5 @@ def _find_layout(header: bytes) -> _VoxelLayout | None:
 
 
 def _starts_with(header: bytes, order: str, size: int) -> bool:
-    """Whether the header states its own size, in this order of bytes."""
+    """Returns whether the header states its own size, in this byte order."""
     return len(header) >= size and struct.unpack_from(order + "i", header) == (size,)

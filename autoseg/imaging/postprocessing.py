@@ -1,7 +1,16 @@
-"""Removing what cannot be right from a segmentation: components beside the largest one, and such as are too small.
+"""Postprocessing: removes components of a segmentation that are most likely wrong, beside the largest one or too small.
 
-The rules are found on held-out cases (see `evaluation.rules`), saved in postprocessing.json, and applied to every
-prediction.
+The rules are found on held-out cases (see `evaluation.postprocessing_search`), saved in postprocessing.json, and
+applied to every prediction.
+
+>>> rules = PostprocessingRules(keep_largest=((1,),), smallest=(SmallestSize(structure=(2,), mm3=4.0),))
+>>> rules.describe()
+'postprocessing: keep the largest component of label 1, then remove components of label 2 below 4 mm3'
+>>> from autoseg.imaging.geometry import Geometry
+>>> geometry = Geometry(shape=(1, 1, 8), spacing_mm=(2.0, 1.0, 1.0))
+>>> label = Volume(array=np.array([[[1, 1, 0, 1, 2, 2, 0, 2]]]), geometry=geometry)
+>>> apply_rules(label, rules).array.tolist()
+[[[1, 1, 0, 0, 2, 2, 0, 0]]]
 """
 
 import math
@@ -17,21 +26,21 @@ from autoseg.imaging.geometry import Box, Volume
 from autoseg.runtime.artifact import Artifact, Score
 
 
-def _several(value: object) -> object:
-    return (value,) if isinstance(value, int) else value  # as it was written before there were regions
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, int) else value  # old files hold one number per structure
 
 
-Structure = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_several)]
-"""The numbers that its voxels have in a label map."""
+Structure = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+"""The numbers that the voxels of a structure have in a label map."""
 
 
 class Trial(BaseModel):
-    """A rule that was tried on held-out cases, and what it did to the mean Dice of the labels that it touches.
+    """A rule that was tried on held-out cases, and the mean Dice of the structures that it changes.
 
     Attributes:
-        rule: What was tried, for people.
-        before, after: Label name to mean Dice, 0 to 1; undefined where the label is in no case.
-        adopted: Whether the rule was found useful.
+        rule: Description of the rule.
+        before, after: Name of a structure to mean Dice, 0 to 1; undefined where the structure is in no case.
+        adopted: Whether the rule improved the segmentations.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,13 +51,13 @@ class Trial(BaseModel):
     adopted: bool
 
     def describe(self) -> str:
-        """What was tried, and what came of it, in one line."""
+        """Returns the rule and its effect in one line."""
         change = f"mean Dice {_mean(self.before):.4f} -> {_mean(self.after):.4f}"
         return f"{self.rule}: {change}, {'adopted' if self.adopted else 'not adopted'}"
 
 
 class SmallestSize(BaseModel):
-    """How large a component of a structure must be to stay.
+    """The size from which on a component of a structure is kept.
 
     Attributes:
         structure: The numbers of its voxels in a label map.
@@ -62,13 +71,13 @@ class SmallestSize(BaseModel):
 
 
 class PostprocessingRules(Artifact):
-    """What is done to a segmentation before it is written; postprocessing.json.
+    """The rules that are applied to a segmentation before it is written; postprocessing.json.
 
     Attributes:
         keep_largest_foreground: Keep only the largest component of all labels together; done first.
         keep_largest: Numbers of the structures of which only the largest component is kept, each structure on its own.
         smallest: Structures whose small components are removed; done last.
-        evidence: What was tried to find these rules.
+        evidence: The trials that led to these rules.
     """
 
     keep_largest_foreground: bool = False
@@ -77,10 +86,10 @@ class PostprocessingRules(Artifact):
     evidence: tuple[Trial, ...] = ()
 
     def describe(self) -> str:
-        """The rules in one line."""
-        kept = ["the foreground"] if self.keep_largest_foreground else []
-        kept += [_name(numbers) for numbers in self.keep_largest]
-        steps = [f"keep the largest component of {', then of '.join(kept)}"] if kept else []
+        """Returns the rules in one line."""
+        largest = ["the foreground"] if self.keep_largest_foreground else []
+        largest += [_name(numbers) for numbers in self.keep_largest]
+        steps = [f"keep the largest component of {', then of '.join(largest)}"] if largest else []
         for mm3 in sorted({rule.mm3 for rule in self.smallest}):
             names = [_name(rule.structure) for rule in self.smallest if rule.mm3 == mm3]
             steps.append(f"remove components of {', '.join(names)} below {mm3:g} mm3")
@@ -94,8 +103,8 @@ def apply_rules(label_map: Volume, rules: PostprocessingRules) -> Volume:
     """Sets the voxels that the rules remove to background.
 
     Args:
-        label_map: Shape (z, y, x); it is left as it is.
-        rules: Structures that the map does not hold are passed over.
+        label_map: Shape (z, y, x); it is not changed.
+        rules: The rules; structures that the map does not hold are ignored.
 
     Returns:
         A new label map of the same grid and number type.
@@ -113,7 +122,16 @@ def apply_rules(label_map: Volume, rules: PostprocessingRules) -> Volume:
 
 
 def apply_to_mask(mask: Volume, numbers: tuple[int, ...], rules: PostprocessingRules) -> Volume:
-    """The mask (z, y, x) of a structure that has these numbers in a label map, after the rules that concern it."""
+    """Applies the rules of one structure to its mask.
+
+    Args:
+        mask: Mask (z, y, x) of the structure; it is not changed.
+        numbers: Numbers that the structure has in a label map.
+        rules: The rules; those of other structures, and of the foreground as a whole, are ignored.
+
+    Returns:
+        A mask of the same grid and number type.
+    """
     array = mask.array
     if numbers in rules.keep_largest:
         array = largest_component(array > 0).astype(array.dtype)
@@ -130,9 +148,10 @@ class Components:
     Voxels that touch by a face, an edge or a corner are connected. Source: the reference method (nnU-Net v2.8.1).
 
     Attributes:
-        box: The smallest that holds them all.
-        numbers: Shape of the box: from 1, in array order of the first voxel of each; 0 where there is none.
-        voxels: How many each has, in that order.
+        box: The smallest box that holds all components.
+        numbers: Array of the shape of the box: the number of the component of each voxel, from 1 in array order of
+            their first voxels; 0 outside the mask.
+        voxels: Number of voxels of each component, in the order of their numbers.
     """
 
     box: Box
@@ -141,10 +160,15 @@ class Components:
 
 
 def find_components(mask: NDArray[np.bool_]) -> Components | None:
-    """Finds the components of a mask (z, y, x); None if it is empty.
+    """Finds the connected components of a mask (z, y, x); None if it is empty.
 
-    Decision: SciPy counts them; cc3d is four times as fast, but its version 4.1.1 stops with an error at some masks
-    that are one voxel thin.
+    Decision: SciPy labels them; cc3d is four times as fast, but its version 4.1.1 fails on some masks that are one
+    voxel thin.
+
+    Example:
+        >>> components = find_components(np.array([[[True, True, False, True]]]))
+        >>> components.numbers.tolist(), components.voxels.tolist()
+        ([[[1, 1, 0, 2]]], [2, 1])
     """
     box = _bounding_box(mask)
     if box is None:
@@ -158,18 +182,22 @@ def find_components(mask: NDArray[np.bool_]) -> Components | None:
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Keeps the connected component with the most voxels.
 
-    Among components of the same size the one that comes first in array order is kept. Source: the reference method
-    (nnU-Net v2.8.1); it keeps all components of the largest size. Decision: a rule that is named "largest" leaves one.
+    Among components of the same size the first in array order is kept. Source: the reference method (nnU-Net v2.8.1),
+    which keeps all components of the largest size. Decision: a rule that is named "largest" keeps one.
 
     Args:
         mask: Shape (z, y, x).
 
     Returns:
         A new mask of the same shape; empty if `mask` is.
+
+    Example:
+        >>> largest_component(np.array([[[True, False, True, True]]])).astype(int).tolist()
+        [[[0, 0, 1, 1]]]
     """
-    result, found = np.zeros_like(mask), find_components(mask)
-    if found is not None:
-        result[found.box.slices] = found.numbers == 1 + found.voxels.argmax()
+    result, components = np.zeros_like(mask), find_components(mask)
+    if components is not None:
+        result[components.box.slices] = components.numbers == 1 + components.voxels.argmax()
     return result
 
 
@@ -178,16 +206,20 @@ def large_components(mask: NDArray[np.bool_], mm3: float, voxel: float) -> NDArr
 
     Args:
         mask: Shape (z, y, x).
-        mm3: The volume.
-        voxel: Volume of a voxel, in mm3.
+        mm3: The volume; for a plane, an area in mm2.
+        voxel: Volume of a voxel in mm3, or area of a plane's pixel in mm2.
 
     Returns:
         A new mask of the same shape.
+
+    Example:
+        >>> large_components(np.array([[[True, False, True, True]]]), mm3=4.0, voxel=2.0).astype(int).tolist()
+        [[[0, 0, 1, 1]]]
     """
-    result, found = np.zeros_like(mask), find_components(mask)
-    if found is not None:
-        stays = np.concatenate([[False], found.voxels * voxel >= mm3])
-        result[found.box.slices] = stays[found.numbers]
+    result, components = np.zeros_like(mask), find_components(mask)
+    if components is not None:
+        is_large = np.concatenate([[False], components.voxels * voxel >= mm3])
+        result[components.box.slices] = is_large[components.numbers]
     return result
 
 
@@ -205,7 +237,7 @@ def _mean(dice: dict[str, float]) -> float:
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> Box | None:
-    """The smallest box that holds all true voxels, or None if there are none."""
+    """Returns the smallest box that holds all true voxels, or None if there are none."""
     boxes = ndimage.find_objects(mask.view(np.uint8))
     if not boxes:
         return None

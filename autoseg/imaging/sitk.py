@@ -1,4 +1,4 @@
-"""Images of SimpleITK to volumes and back: the only place where axes are reversed, from (z, y, x) to (x, y, z)."""
+"""Conversion of SimpleITK images to volumes and back: here axes are reversed, from (z, y, x) to (x, y, z)."""
 
 import numpy as np
 import SimpleITK as sitk
@@ -8,13 +8,22 @@ from autoseg.imaging.geometry import Geometry, Matrix, Shape, Vector, Volume
 
 
 def from_sitk(image: sitk.Image) -> Volume:
-    """Converts an image of SimpleITK; colours or vectors become channels.
+    """Converts an image of SimpleITK to a volume; `to_sitk` is its inverse. Colours or vectors become channels.
 
     Returns:
         Volume of shape (c, z, y, x) in the image's own number type.
 
     Raises:
         ValueError: The image has more than three dimensions.
+
+    Example:
+        >>> geometry = Geometry(shape=(1, 2, 3), spacing_mm=(3.0, 0.5, 0.25), origin_mm=(9.0, 0.0, 0.0))
+        >>> image = to_sitk(Volume(array=np.array([[[0, 0, 1], [0, 2, 0]]], dtype=np.uint8), geometry=geometry))
+        >>> image.GetSpacing()
+        (0.25, 0.5, 3.0)
+        >>> back = from_sitk(image)
+        >>> back.geometry == geometry, back.array.tolist()
+        (True, [[[[0, 0, 1], [0, 2, 0]]]])
     """
     dimensions = image.GetDimension()
     if dimensions not in (2, 3):
@@ -28,7 +37,11 @@ def from_sitk(image: sitk.Image) -> Volume:
 
 
 def to_sitk(volume: Volume) -> sitk.Image:
-    """Converts a map (z, y, x), or masks (c, z, y, x) as components, to an image of SimpleITK in the same place."""
+    """Converts a volume to an image of SimpleITK at the same place in space.
+
+    Args:
+        volume: A map (z, y, x), or masks (c, z, y, x), which become components.
+    """
     if volume.array.ndim == 4:
         components = np.moveaxis(volume.array, 0, -1)
         image = sitk.GetImageFromArray(components[0] if volume.geometry.dimensions == 2 else components, isVector=True)
@@ -40,7 +53,7 @@ def to_sitk(volume: Volume) -> sitk.Image:
 
 
 def set_spacing(image: sitk.Image, spacing_mm: Vector) -> None:
-    """Gives an image of three dimensions another spacing, (z, y, x)."""
+    """Sets the spacing, given as (z, y, x), of an image of three dimensions."""
     image.SetSpacing(spacing_mm[::-1])
 
 
@@ -67,7 +80,7 @@ def _geometry(image: sitk.Image, shape: Shape) -> Geometry:
 
 
 def _place(image: sitk.Image, geometry: Geometry) -> None:
-    """Gives an image the spacing, origin and direction of `geometry`."""
+    """Sets the spacing, origin and direction of an image to those of `geometry`."""
     axes = geometry.dimensions
     columns = np.asarray(geometry.direction)[::-1, ::-1][:axes, :axes]
     image.SetSpacing(geometry.spacing_mm[::-1][:axes])

@@ -1,7 +1,7 @@
-"""What TIFF files do not tell the library that reads them: the spacing of a volume, and whether bits would be lost.
+"""TIFF files: the spacing of a volume, which the format does not hold, and pixels that the library would read wrongly.
 
-A TIFF knows a resolution in the plane at most, which most programs fill in without thought, and nothing between slices.
-nnU-Net v2.8.1 keeps the spacing of a volume beside it, and so does this program:
+A TIFF holds at most a resolution in the plane, which most programs fill in at random, and no distance between slices.
+nnU-Net v2.8.1 keeps the spacing of a volume in a file beside it, and so does this program:
 
     imagesTr/CASE_0000.tif  imagesTr/CASE.json       {"spacing": [z, y, x]}, in mm
     labelsTr/CASE.tif       labelsTr/CASE.json
@@ -23,43 +23,55 @@ TIFF_ENDINGS = (".tif", ".tiff")
 CHANNEL_NUMBER = re.compile(r"_\d{4}$")
 
 UNKNOWN_SPACING: Vector = (1.0, 1.0, 1.0)
-"""Of a volume without a spacing file. Source: nnU-Net v2.8.1, whatever resolution the file states."""
+"""Spacing of a volume without a spacing file. Source: nnU-Net v2.8.1, which ignores the resolution in the file."""
 
 BITS_PER_SAMPLE, TILE_WIDTH = 258, 322  # codes of the format
-BIG = 43  # the version that has longer numbers
-ONE_BIT = {"<": b"\1\0", ">": b"\0\1"}  # what a page has that does not say
+BIG = 43  # the version of the format with offsets of 64 bit
+ONE_BIT = {"<": b"\1\0", ">": b"\0\1"}  # the value of a page that does not state its bits
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether the ending of a file says so."""
+    """Returns whether a file has the ending of a TIFF."""
     return path.suffix.lower() in TIFF_ENDINGS
 
 
 def find_spacing_file(path: Path) -> Path | None:
-    """The spacing file beside a TIFF: of its own name, or of its name without the channel; None for other files."""
+    """Returns the spacing file beside a TIFF, or None if there is none.
+
+    It has the name of the TIFF, or its name without the channel number.
+    """
     if not is_tiff(path):
         return None
-    own = path.with_suffix(".json")
-    of_case = path.with_name(CHANNEL_NUMBER.sub("", path.stem) + ".json")
-    return next((one for one in (own, of_case) if one.is_file()), None)
+    same_name = path.with_suffix(".json")
+    case_name = path.with_name(CHANNEL_NUMBER.sub("", path.stem) + ".json")
+    return next((file for file in (same_name, case_name) if file.is_file()), None)
 
 
 def read_spacing(path: Path) -> Vector:
-    """The spacing (z, y, x) in mm of a volume in a TIFF file, as the file beside it says; else `UNKNOWN_SPACING`.
+    """Reads the spacing (z, y, x) in mm of a volume from the spacing file of its TIFF.
+
+    Without a spacing file it is `UNKNOWN_SPACING`.
 
     Raises:
-        ImageError: The file beside it does not hold three positive numbers.
+        ImageError: The spacing file does not hold three positive numbers.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_spacing(Path(folder) / "case_1.tif", (3.0, 0.5, 0.5))
+        ...     read_spacing(Path(folder) / "case_1_0000.tif")
+        (3.0, 0.5, 0.5)
     """
-    beside = find_spacing_file(path)
-    if beside is None:
+    spacing_file = find_spacing_file(path)
+    if spacing_file is None:
         return UNKNOWN_SPACING
     try:
-        content = json.loads(read_text(beside))
+        content = json.loads(read_text(spacing_file))
         z, y, x = (float(step) for step in content["spacing"])
     except (ArtifactError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _no_spacing(beside) from error
+        raise _no_spacing(spacing_file) from error
     if not all(0 < step < math.inf for step in (z, y, x)):
-        raise _no_spacing(beside)
+        raise _no_spacing(spacing_file)
     return z, y, x
 
 
@@ -70,12 +82,12 @@ def write_spacing(path: Path, spacing_mm: Vector) -> None:
 
 
 def check_bits(path: Path) -> None:
-    """Refuses a TIFF of whose pixels SimpleITK 2.5 makes others, or nothing; files with another ending pass.
+    """Refuses a TIFF whose pixels SimpleITK 2.5 reads wrongly, or not at all; files with another ending pass.
 
-    Of 16 bit in tiles it leaves 8; grey in tiles becomes colours; one bit becomes 255; 64 bit is beyond it.
+    It keeps 8 of 16 bit in tiles; grey in tiles becomes colours; one bit becomes 255; it cannot read 64 bit.
 
     Raises:
-        ImageError: With the reason.
+        ImageError: The pixels of the file are not supported.
     """
     if not is_tiff(path):
         return
@@ -83,8 +95,8 @@ def check_bits(path: Path) -> None:
         page = _find_page(file)
     if page is not None and (page.in_tiles or page.bits in (1, 64)):  # without a page, reading it will fail
         layout = " in tiles" if page.in_tiles else ""
-        what = f"{path}: pixels of {page.bits} bit{layout} are not supported"
-        raise ImageError(what, "save it with 8, 16 or 32 bit, in strips")
+        message = f"{path}: pixels of {page.bits} bit{layout} are not supported"
+        raise ImageError(message, "save it with 8, 16 or 32 bit, in strips")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +108,10 @@ class _Page:
 
 
 def _find_page(file: BufferedReader) -> _Page | None:
-    """The first page of a TIFF; None if there is none to be found, so that reading the file will fail.
+    """Returns the first page of a TIFF; None if there is none, so that reading the file will fail.
 
-    A page's directory is a count, and an entry of 12 or 20 bytes per fact: code, type, count, and the values, or where
-    they are if they do not fit.
+    A page's directory is a count, and entries of 12 or 20 bytes: code, type, count, and the values, or their offset in
+    the file if they do not fit.
     """
     try:
         head = file.read(16)
@@ -107,19 +119,19 @@ def _find_page(file: BufferedReader) -> _Page | None:
         (kind,) = struct.unpack_from(f"{order}2xH", head)
         codes = ("Q", "HHQ8s", "Q") if kind == BIG else ("H", "HHI4s", "I")
         number, entry, pointer = (struct.Struct(order + code) for code in codes)
-        (place,) = pointer.unpack_from(head, 8 if kind == BIG else 4)
-        file.seek(place)
+        (offset,) = pointer.unpack_from(head, 8 if kind == BIG else 4)
+        file.seek(offset)
         (count,) = number.unpack(file.read(number.size))
         entries = (entry.unpack(file.read(entry.size)) for _ in range(count))
-        facts = {code: (values, stored) for code, _, values, stored in entries}
-        values, stored = facts.get(BITS_PER_SAMPLE, (1, ONE_BIT[order]))
+        tags = {code: (values, stored) for code, _, values, stored in entries}
+        values, stored = tags.get(BITS_PER_SAMPLE, (1, ONE_BIT[order]))
         if 2 * values > len(stored):
             file.seek(*pointer.unpack(stored))
             stored = file.read(2)
         (bits,) = struct.unpack_from(f"{order}H", stored)
     except (KeyError, struct.error, OverflowError, OSError):
         return None
-    return _Page(bits=bits, in_tiles=TILE_WIDTH in facts)
+    return _Page(bits=bits, in_tiles=TILE_WIDTH in tags)
 
 
 def _no_spacing(path: Path) -> ImageError:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from autoseg.datasets.fingerprint import CaseFacts, Fingerprint
 from autoseg.datasets.info import DatasetInfo
-from autoseg.imaging.geometry import Vector, is_orientation, voxel_size
+from autoseg.imaging.geometry import Vector, voxel_size
+from autoseg.imaging.orientation import is_orientation
 from autoseg.runtime.artifact import Artifact
 from autoseg.workspace import ModelFolder
 

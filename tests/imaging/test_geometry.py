@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume, direction_of, is_orientation
+from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume, direction_of
+from autoseg.imaging.orientation import is_orientation
 
 AXIS_ORDERS = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
 axis_orders = st.sampled_from(AXIS_ORDERS)
