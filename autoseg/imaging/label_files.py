@@ -73,8 +73,8 @@ def save_result(prediction: "AnyPrediction", path: Path) -> tuple[Path, Volume, 
                 write_label_map(writing / name, mask)
                 yield mask.array
 
-        label, known = number_masks(write_each(), geometry.shape, targets)
-    return folder, Volume(array=label, geometry=geometry), known
+        label, numbered_targets = number_masks(write_each(), geometry.shape, targets)
+    return folder, Volume(array=label, geometry=geometry), numbered_targets
 
 
 def load_result(path: Path, targets: Targets) -> tuple[Volume, Targets]:
@@ -92,8 +92,8 @@ def load_result(path: Path, targets: Targets) -> tuple[Volume, Targets]:
     files = {split_ending(file)[0]: file for file in sorted(path.iterdir()) if split_ending(file)[1]}
     missing = [name for name in targets.names if file_stem(name) not in files]
     if missing or not targets.as_masks:
-        what = f"{path} holds no mask of {missing[0]!r}" if missing else f"{path} is a folder of masks"
-        raise DatasetError(what, "give segmentations of this dataset")
+        message = f"{path} holds no mask of {missing[0]!r}" if missing else f"{path} is a folder of masks"
+        raise DatasetError(message, "give segmentations of this dataset")
     paths = [files[file_stem(name)] for name in targets.names]
     geometry = read_label_map(paths[0]).geometry
 
@@ -104,8 +104,8 @@ def load_result(path: Path, targets: Targets) -> tuple[Volume, Targets]:
                 raise DatasetError(f"the masks in {path} lie on different grids: {difference}", "predict again")
             yield mask.array
 
-    label, known = number_masks(read_each(), geometry.shape, targets)
-    return Volume(array=label, geometry=geometry), known
+    label, numbered_targets = number_masks(read_each(), geometry.shape, targets)
+    return Volume(array=label, geometry=geometry), numbered_targets
 
 
 def _file_names(labels: Sequence[str], ending: str) -> list[str]:

@@ -55,10 +55,12 @@ def write_cascade_labels(
     missing = [case.name for case in dataset.cases if case.name not in paths]
     if missing:
         named = list_names(missing, most=3, count_rest=False)
-        what = f"{name} needs the segmentations of held-out cases by {configuration.previous}, which {len(missing)} of "
-        what += f"{len(dataset.cases)} cases lack ({named})"
+        message = (
+            f"{name} needs the segmentations of held-out cases by {configuration.previous}, which {len(missing)} of "
+        )
+        message += f"{len(dataset.cases)} cases lack ({named})"
         raise UsageError(
-            what, f"run 'autoseg train -d {number} -c {configuration.previous} -f cv{folders.plan_option}' first"
+            message, f"run 'autoseg train -d {number} -c {configuration.previous} -f cv{folders.plan_option}' first"
         )
     [owner] = with_own_cases(plan, [name])
     settings = PreprocessingSettings.of(plan, name, dataset.info).model_copy(update={"structures": ()})

@@ -149,8 +149,8 @@ def preprocess_case(
             does not fit into memory at the spacing of the configuration.
     """
     if label is not None and label.geometry.shape != image.geometry.shape:
-        what = f"the label map has shape {label.geometry.shape}, its image {image.geometry.shape}"
-        raise ImageError(what, "put both on one grid")
+        message = f"the label map has shape {label.geometry.shape}, its image {image.geometry.shape}"
+        raise ImageError(message, "put both on one grid")
     turned = (
         None if orientation in (None, image.geometry.orientation) or image.geometry.dimensions == 2 else orientation
     )

@@ -110,12 +110,12 @@ def prepare_cases(
         results = map_in_threads(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
         if last:
             names_of_last = list_names([case.name for case in last], count_rest=False)
-            what = f"an earlier run was killed, perhaps for want of memory, at {names_of_last}"
-            reporter.say(f"{what}: now last and alone")
+            message = f"an earlier run was killed, perhaps for lack of memory, at {names_of_last}"
+            reporter.say(f"{message}: now last and alone")
             results += map_in_threads(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
-        taken_over = sum(results_or_raise(results))
-        if taken_over:
-            reporter.say(f"{taken_over} of {len(results)} cases were prepared for {', '.join(names)} by an earlier run")
+        kept = sum(results_or_raise(results))
+        if kept:
+            reporter.say(f"{kept} of {len(results)} cases were prepared for {', '.join(names)} by an earlier run")
         _remove_unused_files(targets, dataset)
 
 
@@ -147,13 +147,13 @@ def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folder
     whole = sum(case.nbytes for case in stored) <= MEMORY_FOR_CASES_BYTES
     verified = map_in_threads(StoredCase.verify, stored if whole else [], title="", reporter=SILENT)
     errors = [error for error in (*opened, *verified) if isinstance(error, AutosegError)]
-    lines = [f"{error.what}; {fix}, which makes it anew" for error in errors[:MOST_LINES]]
+    lines = [f"{error.what}; {fix}, which preprocesses it again" for error in errors[:MOST_LINES]]
     if len(errors) > MOST_LINES:
-        lines.append(f"{len(errors) - MOST_LINES} more cases are damaged; {fix}, which makes them anew")
+        lines.append(f"{len(errors) - MOST_LINES} more cases are damaged; {fix}, which preprocesses them again")
     if missing := sorted(set(names) - set(existing)):
         few = list_names(missing, count_rest=False)
-        what = f"{len(missing)} of {len(names)} cases are not preprocessed for {name}: {few}"
-        lines.append(f"{what}; {fix}, which goes on with them")
+        message = f"{len(missing)} of {len(names)} cases are not preprocessed for {name}: {few}"
+        lines.append(f"{message}; {fix}, which preprocesses them")
     if lines:
         raise ProblemsError(lines)
 

@@ -25,13 +25,13 @@ class Foreground:
     Attributes:
         counts: Number of sampled voxels of each structure; 0 for one that does not occur.
         labelled: Number of sampled voxels that were annotated, as background or otherwise; 0 if all voxels were.
-        places: Indices (z, y, x) of the voxels, shape (n, 3): structure after structure, then the annotated ones. Not
+        voxels: Indices (z, y, x) of the voxels, shape (n, 3): structure after structure, then the annotated ones. Not
             always in memory: single rows are read.
     """
 
     counts: tuple[int, ...]
     labelled: int
-    places: Any
+    voxels: Any
 
     @classmethod
     def of(cls, structures: Sequence[NDArray[np.integer]], labelled: NDArray[np.integer] | None = None) -> "Foreground":
@@ -45,7 +45,7 @@ class Foreground:
         return cls(
             counts=tuple(map(len, structures)),
             labelled=0 if labelled is None else len(labelled),
-            places=np.concatenate(groups, dtype=np.int32),
+            voxels=np.concatenate(groups, dtype=np.int32),
         )
 
     def draw(self, random: np.random.Generator) -> VoxelIndex | None:
@@ -61,7 +61,7 @@ class Foreground:
         return self._read(sum(self.counts) + int(random.integers(self.labelled))) if self.labelled else None
 
     def _read(self, row: int) -> VoxelIndex:
-        z, y, x = self.places[row]
+        z, y, x = self.voxels[row]
         return int(z), int(y), int(x)
 
 
@@ -83,7 +83,7 @@ def sample_foreground(
 
     Example:
         >>> foreground = sample_foreground(np.array([[[0, 1, 2, 2]]]))
-        >>> foreground.counts, sorted(foreground.places[:, 2].tolist())
+        >>> foreground.counts, sorted(foreground.voxels[:, 2].tolist())
         ((1, 2), [1, 2, 3])
     """
     random = np.random.default_rng(FOREGROUND_SEED)

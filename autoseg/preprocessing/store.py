@@ -24,7 +24,7 @@ Writing does not wait for the disk: a power cut may cost the cases of the last s
 ...     folder = Path(name)
 ...     save_case(folder, "liver_1", PreprocessedCase(image=image, label=label, record=record), patch_size=(2, 2))
 ...     stored = StoredCase.open(folder, "liver_1")
-...     stored.load_label().tolist(), stored.load_foreground().places.tolist()
+...     stored.load_label().tolist(), stored.load_foreground().voxels.tolist()
 ([[[0, 0], [0, 1]]], [[0, 1, 1]])
 """
 
@@ -135,10 +135,10 @@ class StoredCase:
             ArtifactError: The file is missing or damaged.
         """
         try:
-            places = open_array(self.path, self.parts[FOREGROUND], self.content.foreground_shape)
+            voxels = open_array(self.path, self.parts[FOREGROUND], self.content.foreground_shape)
         except DAMAGE as error:
             raise _damaged(self.path) from error
-        return replace(self._described, places=places)
+        return replace(self._described, voxels=voxels)
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], StoredLabels]:
         """Reads a part of the case.
@@ -183,14 +183,14 @@ class StoredCase:
     def load_foreground(self) -> Foreground:
         """Returns `foreground` in memory; it raises the same errors."""
         try:
-            return replace(self._described, places=np.asarray(self.foreground.places[:]))
+            return replace(self._described, voxels=np.asarray(self.foreground.voxels[:]))
         except DAMAGE as error:
             raise _damaged(self.path) from error
 
     @property
     def _described(self) -> Foreground:
         """The foreground without its voxels."""
-        return Foreground(counts=self.content.foreground, labelled=self.content.labelled, places=None)
+        return Foreground(counts=self.content.foreground, labelled=self.content.labelled, voxels=None)
 
 
 def save_case(
@@ -232,7 +232,7 @@ def save_case(
         if len(case.image):
             yield IMAGE, compress_voxels(case.image, patch_size)
         yield LABEL, compress_voxels(label, patch_size)
-        yield FOREGROUND, compress(foreground.places, (FOREGROUND_CHUNK, 3), (FOREGROUND_CHUNK, 3))
+        yield FOREGROUND, compress(foreground.voxels, (FOREGROUND_CHUNK, 3), (FOREGROUND_CHUNK, 3))
 
     path = _path(folder, name)
     with atomic_file(path, durable=False) as writing:

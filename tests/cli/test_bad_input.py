@@ -612,14 +612,14 @@ def test_damaged_decisions(trained: Path, name: str, content: str) -> None:
 
 
 def test_damaged_preprocessed_cases(trained: Path) -> None:
-    """Each has its line, which says how to make it anew; doing so makes no other case anew."""
+    """Each has its line, which says how to preprocess it again; doing so preprocesses no other case."""
     cases = folders_of(trained).cases("3d_fullres")
     cut(cases / "case_1.zip")
     (cases / "case_2.zip").unlink()
     first, second = refuse(trained, *TRAIN, "-f", 2)
     fix = r"run 'autoseg preprocess -d 1 -c 3d_fullres', which"
-    assert re.search(rf"case_1\.zip is missing, damaged or cut off; {fix} makes it anew", first)
-    assert re.search(rf"1 of 3 cases are not preprocessed for 3d_fullres: case_2; {fix} goes on with them", second)
+    assert re.search(rf"case_1\.zip is missing, damaged or cut off; {fix} preprocesses it again", first)
+    assert re.search(rf"1 of 3 cases are not preprocessed for 3d_fullres: case_2; {fix} preprocesses them", second)
     code, output, _ = run("preprocess", "-d", NUMBER, "-c", "3d_fullres", "-w", trained)
     assert code == 0
     assert "1 of 3 cases were prepared for 3d_fullres by an earlier run" in output

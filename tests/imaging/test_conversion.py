@@ -1,4 +1,4 @@
-"""Images of nibabel: the same voxels in the same place as the file that they come from."""
+"""Images of nibabel have the same voxels at the same place as the file that they were read from."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,7 +78,7 @@ def test_channels_are_the_fourth_axis_and_a_plane_comes_back_flat():
     ],
 )
 def test_places_that_are_none_are_refused(affine, text):
-    """In one line."""
+    """The message is one line."""
     image = SimpleNamespace(affine=affine, dataobj=np.ones((2, 2, 2)))
     with pytest.raises(ImageError, match=text):
         convert_to_volume(image, None, None)
@@ -107,7 +107,7 @@ def test_arrays_lie_as_training_cases_do():
 
 
 def test_a_model_segments_images_of_nibabel(trained_volumes):
-    """As it segments the file, also if the axes of the image lie otherwise; and so is what it measures."""
+    """The segmentation and its measures are those of the file, also if the axes of the image have another order."""
     folders = folders_of(trained_volumes)
     model = load_model(folders.model("3d_fullres").path, device="cpu")
     [path] = (folders.raw / "imagesTs").iterdir()

@@ -1,4 +1,4 @@
-"""Files that cannot be read, and pictures that would be read wrongly without a word."""
+"""Image files that cannot be read, and pictures that a library would read wrongly without an error."""
 
 import struct
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_cut_off_pictures_are_refused(tmp_path: Path, array: np.ndarray, ending:
 
 @pytest.mark.parametrize("ending", [".jpg", ".bmp"])
 def test_last_byte_counts(tmp_path: Path, ending: str) -> None:
-    """Of the formats whose library would say nothing."""
+    """A file without its last byte is refused, in the formats whose library reports nothing."""
     path = tmp_path / f"a{ending}"
     write_picture(path, COLOURS)
     path.write_bytes(path.read_bytes()[:-1])
@@ -57,7 +57,7 @@ def test_every_page_of_a_tiff_is_missed(tmp_path: Path, packed: bool) -> None:
 
 @pytest.mark.parametrize(("order", "mark"), [("<", b"II"), (">", b"MM")])
 def test_tiff_directories_are_followed(tmp_path: Path, order: str, mark: bytes) -> None:
-    """In both orders of bytes and both sizes of numbers; a ring of pages is followed once."""
+    """Both byte orders and both sizes of offsets are read; a ring of pages is followed once."""
     first = struct.pack(order + "H12xI", 1, 8)  # one entry, and the next page is this one
     (tmp_path / "ring.tif").write_bytes(mark + struct.pack(order + "HI", 42, 8) + first)
     check_picture(tmp_path / "ring.tif")
@@ -137,7 +137,7 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_sound_file_is_examined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same file is not unpacked again; one that was written anew is, and damage in it is found."""
+    """An unchanged file is not unpacked again; a file that was written again is, and damage in it is found."""
     path = tmp_path / "a.nii.gz"
     sitk.WriteImage(sitk.GetImageFromArray(noise(2, (6, 7, 8))), str(path))
     examined = []

@@ -1,4 +1,4 @@
-"""The region that is not zero."""
+"""The nonzero region of an image."""
 
 import numpy as np
 from hypothesis import given, settings

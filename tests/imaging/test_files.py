@@ -280,7 +280,7 @@ def test_numbers_beyond_32_bit_are_no_labels(tmp_path: Path, array: NDArray[np.g
 
 @pytest.mark.parametrize("value", [-1, 65536])
 def test_only_labels_are_written(tmp_path: Path, value: int) -> None:
-    """What does not fit into 16 bit is refused instead of wrapping around."""
+    """Values that do not fit into 16 bit are refused instead of wrapping around."""
     labels = blocks()
     labels[0, 0, 0] = value
     with pytest.raises(ImageError, match=str(value)):
@@ -345,7 +345,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
 
 
 def test_missing_folders_are_made(tmp_path: Path) -> None:
-    """As when a result folder is new."""
+    """The folder of a new result is made."""
     write_label_map(tmp_path / "new" / "newer" / "a.nrrd", place(blocks()))
     assert read_label_map(tmp_path / "new" / "newer" / "a.nrrd").array.shape == blocks().shape
 
@@ -394,7 +394,7 @@ def test_formats_without_a_direction_keep_labels_and_spacing(tmp_path: Path, end
 
 
 def test_a_volume_in_a_tiff_may_become_another_format(tmp_path: Path) -> None:
-    """With the spacing of the file beside it, whose name lacks the channel."""
+    """It gets the spacing of the spacing file, whose name lacks the channel number."""
     sitk.WriteImage(sitk.GetImageFromArray(noise(0).astype(np.uint16)), str(tmp_path / "a_0000.tif"))
     (tmp_path / "a.json").write_text('{"spacing": [5, 0.5, 0.25]}')
     convert_image(tmp_path / "a_0000.tif", (tmp_path / "b.nii.gz",))

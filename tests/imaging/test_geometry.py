@@ -1,4 +1,4 @@
-"""Grids in space: whatever is done to a grid, its points stay where they are."""
+"""Grids in space: whatever is done to a grid, its points keep their position."""
 
 import math
 from dataclasses import replace

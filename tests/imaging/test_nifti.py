@@ -1,4 +1,4 @@
-"""NIfTI files that would be read wrongly without a word."""
+"""NIfTI files that a library would read wrongly without an error."""
 
 import gzip
 import struct
@@ -110,7 +110,7 @@ def test_second_version_of_the_format_is_known(tmp_path: Path, order: str, missi
         check_nifti(path)
 
 
-def test_a_rival_beside_the_file_is_refused(tmp_path: Path) -> None:
+def test_an_unpacked_file_beside_the_packed_one_is_refused(tmp_path: Path) -> None:
     """With a.nii beside it, a.nii.gz would be read with the voxels of the other; a.nii itself is read rightly."""
     write_image(tmp_path / "a.nii.gz", place(noise(1)[np.newaxis]))
     write_image(tmp_path / "a.nii", place(noise(2)[np.newaxis]))

@@ -1,4 +1,4 @@
-"""Connected components: what stays and what goes."""
+"""Postprocessing: which connected components are kept and which are removed."""
 
 from itertools import product
 
@@ -178,7 +178,7 @@ def test_rules_round_trip_with_their_evidence(tmp_path):
     ],
 )
 def test_rules_are_described_in_one_line(rules, line):
-    """In the order in which they are applied; labels with the same smallest size stand together."""
+    """The description follows the order of application; labels with the same smallest size stand together."""
     assert rules.describe() == line
 
 
@@ -194,7 +194,7 @@ def test_a_size_is_one_in_space():
 
 
 def test_a_mask_follows_the_rules_of_its_structure_only():
-    """Of the numbers of one structure, whatever other rules say."""
+    """Only rules with the numbers of the structure apply, whatever other rules say."""
     mask = on_grid(np.array([[[1, 1, 0, 1, 0, 1, 1]]], dtype=np.uint8))
     small = PostprocessingRules(smallest=(SmallestSize(structure=(1, 3), mm3=2.0),))
     assert apply_to_mask(mask, (1, 3), small).array.tolist() == [[[1, 1, 0, 0, 0, 1, 1]]]
@@ -211,7 +211,7 @@ def test_rules_of_earlier_versions_can_be_read():
 
 
 def test_the_evidence_of_a_rule_is_one_line():
-    """What was tried, and what came of it; labels that are nowhere have no part in the mean."""
+    """The line names the rule and its effect; labels that are in no case do not enter the mean."""
     trial = Trial(rule="keep it", before={"a": 0.5, "b": float("nan")}, after={"a": 0.75, "b": 0.25}, adopted=False)
     assert trial.describe() == "keep it: mean Dice 0.5000 -> 0.5000, not adopted"
 

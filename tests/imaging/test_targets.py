@@ -1,4 +1,4 @@
-"""Regions that overlap, and voxels that nobody labelled: from dataset.json to masks and scores."""
+"""Regions that overlap, and voxels that were not annotated: from dataset.json to masks and scores."""
 
 import json
 import shutil
@@ -219,7 +219,7 @@ def test_labels_that_were_not_looked_for_must_not_be_there(tmp_path: Path) -> No
 
 
 def test_regions_are_imported(tmp_path: Path) -> None:
-    """From a folder of nnU-Net, with all that dataset.json says of them."""
+    """A folder of nnU-Net is imported with all that its dataset.json says of regions."""
     folders = write_volumes(tmp_path / "theirs")
     describe(folders, labels=REGIONS, regions_class_order=[1, 2])
     workspace = Workspace(root=tmp_path / "ours")
@@ -229,7 +229,7 @@ def test_regions_are_imported(tmp_path: Path) -> None:
 
 
 def test_values_beyond_the_regions_are_problems(tmp_path: Path) -> None:
-    """As with labels; and a region of which no case holds a voxel is one."""
+    """They are reported as for labels; a region of which no case holds a voxel is reported too."""
     folders = write_volumes(tmp_path)
     describe(folders, labels={"background": 0, "first": 1}, regions_class_order=[1])
     with pytest.raises(ProblemsError, match=r"its label map holds 2, but dataset\.json names 0 to 1"):

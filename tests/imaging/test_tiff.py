@@ -1,4 +1,4 @@
-"""What TIFF files do not tell by themselves."""
+"""Properties that TIFF files do not hold themselves."""
 
 import struct
 from pathlib import Path
@@ -21,7 +21,7 @@ def write_stack(path: Path) -> None:
 
 
 def test_a_volume_without_a_spacing_file_counts_millimetres(tmp_path: Path) -> None:
-    """As in nnU-Net: what a TIFF states by itself is rarely true; of a plane it is all that is known."""
+    """This is nnU-Net's rule: the resolution in a TIFF is rarely true; for a plane nothing else is known."""
     write_stack(tmp_path / "a.tif")
     assert sitk.ReadImage(str(tmp_path / "a.tif")).GetSpacing()[0] == pytest.approx(0.35)
     assert read_image((tmp_path / "a.tif",)).geometry.spacing_mm == (1, 1, 1)
@@ -46,7 +46,7 @@ def test_spacing_files_are_found_by_name(tmp_path: Path, there: list[str], found
 
 
 def test_spacing_survives_the_disk(tmp_path: Path) -> None:
-    """In the order z, y, x."""
+    """The file holds the spacing in the order z, y, x."""
     write_spacing(tmp_path / "a.tiff", (2.5, 0.5, 0.75))
     assert read_spacing(tmp_path / "a.tiff") == (2.5, 0.5, 0.75)
     assert (tmp_path / "a.json").read_text() == '{"spacing": [2.5, 0.5, 0.75]}\n'
@@ -56,7 +56,7 @@ def test_spacing_survives_the_disk(tmp_path: Path) -> None:
     "content", ["", "[]", "{}", '{"spacing": 1}', '{"spacing": [1, 1]}', '{"spacing": [1, 0, 1]}', "\\xff"]
 )
 def test_impossible_spacing_files_are_refused(tmp_path: Path, content: str) -> None:
-    """With their name, as part of the case that they belong to."""
+    """The message names the spacing file, as part of the case that it belongs to."""
     write_stack(tmp_path / "a_0000.tif")
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ImageError, match=r"a\.json holds no spacing of a volume; write"):

@@ -1,4 +1,4 @@
-"""A cascade: coarse segmentations of held-out cases, and a second look that sees them."""
+"""A cascade: coarse segmentations of held-out cases, and the finer configuration that uses them."""
 
 import json
 import shutil
@@ -134,8 +134,8 @@ def test_coarse_segmentations_are_asked_for(trained: Path, tmp_path: Path) -> No
         train(NUMBER, CASCADE, 1, workspace=root, device="cpu")
 
 
-def test_segmentations_are_brought_over_once(trained: Path, tmp_path: Path) -> None:
-    """And again when they change."""
+def test_segmentations_are_resampled_once(trained: Path, tmp_path: Path) -> None:
+    """They are written again only when they change."""
     root = shutil.copytree(trained, tmp_path / "copy")
     folders = folders_of(root)
     before = {path.name: path.stat().st_mtime_ns for path in folders.cases(CASCADE).iterdir()}

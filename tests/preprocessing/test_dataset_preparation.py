@@ -1,4 +1,4 @@
-"""Preparing cases: on after any stop, only what is needed, and checked before training."""
+"""Preprocessing of datasets: continued after interruptions, limited to what is needed, and checked before training."""
 
 import os
 import shutil
@@ -90,7 +90,7 @@ def contents(folders: DatasetFolders) -> dict[str, bytes]:
 
 
 def test_nothing_is_made_twice(folders, made):
-    """The same command again takes over all cases and says so."""
+    """The same command keeps all cases the second time and says so."""
     before = contents(folders)
     assert prepare(folders) == f"5 of 5 cases were prepared for {NAME} by an earlier run"
     assert made == []
@@ -157,7 +157,7 @@ def test_a_changed_scan_is_prepared_anew(folders, made):
 
 
 def test_cases_that_left_the_dataset_are_removed_at_the_end(folders, made):
-    """So are half-written files and notes of runs that were killed; other files are left alone."""
+    """Half-written files and notes of killed runs are removed too; other files are left alone."""
     folder = folders.cases(NAME)
     for name in (".writing_0123_case_9.zip", "case_9.zip", "notes.txt"):
         (folder / name).touch()
@@ -172,7 +172,7 @@ def test_cases_that_left_the_dataset_are_removed_at_the_end(folders, made):
 
 
 def test_a_damaged_file_is_named_and_its_case_redone_alone(folders, made):
-    """Not even one wrong bit passes; the command that is named mends it."""
+    """A single wrong bit is found; the command in the message repairs it."""
     before = contents(folders)
     path = folders.cases(NAME) / "case_4.zip"
     content = bytearray(path.read_bytes())
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_named_and_its_case_redone_alone(folders, made):
         check(folders)
     [line] = caught.value.lines
     assert str(path) in line
-    assert line.endswith(f"; run 'autoseg preprocess -d {NUMBER} -c {NAME}', which makes it anew")
+    assert line.endswith(f"; run 'autoseg preprocess -d {NUMBER} -c {NAME}', which preprocesses it again")
     assert prepare(folders) == f"4 of 5 cases were prepared for {NAME} by an earlier run"
     assert made == ["case_4"]
     assert contents(folders) == before
@@ -348,7 +348,7 @@ def test_a_case_that_killed_a_run_comes_last_and_alone(folders, monkeypatch):
 
     monkeypatch.setattr(module, "load_case", look)
     text = prepare(folders)
-    assert text == "an earlier run was killed, perhaps for want of memory, at case_2: now last and alone"
+    assert text == "an earlier run was killed, perhaps for lack of memory, at case_2: now last and alone"
     assert finished[-1] == ("case_2", ["case_1", "case_3", "case_4", "case_5"])
     assert contents(folders) == before
     assert not folders.work_log.exists()
@@ -374,7 +374,7 @@ def test_a_stop_forgets_no_case_that_killed_a_run(folders, monkeypatch):
 
 
 def test_memory_is_estimated_by_voxels_before_and_after():
-    """In the axis order of the plan; a 2D configuration leaves the first axis as it is."""
+    """The estimate uses the axis order of the plan; a 2D configuration leaves the first axis as it is."""
     facts = CaseFacts(shape=(20, 40, 10), shape_after_crop=(20, 40, 5), spacing_mm=(1.0, 1.0, 2.0))
     recipe = PreprocessingSettings(
         axis_order=(2, 0, 1),

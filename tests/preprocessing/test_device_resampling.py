@@ -1,4 +1,4 @@
-"""Resampling with torch: the same numbers as on the CPU, on whatever device."""
+"""Resampling with torch gives the same numbers as on the CPU, on every device."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ axes = st.sampled_from([None, 0, 1, 2])
 
 
 def spacing_of(axis: int | None) -> Vector:
-    """Of an image with thick slices along an axis."""
+    """Returns the spacing of an image with thick slices along an axis."""
     z, y, x = (5.0 if other == axis else 1.0 for other in range(3))
     return z, y, x
 
@@ -37,7 +37,7 @@ def make_logits(outputs: int, shape: Shape, seed: int) -> np.ndarray:
 @settings(max_examples=30, deadline=None)
 @given(old=shapes, new=shapes, seed=st.integers(0, 99), axis=axes)
 def test_images_are_equal(device: str, old: Shape, new: Shape, seed: int, axis: int | None) -> None:
-    """To those of the CPU, within a tenth of what is asked for."""
+    """Images equal those of the CPU, within a tenth of the tolerance."""
     image = np.random.default_rng(seed).normal(size=(2, *old)).astype(np.float32)
     ours = resample_image(image, spacing_of(axis), new, ISOTROPIC)
     theirs = resample_image_on(torch.device(device), image, spacing_of(axis), new, ISOTROPIC)
@@ -49,10 +49,10 @@ def test_images_are_equal(device: str, old: Shape, new: Shape, seed: int, axis: 
 @pytest.mark.parametrize("exclusive", [True, False])
 @settings(max_examples=30, deadline=None)
 @given(sizes=st.tuples(shapes, shapes), outputs=st.integers(1, 4), seed=st.integers(0, 99), axis=axes)
-def test_elections_are_equal(
+def test_chosen_outputs_are_equal(
     device: str, exclusive: bool, sizes: tuple[Shape, Shape], outputs: int, seed: int, axis: int | None
 ) -> None:
-    """To those of the CPU, but where rounding decides."""
+    """Chosen outputs equal those of the CPU, except where rounding decides."""
     old, new = sizes
     logits = make_logits(outputs, old, seed)
     elect = choose_class if exclusive else choose_region
@@ -73,14 +73,14 @@ def test_many_outputs_are_told_apart() -> None:
     """Labels do not wrap around."""
     logits = torch.zeros(300, 1, 1, 2)
     logits[299, 0, 0, 0], logits[7, 0, 0, 1] = 9, 9
-    elected = resample_and_choose_on_device(logits, ISOTROPIC, (1, 1, 4), ISOTROPIC, exclusive=True)
-    np.testing.assert_array_equal(elected.ravel(), [299, 299, 7, 7])
+    chosen = resample_and_choose_on_device(logits, ISOTROPIC, (1, 1, 4), ISOTROPIC, exclusive=True)
+    np.testing.assert_array_equal(chosen.ravel(), [299, 299, 7, 7])
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("room", [True, False])
 def test_logits_on_a_gpu_are_restored_there(monkeypatch: pytest.MonkeyPatch, room: bool) -> None:
-    """Or on the CPU, where its memory does not suffice; the label map, masks and probabilities are the same."""
+    """If the memory of the GPU does not suffice they are restored on the CPU; results are the same either way."""
     record = PreprocessRecord(
         geometry=Geometry(shape=(20, 21, 22), spacing_mm=(1.0, 1.0, 1.0)),
         axis_order=(1, 0, 2),

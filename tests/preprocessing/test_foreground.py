@@ -1,4 +1,4 @@
-"""Where the foreground of a case is."""
+"""The sample of foreground voxels of a case."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def test_foreground_is_sampled_evenly_and_without_repeats(voxels: int) -> None:
     """Ten thousand voxels or one in a hundred, whichever is more, and the same ones each time."""
     label = np.zeros((2, 1000, 1000), dtype=np.int8)
     label.ravel()[-voxels:] = 3
-    places = sample_foreground(label).places
+    places = sample_foreground(label).voxels
     assert len(places) == max(FOREGROUND_VOXELS, int(np.ceil(FOREGROUND_SHARE * voxels)))
     flat = np.ravel_multi_index(tuple(places.T), label.shape)
     assert len(np.unique(flat)) == len(flat)
@@ -19,7 +19,7 @@ def test_foreground_is_sampled_evenly_and_without_repeats(voxels: int) -> None:
     middle = label.size - voxels + (voxels - 1) / 2
     assert abs(flat.mean() - middle) < 0.02 * voxels
     assert abs(flat[: len(flat) // 2].mean() - middle) < 0.02 * voxels
-    np.testing.assert_array_equal(sample_foreground(label).places, places)
+    np.testing.assert_array_equal(sample_foreground(label).voxels, places)
 
 
 def test_places_of_regions_are_those_of_all_their_numbers() -> None:
@@ -27,7 +27,7 @@ def test_places_of_regions_are_those_of_all_their_numbers() -> None:
     label = np.array([[[0, 1, 2, 2, 3]]])
     found = sample_foreground(label, [(1, 2), (2,), (4,), (3, 2)])
     assert found.counts == (3, 2, 0, 3)
-    groups = np.split(found.places[:, 2], np.cumsum(found.counts)[:-1])
+    groups = np.split(found.voxels[:, 2], np.cumsum(found.counts)[:-1])
     assert [sorted(group.tolist()) for group in groups] == [[1, 2, 3], [2, 3], [], [2, 3, 4]]
     assert found.labelled == 0
     assert found.draw_labelled(np.random.default_rng(0)) is None

@@ -1,4 +1,4 @@
-"""Label maps and logits on another grid: equal to interpolating every label everywhere."""
+"""Resampled label maps and logits equal those of interpolating every label everywhere."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_labels_equal_batchgenerators_where_draws_are_many(old: Shape, factor: i
 def test_anisotropic_labels_equal_batchgenerators_slice_by_slice(
     old: Shape, new: Shape, axis: int, seed: int, blobs: bool
 ) -> None:
-    """In-plane by batchgenerators, across by the nearest slice."""
+    """In-plane it is batchgenerators, across planes the nearest slice."""
     coarse: Vector = tuple(5.0 if other == axis else 1.0 for other in range(3))  # type: ignore[assignment]
     labels = make_labels(old, seed, blobs=blobs)
     in_plane = tuple(size for other, size in enumerate(new) if other != axis)
@@ -139,16 +139,16 @@ def test_the_lowest_class_wins_a_draw() -> None:
 def test_a_class_that_wins_at_no_corner_can_win_between_them() -> None:
     """The second best of both neighbours is the best in the middle."""
     logits = np.array([[5, -5], [-5, 5], [3, 3]], dtype=np.float32).reshape(3, 2, 1, 1)
-    elected = resample_and_choose(logits, choose_class, ISOTROPIC, (3, 1, 1), ISOTROPIC)
-    np.testing.assert_array_equal(elected.ravel(), [0, 2, 1])
+    chosen = resample_and_choose(logits, choose_class, ISOTROPIC, (3, 1, 1), ISOTROPIC)
+    np.testing.assert_array_equal(chosen.ravel(), [0, 2, 1])
 
 
 def test_more_than_256_classes_are_told_apart() -> None:
     """Labels do not wrap around."""
     logits = np.zeros((300, 1, 1, 2), dtype=np.float16)
     logits[299, :, :, 0], logits[7, :, :, 1] = 9, 9
-    elected = resample_and_choose(logits, choose_class, ISOTROPIC, (1, 1, 4), ISOTROPIC)
-    np.testing.assert_array_equal(elected.ravel(), [299, 299, 7, 7])
+    chosen = resample_and_choose(logits, choose_class, ISOTROPIC, (1, 1, 4), ISOTROPIC)
+    np.testing.assert_array_equal(chosen.ravel(), [299, 299, 7, 7])
 
 
 @settings(max_examples=40, deadline=None)

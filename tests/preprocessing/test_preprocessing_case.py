@@ -1,4 +1,4 @@
-"""A case as the network sees it, and back to its file's grid."""
+"""Preprocessing of one case, and its inverse."""
 
 from dataclasses import replace
 from pathlib import Path

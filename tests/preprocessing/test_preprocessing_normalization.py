@@ -1,4 +1,4 @@
-"""Intensities on a common scale."""
+"""Normalization of intensities."""
 
 from typing import get_args
 
@@ -35,7 +35,7 @@ def test_ct_is_clipped_and_scaled_by_the_dataset() -> None:
 
 
 def test_window_of_hounsfield_units_spans_0_to_1() -> None:
-    """As `networks.unet` tells of the form for many structures of a CT."""
+    """The network form for many structures of a CT expects this, see `networks.unet`."""
     window = Normalization(scheme="ct", lower=-200, upper=300, mean=-200, std=500)
     image = np.array([-1000, -200, 50, 299, 300, 3000], dtype=np.float32).reshape(1, 1, 2, 3)
     result = normalize(image, (window,), np.ones((1, 2, 3), dtype=np.bool_))

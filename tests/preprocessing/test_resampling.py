@@ -1,4 +1,4 @@
-"""Images on another grid: equal to the general routines of scipy and skimage."""
+"""Resampled images equal those of the general routines of scipy and skimage."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_cubic_resampling_equals_skimage(old: Shape, new: Shape, seed: int, smoo
 @settings(max_examples=30, deadline=None)
 @given(old=shapes, new=shapes, seed=st.integers(0, 99))
 def test_linear_resampling_equals_skimage(old: Shape, new: Shape, seed: int) -> None:
-    """By order 1, as logits are resampled; slices that are kept apart are taken whole."""
+    """Order 1, by which logits are resampled, agrees too; slices that are kept apart are copied."""
     volume = make_volume(old, seed, smooth=False)
     result = resample_image(volume[np.newaxis], ISOTROPIC, new, ISOTROPIC, order=1)[0]
     np.testing.assert_allclose(result, resize(volume, new, 1, mode="edge", anti_aliasing=False), atol=1e-5)
@@ -99,7 +99,7 @@ def test_long_lines_lose_nothing_to_what_is_left_out(old: int, new: int, axis: i
 def test_anisotropic_resampling_equals_the_reference_slice_by_slice(
     old: Shape, new: Shape, axis: int, seed: int
 ) -> None:
-    """In-plane by skimage with the clip of each slice, across by the nearest slice."""
+    """In-plane it is skimage with the clip of each slice, across planes the nearest slice."""
     coarse: Vector = tuple(5.0 if other == axis else 1.0 for other in range(3))  # type: ignore[assignment]
     volume = make_volume(old, seed, smooth=False)
     result = resample_image(volume[np.newaxis], coarse, new, ISOTROPIC)[0]

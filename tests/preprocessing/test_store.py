@@ -152,7 +152,7 @@ def test_foreground_is_where_the_labels_are(tmp_path: Path) -> None:
     save_case(tmp_path, "case", case, patch_size=PATCH)
     stored = StoredCase.open(tmp_path, "case")
     for foreground in (stored.foreground, stored.load_foreground()):
-        places = np.asarray(foreground.places[:])
+        places = np.asarray(foreground.voxels[:])
         assert sum(foreground.counts) == len(places)
         for value, group in zip((1, 2), np.split(places, [foreground.counts[0]]), strict=True):
             expected = np.argwhere(label_of(case) == value)
@@ -181,7 +181,7 @@ def test_a_case_without_foreground_has_no_places(tmp_path: Path) -> None:
     stored = StoredCase.open(tmp_path, "case")
     assert not any(stored.foreground.counts)
     assert stored.foreground.draw(np.random.default_rng(0)) is None
-    assert stored.load_foreground().places.shape == (0, 3)
+    assert stored.load_foreground().voxels.shape == (0, 3)
 
 
 def test_a_missing_part_is_an_error(tmp_path: Path) -> None:
