@@ -1,23 +1,21 @@
 """One case on the grid of a configuration, and the way back: `preprocess_case` and its inverse `restore_case`.
 
-Example, an image of 1 mm at the same spacing: cropped on the way there, whole again on the way back.
-
->>> from autoseg.planning.plan import Configuration
+>>> from autoseg.planning.plan import Configuration, Normalization
 >>> geometry = Geometry(shape=(1, 1, 4), spacing_mm=(1.0, 1.0, 1.0))
->>> record = PreprocessRecord(
-...     geometry=geometry,
-...     axis_order=(0, 1, 2),
-...     box=Box(start=(0, 0, 1), stop=(1, 1, 3)),
-...     shape=(1, 1, 2),
-...     spacing_mm=(1.0, 1.0, 1.0),
-... )
+>>> image = Volume(array=np.array([[[[0, 2, 4, 0]]]], dtype=np.float32), geometry=geometry)
 >>> label = Volume(array=np.array([[[0, 2, 1, 0]]]), geometry=geometry)
->>> preprocess_segmentation(label, record).tolist()
+>>> configuration = Configuration.model_construct(
+...     spacing_mm=(1.0, 1.0, 1.0), normalization=(Normalization(scheme="zscore"),)
+... )
+>>> case = preprocess_case(image, label, axis_order=(0, 1, 2), configuration=configuration)
+>>> case.image.tolist(), case.label.tolist(), case.record.box.slices[2]
+([[[[-1.0, 1.0]]]], [[[2, 1]]], slice(1, 3, None))
+>>> preprocess_segmentation(label, case.record).tolist()
 [[[2, 1]]]
 >>> logits = np.array([[[[0, 0]]], [[[1, 3]]], [[[2, 1]]]], dtype=np.float32)
->>> restore_case(logits, record).array.tolist()
+>>> restore_case(logits, case.record).array.tolist()
 [[[0, 2, 1, 0]]]
->>> [mask.array.tolist() for mask in restore_masks(logits - 1.5, record)]
+>>> [mask.array.tolist() for mask in restore_masks(logits - 1.5, case.record)]
 [[[[0, 0, 0, 0]]], [[[0, 0, 1, 0]]], [[[0, 1, 0, 0]]]]
 """
 
