@@ -9,7 +9,7 @@ from autoseg.datasets.scans import check_values, find_info, pair_label_maps
 from autoseg.errors import DatasetError, UsageError
 from autoseg.evaluation.paired import Comparison
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
-from autoseg.evaluation.summary import CaseResult, Summary, evaluate_case, summarize
+from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize
 from autoseg.imaging.files import read_label_map
 from autoseg.imaging.label_files import load_result
 from autoseg.imaging.targets import Targets
@@ -43,19 +43,27 @@ def compare_folders(
         raise UsageError(f"{tolerance_mm:g} mm is no tolerance", "take a distance such as 1 or 2.5")
     pairs = pair_label_maps(reference, prediction)
     info = None if labels else find_info(reference, prediction)
-    chosen = info.targets if info else Targets.of_labels(labels or _number_labels(pairs, reporter))
+    targets = info.targets if info else Targets.of_labels(labels or _number_labels(pairs, reporter))
 
     def compare(name: str) -> CaseResult:
-        ground_truth, of_truth = load_result(pairs[name][0], chosen)
-        guess, known = load_result(pairs[name][1], of_truth)  # so that a number means the same in both
+        reference_file, prediction_file = pairs[name]
+        ground_truth, reference_targets = load_result(reference_file, targets)
+        segmentation, both_targets = load_result(prediction_file, reference_targets)  # a number means the same in both
         if info:
-            check_values(pairs[name], (ground_truth, guess), known)
-        files = (pairs[name][0].name, pairs[name][1].name)
-        result = evaluate_case(name, ground_truth, guess, known, files=files, tolerance_mm=tolerance_mm)
-        return result.without(info.unannotated_in(name)) if info else result
+            check_values(pairs[name], (ground_truth, segmentation), both_targets)
+        case = SegmentedCase(
+            name=name,
+            reference=ground_truth,
+            prediction=segmentation,
+            targets=both_targets,
+            unannotated=info.unannotated_in(name) if info else (),
+            reference_file=reference_file.name,
+            prediction_file=prediction_file.name,
+        )
+        return score_case(case, tolerance_mm=tolerance_mm)
 
     results = results_or_raise(map_in_threads(compare, list(pairs), title="comparing", reporter=reporter))
-    return summarize(results, chosen.names, tolerance_mm=tolerance_mm)
+    return summarize(results, targets.names, tolerance_mm=tolerance_mm)
 
 
 def save_comparison(comparison: Comparison, path: Path) -> None:
@@ -82,12 +90,13 @@ def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> d
     """Names the labels by the numbers that the references hold: "label_1", "label_2", ..."""
 
     def find_numbers(name: str) -> set[int]:
-        ground_truth, guess = (read_label_map(path) for path in pairs[name])
-        evaluate_case(name, ground_truth, guess, Targets(structures={}))  # whether they can be compared at all
-        return set(np.unique(ground_truth.array).tolist())
+        reference, prediction = (read_label_map(path) for path in pairs[name])
+        no_targets = Targets(structures={})  # so that only the grids are compared
+        score_case(SegmentedCase(name=name, reference=reference, prediction=prediction, targets=no_targets))
+        return set(np.unique(reference.array).tolist())
 
-    found = results_or_raise(map_in_threads(find_numbers, list(pairs), title="looking for labels", reporter=reporter))
-    numbers = sorted(set().union(*found) - {0})
+    numbers_of_cases = map_in_threads(find_numbers, list(pairs), title="looking for labels", reporter=reporter)
+    numbers = sorted(set().union(*results_or_raise(numbers_of_cases)) - {0})
     if not numbers:
         raise DatasetError("the reference label maps hold background only", "check the folder of references")
     return {f"label_{number}": number for number in numbers}

@@ -1,18 +1,17 @@
-"""Finding the postprocessing rules that help, on held-out cases whose truth is known.
+"""Search for the postprocessing rules that improve the Dice of held-out cases.
 
-Every rule keeps or removes whole connected components. So each case is looked at once: how large the components of each
-structure are, and how much of them is right. The Dice that any rule leads to follows from these few numbers.
+Every rule keeps or removes whole connected components. Each case is therefore read only once, to measure the size of
+every component and its overlap with the reference. The Dice after any rule is computed from these few numbers.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.evaluation.summary import mean_of_defined
-from autoseg.imaging.geometry import Volume
+from autoseg.evaluation.summary import SegmentedCase, mean_of_defined
 from autoseg.imaging.label_combinations import split_label_map
 from autoseg.imaging.postprocessing import (
     Components,
@@ -24,129 +23,127 @@ from autoseg.imaging.postprocessing import (
 )
 from autoseg.imaging.targets import Targets
 
-Dice = dict[str, float]
-"""Label name to Dice, NaN where it is undefined."""
-
 STEPS = (1, 2, 5, 10)
-"""What a smallest size may be, times a power of ten. Decision: finer ones would fit the held-out cases only."""
+"""Mantissas of the smallest sizes that are tried; each is multiplied by a power of ten. Decision: a finer grid would
+fit the held-out cases only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
-    """A case that was held out, and what was made of it.
+class StructureComponents:
+    """Connected components of one structure in a prediction, in array order, and their overlap with the reference.
 
     Attributes:
-        reference: Label map of shape (z, y, x).
-        prediction: Label map on the same grid, before any postprocessing.
-        targets: Structures of the two. Such as overlap may have more numbers than those of the dataset.
-        unknown: Names of those that nobody looked for in the reference.
+        reference_voxels: Number of voxels of the structure in the reference.
+        mm3: Volume of each component, shape (components,).
+        counted: Number of voxels of each component that are not in the ignored region of the reference.
+        true_positive: Number of voxels of each component that the structure has in the reference, too.
+        in_foreground: Whether each component belongs to the largest component of all labels together.
     """
 
-    reference: NDArray[np.integer]
-    prediction: Volume
-    targets: Targets
-    unknown: Collection[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """The components that a prediction has of one structure, in array order, beside the truth.
-
-    Attributes:
-        reference: Voxels of the structure in the reference.
-        mm3: Volume of each component.
-        counted: Voxels of each that are not among those that nobody labelled.
-        right: Those of them that the reference has too.
-        in_foreground: Which of them are part of the largest component of all labels together.
-    """
-
-    reference: int
+    reference_voxels: int
     mm3: NDArray[np.float64]
     counted: NDArray[np.intp]
-    right: NDArray[np.intp]
+    true_positive: NDArray[np.intp]
     in_foreground: NDArray[np.bool_]
 
     def dice(self, kept: NDArray[np.bool_]) -> float:
-        """Dice of the structure if these components stay and all others go; NaN if nothing is there or found."""
-        both = self.reference + int(self.counted[kept].sum())
-        return 2 * int(self.right[kept].sum()) / both if both else math.nan
+        """Returns the Dice of the structure if only these components are kept; NaN if both masks are then empty.
+
+        >>> components = StructureComponents(
+        ...     reference_voxels=10,
+        ...     mm3=np.array([8.0, 2.0]),
+        ...     counted=np.array([8, 2]),
+        ...     true_positive=np.array([8, 0]),
+        ...     in_foreground=np.array([True, False]),
+        ... )
+        >>> components.dice(np.array([True, True])), round(components.dice(np.array([True, False])), 3)
+        (0.8, 0.889)
+        """
+        total = self.reference_voxels + int(self.counted[kept].sum())
+        return 2 * int(self.true_positive[kept].sum()) / total if total else math.nan
 
 
-CaseTrial = Mapping[str, Judged]
-"""What is known of one case: name of a structure to its components; without those that nobody looked for."""
+CaseComponents = Mapping[str, StructureComponents]
+"""Components of one case: name of a structure to its components, without the structures that were not annotated."""
 
-Chosen = Callable[[Judged], NDArray[np.bool_]]
-"""Which components of a structure stay."""
+KeptComponents = Callable[[StructureComponents], NDArray[np.bool_]]
+"""Tells for each component of a structure whether a rule keeps it."""
 
 
-def try_rules(case: HeldOut) -> CaseTrial:
-    """Finds out about one case what any rule would do to it."""
-    targets, label_map = case.targets, case.prediction.array
-    unlabelled = None if targets.ignore is None else case.reference == targets.ignore
+def measure_components(case: SegmentedCase) -> CaseComponents:
+    """Measures the components of a case, from which the effect of every rule follows."""
+    targets, reference, label_map = case.targets, case.reference.array, case.prediction.array
+    ignored = None if targets.ignore is None else reference == targets.ignore
     foreground = None if targets.as_masks else largest_component(label_map > 0)  # masks have no rule in common
     voxel = case.prediction.geometry.voxel_size
 
-    def judge(ground_truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Judged:
-        found, total = find_components(mask), int(ground_truth.sum())
-        if found is None:
+    def measure(ground_truth: NDArray[np.bool_], mask: NDArray[np.bool_]) -> StructureComponents:
+        components, total = find_components(mask), int(ground_truth.sum())
+        if components is None:
             none = np.zeros(0, dtype=np.intp)
-            return Judged(reference=total, mm3=np.zeros(0), counted=none, right=none, in_foreground=none > 0)
-        return Judged(
-            reference=total,
-            mm3=found.voxels.astype(np.float64) * voxel,
-            counted=found.voxels if unlabelled is None else found.voxels - _count(found, unlabelled),
-            right=_count(found, ground_truth),
-            in_foreground=np.ones(len(found.voxels), bool) if foreground is None else _count(found, foreground) > 0,
+            return StructureComponents(
+                reference_voxels=total, mm3=np.zeros(0), counted=none, true_positive=none, in_foreground=none > 0
+            )
+        voxels = components.voxels
+        return StructureComponents(
+            reference_voxels=total,
+            mm3=voxels.astype(np.float64) * voxel,
+            counted=voxels if ignored is None else voxels - _count_shared(components, ignored),
+            true_positive=_count_shared(components, ground_truth),
+            in_foreground=np.ones(len(voxels), bool)
+            if foreground is None
+            else _count_shared(components, foreground) > 0,
         )
 
-    truths, masks = split_label_map(case.reference, targets), split_label_map(label_map, targets)
+    ground_truths, masks = split_label_map(reference, targets), split_label_map(label_map, targets)
     return {
-        name: judge(ground_truth, mask)
-        for name, ground_truth, mask in zip(targets.names, truths, masks, strict=True)
-        if name not in case.unknown
+        name: measure(ground_truth, mask)
+        for name, ground_truth, mask in zip(targets.names, ground_truths, masks, strict=True)
+        if name not in case.unannotated
     }
 
 
-def _count(found: Components, mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """How many voxels each component shares with a mask of the whole case."""
-    shared = found.numbers[mask[found.box.slices]]
-    return np.bincount(shared, minlength=len(found.voxels) + 1)[1:]
+def _count_shared(components: Components, mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Returns the number of voxels that each component shares with a mask of the whole case."""
+    shared = components.numbers[mask[components.box.slices]]
+    return np.bincount(shared, minlength=len(components.voxels) + 1)[1:]
 
 
-def choose_rules(trials: Sequence[CaseTrial], targets: Targets) -> PostprocessingRules:
-    """Chooses the rules that help.
+def choose_rules(cases: Sequence[CaseComponents], targets: Targets) -> PostprocessingRules:
+    """Chooses the rules that improve the Dice.
 
-    The largest component of the foreground is kept if that makes the foreground mean Dice better and the mean Dice of
-    no label worse. Then, if there are several labels, the largest component of each label is kept if that makes the
-    mean Dice of this label better. "Better" is strict: a rule that changes nothing is not adopted. Means leave out
+    The largest component of the foreground is kept if that increases the foreground mean Dice and decreases the mean
+    Dice of no label. Then, if there are several labels, the largest component of each label is kept if that increases
+    the mean Dice of this label. Increases are strict: a rule that changes nothing is not adopted. Means leave out
     undefined values, as in `summary`. Source: the reference method (nnU-Net v2.8.1, remove_connected_components).
 
-    Last, of each label that keeps more than its largest component, those that are too small are removed if that makes
-    its mean Dice better; see `_try_sizes`. Decision: the reference method knows no such rule.
+    Last, small components are removed from each label that keeps more than its largest component if that increases its
+    mean Dice; see `_try_sizes`. Decision: the reference method knows no such rule.
 
-    Each rule of a label is tried alone. Labels that exclude each other, and masks, do not touch each other's voxels.
-    Regions may; what the rule of one does to another is not tried.
+    The rule of each label is tried alone. Labels that exclude each other, and masks, do not share voxels. Regions may;
+    the effect of the rule of one region on another one is not tried.
 
     Args:
-        trials: One per held-out case.
+        cases: Components of each held-out case.
         targets: Structures of the cases.
     """
     labels = targets.names
-    before = {name: _mean_dice(trials, name, _all) for name in labels}
-    after = {name: _mean_dice(trials, name, _in_foreground) for name in labels}
+    before = {name: _mean_dice(cases, name, _all) for name in labels}
+    after = {name: _mean_dice(cases, name, _in_foreground) for name in labels}
     better = mean_of_defined(after.values()) > mean_of_defined(before.values())
     adopted = better and not any(after[name] < before[name] for name in labels)
     evidence = [Trial(rule="keep the largest component of the foreground", before=before, after=after, adopted=adopted)]
-    left = _in_foreground if adopted else _all
+    kept = _in_foreground if adopted else _all
     largest = []
     if len(labels) > 1:
-        evidence += [_try_largest(trials, name, left) for name in labels]
+        evidence += [_try_largest(cases, name, kept) for name in labels]
         largest = [name for name, trial in zip(labels, evidence[1:], strict=True) if trial.adopted]
     smallest = []
     for name in labels:
-        if name not in largest and (found := _try_sizes(trials, name, left)) is not None:
-            evidence.append(found[1])
-            smallest += [SmallestSize(structure=targets.structures[name], mm3=found[0])] if found[1].adopted else []
+        if name not in largest and (best := _try_sizes(cases, name, kept)) is not None:
+            mm3, trial = best
+            evidence.append(trial)
+            smallest += [SmallestSize(structure=targets.structures[name], mm3=mm3)] if trial.adopted else []
     return PostprocessingRules(
         keep_largest_foreground=adopted,
         keep_largest=tuple(targets.structures[name] for name in largest),
@@ -155,76 +152,90 @@ def choose_rules(trials: Sequence[CaseTrial], targets: Targets) -> Postprocessin
     )
 
 
-def find_rules(cases: Iterable[HeldOut], targets: Targets) -> PostprocessingRules:
-    """Tries all rules on each case and chooses those that help; see `choose_rules`.
+def find_rules(cases: Iterable[SegmentedCase], targets: Targets) -> PostprocessingRules:
+    """Tries all rules on each case and chooses those that improve the Dice; see `choose_rules`.
+
+    >>> from autoseg.imaging.geometry import Geometry, Volume
+    >>> geometry = Geometry(shape=(1, 1, 6), spacing_mm=(1.0, 1.0, 1.0))
+    >>> reference = Volume(array=np.array([[[1, 1, 1, 0, 0, 0]]], dtype=np.uint8), geometry=geometry)
+    >>> with_island = Volume(array=np.array([[[1, 1, 1, 0, 0, 1]]], dtype=np.uint8), geometry=geometry)
+    >>> targets = Targets.of_labels({"liver": 1})
+    >>> case = SegmentedCase(name="a", reference=reference, prediction=with_island, targets=targets)
+    >>> find_rules([case], targets).describe()
+    'postprocessing: keep the largest component of the foreground'
 
     Args:
-        cases: A generator is best: one case at a time is held, and each is read once.
+        cases: Held-out cases; with a generator, only one case at a time is held in memory.
         targets: Structures of the dataset.
     """
-    return choose_rules([try_rules(case) for case in cases], targets)
+    return choose_rules([measure_components(case) for case in cases], targets)
 
 
-def _all(judged: Judged) -> NDArray[np.bool_]:
-    return np.ones(len(judged.mm3), dtype=bool)
+def _all(components: StructureComponents) -> NDArray[np.bool_]:
+    return np.ones(len(components.mm3), dtype=bool)
 
 
-def _in_foreground(judged: Judged) -> NDArray[np.bool_]:
-    return judged.in_foreground
+def _in_foreground(components: StructureComponents) -> NDArray[np.bool_]:
+    return components.in_foreground
 
 
-def _mean_dice(trials: Sequence[CaseTrial], name: str, kept: Chosen) -> float:
-    return mean_of_defined(trial[name].dice(kept(trial[name])) for trial in trials if name in trial)
+def _mean_dice(cases: Sequence[CaseComponents], name: str, kept: KeptComponents) -> float:
+    return mean_of_defined(case[name].dice(kept(case[name])) for case in cases if name in case)
 
 
-def _try_largest(trials: Sequence[CaseTrial], name: str, left: Chosen) -> Trial:
-    """Keeps the largest component of a label, of those that are left."""
+def _try_largest(cases: Sequence[CaseComponents], name: str, kept: KeptComponents) -> Trial:
+    """Tries to keep only the largest component of a label, among the components that earlier rules kept."""
 
-    def largest(judged: Judged) -> NDArray[np.bool_]:
-        sizes = np.where(left(judged), judged.mm3, 0.0)
+    def largest(components: StructureComponents) -> NDArray[np.bool_]:
+        sizes = np.where(kept(components), components.mm3, 0.0)
         chosen = np.zeros(len(sizes), dtype=bool)
         if len(sizes) and sizes.max() > 0:
             chosen[sizes.argmax()] = True
         return chosen
 
-    before, after = _mean_dice(trials, name, left), _mean_dice(trials, name, largest)
+    before, after = _mean_dice(cases, name, kept), _mean_dice(cases, name, largest)
     rule = f"keep the largest component of {name!r}"
     return Trial(rule=rule, before={name: before}, after={name: after}, adopted=after > before)
 
 
-def _try_sizes(trials: Sequence[CaseTrial], name: str, left: Chosen) -> tuple[float, Trial] | None:
-    """Removes components of a label below some size, of those that are left.
+def _try_sizes(cases: Sequence[CaseComponents], name: str, kept: KeptComponents) -> tuple[float, Trial] | None:
+    """Tries to remove the components of a label below some size, among the components that earlier rules kept.
 
-    Sizes are tried just above those of components that hit nothing, in steps of 1, 2, 5, 10, ...; the smallest of the
-    best one is taken.
+    The sizes that are tried lie just above those of false positive components, on the grid 1, 2, 5, 10, ... mm3. Of
+    sizes with the same Dice the smallest is taken.
 
     Returns:
-        The size in mm3 and how it did; None if every component hits something.
+        The best size in mm3 and its trial; None if there is no false positive component.
     """
-    sizes = sorted({_next_step(size) for trial in trials for size in _misses_mm3(trial, name, left)})
+    sizes = sorted({_next_step(size) for case in cases for size in _false_positive_mm3(case, name, kept)})
     if not sizes:
         return None
 
     def dice_from(size: float) -> float:
-        return _mean_dice(trials, name, lambda judged: left(judged) & (judged.mm3 >= size))
+        return _mean_dice(cases, name, lambda components: kept(components) & (components.mm3 >= size))
 
     scores = [dice_from(size) for size in sizes]
-    before, after = _mean_dice(trials, name, left), max(scores, key=lambda score: -1.0 if math.isnan(score) else score)
+    before, after = _mean_dice(cases, name, kept), max(scores, key=lambda score: -1.0 if math.isnan(score) else score)
     best = sizes[scores.index(after)]
     rule = f"remove components of {name!r} below {best:g} mm3"
     return best, Trial(rule=rule, before={name: before}, after={name: after}, adopted=after > before)
 
 
-def _misses_mm3(trial: CaseTrial, name: str, left: Chosen) -> Iterator[float]:
-    """Volumes of components of which nothing is right, though some of it counts."""
-    if name not in trial:
+def _false_positive_mm3(case: CaseComponents, name: str, kept: KeptComponents) -> Iterator[float]:
+    """Yields the volumes of components without a true positive voxel that do not lie in the ignored region alone."""
+    if name not in case:
         return iter(())
-    judged = trial[name]
-    return map(float, judged.mm3[left(judged) & (judged.right == 0) & (judged.counted > 0)])
+    components = case[name]
+    false_positive = (components.true_positive == 0) & (components.counted > 0)
+    return map(float, components.mm3[kept(components) & false_positive])
 
 
 def _next_step(size: float) -> float:
-    """The first of 1, 2, 5, 10, 20, 50, ... and 0.5, 0.2, 0.1, ... that is larger."""
+    """Returns the smallest of ..., 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, ... that is larger than a size.
+
+    >>> [_next_step(size) for size in (0.3, 1.0, 4.9, 60.0)]
+    [0.5, 2.0, 5.0, 100.0]
+    """
     power = math.floor(math.log10(size)) - 1
     steps = (float(f"{step}e{power + more}") for more in range(3) for step in STEPS)
     return next(step for step in steps if step > size)

@@ -110,7 +110,7 @@ UNDEFINED = LabelScores(
 """Of a structure that nobody looked for."""
 
 
-def score_case(
+def score_labels(
     reference: NDArray[np.integer],
     prediction: NDArray[np.integer],
     targets: Targets,

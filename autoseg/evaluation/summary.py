@@ -1,7 +1,8 @@
-"""The scores of many cases on one page: summary.json for programs, summary.csv for tables."""
+"""Scores of a segmented case, and the summary of many cases: summary.json for programs, summary.csv for tables."""
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.errors import DatasetError
-from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM, METRICS, UNDEFINED, LabelScores, score_case
+from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM, METRICS, UNDEFINED, LabelScores, score_labels
 from autoseg.evaluation.statistics import SEED, Interval, bootstrap_means, draw_resamples
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.targets import Targets
@@ -19,8 +20,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentedCase:
+    """A case with its reference and a segmentation of it. It is scored, and postprocessing rules are tried on it.
+
+    Attributes:
+        name: Name of the case.
+        reference: Label map, shape (z, y, x).
+        prediction: Label map of the same shape, before any postprocessing.
+        targets: Structures of both label maps. If structures overlap freely, the label maps may have more numbers than
+            those of the dataset, one for each combination.
+        unannotated: Names of the structures that were not annotated in the reference; they are not scored.
+        reference_file, prediction_file: Names of the files that hold the two, for the record.
+    """
+
+    name: str
+    reference: Volume
+    prediction: Volume
+    targets: Targets
+    unannotated: Collection[str] = ()
+    reference_file: str = ""
+    prediction_file: str = ""
+
+
 class CaseResult(BaseModel):
-    """All labels of one case, by name, and the files that were compared."""
+    """Scores of one case.
+
+    Attributes:
+        name: Name of the case.
+        scores: Label name to its scores.
+        reference_file, prediction_file: Names of the files that were compared.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,21 +59,17 @@ class CaseResult(BaseModel):
     reference_file: str = ""
     prediction_file: str = ""
 
-    def without(self, unknown: Collection[str]) -> "CaseResult":
-        """The same with undefined scores of structures that nobody looked for in the reference."""
-        return self.model_copy(update={"scores": self.scores | dict.fromkeys(unknown, UNDEFINED)})
-
     @property
     def mean_dice(self) -> float:
-        """Mean Dice over the labels that have one; NaN if none has."""
+        """Mean Dice over the labels whose Dice is defined; NaN if there is none."""
         return mean_of_defined(scores.dice for scores in self.scores.values())
 
 
 class MeanScores(BaseModel):
-    """Means of one label over the cases where they are defined; the metrics are those of `LabelScores`.
+    """Mean scores of one label over the cases where they are defined; the metrics are those of `LabelScores`.
 
     Attributes:
-        intervals: Metric to the 95 % confidence interval of its mean; undefined with fewer than two cases.
+        intervals: Name of a metric to the 95 % confidence interval of its mean; undefined with fewer than two cases.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,13 +86,13 @@ class MeanScores(BaseModel):
 
 
 class Summary(Artifact):
-    """The scores of a set of cases; summary.json.
+    """Scores of a set of cases; summary.json.
 
     Attributes:
-        tolerance_mm: At which NSD was measured; undefined in files of earlier versions.
-        foreground_mean: Mean over the labels of `mean`; a label that is in no case at all is left out.
-        mean: Label name to its means.
-        cases: In the order in which they were given.
+        tolerance_mm: Tolerance at which NSD was measured; undefined in files of earlier versions.
+        foreground_mean: Mean over the labels of `mean`; a label that occurs in no case is left out.
+        mean: Label name to its mean scores.
+        cases: Scores of each case, in the order in which the cases were given.
     """
 
     tolerance_mm: Score = math.nan
@@ -75,8 +101,8 @@ class Summary(Artifact):
     cases: tuple[CaseResult, ...]
 
     def table(self) -> "pd.DataFrame":
-        """One row per case and label, with the columns case, label and those of `LabelScores`."""
-        import pandas as pd  # noqa: PLC0415 - takes longer to import than most uses of this module take
+        """Returns one row per case and label, with the columns case, label and the fields of `LabelScores`."""
+        import pandas as pd  # noqa: PLC0415 - importing pandas takes longer than most uses of this module
 
         columns = ["case", "label", *LabelScores.model_fields]
         rows = [
@@ -92,67 +118,82 @@ class Summary(Artifact):
             self.table().to_csv(writing, index=False)
 
     def write(self, folder: Path) -> None:
-        """Writes summary.json, and the same as a table, summary.csv."""
+        """Writes summary.json and, as a table, summary.csv into a folder."""
         self.save(folder / "summary.json")
         self.save_csv(folder / "summary.csv")
 
     def ranked(self) -> list[str]:
-        """Names of the cases from worst to best mean Dice, equals by name.
+        """Returns the names of the cases from the worst to the best mean Dice; ties are ordered by name.
 
-        A case without any score comes last: nothing was there and nothing was found.
+        Cases whose Dice is undefined come last: reference and prediction are empty.
         """
         return [case.name for case in sorted(self.cases, key=_rank)]
 
 
-def evaluate_case(
-    name: str,
-    reference: Volume,
-    prediction: Volume,
-    targets: Targets,
-    *,
-    files: tuple[str, str] = ("", ""),
-    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
-) -> CaseResult:
-    """Compares the prediction of one case with its reference.
+def score_case(case: SegmentedCase, *, tolerance_mm: float = DEFAULT_TOLERANCE_MM) -> CaseResult:
+    """Compares the segmentation of one case with its reference.
+
+    >>> import numpy as np
+    >>> from autoseg.imaging.geometry import Geometry
+    >>> geometry = Geometry(shape=(1, 1, 4), spacing_mm=(1.0, 1.0, 1.0))
+    >>> reference = Volume(array=np.array([[[1, 1, 2, 0]]], dtype=np.uint8), geometry=geometry)
+    >>> prediction = Volume(array=np.array([[[1, 0, 2, 0]]], dtype=np.uint8), geometry=geometry)
+    >>> targets = Targets.of_labels({"liver": 1, "tumour": 2})
+    >>> result = score_case(SegmentedCase(name="a", reference=reference, prediction=prediction, targets=targets))
+    >>> round(result.scores["liver"].dice, 3), result.scores["tumour"].dice
+    (0.667, 1.0)
 
     Args:
-        name: Of the case.
-        reference: Label map, shape (z, y, x).
-        prediction: Label map on the same grid.
-        targets: The structures to compare.
-        files: Where reference and prediction came from, for the record.
-        tolerance_mm: Of NSD.
+        case: The reference and the segmentation.
+        tolerance_mm: Tolerance of NSD, the normalized surface Dice.
+
+    Returns:
+        The scores of all structures; those of unannotated structures are undefined.
 
     Raises:
         DatasetError: The two lie on different grids.
     """
-    difference = reference.geometry.difference(prediction.geometry)
+    geometry = case.reference.geometry
+    difference = geometry.difference(case.prediction.geometry)
     if difference is not None:
         raise DatasetError(
-            f"case {name!r}: reference and prediction lie on different grids: {difference}",
+            f"case {case.name!r}: reference and prediction lie on different grids: {difference}",
             "predict from the image that the reference was drawn on",
         )
+    scores = score_labels(
+        case.reference.array, case.prediction.array, case.targets, geometry, tolerance_mm=tolerance_mm
+    )
     return CaseResult(
-        name=name,
-        scores=score_case(reference.array, prediction.array, targets, reference.geometry, tolerance_mm=tolerance_mm),
-        reference_file=files[0],
-        prediction_file=files[1],
+        name=case.name,
+        scores=scores | dict.fromkeys(case.unannotated, UNDEFINED),
+        reference_file=case.reference_file,
+        prediction_file=case.prediction_file,
     )
 
 
 def summarize(
     cases: Sequence[CaseResult], labels: Iterable[str], *, tolerance_mm: float = DEFAULT_TOLERANCE_MM
 ) -> Summary:
-    """Gathers the results of many cases.
+    """Computes the mean scores of many cases, with bootstrap confidence intervals.
 
     The mean of a label is taken over the cases where its score is defined, the foreground mean over the labels whose
-    mean is defined. Both are undefined where nothing is left. Source: the reference method (nnU-Net v2.8.1,
-    evaluate_predictions). Decision: there, a label that is in no case makes the foreground mean undefined.
+    mean is defined. A mean over no values is undefined (NaN). Source: the reference method (nnU-Net v2.8.1,
+    evaluate_predictions). Decision: there, a label that occurs in no case makes the foreground mean undefined.
+
+    >>> from autoseg.evaluation.scores import UNDEFINED
+    >>> def result(name, dice):
+    ...     return CaseResult(name=name, scores={"liver": UNDEFINED.model_copy(update={"dice": dice})})
+    >>> summary = summarize([result("a", 0.8), result("b", 0.6), result("c", math.nan)], ["liver"])
+    >>> round(summary.mean["liver"].dice, 3), summary.ranked()
+    (0.7, ['b', 'a', 'c'])
+    >>> low, high = summary.mean["liver"].intervals["dice"]
+    >>> round(low, 3), round(high, 3)
+    (0.6, 0.8)
 
     Args:
-        cases: Results with all of `labels`.
-        labels: Names.
-        tolerance_mm: At which NSD was measured.
+        cases: Results of the cases; each has scores of all labels.
+        labels: Names of the labels.
+        tolerance_mm: Tolerance at which NSD was measured.
     """
     names = tuple(labels)
     resamples = draw_resamples(len(cases), np.random.default_rng(SEED))
@@ -163,8 +204,8 @@ def summarize(
     for metric in METRICS:
         values = np.array([[getattr(case.scores[name], metric) for name in names] for case in cases], dtype=float)
         values = values.reshape(len(cases), len(names))
-        of_labels, foreground_intervals[metric] = bootstrap_means(values, resamples)
-        for column, interval in enumerate(of_labels):
+        label_intervals, foreground_intervals[metric] = bootstrap_means(values, resamples)
+        for column, interval in enumerate(label_intervals):
             means[column][metric] = mean_of_defined(values[:, column])
             intervals[column][metric] = interval
         foreground[metric] = mean_of_defined(mean[metric] for mean in means)
@@ -172,20 +213,25 @@ def summarize(
         tolerance_mm=tolerance_mm,
         foreground_mean=MeanScores(**foreground, intervals=foreground_intervals),
         mean={
-            name: MeanScores(**mean, intervals=ends) for name, mean, ends in zip(names, means, intervals, strict=True)
+            name: MeanScores(**mean, intervals=of_metrics)
+            for name, mean, of_metrics in zip(names, means, intervals, strict=True)
         },
         cases=tuple(cases),
     )
 
 
 def mean_of_defined(scores: Iterable[float]) -> float:
-    """Mean of the scores that are not NaN; NaN if there is none."""
+    """Returns the mean of the scores that are not NaN, or NaN if there is none.
+
+    >>> mean_of_defined([1.0, math.nan, 0.5])
+    0.75
+    """
     values = np.fromiter(scores, dtype=float)
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
 
 
 def _rank(case: CaseResult) -> tuple[bool, float, str]:
-    """Cases without a score after all others; NaN itself has no place in an order."""
+    """Returns the sort key of a case: cases with an undefined Dice come last, since NaN cannot be ordered."""
     dice = case.mean_dice
     return (True, 0.0, case.name) if np.isnan(dice) else (False, dice, case.name)

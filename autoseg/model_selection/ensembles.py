@@ -16,14 +16,14 @@ import torch
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.datasets.scans import result_ending
 from autoseg.errors import ArtifactError
-from autoseg.evaluation.summary import CaseResult, evaluate_case
+from autoseg.evaluation.summary import CaseResult, score_case
 from autoseg.imaging.files import read_label_map
 from autoseg.imaging.label_files import save_result
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsemblePrediction
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.segmenter import Segmenter, make_segmenter
-from autoseg.model_selection.validation import label_file, load_prepared
+from autoseg.model_selection.held_out_cases import label_file, load_preprocessed, pair_with_label
 from autoseg.models.best_model import MemberName, name_together
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.runtime.artifact import Artifact
@@ -175,10 +175,8 @@ class _Judge:
         for pair in missing.pairs:
             folder = self.folders.ensemble(name_together(pair))
             prediction = EnsemblePrediction(members=tuple(said[name] for name in pair), rules=NO_RULES)
-            path, segmentation, known = save_result(prediction, folder / (case.name + result_ending(case)))
-            files = (label_file(case).name, path.name)
-            result = evaluate_case(case.name, reference, segmentation, known, files=files)
-            result = result.without(info.unannotated_in(case.name))
+            segmentation = save_result(prediction, folder / (case.name + result_ending(case)))
+            result = score_case(pair_with_label(case, segmentation, info, reference=reference))
             first, second = (self.entrants[name].weights[missing.fold] for name in pair)
             JudgedCase(weights=(first, second), result=result).save(_record(folder, case.name))
             judged[pair] = (folder, result)
@@ -187,7 +185,7 @@ class _Judge:
 
     def _predict(self, case: str, name: MemberName, segmenter: Segmenter, task: Task) -> Prediction:
         one = self.entrants[name]
-        prepared = load_prepared(case, self.dataset.info.targets, one.cases_folder, one.cascade_labels_folder)
+        prepared = load_preprocessed(case, self.dataset.info.targets, one.cases_folder, one.cascade_labels_folder)
         return segmenter.predict_preprocessed(prepared, lambda share: task.advance((1 - SHARE_OF_JUDGING) * share))
 
 

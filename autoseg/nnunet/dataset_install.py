@@ -31,7 +31,7 @@ import torch
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ProblemsError, UsageError
-from autoseg.model_selection.validation import is_validated, judge, pool_validation, validate_masks
+from autoseg.model_selection.validation import is_validated, pool_validation, validate_fold, validate_masks
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.models.training_statistics import save_training_statistics
 from autoseg.models.weight_digest import digest_weights
@@ -272,7 +272,7 @@ def _judge_rest(taken: _DatasetInstall, device: torch.device, reporter: Reporter
         jobs = make_jobs(request)
         prepare_cascade_labels(jobs[0], taken.number, SILENT)
         for job in jobs:
-            judge(job, load_checkpoint(model.checkpoint(job.fold)), reporter)
+            validate_fold(job, load_checkpoint(model.checkpoint(job.fold)), reporter)
         pool_validation(dataset, model)
 
 

@@ -100,7 +100,7 @@ def train(
 
 def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
     """What `train` does in its process, or in each of several."""
-    from autoseg.model_selection.validation import judge, pool_validation
+    from autoseg.model_selection.validation import pool_validation, validate_fold
     from autoseg.training.fold import train_to_end
     from autoseg.training.jobs import describe_concerns, make_jobs, prepare_cascade_labels
     from autoseg.training.ranks import init_ranks
@@ -114,7 +114,7 @@ def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | No
         reporter.say(line)
     for job in jobs:
         checkpoint = train_to_end(job, reporter)
-        judge(job, checkpoint, reporter)
+        validate_fold(job, checkpoint, reporter)
     first.ranks.shutdown()
     if not first.ranks.is_main or all(job.fold == "all" for job in jobs):
         return None

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from autoseg.evaluation.masks import MaskPair, cut_masks
 from autoseg.evaluation.metrics import case_overlaps
-from autoseg.evaluation.scores import score_case
+from autoseg.evaluation.scores import score_labels
 from autoseg.evaluation.surface import find_border
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.targets import Targets
@@ -49,7 +49,7 @@ def measure(shape: tuple[int, int, int], count: int) -> tuple[str, ...]:
     targets = Targets.of_labels({str(number): number for number in range(1, count + 1)})
     geometry = Geometry(shape=shape, spacing_mm=SPACING_MM)
     overlaps = clock(lambda: case_overlaps(reference, prediction, targets))
-    everything = clock(lambda: score_case(reference, prediction, targets, geometry))
+    everything = clock(lambda: score_labels(reference, prediction, targets, geometry))
     pairs = [pair for _, pair in islice(cut_masks(reference, prediction, targets), TRANSFORMED)]
     transforms = clock(lambda: [transform(pair) for pair in pairs]) * count / TRANSFORMED
     return f"{np.mean(reference > 0):.0%}", f"{overlaps:.2f}", f"{everything:.1f}", f"{transforms:.0f}"

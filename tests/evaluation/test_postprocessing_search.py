@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.evaluation.postprocessing_search import HeldOut, find_rules
-from autoseg.evaluation.summary import evaluate_case, summarize
+from autoseg.evaluation.postprocessing_search import find_rules
+from autoseg.evaluation.summary import SegmentedCase, score_case, summarize
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.postprocessing import PostprocessingRules, SmallestSize, apply_rules
 from autoseg.imaging.targets import Targets
@@ -32,12 +32,14 @@ def apply(array, rules):
     return apply_rules(on_grid(array), rules).array
 
 
+def pair(reference, prediction, targets=LABELS, **details):
+    """A case and its segmentation."""
+    return SegmentedCase(name="case", reference=reference, prediction=prediction, targets=targets, **details)
+
+
 def find(cases, targets=LABELS, **details):
     """The rules for cases of one dataset."""
-    held_out = (
-        HeldOut(reference=reference, prediction=on_grid(prediction), targets=targets, **details)
-        for reference, prediction in cases
-    )
+    held_out = (pair(on_grid(reference), on_grid(prediction), targets, **details) for reference, prediction in cases)
     return find_rules(held_out, targets)
 
 
@@ -45,7 +47,7 @@ def mean_dice(cases, rules):
     """Mean Dice by label and overall, by the summary."""
     results = []
     for reference, prediction in cases:
-        results.append(evaluate_case("case", on_grid(reference), apply_rules(on_grid(prediction), rules), LABELS))
+        results.append(score_case(pair(on_grid(reference), apply_rules(on_grid(prediction), rules))))
     return summarize(results, LABELS.names)
 
 
@@ -203,8 +205,8 @@ def test_true_islands_are_worth_more_than_false_ones_of_their_size():
 def test_sizes_are_volumes():
     """Voxels of 0.3 x 0.5 x 2 mm: islands of one voxel are 0.3 mm3, and 0.5 mm3 is the next step."""
     reference, prediction = row("11111...11111"), row("11111.1.11111")
-    grid = on_grid(prediction, spacing_mm=(0.3, 0.5, 2.0))
-    rules = find_rules([HeldOut(reference=reference, prediction=grid, targets=LABELS)], LABELS)
+    maps = (on_grid(array, spacing_mm=(0.3, 0.5, 2.0)) for array in (reference, prediction))
+    rules = find_rules([pair(*maps)], LABELS)
     assert [rule.mm3 for rule in rules.smallest] == [0.5]
 
 
@@ -213,7 +215,7 @@ def test_voxels_that_nobody_labelled_prove_nothing():
     targets = Targets.of_labels({"organ": 1, "lesion": 2}, ignore=3)
     reference, prediction = row("11.11.333.22.22..."), row("11.11.111.22.22.2.")
     assert [trial.before.keys() for trial in find([(reference, prediction)], targets).evidence[3:]] == [{"lesion"}]
-    rules = find([(reference, prediction)], targets, unknown=("lesion",))
+    rules = find([(reference, prediction)], targets, unannotated=("lesion",))
     assert len(rules.evidence) == 3
     assert not any(trial.adopted for trial in rules.evidence)
 

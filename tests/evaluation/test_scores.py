@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.evaluation.scores import METRICS, UNDEFINED, LabelScores, score_case
+from autoseg.evaluation.scores import METRICS, UNDEFINED, LabelScores, score_labels
 from autoseg.evaluation.summary import MeanScores
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.targets import Targets
@@ -25,7 +25,7 @@ def block(*places):
 
 def score(reference, prediction, targets=LESION, geometry=GEOMETRY, **options):
     """The scores of the only structure."""
-    [scores] = score_case(reference, prediction, targets, geometry, **options).values()
+    [scores] = score_labels(reference, prediction, targets, geometry, **options).values()
     return scores
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoseg.errors import DatasetError
 from autoseg.evaluation.scores import METRICS
-from autoseg.evaluation.summary import Summary, evaluate_case, summarize
+from autoseg.evaluation.summary import SegmentedCase, Summary, score_case, summarize
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.targets import Targets
 
@@ -24,9 +24,14 @@ def volume(values, spacing_mm=(2.0, 1.0, 0.5), dimensions=3):
     return Volume(array=array, geometry=Geometry(shape=array.shape, spacing_mm=spacing_mm, dimensions=dimensions))
 
 
-def result(name, reference, prediction):
+def pair(reference, prediction, name="a", **details):
+    """A case and its segmentation."""
+    return SegmentedCase(name=name, reference=reference, prediction=prediction, targets=LABELS, **details)
+
+
+def result(name, reference, prediction, **details):
     """The result of a case of one row."""
-    return evaluate_case(name, volume(reference), volume(prediction), LABELS)
+    return score_case(pair(volume(reference), volume(prediction), name, **details))
 
 
 @pytest.fixture
@@ -44,7 +49,8 @@ def summary():
 
 def test_a_case_has_all_scores_of_each_label():
     """Counts are in voxels, volumes in mm3, scores as defined."""
-    scores = evaluate_case("a", volume([1, 1, 2, 0]), volume([1, 2, 0, 1]), LABELS, files=("r.nii.gz", "p.nii.gz"))
+    files = {"reference_file": "r.nii.gz", "prediction_file": "p.nii.gz"}
+    scores = result("a", [1, 1, 2, 0], [1, 2, 0, 1], **files)
     liver = scores.scores["liver"]
     assert (liver.true_positive, liver.false_positive, liver.false_negative) == (1, 1, 1)
     assert (liver.dice, liver.iou) == (0.5, pytest.approx(1 / 3))
@@ -56,13 +62,13 @@ def test_a_case_has_all_scores_of_each_label():
 def test_a_plane_has_no_volume():
     """The thickness of a plane file is not known, so its volumes are undefined."""
     plane = volume([1, 1], dimensions=2)
-    assert math.isnan(evaluate_case("a", plane, plane, LABELS).scores["liver"].reference_volume_mm3)
+    assert math.isnan(score_case(pair(plane, plane)).scores["liver"].reference_volume_mm3)
 
 
 def test_different_grids_are_refused_by_name():
     """The error names the case and the difference."""
     with pytest.raises(DatasetError, match=r"case 'x7': .*spacing \(2.0, 1.0, 0.5\) differs from \(3.0, 1.0, 0.5\) mm"):
-        evaluate_case("x7", volume([1]), volume([1], spacing_mm=(3.0, 1.0, 0.5)), LABELS)
+        score_case(pair(volume([1]), volume([1], spacing_mm=(3.0, 1.0, 0.5)), "x7"))
 
 
 def test_means_leave_out_what_is_undefined(summary):
@@ -137,14 +143,14 @@ def test_the_tolerance_is_recorded_and_obeyed():
     """A border that is 0.5 mm off is right at 1 mm and wrong at 0.2 mm."""
     for tolerance_mm, nsd in ((1.0, 1.0), (0.2, 0.5)):
         maps = volume([1, 1, 0, 0, 0]), volume([0, 1, 1, 0, 0])
-        case = evaluate_case("a", *maps, LABELS, tolerance_mm=tolerance_mm)
+        case = score_case(pair(*maps), tolerance_mm=tolerance_mm)
         summary = summarize([case], LABELS.names, tolerance_mm=tolerance_mm)
         assert (summary.tolerance_mm, summary.mean["liver"].nsd) == (tolerance_mm, nsd)
 
 
-def test_structures_that_nobody_looked_for_have_no_scores():
+def test_structures_that_were_not_annotated_have_no_scores():
     """Whatever was predicted there."""
-    case = result("a", [1, 0, 0], [1, 2, 2]).without(["tumour"])
+    case = result("a", [1, 0, 0], [1, 2, 2], unannotated=["tumour"])
     assert all(math.isnan(getattr(case.scores["tumour"], metric)) for metric in METRICS)
     assert case.mean_dice == case.scores["liver"].dice == 1
 
@@ -173,7 +179,7 @@ MAPS = st.lists(st.integers(0, 2), min_size=6, max_size=6)
 @settings(max_examples=30, deadline=None)
 def test_means_are_those_of_the_table(pairs):
     """Pandas, which skips undefined values, finds the same means; ranking is a sorting of all cases."""
-    summary = summarize([result(f"case{index}", *pair) for index, pair in enumerate(pairs)], LABELS.names)
+    summary = summarize([result(f"case{index}", *maps) for index, maps in enumerate(pairs)], LABELS.names)
     table = summary.table()
     for metric in METRICS:
         by_label = table.groupby("label")[metric].mean()

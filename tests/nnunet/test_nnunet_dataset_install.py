@@ -303,7 +303,7 @@ def test_a_stopped_run_goes_on(work: Path, own: Path, monkeypatch: pytest.Monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("autoseg.nnunet.dataset_install.judge", stop)
+        patch.setattr("autoseg.nnunet.dataset_install.validate_fold", stop)
         with pytest.raises(KeyboardInterrupt):
             take(own, work)
     model = named(work).model("3d_fullres")

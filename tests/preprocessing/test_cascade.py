@@ -20,7 +20,7 @@ from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter
 from autoseg.inference.model import load_model
 from autoseg.inference.segmenter import make_segmenter, show_previous
-from autoseg.model_selection.validation import load_prepared
+from autoseg.model_selection.held_out_cases import load_preprocessed
 from autoseg.models.best_model import BestModelFold
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.weight_digest import digest_weights
@@ -182,7 +182,9 @@ def test_a_cascade_and_what_it_follows_are_a_pair(trained: Path, tmp_path: Path)
     [case] = [case for case in summary.cases if case.name in split.validation]
     said = []
     for name, codes in ((COARSE, None), (CASCADE, folders.cases(CASCADE))):
-        prepared = load_prepared(case.name, targets, folders.cases(COARSE if codes is None else "3d_fullres"), codes)
+        prepared = load_preprocessed(
+            case.name, targets, folders.cases(COARSE if codes is None else "3d_fullres"), codes
+        )
         one = make_segmenter([load_checkpoint(folders.model(name).checkpoint(fold))], NO_RULES, torch.device("cpu"))
         said.append(one.predict_preprocessed(prepared))
     expected = EnsemblePrediction(members=tuple(said), rules=NO_RULES).segmentation().array

@@ -11,8 +11,8 @@ from parity_cases import SMALL_CASES, describe
 from phantoms import write_json
 
 from autoseg.datasets.info import DatasetInfo
-from autoseg.evaluation.postprocessing_search import HeldOut, find_rules
-from autoseg.evaluation.summary import Summary, evaluate_case, summarize
+from autoseg.evaluation.postprocessing_search import find_rules
+from autoseg.evaluation.summary import SegmentedCase, Summary, score_case, summarize
 from autoseg.imaging.files import write_label_map
 from autoseg.imaging.geometry import IDENTITY, Geometry, Volume
 from autoseg.imaging.postprocessing import PostprocessingRules
@@ -43,20 +43,19 @@ class Judged:
             )
             yield Volume(array=reference, geometry=geometry), Volume(array=prediction, geometry=geometry)
 
+    def cases(self) -> Iterator[SegmentedCase]:
+        """The same for this program."""
+        targets = self.info.targets
+        for number, (reference, prediction) in enumerate(self.volumes()):
+            yield SegmentedCase(name=str(number), reference=reference, prediction=prediction, targets=targets)
+
     def summarize(self) -> Summary:
         """The scores that this program gives."""
-        targets = self.info.targets
-        results = [evaluate_case(str(number), *pair, targets) for number, pair in enumerate(self.volumes())]
-        return summarize(results, targets.names)
+        return summarize([score_case(case) for case in self.cases()], self.info.targets.names)
 
     def find_rules(self) -> PostprocessingRules:
         """The postprocessing that this program chooses."""
-        targets = self.info.targets
-        held_out = (
-            HeldOut(reference=ground_truth.array, prediction=guess, targets=targets)
-            for ground_truth, guess in self.volumes()
-        )
-        return find_rules(held_out, targets)
+        return find_rules(self.cases(), self.info.targets)
 
     def compare_scores(self, theirs: dict[str, Any]) -> int:
         """Makes sure that the numbers of nnU-Net's summary.json are those of this program; returns how many there are.
