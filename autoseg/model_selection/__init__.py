@@ -1,1 +1,1 @@
-"""Validation of folds on held-out cases, ensembles, and the choice of the best configuration."""
+"""Validation of folds on held-out cases, validation of ensembles, and the choice of the best configuration."""

@@ -1,8 +1,8 @@
-"""Pairs of configurations on held-out cases: each case segmented by two that never saw it, and judged.
+"""Validation of ensembles: each held-out case segmented by two configurations whose fold held it out, and scored.
 
-No probabilities are kept on disk for that. Every case is shown once to each configuration, by the fold that held it
-out, and all pairs that lack it are made of the answers. What is done of a pair lies in its folder, case by case, so a
-run that was stopped goes on, and a later one takes over what still holds.
+No probabilities are kept on disk. Every case is predicted once by each configuration, by the fold that held it out, and
+all pairs that lack the case are made from these predictions. The results of a pair are written to its folder case by
+case. A run that was stopped continues, and a later run reuses the results that are still valid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from autoseg.datasets.dataset import Case, Dataset
+from autoseg.datasets.dataset import Case
 from autoseg.datasets.scans import result_ending
 from autoseg.errors import ArtifactError
 from autoseg.evaluation.summary import CaseResult, score_case
@@ -23,46 +23,25 @@ from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsemblePrediction
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.segmenter import Segmenter, make_segmenter
+from autoseg.model_selection.candidates import Candidate, ModelSelection, PlannedConfiguration, make_candidate
 from autoseg.model_selection.held_out_cases import label_file, load_preprocessed, pair_with_label
 from autoseg.models.best_model import MemberName, name_together
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.runtime.artifact import Artifact
 from autoseg.runtime.reporting import Reporter, Task
-from autoseg.workspace import DatasetFolders, ModelFolder
 
-Pair = tuple[MemberName, MemberName]
+SCORING_SHARE = 0.1
+"""Share of scoring in the time of a case, for the progress bar. Decision: the networks take most of the time."""
 
-SHARE_OF_JUDGING = 0.1
-"""Of the time of a case, on the progress bar. Decision: the networks take most of it."""
+PairName = tuple[MemberName, MemberName]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entrant:
-    """A configuration that is trained and judged in all folds.
+class ScoredCase(Artifact):
+    """A held-out case that a pair has segmented; .judged/CASE.json in the folder of the pair.
 
     Attributes:
-        name: Of the configuration, with that of its plan if it is another one's.
-        model: Where its folds are.
-        weights: Fold to `weight_digest.digest_weights`.
-        results: Held-out case to the folder of its segmentation, and its scores.
-        cases_folder: Where its preprocessed cases are.
-        cascade_labels_folder: Of a cascade: where the former segmentations are.
-    """
-
-    name: MemberName
-    model: ModelFolder
-    weights: Mapping[int, str]
-    results: Mapping[str, tuple[Path, CaseResult]]
-    cases_folder: Path
-    cascade_labels_folder: Path | None
-
-
-class JudgedCase(Artifact):
-    """A held-out case that a pair has segmented.
-
-    Attributes:
-        weights: Of the fold of each of the two; see `weight_digest.digest_weights`.
-        result: Its scores.
+        weights: Digests of the two folds that segmented the case; see `weight_digest.digest_weights`.
+        result: The scores.
     """
 
     weights: tuple[str, str]
@@ -70,125 +49,157 @@ class JudgedCase(Artifact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Missing:
-    """A case, and the pairs that have not segmented it."""
+class _Pair:
+    """Two configurations that predict together.
+
+    Attributes:
+        first, second: Their candidates, each of one configuration.
+        folder: Folder of the results.
+    """
+
+    first: Candidate
+    second: Candidate
+    folder: Path
+
+    @property
+    def names(self) -> PairName:
+        return self.first.names[0], self.second.names[0]
+
+    @property
+    def configurations(self) -> tuple[PlannedConfiguration, PlannedConfiguration]:
+        return self.first.configurations[0], self.second.configurations[0]
+
+    @property
+    def weights(self) -> Mapping[MemberName, Mapping[int, str]]:
+        return {**self.first.weights, **self.second.weights}
+
+    def digests(self, fold: int) -> tuple[str, str]:
+        """Returns the digests of the weights of a fold."""
+        first, second = (self.weights[name][fold] for name in self.names)
+        return first, second
+
+    def record(self, case: str) -> Path:
+        """Returns the file with the scores of a case, beside its segmentation."""
+        return self.folder / ".judged" / f"{case}.json"
+
+    def load_results(self, held_out: Mapping[str, int]) -> dict[str, tuple[Path, CaseResult]]:
+        """Loads the complete results of an earlier run that used the same weights."""
+        results = {}
+        for name, fold in held_out.items():
+            with suppress(ArtifactError):  # the file is missing, or was written by another version
+                scored = ScoredCase.load(self.record(name))
+                if scored.weights == self.digests(fold) and (self.folder / scored.result.prediction_file).exists():
+                    results[name] = (self.folder, scored.result)
+        return results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _UnfinishedCase:
+    """A case, and the pairs that have not segmented it yet."""
 
     case: Case
     fold: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[_Pair, ...]
 
     @property
-    def names(self) -> list[MemberName]:
-        """The configurations of these pairs."""
-        return list(dict.fromkeys(name for pair in self.pairs for name in pair))
+    def configurations(self) -> dict[MemberName, PlannedConfiguration]:
+        """The configurations of these pairs, by name."""
+        return {configuration.member: configuration for pair in self.pairs for configuration in pair.configurations}
 
 
 def validate_ensembles(
-    dataset: Dataset,
-    held_out: Mapping[str, int],
-    entrants: Sequence[Entrant],
-    folders: DatasetFolders,
-    device: torch.device,
-    reporter: Reporter,
-) -> dict[Pair, dict[str, tuple[Path, CaseResult]]]:
-    """Lets all pairs of configurations segment the held-out cases.
+    selection: ModelSelection, candidates: Sequence[Candidate], device: torch.device, reporter: Reporter
+) -> list[Candidate]:
+    """Segments the held-out cases by all pairs of configurations, and writes their scores and summaries.
 
     Args:
-        dataset: The raw dataset, whose labels judge the result.
-        held_out: Case to the fold that held it out.
-        entrants: The configurations.
-        folders: Where results go.
-        device: Where the networks are.
-        reporter: Shows progress, and is told how much was done before.
+        selection: The dataset, its held-out cases and its folders.
+        candidates: The candidates of one configuration each, whose held-out cases are preprocessed.
+        device: Device of the networks.
+        reporter: Shows progress, and how much an earlier run has done.
 
     Returns:
-        For each pair, in order: case to the folder of its segmentation, and its scores.
+        A candidate for each pair.
 
     Raises:
         ArtifactError: A preprocessed case is damaged, or the disk is full.
         ModelError: A checkpoint is damaged.
     """
-    by_name = {entrant.name: entrant for entrant in entrants}
-    pairs = list(combinations(by_name, 2))
-    cases = {case.name: case for case in dataset.only(held_out).cases}
-    done = {pair: _find_done(folders.ensemble(name_together(pair)), pair, by_name, held_out) for pair in pairs}
-    missing = [
-        _Missing(case=cases[name], fold=fold, pairs=tuple(pair for pair in pairs if name not in done[pair]))
+    held_out = selection.held_out
+    pairs = [
+        _Pair(
+            first=first, second=second, folder=selection.folders.ensemble(name_together((*first.names, *second.names)))
+        )
+        for first, second in combinations(candidates, 2)
+    ]
+    cases = {case.name: case for case in selection.dataset.only(held_out).cases}
+    results = {pair.names: pair.load_results(held_out) for pair in pairs}
+    reused = sum(len(of_pair) for of_pair in results.values())
+    if reused:
+        reporter.say(f"{reused} of {len(pairs) * len(cases)} segmentations by pairs were made by an earlier run")
+    unfinished = [
+        _UnfinishedCase(
+            case=cases[name], fold=fold, pairs=tuple(pair for pair in pairs if name not in results[pair.names])
+        )
         for name, fold in sorted(held_out.items(), key=lambda item: (item[1], item[0]))
     ]
-    missing = [one for one in missing if one.pairs]
-    taken_over = sum(len(results) for results in done.values())
-    if taken_over:
-        reporter.say(f"{taken_over} of {len(pairs) * len(cases)} segmentations by pairs were made by an earlier run")
-    if missing:
-        judge = _Judge(dataset=dataset, entrants=by_name, folders=folders)
-        with reporter.task("pairs on held-out cases", total=sum(len(one.names) for one in missing)) as task:
-            for fold in sorted({one.fold for one in missing}):
-                of_fold = [one for one in missing if one.fold == fold]
-                segmenters = _load_fold({name for one in of_fold for name in one.names}, fold, by_name, device)
-                for one in of_fold:
-                    for pair, result in judge.judge(one, segmenters, task).items():
-                        done[pair][one.case.name] = result
-    return {pair: {name: done[pair][name] for name in sorted(held_out)} for pair in pairs}
+    _segment_unfinished(selection, [case for case in unfinished if case.pairs], results, device, reporter)
+    made = []
+    for pair in pairs:
+        ordered = {name: results[pair.names][name] for name in sorted(held_out)}
+        made.append(make_candidate(selection, pair.configurations, pair.weights, ordered))
+    for candidate in made:
+        candidate.summary.write(selection.folders.ensemble(candidate.name))
+    return made
 
 
-def _find_done(
-    folder: Path, pair: Pair, entrants: Mapping[MemberName, Entrant], held_out: Mapping[str, int]
-) -> dict[str, tuple[Path, CaseResult]]:
-    """What an earlier run made of cases by the same folds, and is there to the end."""
-    done = {}
-    for name, fold in held_out.items():
-        with suppress(ArtifactError):  # it is missing, or was begun by another version
-            judged = JudgedCase.load(_record(folder, name))
-            weights = tuple(entrants[one].weights[fold] for one in pair)
-            if judged.weights == weights and (folder / judged.result.prediction_file).exists():
-                done[name] = (folder, judged.result)
-    return done
+def _segment_unfinished(
+    selection: ModelSelection,
+    unfinished: Sequence[_UnfinishedCase],
+    results: Mapping[PairName, dict[str, tuple[Path, CaseResult]]],
+    device: torch.device,
+    reporter: Reporter,
+) -> None:
+    """Segments cases fold by fold, and adds their scores to the results of the pairs."""
+    if not unfinished:
+        return
+    with reporter.task("pairs on held-out cases", total=sum(len(case.configurations) for case in unfinished)) as task:
+        for fold in sorted({case.fold for case in unfinished}):
+            of_fold = [case for case in unfinished if case.fold == fold]
+            configurations = {name: value for case in of_fold for name, value in case.configurations.items()}
+            segmenters = {name: _load_fold(value, fold, device) for name, value in configurations.items()}
+            for case in of_fold:
+                for pair, result in _segment_case(selection, case, segmenters, task).items():
+                    results[pair][case.case.name] = result
 
 
-def _load_fold(
-    names: set[MemberName], fold: int, entrants: Mapping[MemberName, Entrant], device: torch.device
-) -> dict[MemberName, Segmenter]:
-    """The networks that held out the cases of a fold."""
-    return {
-        name: make_segmenter([load_checkpoint(entrants[name].model.checkpoint(fold))], NO_RULES, device)
-        for name in names
-    }
+def _load_fold(configuration: PlannedConfiguration, fold: int, device: torch.device) -> Segmenter:
+    """Loads the network of the fold that held cases out."""
+    return make_segmenter([load_checkpoint(configuration.model.checkpoint(fold))], NO_RULES, device)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judge:
-    """Who segments cases by pairs, and compares them with their labels."""
+def _segment_case(
+    selection: ModelSelection, unfinished: _UnfinishedCase, segmenters: Mapping[MemberName, Segmenter], task: Task
+) -> dict[PairName, tuple[Path, CaseResult]]:
+    """Predicts a case once by each configuration, and writes the mean prediction of each pair and its scores."""
+    case, info = unfinished.case, selection.dataset.info
+    configurations = unfinished.configurations
 
-    dataset: Dataset
-    entrants: Mapping[MemberName, Entrant]
-    folders: DatasetFolders
+    def predict(configuration: PlannedConfiguration) -> Prediction:
+        preprocessed = load_preprocessed(
+            case.name, info.targets, configuration.cases_folder, configuration.cascade_labels_folder
+        )
+        segmenter = segmenters[configuration.member]
+        return segmenter.predict_preprocessed(preprocessed, lambda share: task.advance((1 - SCORING_SHARE) * share))
 
-    def judge(
-        self, missing: _Missing, segmenters: Mapping[MemberName, Segmenter], task: Task
-    ) -> dict[Pair, tuple[Path, CaseResult]]:
-        """Asks each configuration once about a case, and makes all pairs of the answers."""
-        case, info = missing.case, self.dataset.info
-        said = {name: self._predict(case.name, name, segmenters[name], task) for name in missing.names}
-        reference = read_label_map(label_file(case))
-        judged = {}
-        for pair in missing.pairs:
-            folder = self.folders.ensemble(name_together(pair))
-            prediction = EnsemblePrediction(members=tuple(said[name] for name in pair), rules=NO_RULES)
-            segmentation = save_result(prediction, folder / (case.name + result_ending(case)))
-            result = score_case(pair_with_label(case, segmentation, info, reference=reference))
-            first, second = (self.entrants[name].weights[missing.fold] for name in pair)
-            JudgedCase(weights=(first, second), result=result).save(_record(folder, case.name))
-            judged[pair] = (folder, result)
-            task.advance(SHARE_OF_JUDGING * len(missing.names) / len(missing.pairs))
-        return judged
-
-    def _predict(self, case: str, name: MemberName, segmenter: Segmenter, task: Task) -> Prediction:
-        one = self.entrants[name]
-        prepared = load_preprocessed(case, self.dataset.info.targets, one.cases_folder, one.cascade_labels_folder)
-        return segmenter.predict_preprocessed(prepared, lambda share: task.advance((1 - SHARE_OF_JUDGING) * share))
-
-
-def _record(folder: Path, case: str) -> Path:
-    """Where the scores of a case are kept beside its segmentation."""
-    return folder / ".judged" / f"{case}.json"
+    predictions = {name: predict(configuration) for name, configuration in configurations.items()}
+    reference = read_label_map(label_file(case))
+    results = {}
+    for pair in unfinished.pairs:
+        prediction = EnsemblePrediction(members=tuple(predictions[name] for name in pair.names), rules=NO_RULES)
+        segmentation = save_result(prediction, pair.folder / (case.name + result_ending(case)))
+        result = score_case(pair_with_label(case, segmentation, info, reference=reference))
+        ScoredCase(weights=pair.digests(unfinished.fold), result=result).save(pair.record(case.name))
+        results[pair.names] = (pair.folder, result)
+        task.advance(SCORING_SHARE * len(configurations) / len(unfinished.pairs))
+    return results

@@ -56,7 +56,7 @@ class BestModelFold(BaseModel):
     weights: str
 
 
-class Candidate(BaseModel):
+class CandidateScores(BaseModel):
     """Configurations that were tried, alone or together.
 
     Attributes:
@@ -99,7 +99,7 @@ class BestModel(Artifact):
     configurations: Annotated[tuple[MemberName, ...], Field(min_length=1, max_length=2)]
     folds: dict[MemberName, Annotated[tuple[BestModelFold, ...], Field(min_length=1)]]
     rules: PostprocessingRules
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateScores, ...]
     left_out: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class BestModel(Artifact):
         return name_together(self.configurations)
 
     @property
-    def winner(self) -> Candidate | None:
+    def winner(self) -> CandidateScores | None:
         """The candidate that was chosen, unless someone took it out of the file."""
         return next((candidate for candidate in self.candidates if candidate.chosen), None)
 

@@ -68,15 +68,16 @@ def find_best(
         ProblemsError: No configuration is trained in all folds; each has its line.
         ArtifactError: A file of plan or results is damaged, or the disk is full.
     """
-    from autoseg.model_selection.find_best import choose_best_model, open_contest
+    from autoseg.model_selection.candidates import open_model_selection
+    from autoseg.model_selection.find_best import choose_best_model
     from autoseg.runtime.device import resolve_device
 
     check_names(configurations)
     place = resolve_device(device) if ensembles else None
     folders = find_workspace(workspace).dataset(number, plan_name)
-    contest = open_contest(number, folders, configurations)
+    selection = open_model_selection(number, folders, configurations)
     with run_alone(folders.models):
-        choice = choose_best_model(contest, place, reporter)
+        choice = choose_best_model(selection, place, reporter)
         choice.save(folders.best_model)
     return choice
 

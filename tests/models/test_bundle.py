@@ -21,7 +21,7 @@ import autoseg
 from autoseg.errors import AutosegError, ModelError, UsageError, WriteError
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.model import load_model
-from autoseg.models.best_model import BestModel, BestModelFold, Candidate
+from autoseg.models.best_model import BestModel, BestModelFold, CandidateScores
 from autoseg.models.bundle import describe_installed, export_model, install_model
 from autoseg.models.bundle_format import CARD, LARGEST_TEXT_BYTES, MANIFEST, SCORES
 from autoseg.models.checkpoint import load_checkpoint, save_checkpoint
@@ -310,7 +310,7 @@ def choose(root: Path, *names: str) -> BestModel:
         folder = ModelFolder(path=root / name)
         weights = {fold: load_checkpoint(folder.checkpoint(fold)).weights for fold in folder.trained_folds()}
         folds[name] = tuple(BestModelFold(fold=fold, weights=digest_weights(one)) for fold, one in weights.items())
-    candidate = Candidate(configurations=names, cases=3, mean_dice=0.5, dice={}, chosen=True, reason="it is")
+    candidate = CandidateScores(configurations=names, cases=3, mean_dice=0.5, dice={}, chosen=True, reason="it is")
     choice = BestModel(
         dataset="Dataset001_Small",
         configurations=names,
