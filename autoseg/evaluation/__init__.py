@@ -1,1 +1,1 @@
-"""How good segmentations are: scores, means and their certainty, pictures, and the rules that improve them."""
+"""Evaluation of segmentations: metrics, means with confidence intervals, pictures, search for postprocessing."""

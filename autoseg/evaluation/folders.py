@@ -1,4 +1,4 @@
-"""Two folders of label maps on disk, compared pair by pair, and the scores of two runs, compared case by case."""
+"""Comparison of two folders of label maps, and the file of a comparison of two runs."""
 
 import math
 from pathlib import Path
@@ -25,19 +25,20 @@ def compare_folders(
     *,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
 ) -> Summary:
-    """Compares every segmentation of a folder with the reference of the same name.
+    """Compares each segmentation of a folder with the reference of the same name.
 
     Args:
         reference: Folder of reference label maps.
         prediction: Folder of segmentations.
-        labels: Name to number; None takes those of a dataset.json beside either, else the numbers that are found.
+        labels: Name of each label to its number. None takes the labels of a dataset.json in or beside either folder, or
+            else the numbers that occur in the references.
         reporter: Shows progress.
-        tolerance_mm: Of NSD.
+        tolerance_mm: Tolerance of NSD.
 
     Raises:
-        UsageError: The tolerance is no distance.
-        DatasetError: Nothing can be compared.
-        ProblemsError: Pairs cannot be compared, each with its line.
+        UsageError: The tolerance is negative or not finite.
+        DatasetError: There is nothing to compare.
+        ProblemsError: Pairs cannot be compared; each has its line.
     """
     if not 0 <= tolerance_mm < math.inf:
         raise UsageError(f"{tolerance_mm:g} mm is no tolerance", "take a distance such as 1 or 2.5")
@@ -67,10 +68,14 @@ def compare_folders(
 
 
 def save_comparison(comparison: Comparison, path: Path) -> None:
-    """Writes a comparison as a table, if the name ends in .csv, or with all that it knows, if in .json.
+    """Writes a comparison: as a table if the name of the file ends in .csv, completely if it ends in .json.
+
+    Args:
+        comparison: The comparison.
+        path: Path of the file.
 
     Raises:
-        UsageError: The name ends otherwise.
+        UsageError: The name has another ending.
         WriteError: The file cannot be written.
     """
     writers = {".csv": comparison.save_csv, ".json": comparison.save}
@@ -79,7 +84,11 @@ def save_comparison(comparison: Comparison, path: Path) -> None:
 
 
 def check_ending(path: Path) -> None:
-    """Refuses a file for a comparison whose name ends neither in .csv nor in .json."""
+    """Checks that the name of a file for a comparison ends in .csv or in .json.
+
+    Raises:
+        UsageError: It has another ending.
+    """
     if path.suffix.lower() not in (".csv", ".json"):
         raise UsageError(
             f"{path} is neither a .csv nor a .json file", "name the file COMPARISON.csv or COMPARISON.json"
@@ -87,7 +96,7 @@ def check_ending(path: Path) -> None:
 
 
 def _number_labels(pairs: dict[str, tuple[Path, Path]], reporter: Reporter) -> dict[str, int]:
-    """Names the labels by the numbers that the references hold: "label_1", "label_2", ..."""
+    """Names the labels after the numbers that occur in the references: "label_1", "label_2", ..."""
 
     def find_numbers(name: str) -> set[int]:
         reference, prediction = (read_label_map(path) for path in pairs[name])

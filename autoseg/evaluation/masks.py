@@ -1,4 +1,4 @@
-"""The masks of each structure of a case, cut out, so that measuring a small structure costs little."""
+"""Masks of each structure of a case, cropped to the structure, so that measuring a small structure is fast."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,26 +13,31 @@ from autoseg.imaging.targets import Numbers, Targets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskPair:
-    """A structure in the reference and in the prediction, inside a box that holds all of both.
+    """Masks of one structure in the reference and in the prediction, cropped to a box that contains both.
 
     Attributes:
-        reference, prediction: Shape (z, y, x) of the box. What lies outside the box belongs to neither.
+        reference, prediction: Shape (z, y, x) of the box. Outside the box both masks are empty.
     """
 
     reference: NDArray[np.bool_]
     prediction: NDArray[np.bool_]
 
 
-def cut_masks(
+def crop_masks(
     reference: NDArray[np.integer], prediction: NDArray[np.integer], targets: Targets
 ) -> Iterator[tuple[str, MaskPair]]:
-    """Gives each structure's name and masks, in the order of the structures; made when they are asked for.
+    """Yields the name and the cropped masks of each structure, in the order of the structures.
 
-    The label maps are read whole once, to find where each number is; after that only the boxes are. So 100 small
-    structures take little longer than one. Voxels that nobody labelled belong to neither mask.
+    The label maps are read as a whole once, to find the box of each number; after that only the boxes are read. 100
+    small structures therefore take little longer than one. Ignored voxels belong to neither mask.
+
+    >>> reference, prediction = np.array([[[0, 1, 1, 0, 0]]]), np.array([[[0, 0, 1, 1, 0]]])
+    >>> [(name, pair)] = crop_masks(reference, prediction, Targets.of_labels({"liver": 1}))
+    >>> name, pair.reference.tolist(), pair.prediction.tolist()
+    ('liver', [[[True, True, False]]], [[[False, True, True]]])
 
     Args:
-        reference: Label map, shape (z, y, x).
+        reference: Label map of shape (z, y, x).
         prediction: Label map of the same shape.
         targets: The structures.
     """
@@ -40,7 +45,7 @@ def cut_masks(
         return
     boxes = [ndimage.find_objects(label_map, max(targets.values)) for label_map in (reference, prediction)]
     for name, numbers in targets.structures.items():
-        box = _join(found[number - 1] for found in boxes for number in numbers)
+        box = _join(of_map[number - 1] for of_map in boxes for number in numbers)
         ground_truth = reference[box.slices]
         pair = MaskPair(reference=_mask(ground_truth, numbers), prediction=_mask(prediction[box.slices], numbers))
         if targets.ignore is not None:
@@ -50,12 +55,17 @@ def cut_masks(
 
 
 def _join(boxes: Iterable[tuple[slice, ...] | None]) -> Box:
-    """The smallest box that holds the given ones, of which None is empty."""
-    given = [box for box in boxes if box is not None]
-    if not given:
+    """Returns the smallest box that contains all boxes, of which None is empty.
+
+    >>> first, second = (slice(0, 2),) * 3, (slice(1, 5),) * 3
+    >>> _join([first, None, second])
+    Box(start=(0, 0, 0), stop=(5, 5, 5))
+    """
+    filled = [box for box in boxes if box is not None]
+    if not filled:
         return Box(start=(0, 0, 0), stop=(0, 0, 0))
-    start_z, start_y, start_x = (min(box[axis].start for box in given) for axis in range(3))
-    stop_z, stop_y, stop_x = (max(box[axis].stop for box in given) for axis in range(3))
+    start_z, start_y, start_x = (min(box[axis].start for box in filled) for axis in range(3))
+    stop_z, stop_y, stop_x = (max(box[axis].stop for box in filled) for axis in range(3))
     return Box(start=(start_z, start_y, start_x), stop=(stop_z, stop_y, stop_x))
 
 

@@ -1,4 +1,4 @@
-"""Pictures for judging a segmentation by eye: the reference as outlines, the prediction as filled areas."""
+"""Overlay pictures for visual inspection: the reference as outlines, the prediction as filled areas."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.evaluation.metrics import Overlap, case_overlaps
-from autoseg.evaluation.views import View, choose_views
+from autoseg.evaluation.views import PlaneView, choose_views
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.targets import Targets
 from autoseg.runtime.artifact import atomic_file
@@ -19,27 +19,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Decision: Okabe and Ito's colours, which people with any colour vision can tell apart, the brightest on grey first.
+# Decision: the colours of Okabe and Ito, which people with any colour vision can tell apart. The brightest on grey come
+# first.
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 BACKGROUND = "#101010"
 FILL_OPACITY = 0.45
 MOST_LEGEND_ENTRIES = 12
 
-# Sizes in inches. Small structures are scaled up, large ones down, until the planes fill this frame.
+# Sizes in inches. The planes are scaled up or down until they fill this frame.
 WIDEST, HIGHEST, NARROWEST = 13.0, 6.0, 6.0
 MARGIN, HEADER, LEGEND_ROW, LEGEND_COLUMN = 0.3, 0.9, 0.28, 2.4
 DOTS_PER_INCH = 110
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where the planes stand, in inches from the lower left corner; all have the same scale.
+class OverlayLayout:
+    """Layout of the planes of a picture, in inches from its lower left corner; all planes have the same scale.
 
     Attributes:
-        width, height: Of the picture.
+        width, height: Size of the picture.
         boxes: (left, bottom, width, height) of each plane.
-        legend_columns: How many names fit side by side.
-        legend_top: Height of the middle of the first row of names.
+        legend_columns: Number of names side by side in the legend.
+        legend_top: Height of the middle of the first row of the legend.
     """
 
     width: float
@@ -54,38 +55,43 @@ def draw_overlay(
 ) -> None:
     """Draws one case as a PNG file, atomically: the planes of `views.choose_views`, and a legend with Dice per label.
 
-    Where an outline is filled, reference and prediction agree; an empty outline was missed, and a filled area outside
-    any outline was made up.
+    Reference and prediction agree where an outline is filled. An empty outline is a false negative, and a filled area
+    outside all outlines is a false positive.
 
     Args:
-        path: Of the PNG file.
-        image: Shape (c, z, y, x); its first channel is shown.
-        reference: Label map, shape (z, y, x), on the grid of the image.
+        path: Path of the PNG file.
+        image: Image of shape (c, z, y, x); its first channel is shown.
+        reference: Label map of shape (z, y, x), on the grid of the image.
         prediction: Label map on the same grid.
-        title: One short line.
-        targets: The structures to draw; where they overlap, the later ones cover those before them.
+        title: Title of the picture, one short line.
+        targets: The structures to draw; where they overlap, later structures cover earlier ones.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second to import, for one picture
+    from matplotlib.figure import Figure  # noqa: PLC0415 - importing matplotlib takes a second
 
     views = choose_views(image, reference, prediction)
     overlaps = case_overlaps(reference.array, prediction.array, targets)
     entries = legend_entries(overlaps)
-    layout = arrange(views, len(entries))
+    layout = arrange_planes(views, len(entries))
     figure = Figure(figsize=(layout.width, layout.height), facecolor=BACKGROUND)
     window = intensity_window([view.image for view in views])
     for view, (left, bottom, width, height) in zip(views, layout.boxes, strict=True):
-        place = (left / layout.width, bottom / layout.height, width / layout.width, height / layout.height)
-        _draw_view(figure.add_axes(place), view, window, targets)
+        box = (left / layout.width, bottom / layout.height, width / layout.width, height / layout.height)
+        _draw_view(figure.add_axes(box), view, window, targets)
     left, top = layout.boxes[0][0] / layout.width, 1 - 0.32 / layout.height
     figure.text(left, top, title, color="white", size=13, weight="bold", va="center", parse_math=False)
     _draw_legend(figure, entries, layout)
     with atomic_file(path) as writing, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks are drawn as boxes
         figure.savefig(writing, dpi=DOTS_PER_INCH)
 
 
-def arrange(views: Sequence[View], entries: int) -> Layout:
-    """Gives all planes the largest common scale that fits, side by side and centred upon each other."""
+def arrange_planes(views: Sequence[PlaneView], entries: int) -> OverlayLayout:
+    """Arranges planes side by side, vertically centred, with the largest common scale that fits.
+
+    Args:
+        views: The planes.
+        entries: Number of entries of the legend.
+    """
     gaps = MARGIN * (len(views) + 1)
     total_mm, tallest_mm = sum(view.width_mm for view in views), max(view.height_mm for view in views)
     inches_per_mm = min((WIDEST - gaps) / total_mm, HIGHEST / tallest_mm)
@@ -99,7 +105,7 @@ def arrange(views: Sequence[View], entries: int) -> Layout:
         box_width, box_height = inches_per_mm * view.width_mm, inches_per_mm * view.height_mm
         boxes.append((left, legend + (planes - box_height) / 2, box_width, box_height))
         left += box_width + MARGIN
-    return Layout(
+    return OverlayLayout(
         width=width,
         height=legend + planes + HEADER,
         boxes=tuple(boxes),
@@ -109,11 +115,14 @@ def arrange(views: Sequence[View], entries: int) -> Layout:
 
 
 def intensity_window(planes: Sequence[NDArray[np.floating]]) -> tuple[float, float]:
-    """Darkest and brightest intensity to tell apart.
+    """Chooses the intensity window of planes: the intensities shown as black and as white.
 
-    Decision: a picture that reaches below -500 is a CT in Hounsfield units and gets the soft-tissue window of the
-    clinic, -160 to 240. Any other gets the 0.5th to the 99.5th percentile of its pixels that are not zero, since zero
-    is often the mere border of a scan. A constant picture gets a range of 1.
+    Decision: planes that reach below -500 are a CT in Hounsfield units and get the clinical soft-tissue window, -160 to
+    240. All others get the 0.5th to the 99.5th percentile of their pixels that are not zero, since zero is often just
+    the border of a scan. Constant planes get a window of width 1.
+
+    >>> intensity_window([np.array([[-1000.0, 40.0]])]), intensity_window([np.full((2, 2), 7.0)])
+    ((-160.0, 240.0), (7.0, 8.0))
     """
     pixels = np.concatenate([plane.ravel() for plane in planes])
     if pixels.min() < -500:
@@ -124,7 +133,13 @@ def intensity_window(planes: Sequence[NDArray[np.floating]]) -> tuple[float, flo
 
 
 def legend_entries(overlaps: Mapping[str, Overlap]) -> list[tuple[str, int]]:
-    """Text and number, from 1, of the structures that case or prediction hold; the largest if there are over twelve."""
+    """Returns the entries of the legend: text, and number of the structure in the order of the structures, from 1.
+
+    Structures that occur in neither reference nor prediction are left out, and so are all but the twelve largest.
+
+    >>> legend_entries({"liver": Overlap(true_positive=8, false_positive=1, false_negative=1)})
+    [('liver  0.89', 1)]
+    """
 
     def voxels(name: str) -> int:
         return max(overlaps[name].reference_voxels, overlaps[name].predicted_voxels)
@@ -139,16 +154,26 @@ def legend_entries(overlaps: Mapping[str, Overlap]) -> list[tuple[str, int]]:
 
 
 def label_colour(number: int) -> str:
-    """The colour of a structure; there are seven, and the eighth looks like the first."""
+    """Returns the colour of a structure, numbered from 1; after seven structures the colours repeat.
+
+    >>> label_colour(1), label_colour(8)
+    ('#E69F00', '#E69F00')
+    """
     return COLOURS[(number - 1) % len(COLOURS)]
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The borders between the pixels of a mask and the others, along the edges of the pixels.
+    """Finds the outline of a mask along the edges of its pixels.
+
+    >>> outline(np.array([[True]])).tolist()
+    [[[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 1.0]]]
+
+    Args:
+        mask: Shape (rows, columns).
 
     Returns:
-        Shape (n, 2, 2): n segments from (column, row) to (column, row), where pixel (0, 0) reaches from (0, 0) to
-        (1, 1).
+        Line segments of shape (segments, 2, 2), each from (column, row) to (column, row), where pixel (0, 0) reaches
+        from (0, 0) to (1, 1).
     """
     padded = np.pad(mask, 1).astype(np.int8)
     rows, columns = np.nonzero(np.diff(padded[:, 1:-1], axis=0))
@@ -158,7 +183,7 @@ def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.concatenate([horizontal, vertical]).astype(np.float64)
 
 
-def _draw_view(axes: "Axes", view: View, window: tuple[float, float], targets: Targets) -> None:
+def _draw_view(axes: "Axes", view: PlaneView, window: tuple[float, float], targets: Targets) -> None:
     from matplotlib.collections import LineCollection  # noqa: PLC0415 - see draw_overlay
     from matplotlib.colors import to_rgba  # noqa: PLC0415
 
@@ -185,8 +210,8 @@ def _write_direction(axes: "Axes", letter: str, *, x: float, y: float, **alignme
     axes.text(x, y, letter, transform=axes.transAxes, color="white", size=10, path_effects=halo, **alignment)
 
 
-def _draw_legend(figure: "Figure", entries: Sequence[tuple[str, int]], layout: Layout) -> None:
-    """Writes the names row by row, and below them what outlines, areas and numbers mean."""
+def _draw_legend(figure: "Figure", entries: Sequence[tuple[str, int]], layout: OverlayLayout) -> None:
+    """Draws the legend row by row, and below it a key of outlines, areas and numbers."""
     from matplotlib.colors import to_rgba  # noqa: PLC0415 - see draw_overlay
     from matplotlib.patches import Rectangle  # noqa: PLC0415
 

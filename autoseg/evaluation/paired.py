@@ -1,4 +1,4 @@
-"""Two runs on the same cases: which is better, by how much, and whether that may be chance."""
+"""Paired comparison of two runs on the same cases: differences, confidence intervals, and a significance test."""
 
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
@@ -18,25 +18,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOREGROUND = "mean foreground"
-"""What stands for the mean of all labels where names of labels stand."""
+"""Name of the mean over all labels, in place of the name of a label."""
 
 Count = Annotated[int, Field(ge=0)]
 
 
 class PairedScores(BaseModel):
-    """One label and metric of two runs, over the cases where it is defined in both.
+    """Comparison of one metric of one label over the cases where it is defined in both runs.
 
-    Volume errors count without their sign, so that errors in opposite directions do not seem to cancel.
+    Volume errors are compared without their sign, so that errors in opposite directions do not cancel.
 
     Attributes:
-        label: Or `FOREGROUND`: the mean over the labels, of the means and within each case.
-        metric: As in `LabelScores`.
-        cases: How many there are.
+        label: Name of the label, or `FOREGROUND` for the mean over the labels: means are averaged over the labels, and
+            so are the differences within each case.
+        metric: Name of the metric, a field of `LabelScores`.
+        cases: Number of cases.
         first, second: Means of the two runs.
-        difference: Mean of second minus first.
+        difference: Mean of the second run minus mean of the first.
         interval: 95 % confidence interval of the difference.
-        p_value: Of Wilcoxon's signed-rank test, two-sided, for this row alone: of many, some are small by chance.
-        wins, losses, ties: Cases in which the second run is better, worse, or the same.
+        p_value: Two-sided p value of Wilcoxon's signed-rank test for this row alone. It is not corrected for multiple
+            testing: of many p values, some are small by chance.
+        wins, losses, ties: Number of cases in which the second run is better, worse, or equal.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,11 +60,11 @@ class Comparison(Artifact):
     """Two runs, compared case by case.
 
     Attributes:
-        first, second: Where the runs were found.
-        tolerance_mm: At which NSD was measured.
-        cases: Those of both.
-        only_first, only_second: Cases and labels that the other run lacks; they are left out.
-        rows: The foreground first, then label by label; metrics that a run lacks are left out.
+        first, second: Paths of the two runs.
+        tolerance_mm: Tolerance at which NSD was measured.
+        cases: Names of the cases of both runs.
+        only_first, only_second: Cases and labels that the other run lacks; they are left out of the comparison.
+        rows: The rows of the foreground, then those of each label; metrics that a run lacks are left out.
     """
 
     first: str
@@ -74,8 +76,8 @@ class Comparison(Artifact):
     rows: tuple[PairedScores, ...]
 
     def table(self) -> "pd.DataFrame":
-        """One row per label and metric, with the columns of `PairedScores`; the interval as low and high."""
-        import pandas as pd  # noqa: PLC0415 - takes longer to import than most uses of this module take
+        """Returns one row per label and metric, with the fields of `PairedScores`; the interval as low and high."""
+        import pandas as pd  # noqa: PLC0415 - importing pandas takes longer than most uses of this module
 
         rows = []
         for row in self.rows:
@@ -90,23 +92,32 @@ class Comparison(Artifact):
 
 
 def compare_summaries(first: Summary, second: Summary, *, names: tuple[str, str]) -> Comparison:
-    """Compares two runs on the cases and labels that both have.
+    """Compares two runs on their common cases and labels.
+
+    >>> from autoseg.evaluation.scores import UNDEFINED
+    >>> from autoseg.evaluation.summary import summarize
+    >>> def run(*dice):
+    ...     scores = [{"liver": UNDEFINED.model_copy(update={"dice": value})} for value in dice]
+    ...     return summarize([CaseResult(name=f"case_{n}", scores=s) for n, s in enumerate(scores)], ["liver"])
+    >>> row = compare_summaries(run(0.5, 0.6, 0.7), run(0.6, 0.8, 0.7), names=("a", "b")).rows[0]
+    >>> row.label, row.metric, round(row.difference, 3), (row.wins, row.losses, row.ties)
+    ('mean foreground', 'dice', 0.1, (2, 0, 1))
 
     Args:
-        first: Scores of one run.
-        second: Scores of the other.
-        names: Where they were found, for the record.
+        first: Scores of the first run.
+        second: Scores of the second run.
+        names: Paths of the two runs, for the record.
 
     Raises:
-        DatasetError: They have no case or no label in common, or were compared with other references, or their NSD was
-            measured at another tolerance.
+        DatasetError: The runs have no case or no label in common, were compared with different references, or their
+            NSD was measured at different tolerances.
     """
-    of_first, of_second = ({case.name: case for case in run.cases} for run in (first, second))
-    common = tuple(name for name in of_first if name in of_second)
+    first_cases, second_cases = ({case.name: case for case in run.cases} for run in (first, second))
+    common = tuple(name for name in first_cases if name in second_cases)
     labels = tuple(label for label in first.mean if label in second.mean)
     if not common or not labels:
         raise DatasetError("the two runs have no case or no label in common", "compare runs on the same dataset")
-    pairs = [(of_first[name], of_second[name]) for name in common]
+    pairs = [(first_cases[name], second_cases[name]) for name in common]
     _check_references(pairs, labels)
     _check_tolerances(first, second)
     resamples = draw_resamples(len(pairs), np.random.default_rng(SEED))
@@ -116,20 +127,28 @@ def compare_summaries(first: Summary, second: Summary, *, names: tuple[str, str]
         second=names[1],
         tolerance_mm=first.tolerance_mm,
         cases=common,
-        only_first=_lacking(of_first, of_second) + _lacking(first.mean, second.mean),
-        only_second=_lacking(of_second, of_first) + _lacking(second.mean, first.mean),
-        rows=tuple(row for of_label in zip(*columns, strict=True) for row in of_label if row.cases),
+        only_first=_list_missing(first_cases, second_cases) + _list_missing(first.mean, second.mean),
+        only_second=_list_missing(second_cases, first_cases) + _list_missing(second.mean, first.mean),
+        rows=tuple(row for label_rows in zip(*columns, strict=True) for row in label_rows if row.cases),
     )
 
 
 def _compare_metric(
     name: str, pairs: Sequence[tuple[CaseResult, CaseResult]], labels: Sequence[str], resamples: NDArray[np.float64]
 ) -> list[PairedScores]:
-    """The row of the foreground, then that of each label."""
+    """Returns the row of the foreground, then the row of each label.
+
+    Args:
+        name: Name of the metric.
+        pairs: Results of each case in both runs.
+        labels: Names of the labels.
+        resamples: Bootstrap resamples, shape (resamples, cases).
+    """
     metric = METRICS[name]
     values = np.array([[[getattr(run.scores[label], name) for label in labels] for run in pair] for pair in pairs])
     values = np.abs(values) if metric.best == "zero" else values
-    values = np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)  # defined in both, or in neither
+    undefined = np.isnan(values).any(axis=1, keepdims=True)  # in one run, or in both
+    values = np.where(undefined, np.nan, values)
     differences = values[:, 1] - values[:, 0]  # (cases, labels)
     intervals, interval = bootstrap_means(differences, resamples)
     rows = []
@@ -137,24 +156,24 @@ def _compare_metric(
         first, second = (mean_of_defined(values[:, run, column]) for run in (0, 1))
         rows.append(_row(label, name, (first, second), intervals[column], differences[:, column]))
     first, second = mean_of_defined(row.first for row in rows), mean_of_defined(row.second for row in rows)
-    of_cases = np.array([mean_of_defined(of_case) for of_case in differences])
-    return [_row(FOREGROUND, name, (first, second), interval, of_cases), *rows]
+    case_means = np.array([mean_of_defined(of_labels) for of_labels in differences])
+    return [_row(FOREGROUND, name, (first, second), interval, case_means), *rows]
 
 
 def _row(
     label: str, name: str, means: tuple[float, float], interval: tuple[float, float], differences: NDArray[np.float64]
 ) -> PairedScores:
-    known = differences[~np.isnan(differences)]
-    gains = known if METRICS[name].best == "highest" else -known
+    defined = differences[~np.isnan(differences)]
+    gains = defined if METRICS[name].best == "highest" else -defined
     return PairedScores(
         label=label,
         metric=name,
-        cases=len(known),
+        cases=len(defined),
         first=means[0],
         second=means[1],
         difference=means[1] - means[0],
         interval=interval,
-        p_value=signed_rank_p(known.tolist()),
+        p_value=signed_rank_p(defined.tolist()),
         wins=int(np.count_nonzero(gains > 0)),
         losses=int(np.count_nonzero(gains < 0)),
         ties=int(np.count_nonzero(gains == 0)),
@@ -162,25 +181,26 @@ def _row(
 
 
 def _check_references(pairs: Sequence[tuple[CaseResult, CaseResult]], labels: Sequence[str]) -> None:
-    for one, other in pairs:
+    for first, second in pairs:
         for label in labels:
-            voxels = [run.scores[label].true_positive + run.scores[label].false_negative for run in (one, other)]
+            voxels = [run.scores[label].true_positive + run.scores[label].false_negative for run in (first, second)]
             if voxels[0] != voxels[1]:
                 raise DatasetError(
-                    f"case {one.name!r}: the references of the two runs differ: "
+                    f"case {first.name!r}: the references of the two runs differ: "
                     f"{label!r} has {voxels[0]} and {voxels[1]} voxels",
                     "evaluate both with the same references",
                 )
 
 
 def _check_tolerances(first: Summary, second: Summary) -> None:
-    one, other = first.tolerance_mm, second.tolerance_mm
-    if not np.isnan([one, other]).any() and one != other:
+    first_mm, second_mm = first.tolerance_mm, second.tolerance_mm
+    if not np.isnan([first_mm, second_mm]).any() and first_mm != second_mm:
         raise DatasetError(
-            f"NSD of the two runs was measured at {one:g} and at {other:g} mm",
+            f"NSD of the two runs was measured at {first_mm:g} and at {second_mm:g} mm",
             "evaluate both with the same --tolerance",
         )
 
 
-def _lacking(names: Iterable[str], others: Container[str]) -> tuple[str, ...]:
+def _list_missing(names: Iterable[str], others: Container[str]) -> tuple[str, ...]:
+    """Lists the names that are not among the others."""
     return tuple(name for name in names if name not in others)

@@ -1,12 +1,12 @@
 """All scores of the structures of one case.
 
-Empty masks, for every metric the same:
+Empty masks are treated alike by all metrics:
 
-- A structure in neither mask: no score is defined (NaN), and means leave the case out.
-- In exactly one of them: Dice, IoU, NSD and lesion F1 are 0, and distances are the diagonal of the image. It is longer
-  than any distance in the image and not infinite, so that means show the failure. The volume error is what it is; its
-  ratio to the reference is undefined if the reference is empty.
-- Voxels that nobody labelled (`Targets.ignore`) belong to neither mask.
+- If both masks of a structure are empty, no score is defined (NaN), and means leave the case out.
+- If exactly one of them is empty, Dice, IoU, NSD and lesion F1 are 0, and distances are the diagonal of the image. The
+  diagonal is longer than any distance in the image and not infinite, so that means show the failure. The volume error
+  is defined as usual; the relative volume error is undefined if the reference is empty.
+- Ignored voxels (`Targets.ignore`) belong to neither mask.
 """
 
 import math
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from autoseg.evaluation.lesions import count_lesions
-from autoseg.evaluation.masks import cut_masks
+from autoseg.evaluation.masks import crop_masks
 from autoseg.evaluation.metrics import Overlap, case_overlaps
-from autoseg.evaluation.surface import Ruler, SurfaceScores, compare_surfaces
+from autoseg.evaluation.surface import MeasurementGrid, SurfaceScores, compare_surfaces
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.targets import Targets
 from autoseg.runtime.artifact import Score
@@ -28,18 +28,19 @@ from autoseg.runtime.artifact import Score
 Count = Annotated[int, Field(ge=0)]
 
 DEFAULT_TOLERANCE_MM = 1.0
-"""Decision: about a voxel of usual scans, and what the Medical Segmentation Decathlon allowed most of its organs."""
+"""Decision: about the voxel size of common scans, and the tolerance of the Medical Segmentation Decathlon for most of
+its organs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How a metric is shown and judged.
+    """How a metric is displayed, and which of two values is better.
 
     Attributes:
-        title: In tables.
-        best: Which value is best: the highest, the lowest, or zero.
-        digits: After the point, in tables.
-        scale: Of the number in tables to the one in files.
+        title: Title in tables.
+        best: The best value: the highest, the lowest, or zero.
+        digits: Digits after the decimal point in tables.
+        scale: Factor from the number in files to the number in tables.
     """
 
     title: str
@@ -58,21 +59,21 @@ METRICS = {
     "volume_error_mm3": Metric(title="volume error, mm3", best="zero", digits=0),
     "relative_volume_error": Metric(title="volume error, %", best="zero", digits=1, scale=100.0),
 }
-"""Scores of which means are taken, by their name in files: fields of `LabelScores` and `MeanScores`."""
+"""Scores that are averaged over cases, by their name in files: fields of `LabelScores` and `MeanScores`."""
 
 
 class LabelScores(BaseModel):
-    """One label of one case. Scores that a file of an earlier version lacks are undefined.
+    """Scores of one label in one case. Scores that a file of an earlier version lacks are undefined.
 
     Attributes:
-        dice, iou: 0 to 1.
-        nsd, hd95_mm, assd_mm: Of the surfaces, see `surface.SurfaceScores`; in pixels if the size of pixels is unknown.
-        lesion_f1: 0 to 1, see `lesions.LesionCounts`.
+        dice, iou: Dice coefficient and intersection over union, 0 to 1.
+        nsd, hd95_mm, assd_mm: Surface metrics, see `surface.SurfaceScores`; in pixels if the pixel size is unknown.
+        lesion_f1: F1 score of lesion detection, 0 to 1; see `lesions.LesionCounts`.
         volume_error_mm3: Predicted minus reference volume.
-        relative_volume_error: The same in shares of the reference volume.
-        true_positive, false_positive, false_negative: In voxels.
-        reference_volume_mm3, predicted_volume_mm3: Undefined for a plane, which has no thickness.
-        lesions_found, lesions_missed, lesions_false: Connected components.
+        relative_volume_error: Volume error divided by the reference volume.
+        true_positive, false_positive, false_negative: Numbers of voxels.
+        reference_volume_mm3, predicted_volume_mm3: Volumes; undefined for a plane, which has no thickness.
+        lesions_found, lesions_missed, lesions_false: Numbers of connected components.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -107,7 +108,7 @@ UNDEFINED = LabelScores(
     lesions_missed=0,
     lesions_false=0,
 )
-"""Of a structure that nobody looked for."""
+"""Scores of a structure that was not annotated."""
 
 
 def score_labels(
@@ -118,25 +119,31 @@ def score_labels(
     *,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
 ) -> dict[str, LabelScores]:
-    """Scores each structure of a case; see the module's text for empty masks.
+    """Scores each structure of two label maps; see the text of this module for empty masks.
+
+    >>> reference, prediction = np.array([[[1, 1, 1, 0, 0]]]), np.array([[[0, 1, 1, 1, 0]]])
+    >>> geometry = Geometry(shape=(1, 1, 5), spacing_mm=(1.0, 1.0, 2.0))
+    >>> scores = score_labels(reference, prediction, Targets.of_labels({"liver": 1}), geometry)["liver"]
+    >>> round(scores.dice, 3), scores.nsd, scores.hd95_mm, scores.reference_volume_mm3
+    (0.667, 0.0, 2.0, 6.0)
 
     Args:
-        reference: Label map, shape (z, y, x).
+        reference: Label map of shape (z, y, x).
         prediction: Label map of the same shape.
         targets: The structures.
-        geometry: Grid of both.
-        tolerance_mm: Of NSD, 0 or more.
+        geometry: Grid of both label maps.
+        tolerance_mm: Tolerance of NSD, 0 or more.
 
     Returns:
-        Name of a structure to its scores, in the order of the structures.
+        Name of each structure to its scores, in the order of the structures.
     """
-    ruler = Ruler.of(geometry)
+    grid = MeasurementGrid.of(geometry)
     voxel_mm3 = geometry.voxel_volume_mm3
     overlaps = case_overlaps(reference, prediction, targets)
     scores = {}
-    for name, pair in cut_masks(reference, prediction, targets):
+    for name, pair in crop_masks(reference, prediction, targets):
         overlap = overlaps[name]
-        surface = _at_empty_masks(overlap, ruler) or compare_surfaces(pair, ruler, tolerance_mm=tolerance_mm)
+        surface = _score_empty_masks(overlap, grid) or compare_surfaces(pair, grid, tolerance_mm=tolerance_mm)
         lesions = count_lesions(pair)
         error = _volume_error(overlap)
         scores[name] = LabelScores(
@@ -160,16 +167,16 @@ def score_labels(
     return scores
 
 
-def _at_empty_masks(overlap: Overlap, ruler: Ruler) -> SurfaceScores | None:
-    """What surfaces score where one mask or both are empty, else None."""
+def _score_empty_masks(overlap: Overlap, grid: MeasurementGrid) -> SurfaceScores | None:
+    """Returns the surface scores if one mask or both are empty, else None."""
     if overlap.reference_voxels and overlap.predicted_voxels:
         return None
     if overlap.reference_voxels or overlap.predicted_voxels:
-        return SurfaceScores(nsd=0.0, hd95_mm=ruler.diagonal_mm, assd_mm=ruler.diagonal_mm)
+        return SurfaceScores(nsd=0.0, hd95_mm=grid.diagonal_mm, assd_mm=grid.diagonal_mm)
     return SurfaceScores(nsd=math.nan, hd95_mm=math.nan, assd_mm=math.nan)
 
 
 def _volume_error(overlap: Overlap) -> float:
-    """Predicted minus reference voxels."""
+    """Returns the number of predicted minus reference voxels; NaN if both masks are empty."""
     present = overlap.reference_voxels or overlap.predicted_voxels
     return float(overlap.predicted_voxels - overlap.reference_voxels) if present else math.nan

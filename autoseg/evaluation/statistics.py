@@ -1,4 +1,4 @@
-"""How sure a mean over cases is, and whether two runs differ."""
+"""Confidence intervals of means over cases, and a test whether two runs differ."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,28 @@ from numpy.typing import NDArray
 from autoseg.runtime.artifact import Score
 
 RESAMPLES = 5000
-"""Decision: the ends of the intervals then vary by a few percent of their width."""
+"""Number of bootstrap resamples. Decision: the ends of the intervals then vary by a few percent of their width."""
 
 SEED = 0
-"""Decision: the same cases always give the same intervals."""
+"""Seed of the resamples. Decision: the same cases always give the same intervals."""
 
 ENDS = (2.5, 97.5)
-"""Percentiles between which 95 % of the resampled means lie."""
+"""Percentiles of the resampled means that are the ends of a 95 % interval."""
 
 Interval = tuple[Score, Score]
-"""Lower and upper end."""
+"""Lower and upper end of a confidence interval."""
 
 
 def draw_resamples(cases: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """Draws as many cases as there are, with replacement, `RESAMPLES` times.
+    """Draws `RESAMPLES` bootstrap resamples: as many cases as there are, with replacement.
+
+    >>> resamples = draw_resamples(3, np.random.default_rng(SEED))
+    >>> resamples.shape, bool((resamples.sum(axis=1) == 3).all())
+    ((5000, 3), True)
 
     Returns:
-        Shape (resamples, cases): how often each case was drawn. To be used for all scores of the same cases.
+        How often each case was drawn, shape (resamples, cases). The same resamples are used for all scores of the same
+        cases.
     """
     if not cases:
         return np.zeros((RESAMPLES, 0))
@@ -34,15 +39,20 @@ def draw_resamples(cases: int, random: np.random.Generator) -> NDArray[np.float6
 def bootstrap_means(
     values: NDArray[np.float64], resamples: NDArray[np.float64]
 ) -> tuple[list[tuple[float, float]], tuple[float, float]]:
-    """95 % confidence intervals of means over cases, by the percentile bootstrap.
+    """Computes 95 % confidence intervals of means over cases by the percentile bootstrap.
 
-    Means leave out what is undefined, in each resample as in the data. With fewer than two cases nothing is known about
-    how cases differ, and the interval is undefined (NaN). Source: Efron and Tibshirani, "An Introduction to the
+    Means leave out undefined values, in each resample as in the data. With fewer than two cases the variation between
+    cases is unknown, and the interval is undefined (NaN). Source: Efron and Tibshirani, "An Introduction to the
     Bootstrap", 1993, chapter 13.
+
+    >>> values = np.array([[0.9], [0.7], [0.8], [np.nan]])
+    >>> [interval], _ = bootstrap_means(values, draw_resamples(4, np.random.default_rng(SEED)))
+    >>> 0.7 <= interval[0] < 0.8 < interval[1] <= 0.9
+    True
 
     Args:
         values: Shape (cases, labels); undefined values are NaN.
-        resamples: From `draw_resamples`.
+        resamples: Resamples from `draw_resamples`, shape (resamples, cases).
 
     Returns:
         The interval of the mean of each label, and that of the mean of these means.
@@ -50,8 +60,8 @@ def bootstrap_means(
     defined = ~np.isnan(values)
     counts = resamples @ defined.astype(np.float64)
     means = _divide(resamples @ np.where(defined, values, 0.0), counts)
-    known = ~np.isnan(means)
-    overall = _divide(np.where(known, means, 0.0).sum(axis=1), known.sum(axis=1))
+    has_mean = ~np.isnan(means)
+    overall = _divide(np.where(has_mean, means, 0.0).sum(axis=1), has_mean.sum(axis=1))
     intervals = [
         _ends(means[:, label], cases=int(cases)) for label, cases in enumerate(np.count_nonzero(defined, axis=0))
     ]
@@ -59,20 +69,24 @@ def bootstrap_means(
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:
-    """Two-sided p value of Wilcoxon's signed-rank test: how likely such differences are if neither run is better.
+    """Returns the two-sided p value of Wilcoxon's signed-rank test for paired differences.
 
-    Cases without any difference are left out, as Wilcoxon did. NaN without cases; 1 if none of them differs.
+    Cases without any difference are left out, as in Wilcoxon's original method. The p value is NaN without cases, and 1
+    if no case differs.
+
+    >>> signed_rank_p([0.1, 0.2, 0.3, 0.4, 0.5]), signed_rank_p([0.0, 0.0])
+    (0.0625, 1.0)
     """
-    from scipy.stats import wilcoxon  # noqa: PLC0415 - takes half a second to import, for `compare` alone
+    from scipy.stats import wilcoxon  # noqa: PLC0415 - importing scipy.stats takes half a second, and only `compare` needs it
 
     if not differences:
         return float("nan")
-    moved = [difference for difference in differences if difference]
-    return float(wilcoxon(moved).pvalue) if moved else 1.0
+    nonzero = [difference for difference in differences if difference]
+    return float(wilcoxon(nonzero).pvalue) if nonzero else 1.0
 
 
 def _divide(sums: NDArray[np.float64], counts: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
-    """Means, NaN where nothing was counted."""
+    """Divides sums by counts; NaN where the count is zero."""
     means = np.full(sums.shape, np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return means

@@ -13,7 +13,7 @@ from autoseg.dataloading.augmentation_parameters import AugmentationParameters
 from autoseg.dataloading.loader import augment_on_cpu
 from autoseg.dataloading.patch import PatchRegion, crop_to_centre, find_beyond, place_patch
 from autoseg.errors import UsageError
-from autoseg.evaluation.tiles import Tile, draw_tiles
+from autoseg.evaluation.panels import Panel, draw_panels
 from autoseg.imaging.targets import Targets
 from autoseg.planning.plan import Configuration, ConfigurationName
 from autoseg.planning.plan_file import choose_configurations, load_decisions, open_planned, with_own_cases
@@ -72,7 +72,7 @@ def draw_augmentations(
     chosen = [names[place] for place in random.permutation(len(names))[:rows_wanted]]
     cases = list(open_stored(folders.cases(owner), chosen).values())
     rows = make_tiles(cases, plan.configurations[name], count, random, dataset.info.targets)
-    draw_tiles(
+    draw_panels(
         Path(output),
         rows,
         title=f"{dataset.name}, {name}: patches as they are, and as training sees them",
@@ -88,14 +88,14 @@ def make_tiles(
     count: int,
     random: np.random.Generator,
     targets: Targets,
-) -> list[list[Tile]]:
+) -> list[list[Panel]]:
     """A row of tiles for each case: a patch centred on foreground, then the same patch, changed again and again."""
     size, beyond = configuration.patch_size, find_beyond(configuration, targets)
     plain = []
     for case in cases:
         start = place_patch(case, configuration, forced=True, random=random)
         plain.append(PatchRegion(case=case, start=start, patch_size=size, beyond=beyond))
-    rows: list[list[Tile]] = [[tile] for tile in _show(plain, configuration, [(case.name,) for case in cases])]
+    rows: list[list[Panel]] = [[tile] for tile in _show(plain, configuration, [(case.name,) for case in cases])]
     for left in range(count, 0, -len(cases)):
         regions = [
             region.with_augmentation(configuration, [other for other in range(len(cases)) if other != row], random)
@@ -109,14 +109,14 @@ def make_tiles(
 
 def _show(
     regions: Sequence[PatchRegion], configuration: Configuration, captions: Sequence[Sequence[str]]
-) -> Iterator[Tile]:
+) -> Iterator[Panel]:
     """Reads and changes the patches of a batch as the threads of training do; labels are shown where they count."""
     batch = augment_on_cpu([region.read(configuration.augmentation) for region in regions], regions, configuration)
     labels, margin = torch.zeros_like(batch.labels), configuration.patches.margin
     crop_to_centre(labels, margin).copy_(crop_to_centre(batch.labels, margin))
     for image, label, caption in zip(batch.images.numpy(), labels.numpy(), captions, strict=True):
         plane = () if label.ndim == 2 else (choose_plane(label),)
-        yield Tile(image=image[(0, *plane)], labels=label[plane], caption=caption)
+        yield Panel(image=image[(0, *plane)], labels=label[plane], caption=caption)
 
 
 def choose_plane(labels: NDArray[np.integer]) -> int:

@@ -17,7 +17,7 @@ from scipy import ndimage
 from smooth_scans import make_labels
 from threadpoolctl import threadpool_limits
 
-from autoseg.evaluation.masks import MaskPair, cut_masks
+from autoseg.evaluation.masks import MaskPair, crop_masks
 from autoseg.evaluation.metrics import case_overlaps
 from autoseg.evaluation.scores import score_labels
 from autoseg.evaluation.surface import find_border
@@ -50,7 +50,7 @@ def measure(shape: tuple[int, int, int], count: int) -> tuple[str, ...]:
     geometry = Geometry(shape=shape, spacing_mm=SPACING_MM)
     overlaps = clock(lambda: case_overlaps(reference, prediction, targets))
     everything = clock(lambda: score_labels(reference, prediction, targets, geometry))
-    pairs = [pair for _, pair in islice(cut_masks(reference, prediction, targets), TRANSFORMED)]
+    pairs = [pair for _, pair in islice(crop_masks(reference, prediction, targets), TRANSFORMED)]
     transforms = clock(lambda: [transform(pair) for pair in pairs]) * count / TRANSFORMED
     return f"{np.mean(reference > 0):.0%}", f"{overlaps:.2f}", f"{everything:.1f}", f"{transforms:.0f}"
 

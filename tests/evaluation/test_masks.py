@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from autoseg.evaluation.masks import cut_masks
+from autoseg.evaluation.masks import crop_masks
 from autoseg.evaluation.metrics import case_overlaps
 from autoseg.imaging.targets import Targets
 
@@ -24,7 +24,7 @@ def test_masks_hold_the_voxels_that_are_counted(pair, structures, ignore):
     """Regions, overlapping structures and voxels that nobody labelled: the masks agree with the overlap."""
     targets = Targets(structures={str(n): tuple(numbers) for n, numbers in enumerate(structures)}, ignore=ignore)
     overlaps = case_overlaps(*pair, targets)
-    cut = dict(cut_masks(*pair, targets))
+    cut = dict(crop_masks(*pair, targets))
     assert list(cut) == list(overlaps)
     for name, overlap in overlaps.items():
         reference, prediction = cut[name].reference, cut[name].prediction
@@ -37,7 +37,7 @@ def test_the_box_holds_both_masks_and_no_more():
     """It reaches from the first to the last voxel of either, so that a small structure costs little."""
     reference, prediction = np.zeros((9, 9, 9), np.uint8), np.zeros((9, 9, 9), np.uint16)
     reference[2, 3, 4], prediction[4, 4, 4] = 5, 5
-    [(name, pair)] = cut_masks(reference, prediction, Targets.of_labels({"cyst": 5}))
+    [(name, pair)] = crop_masks(reference, prediction, Targets.of_labels({"cyst": 5}))
     assert (name, pair.reference.shape) == ("cyst", (3, 2, 1))
     assert np.argwhere(pair.reference).tolist() == [[0, 0, 0]]
     assert np.argwhere(pair.prediction).tolist() == [[2, 1, 0]]
@@ -47,6 +47,6 @@ def test_the_box_holds_both_masks_and_no_more():
 def test_a_structure_that_is_nowhere_has_empty_masks(structures):
     """So have structures that nobody asked for."""
     label_map = np.zeros((2, 2, 2), np.uint8)
-    pairs = list(cut_masks(label_map, label_map, Targets(structures=structures)))
+    pairs = list(crop_masks(label_map, label_map, Targets(structures=structures)))
     assert [name for name, _ in pairs] == list(structures)
     assert not any(pair.reference.size or pair.prediction.size for _, pair in pairs)

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from autoseg.errors import ArtifactError
 from autoseg.evaluation.metrics import case_overlaps
-from autoseg.evaluation.overlay import COLOURS, arrange, draw_overlay, intensity_window, legend_entries, outline
+from autoseg.evaluation.overlay import COLOURS, arrange_planes, draw_overlay, intensity_window, legend_entries, outline
 from autoseg.evaluation.views import choose_views
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.targets import Targets
@@ -79,7 +79,7 @@ def test_planes_keep_their_proportions_and_stay_on_the_picture(shape, spacing_mm
     image = Volume(array=np.ones((1, *shape), np.float32), geometry=Geometry(shape=shape, spacing_mm=spacing_mm))
     empty = Volume(array=np.zeros(shape, np.uint8), geometry=image.geometry)
     views = choose_views(image, empty, empty)
-    layout = arrange(views, entries)
+    layout = arrange_planes(views, entries)
     scales = [width / view.width_mm for view, (_, _, width, _) in zip(views, layout.boxes, strict=True)]
     scales += [height / view.height_mm for view, (_, _, _, height) in zip(views, layout.boxes, strict=True)]
     assert scales == pytest.approx([scales[0]] * 6)

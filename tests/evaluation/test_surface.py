@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from autoseg.evaluation.masks import MaskPair
-from autoseg.evaluation.surface import Ruler, SurfaceScores, compare_surfaces, find_border
+from autoseg.evaluation.surface import MeasurementGrid, SurfaceScores, compare_surfaces, find_border
 from autoseg.imaging.geometry import Geometry
 
 SPACINGS = st.tuples(*[st.sampled_from((0.5, 0.8, 1.0, 3.0))] * 3)
@@ -21,16 +21,16 @@ PAIRS = SHAPES.flatmap(lambda shape: st.tuples(arrays(np.bool_, shape), arrays(n
 )
 
 
-def ruler_of(shape, spacing_mm=(1.0, 1.0, 1.0)):
-    """The ruler of an image."""
-    return Ruler.of(Geometry(shape=shape, spacing_mm=spacing_mm))
+def grid_of(shape, spacing_mm=(1.0, 1.0, 1.0)):
+    """The grid of an image."""
+    return MeasurementGrid.of(Geometry(shape=shape, spacing_mm=spacing_mm))
 
 
 def measure(reference, prediction, spacing_mm=(1.0, 1.0, 1.0), *, tolerance_mm=1.0):
     """Compares two masks of the same shape."""
     reference, prediction = (np.asarray(mask, dtype=bool) for mask in (reference, prediction))
     pair = MaskPair(reference=reference, prediction=prediction)
-    return compare_surfaces(pair, ruler_of(reference.shape, spacing_mm), tolerance_mm=tolerance_mm)
+    return compare_surfaces(pair, grid_of(reference.shape, spacing_mm), tolerance_mm=tolerance_mm)
 
 
 def naive_border(mask):
@@ -126,10 +126,10 @@ def test_hd95_is_the_larger_of_two_percentiles():
 def test_the_surface_of_a_plane_is_its_contour():
     """Across a single slice nothing is outside, so the middle of a square is no border."""
     mask = np.ones((1, 5, 5), dtype=bool)
-    border = find_border(mask, ruler_of(mask.shape).axes)
+    border = find_border(mask, grid_of(mask.shape).axes)
     assert border.sum() == 16
     assert not border[0, 1:4, 1:4].any()
-    assert ruler_of((1, 3, 4), (50.0, 1.0, 1.0)).diagonal_mm == 5
+    assert grid_of((1, 3, 4), (50.0, 1.0, 1.0)).diagonal_mm == 5
 
 
 def test_the_border_of_the_image_is_a_surface():
@@ -150,9 +150,9 @@ def test_no_distance_is_longer_than_the_diagonal():
     shape, spacing_mm = (3, 4, 5), (3.0, 1.0, 0.5)
     reference, prediction = np.zeros(shape, bool), np.zeros(shape, bool)
     reference[0, 0, 0] = prediction[-1, -1, -1] = True
-    assert measure(reference, prediction, spacing_mm).hd95_mm < ruler_of(shape, spacing_mm).diagonal_mm
-    assert ruler_of(shape, spacing_mm).diagonal_mm == pytest.approx(math.sqrt(9**2 + 4**2 + 2.5**2))
-    assert ruler_of((1, 1, 1)).diagonal_mm > 0
+    assert measure(reference, prediction, spacing_mm).hd95_mm < grid_of(shape, spacing_mm).diagonal_mm
+    assert grid_of(shape, spacing_mm).diagonal_mm == pytest.approx(math.sqrt(9**2 + 4**2 + 2.5**2))
+    assert grid_of((1, 1, 1)).diagonal_mm > 0
 
 
 def test_an_empty_mask_has_no_surface():

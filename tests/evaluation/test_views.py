@@ -1,4 +1,4 @@
-"""Planes as radiologists hang them, wherever the axes of a file point."""
+"""Planes in radiological display convention, wherever the axes of a file point."""
 
 from itertools import permutations, product
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.evaluation.views import busiest_slice, choose_views, viewing_turn
+from autoseg.evaluation.views import choose_views, find_fullest_slice, find_reorientation
 from autoseg.imaging.geometry import Geometry, Volume
 
 SHAPE = (4, 6, 8)
@@ -78,7 +78,7 @@ def test_oblique_axes_count_as_the_nearest_direction():
     tilted = Geometry(
         shape=SHAPE, spacing_mm=SPACING_MM, direction=((cosine, -sine, 0.0), (sine, cosine, 0.0), (0.0, 0.0, -1.0))
     )
-    turn = viewing_turn(tilted)
+    turn = find_reorientation(tilted)
     assert turn.axes == (0, 1, 2)
     assert turn.flipped == (False, False, True)
 
@@ -104,9 +104,9 @@ def test_the_busiest_slice_is_that_of_the_reference_then_of_the_prediction():
     prediction[4, 0] = 1
     reference[1, 0, :2] = 2
     reference[3, 0, 0] = 1
-    assert busiest_slice([reference, prediction], 0) == 1
-    assert busiest_slice([empty, prediction], 0) == 4
-    assert busiest_slice([empty, empty], 0) == 2
+    assert find_fullest_slice([reference, prediction], 0) == 1
+    assert find_fullest_slice([empty, prediction], 0) == 4
+    assert find_fullest_slice([empty, empty], 0) == 2
 
 
 def test_borders_of_zeros_are_cut_off():

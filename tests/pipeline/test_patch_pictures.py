@@ -29,7 +29,7 @@ def test_picture_is_drawn_without_a_model(trained_volumes, tmp_path, configurati
 def test_as_many_changed_patches_as_wanted(trained_volumes, tmp_path, monkeypatch, count, rows):
     """Each row begins with the patch as it is."""
     drawn = {}
-    monkeypatch.setattr("autoseg.pipeline.patch_pictures.draw_tiles", lambda _, tiles, **__: drawn.update(tiles=tiles))
+    monkeypatch.setattr("autoseg.pipeline.patch_pictures.draw_panels", lambda _, tiles, **__: drawn.update(tiles=tiles))
     draw_augmentations(NUMBER, "3d_fullres", tmp_path / "a.png", count=count, workspace=trained_volumes)
     tiles = drawn["tiles"]
     assert len(tiles) == rows

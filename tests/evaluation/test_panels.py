@@ -4,29 +4,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoseg.evaluation.tiles import WIDEST, Tile, arrange_tiles, draw_tiles, wrap
+from autoseg.evaluation.panels import WIDEST, Panel, arrange_panels, draw_panels, wrap
 
 
-def tile(shape=(10, 12), caption=("plain",), value=1):
+def panel(shape=(10, 12), caption=("plain",), value=1):
     """A plane of noise with a labelled corner."""
     labels = np.zeros(shape, np.int16)
     labels[:4, :5] = value
-    return Tile(image=np.random.default_rng(0).normal(size=shape), labels=labels, caption=caption)
+    return Panel(image=np.random.default_rng(0).normal(size=shape), labels=labels, caption=caption)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (4, 50)])
 @pytest.mark.parametrize("aspect", [0.3, 1.0, 5.0])
-def test_tiles_lie_inside_the_picture_and_apart(rows, columns, aspect):
+def test_panels_lie_inside_the_picture_and_apart(rows, columns, aspect):
     """Rows do not overlap, and a wide row shrinks."""
-    grid = arrange_tiles([[tile(caption=("a", "b" * 30))] * columns] * rows, aspect, narrowest=3.0)
+    grid = arrange_panels([[panel(caption=("a", "b" * 30))] * columns] * rows, aspect, narrowest=3.0)
     assert grid.width <= WIDEST + 0.01
-    assert grid.tile_height / grid.tile_width == pytest.approx(10 * aspect / 12)
+    assert grid.panel_height / grid.panel_width == pytest.approx(10 * aspect / 12)
     for row in range(rows):
-        left, bottom, width, height = grid.place(row, columns - 1)
+        left, bottom, width, height = grid.position(row, columns - 1)
         assert 0 < left < left + width < 1
         assert 0 < bottom < bottom + height < 1
         if row:
-            assert bottom + height < grid.place(row - 1, 0)[1]
+            assert bottom + height < grid.position(row - 1, 0)[1]
 
 
 def test_captions_are_wrapped_between_phrases():
@@ -41,9 +41,9 @@ def test_captions_are_wrapped_between_phrases():
 def test_picture_shows_the_outlines_of_the_structures(tmp_path):
     """In their colours: orange for the first, blue for the second."""
     path = tmp_path / "deep" / "picture.png"
-    rows = [[tile(), tile(value=2)], [tile(caption=("x$y", "second"))]]
+    rows = [[panel(), panel(value=2)], [panel(caption=("x$y", "second"))]]
     structures = {"one": (1,), "two": (2,), "absent": (3,)}
-    draw_tiles(path, rows, title="all $ of it", structures=structures, pixel_aspect=1.0)
+    draw_panels(path, rows, title="all $ of it", structures=structures, pixel_aspect=1.0)
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).astype(int)
     for colour, expected in {(0xE6, 0x9F, 0x00): True, (0x56, 0xB4, 0xE9): True, (0xF0, 0xE4, 0x42): False}.items():
         assert bool((np.abs(pixels - colour).sum(axis=1) < 12).any()) == expected
@@ -51,14 +51,14 @@ def test_picture_shows_the_outlines_of_the_structures(tmp_path):
 
 def test_rows_are_as_bright_as_their_first_plane(tmp_path):
     """A plane that was darkened looks darker."""
-    first = tile()
-    darker = Tile(image=first.image - 10, labels=first.labels * 0, caption=("darker",))
-    draw_tiles(tmp_path / "a.png", [[first, darker]], title="", structures={}, pixel_aspect=1.0)
+    first = panel()
+    darker = Panel(image=first.image - 10, labels=first.labels * 0, caption=("darker",))
+    draw_panels(tmp_path / "a.png", [[first, darker]], title="", structures={}, pixel_aspect=1.0)
     image = np.asarray(Image.open(tmp_path / "a.png").convert("L")).astype(float)
-    grid = arrange_tiles([[first, darker]], 1.0, narrowest=1.0)
+    grid = arrange_panels([[first, darker]], 1.0, narrowest=1.0)
     means = []
     for column in range(2):
-        left, bottom, width, height = grid.place(0, column)
+        left, bottom, width, height = grid.position(0, column)
         rows, columns = image.shape
         part = image[
             int((1 - bottom - height) * rows) + 3 : int((1 - bottom) * rows) - 3,
