@@ -1,1 +1,1 @@
-"""Models of nnU-Net v2: installed as this program's own, and written so that nnU-Net predicts with them."""
+"""Import of models that nnU-Net v2 trained, and export of models so that nnU-Net v2 predicts with them."""

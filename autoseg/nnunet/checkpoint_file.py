@@ -1,7 +1,7 @@
-"""A checkpoint of nnU-Net's, opened without running any code of it.
+"""Reading of nnU-Net's checkpoints without running any code from them.
 
-The file is torch's container: a zip that holds a pickle and, each in a file of its own, the numbers of the tensors. The
-pickle is read by `pickles`; then those numbers are taken that belong to weights, and nothing else.
+The file is the container of `torch.save`: a zip that holds a pickle and a file with the numbers of each storage. The
+pickle is read by `pickles`; then only the numbers that belong to weights are read.
 """
 
 import zipfile
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from autoseg.errors import ModelError
-from autoseg.nnunet.names import Weights, is_another_name, unwrap
 from autoseg.nnunet.pickles import (
     CHECKPOINT_NAMES,
     DAMAGED,
@@ -25,20 +24,21 @@ from autoseg.nnunet.pickles import (
     StoredTensor,
     read_pickle,
 )
+from autoseg.nnunet.weight_names import Weights, is_duplicate, unwrap
 from autoseg.workspace import Fold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NnunetCheckpoint:
-    """What is used of a checkpoint.
+    """The content of a checkpoint that is used.
 
     Attributes:
-        trainer: Name of the class that trained it.
+        trainer: Name of the trainer class.
         configuration: Name of the configuration in plans.json.
-        fold: Which; None if that is not noted.
-        epochs: How many it was trained for; None if that is not noted.
+        fold: Fold; None if it is not stored.
+        epochs: Number of epochs of training; None if it is not stored.
         mirror_axes: Axes of a patch that may be flipped in prediction.
-        weights: By nnU-Net's names, each once.
+        weights: Weights by nnU-Net's main names, each once.
     """
 
     trainer: str
@@ -53,14 +53,14 @@ def read_nnunet_checkpoint(path: Path) -> NnunetCheckpoint:
     """Reads a checkpoint to the CPU.
 
     Raises:
-        ModelError: The file is damaged, is no checkpoint of nnU-Net v2, or holds more than tensors and plain values:
-            then the text names what.
+        ModelError: The file is damaged, is no checkpoint of nnU-Net v2, or holds more than tensors and plain values,
+            which the text then names.
     """
     with _opened(path) as container:
         content = read_pickle(container.read_description(), CHECKPOINT_NAMES, str(path))
-        found = content.get("network_weights") if isinstance(content, dict) else None
+        tensors = content.get("network_weights") if isinstance(content, dict) else None
         settings = content.get("init_args") if isinstance(content, dict) else None
-        if not isinstance(found, dict) or not isinstance(settings, dict):
+        if not isinstance(tensors, dict) or not isinstance(settings, dict):
             raise ModelError(f"{path} is no checkpoint of nnU-Net v2", "check the path")
         epochs = content.get("current_epoch")
         return NnunetCheckpoint(
@@ -69,7 +69,7 @@ def read_nnunet_checkpoint(path: Path) -> NnunetCheckpoint:
             fold=_fold(settings.get("fold")),
             epochs=epochs if type(epochs) is int else None,
             mirror_axes=_axes(content.get("inference_allowed_mirroring_axes"), path),
-            weights=_read_weights(found, container),
+            weights=_read_weights(tensors, container),
         )
 
 
@@ -80,14 +80,18 @@ def _text(value: object, path: Path) -> str:
 
 
 def _fold(value: object) -> Fold | None:
-    """A number, which nnU-Net may have kept as it was typed, or "all"."""
+    """Returns a number, which nnU-Net may have stored as text, or "all"; None for anything else.
+
+    >>> _fold("3"), _fold(3), _fold("all"), _fold(None)
+    (3, 3, 'all', None)
+    """
     if isinstance(value, str) and value.isdecimal():
         return int(value)
     return value if type(value) is int or value == "all" else None
 
 
 def _axes(value: object, path: Path) -> tuple[int, ...]:
-    """None, which nnU-Net reads as no mirroring, is no axes."""
+    """Returns the axes of mirroring; None, which means no mirroring in nnU-Net, becomes no axes."""
     axes = () if value is None else value
     if not isinstance(axes, tuple | list) or any(type(axis) is not int for axis in axes):
         raise ModelError(f"{path} mirrors along axes that are no numbers", DAMAGED)
@@ -96,12 +100,12 @@ def _axes(value: object, path: Path) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Container:
-    """The zip that torch writes.
+    """The zip that `torch.save` writes.
 
     Attributes:
-        path: For errors.
-        archive: The zip.
-        root: The folder inside that holds all.
+        path: Path of the file, for errors.
+        archive: The opened zip.
+        root: Folder in the zip that holds all files.
     """
 
     path: Path
@@ -109,16 +113,17 @@ class _Container:
     root: str
 
     def read_description(self) -> bytes:
+        """Reads the pickle."""
         entry = self.archive.getinfo(f"{self.root}/data.pkl")
         if entry.file_size > LARGEST_BYTES:
             raise ModelError(f"{self.path} describes itself in {entry.file_size} bytes", UNTRUSTED)
         return self.archive.read(entry)
 
     def read_numbers(self, numbers: StoredNumbers) -> torch.Tensor:
-        """One long row of numbers.
+        """Reads a storage as a tensor of shape (length,).
 
         Raises:
-            ValueError: There are fewer than the description says, or more.
+            ValueError: Its length differs from its description.
         """
         dtype = getattr(torch, numbers.dtype)
         entry = self.archive.getinfo(f"{self.root}/data/{numbers.key}")
@@ -134,12 +139,12 @@ def _opened(path: Path) -> Iterator[_Container]:
             yield _Container(path=path, archive=archive, root=_check_container(archive, path))
     except ModelError:
         raise
-    except Exception as error:  # zipfile and torch meet crafted files with errors of many kinds
+    except Exception as error:  # zipfile and torch raise errors of many kinds for crafted files
         raise ModelError(f"{path} is damaged or no checkpoint", DAMAGED) from error
 
 
 def _check_container(archive: zipfile.ZipFile, path: Path) -> str:
-    """The folder inside that holds all, of a zip that unpacks to no more than it holds."""
+    """Checks that a zip is an uncompressed container of torch, and returns the folder in it that holds all files."""
     entries = archive.infolist()
     names = {entry.filename for entry in entries}
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
@@ -154,24 +159,28 @@ def _check_container(archive: zipfile.ZipFile, path: Path) -> str:
     return roots[0]
 
 
-def _read_weights(found: dict[Any, Any], container: _Container) -> Weights:
-    """Takes each weight once, and its numbers too, if several share them."""
+def _read_weights(tensors: dict[Any, Any], container: _Container) -> Weights:
+    """Reads each weight once, and each storage once, even if several weights share it."""
     weights: Weights = {}
-    rows: dict[StoredNumbers, torch.Tensor] = {}
-    for wrapped, value in found.items():
+    storages: dict[StoredNumbers, torch.Tensor] = {}
+    for wrapped, value in tensors.items():
         name = unwrap(_text(wrapped, container.path))
-        if is_another_name(name):
+        if is_duplicate(name):
             continue
         if not isinstance(value, StoredTensor):
             raise ModelError(f"{container.path} holds {name!r}, which is no tensor", DAMAGED)
-        if value.numbers not in rows:
-            rows[value.numbers] = container.read_numbers(value.numbers)
-        weights[name] = _view(rows[value.numbers], value).clone()
+        if value.numbers not in storages:
+            storages[value.numbers] = container.read_numbers(value.numbers)
+        weights[name] = _view(storages[value.numbers], value).clone()
     return weights
 
 
-def _view(row: torch.Tensor, tensor: StoredTensor) -> torch.Tensor:
-    """The tensor in its row of numbers; one that repeats them, or goes beyond, is refused with ValueError."""
-    if prod(tensor.size) > row.numel() or len(tensor.size) != len(tensor.stride):
+def _view(storage: torch.Tensor, tensor: StoredTensor) -> torch.Tensor:
+    """Returns a tensor as a view of its storage.
+
+    Raises:
+        ValueError: The tensor repeats numbers of the storage, or goes beyond its end.
+    """
+    if prod(tensor.size) > storage.numel() or len(tensor.size) != len(tensor.stride):
         raise ValueError("a tensor has more numbers than are stored")
-    return row.as_strided(tensor.size, tensor.stride, tensor.offset)
+    return storage.as_strided(tensor.size, tensor.stride, tensor.offset)

@@ -1,4 +1,4 @@
-"""Whether a model of nnU-Net's belongs to a dataset of the workspace, and its plan, made a plan of that dataset."""
+"""Check that a model of nnU-Net was trained on a dataset of the workspace, and conversion of its plan."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,20 +30,20 @@ READER = '"overwrite_image_reader_writer": "NibabelIOWithReorient"'
 
 
 def check_agreement(model: NnunetModel, dataset: Dataset, folders: DatasetFolders) -> None:
-    """Makes sure that a model learned the channels and labels of a dataset, and that its folds are whole.
+    """Checks that a model was trained on the channels and labels of a dataset, and that its folds are complete.
 
     Raises:
-        UsageError: It did not, or a fold is not trained to its end or lies in another's folder; one line.
+        UsageError: It was not, or a fold is not trained to its end or lies in the folder of another fold.
         ArtifactError: The fingerprint is damaged.
     """
     path, name = model.folder.path, dataset.name
-    for here, theirs, what in (
+    for of_dataset, of_model, what in (
         (_name_channels(dataset.info), _name_channels(model.info), "channels"),
         (_name_labels(dataset.info.targets), _name_labels(model.info.targets), "labels"),
     ):
-        if here != theirs:
-            raise UsageError(f"{path} was trained on the {what} {theirs}, and {name} has {here}", APART)
-    if model.orientation != dataset.info.orientation and not _all_lie(folders, model.orientation):
+        if of_dataset != of_model:
+            raise UsageError(f"{path} was trained on the {what} {of_model}, and {name} has {of_dataset}", APART)
+    if model.orientation != dataset.info.orientation and not _are_all_oriented(folders, model.orientation):
         turning = (
             "turns scans before it sees them, as {} does not" if model.orientation else "turns no scans, as {} does"
         )
@@ -54,24 +54,30 @@ def check_agreement(model: NnunetModel, dataset: Dataset, folders: DatasetFolder
             f"{model.folder.unfinished[0]} is no fold that nnU-Net trained to its end (it lacks checkpoint_final.pth)"
         )
         raise UsageError(what, f"let nnU-Net finish it, remove the folder, or {APART}")
-    for fold, found in model.checkpoints.items():
-        if found.fold not in (None, fold):
-            what = f"{model.folder.checkpoints[fold]} is of fold {found.fold}"
+    for fold, checkpoint in model.checkpoints.items():
+        if checkpoint.fold not in (None, fold):
+            what = f"{model.folder.checkpoints[fold]} is of fold {checkpoint.fold}"
             raise UsageError(what, f"put it where it belongs, or {APART}")
 
 
-def _all_lie(folders: DatasetFolders, orientation: str | None) -> bool:
-    """Whether turning to an orientation changes nothing, since all cases lie so; known from their fingerprint."""
+def _are_all_oriented(folders: DatasetFolders, orientation: str | None) -> bool:
+    """Tells from the fingerprint whether all cases have an orientation, so that reorienting changes nothing."""
     if orientation is None or not folders.fingerprint.is_file():
         return False
     return all(case.orientation == orientation for case in Fingerprint.load(folders.fingerprint).cases)
 
 
 def _name_channels(info: DatasetInfo) -> str:
+    """Names the channels for messages."""
     return ", ".join(info.channel_names.values())
 
 
 def _name_labels(targets: Targets) -> str:
+    """Names the labels and their numbers for messages.
+
+    >>> _name_labels(Targets.of_labels({"liver": 1, "tumour": 2}))
+    'liver 1, tumour 2'
+    """
     names = [f"{name} {'+'.join(map(str, numbers))}" for name, numbers in targets.structures.items()]
     region_class_order = (
         [f"written in the order {' '.join(map(str, targets.region_class_order))}"] if targets.region_class_order else []
@@ -83,17 +89,25 @@ def _name_labels(targets: Targets) -> str:
 def resolve_nnunet_folds(
     models: Models, dataset: Dataset, folders: DatasetFolders, source: Path | None, reporter: Reporter
 ) -> Splits:
-    """The folds of a dataset, by which the models that are taken over were trained. Nothing is written.
+    """Finds the folds of a dataset and checks that the models were trained by them. Nothing is written.
 
-    They are those of splits.json; if there is none, those that `resolve_splits` finds or deals, as nnU-Net dealt them.
+    The folds are those of splits.json. If there is none, they are found or assigned by `resolve_splits`, in the same
+    way as nnU-Net assigns them.
+
+    Args:
+        models: The models.
+        dataset: Their dataset.
+        folders: Folders of the dataset.
+        source: A file of folds, or None.
+        reporter: Reports where the folds were found.
 
     Raises:
-        UsageError: A fold held out other cases, or is none of them, or `source` contradicts splits.json.
+        UsageError: A fold held out other cases, or does not exist, or `source` contradicts splits.json.
         ArtifactError: A file of folds is damaged.
     """
     names, info = list_cases(folders), dataset.info
     if folders.splits.is_file():
-        splits, told = Splits.load(folders.splits), str(folders.splits)
+        splits, origin = Splits.load(folders.splits), str(folders.splits)
         check_leaks(splits, folders, info)
         if source is not None and splits != resolve_splits(names, folders, info, SILENT, source=source):
             what = f"{folders.splits} holds other folds than {source}"
@@ -101,79 +115,95 @@ def resolve_nnunet_folds(
         fix = f"{APART}; or, if nothing is trained here, remove splits.json, and give nnU-Net's folds with --splits"
     else:
         splits = resolve_splits(names, folders, info, reporter, source=source)
-        told = f"the folds that were found or dealt for {dataset.name}" if source is None else str(source)
+        origin = f"the folds that were found or dealt for {dataset.name}" if source is None else str(source)
         fix = f"give nnU-Net's splits_final.json with --splits, or {APART}"
     for model in models.values():
-        _check_folds(model, splits, told, fix)
+        _check_folds(model, splits, origin, fix)
     return splits
 
 
-def _check_folds(model: NnunetModel, splits: Splits, told: str, fix: str) -> None:
-    """Makes sure that each fold held out the cases that it is said to."""
+def _check_folds(model: NnunetModel, splits: Splits, origin: str, fix: str) -> None:
+    """Checks that each fold of a model held out the cases of the splits.
+
+    Args:
+        model: The model.
+        splits: The splits.
+        origin: Where the splits come from, for errors.
+        fix: What to do about an error.
+    """
     path = model.folder.path
     for fold in model.checkpoints:
         if not isinstance(fold, int):
             continue
         if fold >= len(splits.folds):
-            raise UsageError(f"{path} has a fold {fold}, which is none of {told}", fix)
+            raise UsageError(f"{path} has a fold {fold}, which is none of {origin}", fix)
         held_out = read_held_out(path, fold, model.info.file_ending)
         stray = held_out.find_stray(frozenset(splits.folds[fold].validation))
         if stray is not None:
-            raise UsageError(f"fold {fold} of {path} held out other cases than in {told}, such as {stray!r}", fix)
+            raise UsageError(f"fold {fold} of {path} held out other cases than in {origin}, such as {stray!r}", fix)
 
 
 def convert_plan(
     models: Models, dataset: Dataset, splits: Splits, folders: DatasetFolders
 ) -> tuple[Plan, dict[ConfigurationName, list[Checkpoint]]]:
-    """nnU-Net's plan as one of a dataset, and the folds that follow it.
+    """Converts nnU-Net's plan to a plan of a dataset, and its checkpoints to checkpoints of that plan.
 
-    A plan of that name that is there already keeps its other configurations and its settings of training. A cascade
-    sees the cases of "3d_fullres", which is added if it was not trained.
+    An existing plan of that name keeps its other configurations and its training settings. A cascade uses the
+    preprocessed cases of "3d_fullres", which is added to the plan if it was not trained.
+
+    Args:
+        models: The models.
+        dataset: Their dataset.
+        splits: The splits of the dataset.
+        folders: Folders of the dataset, as the plan of the models sees them.
+
+    Returns:
+        The plan, and each configuration with the checkpoints of its folds.
 
     Raises:
         ModelError: The configurations do not belong together, or weights do not fit.
-        UsageError: The plan that is there orders the axes of images in another way.
-        ArtifactError: It is damaged.
+        UsageError: The existing plan has another order of image axes.
+        ArtifactError: The existing plan is damaged.
     """
-    loose = make_checkpoints(models)
-    theirs = loose[0].plan
-    plan = _join(theirs.model_copy(update={"dataset": dataset.name}), folders)
+    standalone = make_checkpoints(models)
+    nnunet_plan = standalone[0].plan
+    plan = _join(nnunet_plan.model_copy(update={"dataset": dataset.name}), folders)
     plan = _with_full_resolution(plan)
     _check_cascades(plan, dataset.info)
     checkpoints: dict[ConfigurationName, list[Checkpoint]] = {name: [] for name in models}
-    for one in loose:
-        checkpoints[one.configuration_name].append(
+    for checkpoint in standalone:
+        checkpoints[checkpoint.configuration_name].append(
             replace(
-                one,
+                checkpoint,
                 plan=plan,
                 info=dataset.info.model_copy(update=NAMELESS),
-                cases=splits.fold(one.fold).digest,
+                cases=splits.fold(checkpoint.fold).digest,
             )
         )
     return plan, checkpoints
 
 
-def _join(theirs: Plan, folders: DatasetFolders) -> Plan:
-    """The plan with what the one of its name has besides."""
+def _join(nnunet_plan: Plan, folders: DatasetFolders) -> Plan:
+    """Joins nnU-Net's plan with the existing plan of its name, if there is one."""
     if not folders.plan.is_file():
-        return theirs
-    former = Plan.load(folders.plan)
-    if former.axis_order != theirs.axis_order:
-        what = f"{folders.plan} puts the axes of images into the order {former.axis_order}, the model into "
-        raise UsageError(f"{what}{theirs.axis_order}", "choose another plan with --plan NAME")
-    return _checked(
-        theirs.model_copy(
+        return nnunet_plan
+    existing = Plan.load(folders.plan)
+    if existing.axis_order != nnunet_plan.axis_order:
+        what = f"{folders.plan} puts the axes of images into the order {existing.axis_order}, the model into "
+        raise UsageError(f"{what}{nnunet_plan.axis_order}", "choose another plan with --plan NAME")
+    return _validate(
+        nnunet_plan.model_copy(
             update={
-                "training": former.training,
-                "why": tuple(dict.fromkeys((*former.why, *theirs.why))),
-                "configurations": {**former.configurations, **theirs.configurations},
+                "training": existing.training,
+                "why": tuple(dict.fromkeys((*existing.why, *nnunet_plan.why))),
+                "configurations": {**existing.configurations, **nnunet_plan.configurations},
             }
         ),
         str(folders.plan),
     )
 
 
-def _checked(plan: Plan, source: str) -> Plan:
+def _validate(plan: Plan, source: str) -> Plan:
     try:
         return Plan.model_validate(plan.model_dump())
     except ValidationError as error:
@@ -181,18 +211,19 @@ def _checked(plan: Plan, source: str) -> Plan:
 
 
 def _with_full_resolution(plan: Plan) -> Plan:
-    """The plan with "3d_fullres", if it has a cascade, which sees the cases of that."""
-    cascades = [one for one in plan.configurations.values() if one.previous is not None]
+    """Adds "3d_fullres" to a plan with a cascade, which uses the preprocessed cases of that configuration."""
+    cascades = [plan.configurations[name] for name in _list_cascades(plan)]
     if not cascades or "3d_fullres" in plan.configurations:
         return plan
-    alone = _without_previous(cascades[0])
+    full_resolution = _without_previous(cascades[0])
     line = "3d_fullres is the cascade without its first part, whose cases it sees; it was not trained."
     return plan.model_copy(
-        update={"configurations": {**plan.configurations, "3d_fullres": alone}, "why": (*plan.why, line)}
+        update={"configurations": {**plan.configurations, "3d_fullres": full_resolution}, "why": (*plan.why, line)}
     )
 
 
 def _without_previous(cascade: Configuration) -> Configuration:
+    """Returns the second stage of a cascade as a configuration without coarse segmentation."""
     architecture = cascade.architecture.model_copy(update={"in_channels": cascade.image_channels})
     return cascade.model_copy(
         update={
@@ -204,11 +235,11 @@ def _without_previous(cascade: Configuration) -> Configuration:
 
 
 def _check_cascades(plan: Plan, info: DatasetInfo) -> None:
-    """A cascade sees the prepared cases of "3d_fullres", and so must want the same voxels."""
+    """Checks that cascades need the same voxels as "3d_fullres", whose preprocessed cases they use."""
     for name in _list_cascades(plan):
         if PreprocessingSettings.of(plan, name, info) != PreprocessingSettings.of(plan, "3d_fullres", info):
             raise ModelError(f"{name} sees other voxels than 3d_fullres of the same plan", APART)
 
 
 def _list_cascades(plan: Plan) -> Sequence[ConfigurationName]:
-    return [name for name, one in plan.configurations.items() if one.previous is not None]
+    return [name for name, configuration in plan.configurations.items() if configuration.previous is not None]

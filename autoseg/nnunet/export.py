@@ -1,4 +1,4 @@
-"""Writing a trained model so that nnU-Net v2 predicts with it."""
+"""Export of a trained model, so that nnU-Net v2 predicts with it."""
 
 import json
 import os
@@ -16,34 +16,16 @@ from autoseg.models.best_model import BestModel, MemberName, name_member, split_
 from autoseg.models.bundle_writing import find_content, write_files
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint
 from autoseg.models.training_statistics import load_training_statistics
-from autoseg.nnunet.architectures import describe_architecture
+from autoseg.nnunet.export_plans import DEFAULT_ENDING, PLANS, READERS, REORIENTING_READERS, describe_plans
 from autoseg.nnunet.folders import POOLED
-from autoseg.nnunet.models import REORIENTING
-from autoseg.nnunet.names import export_weights
-from autoseg.nnunet.plans import LABELLER, PREPROCESSOR, RESAMPLER, RESAMPLING, SCHEMES
 from autoseg.nnunet.postprocessing_file import write_rules
-from autoseg.planning.plan import Configuration, ConfigurationName, Normalization
+from autoseg.nnunet.weight_names import export_weights
+from autoseg.planning.plan import ConfigurationName
 from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import Fold, ModelFolder
 
-TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
-
-READERS = {
-    ".nii.gz": "SimpleITKIO",
-    ".nrrd": "SimpleITKIO",
-    ".mha": "SimpleITKIO",
-    ".gipl": "SimpleITKIO",
-    ".nii": "NibabelIO",
-    ".png": "NaturalImage2DIO",
-    ".bmp": "NaturalImage2DIO",
-    ".tif": "NaturalImage2DIO",
-}
-"""Which of nnU-Net's readers takes which files."""
-
-USUAL_ENDING = ".nii.gz"
-
-_TURNED_BY = {"SAR": REORIENTING}
+TRAINER = "nnUNetTrainer"
 
 
 def export_nnunet(
@@ -56,26 +38,26 @@ def export_nnunet(
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> list[Path]:
-    """Writes a trained model as nnU-Net v2 writes its own.
+    """Writes a trained model in the format of nnU-Net v2.
 
-    A model of one configuration becomes a model folder, for ``nnUNetv2_predict_from_modelfolder -m FOLDER``; one of
-    several, such as a cascade, a folder with one for each.
+    A model of one configuration becomes a model folder, for ``nnUNetv2_predict_from_modelfolder -m FOLDER``. A model of
+    several configurations, such as a cascade, becomes a folder with a model folder for each.
 
     Args:
-        source: See `bundle.export_model`, here and in the next.
-        folder: Where to write; it must not be there, or be empty.
-        configuration: Which one.
-        folds: Which; by default all that are trained to their end.
-        plan_name: Of the plan that was trained, if it is not the usual one.
-        workspace: See `find_workspace`.
-        reporter: Is told what nnU-Net cannot do as this model does.
+        source: Number of a dataset, or path of a model; see `bundle.export_model`.
+        folder: Folder to write; it must not exist, or be empty.
+        configuration: Configuration to export; see `bundle.export_model`.
+        folds: Folds to export; by default all that are trained to their end.
+        plan_name: Name of the plan that was trained, if it is not the default plan.
+        workspace: Path of the workspace; see `find_workspace`.
+        reporter: Reports the features of the model that nnU-Net lacks.
 
     Returns:
-        The model folders, that which predicts first.
+        Paths of the model folders; the configurations that predict come first.
 
     Raises:
         ModelError: There is no such model, or nnU-Net has no such network; the text says which can be exported.
-        UsageError: It is not clear which model is meant, or the folder is not empty.
+        UsageError: It is ambiguous which model is meant, or the folder is not empty.
         WriteError: The folder cannot be written.
     """
     folder = Path(folder)
@@ -86,9 +68,11 @@ def export_nnunet(
         root = ModelFolder(path=Path(staging))
         names = write_files(content, root)
         members = _load_members(root, names)
-        places = {name: "" if len(members) == 1 else _name_folder(name) for name in members}
+        subfolders = {name: "" if len(members) == 1 else _name_folder(name) for name in members}
         for name, member in members.items():
-            for line in member.write(writing / places[name], cases=content.cases, all_members=_of_plan(name, members)):
+            for line in member.write(
+                writing / subfolders[name], cases=content.cases, plan_members=_select_plan_members(name, members)
+            ):
                 reporter.say(line if len(members) == 1 else f"{name}: {line}")
         best_model = content.model.best_model
         if best_model is not None and len(names) > 1:
@@ -97,17 +81,17 @@ def export_nnunet(
             )
             for line in write_rules(best_model.rules, members[names[0]].first.info.targets, writing):
                 reporter.say(line)
-    return [folder / places[name] for name in members]
+    return [folder / subfolders[name] for name in members]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Member:
-    """One configuration, as it was staged.
+    """One configuration of the model.
 
     Attributes:
-        folds: At least one.
+        folds: Checkpoints of its folds, at least one.
         rules: Its postprocessing.
-        orientation: Where the axes of each training case led, if that is known.
+        orientation: Common orientation of the training cases; None if they had several, or if it is unknown.
     """
 
     folds: Sequence[Checkpoint]
@@ -116,38 +100,40 @@ class _Member:
 
     @classmethod
     def load(cls, folder: ModelFolder, rules: PostprocessingRules | None) -> "_Member":
-        """Reads its folder; rules that were chosen for it take the place of its own."""
-        own = PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES
+        """Loads a configuration; rules that were chosen for it replace those of its folder."""
+        folder_rules = PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES
         statistics = load_training_statistics(folder)
         return cls(
             folds=[load_checkpoint(folder.checkpoint(fold)) for fold in folder.trained_folds()],
-            rules=own if rules is None else rules,
+            rules=folder_rules if rules is None else rules,
             orientation=None if statistics is None else statistics.orientation,
         )
 
     @property
     def first(self) -> Checkpoint:
-        """That of the first fold; the others differ in their weights alone."""
+        """Checkpoint of the first fold; those of other folds differ only in their weights."""
         return self.folds[0]
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:
-        """Those along which nnU-Net, which keeps every label as it is, may flip."""
+        """Axes along which nnU-Net may flip. It does not swap labels, so the axis of left and right is left out."""
         settings = self.first.configuration.augmentation
         return tuple(axis for axis in settings.mirror_axes if axis != settings.swap_axis)
 
-    def write(self, folder: Path, *, cases: int | None, all_members: "PlanMembers") -> list[str]:
+    def write(self, folder: Path, *, cases: int | None, plan_members: "PlanMembers") -> list[str]:
         """Writes a model folder.
 
         Args:
-            folder: Where.
-            cases: Of its dataset, if that is known.
-            all_members: What its plans.json describes.
+            folder: Path of the folder.
+            cases: Number of training cases, if it is known.
+            plan_members: The configurations in its plans.json.
 
         Returns:
-            A line about each thing that nnU-Net cannot do.
+            A line about each feature that nnU-Net lacks.
         """
-        plans, dataset = _describe_plans(all_members), self._describe_dataset(cases)
+        checkpoints = {name: member.first for name, member in plan_members.items()}
+        orientation = next(iter(plan_members.values())).orientation
+        plans, dataset = describe_plans(checkpoints, orientation), self._describe_dataset(cases)
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "plans.json", plans)
         _write_json(folder / "dataset.json", dataset)
@@ -160,10 +146,11 @@ class _Member:
         return [*lost, *self._list_losses()]
 
     def _describe_checkpoint(self, checkpoint: Checkpoint, plans: object, dataset: object) -> dict[str, Any]:
+        """Returns the content of checkpoint_final.pth."""
         architecture = checkpoint.configuration.architecture
-        seen = None if checkpoint.configuration.previous is None else checkpoint.info.targets
+        coarse_targets = None if checkpoint.configuration.previous is None else checkpoint.info.targets
         return {
-            "network_weights": export_weights(checkpoint.weights, architecture, seen),
+            "network_weights": export_weights(checkpoint.weights, architecture, coarse_targets),
             "trainer_name": TRAINER,
             "init_args": {
                 "plans": plans,
@@ -176,6 +163,7 @@ class _Member:
         }
 
     def _describe_dataset(self, cases: int | None) -> dict[str, Any]:
+        """Returns the content of dataset.json."""
         info = self.first.info
         order = info.regions_class_order
         return {
@@ -183,10 +171,11 @@ class _Member:
             "labels": {name: list(value) if isinstance(value, tuple) else value for name, value in info.labels.items()},
             **({} if order is None else {"regions_class_order": list(order)}),
             **({} if cases is None else {"numTraining": cases}),
-            "file_ending": info.file_ending if info.file_ending in READERS else USUAL_ENDING,
+            "file_ending": info.file_ending if info.file_ending in READERS else DEFAULT_ENDING,
         }
 
     def _list_losses(self) -> list[str]:
+        """Returns a line about each feature of the configuration that nnU-Net lacks."""
         info, settings = self.first.info, self.first.configuration.augmentation
         lines = []
         if settings.swap_axis is not None:
@@ -194,8 +183,8 @@ class _Member:
                 f"lost: mirroring along axis {settings.swap_axis}, since nnU-Net cannot exchange left and right"
             )
         if info.file_ending not in READERS:
-            lines.append(f"nnU-Net reads no {info.file_ending} files; give it {USUAL_ENDING}")
-        if self.orientation is not None and self.orientation not in _TURNED_BY:
+            lines.append(f"nnU-Net reads no {info.file_ending} files; give it {DEFAULT_ENDING}")
+        if self.orientation is not None and self.orientation not in REORIENTING_READERS:
             lines.append(f"lost: nnU-Net turns no scans; the axes of each must lead {self.orientation}, as in training")
         return lines
 
@@ -205,94 +194,47 @@ PlanMembers = Mapping[ConfigurationName, _Member]
 
 
 def _name_folder(name: MemberName) -> str:
-    """As nnU-Net calls it; a plan that has a name here keeps it there, where the usual one has that of nnU-Net's."""
+    """Returns the name of the model folder of a configuration; a named plan keeps its name.
+
+    >>> _name_folder("3d_fullres"), _name_folder("large/2d")
+    ('nnUNetTrainer__nnUNetPlans__3d_fullres', 'nnUNetTrainer__large__2d')
+    """
     plan_name, configuration = split_member(name)
     return "__".join((TRAINER, plan_name or PLANS, configuration))
 
 
-def _of_plan(name: MemberName, members: Members) -> dict[ConfigurationName, _Member]:
-    """The configurations of the plan that one of them has."""
+def _select_plan_members(name: MemberName, members: Members) -> dict[ConfigurationName, _Member]:
+    """Selects the configurations of the same plan as one of them."""
     plan_name, _ = split_member(name)
-    return {split_member(one)[1]: member for one, member in members.items() if split_member(one)[0] == plan_name}
+    return {split_member(other)[1]: member for other, member in members.items() if split_member(other)[0] == plan_name}
 
 
 def _load_members(root: ModelFolder, names: Sequence[MemberName]) -> dict[MemberName, _Member]:
-    """The configurations that predict, then those that they follow.
+    """Loads the configurations that predict, then the first stages of cascades among them.
 
     Raises:
-        ModelError: nnU-Net cannot hold one of them.
+        ModelError: nnU-Net cannot represent one of them.
     """
     rules = BestModel.load(root.best_model).rules if root.best_model.is_file() and len(names) == 1 else None
     members = {name: _Member.load(root.member(name), rules) for name in names}
     for name, member in list(members.items()):
-        former = member.first.configuration.previous
-        followed = None if former is None else name_member(split_member(name)[0], former)
-        if followed is not None and followed not in members:
-            members[followed] = _Member.load(root.member(followed), None)
+        previous = member.first.configuration.previous
+        first_stage = None if previous is None else name_member(split_member(name)[0], previous)
+        if first_stage is not None and first_stage not in members:
+            members[first_stage] = _Member.load(root.member(first_stage), None)
     for name, member in members.items():
         _check(name, member.first)
     return members
 
 
 def _check(name: str, checkpoint: Checkpoint) -> None:
-    own = checkpoint.configuration.network
-    if own is not None:
-        raise ModelError(f"{name} has the network {own.name!r}, which nnU-Net lacks", "export without --format")
+    """Refuses configurations that nnU-Net cannot represent."""
+    network = checkpoint.configuration.network
+    if network is not None:
+        raise ModelError(f"{name} has the network {network.name!r}, which nnU-Net lacks", "export without --format")
     if checkpoint.info.masks:
         what = f"{name} writes a mask for each structure, and nnU-Net one label map"
         raise ModelError(what, "export without --format")
-
-
-def _describe_plans(members: PlanMembers) -> dict[str, Any]:
-    """plans.json, with all configurations that are written."""
-    first = next(iter(members.values())).first
-    plan, one, order = first.plan, first.configuration, first.plan.axis_order
-    orientation = next(iter(members.values())).orientation
-    ending = first.info.file_ending
-    return {
-        "dataset_name": plan.dataset,
-        "plans_name": PLANS,
-        "original_median_spacing_after_transp": list(one.spacing_mm),
-        "original_median_shape_after_transp": list(one.median_shape),
-        "image_reader_writer": _TURNED_BY.get(orientation or "", READERS.get(ending, READERS[USUAL_ENDING])),
-        "transpose_forward": list(order),
-        "transpose_backward": [order.index(axis) for axis in range(3)],
-        "configurations": {name: _describe_configuration(name, members) for name in members},
-        "experiment_planner_used": "ExperimentPlanner",
-        "label_manager": LABELLER,
-        "foreground_intensity_properties_per_channel": {
-            str(number): _describe_intensities(channel) for number, channel in enumerate(one.normalization)
-        },
-    }
-
-
-def _describe_configuration(name: ConfigurationName, members: PlanMembers) -> dict[str, Any]:
-    one: Configuration = members[name].first.configuration
-    followers = [other for other, member in members.items() if member.first.configuration.previous == name]
-    names = {ours: theirs for theirs, ours in SCHEMES.items()}
-    return {
-        "data_identifier": f"{PLANS}_{name}",
-        "preprocessor_name": PREPROCESSOR,
-        "batch_size": one.batch_size,
-        "patch_size": list(one.patch_size),
-        "median_image_size_in_voxels": list(one.median_shape),
-        "spacing": list(one.spacing_mm),
-        "normalization_schemes": [names[channel.scheme] for channel in one.normalization],
-        "use_mask_for_norm": [channel.only_nonzero for channel in one.normalization],
-        **dict.fromkeys(RESAMPLING, RESAMPLER),
-        **{f"{key}_kwargs": dict(options) for key, options in RESAMPLING.items()},
-        "architecture": describe_architecture(one.architecture),
-        "batch_dice": one.batch_dice,
-        **({} if one.previous is None else {"previous_stage": one.previous}),
-        **({"next_stage": followers[0]} if followers else {}),
-    }
-
-
-def _describe_intensities(channel: Normalization) -> dict[str, float]:
-    """What is known of a channel; what is not, since the plan does not need it, is a number that changes nothing."""
-    known = (channel.mean, channel.std, channel.lower, channel.upper)
-    mean, std, lower, upper = (0.0 if value is None else value for value in known)
-    return {"mean": mean, "std": std, "percentile_00_5": lower, "percentile_99_5": upper}
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -1,10 +1,10 @@
-"""What nnU-Net left of the cases that a fold held out, which it segments when the fold is trained to its end.
+"""Segmentations and scores of held-out cases that nnU-Net writes at the end of the training of a fold.
 
 fold_0/validation/
-    hippocampus_017.nii.gz      a segmentation of each, on the grid of its scan
-    summary.json                their scores, written when all are there
+    hippocampus_017.nii.gz      segmentation of each case, on the grid of its scan
+    summary.json                scores of all cases, written last
 
-The scores name the cases; nothing else in a model tells which ones a fold held out. In a zip they are all that is left.
+The scores name the cases; nothing else in a model tells which cases a fold held out. A zip holds only the scores.
 """
 
 import json
@@ -22,33 +22,41 @@ _SEPARATORS = re.compile(r"[/\\]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NnunetHeldOut:
-    """The held-out cases of a fold, as far as it tells.
+    """The held-out cases of a fold, as far as its files name them.
 
     Attributes:
-        scored: Those that have scores; None if there are no scores, as when nnU-Net was stopped before it wrote them.
-        masks: Case to its segmentation.
+        scored: Names of the cases with scores; None if there are no scores, for example because nnU-Net was stopped
+            before it wrote them.
+        masks: Name of a case to its segmentation.
     """
 
     scored: frozenset[str] | None
     masks: Mapping[str, Path]
 
     def find_stray(self, names: frozenset[str]) -> str | None:
-        """A case that tells that the fold held out others than these; None if all agrees, or nothing is told."""
+        """Finds a case which shows that the fold held out other cases than these.
+
+        >>> NnunetHeldOut(scored=frozenset({"a", "b"}), masks={}).find_stray(frozenset({"a"}))
+        'b'
+
+        Returns:
+            The first such case; None if the files agree, or name no cases.
+        """
         stray = self.masks.keys() - names if self.scored is None else self.scored ^ names
         return min(stray, default=None)
 
     def holds_all(self, names: frozenset[str]) -> bool:
-        """Whether there is a segmentation of each of these, and nnU-Net had come to the end of them."""
+        """Tells whether there is a segmentation of each of these cases, and nnU-Net finished all of them."""
         return self.scored is not None and names <= self.masks.keys()
 
 
 def read_held_out(model: Path, fold: Fold, ending: str) -> NnunetHeldOut:
-    """Looks for the segmentations and scores of a fold.
+    """Finds the segmentations and reads the names of the scored cases of a fold.
 
     Args:
-        model: Folder of the model.
-        fold: Of it.
-        ending: Of the files of its dataset.
+        model: Path of the model folder.
+        fold: Fold of the model.
+        ending: File ending of its dataset.
 
     Raises:
         ModelError: The scores are damaged.
@@ -62,7 +70,7 @@ def read_held_out(model: Path, fold: Fold, ending: str) -> NnunetHeldOut:
 
 def _read_scored(path: Path, ending: str) -> frozenset[str]:
     try:
-        files = [str(one["prediction_file"]) for one in json.loads(read_text(path))["metric_per_case"]]
+        files = [str(case["prediction_file"]) for case in json.loads(read_text(path))["metric_per_case"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} holds no scores of cases", "get a sound copy, or remove it") from error
     return frozenset(_SEPARATORS.split(file)[-1].removesuffix(ending) for file in files)

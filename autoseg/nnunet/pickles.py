@@ -1,9 +1,9 @@
-"""Pickles of strangers, read as plain values.
+"""Safe reading of pickles from untrusted sources as plain values.
 
-A pickle is a small program that calls whatever it names. Here its names are looked up in a closed table, whose entries
-only note down what they are given; any other name is refused, and nothing of it is imported or called. A checkpoint of
-nnU-Net's holds weights and the state of its optimizer, numbers of NumPy, a device, and dictionaries: of these, tensors
-become notes of where their numbers lie, and numbers of NumPy and devices, which nobody asks for, become `UNREAD`.
+A pickle is a small program that imports and calls whatever it names. Here its names are looked up in a closed table of
+harmless replacements. Any other name is refused, and nothing is imported or called. A checkpoint of nnU-Net holds
+weights, the state of its optimizer, NumPy scalars, a device, and dictionaries. Of these, tensors become descriptions of
+where their numbers are stored, and NumPy scalars and devices, which are not needed, become `IGNORED`.
 """
 
 import io
@@ -19,7 +19,7 @@ UNTRUSTED = "do not use it; get another from somebody you trust"
 DAMAGED = "get a sound copy from where it came"
 
 LARGEST_BYTES = 64 * 2**20
-"""Of a pickle, weights not included. Decision: those of a thousand epochs are a hundredth of that."""
+"""Largest size of a pickle, without weights. Decision: a checkpoint after a thousand epochs has a hundredth of it."""
 
 OPCODES = frozenset(
     re.findall(
@@ -30,20 +30,20 @@ OPCODES = frozenset(
         MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID""",
     )
 )
-"""What pickles of plain values are made of; those that make instances of classes, or are out of use, are left out."""
+"""Opcodes of pickles of plain values. Opcodes that make instances of classes, and obsolete ones, are left out."""
 
 NUMERIC = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|[SU]\d{1,6})")
-"""Kinds of NumPy's values that are numbers or texts, and not objects."""
+"""Codes of NumPy dtypes that are numbers or texts, and not objects."""
 
 
 class StorageKind(NamedTuple):
-    """The type of the numbers of a tensor, as `torch` calls it."""
+    """Data type of a tensor's storage, by its name in `torch`."""
 
     dtype: str
 
 
 class StoredNumbers(NamedTuple):
-    """Numbers that lie in a file beside the pickle."""
+    """A storage of a tensor: numbers in a file of the container, beside the pickle."""
 
     dtype: str
     key: str
@@ -51,7 +51,7 @@ class StoredNumbers(NamedTuple):
 
 
 class StoredTensor(NamedTuple):
-    """A view of such numbers."""
+    """A tensor as a view of a storage: element offset, shape and strides."""
 
     numbers: StoredNumbers
     offset: int
@@ -59,32 +59,32 @@ class StoredTensor(NamedTuple):
     stride: tuple[int, ...]
 
 
-class Unread:
-    """A value that nobody asks for; it forgets all that it is told."""
+class Ignored:
+    """A value that is not needed. It discards its content."""
 
     __slots__ = ()
 
     def __setstate__(self, state: object) -> None:
-        """Forgets it."""
+        """Discards the content."""
 
 
-UNREAD = Unread()
+IGNORED = Ignored()
 
 
 class _Mapping(dict[Any, Any]):
-    """A dictionary that remembers its entries alone."""
+    """A dictionary that keeps its entries and discards its attributes."""
 
     __slots__ = ()
 
     def __setstate__(self, state: object) -> None:
-        """Forgets what was noted beside the entries."""
+        """Discards the attributes."""
 
 
-class Note:
-    """What a name in a pickle stands for: it may be called, and not changed.
+class SafeCallable:
+    """Replacement of a function or class that a pickle names. It can be called, and not modified.
 
     Args:
-        make: Makes a value of what it is called with, and does nothing else.
+        make: Function that makes a value from the arguments, without any other effect.
     """
 
     __slots__ = ("_make",)
@@ -93,28 +93,28 @@ class Note:
     def __init__(self, make: Callable[..., Any]) -> None:
         object.__setattr__(self, "_make", make)
 
-    def __call__(self, *given: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         """Makes the value."""
-        return self._make(*given)
+        return self._make(*arguments)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuses what only a crafted pickle asks for."""
+        """Refuses a change, which only a crafted pickle attempts."""
         raise pickle.UnpicklingError("it changes what it was given")
 
     def __setstate__(self, state: object) -> Never:
-        """Likewise."""
+        """Refuses a change, which only a crafted pickle attempts."""
         raise pickle.UnpicklingError("it changes what it was given")
 
 
 Names = Mapping[tuple[str, str], Any]
-"""Module and name to what it stands for."""
+"""Module and name of a function or class to its replacement."""
 
 
-def _note_tensor(numbers: object, offset: object, size: object, stride: object, *_: object) -> StoredTensor:
-    given = [offset, *_list(size), *_list(stride)]
-    if not isinstance(numbers, StoredNumbers) or any(type(one) is not int or one < 0 for one in given):
+def _make_tensor(numbers: object, offset: object, size: object, stride: object, *_: object) -> StoredTensor:
+    integers = [offset, *_list(size), *_list(stride)]
+    if not isinstance(numbers, StoredNumbers) or any(type(value) is not int or value < 0 for value in integers):
         raise pickle.UnpicklingError("a tensor is made of something else")
-    return StoredTensor(numbers, given[0], tuple(_list(size)), tuple(_list(stride)))
+    return StoredTensor(numbers, integers[0], tuple(_list(size)), tuple(_list(stride)))
 
 
 def _list(value: object) -> list[Any]:
@@ -123,18 +123,18 @@ def _list(value: object) -> list[Any]:
     return list(value)
 
 
-def _note_parameter(tensor: object, *_: object) -> object:
+def _make_parameter(tensor: object, *_: object) -> object:
     return tensor
 
 
-def _note_kind(code: object, *_: object) -> Unread:
+def _check_dtype(code: object, *_: object) -> Ignored:
     if not isinstance(code, str) or not NUMERIC.fullmatch(code):
         raise _Refused(f"values of NumPy of the type {_printable(str(code))!r}, which no model needs")
-    return UNREAD
+    return IGNORED
 
 
-def _forget(*_: object) -> Unread:
-    return UNREAD
+def _ignore(*_: object) -> Ignored:
+    return IGNORED
 
 
 _STORAGES = {
@@ -151,34 +151,40 @@ _STORAGES = {
 }
 
 CHECKPOINT_NAMES: Names = {
-    ("collections", "OrderedDict"): Note(lambda *_: _Mapping()),
-    ("torch._utils", "_rebuild_tensor_v2"): Note(_note_tensor),
-    ("torch._utils", "_rebuild_parameter"): Note(_note_parameter),
-    ("torch", "device"): Note(_forget),
-    ("torch", "Size"): Note(_forget),
-    ("_codecs", "encode"): Note(_forget),  # bytes, in pickles that Python 2 could read
-    ("numpy", "dtype"): Note(_note_kind),
-    ("numpy", "ndarray"): UNREAD,
+    ("collections", "OrderedDict"): SafeCallable(lambda *_: _Mapping()),
+    ("torch._utils", "_rebuild_tensor_v2"): SafeCallable(_make_tensor),
+    ("torch._utils", "_rebuild_parameter"): SafeCallable(_make_parameter),
+    ("torch", "device"): SafeCallable(_ignore),
+    ("torch", "Size"): SafeCallable(_ignore),
+    ("_codecs", "encode"): SafeCallable(_ignore),  # bytes, in pickles that Python 2 could read
+    ("numpy", "dtype"): SafeCallable(_check_dtype),
+    ("numpy", "ndarray"): IGNORED,
     **{
-        (f"numpy.{core}.multiarray", name): Note(_forget)
+        (f"numpy.{core}.multiarray", name): SafeCallable(_ignore)
         for core in ("core", "_core")
         for name in ("scalar", "_reconstruct")
     },
     **{("torch", name): StorageKind(dtype) for name, dtype in _STORAGES.items()},
 }
-"""What stands in checkpoints of nnU-Net v2, from its first version to 2.8.1."""
+"""The names in checkpoints of nnU-Net v2, from its first version to 2.8.1."""
 
 
 def read_pickle(content: bytes, names: Names, source: str) -> Any:
     """Reads a pickle as plain values.
 
+    >>> read_pickle(pickle.dumps({"epochs": 3, "loss": [0.5, 0.25]}), {}, "example")
+    {'epochs': 3, 'loss': [0.5, 0.25]}
+    >>> read_pickle(pickle.dumps(print), {}, "example")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    autoseg.errors.ModelError: example holds 'builtins.print', which no model needs; do not use it...
+
     Args:
         content: The pickle.
-        names: What it may name.
+        names: The functions and classes that it may name, and their replacements.
         source: Where it came from, for errors.
 
     Raises:
-        ModelError: It names or does something else, holds objects, or is damaged.
+        ModelError: It names something else, has other opcodes, holds objects, or is damaged.
     """
     if len(content) > LARGEST_BYTES:
         raise ModelError(f"{source} holds a description of {len(content)} bytes, which no model needs", UNTRUSTED)
@@ -187,11 +193,11 @@ def read_pickle(content: bytes, names: Names, source: str) -> Any:
         return _PlainUnpickler(content, names).load()
     except _Refused as error:
         raise ModelError(f"{source} holds {error}", UNTRUSTED) from None
-    except Exception as error:  # what a crafted pickle ends in can be anything
+    except Exception as error:  # a crafted pickle can end in any error
         raise ModelError(f"{source} is damaged, or no plain values", DAMAGED) from error
 
 
-class _Refused(Exception):  # noqa: N818 - what a pickle holds and should not
+class _Refused(Exception):  # noqa: N818 - its text is the content that is refused
     pass
 
 
@@ -201,12 +207,12 @@ class _PlainUnpickler(pickle.Unpickler):
         self._names = names
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for here."""
+        """Returns the replacement of a function or class."""
         return _look_up(module, name, self._names)
 
     def persistent_load(self, pid: Any) -> StoredNumbers:
-        """Notes which numbers a tensor is made of: their type, the name of their file, and how many there are."""
-        kind, dtype, key, _place, count = pid
+        """Returns the description of a storage: its data type, the key of its file, and its length."""
+        kind, dtype, key, _device, count = pid
         if kind != "storage" or not isinstance(dtype, StorageKind) or type(count) is not int or count < 0:
             raise pickle.UnpicklingError("a tensor is made of something else")
         return StoredNumbers(dtype.dtype, str(key), count)
@@ -219,9 +225,9 @@ def _look_up(module: str, name: str, names: Names) -> Any:
 
 
 def _check_opcodes(content: bytes, names: Names) -> None:
-    """Refuses what no plain value is made of, and places so far away that the way there would fill the memory.
+    """Refuses opcodes that no plain value needs, and memo indices so large that the memo would fill the memory.
 
-    Names are refused here already where the instruction holds them, before anything is made.
+    Names that are part of an opcode are refused here already, before any value is made.
     """
     for opcode, argument, _position in pickletools.genops(content):
         if opcode.name == "GLOBAL":
@@ -234,5 +240,9 @@ def _check_opcodes(content: bytes, names: Names) -> None:
 
 
 def _printable(text: str) -> str:
-    """A text of unknown origin, without signs that terminals obey, and not endless."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:120])
+    """Returns a text of unknown origin without control characters, and of limited length.
+
+    >>> _printable(chr(27) + "[31mred")
+    '?[31mred'
+    """
+    return "".join(character if character.isprintable() else "?" for character in text[:120])

@@ -1,6 +1,6 @@
-"""The content of nnU-Net's plans.json, as types; what this program cannot do is refused by name.
+"""The content of nnU-Net's plans.json as types; features that this package lacks are refused by name.
 
-Source: nnU-Net v2.8.1, plans handler; before version 2.4 a configuration described its network in keys of its own.
+Source: nnU-Net v2.8.1, plans handler; before version 2.4 the keys of the network were part of the configuration.
 """
 
 import json
@@ -33,20 +33,20 @@ SCHEMES: dict[str, NormalizationScheme] = {
     "RGBTo01Normalization": "rgb_to_0_1",
     "NoNormalization": "none",
 }
-"""nnU-Net's names of normalizations, and ours."""
+"""nnU-Net's name of a normalization to the name of this package."""
 
 RESAMPLING: dict[str, dict[str, object]] = {
     "resampling_fn_data": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
     "resampling_fn_seg": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
     "resampling_fn_probabilities": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
 }
-"""How nnU-Net resamples unless a plan says otherwise, which is how this program does."""
+"""Default resampling of nnU-Net, which is that of this package."""
 
 RESAMPLER, PREPROCESSOR, LABELLER = "resample_data_or_seg_to_shape", "DefaultPreprocessor", "LabelManager"
 
 
 class NetworkPlan(BaseModel):
-    """A network, as arguments of its class; one that is left out has the value that the class gives it."""
+    """Arguments of a network class; arguments that are left out have the default of the class."""
 
     n_stages: Annotated[int, Field(ge=1, le=32)]
     features_per_stage: PerStage
@@ -73,19 +73,19 @@ class NetworkPlan(BaseModel):
 
 
 class ArchitecturePlan(BaseModel):
-    """The class of a network, and its arguments."""
+    """Class of a network and its arguments."""
 
     network_class_name: str
     arch_kwargs: NetworkPlan
 
     @property
     def kind(self) -> str:
-        """Name of the class, without the place where it is found."""
+        """Name of the class without its module."""
         return self.network_class_name.rpartition(".")[2]
 
 
 class ConfigurationPlan(BaseModel):
-    """One of nnU-Net's configurations."""
+    """A configuration of nnU-Net."""
 
     preprocessor_name: str
     batch_size: PositiveInt
@@ -115,20 +115,24 @@ class ConfigurationPlan(BaseModel):
 
 
 class Intensities(BaseModel):
-    """What CT images are normalized by."""
+    """Foreground intensity statistics of a channel, by which CT images are normalized."""
 
     mean: Finite
     std: Finite
     percentile_00_5: Finite
     percentile_99_5: Finite
 
+    def as_normalization(self) -> dict[str, float]:
+        """Returns the statistics by the names of `planning.plan.Normalization`."""
+        return {"lower": self.percentile_00_5, "upper": self.percentile_99_5, "mean": self.mean, "std": self.std}
+
 
 class NnunetPlans(BaseModel):
-    """All of plans.json; keys that are not listed do not matter here.
+    """The content of plans.json. Keys that are not listed here are not needed.
 
     Attributes:
-        configurations: As they stand in the file; see `configuration`.
-        source: The file.
+        configurations: Configurations as they stand in the file; see `configuration`.
+        source: Path of the file, for errors.
     """
 
     dataset_name: str
@@ -143,8 +147,8 @@ class NnunetPlans(BaseModel):
 
     @model_validator(mode="after")
     def _axes_go_there_and_back(self) -> Self:
-        there, back = self.transpose_forward, self.transpose_backward
-        if sorted(there) != [0, 1, 2] or any(back[axis] != place for place, axis in enumerate(there)):
+        forward, backward = self.transpose_forward, self.transpose_backward
+        if sorted(forward) != [0, 1, 2] or any(backward[axis] != position for position, axis in enumerate(forward)):
             raise ValueError("transpose_backward must be the inverse of transpose_forward")
         return self
 
@@ -153,7 +157,7 @@ class NnunetPlans(BaseModel):
         """Reads the file.
 
         Raises:
-            ArtifactError: It is missing or no text.
+            ArtifactError: It is missing or no text file.
             ModelError: A key is missing or wrong; the text names it.
         """
         text = read_text(path)
@@ -161,66 +165,67 @@ class NnunetPlans(BaseModel):
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{path} is no JSON", "get a sound copy from where it came") from error
-        if isinstance(content, dict) and "foreground_intensity_properties_by_modality" in content:  # as it was once
-            former = content["foreground_intensity_properties_by_modality"]
-            content.setdefault("foreground_intensity_properties_per_channel", former)
+        if isinstance(content, dict) and "foreground_intensity_properties_by_modality" in content:  # older key
+            by_modality = content["foreground_intensity_properties_by_modality"]
+            content.setdefault("foreground_intensity_properties_per_channel", by_modality)
         return _parse(cls, {**content, "source": str(path)} if isinstance(content, dict) else content, str(path))
 
     def configuration(self, name: str) -> ConfigurationPlan:
-        """One configuration, with what it inherits.
+        """Returns a configuration, with the keys that it inherits.
 
         Raises:
-            ModelError: There is none of this name, a key is missing or wrong, or the configuration prepares images in a
-                way that this program does not; the text says which.
+            ModelError: There is no configuration of this name, a key is missing or wrong, or the preprocessing is one
+                that this package lacks; the text says which.
         """
         where = f"{self.source}, {name}"
         merged = _describe_network(self._inherit(name, ()), where)
-        found = _parse(ConfigurationPlan, merged, where)
-        _check_preparation(found, where)
+        configuration = _parse(ConfigurationPlan, merged, where)
+        _check_preprocessing(configuration, where)
         if self.label_manager != LABELLER:
             raise ModelError(f"{self.source} handles labels by {self.label_manager!r}, which is unknown here", CANNOT)
-        return found
+        return configuration
 
-    def _inherit(self, name: str, above: tuple[str, ...]) -> dict[str, Any]:
-        if name not in self.configurations or name in above:
+    def _inherit(self, name: str, heirs: tuple[str, ...]) -> dict[str, Any]:
+        """Returns the keys of a configuration and those that it inherits; `heirs` are those that inherit from it."""
+        if name not in self.configurations or name in heirs:
             what = (
-                f"{self.source} lacks the configuration {name!r}" if name not in above else f"{name!r} follows itself"
+                f"{self.source} lacks the configuration {name!r}" if name not in heirs else f"{name!r} follows itself"
             )
             raise ModelError(what, "get a sound copy from where it came")
-        own = self.configurations[name]
-        parent = own.get("inherits_from")
-        return own if parent is None else {**self._inherit(str(parent), (*above, name)), **own}
+        configuration = self.configurations[name]
+        parent = configuration.get("inherits_from")
+        return configuration if parent is None else {**self._inherit(str(parent), (*heirs, name)), **configuration}
 
 
-def _check_preparation(found: ConfigurationPlan, where: str) -> None:
-    """Refuses all but nnU-Net's usual ways to normalize and resample."""
-    if found.preprocessor_name != PREPROCESSOR:
-        raise ModelError(f"{where}: the preprocessor {found.preprocessor_name!r} is unknown here", CANNOT)
-    for scheme in found.normalization_schemes:
+def _check_preprocessing(configuration: ConfigurationPlan, where: str) -> None:
+    """Refuses all but nnU-Net's default preprocessor, normalizations and resampling."""
+    if configuration.preprocessor_name != PREPROCESSOR:
+        raise ModelError(f"{where}: the preprocessor {configuration.preprocessor_name!r} is unknown here", CANNOT)
+    for scheme in configuration.normalization_schemes:
         if scheme not in SCHEMES:
             raise ModelError(f"{where}: the normalization {scheme!r} is unknown here", CANNOT)
-    for key, usual in RESAMPLING.items():
-        name, given = getattr(found, key), {"order_z": 0, **getattr(found, f"{key}_kwargs")}
+    for key, default in RESAMPLING.items():
+        name, options = getattr(configuration, key), {"order_z": 0, **getattr(configuration, f"{key}_kwargs")}
         if name != RESAMPLER:
             raise ModelError(f"{where}: {key} is {name!r}, which is unknown here", CANNOT)
-        if given != usual:
-            raise ModelError(f"{where}: {key} resamples by {given}, not by {usual} as it does here", CANNOT)
+        if options != default:
+            raise ModelError(f"{where}: {key} resamples by {options}, not by {default} as it does here", CANNOT)
 
 
 def _describe_network(content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The configuration with its network under the key of today."""
+    """Returns a configuration with its network under the current key, "architecture"."""
     if "architecture" in content or "UNet_class_name" not in content:
         return dict(content)
     try:
-        kind, dimensions = content["UNet_class_name"], len(content["patch_size"])
-        stages, base, most = (
+        class_name, dimensions = content["UNet_class_name"], len(content["patch_size"])
+        stages, base, largest = (
             len(content["n_conv_per_stage_encoder"]),
             int(content["UNet_base_num_features"]),
             int(content["unet_max_num_features"]),
         )
         network = {
             "n_stages": stages,
-            "features_per_stage": [min(base << stage, most) for stage in range(min(stages, 33))],
+            "features_per_stage": [min(base << stage, largest) for stage in range(min(stages, 33))],
             "kernel_sizes": content["conv_kernel_sizes"],
             "strides": content["pool_op_kernel_sizes"],
             "n_conv_per_stage_decoder": content["n_conv_per_stage_decoder"],
@@ -228,14 +233,21 @@ def _describe_network(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         per_stage = content["n_conv_per_stage_encoder"]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{where}: its network is not described ({error})", CANNOT) from error
-    blocks = "n_conv_per_stage" if kind == "PlainConvUNet" else "n_blocks_per_stage"
-    arguments = {**network, blocks: per_stage, **usual_layers(dimensions)}
-    named = f"{LIBRARY}architectures.unet.{kind}"
-    return {**content, "architecture": {"network_class_name": named, "arch_kwargs": arguments}}
+    blocks = "n_conv_per_stage" if class_name == "PlainConvUNet" else "n_blocks_per_stage"
+    arguments = {**network, blocks: per_stage, **default_layers(dimensions)}
+    full_name = f"{LIBRARY}architectures.unet.{class_name}"
+    return {**content, "architecture": {"network_class_name": full_name, "arch_kwargs": arguments}}
 
 
-def usual_layers(dimensions: int) -> dict[str, Any]:
-    """The layers of nnU-Net's networks, which are those of ours."""
+def default_layers(dimensions: int) -> dict[str, Any]:
+    """Returns the layers of nnU-Net's default networks, which are those of this package.
+
+    >>> default_layers(3)["norm_op"]
+    'torch.nn.modules.instancenorm.InstanceNorm3d'
+
+    Args:
+        dimensions: Number of axes of a patch, 2 or 3.
+    """
     return {
         "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
         "conv_bias": True,
@@ -248,8 +260,8 @@ def usual_layers(dimensions: int) -> dict[str, Any]:
     }
 
 
-def _parse(kind: type[Content], content: object, source: str) -> Content:
+def _parse(model: type[Content], content: object, source: str) -> Content:
     try:
-        return kind.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         raise ModelError(f"{source}: {first_mistake(error)}", CANNOT) from error

@@ -1,8 +1,8 @@
-"""Postprocessing in nnU-Net's words: components beside the largest one, of the structures that are named.
+"""Files of nnU-Net's postprocessing, which keeps the largest component of some structures.
 
-nnU-Net writes postprocessing.json for people, and postprocessing.pkl, which names functions of its own, for programs.
-The first holds all of it, and is read; the second is opened only where the first is missing, by `pickles`, and the name
-of its function then stands for nothing but itself. Both are written.
+nnU-Net writes postprocessing.json for people, and postprocessing.pkl, which names nnU-Net's functions, for programs.
+The first is complete and is read. The second is read only if the first is missing, safely by `pickles`: the name of its
+function is replaced by a text. Both are written.
 """
 
 import json
@@ -18,16 +18,23 @@ from autoseg.runtime.artifact import atomic_file, read_text
 
 MODULE = "nnunetv2.postprocessing.remove_connected_components"
 FUNCTION = "remove_all_but_largest_component_from_segmentation"
-"""The only one that nnU-Net uses."""
+"""The only function that nnU-Net uses."""
 
 Step = Mapping[str, Any]
 
 
 def read_rules(folder: Path, targets: Targets) -> PostprocessingRules | None:
-    """The rules of a folder that holds postprocessing.json or postprocessing.pkl; None if it holds neither.
+    """Reads the rules from postprocessing.json, or else from postprocessing.pkl.
+
+    Args:
+        folder: Folder of the files.
+        targets: Structures of the dataset.
+
+    Returns:
+        The rules; None if the folder holds neither file.
 
     Raises:
-        ModelError: They are damaged, or do something that this program does not.
+        ModelError: The file is damaged, or holds a step that this package lacks.
     """
     path, pickled = folder / "postprocessing.json", folder / "postprocessing.pkl"
     if path.is_file():
@@ -38,24 +45,26 @@ def read_rules(folder: Path, targets: Targets) -> PostprocessingRules | None:
             raise ModelError(f"{path} holds no postprocessing", "get a sound copy, or remove it") from error
     elif pickled.is_file():
         path = pickled
-        found = read_pickle(path.read_bytes(), {(MODULE, FUNCTION): FUNCTION}, str(path))
-        functions, steps = found if isinstance(found, tuple) and len(found) == 2 else (None, None)
+        content = read_pickle(path.read_bytes(), {(MODULE, FUNCTION): FUNCTION}, str(path))
+        functions, steps = content if isinstance(content, tuple) and len(content) == 2 else (None, None)
     else:
         return None
     return _combine(functions, steps, targets, path)
 
 
 def _combine(functions: object, steps: object, targets: Targets, path: Path) -> PostprocessingRules:
-    """The steps of nnU-Net's as our rules: the foreground as a whole comes first in both."""
+    """Converts the steps of nnU-Net to rules. A step for the whole foreground comes first in both."""
     if not isinstance(functions, list) or not isinstance(steps, list) or len(functions) != len(steps):
         raise ModelError(f"{path} holds no postprocessing", "get a sound copy, or remove it")
     structures = [_read_step(name, step, path) for name, step in zip(functions, steps, strict=True)]
-    whole = bool(structures) and structures[0] == _foreground(targets)
-    return PostprocessingRules(keep_largest_foreground=whole, keep_largest=tuple(structures[whole:]))
+    foreground_first = bool(structures) and structures[0] == _foreground(targets)
+    return PostprocessingRules(
+        keep_largest_foreground=foreground_first, keep_largest=tuple(structures[foreground_first:])
+    )
 
 
 def _read_step(name: object, step: object, path: Path) -> tuple[int, ...]:
-    """The numbers whose largest common component is kept."""
+    """Returns the label numbers whose largest common component a step keeps."""
     if name != FUNCTION:
         raise ModelError(f"{path} asks for {str(name)[:80]!r}, which is unknown here", "remove the file")
     options = dict(step) if isinstance(step, dict) else {}
@@ -67,21 +76,39 @@ def _read_step(name: object, step: object, path: Path) -> tuple[int, ...]:
 
 
 def _flatten(value: object) -> list[Any]:
-    """A number, or numbers, or lists of them: nnU-Net joins them all."""
+    """Returns a number, or a list of numbers and lists of numbers, as a flat list, as nnU-Net joins them.
+
+    >>> _flatten(2), _flatten([1, [2, 3]])
+    ([2], [1, 2, 3])
+    """
     if isinstance(value, list | tuple):
-        return [number for one in value for number in (one if isinstance(one, list | tuple) else [one])]
+        return [number for item in value for number in (item if isinstance(item, list | tuple) else [item])]
     return [value]
 
 
 def _foreground(targets: Targets) -> tuple[int, ...]:
+    """Returns all label numbers of the foreground."""
     return tuple(sorted(targets.values - {0, targets.ignore}))
 
 
 def write_rules(rules: PostprocessingRules, targets: Targets, folder: Path) -> list[str]:
-    """Writes both files, if there is a rule that nnU-Net knows.
+    """Writes both files, if there is a rule that nnU-Net has.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> targets = Targets.of_labels({"liver": 1, "tumour": 2})
+    >>> rules = PostprocessingRules(keep_largest_foreground=True, keep_largest=((2,),))
+    >>> with TemporaryDirectory() as folder:
+    ...     losses = write_rules(rules, targets, Path(folder))
+    ...     read_rules(Path(folder), targets) == rules, losses
+    (True, [])
+
+    Args:
+        rules: The rules.
+        targets: Structures of the dataset.
+        folder: Folder of the files.
 
     Returns:
-        A line about each rule that it does not know.
+        A line about each rule that nnU-Net lacks.
     """
     kept: list[Sequence[int]] = [_foreground(targets)] if rules.keep_largest_foreground else []
     kept += rules.keep_largest
@@ -99,11 +126,11 @@ def write_rules(rules: PostprocessingRules, targets: Targets, folder: Path) -> l
 
 
 def _pickle(steps: Sequence[Step]) -> bytes:
-    """The pickle that nnU-Net reads, which names its function without importing it; in the first, readable protocol."""
+    """Returns the pickle that nnU-Net reads, in text protocol 0. It names nnU-Net's function without importing it."""
 
-    def say(value: object) -> str:
-        return f"({''.join(map(say, value))}l" if isinstance(value, list) else f"I{value}\n"
+    def encode(value: object) -> str:
+        return f"({''.join(map(encode, value))}l" if isinstance(value, list) else f"I{value}\n"
 
     functions = "".join(f"c{MODULE}\n{FUNCTION}\n" for _ in steps)
-    options = "".join(f"(Vlabels_or_regions\n{say(step['labels_or_regions'])}d" for step in steps)
+    options = "".join(f"(Vlabels_or_regions\n{encode(step['labels_or_regions'])}d" for step in steps)
     return f"(({functions}l({options}lt.".encode("ascii")

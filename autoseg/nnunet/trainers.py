@@ -1,11 +1,11 @@
-"""The trainers that come with nnU-Net: classes by whose names a checkpoint says how it was trained.
+"""Trainer classes of nnU-Net, whose names are stored in checkpoints.
 
-They change the loss, the optimizer, the schedule, the length, the random changes of patches or what is mirrored. A
-model of any of them predicts as its plans, its weights and its axes of mirroring say. What a class of somebody's own
-does, nobody knows here; it may well prepare images or gather predictions in another way.
+They differ in the loss, the optimizer, the learning rate schedule, the number of epochs, the augmentation or the axes
+of mirroring. A model of any of them predicts according to its plans, its weights and its axes of mirroring. A custom
+trainer may also change the preprocessing or the prediction, which its checkpoint does not tell.
 
-Source: nnU-Net v2.8.1, training/nnUNetTrainer and its variants. Left out are those whose networks are none of ours
-(batch normalization, Primus): they are refused by their weights or their plans.
+Source: nnU-Net v2.8.1, training/nnUNetTrainer and its variants. Trainers whose networks do not exist here (batch
+normalization, Primus) are left out; their models are refused because of their weights or their plans.
 """
 
 import re
@@ -23,12 +23,16 @@ _VARIANTS = (
     *("_probabilisticOversampling", "_probabilisticOversampling_010", "_probabilisticOversampling_033"),
 )
 
-_OF_A_LENGTH = re.compile(rf"{USUAL_TRAINER}_[1-9]\d{{0,4}}epochs?(_NoMirroring)?", re.ASCII)
-"""Those that differ in the number of epochs: from 1 to 8000 there, and people add more of them."""
+_WITH_EPOCHS = re.compile(rf"{USUAL_TRAINER}_[1-9]\d{{0,4}}epochs?(_NoMirroring)?", re.ASCII)
+"""Trainers that differ in the number of epochs: from 1 to 8000 in nnU-Net, and users add more of them."""
 
 
 def is_known(trainer: str) -> bool:
-    """Whether a trainer is one of nnU-Net's."""
+    """Tells whether a trainer is part of nnU-Net.
+
+    >>> is_known("nnUNetTrainer_250epochs"), is_known("nnUNetTrainerMine")
+    (True, False)
+    """
     variant = trainer.removeprefix(USUAL_TRAINER)
-    usual = trainer == USUAL_TRAINER or _OF_A_LENGTH.fullmatch(trainer) is not None
+    usual = trainer == USUAL_TRAINER or _WITH_EPOCHS.fullmatch(trainer) is not None
     return usual or (variant != trainer and variant in _VARIANTS)

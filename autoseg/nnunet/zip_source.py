@@ -1,8 +1,8 @@
-"""Zips of nnU-Net's, which anyone may have made, unpacked without harm.
+"""Safe unpacking of nnU-Net's model zips from untrusted sources.
 
-`nnUNetv2_export_model_to_zip` packs a folder of results: plans, checkpoints, and much that no prediction needs. Only
-what is used leaves the zip, by names that are known to be harmless, and no more than `LARGEST_GROWTH` times the bytes
-that it takes there; a zip with names that lead elsewhere, links or hidden parts is refused as a whole.
+`nnUNetv2_export_model_to_zip` packs a folder of results: plans, checkpoints, and much that prediction does not need.
+Only the files that are used are unpacked, by names that are known to be harmless, and to at most `LARGEST_GROWTH` times
+their packed size. A zip with paths outside its folder, links or hidden parts is refused as a whole.
 """
 
 import re
@@ -24,24 +24,27 @@ NEEDED = re.compile(
     rf"|{NAME}/postprocessing\.(json|pkl))",
     re.ASCII,
 )
-"""What is used of a model."""
+"""Paths of the files of a model that are used."""
 
 LARGEST_TEXT_BYTES = 16 * 2**20
-"""Of a file that is no checkpoint. Decision: plans of a thousand labels are a hundredth of that."""
+"""Largest size of a file that is no checkpoint. Decision: plans with a thousand labels have a hundredth of it."""
 
 LARGEST_GROWTH = 20
-"""How many times its packed size a checkpoint may have. Decision: weights do not get smaller, an optimizer that has not
-begun is zeros, and may be as large."""
+"""Largest ratio of the size of a checkpoint to its packed size. Decision: weights can hardly be compressed, but the
+state of an optimizer that has not started is all zeros and may be as large."""
 
 
 @contextmanager
 def opened_source(path: Path) -> Iterator[Path]:
-    """Gives a folder with what is used of a model, while it is open: the folder itself, or what leaves a zip.
+    """Gives a folder with the files of a model: the folder itself, or a temporary folder with the unpacked zip.
+
+    Args:
+        path: A folder or a zip.
 
     Raises:
-        UsageError: There is neither.
-        ModelError: The zip is damaged, or was made to do harm.
-        WriteError: There is no room to unpack it.
+        UsageError: The path does not exist.
+        ModelError: The zip is damaged or malicious.
+        WriteError: There is no space to unpack it.
     """
     if path.is_dir():
         yield path
@@ -71,12 +74,15 @@ def _unpack(path: Path, folder: Path) -> None:
                 _check_size(entry, path)
                 target = folder / entry.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as source, target.open("xb") as file:  # reads no more than the zip says
+                with (
+                    archive.open(entry) as source,
+                    target.open("xb") as file,
+                ):  # reads at most the size stated in the zip
                     shutil.copyfileobj(source, file)
 
 
 def _check(entry: zipfile.ZipInfo, path: Path) -> None:
-    """Refuses names that lead out of a folder, and whatever is no file or folder."""
+    """Refuses paths that lead out of the folder, and entries that are neither a file nor a folder."""
     name = entry.orig_filename
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name:
@@ -88,6 +94,7 @@ def _check(entry: zipfile.ZipInfo, path: Path) -> None:
 
 
 def _check_size(entry: zipfile.ZipInfo, path: Path) -> None:
+    """Refuses files that are too large or compressed in an unusual way."""
     largest = LARGEST_GROWTH * entry.compress_size if entry.filename.endswith(".pth") else LARGEST_TEXT_BYTES
     if entry.file_size > largest:
         what = f"{path} holds {entry.filename} of {entry.file_size} bytes in {entry.compress_size}"

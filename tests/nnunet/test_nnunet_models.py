@@ -26,8 +26,8 @@ from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.nnunet.architectures import describe_architecture, read_architecture
 from autoseg.nnunet.export import export_nnunet
 from autoseg.nnunet.install import install_nnunet
-from autoseg.nnunet.names import export_weights, regroup_input, separate_input, take_weights
 from autoseg.nnunet.plans import ArchitecturePlan
+from autoseg.nnunet.weight_names import export_weights, import_weights, regroup_input, separate_input
 from autoseg.runtime import device
 from autoseg.runtime.reporting import Silent
 from autoseg.training.fold_job import FoldJob
@@ -265,7 +265,7 @@ def test_first_convolution_sees_labels_or_regions_alike(order: list[tuple[int, .
 def test_labels_that_regions_do_not_tell_apart_are_refused() -> None:
     """No kernel for the region could be that of both labels."""
     targets = Targets(structures={"both": (1, 2), "none": (1, 2)}, exclusive=False)
-    with pytest.raises(ModelError, match="labels of the former segmentation that belong to the same regions"):
+    with pytest.raises(ModelError, match="labels of the coarse segmentation that belong to the same regions"):
         regroup_input(torch.ones(1, 2, 3), targets, 0)
 
 
@@ -284,7 +284,7 @@ def test_every_name_of_nnunet_is_written() -> None:
         is theirs["encoder.stages.1.0.convs.0.norm.bias"]
     )
     only = {name: value for name, value in theirs.items() if ".all_modules." not in name and "r.enc" not in name}
-    assert take_weights(only, architecture, None).keys() == own.keys()
+    assert import_weights(only, architecture, None).keys() == own.keys()
 
 
 def test_heads_that_were_not_trained_are_zero() -> None:

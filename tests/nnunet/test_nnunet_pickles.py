@@ -14,7 +14,7 @@ import torch
 
 from autoseg.errors import ModelError
 from autoseg.nnunet.checkpoint_file import read_nnunet_checkpoint
-from autoseg.nnunet.pickles import CHECKPOINT_NAMES, UNREAD, read_pickle
+from autoseg.nnunet.pickles import CHECKPOINT_NAMES, IGNORED, read_pickle
 
 
 class Call:
@@ -140,7 +140,7 @@ def test_crafted_instructions_are_refused(crafted: bytes, text: str) -> None:
     """Also those that would change what the reader goes by, or fill the memory."""
     with pytest.raises(ModelError, match=text):
         read_pickle(crafted, CHECKPOINT_NAMES, "it")
-    assert read_pickle(pickle.dumps(torch.device("cpu"), 2), CHECKPOINT_NAMES, "it") is UNREAD
+    assert read_pickle(pickle.dumps(torch.device("cpu"), 2), CHECKPOINT_NAMES, "it") is IGNORED
 
 
 def rewrite(path: Path, name: str, data: bytes, *, packed: int = zipfile.ZIP_STORED) -> None:

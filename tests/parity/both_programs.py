@@ -17,7 +17,7 @@ from phantoms import write_json
 
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.models.checkpoint import load_checkpoint
-from autoseg.nnunet.names import export_weights
+from autoseg.nnunet.weight_names import export_weights
 from autoseg.pipeline.datasets import extract_fingerprint, plan_configurations, preprocess
 from autoseg.pipeline.training import train
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan

@@ -19,7 +19,7 @@ from autoseg.inference.model import load_model
 from autoseg.inference.tiling import gaussian_weights, tile_starts
 from autoseg.networks.default_unet import build_network
 from autoseg.nnunet.install import install_nnunet
-from autoseg.nnunet.names import is_another_name, take_weights
+from autoseg.nnunet.weight_names import import_weights, is_duplicate
 
 LARGEST_LOGIT_DIFFERENCE = 1e-5
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4
@@ -72,9 +72,9 @@ def test_networks(bench, figures, tmp_path, place, preset):
     question = {"model": tmp_path, "configuration": configuration, "seed": 3}
     answer = bench.ask("ask_network", question, {"patches": patches})
     theirs, precise = answer.pop("logits"), answer.pop("precise")
-    weights = {key: torch.from_numpy(value) for key, value in answer.items() if not is_another_name(key)}
+    weights = {key: torch.from_numpy(value) for key, value in answer.items() if not is_duplicate(key)}
     network = build_network(architecture, torch.Generator().manual_seed(0))
-    network.load_state_dict(take_weights(weights, architecture, None))
+    network.load_state_dict(import_weights(weights, architecture, None))
     with torch.inference_mode():
         ours = network.eval()(torch.from_numpy(patches)).numpy()
     largest, rounding = (float(np.abs(one - theirs).max()) for one in (ours, precise))
