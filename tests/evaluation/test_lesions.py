@@ -1,4 +1,4 @@
-"""Lesions found, missed and made up, held against SciPy's components."""
+"""Lesions found, missed and falsely detected, compared with SciPy's components."""
 
 import math
 
@@ -23,7 +23,7 @@ def counts(reference, prediction):
 
 
 def counts_by_scipy(reference, prediction):
-    """The same by labelled components, one component after the other."""
+    """Counts the lesions by labelled components, one component after the other."""
     cube = np.ones((3, 3, 3))
     actual, lesions = ndimage.label(reference, cube)
     guessed, components = ndimage.label(prediction, cube)
@@ -35,20 +35,20 @@ def counts_by_scipy(reference, prediction):
 @given(PAIRS)
 @settings(max_examples=100, deadline=None)
 def test_counts_equal_those_of_labelled_components(pair):
-    """Whatever touches, by a face, an edge or a corner, at the borders of the image too."""
+    """Voxels that touch by a face, an edge or a corner are one lesion, also at the borders of the image."""
     assert counts(*pair) == counts_by_scipy(*pair)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
 def test_counts_of_large_masks_equal_those_of_labelled_components(share):
-    """With hundreds of components of all shapes."""
+    """Masks of noise have hundreds of components of all shapes."""
     random = np.random.default_rng(7)
     pair = [random.random((12, 30, 41)) < share for _ in range(2)]
     assert counts(*pair) == counts_by_scipy(*pair)
 
 
 def test_each_kind_is_counted():
-    """One lesion is hit by two components, one is missed, and one is made up."""
+    """One lesion is hit by two components, one is missed, and one is a false detection."""
     reference = [[[1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0]]]
     prediction = [[[1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 1]]]
     found = counts(reference, prediction)
@@ -58,7 +58,7 @@ def test_each_kind_is_counted():
 
 @pytest.mark.parametrize("place", [(0, 0, 1), (0, 1, 1), (1, 1, 1)])
 def test_voxels_that_touch_are_one_lesion(place):
-    """By a face, an edge or a corner; a voxel farther on is another."""
+    """Voxels touch by a face, an edge or a corner; a voxel one farther is another lesion."""
     mask = np.zeros((3, 3, 3), dtype=bool)
     mask[0, 0, 0] = mask[place] = True
     assert counts(mask, mask).found == 1
@@ -68,7 +68,7 @@ def test_voxels_that_touch_are_one_lesion(place):
 
 
 def test_without_lesions_there_is_no_score():
-    """Nothing to find and nothing found; what was made up or missed scores 0."""
+    """Two empty masks have no score; a false detection or a missed lesion alone scores 0."""
     nothing, something = np.zeros((2, 2, 2)), np.ones((2, 2, 2))
     assert math.isnan(counts(nothing, nothing).f1)
     assert counts(nothing, something).f1 == counts(something, nothing).f1 == 0

@@ -1,4 +1,4 @@
-"""Cutting the masks of structures out of label maps."""
+"""Cropping the masks of structures."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ PAIRS = SHAPES.flatmap(
 @given(PAIRS, st.lists(st.sets(st.integers(1, 5), min_size=1), max_size=3), st.none() | st.just(6))
 @settings(max_examples=60, deadline=None)
 def test_masks_hold_the_voxels_that_are_counted(pair, structures, ignore):
-    """Regions, overlapping structures and voxels that nobody labelled: the masks agree with the overlap."""
+    """The masks of regions and overlapping structures agree with the overlap, also with ignored voxels."""
     targets = Targets(structures={str(n): tuple(numbers) for n, numbers in enumerate(structures)}, ignore=ignore)
     overlaps = case_overlaps(*pair, targets)
     cut = dict(crop_masks(*pair, targets))
@@ -34,7 +34,7 @@ def test_masks_hold_the_voxels_that_are_counted(pair, structures, ignore):
 
 
 def test_the_box_holds_both_masks_and_no_more():
-    """It reaches from the first to the last voxel of either, so that a small structure costs little."""
+    """It reaches from the first to the last voxel of either mask, so that small structures cost little."""
     reference, prediction = np.zeros((9, 9, 9), np.uint8), np.zeros((9, 9, 9), np.uint16)
     reference[2, 3, 4], prediction[4, 4, 4] = 5, 5
     [(name, pair)] = crop_masks(reference, prediction, Targets.of_labels({"cyst": 5}))
@@ -45,7 +45,7 @@ def test_the_box_holds_both_masks_and_no_more():
 
 @pytest.mark.parametrize("structures", [{}, {"a": (3,)}])
 def test_a_structure_that_is_nowhere_has_empty_masks(structures):
-    """So have structures that nobody asked for."""
+    """Numbers that belong to no structure are in no mask."""
     label_map = np.zeros((2, 2, 2), np.uint8)
     pairs = list(crop_masks(label_map, label_map, Targets(structures=structures)))
     assert [name for name, _ in pairs] == list(structures)

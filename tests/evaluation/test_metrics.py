@@ -1,4 +1,4 @@
-"""Counting agreement, held against brute force."""
+"""Counting of overlaps, compared with brute force."""
 
 import math
 
@@ -20,12 +20,12 @@ PAIRS = SHAPES.flatmap(
 
 
 def overlap(reference, prediction, label):
-    """The agreement about one label."""
+    """Returns the overlap of one label."""
     return case_overlaps(reference, prediction, Targets.of_labels({"a": label}))["a"]
 
 
 def brute_force(reference, prediction, label):
-    """Counts voxel by voxel."""
+    """Counts the overlap voxel by voxel."""
     pairs = list(zip(reference.ravel().tolist(), prediction.ravel().tolist(), strict=True))
     return Overlap(
         true_positive=sum(a == label and b == label for a, b in pairs),
@@ -37,7 +37,7 @@ def brute_force(reference, prediction, label):
 @given(PAIRS, st.lists(st.integers(1, 6), unique=True))
 @settings(max_examples=60, deadline=None)
 def test_counts_equal_brute_force(pair, labels):
-    """Every label is counted right, whatever other values the maps hold and whatever labels are left out."""
+    """Every label is counted correctly, whatever other values the maps hold and whichever labels are left out."""
     reference, prediction = pair
     targets = Targets.of_labels({str(label): label for label in labels})
     assert case_overlaps(reference, prediction, targets) == {
@@ -48,7 +48,7 @@ def test_counts_equal_brute_force(pair, labels):
 @given(PAIRS, st.lists(st.integers(1, 6), unique=True))
 @settings(max_examples=30, deadline=None)
 def test_many_numbers_are_counted_alike(pair, labels):
-    """Without a table of all pairs, which would be too large."""
+    """Counting by sorting gives the same numbers as the table of all pairs, which would be too large here."""
     targets = Targets.of_labels({str(label): label for label in labels})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoseg.evaluation.metrics.LARGEST_TABLE", 0)
@@ -59,7 +59,7 @@ def test_many_numbers_are_counted_alike(pair, labels):
 @given(PAIRS, st.lists(st.sets(st.integers(1, 6), min_size=1), max_size=3), st.none() | st.integers(1, 7))
 @settings(max_examples=60, deadline=None)
 def test_regions_count_as_masks_of_all_their_numbers(pair, regions, ignore):
-    """They may overlap; voxels that nobody labelled count nowhere, whatever was predicted there."""
+    """Regions may overlap; ignored voxels count nowhere, whatever was predicted there."""
     reference, prediction = pair
     structures = {str(place): tuple(sorted(numbers)) for place, numbers in enumerate(regions)}
     found = case_overlaps(reference, prediction, Targets(structures=structures, exclusive=False, ignore=ignore))
@@ -88,7 +88,7 @@ def test_scores_equal_set_definitions(pair):
 @given(PAIRS)
 @settings(max_examples=30, deadline=None)
 def test_swapping_the_maps_swaps_the_errors(pair):
-    """What one map has too much, the other has too little."""
+    """False positives of one map are false negatives of the other."""
     reference, prediction = (np.abs(array.astype(np.int16)) for array in pair)
     forward, backward = overlap(reference, prediction, 2), overlap(prediction, reference, 2)
     assert forward.false_positive == backward.false_negative
@@ -104,13 +104,13 @@ def test_counts_are_plain_integers():
 
 
 def test_an_extreme_value_of_a_narrow_type_is_no_label():
-    """Values beside the labels do not wrap around into one."""
+    """Values out of range do not wrap around to a label."""
     reference = np.array([[[255, 0, 1]]], dtype=np.uint8)
     prediction = np.array([[[-128, 127, 1]]], dtype=np.int8)
     assert overlap(reference, prediction, 1) == Overlap(true_positive=1, false_positive=0, false_negative=0)
 
 
 def test_maps_of_different_shape_are_refused():
-    """Comparing maps that do not fit is a mistake of the caller."""
+    """Maps of different shapes are an error of the caller."""
     with pytest.raises(ValueError, match=r"\(1, 2, 2\).*\(1, 2, 3\)"):
         overlap(np.zeros((1, 2, 2), int), np.zeros((1, 2, 3), int), 1)

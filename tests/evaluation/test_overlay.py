@@ -1,4 +1,4 @@
-"""Pictures of a case: complete, true to scale, and calm about odd names."""
+"""Overlay pictures of a case are complete and true to scale, and accept unusual names."""
 
 import matplotlib.image
 import numpy as np
@@ -26,7 +26,7 @@ def case(shape=(6, 20, 24), spacing_mm=(3.0, 1.0, 1.0), dimensions=3):
 
 
 def has_colour(pixels, colour):
-    """Whether a colour such as "#E69F00" occurs in a picture."""
+    """Tells whether a colour such as "#E69F00" occurs in a picture."""
     wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)]) / 255
     return bool((np.abs(pixels[..., :3] - wanted).max(axis=-1) < 0.01).any())
 
@@ -46,14 +46,14 @@ def test_a_picture_shows_the_outline_in_the_colour_of_the_label(tmp_path, shape,
 
 @pytest.mark.parametrize("name", ["_hidden", "$x^{2", "脾臓"])
 def test_odd_names_are_drawn_without_a_warning(tmp_path, name):
-    """Underscores, half a formula and other scripts are names like any other."""
+    """Underscores, half a formula and other scripts are drawn like any other name."""
     image, reference, prediction = case()
     draw_overlay(tmp_path / "a.png", image, reference, prediction, title=name, targets=Targets.of_labels({name: 1}))
     assert (tmp_path / "a.png").stat().st_size > 0
 
 
 def test_an_empty_case_is_drawn(tmp_path):
-    """Neither labels nor contrast: still a picture."""
+    """A case without labels and contrast still gives a picture."""
     geometry = Geometry(shape=(3, 4, 5), spacing_mm=(1.0, 1.0, 1.0))
     image = Volume(array=np.zeros((2, 3, 4, 5), np.float32), geometry=geometry)
     empty = Volume(array=np.zeros((3, 4, 5), np.uint8), geometry=geometry)
@@ -62,7 +62,7 @@ def test_an_empty_case_is_drawn(tmp_path):
 
 
 def test_a_picture_that_cannot_be_written_is_an_error_in_one_line(tmp_path):
-    """A file where the folder should be is the user's to move."""
+    """A file in place of the folder is reported."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot write"):
         draw_overlay(tmp_path / "file" / "a.png", *case(), title="", targets=Targets.of_labels({"x": 1}))
@@ -75,7 +75,7 @@ def test_a_picture_that_cannot_be_written_is_an_error_in_one_line(tmp_path):
 )
 @settings(max_examples=40, deadline=None)
 def test_planes_keep_their_proportions_and_stay_on_the_picture(shape, spacing_mm, entries):
-    """All planes have one scale in mm, none overlaps another, and the legend has its place below them."""
+    """All planes have one scale in mm, none overlaps another, and the legend lies below them."""
     image = Volume(array=np.ones((1, *shape), np.float32), geometry=Geometry(shape=shape, spacing_mm=spacing_mm))
     empty = Volume(array=np.zeros(shape, np.uint8), geometry=image.geometry)
     views = choose_views(image, empty, empty)
@@ -93,7 +93,7 @@ def test_planes_keep_their_proportions_and_stay_on_the_picture(shape, spacing_mm
 @given(arrays(np.bool_, st.tuples(st.integers(1, 5), st.integers(1, 5))))
 @settings(max_examples=60, deadline=None)
 def test_an_outline_runs_between_pixels_that_differ(mask):
-    """Each edge between inside and outside is one segment of length 1; the picture's border counts as outside."""
+    """Each edge between a pixel inside and one outside is one segment of length 1; the picture's border is outside."""
     padded = np.pad(mask, 1)
     expected = set()
     for row, column in np.argwhere(padded):

@@ -1,4 +1,4 @@
-"""Two runs on the same cases: differences, wins, and what cannot be compared."""
+"""Paired comparison of two runs: differences, wins, and runs that cannot be compared."""
 
 import json
 import math
@@ -17,7 +17,7 @@ NAMES = ("runs/a", "runs/b")
 
 
 def scores(dice, *, hd95_mm=math.nan, error=math.nan, reference=100):
-    """Scores of a label, of which few matter."""
+    """Makes the scores of a label, of which only a few are given."""
     return LabelScores(
         dice=dice,
         iou=dice / (2 - dice),
@@ -32,26 +32,26 @@ def scores(dice, *, hd95_mm=math.nan, error=math.nan, reference=100):
 
 
 def run_of(cases, **options):
-    """A run: case name to label name to scores."""
+    """Makes a run from case names, label names and scores."""
     results = [CaseResult(name=name, scores=labels) for name, labels in cases.items()]
     return summarize(results, list(results[0].scores), **options)
 
 
 def compare(first, second):
-    """Rows by label and metric, and the comparison."""
+    """Returns the rows by label and metric, and the comparison."""
     comparison = compare_summaries(run_of(first), run_of(second), names=NAMES)
     return {(row.label, row.metric): row for row in comparison.rows}, comparison
 
 
 def random_runs():
-    """Dice of 12 cases and two labels in two runs, of which the second is mostly better."""
+    """Makes the Dice of 12 cases and two labels in two runs, of which the second is mostly better."""
     random = np.random.default_rng(5)
     first = random.uniform(0.5, 0.8, size=(12, 2))
     return first, first + random.normal(0.05, 0.04, size=(12, 2))
 
 
 def test_rows_say_by_how_much_and_how_sure():
-    """Mean differences with intervals, p values of SciPy's test, and counted wins, per label and in the mean."""
+    """Mean differences, intervals, SciPy's p values and wins agree, for each label and for the foreground."""
     values = random_runs()
     runs = [
         {f"case_{n}": {"liver": scores(a), "spleen": scores(b)} for n, (a, b) in enumerate(of_run)} for of_run in values
@@ -73,7 +73,7 @@ def test_rows_say_by_how_much_and_how_sure():
 
 
 def test_shorter_distances_and_smaller_errors_are_better():
-    """The second run wins where its distance is shorter, or its volume nearer, whatever the sign."""
+    """The second run wins where its distance is shorter, or its volume error smaller, whatever its sign."""
     first = {"a": {"liver": scores(0.5, hd95_mm=4.0, error=-30.0)}, "b": {"liver": scores(0.5, hd95_mm=1.0, error=5.0)}}
     second = {"a": {"liver": scores(0.5, hd95_mm=2.0, error=20.0)}, "b": {"liver": scores(0.5, hd95_mm=2.5, error=5.0)}}
     rows, _ = compare(first, second)
@@ -89,7 +89,7 @@ def test_shorter_distances_and_smaller_errors_are_better():
 
 
 def test_only_what_both_have_is_compared():
-    """Cases and labels of one run are named; a case in which a score is undefined in one run does not count."""
+    """Cases and labels of one run are named; cases with a score that is undefined in one run do not count."""
     first = {name: {"liver": scores(0.5), "cyst": scores(0.5)} for name in ("a", "b", "c")}
     second = {name: {"liver": scores(0.75), "vein": scores(0.5)} for name in ("b", "c", "d")}
     second["c"]["liver"] = scores(math.nan)
@@ -105,7 +105,7 @@ def test_only_what_both_have_is_compared():
 
 
 def test_runs_on_other_data_are_refused():
-    """No case in common, other references, or another tolerance: the error says what differs."""
+    """For no common case, other references or another tolerance, the error says what differs."""
     one = {"a": {"liver": scores(0.5)}}
     with pytest.raises(DatasetError, match="no case or no label in common"):
         compare(one, {"b": {"liver": scores(0.5)}})
@@ -118,7 +118,7 @@ def test_runs_on_other_data_are_refused():
 
 
 def test_files_hold_the_comparison(tmp_path):
-    """Reading the JSON file gives the same, and the table has a row each, with the ends of the interval."""
+    """The JSON file gives the same comparison; the table has a row each, with both ends of the interval."""
     values = random_runs()
     _, comparison = compare(*({str(n): {"x": scores(a)} for n, (a, _) in enumerate(of_run)} for of_run in values))
     comparison.save(tmp_path / "c.json")

@@ -1,4 +1,4 @@
-"""Rows of planes are arranged and drawn."""
+"""Arranging and drawing of panels."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from autoseg.evaluation.panels import WIDEST, Panel, arrange_panels, draw_panels
 
 
 def panel(shape=(10, 12), caption=("plain",), value=1):
-    """A plane of noise with a labelled corner."""
+    """Makes a panel of noise with a labelled corner."""
     labels = np.zeros(shape, np.int16)
     labels[:4, :5] = value
     return Panel(image=np.random.default_rng(0).normal(size=shape), labels=labels, caption=caption)
@@ -39,7 +39,7 @@ def test_captions_are_wrapped_between_phrases():
 
 
 def test_picture_shows_the_outlines_of_the_structures(tmp_path):
-    """In their colours: orange for the first, blue for the second."""
+    """The first structure is orange, the second blue."""
     path = tmp_path / "deep" / "picture.png"
     rows = [[panel(), panel(value=2)], [panel(caption=("x$y", "second"))]]
     structures = {"one": (1,), "two": (2,), "absent": (3,)}

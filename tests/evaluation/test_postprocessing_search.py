@@ -1,4 +1,4 @@
-"""Finding the postprocessing rules that help."""
+"""Search for the postprocessing rules that improve the Dice."""
 
 import math
 
@@ -18,17 +18,17 @@ REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, r
 
 
 def row(text):
-    """A label map of one row: "110.2" is two voxels of label 1, two of background, one of label 2."""
+    """Makes a label map of one row: "110.2" is two voxels of label 1, two of background, one of label 2."""
     return np.array([[[int(letter) if letter.isdigit() else 0 for letter in text]]], dtype=np.uint8)
 
 
 def on_grid(array, spacing_mm=(1.0, 1.0, 1.0)):
-    """An array with its place in space."""
+    """Makes a volume of an array."""
     return Volume(array=array, geometry=Geometry(shape=array.shape, spacing_mm=spacing_mm))
 
 
 def apply(array, rules):
-    """The rules, from array to array."""
+    """Applies rules to an array."""
     return apply_rules(on_grid(array), rules).array
 
 
@@ -38,13 +38,13 @@ def pair(reference, prediction, targets=LABELS, **details):
 
 
 def find(cases, targets=LABELS, **details):
-    """The rules for cases of one dataset."""
+    """Finds the rules for cases of one dataset."""
     held_out = (pair(on_grid(reference), on_grid(prediction), targets, **details) for reference, prediction in cases)
     return find_rules(held_out, targets)
 
 
 def mean_dice(cases, rules):
-    """Mean Dice by label and overall, by the summary."""
+    """Computes the mean Dice of each label and of the foreground by the summary."""
     results = []
     for reference, prediction in cases:
         results.append(score_case(pair(on_grid(reference), apply_rules(on_grid(prediction), rules))))
@@ -52,7 +52,7 @@ def mean_dice(cases, rules):
 
 
 def test_false_islands_make_the_foreground_rule():
-    """Islands of every label, far from the organ, are worth removing together."""
+    """If islands of every label far from the organ are false, they are removed together."""
     rules = find([(row("1122......"), row("1122..2..1"))])
     assert rules.keep_largest_foreground
     assert rules.keep_largest == ()
@@ -62,7 +62,7 @@ def test_false_islands_make_the_foreground_rule():
 
 
 def test_true_islands_keep_the_foreground_rule_away():
-    """If one label gets worse the foreground rule is out, but the other label may have its own."""
+    """If one label gets worse, the foreground rule is rejected, but the other label may have its own rule."""
     rules = find([(row("1111...2...2..."), row("1111.1.2...2..1"))])
     assert not rules.keep_largest_foreground
     assert rules.keep_largest == ((1,),)
@@ -84,7 +84,7 @@ def test_one_label_has_no_rule_of_its_own():
 
 
 def test_the_rule_of_a_label_follows_the_rule_of_the_foreground():
-    """What the foreground rule has mended is no reason for another rule."""
+    """Errors that the foreground rule corrects are no reason for another rule."""
     rules = find([(row("1122......."), row("1122.....22"))])
     assert rules.keep_largest_foreground
     assert rules.keep_largest == ()
@@ -92,7 +92,7 @@ def test_the_rule_of_a_label_follows_the_rule_of_the_foreground():
 
 
 def test_no_cases_make_no_rules():
-    """Without evidence nothing is done."""
+    """Without cases no rule is adopted."""
     rules = find([])
     assert not rules.keep_largest_foreground
     assert rules.keep_largest == ()
@@ -100,7 +100,7 @@ def test_no_cases_make_no_rules():
 
 
 def test_cases_are_taken_one_by_one():
-    """A generator is enough: each case is read once."""
+    """Cases may come from a generator: each is read once."""
     taken = []
 
     def cases():
@@ -118,7 +118,7 @@ MAPS = st.lists(st.integers(0, 2), min_size=9, max_size=9).map(lambda values: np
 @given(st.lists(st.tuples(MAPS, MAPS), min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_the_choice_follows_the_stated_rule_step_by_step(cases):
-    """Trying each rule in turn, with the summary as judge, leads to the same rules and the same evidence."""
+    """Trying each rule in turn, with scores from the summary, leads to the same rules and the same evidence."""
     before = mean_dice(cases, PostprocessingRules())
     after = mean_dice(cases, PostprocessingRules(keep_largest_foreground=True))
     worse = [name for name in LABELS.names if after.mean[name].dice < before.mean[name].dice]
@@ -140,7 +140,7 @@ def test_the_choice_follows_the_stated_rule_step_by_step(cases):
 
 
 def test_the_rule_of_a_region_is_tried_alone():
-    """An island of the core is part of a region around it, whose rule must not be judged by what the core's does."""
+    """The rule of a region that contains the core is not affected by the rule of the core."""
     cases = [(row("112211..11"), row("112211.211"))]
     rules = find(cases, REGIONS)
     assert [trial.adopted for trial in rules.evidence] == [False, False, True]
@@ -149,7 +149,7 @@ def test_the_rule_of_a_region_is_tried_alone():
 
 
 def test_the_rule_of_a_region_keeps_its_largest_component_of_all_numbers():
-    """What lies outside becomes background, whichever of the numbers it has."""
+    """Voxels outside the largest component become background, whichever number they have."""
     rules = PostprocessingRules(keep_largest=((1, 2),))
     np.testing.assert_array_equal(apply(row("1122..21.3"), rules), row("1122.....3"))
     assert rules.describe() == "postprocessing: keep the largest component of label 1 with 2"
@@ -195,7 +195,7 @@ def test_islands_that_hit_nothing_give_the_size():
 
 
 def test_true_islands_are_worth_more_than_false_ones_of_their_size():
-    """A size that costs as much as it gains is tried, shown and not adopted."""
+    """A size that costs as much as it gains is tried and listed, and not adopted."""
     rules = find([(row("1111.1.1.1.1"), row("1111.1.1.1.1....1"[:12])), (row("1.1.1......."), row("1.1.1.....1."))])
     assert rules.smallest == ()
     assert rules.evidence[-1].rule == "remove components of 'organ' below 2 mm3"
@@ -211,7 +211,7 @@ def test_sizes_are_volumes():
 
 
 def test_voxels_that_nobody_labelled_prove_nothing():
-    """An island among them is no reason for a rule, nor is one of a structure that nobody looked for."""
+    """Islands in ignored voxels or of structures that were not annotated are no reason for a rule."""
     targets = Targets.of_labels({"organ": 1, "lesion": 2}, ignore=3)
     reference, prediction = row("11.11.333.22.22..."), row("11.11.111.22.22.2.")
     assert [trial.before.keys() for trial in find([(reference, prediction)], targets).evidence[3:]] == [{"lesion"}]
@@ -221,7 +221,7 @@ def test_voxels_that_nobody_labelled_prove_nothing():
 
 
 def test_masks_have_sizes_each():
-    """Structures that overlap freely: the islands of one are no business of the other."""
+    """For structures that overlap freely, the islands of one do not affect the other."""
     targets = Targets(structures={"ribs": (1, 3), "lung": (2, 3)}, exclusive=False)
     rules = find([(row("1133222.1133222.."), row("1133222.1133222.1"))], targets)
     assert rules.smallest == (SmallestSize(structure=(1, 3), mm3=2.0),)

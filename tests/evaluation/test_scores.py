@@ -1,4 +1,4 @@
-"""All scores of a case: what is measured, and what stands where there is nothing to measure."""
+"""All scores of a case, also where masks are empty."""
 
 import math
 
@@ -16,7 +16,7 @@ LESION = Targets.of_labels({"lesion": 1})
 
 
 def block(*places):
-    """A label map with small blocks."""
+    """Makes a label map with small blocks."""
     label_map = np.zeros(GEOMETRY.shape, dtype=np.uint8)
     for z, y, x in places:
         label_map[z : z + 2, y : y + 2, x : x + 2] = 1
@@ -24,7 +24,7 @@ def block(*places):
 
 
 def score(reference, prediction, targets=LESION, geometry=GEOMETRY, **options):
-    """The scores of the only structure."""
+    """Returns the scores of the only structure."""
     [scores] = score_labels(reference, prediction, targets, geometry, **options).values()
     return scores
 
@@ -39,7 +39,7 @@ def test_a_structure_in_neither_mask_has_no_scores():
 
 @pytest.mark.parametrize("missed", [True, False])
 def test_a_structure_in_one_mask_only_has_the_worst_scores(missed):
-    """Shares are 0 and distances the diagonal of the image; nothing is infinite."""
+    """Ratios are 0 and distances the diagonal of the image; nothing is infinite."""
     full, empty = block((1, 1, 1)), block()
     scores = score(full, empty) if missed else score(empty, full)
     assert (scores.dice, scores.iou, scores.nsd, scores.lesion_f1) == (0, 0, 0, 0)
@@ -49,7 +49,7 @@ def test_a_structure_in_one_mask_only_has_the_worst_scores(missed):
 
 
 def test_a_structure_in_both_masks_has_all_scores():
-    """A block that is shifted by a voxel of 2 mm, and an island."""
+    """The prediction is a block shifted by a voxel of 2 mm, and an island."""
     scores = score(block((1, 1, 1)), block((2, 1, 1), (6, 4, 3)), tolerance_mm=2.0)
     assert scores.dice == pytest.approx(2 * 4 / (8 + 16))
     assert scores.nsd == pytest.approx((8 + 8) / (8 + 16))
@@ -61,7 +61,7 @@ def test_a_structure_in_both_masks_has_all_scores():
 
 
 def test_voxels_that_nobody_labelled_belong_to_neither_mask():
-    """A prediction among them is not wrong, in any metric; with the reference empty it is as if both were."""
+    """A prediction in ignored voxels is wrong in no metric; a mask with ignored voxels only counts as empty."""
     unlabelled = Targets.of_labels({"lesion": 1}, ignore=2)
     reference, prediction = block((1, 1, 1)), block((1, 1, 1), (5, 3, 2))
     reference[4:] = 2
@@ -72,7 +72,7 @@ def test_voxels_that_nobody_labelled_belong_to_neither_mask():
 
 
 def test_a_plane_is_measured_within_itself():
-    """It has contours and a relative volume error, but no volume."""
+    """A plane has contours and a relative volume error, but no volume."""
     plane = Geometry(shape=(1, 10, 10), spacing_mm=(9.0, 1.0, 1.0), dimensions=2)
     reference, prediction = np.zeros((2, 1, 10, 10), np.uint8)
     reference[:, 2:7, 2:7], prediction[:, 2:7, 3:8] = 1, 1
@@ -82,7 +82,7 @@ def test_a_plane_is_measured_within_itself():
 
 
 def test_metrics_are_those_of_the_files():
-    """Every metric of the table is a field of a case's scores and of means, and means have no others."""
+    """Every metric of the table is a field of the scores of a case and of means, and means have no others."""
     assert set(METRICS) <= set(LabelScores.model_fields)
     assert set(METRICS) == set(MeanScores.model_fields) - {"intervals"}
     assert all(math.isnan(getattr(UNDEFINED, metric)) for metric in METRICS)

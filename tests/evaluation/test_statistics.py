@@ -15,26 +15,26 @@ SCORES = st.floats(0, 1) | st.just(math.nan)
 
 
 def intervals_of(values, seed=0):
-    """The intervals of scores of shape (cases, labels)."""
+    """Computes the intervals of scores of shape (cases, labels)."""
     values = np.asarray(values, dtype=float)
     return bootstrap_means(values, draw_resamples(len(values), np.random.default_rng(seed)))
 
 
 def naive_mean(values):
-    """Mean of what is defined."""
+    """Returns the mean of the defined values."""
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
 
 
 def naive_ends(means):
-    """Percentiles of what is defined."""
+    """Returns percentiles of the defined values."""
     return np.percentile([mean for mean in means if not math.isnan(mean)], ENDS)
 
 
 @given(st.lists(st.tuples(SCORES, SCORES), min_size=2, max_size=6))
 @settings(max_examples=15, deadline=None)
 def test_intervals_equal_resampling_case_by_case(values):
-    """Cases are drawn whole, one after the other; means leave out what is undefined in each resample."""
+    """Resampling case by case, with means over the defined values, gives the same intervals."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "RESAMPLES", 60)
         drawn = draw_resamples(len(values), np.random.default_rng(3))
@@ -52,7 +52,7 @@ def test_intervals_equal_resampling_case_by_case(values):
 
 
 def test_each_resample_has_as_many_cases():
-    """Drawn with replacement: some twice, some not at all."""
+    """Cases are drawn with replacement: some twice, some not at all."""
     drawn = draw_resamples(7, np.random.default_rng(0))
     assert drawn.shape == (RESAMPLES, 7)
     assert (drawn.sum(axis=1) == 7).all()
@@ -61,7 +61,7 @@ def test_each_resample_has_as_many_cases():
 
 
 def test_intervals_of_many_cases_are_those_of_the_normal_distribution():
-    """Where theory knows the answer: the mean plus and minus 1.96 standard errors."""
+    """For normal scores the interval is the mean plus and minus 1.96 standard errors."""
     values = np.random.default_rng(1).normal(0.8, 0.1, size=(400, 1))
     [(low, high)], foreground = intervals_of(values)
     error = values.std() / 20
@@ -70,7 +70,7 @@ def test_intervals_of_many_cases_are_those_of_the_normal_distribution():
 
 
 def test_the_same_seed_gives_the_same_intervals():
-    """And another one gives nearly the same."""
+    """The same seed gives the same interval, and another one nearly the same."""
     values = np.random.default_rng(2).random((30, 2))
     assert intervals_of(values) == intervals_of(values)
     assert intervals_of(values, seed=1) != intervals_of(values)
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_intervals():
 
 @pytest.mark.parametrize("values", [np.zeros((0, 2)), [[0.5, math.nan]], [[math.nan, math.nan]] * 3])
 def test_fewer_than_two_cases_have_no_interval(values):
-    """One case does not show how cases differ."""
+    """The variation between cases is unknown for a single case."""
     labels, foreground = intervals_of(values)
     assert np.isnan([*labels, foreground]).all()
 
@@ -87,7 +87,7 @@ def test_fewer_than_two_cases_have_no_interval(values):
 @given(st.lists(st.integers(-40, 40).filter(bool), min_size=1, max_size=9, unique_by=abs))
 @settings(max_examples=25, deadline=None)
 def test_p_equals_the_share_of_all_signs(differences):
-    """Without ties: of all ways to choose the signs, how many are as far from the middle."""
+    """Without ties, the p value is the share of all choices of signs that are as far from the middle."""
     ranks = np.argsort(np.argsort(np.abs(differences))) + 1
     middle = ranks.sum() / 2
 

@@ -1,4 +1,4 @@
-"""Scores of many cases: means, tables, files and order."""
+"""Scores of cases, and their means, tables, files and order."""
 
 import json
 import math
@@ -19,24 +19,24 @@ LABELS = Targets.of_labels({"liver": 1, "tumour": 2})
 
 
 def volume(values, spacing_mm=(2.0, 1.0, 0.5), dimensions=3):
-    """A label map of one row."""
+    """Makes a label map of one row."""
     array = np.asarray(values, dtype=np.uint8).reshape(1, 1, -1)
     return Volume(array=array, geometry=Geometry(shape=array.shape, spacing_mm=spacing_mm, dimensions=dimensions))
 
 
 def pair(reference, prediction, name="a", **details):
-    """A case and its segmentation."""
+    """Pairs a reference and a segmentation."""
     return SegmentedCase(name=name, reference=reference, prediction=prediction, targets=LABELS, **details)
 
 
 def result(name, reference, prediction, **details):
-    """The result of a case of one row."""
+    """Scores a case of one row."""
     return score_case(pair(volume(reference), volume(prediction), name, **details))
 
 
 @pytest.fixture
 def summary():
-    """Three cases: one half right, one right, one without any label."""
+    """Summarizes three cases: one half right, one right, one without any label."""
     return summarize(
         [
             result("b_half", [1, 1, 2, 0], [1, 0, 0, 0]),
@@ -60,7 +60,7 @@ def test_a_case_has_all_scores_of_each_label():
 
 
 def test_a_plane_has_no_volume():
-    """The thickness of a plane file is not known, so its volumes are undefined."""
+    """The thickness of a plane is unknown, so its volumes are undefined."""
     plane = volume([1, 1], dimensions=2)
     assert math.isnan(score_case(pair(plane, plane)).scores["liver"].reference_volume_mm3)
 
@@ -72,14 +72,14 @@ def test_different_grids_are_refused_by_name():
 
 
 def test_means_leave_out_what_is_undefined(summary):
-    """A label's mean is over the cases that have it, the foreground mean over the labels."""
+    """The mean of a label is over the cases that have it, the foreground mean over the labels."""
     assert summary.mean["liver"].dice == pytest.approx((2 / 3 + 1) / 2)
     assert summary.mean["tumour"].dice == 0
     assert summary.foreground_mean.dice == pytest.approx((5 / 6 + 0) / 2)
 
 
 def test_a_label_that_is_nowhere_does_not_spoil_the_foreground_mean():
-    """The other labels still have a mean."""
+    """The other labels still define the foreground mean."""
     summary = summarize([result("a", [1, 1], [1, 1])], LABELS.names)
     assert math.isnan(summary.mean["tumour"].dice)
     assert summary.foreground_mean.dice == 1
@@ -123,12 +123,12 @@ def test_the_table_has_one_row_per_case_and_label(summary, tmp_path):
 
 
 def test_cases_rank_from_worst_to_best_with_empty_ones_last(summary):
-    """The first is the case to look at."""
+    """The first case is the worst one."""
     assert summary.ranked() == ["b_half", "a_right", "c_empty"]
 
 
 def test_means_of_every_metric_have_intervals(summary):
-    """Two cases have a liver: the mean lies between the ends. One has a tumour: nothing is known about others."""
+    """With two livers the mean lies between the ends; with a single tumour the interval is undefined."""
     liver = summary.mean["liver"]
     assert set(liver.intervals) == set(METRICS)
     assert liver.intervals["dice"] == pytest.approx((2 / 3, 1))
@@ -149,14 +149,14 @@ def test_the_tolerance_is_recorded_and_obeyed():
 
 
 def test_structures_that_were_not_annotated_have_no_scores():
-    """Whatever was predicted there."""
+    """Their scores are undefined whatever was predicted."""
     case = result("a", [1, 0, 0], [1, 2, 2], unannotated=["tumour"])
     assert all(math.isnan(getattr(case.scores["tumour"], metric)) for metric in METRICS)
     assert case.mean_dice == case.scores["liver"].dice == 1
 
 
 def test_files_of_earlier_versions_are_read():
-    """They have Dice and IoU alone; what they lack is undefined, and they can be pooled with new ones."""
+    """They have Dice and IoU alone; other scores are undefined, and they can be pooled with new files."""
     label = '"dice": 0.5, "iou": 0.4, "true_positive": 1, "false_positive": 0, "false_negative": 2'
     old = Summary.parse(
         '{"format_version": 1, "foreground_mean": {"dice": 0.5, "iou": 0.4}, "mean": {"liver": {"dice": 0.5, "iou": '
@@ -178,7 +178,7 @@ MAPS = st.lists(st.integers(0, 2), min_size=6, max_size=6)
 @given(st.lists(st.tuples(MAPS, MAPS), min_size=1, max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_means_are_those_of_the_table(pairs):
-    """Pandas, which skips undefined values, finds the same means; ranking is a sorting of all cases."""
+    """Pandas, which skips undefined values, finds the same means; ranking sorts all cases."""
     summary = summarize([result(f"case{index}", *maps) for index, maps in enumerate(pairs)], LABELS.names)
     table = summary.table()
     for metric in METRICS:

@@ -1,4 +1,4 @@
-"""Distances of surfaces, held against brute force and against SimpleITK."""
+"""Surface distances, compared with brute force and with SimpleITK."""
 
 import math
 from itertools import product
@@ -22,7 +22,7 @@ PAIRS = SHAPES.flatmap(lambda shape: st.tuples(arrays(np.bool_, shape), arrays(n
 
 
 def grid_of(shape, spacing_mm=(1.0, 1.0, 1.0)):
-    """The grid of an image."""
+    """Returns the measurement grid of an image."""
     return MeasurementGrid.of(Geometry(shape=shape, spacing_mm=spacing_mm))
 
 
@@ -34,7 +34,7 @@ def measure(reference, prediction, spacing_mm=(1.0, 1.0, 1.0), *, tolerance_mm=1
 
 
 def naive_border(mask):
-    """Positions of border voxels, voxel by voxel; axes with a single voxel do not count."""
+    """Lists the positions of border voxels, voxel by voxel; axes with a single voxel do not count."""
     axes = [axis for axis in range(3) if mask.shape[axis] > 1] or [0, 1, 2]
     found = []
     for place in product(*map(range, mask.shape)):
@@ -50,7 +50,7 @@ def naive_border(mask):
 
 
 def naive_distances(border, other, spacing_mm):
-    """From each position to the nearest of the other border, by trying all."""
+    """Returns the distance from each position to the nearest of the other border, by trying all."""
     return [
         min(
             math.sqrt(sum(((a - b) * size) ** 2 for a, b, size in zip(place, there, spacing_mm, strict=True)))
@@ -63,7 +63,7 @@ def naive_distances(border, other, spacing_mm):
 @given(PAIRS, SPACINGS, st.sampled_from((0.0, 1.0, 2.5)))
 @settings(max_examples=80, deadline=None)
 def test_scores_equal_brute_force(pair, spacing_mm, tolerance_mm):
-    """All pairs of border voxels give the same three numbers, whatever the spacing."""
+    """Trying all pairs of border voxels gives the same three numbers, for any spacing."""
     one, other = (naive_border(mask) for mask in pair)
     forth, back = naive_distances(one, other, spacing_mm), naive_distances(other, one, spacing_mm)
     scores = measure(*pair, spacing_mm, tolerance_mm=tolerance_mm)
@@ -74,14 +74,14 @@ def test_scores_equal_brute_force(pair, spacing_mm, tolerance_mm):
 
 
 def ball(shape, centre, radii):
-    """An ellipsoid with a rough surface."""
+    """Makes an ellipsoid with a rough surface."""
     places = np.stack(np.indices(shape), axis=-1)
     rough = np.random.default_rng(0).random(shape) * 0.3
     return (((places - centre) / radii) ** 2).sum(axis=-1) + rough < 1
 
 
 def distances_by_sitk(mask, other, spacing_mm):
-    """Distances of the contour voxels of a mask from the other contour, from SimpleITK alone."""
+    """Returns the distances of a mask's contour voxels from the other contour, from SimpleITK alone."""
     contours = []
     for one in (mask, other):
         image = sitk.GetImageFromArray(np.pad(one, 1).astype(np.uint8))
@@ -94,7 +94,7 @@ def distances_by_sitk(mask, other, spacing_mm):
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (3.0, 0.8, 0.7)])
 @pytest.mark.parametrize("centre", [(10, 15, 15), (10, 17, 12), (14, 25, 26)])
 def test_scores_equal_those_by_simpleitk(centre, spacing_mm):
-    """Close, shifted and far organs: the contours and distance maps of another program lead to the same numbers."""
+    """Contours and distance maps of SimpleITK give the same numbers for close, shifted and far organs."""
     one, other = ball((20, 36, 36), (10, 15, 15), (6, 9, 9)), ball((20, 36, 36), centre, (4, 8, 6))
     forth, back = distances_by_sitk(one, other, spacing_mm), distances_by_sitk(other, one, spacing_mm)
     every = np.concatenate([forth, back])
@@ -107,7 +107,7 @@ def test_scores_equal_those_by_simpleitk(centre, spacing_mm):
 @given(PAIRS, SPACINGS)
 @settings(max_examples=20, deadline=None)
 def test_both_directions_count_alike(pair, spacing_mm):
-    """Reference and prediction may change places; a mask is at no distance from itself."""
+    """Reference and prediction may be swapped; a mask has distance 0 from itself."""
     there, back = measure(*pair, spacing_mm), measure(*pair[::-1], spacing_mm)
     assert (there.nsd, there.hd95_mm) == (back.nsd, back.hd95_mm)
     assert there.assd_mm == pytest.approx(back.assd_mm)
@@ -115,7 +115,7 @@ def test_both_directions_count_alike(pair, spacing_mm):
 
 
 def test_hd95_is_the_larger_of_two_percentiles():
-    """A far island of the prediction counts among its own surface, not among both together."""
+    """A far island of the prediction counts among the distances of its own surface only."""
     reference, prediction = np.zeros((1, 2, 60), bool), np.zeros((1, 2, 60), bool)
     reference[:, :, :19] = prediction[:, :, :19] = True
     prediction[:, :, 58] = True
@@ -124,7 +124,7 @@ def test_hd95_is_the_larger_of_two_percentiles():
 
 
 def test_the_surface_of_a_plane_is_its_contour():
-    """Across a single slice nothing is outside, so the middle of a square is no border."""
+    """Across a single slice nothing is outside the mask, so the middle of a square is no border."""
     mask = np.ones((1, 5, 5), dtype=bool)
     border = find_border(mask, grid_of(mask.shape).axes)
     assert border.sum() == 16
@@ -133,20 +133,20 @@ def test_the_surface_of_a_plane_is_its_contour():
 
 
 def test_the_border_of_the_image_is_a_surface():
-    """What lies outside the image is outside the mask."""
+    """Voxels outside the image are outside the mask."""
     assert find_border(np.ones((4, 4, 4), dtype=bool), (0, 1, 2)).sum() == 4**3 - 2**3
 
 
 @pytest.mark.parametrize(("spacing", "share"), [(1.0000001, 1.0), (1.01, 0.0)])
 def test_rounded_spacings_are_within_the_tolerance(spacing, share):
-    """A voxel of 1 mm is within 1 mm, also if the header holds a rounded number."""
+    """A distance of 1 mm is within 1 mm, also if the header holds a rounded number."""
     reference, prediction = np.zeros((1, 1, 9), bool), np.zeros((1, 1, 9), bool)
     reference[..., 3], prediction[..., 4] = True, True
     assert measure(reference, prediction, (1.0, 1.0, spacing)).nsd == share
 
 
 def test_no_distance_is_longer_than_the_diagonal():
-    """Not even from one corner of the image to the other."""
+    """The diagonal is longer than the distance between opposite corners."""
     shape, spacing_mm = (3, 4, 5), (3.0, 1.0, 0.5)
     reference, prediction = np.zeros(shape, bool), np.zeros(shape, bool)
     reference[0, 0, 0] = prediction[-1, -1, -1] = True
@@ -156,6 +156,6 @@ def test_no_distance_is_longer_than_the_diagonal():
 
 
 def test_an_empty_mask_has_no_surface():
-    """Who calls must have decided what that means."""
+    """The caller must decide on empty masks."""
     with pytest.raises(ValueError, match="no surface"):
         measure(np.zeros((2, 2, 2)), np.ones((2, 2, 2)))

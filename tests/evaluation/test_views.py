@@ -16,7 +16,7 @@ TURNS = st.sampled_from([(axes, signs) for axes in permutations(range(3)) for si
 
 
 def scene(shape=SHAPE, spacing_mm=SPACING_MM, dimensions=3):
-    """Image, reference and prediction in the frame of the patient: every voxel differs, one is foreground."""
+    """Makes image, reference and prediction in the frame of the patient: every voxel differs, one is foreground."""
     geometry = Geometry(shape=shape, spacing_mm=spacing_mm, dimensions=dimensions)
     image = 1 + np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
     reference = np.zeros(shape, dtype=np.uint8)
@@ -29,7 +29,7 @@ def scene(shape=SHAPE, spacing_mm=SPACING_MM, dimensions=3):
 
 
 def stored(volume, axes, signs):
-    """The same volume in a file with other axes."""
+    """Returns the same volume with other axes in the file."""
     turned = volume.permute(axes)
     steps = tuple(slice(None, None, sign) for sign in signs)
     columns = np.asarray(turned.geometry.direction) * signs
@@ -55,7 +55,7 @@ def test_the_picture_does_not_depend_on_how_the_file_is_stored(turn):
 
 
 def test_planes_are_hung_with_anterior_and_superior_up():
-    """In ITK's frame (towards superior, posterior, left) axial planes are as stored, the others upside down."""
+    """In the frame of ITK (superior, posterior, left) axial planes are shown as stored, others upside down."""
     image, reference, prediction = scene()
     axial, coronal, sagittal = choose_views(image, reference, prediction)
     np.testing.assert_array_equal(axial.image, image.array[0, 1])
@@ -66,7 +66,7 @@ def test_planes_are_hung_with_anterior_and_superior_up():
 
 
 def test_slices_are_counted_as_in_the_file():
-    """A file that runs from superior to inferior counts its slices that way."""
+    """For a file that runs from superior to inferior, slices are counted in that direction."""
     view = choose_views(*(stored(volume, (0, 1, 2), (-1, 1, 1)) for volume in scene()))[0]
     assert view.caption == "axial, slice 3 of 4"
     assert choose_views(*scene())[0].caption == "axial, slice 2 of 4"
@@ -85,7 +85,7 @@ def test_oblique_axes_count_as_the_nearest_direction():
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_one_plane_gives_one_view(dimensions):
-    """A stack of one slice shows that slice; a plane file says nothing about the patient."""
+    """A stack of one slice shows that slice; a file of one plane has no directions."""
     (view,) = choose_views(*scene(shape=(1, 6, 8), dimensions=dimensions))
     assert view.image.shape == (6, 8)
     assert (view.left, view.top, view.caption) == (
@@ -94,12 +94,12 @@ def test_one_plane_gives_one_view(dimensions):
 
 
 def test_a_single_voxel_still_gives_a_view():
-    """Degenerate, but no crash."""
+    """A single voxel is no error."""
     assert len(choose_views(*scene(shape=(1, 1, 1)))) == 1
 
 
 def test_the_busiest_slice_is_that_of_the_reference_then_of_the_prediction():
-    """The middle is only shown if there is nothing at all."""
+    """The middle slice is shown only if both label maps are empty."""
     empty, prediction, reference = (np.zeros((5, 5, 5), dtype=np.uint8) for _ in range(3))
     prediction[4, 0] = 1
     reference[1, 0, :2] = 2
@@ -110,7 +110,7 @@ def test_the_busiest_slice_is_that_of_the_reference_then_of_the_prediction():
 
 
 def test_borders_of_zeros_are_cut_off():
-    """A skull-stripped head fills the picture, and no label is cut away."""
+    """A skull-stripped head fills the picture, and no label is cropped."""
     image, reference, prediction = scene(shape=(1, 40, 50))
     image.array[:] = 0
     image.array[0, 0, 20:24, 30:33] = 1

@@ -1,4 +1,4 @@
-"""Which of the trained configurations, or pairs of them, is chosen; and predicting by the choice."""
+"""Choice of the best configuration or pair, and prediction by the choice."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same after the comparison."""
+    """The same workspace after the comparison."""
     root = shutil.copytree(trained, tmp_path_factory.mktemp("compared") / "workspace")
     find_best(NUMBER, workspace=root, device="cpu")
     return root
@@ -60,17 +60,17 @@ def own(compared: Path, tmp_path: Path) -> DatasetFolders:
 
 
 def root_of(folders: DatasetFolders) -> Path:
-    """The workspace."""
+    """Returns the workspace."""
     return folders.raw.parents[1]
 
 
 def load(folder: ModelFolder, folds: int | None = None):
-    """What predicts from a folder."""
+    """Loads the segmenter of a folder."""
     return load_segmenter(folder.path, PredictionOptions(folds=folds, device="cpu"), say=print, warn=print)
 
 
 def set_dice(folder: Path, value: float) -> None:
-    """Makes believe that all cases of a summary had this Dice, and all others of its label."""
+    """Sets the Dice of all cases in a summary, and so the means of the labels."""
     path = folder / "summary.json"
     summary = Summary.load(path)
     cases = [
@@ -83,7 +83,7 @@ def set_dice(folder: Path, value: float) -> None:
 
 
 def set_scores(folders: DatasetFolders, scores: dict[str, float]) -> None:
-    """The same for configurations, and for the pair."""
+    """Sets the Dice of configurations and of the pair."""
     for name, value in scores.items():
         if name != PAIR:
             for fold in range(2):
@@ -119,7 +119,7 @@ def test_each_case_is_segmented_by_those_that_never_saw_it(compared: Path) -> No
 
 
 def test_the_choice_holds_its_evidence(compared: Path) -> None:
-    """Every candidate with the scores of its summary, those alone first; and the folds as they are."""
+    """Every candidate has the scores of its summary, single configurations come first; the folds have their digests."""
     folders = folders_of(compared)
     choice = BestModel.load(folders.best_model)
     assert [one.name for one in choice.candidates] == ["2d", "3d_fullres", PAIR]
@@ -165,7 +165,7 @@ def test_the_largest_mean_wins_and_of_equals_the_first(
 def test_a_stopped_comparison_goes_on(
     trained: Path, compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is decided before all is done; the cases that were done are taken over; the result is the same."""
+    """Nothing is decided before the end; finished cases are reused; the result is the same."""
     root = shutil.copytree(trained, tmp_path / "workspace")
     folders, written = folders_of(root), []
     save = ensembles.save_result
@@ -194,7 +194,7 @@ def test_a_stopped_comparison_goes_on(
 
 
 def test_what_other_weights_made_is_made_anew(own: DatasetFolders) -> None:
-    """A fold that was trained on since counts as it is now; so do results that were removed or damaged."""
+    """Cases are segmented again for a fold that was trained further, and for results that were removed or damaged."""
     edit_training(root_of(own), epochs=3)
     train(NUMBER, "2d", 1, extend="1", workspace=root_of(own), device="cpu")
     (own.ensemble(PAIR) / "case_1.nii.gz").unlink()
@@ -207,7 +207,7 @@ def test_what_other_weights_made_is_made_anew(own: DatasetFolders) -> None:
 
 
 def test_configurations_are_left_out_with_the_reason(own: DatasetFolders) -> None:
-    """Each with its line and the command that mends it; the others are compared."""
+    """Each exclusion has its line and the command that helps; the others are compared."""
     root, model = root_of(own), own.model("3d_fullres")
 
     def lines() -> list[str]:
@@ -240,7 +240,7 @@ def test_configurations_are_left_out_with_the_reason(own: DatasetFolders) -> Non
 
 
 def test_nothing_to_compare_is_said_line_by_line(own: DatasetFolders) -> None:
-    """Folds that were trained with other cases than the present ones are no held-out results of these."""
+    """Folds that were trained with other cases than those of splits.json are excluded."""
     before = own.best_model.read_bytes()
     write_splits(root_of(own), [SPLITS[0], ((CASES[0],), CASES[2:])])
     with pytest.raises(ProblemsError) as caught:
@@ -251,7 +251,7 @@ def test_nothing_to_compare_is_said_line_by_line(own: DatasetFolders) -> None:
 
 
 def test_options_restrict_the_candidates(own: DatasetFolders) -> None:
-    """To some configurations, or to single ones; then nothing is predicted."""
+    """Only some configurations, or no pairs, are compared; then nothing is predicted."""
     root, listener = root_of(own), Listener()
     shutil.rmtree(own.results / ENSEMBLES)
     alone = find_best(NUMBER, ensembles=False, workspace=root, device="cpu", reporter=listener)
@@ -265,7 +265,7 @@ def test_options_restrict_the_candidates(own: DatasetFolders) -> None:
 
 
 def test_postprocessing_is_found_for_the_best(own: DatasetFolders) -> None:
-    """From its held-out segmentations; islands in them make rules, which its configuration did not have."""
+    """Rules are found on its held-out segmentations; islands in them make rules that its configuration lacked."""
     set_scores(own, {"2d": 1.0, "3d_fullres": 0.0, PAIR: 0.0})
     for fold in range(2):
         folder = own.model("2d").validation(fold)
@@ -281,12 +281,12 @@ def test_postprocessing_is_found_for_the_best(own: DatasetFolders) -> None:
 
 
 def scans_of(folders: DatasetFolders) -> Path:
-    """The new scan."""
+    """Returns the folder of the new scan."""
     return folders.raw / "imagesTs"
 
 
 def predicted(folders: DatasetFolders, output: Path, **options) -> tuple[np.ndarray, list[str]]:
-    """The mask of the new scan, and what was said."""
+    """Predicts the new scan; returns its mask and the messages."""
     listener = Listener()
     if "model" not in options:
         options |= {"number": NUMBER, "workspace": root_of(folders)}
@@ -295,7 +295,7 @@ def predicted(folders: DatasetFolders, output: Path, **options) -> tuple[np.ndar
 
 
 def test_prediction_goes_by_the_choice(own: DatasetFolders, tmp_path: Path) -> None:
-    """With no option; wherever the folder is; from Python too. One line says what predicts, and why."""
+    """The choice predicts without options, from a copied folder, and from Python; one line says why."""
     set_scores(own, {"2d": 0.5, "3d_fullres": 0.5, PAIR: 0.75})
     choice = find_best(NUMBER, workspace=root_of(own), device="cpu")
     mask, lines = predicted(own, tmp_path / "out")
@@ -312,7 +312,7 @@ def test_prediction_goes_by_the_choice(own: DatasetFolders, tmp_path: Path) -> N
 
 
 def test_what_is_asked_for_comes_before_the_choice(own: DatasetFolders, tmp_path: Path) -> None:
-    """A configuration or folds that are named are used as they are, by their own rules, without a word."""
+    """Configurations or folds that are named predict with their own rules, without a message."""
     set_scores(own, {"2d": 1.0, "3d_fullres": 0.5, PAIR: 0.5})
     find_best(NUMBER, workspace=root_of(own), device="cpu")
     chosen, _ = predicted(own, tmp_path / "chosen")
@@ -330,7 +330,7 @@ def test_what_is_asked_for_comes_before_the_choice(own: DatasetFolders, tmp_path
 
 
 def test_a_choice_that_no_longer_holds_is_said_in_one_line(own: DatasetFolders, tmp_path: Path) -> None:
-    """Folds that changed since predict with a warning; a configuration that is gone cannot."""
+    """Folds that changed since predict with a warning; a configuration that is missing is an error."""
     set_scores(own, {"2d": 0.5, "3d_fullres": 0.5, PAIR: 0.75})
     find_best(NUMBER, workspace=root_of(own), device="cpu")
     line = "fold 1 of 2d changed since best.json was written; 'autoseg find_best' chooses anew"
@@ -356,7 +356,7 @@ def test_a_choice_that_no_longer_holds_is_said_in_one_line(own: DatasetFolders, 
 
 
 def test_a_choice_names_the_folds_of_its_configurations() -> None:
-    """An edited file that contradicts itself is refused, by field."""
+    """An edited file that contradicts itself is refused by its field."""
     text = (
         '{"dataset": "D", "configurations": ["2d"], "folds": {"3d_fullres": [{"fold": 0, "weights": ""}]},'
         '"rules": {}, "candidates": []}'
@@ -368,7 +368,7 @@ def test_a_choice_names_the_folds_of_its_configurations() -> None:
 
 
 def test_dataset_of_the_comparison_is_left_alone(trained: Path, compared: Path) -> None:
-    """Nothing is written but best.json and the ensembles."""
+    """Only best.json and the ensembles are written."""
     folders = folders_of(compared)
     new = files_in(folders.results) - files_in(folders_of(trained).results)
     assert {name for name in new if not name.startswith(ENSEMBLES)} == {"best.json"}
@@ -376,7 +376,7 @@ def test_dataset_of_the_comparison_is_left_alone(trained: Path, compared: Path) 
 
 
 def test_the_decision_is_shown_as_a_table(own: DatasetFolders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row per candidate with its Dice and the reason, a line per trial, and where the decision is."""
+    """A row for each candidate with its Dice and the reason, a line for each trial, and the path of the decision."""
     monkeypatch.setattr(console, "_width", 100)
     set_scores(own, {"2d": 0.5, "3d_fullres": 0.75, PAIR: 0.625})
     arguments = ["find_best", "-d", str(NUMBER), "-w", str(root_of(own)), "--device", "cpu"]

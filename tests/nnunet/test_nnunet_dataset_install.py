@@ -1,4 +1,4 @@
-"""Models of nnU-Net among those of a dataset: as if they had been trained here, or refused in one line."""
+"""Models of nnU-Net are installed among those of a dataset, as if they had been trained here, or refused."""
 
 import json
 import shlex
@@ -49,13 +49,13 @@ PAIR = "2d+nnunet/3d_fullres"
 
 @pytest.fixture(autouse=True)
 def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of cases, which take longer than all else here, are empty files."""
+    """Replaces the pictures of cases, which take longer than everything else here, by empty files."""
     monkeypatch.setattr("autoseg.model_selection.validation.draw_overlay", lambda path, *_, **__: path.touch())
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a raw dataset, and folds that were made by hand."""
+    """A workspace with a raw dataset and hand-made folds."""
     root = tmp_path_factory.mktemp("bare")
     write_volumes(root, cases=4)
     write_splits(root, SPLITS)
@@ -64,7 +64,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of nnU-Net's on that dataset: two folds of a configuration, with segmentations of what they held out."""
+    """Results of nnU-Net on that dataset: two folds of a configuration, with their held-out segmentations."""
     return save_theirs(tmp_path_factory.mktemp("theirs"), bare, {"3d_fullres": plain_configuration(info=info_of(bare))})
 
 
@@ -81,12 +81,12 @@ def own(theirs: Path, tmp_path: Path) -> Path:
 
 
 def info_of(root: Path) -> DatasetInfo:
-    """What the dataset of a workspace says of itself."""
+    """Loads the description of the dataset of a workspace."""
     return DatasetInfo.load(folders_of(root).raw / "dataset.json")
 
 
 def save_theirs(folder: Path, root: Path, configurations: dict, folds: tuple = (0, 1)) -> Path:
-    """Writes configurations as nnU-Net would have left them."""
+    """Writes configurations as nnU-Net writes them."""
     model = save_model(folder / "ours", configurations, info_of(root), folds=folds)
     for name, one in configurations.items():
         alone = model.path.with_name(name)
@@ -104,7 +104,7 @@ def save_theirs(folder: Path, root: Path, configurations: dict, folds: tuple = (
 
 
 def spoilt(root: Path, case: str, margin: int) -> Volume:
-    """The label map of a case without its first slices: what a network found."""
+    """Writes the label map of a case without its first slices, as a segmentation."""
     label = read_label_map(folders_of(root).raw / "labelsTr" / f"{case}.nii.gz")
     array = label.array.copy()
     array[: 4 + margin] = 0
@@ -112,12 +112,12 @@ def spoilt(root: Path, case: str, margin: int) -> Volume:
 
 
 def named(root: Path) -> DatasetFolders:
-    """The folders of the dataset as the plan "nnunet" sees them."""
+    """Returns the folders of the dataset as the plan "nnunet" sees them."""
     return folders_of(root).with_plan("nnunet")
 
 
 def take(source: Path, root: Path, **options) -> tuple[ModelFolder, list[str]]:
-    """Takes a model over, and gives the folder of its first configuration, and what was said."""
+    """Installs a model; returns the folder of its first configuration, and the messages."""
     listener = Listener()
     folder = install_nnunet(source, root, number=NUMBER, device="cpu", reporter=listener, **options)
     return ModelFolder(path=next(path for path in sorted(folder.glob("*d*")) if path.is_dir())), listener.lines
@@ -127,7 +127,7 @@ def take(source: Path, root: Path, **options) -> tuple[ModelFolder, list[str]]:
 
 
 def test_folds_lie_as_if_they_had_been_trained_here(work: Path, theirs: Path) -> None:
-    """Checkpoints, plan, folds, and segmentations of held-out cases, judged by the metrics of here."""
+    """Checkpoints, plan, splits and held-out segmentations are installed; the latter are scored here."""
     model, lines = take(theirs, work)
     folders = named(work)
     assert model.path == folders.model("3d_fullres").path
@@ -158,7 +158,7 @@ def test_folds_lie_as_if_they_had_been_trained_here(work: Path, theirs: Path) ->
 
 
 def test_it_competes_with_what_was_trained_here(work: Path, theirs: Path, tmp_path: Path) -> None:
-    """Alone and in a pair; `predict`, `export` and bundles follow, and its own plan still compares it alone."""
+    """It is compared alone and in a pair; `predict`, `export` and bundles follow the choice."""
     plan_tiny(work, epochs=1)
     train(NUMBER, "2d", "cv", workspace=work, device="cpu")
     take(theirs, work)
@@ -198,7 +198,7 @@ def test_it_competes_with_what_was_trained_here(work: Path, theirs: Path, tmp_pa
 
 
 def weights_of(folders: DatasetFolders, member: str, fold: int) -> str:
-    """Tells one fold from another."""
+    """Returns a number that tells one fold from another."""
     from autoseg.models.weight_digest import digest_weights
 
     return digest_weights(load_checkpoint(ModelFolder(path=folders.models / member).checkpoint(fold)).weights)
@@ -206,7 +206,7 @@ def weights_of(folders: DatasetFolders, member: str, fold: int) -> str:
 
 @pytest.mark.slow
 def test_pair_of_two_plans_goes_to_nnunet_as_two_models(work: Path, theirs: Path, tmp_path: Path) -> None:
-    """Each with the plan that it has here; both are called 3d_fullres."""
+    """Each has its plan in the workspace; both are called 3d_fullres."""
     take(theirs, work)
     other = save_theirs(tmp_path / "other", work, {"3d_fullres": plain_configuration(spacing_mm=(2.0, 1.0, 1.0))})
     take(other, work, plan_name="coarse")
@@ -229,7 +229,7 @@ def test_pair_of_two_plans_goes_to_nnunet_as_two_models(work: Path, theirs: Path
 
 
 def test_other_folds_are_trained_here_and_begin_with_its_weights(work: Path, own: Path) -> None:
-    """By its own plan; a fold that was taken over is not trained on, but judged again if its scores are gone."""
+    """Its own plan is used; an installed fold is not trained again, but validated again if its scores are gone."""
     shutil.rmtree(own / FULL / "fold_1")
     model, _ = take(own, work)
     preprocess(NUMBER, plan_name="nnunet", workspace=work)
@@ -264,7 +264,7 @@ def test_other_folds_are_trained_here_and_begin_with_its_weights(work: Path, own
     ],
 )
 def test_missing_segmentations_are_made_here(work: Path, own: Path, spoil: Callable[[Path], object], said: str) -> None:
-    """As after training, by the fold that held the case out; those of the other fold are taken over."""
+    """They are made as after training, by the fold that held the case out; those of the other fold are copied."""
     spoil(own / FULL / "fold_0")
     model, lines = take(own, work)
     assert said in lines[0]
@@ -279,7 +279,7 @@ def test_missing_segmentations_are_made_here(work: Path, own: Path, spoil: Calla
 
 
 def test_model_of_nnunets_own_trainer_is_judged_here(tmp_path: Path) -> None:
-    """The recorded one, of two channels and an ignore label; what it held out is told by the usual deal alone."""
+    """The recorded model has two channels and an ignore label, and its folds are those that are assigned by default."""
     folders = write_volumes(tmp_path, channels=2)
     labels = {"background": 0, "liver": 1, "tumour": 2, "ignore": 3}
     change_json(folders.raw / "dataset.json", channel_names={"0": "CT", "1": "MR"}, labels=labels)
@@ -296,7 +296,7 @@ def test_model_of_nnunets_own_trainer_is_judged_here(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on(work: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was taken over stays; the held-out cases that were not judged are; a third run finds all done."""
+    """Installed folds stay; held-out cases without scores are validated; a third run finds nothing to do."""
     shutil.rmtree(own / FULL / "fold_1/validation")
 
     def stop(*_: object) -> None:
@@ -317,7 +317,7 @@ def test_a_stopped_run_goes_on(work: Path, own: Path, monkeypatch: pytest.Monkey
 
 
 def test_zip_tells_which_cases_were_held_out(work: Path, own: Path, tmp_path: Path) -> None:
-    """nnU-Net packs the scores and leaves the segmentations out: they are made here."""
+    """A zip holds the scores without the segmentations, which are made here."""
     file = tmp_path / "model.zip"
     with zipfile.ZipFile(file, "w") as archive:
         for path in sorted(own.rglob("*.json")) + sorted(own.rglob("*.pth")):
@@ -333,7 +333,7 @@ def test_zip_tells_which_cases_were_held_out(work: Path, own: Path, tmp_path: Pa
 
 
 def test_cascade_comes_with_its_first_part(work: Path, tmp_path: Path) -> None:
-    """Its cases are those of 3d_fullres, which joins the plan untrained; missing segmentations are made of both."""
+    """It uses the cases of 3d_fullres, which joins the plan untrained; both stages are validated here."""
     low = plain_configuration(spacing_mm=(2.0, 2.0, 2.0))
     seeing = low.architecture.model_copy(update={"in_channels": 3})
     cascade = plain_configuration(architecture=seeing, previous="3d_lowres")
@@ -358,7 +358,7 @@ def test_cascade_comes_with_its_first_part(work: Path, tmp_path: Path) -> None:
 
 
 def test_configurations_are_added_one_by_one(work: Path, theirs: Path, tmp_path: Path) -> None:
-    """Plans of one name grow; other weights need --replace, or a name of their own."""
+    """Configurations are added to a plan; other weights need --replace, or another plan."""
     take(theirs / FULL, work)
     flat = save_theirs(tmp_path / "flat", work, {"2d": plain_configuration(2)})
     take(flat, work)
@@ -383,7 +383,7 @@ def test_configurations_are_added_one_by_one(work: Path, theirs: Path, tmp_path:
 
 
 def test_model_of_all_cases_keeps_the_rules_of_nnunet(work: Path, tmp_path: Path) -> None:
-    """It holds nothing out, so there is nothing to judge."""
+    """Fold "all" holds nothing out, so there is nothing to validate."""
     results = save_theirs(tmp_path, work, {"3d_fullres": plain_configuration()}, folds=("all",))
     rules = PostprocessingRules(keep_largest=((1,),))
     pooled = results / FULL / "crossval_results_folds_all"
@@ -399,7 +399,7 @@ def test_model_of_all_cases_keeps_the_rules_of_nnunet(work: Path, tmp_path: Path
 
 
 def test_folds_of_nnunet_are_found_given_or_dealt(bare: Path, theirs: Path, tmp_path: Path) -> None:
-    """splits_final.json beside the cases, or by --splits; a splits.json that is there must say the same."""
+    """Folds come from splits_final.json beside the cases or from --splits; an existing splits.json must agree."""
     content = [{"train": list(one), "val": list(other)} for one, other in SPLITS]
     root = shutil.copytree(bare, tmp_path / "work")
     folders_of(root).splits.unlink()
@@ -434,7 +434,7 @@ def relabel(path: Path, **changes: object) -> None:
 
 
 def rename_fold(path: Path) -> None:
-    """Exchanges two folds."""
+    """Swaps two folds."""
     (path / FULL / "fold_0").rename(path / FULL / "fold_x")
     (path / FULL / "fold_1").rename(path / FULL / "fold_0")
     (path / FULL / "fold_x").rename(path / FULL / "fold_1")
@@ -443,13 +443,13 @@ def rename_fold(path: Path) -> None:
 
 
 def stop_training(path: Path) -> None:
-    """Leaves a fold as it is while it is trained."""
+    """Leaves a fold as it is during training."""
     fold = path / FULL / "fold_1"
     (fold / "checkpoint_final.pth").rename(fold / "checkpoint_best.pth")
 
 
 def add_fold(path: Path) -> None:
-    """A fold that nnU-Net held out at random."""
+    """Makes a fold that nnU-Net held out at random."""
     shutil.copytree(path / FULL / "fold_1", path / FULL / "fold_7")
     file = path / FULL / "fold_7/checkpoint_final.pth"
     content = torch.load(file, weights_only=False)
@@ -458,7 +458,7 @@ def add_fold(path: Path) -> None:
 
 
 def hold_out_others(path: Path) -> None:
-    """As if the folds had been others."""
+    """Makes a model whose folds were others."""
     scores = path / FULL / "fold_1/validation/summary.json"
     scores.write_text(scores.read_text().replace("case_3", "case_2"))
 
@@ -482,7 +482,7 @@ def hold_out_others(path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_belong_is_refused(work: Path, own: Path, spoil: Callable[[Path], object], text: str) -> None:
-    """In one line, and nothing is left of it."""
+    """The refusal has one line, and nothing is left of the model."""
     spoil(own)
     before = sorted(work.rglob("*"))
     with pytest.raises(AutosegError) as caught:
@@ -493,7 +493,7 @@ def test_what_does_not_belong_is_refused(work: Path, own: Path, spoil: Callable[
 
 
 def test_scans_that_lie_as_they_are_turned_need_no_turning(bare: Path, own: Path, tmp_path: Path) -> None:
-    """By the fingerprint, without which nobody knows; then a scan that lies in another way is turned, as there."""
+    """The fingerprint tells the orientations; without it nothing is known. Other scans are then reoriented."""
     change_json(own / FULL / "plans.json", image_reader_writer="NibabelIOWithReorient")
     lying = shutil.copytree(bare, tmp_path / "lying")
     for path in folders_of(lying).raw.rglob("*.nii.gz"):
@@ -510,7 +510,7 @@ def test_scans_that_lie_as_they_are_turned_need_no_turning(bare: Path, own: Path
 
 
 def test_missing_cases_are_named(work: Path, theirs: Path) -> None:
-    """The raw data must be there; so must the dataset."""
+    """Raw data and dataset must exist."""
     (folders_of(work).raw / "labelsTr/case_3.nii.gz").unlink()
     before = sorted(work.rglob("*"))
     with pytest.raises(
@@ -523,7 +523,7 @@ def test_missing_cases_are_named(work: Path, theirs: Path) -> None:
 
 
 def test_full_disk_leaves_nothing(work: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither plan nor folds nor empty folders."""
+    """Neither plan nor splits nor empty folders are left."""
     before = sorted(work.rglob("*"))
 
     def fill(*_: object) -> None:
@@ -545,7 +545,7 @@ def test_options_that_do_not_go_together_are_refused(work: Path, theirs: Path) -
 
 
 def test_commands_to_go_on_with_are_told(work: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And errors end with code 2."""
+    """Errors end with exit code 2."""
     from autoseg.cli.terminal import console
 
     monkeypatch.setattr(console, "_width", 200)
@@ -581,12 +581,12 @@ def test_commands_to_go_on_with_are_told(work: Path, own: Path, monkeypatch: pyt
     ],
 )
 def test_trainers_of_nnunet_are_known(trainer: str, known: bool) -> None:
-    """By their whole names."""
+    """Trainers are known by their whole names."""
     assert is_known(trainer) is known
 
 
 def test_trainer_of_somebody_is_said(work: Path, own: Path) -> None:
-    """In one remark: it may predict otherwise."""
+    """One remark says that it may predict otherwise in nnU-Net."""
     for file in own.rglob("checkpoint_final.pth"):
         torch.save({**torch.load(file, weights_only=False), "trainer_name": "nnUNetTrainerMyLoss"}, file)
     [line] = [line for line in take(own, work)[1] if "mind" in line]

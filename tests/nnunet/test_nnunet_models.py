@@ -1,4 +1,4 @@
-"""Models of nnU-Net become ordinary models that calculate the same, and go back as they were."""
+"""Models of nnU-Net become ordinary models that predict the same, and are exported again unchanged."""
 
 import shutil
 from pathlib import Path
@@ -37,13 +37,13 @@ from autoseg.workspace import DatasetFolders, ModelFolder
 
 
 class Listener(Silent):
-    """Remembers what was said."""
+    """Records messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def say(self, line: str) -> None:
-        """Notes it."""
+        """Records a message."""
         self.lines.append(line)
 
 
@@ -64,7 +64,7 @@ class Listener(Silent):
 def test_logits_are_those_of_nnunet(
     tmp_path: Path, source: str, configuration: str, fold: object, recorded: str
 ) -> None:
-    """Within 1e-5, in float32, for zips that its trainer filled; a cascade sees what its former configuration found."""
+    """Logits agree within 1e-5 in float32 with recorded ones; a cascade gets the recorded coarse segmentation."""
     folder = install_nnunet(GOLDEN / f"{source}.zip", tmp_path)
     checkpoint = load_checkpoint(folder / configuration / f"fold_{fold}" / "checkpoint.pt")
     known = np.load(GOLDEN / f"{recorded}.npz")
@@ -81,7 +81,7 @@ def test_logits_are_those_of_nnunet(
 
 
 def test_plan_tells_what_nnunet_decided(tmp_path: Path) -> None:
-    """Order of axes, spacing, patch, normalization, mirroring, batch, labels; and training as nnU-Net trains."""
+    """Geometry, batch, normalization, mirroring and labels are those of its plan, training settings are defaults."""
     folder = install_nnunet(GOLDEN / "plain.zip", tmp_path)
     checkpoint = load_checkpoint(folder / "3d_fullres/fold_0/checkpoint.pt")
     plan, one = checkpoint.plan, checkpoint.configuration
@@ -106,7 +106,7 @@ def test_plan_tells_what_nnunet_decided(tmp_path: Path) -> None:
 
 
 def test_installed_model_is_an_ordinary_one(tmp_path: Path) -> None:
-    """It is described, predicts, is exported as a bundle, and is a start for training."""
+    """It can be described, predicts, is exported as a bundle, and provides initial weights."""
     folder = install_nnunet(GOLDEN / "residual.zip", tmp_path)
     assert folder == tmp_path / "models" / "Residual"
     rows = dict(describe_installed(folder))
@@ -139,7 +139,7 @@ def test_installed_model_is_an_ordinary_one(tmp_path: Path) -> None:
 
 
 def test_cascade_is_found_beside_its_folder(tmp_path: Path) -> None:
-    """Given the one, its former configuration is installed as well; without that it is refused in one line."""
+    """If the first stage lies beside the second, both are installed; without it the model is refused."""
     results = unpack("cascade", tmp_path / "results")
     cascade = results / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres"
     folder = install_nnunet(cascade, tmp_path / "work")
@@ -154,7 +154,7 @@ def test_cascade_is_found_beside_its_folder(tmp_path: Path) -> None:
 
 
 def test_reorienting_models_get_turned_scans(tmp_path: Path) -> None:
-    """nnU-Net's reader that turns scans to the right, the front and the head is followed; remarks stay away."""
+    """Scans are reoriented as by nnU-Net's reader, and no quality check warns."""
     results = unpack("plain", tmp_path / "results")
     change_json(next(results.iterdir()) / "plans.json", image_reader_writer="NibabelIOWithReorient")
     folder = install_nnunet(results, tmp_path)
@@ -164,7 +164,7 @@ def test_reorienting_models_get_turned_scans(tmp_path: Path) -> None:
 
 
 def test_best_checkpoint_stands_in_for_the_last(tmp_path: Path) -> None:
-    """It is said, as is a trainer that is not nnU-Net's; the last one comes first."""
+    """A best checkpoint is reported, and so is a custom trainer; the final checkpoint has priority."""
     results = unpack("plain", tmp_path / "results")
     fold = next(results.iterdir()) / "fold_0"
     shutil.copy(fold / "checkpoint_final.pth", fold / "checkpoint_best.pth")
@@ -181,7 +181,7 @@ def test_best_checkpoint_stands_in_for_the_last(tmp_path: Path) -> None:
 
 
 def test_names_are_taken_once(tmp_path: Path) -> None:
-    """A model of that name is replaced if that was asked for."""
+    """A model of that name is replaced only on request."""
     install_nnunet(GOLDEN / "flat.zip", tmp_path, name="mine")
     with pytest.raises(UsageError, match="mine exists; choose another name with --name, or add --replace"):
         install_nnunet(GOLDEN / "former.zip", tmp_path, name="mine")
@@ -195,7 +195,7 @@ def test_names_are_taken_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [plain_configuration, residual_configuration])
 @pytest.mark.parametrize(("dimensions", "info"), [(3, SMALL_INFO), (2, SMALL_INFO), (3, REGIONS)])
 def test_there_and_back_nothing_changes(tmp_path: Path, make, dimensions: int, info) -> None:
-    """Weights bit by bit, the configuration but for estimates, labels, rules, and masks."""
+    """Weights are equal bit by bit; so are the configuration except for estimates, labels, rules, and masks."""
     name = "2d" if dimensions == 2 else "3d_fullres"
     model = save_model(tmp_path, {name: make(dimensions, info)}, info, folds=(0, 3, "all"))
     rules = PostprocessingRules(keep_largest_foreground=True, keep_largest=((2,), (2, 3)))
@@ -222,7 +222,7 @@ def test_there_and_back_nothing_changes(tmp_path: Path, make, dimensions: int, i
 
 
 def test_cascade_goes_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of regions, which nnU-Net shows label by label: the same masks from a folder for each configuration."""
+    """A cascade of regions, which nnU-Net passes label by label, gives the same masks after export and import."""
     monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: False)
     low = plain_configuration(info=REGIONS, spacing_mm=(2.0, 2.0, 2.0))
     seeing = low.architecture.model_copy(update={"in_channels": 5})
@@ -247,7 +247,7 @@ def test_cascade_goes_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations([(1, 2, 3), (2, 3), (3,)]), channels=st.integers(0, 2), seed=st.integers(0, 100))
 def test_first_convolution_sees_labels_or_regions_alike(order: list[tuple[int, ...]], channels: int, seed: int) -> None:
-    """What it makes of masks of labels and of regions is equal, and the way back is the inverse."""
+    """The convolution of label masks equals that of region masks, and the conversion back is the inverse."""
     targets = Targets(structures={str(numbers): numbers for numbers in order}, exclusive=False)
     generator = torch.Generator().manual_seed(seed)
     theirs = torch.randn(4, channels + 3, 3, generator=generator)
@@ -263,14 +263,14 @@ def test_first_convolution_sees_labels_or_regions_alike(order: list[tuple[int, .
 
 
 def test_labels_that_regions_do_not_tell_apart_are_refused() -> None:
-    """No kernel for the region could be that of both labels."""
+    """No kernel of a region could equal the kernels of both labels."""
     targets = Targets(structures={"both": (1, 2), "none": (1, 2)}, exclusive=False)
     with pytest.raises(ModelError, match="labels of the coarse segmentation that belong to the same regions"):
         regroup_input(torch.ones(1, 2, 3), targets, 0)
 
 
 def test_every_name_of_nnunet_is_written() -> None:
-    """A plain network of three stages has the 136 names that were counted in nnU-Net's; all are read back."""
+    """A plain network of three stages has the 136 names counted in nnU-Net; all are read back."""
     architecture = plain_configuration().architecture
     stages = tuple(
         stage.model_copy(update={"convolutions": 2, "decoder_convolutions": None}) for stage in architecture.stages
@@ -288,7 +288,7 @@ def test_every_name_of_nnunet_is_written() -> None:
 
 
 def test_heads_that_were_not_trained_are_zero() -> None:
-    """nnU-Net has all of them; it predicts with the finest alone."""
+    """nnU-Net has heads on all levels, and predicts with the finest one alone."""
     architecture = plain_configuration().architecture.model_copy(update={"deep_supervision": False})
     own = make_network(plain_configuration(architecture=architecture), seed=0).state_dict()
     theirs = export_weights(own, architecture, None)
@@ -298,7 +298,7 @@ def test_heads_that_were_not_trained_are_zero() -> None:
 
 
 def test_architectures_are_described_and_read_alike() -> None:
-    """Of planes and volumes, plain and with residual blocks."""
+    """Networks in 2D and 3D, plain and with residual blocks, are described and read back."""
     for make in (plain_configuration, residual_configuration):
         for dimensions in (2, 3):
             architecture = make(dimensions).architecture
@@ -310,7 +310,7 @@ def test_architectures_are_described_and_read_alike() -> None:
 
 
 def test_residual_stages_are_refused_with_what_can_be_exported(tmp_path: Path) -> None:
-    """V-Net's, which are the default, have no counterpart; nothing is left behind."""
+    """The residual stages of V-Net, which are the default, do not exist in nnU-Net; nothing is written."""
     stage = plain_configuration().architecture.model_copy(update={"residual": "stage"})
     model = save_model(tmp_path / "ours", {"3d_fullres": plain_configuration(architecture=stage)})
     with pytest.raises(ModelError, match=r"residual stages as V-Net has, .*a plan by --rules nnunet"):
@@ -322,7 +322,7 @@ def test_residual_stages_are_refused_with_what_can_be_exported(tmp_path: Path) -
 
 
 def test_what_is_lost_is_said(tmp_path: Path) -> None:
-    """Exchanged sides, sizes of components, orientation, and files that nnU-Net cannot read."""
+    """Swapped sides, sizes of components, orientation, and unsupported files are reported."""
     augmentation = {"mirror_axes": (0, 2), "swap_axis": 2, "swapped_labels": ((1, 2),)}
     configuration = plain_configuration(augmentation=augmentation)
     info = SMALL_INFO.model_copy(update={"file_ending": ".mhd"})
@@ -347,7 +347,7 @@ def test_what_is_lost_is_said(tmp_path: Path) -> None:
 
 
 def test_masks_and_full_folders_are_refused(tmp_path: Path) -> None:
-    """nnU-Net writes one label map; and a folder of somebody's is never replaced."""
+    """nnU-Net writes one label map; and a folder with files is never overwritten."""
     info = SMALL_INFO.model_copy(update={"masks": True})
     configuration = plain_configuration()
     one = configuration.architecture.model_copy(update={"out_channels": 2})
@@ -361,7 +361,7 @@ def test_masks_and_full_folders_are_refused(tmp_path: Path) -> None:
 
 
 def test_ensemble_that_nnunet_chose_predicts(tmp_path: Path) -> None:
-    """The two configurations that its file names, with their postprocessing; best.json says so."""
+    """The two configurations that nnU-Net chose predict with their postprocessing, by best.json."""
     save_model(tmp_path, {"2d": plain_configuration(2), "3d_fullres": plain_configuration()})
     results = tmp_path / "results"
     for name in ("2d", "3d_fullres"):

@@ -1,4 +1,4 @@
-"""A checkpoint from a stranger is read as tensors and plain values, or refused with the name of what it holds."""
+"""Untrusted checkpoints are read as tensors and plain values, or refused by the name of what they hold."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from autoseg.nnunet.pickles import CHECKPOINT_NAMES, IGNORED, read_pickle
 
 
 class Call:
-    """Pickles as a call of a function."""
+    """Is pickled as the call of a function."""
 
     def __init__(self, function, *given) -> None:
         self.function, self.given = function, given
@@ -28,7 +28,7 @@ class Call:
 
 
 def content(**more: object) -> dict[str, object]:
-    """What nnU-Net writes, in small."""
+    """Makes a small checkpoint like nnU-Net's."""
     return {
         "network_weights": OrderedDict(
             {"a.weight": torch.arange(6.0).reshape(2, 3).t(), "module.b.bias": torch.ones(2)}
@@ -46,7 +46,7 @@ def content(**more: object) -> dict[str, object]:
 
 
 def refuse(path: Path) -> str:
-    """The one line that says why a checkpoint is not read."""
+    """Returns the line that says why a checkpoint is refused."""
     with pytest.raises(ModelError) as caught:
         read_nnunet_checkpoint(path)
     text = str(caught.value)
@@ -56,7 +56,7 @@ def refuse(path: Path) -> str:
 
 
 def test_all_that_nnunet_writes_is_read(tmp_path: Path) -> None:
-    """Weights with their strides, and what predicts; the optimizer, numbers of NumPy and devices pass."""
+    """Weights with strides and the settings of prediction are read; optimizer, NumPy values and devices are ignored."""
     torch.save(content(), tmp_path / "c.pth")
     found = read_nnunet_checkpoint(tmp_path / "c.pth")
     assert (found.trainer, found.configuration, found.epochs) == ("nnUNetTrainer", "3d_fullres", 1000)
@@ -67,7 +67,7 @@ def test_all_that_nnunet_writes_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
 def test_numbers_of_any_width_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
-    """Bit by bit, and those of parameters too."""
+    """All types are read bit by bit, also those of parameters."""
     weights = {"w": torch.nn.Parameter(torch.arange(5).to(dtype), requires_grad=False)}
     torch.save(content(network_weights=weights), tmp_path / "c.pth")
     found = read_nnunet_checkpoint(tmp_path / "c.pth").weights["w"]
@@ -76,7 +76,7 @@ def test_numbers_of_any_width_are_read(tmp_path: Path, dtype: torch.dtype) -> No
 
 
 def test_missing_mirroring_is_none(tmp_path: Path) -> None:
-    """As nnU-Net reads it: no axis is flipped."""
+    """As in nnU-Net, no axis is flipped."""
     torch.save(content(inference_allowed_mirroring_axes=None), tmp_path / "c.pth")
     assert read_nnunet_checkpoint(tmp_path / "c.pth").mirror_axes == ()
 
@@ -96,7 +96,7 @@ def test_missing_mirroring_is_none(tmp_path: Path) -> None:
 def test_every_other_name_is_refused_and_nothing_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: object, name: str
 ) -> None:
-    """Wherever it stands: beside the weights, among them, or in what nobody reads."""
+    """A call is refused beside the weights, among them, and in values that are not read."""
     monkeypatch.chdir(tmp_path)
     for place in ("optimizer_state", "network_weights", "logging"):
         torch.save(content(**{place: {"x": [harm]}}), tmp_path / "c.pth")
@@ -106,7 +106,7 @@ def test_every_other_name_is_refused_and_nothing_runs(
 
 
 def test_objects_of_numpy_are_refused(tmp_path: Path) -> None:
-    """Arrays of objects can hold, and call, anything."""
+    """Arrays of objects can hold and call anything."""
     torch.save(content(logging=np.array([{}, None], dtype=object)), tmp_path / "c.pth")
     assert "holds values of NumPy of the type 'O8', which no model needs" in refuse(tmp_path / "c.pth")
     mixed = np.zeros(1, dtype=[("a", "f8"), ("b", "O")])
@@ -115,7 +115,7 @@ def test_objects_of_numpy_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_are_shown_without_signs_that_terminals_obey() -> None:
-    """And cut, if they are long."""
+    """Names are printed without control characters, and truncated if they are long."""
     crafted = b"cos\x1b[31m\n" + b"x" * 500 + b"\n."
     with pytest.raises(ModelError, match=r"holds 'os\?\[31m\.x{50,120}', which") as caught:
         read_pickle(crafted, CHECKPOINT_NAMES, "it")
@@ -137,7 +137,7 @@ def test_names_are_shown_without_signs_that_terminals_obey() -> None:
     ],
 )
 def test_crafted_instructions_are_refused(crafted: bytes, text: str) -> None:
-    """Also those that would change what the reader goes by, or fill the memory."""
+    """Pickles that would modify the reader or fill the memory are refused, too."""
     with pytest.raises(ModelError, match=text):
         read_pickle(crafted, CHECKPOINT_NAMES, "it")
     assert read_pickle(pickle.dumps(torch.device("cpu"), 2), CHECKPOINT_NAMES, "it") is IGNORED
@@ -154,7 +154,7 @@ def rewrite(path: Path, name: str, data: bytes, *, packed: int = zipfile.ZIP_STO
 
 
 def test_tensors_that_claim_more_than_is_stored_are_refused(tmp_path: Path) -> None:
-    """By their size, their strides, or the numbers behind them."""
+    """Tensors are refused for their size, their strides, or the length of their storage."""
     path = tmp_path / "c.pth"
     torch.save(content(network_weights={"w": torch.zeros(1).expand(1000, 1000)}), path)
     assert "is damaged or no checkpoint" in refuse(path)
@@ -171,7 +171,7 @@ def test_tensors_that_claim_more_than_is_stored_are_refused(tmp_path: Path) -> N
 
 
 def test_other_files_are_named(tmp_path: Path) -> None:
-    """No zip, a packed one, another's checkpoint, and one that does not say what it is."""
+    """No zip, a compressed zip, another kind of checkpoint, and one without its names are refused."""
     path = tmp_path / "c.pth"
     path.write_bytes(b"no zip")
     assert "is damaged or no checkpoint" in refuse(path)

@@ -1,4 +1,4 @@
-"""Postprocessing of nnU-Net's is read from its text or, without running anything, from its pickle; and written back."""
+"""Postprocessing of nnU-Net is read from its JSON file or, safely, from its pickle; and written."""
 
 import json
 import pickle
@@ -20,14 +20,14 @@ NUMBERS = st.lists(st.integers(1, 3), min_size=1, max_size=2, unique=True).map(l
 
 
 def write_text(folder: Path, *steps: object, name: str = FUNCTION) -> None:
-    """As nnU-Net writes it, beside scores that do not matter."""
+    """Writes postprocessing.json as nnU-Net does, with scores that are not read."""
     content = {"input_folder": {}, "postprocessing_fns": [name] * len(steps),
                "postprocessing_kwargs": [{"labels_or_regions": step} for step in steps]}  # fmt: skip
     (folder / "postprocessing.json").write_text(json.dumps(content))
 
 
 def test_steps_are_our_rules(tmp_path: Path) -> None:
-    """The foreground first; numbers, lists of them, and regions alike; the ignored label is no foreground."""
+    """The foreground comes first; numbers, lists and regions are read alike; the ignore label is no foreground."""
     assert read_rules(tmp_path, TARGETS) is None
     write_text(tmp_path, [1, 2, 3], 2, [[1, 2], 3], [3, 1])
     rules = read_rules(tmp_path, TARGETS)
@@ -41,7 +41,7 @@ def test_steps_are_our_rules(tmp_path: Path) -> None:
 @settings(max_examples=20, deadline=None)
 @given(foreground=st.booleans(), structures=st.lists(NUMBERS, max_size=3))
 def test_rules_are_the_same_in_text_and_pickle(tmp_path_factory, foreground: bool, structures: list) -> None:
-    """Written and read back, from either file; the pickle names nnU-Net's function, which need not be installed."""
+    """Rules are written and read back from either file; the pickle names nnU-Net's function without importing it."""
     folder = tmp_path_factory.mktemp("rules")
     rules = PostprocessingRules(keep_largest_foreground=foreground, keep_largest=tuple(structures))
     assert write_rules(rules, TARGETS, folder) == []
@@ -54,7 +54,7 @@ def test_rules_are_the_same_in_text_and_pickle(tmp_path_factory, foreground: boo
 
 
 def test_pickle_is_the_one_that_nnunet_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two lists: functions, and what they are given."""
+    """The pickle is read as two lists: functions, and their arguments."""
     module = ModuleType(MODULE)
     setattr(module, FUNCTION, print)
     for name in ("nnunetv2", "nnunetv2.postprocessing"):
@@ -66,7 +66,7 @@ def test_pickle_is_the_one_that_nnunet_loads(tmp_path: Path, monkeypatch: pytest
 
 
 def test_pickle_of_todays_protocol_is_read(tmp_path: Path) -> None:
-    """Whichever Python wrote it; regions are tuples there."""
+    """Pickles of all protocols are read; regions are tuples there."""
 
     class Named:
         def __reduce__(self) -> str:
@@ -94,7 +94,7 @@ def test_pickle_of_todays_protocol_is_read(tmp_path: Path) -> None:
 def test_pickles_that_name_anything_else_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crafted: bytes
 ) -> None:
-    """By that name, and nothing runs."""
+    """The refusal names the function, and nothing is run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "postprocessing.pkl").write_bytes(crafted)
     with pytest.raises(ModelError, match=r"'(os\.system|posix\.system|builtins\.eval)', which no model needs"):
@@ -104,7 +104,7 @@ def test_pickles_that_name_anything_else_are_refused(
 
 @pytest.mark.parametrize("step", [0, -1, "all", [], [1, "x"], {"x": 1}, True, None])
 def test_steps_that_are_unknown_are_refused(tmp_path: Path, step: object) -> None:
-    """As are other functions, and files that hold something else."""
+    """Unknown functions, other options, and files with other content are refused."""
     write_text(tmp_path, step)
     with pytest.raises(ModelError, match=r"asks for a step with .*, which is unknown here; remove the file"):
         read_rules(tmp_path, TARGETS)

@@ -1,4 +1,4 @@
-"""Raw datasets of nnU-Net, used where they are: from its folders to prepared cases and predictions."""
+"""Raw datasets of nnU-Net are used in place, from raw folders to preprocessed cases and predictions."""
 
 import json
 import shutil
@@ -35,20 +35,20 @@ def describe(folder: Path, **changes: object) -> None:
 
 
 def prepare(root: Path, number: int = NUMBER) -> tuple[DatasetFolders, Listener]:
-    """Plans and prepares all cases for 3D."""
+    """Plans and preprocesses all cases for 3D."""
     listener = Listener()
     plan_and_preprocess(number, preset="small", configurations=[CONFIGURATION], workspace=root, reporter=listener)
     return Workspace(root=root).dataset(number), listener
 
 
 def prepared(folders: DatasetFolders, case: str) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-    """The image and the label map of a case, as a network sees them."""
+    """Returns the preprocessed image and label of a case."""
     return StoredCase.open(folders.cases(CONFIGURATION), case).load()
 
 
 @pytest.fixture
 def theirs(tmp_path: Path) -> Path:
-    """The folder nnUNet_raw with one dataset, folds included."""
+    """Makes the folder nnUNet_raw with one dataset and its splits."""
     raw = write_volumes(tmp_path / "made").raw
     shutil.copytree(raw, tmp_path / "nnUNet_raw" / NAME)
     describe(tmp_path / "nnUNet_raw" / NAME, numTraining=3, name=NAME, description="x", release="1.0", reference=None)
@@ -90,7 +90,7 @@ def test_all_ways_to_a_dataset_lead_to_the_same(theirs: Path, tmp_path: Path) ->
 
 
 def test_the_number_of_cases_is_compared(theirs: Path, tmp_path: Path) -> None:
-    """Another one is said, and stops nobody."""
+    """Another number is reported, and is no error."""
     describe(theirs / NAME, numTraining=4)
     shutil.move(theirs, tmp_path / "ws" / "raw")
     _, listener = prepare(tmp_path / "ws")
@@ -98,7 +98,7 @@ def test_the_number_of_cases_is_compared(theirs: Path, tmp_path: Path) -> None:
 
 
 def test_volumes_in_tiff_files_have_their_spacing_beside_them(tmp_path: Path) -> None:
-    """As nnU-Net writes and expects it; a new spacing makes another case."""
+    """Cases are stored as nnU-Net expects them; another spacing makes another case."""
     folders = write_volumes(tmp_path, ending=".tif")
     for number in (1, 2, 3):
         for channel_file in (folders.raw / "imagesTr").glob(f"case_{number}_*.json"):
@@ -113,7 +113,7 @@ def test_volumes_in_tiff_files_have_their_spacing_beside_them(tmp_path: Path) ->
 
 
 def test_pictures_are_used_in_place(tmp_path: Path) -> None:
-    """Colours in one file, whatever the ending; the plan is of two dimensions."""
+    """Colours are in one file, whatever its ending; the plan has two dimensions."""
     folders = write_pictures(tmp_path, colours=3)
     listed = {f"eye {n}": {"images": [f"imagesTr/case_{n}.png"], "label": f"labelsTr/case_{n}.png"} for n in (1, 2, 3)}
     describe(folders.raw, dataset=listed, overwrite_image_reader_writer="NaturalImage2DIO")
@@ -123,7 +123,7 @@ def test_pictures_are_used_in_place(tmp_path: Path) -> None:
 
 
 def store_turned(path: Path, orientation: str) -> None:
-    """Stores an image or a label map with axes that lead otherwise; no voxel moves in space."""
+    """Stores an image or a label map with other axis directions; no voxel moves in space."""
     if path.parent.name == "labelsTr":
         write_label_map(path, read_label_map(path).reoriented(orientation))
     else:
@@ -131,7 +131,7 @@ def store_turned(path: Path, orientation: str) -> None:
 
 
 def test_the_reader_that_turns_volumes_is_obeyed(tmp_path: Path) -> None:
-    """Cases stored in any way are prepared as one, and so are new scans, whose masks lie on their own grids."""
+    """Cases in any orientation are preprocessed alike, and so are new scans, whose masks lie on their own grids."""
     plain, mixed = (write_volumes(tmp_path / name) for name in ("plain", "mixed"))
     for folders in (plain, mixed):
         describe(folders.raw, overwrite_image_reader_writer="NibabelIOWithReorient")

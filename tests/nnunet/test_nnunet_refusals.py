@@ -1,4 +1,4 @@
-"""What this program cannot do as nnU-Net does is refused in one line that names it; sources that are not clear, too."""
+"""Models with unsupported features, and ambiguous sources, are refused in one line that names them."""
 
 import io
 import json
@@ -20,12 +20,12 @@ from autoseg.nnunet.plans import LIBRARY
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A recorded model folder of a plain network, to be spoilt."""
+    """A recorded model folder of a plain network, to be modified."""
     return next(unpack("plain", tmp_path / "results").iterdir())
 
 
 def refuse(source: Path, error: type[AutosegError] = ModelError) -> str:
-    """The one line that says why a model is not installed; nothing is left of it."""
+    """Returns the line that says why a model is not installed; nothing is left of it."""
     with pytest.raises(error) as caught:
         install_nnunet(source, source.parent / "work")
     text = str(caught.value)
@@ -84,13 +84,13 @@ DATA = f"{ONE}__resampling_fn_data"
     ],
 )
 def test_plans_that_cannot_be_followed_are_refused(model: Path, changes: dict[str, Any], text: str) -> None:
-    """Each with its reason."""
+    """Each feature is refused with its reason."""
     change_json(model / "plans.json", **changes)
     assert text in refuse(model)
 
 
 def test_residual_blocks_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    """With a bottleneck, or after a first convolution of another width."""
+    """Bottlenecks and a first convolution of another width are refused."""
     for key, value, text in (
         (
             "block",
@@ -108,7 +108,7 @@ def test_residual_blocks_of_other_kinds_are_refused(tmp_path: Path) -> None:
 
 
 def test_convolutions_without_bias_and_dropout_are_followed(model: Path, tmp_path: Path) -> None:
-    """A bias that is missing is zero; dropout does nothing in prediction."""
+    """A missing bias is zero; dropout does nothing in prediction."""
     change_json(
         model / "plans.json", **{f"{NETWORK}__dropout_op": "torch.nn.Dropout3d", f"{NETWORK}__conv_bias": False}
     )
@@ -122,7 +122,7 @@ def test_convolutions_without_bias_and_dropout_are_followed(model: Path, tmp_pat
 
 
 def test_batch_norm_of_a_trainer_is_found_by_its_weights(model: Path) -> None:
-    """Its plan does not say so, its running means do."""
+    """Batch normalization is recognized by its running means, which its plan does not mention."""
     path = model / "fold_0" / "checkpoint_final.pth"
     content = torch.load(path, weights_only=False)
     content["network_weights"]["encoder.stages.0.0.convs.0.norm.running_mean"] = torch.zeros(4)
@@ -131,7 +131,7 @@ def test_batch_norm_of_a_trainer_is_found_by_its_weights(model: Path) -> None:
 
 
 def test_weights_that_are_no_numbers_are_refused(model: Path) -> None:
-    """Infinite ones too, by the checks that every checkpoint of this program meets."""
+    """Weights that are not finite are refused, as in every checkpoint."""
     path = model / "fold_0" / "checkpoint_final.pth"
     content = torch.load(path, weights_only=False)
     content["network_weights"]["decoder.seg_layers.0.bias"][0] = float("nan")
@@ -140,7 +140,7 @@ def test_weights_that_are_no_numbers_are_refused(model: Path) -> None:
 
 
 def test_datasets_that_cannot_be_followed_are_refused(model: Path) -> None:
-    """By the field; what dataset.json says about cases does not matter."""
+    """Each file is refused by its field; paths of cases in dataset.json are ignored."""
     change_json(
         model / "dataset.json", dataset={"case": {"images": ["/secret/patient.nii.gz"]}}, labels={"background": 1}
     )
@@ -150,7 +150,7 @@ def test_datasets_that_cannot_be_followed_are_refused(model: Path) -> None:
 
 
 def test_folders_that_hold_no_model_or_several_are_refused(tmp_path: Path) -> None:
-    """With what to give instead."""
+    """The message says what to give instead."""
     assert "nowhere does not exist; give a model folder of nnU-Net's, or a zip" in refuse(
         tmp_path / "nowhere", UsageError
     )
@@ -175,7 +175,7 @@ def test_folders_that_hold_no_model_or_several_are_refused(tmp_path: Path) -> No
 
 
 def rewrite(path: Path, change: Callable[[zipfile.ZipFile, dict[str, bytes]], None]) -> Path:
-    """Writes a recorded zip anew, and something more."""
+    """Writes a recorded zip again, with one more entry."""
     with zipfile.ZipFile(GOLDEN / "plain.zip") as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -186,27 +186,27 @@ def rewrite(path: Path, change: Callable[[zipfile.ZipFile, dict[str, bytes]], No
 
 
 def add_link(archive: zipfile.ZipFile, _parts: dict[str, bytes]) -> None:
-    """A link to a file of the system."""
+    """Makes a link to a file of the system."""
     entry = zipfile.ZipInfo("Dataset701_Plain/link")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
     archive.writestr(entry, "/etc/passwd")
 
 
 def add_twice(archive: zipfile.ZipFile, parts: dict[str, bytes]) -> None:
-    """Two files of one name."""
+    """Makes two files of one name."""
     archive.writestr("Dataset701_Plain/any.json", next(iter(parts.values())))
     with pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("Dataset701_Plain/any.json", b"{}")
 
 
 def add_bomb(_archive: zipfile.ZipFile, parts: dict[str, bytes]) -> None:
-    """A checkpoint of nothing, a thousand times as large as it looks."""
+    """Makes a checkpoint of zeros, a thousand times as large as its packed size."""
     name = next(name for name in parts if name.endswith(".pth"))
     parts[name] = bytes(50 * 2**20)
 
 
 def add_long_text(_archive: zipfile.ZipFile, parts: dict[str, bytes]) -> None:
-    """The same of a text."""
+    """Makes a text file that is too large."""
     name = next(name for name in parts if name.endswith("plans.json"))
     parts[name] = b" " * (17 * 2**20)
 
@@ -224,13 +224,13 @@ def add_long_text(_archive: zipfile.ZipFile, parts: dict[str, bytes]) -> None:
     ],
 )
 def test_zips_that_were_made_to_do_harm_are_refused(tmp_path: Path, change: Callable, text: str) -> None:
-    """Before a file of them is read."""
+    """They are refused before any file is unpacked."""
     assert text in refuse(rewrite(tmp_path / "m.zip", change))
     assert {path.name for path in tmp_path.rglob("*")} == {"m.zip"}
 
 
 def test_errors_name_the_zip_and_not_where_it_was_unpacked(tmp_path: Path) -> None:
-    """And what is not needed, such as pictures and masks, stays inside."""
+    """Files that are not needed, such as pictures and masks, are not unpacked."""
 
     def spoil(archive: zipfile.ZipFile, parts: dict[str, bytes]) -> None:
         archive.writestr("Dataset701_Plain/x__y__z/fold_0/validation/case 1.nii.gz", b"masks")
@@ -242,7 +242,7 @@ def test_errors_name_the_zip_and_not_where_it_was_unpacked(tmp_path: Path) -> No
 
 
 def test_damaged_zips_are_refused(tmp_path: Path) -> None:
-    """Cut off, changed, or something else."""
+    """Truncated, modified and other files are refused."""
     whole = (GOLDEN / "plain.zip").read_bytes()
     for content in (b"", b"PK", whole[:-100], whole[: len(whole) // 2] + b"12345678" + whole[len(whole) // 2 + 8 :]):
         (tmp_path / "m.zip").write_bytes(content)
