@@ -57,9 +57,9 @@ def theirs(tmp_path: Path) -> Path:
 
 
 def test_all_ways_to_a_dataset_lead_to_the_same(theirs: Path, tmp_path: Path) -> None:
-    """Linked as a workspace's raw folder, copied or listed: the same facts, folds and cases; nothing is written there.
+    """Linked as raw folder, copied or listed, a dataset has the same facts, splits and cases, and stays unchanged.
 
-    A dataset of the format's first version is no other.
+    The same holds for a dataset in the first version of the format.
     """
     before = {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
     (tmp_path / "linked").mkdir()
