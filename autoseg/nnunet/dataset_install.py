@@ -38,8 +38,7 @@ from autoseg.models.training_statistics import save_training_statistics
 from autoseg.models.weight_digest import digest_weights
 from autoseg.nnunet.dataset_plan import check_agreement, convert_plan, resolve_nnunet_folds
 from autoseg.nnunet.held_out import read_held_out
-from autoseg.nnunet.install import Models, opened_models
-from autoseg.nnunet.install import install_nnunet as install_standalone
+from autoseg.nnunet.install import Models, install_standalone, opened_models
 from autoseg.nnunet.models import NnunetModel
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import save_plan, with_own_cases

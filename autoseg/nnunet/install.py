@@ -32,7 +32,7 @@ PREFERRED: tuple[ConfigurationName, ...] = ("3d_fullres", "3d_cascade_fullres", 
 one is first."""
 
 
-def install_nnunet(
+def install_standalone(
     source: str | os.PathLike[str],
     workspace: str | os.PathLike[str] | None = None,
     *,
@@ -79,8 +79,8 @@ def opened_models(source: Path) -> Iterator[dict[ConfigurationName, NnunetModel]
     """Reads the configurations of a model. A zip is unpacked into a temporary folder until the context ends.
 
     Args:
-        source: A model folder, the results of a dataset, or a zip; see `install_nnunet`, also for the errors. Inside
-            the context, errors name this path in place of the temporary folder.
+        source: A model folder, the results of a dataset, or a zip; see `install_standalone`, also for the errors.
+            Inside the context, errors name this path in place of the temporary folder.
     """
     with opened_source(source) as root, _naming_source(source, root):
         yield name_models(_read_models(find_folders(root)))

@@ -25,7 +25,7 @@ from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.nnunet.architectures import describe_architecture, read_architecture
 from autoseg.nnunet.export import export_nnunet
-from autoseg.nnunet.install import install_nnunet
+from autoseg.nnunet.install import install_standalone
 from autoseg.nnunet.plans import ArchitecturePlan
 from autoseg.nnunet.weight_names import export_weights, import_weights, regroup_input, separate_input
 from autoseg.runtime import device
@@ -65,7 +65,7 @@ def test_logits_are_those_of_nnunet(
     tmp_path: Path, source: str, configuration: str, fold: object, recorded: str
 ) -> None:
     """Logits agree within 1e-5 in float32 with recorded ones; a cascade gets the recorded coarse segmentation."""
-    folder = install_nnunet(GOLDEN / f"{source}.zip", tmp_path)
+    folder = install_standalone(GOLDEN / f"{source}.zip", tmp_path)
     checkpoint = load_checkpoint(folder / configuration / f"fold_{fold}" / "checkpoint.pt")
     known = np.load(GOLDEN / f"{recorded}.npz")
     image = torch.from_numpy(known["image"])
@@ -82,7 +82,7 @@ def test_logits_are_those_of_nnunet(
 
 def test_plan_tells_what_nnunet_decided(tmp_path: Path) -> None:
     """Geometry, batch, normalization, mirroring and labels are those of its plan, training settings are defaults."""
-    folder = install_nnunet(GOLDEN / "plain.zip", tmp_path)
+    folder = install_standalone(GOLDEN / "plain.zip", tmp_path)
     checkpoint = load_checkpoint(folder / "3d_fullres/fold_0/checkpoint.pt")
     plan, one = checkpoint.plan, checkpoint.configuration
     assert (plan.dataset, plan.rules, plan.preset, plan.axis_order) == (
@@ -107,7 +107,7 @@ def test_plan_tells_what_nnunet_decided(tmp_path: Path) -> None:
 
 def test_installed_model_is_an_ordinary_one(tmp_path: Path) -> None:
     """It can be described, predicts, is exported as a bundle, and provides initial weights."""
-    folder = install_nnunet(GOLDEN / "residual.zip", tmp_path)
+    folder = install_standalone(GOLDEN / "residual.zip", tmp_path)
     assert folder == tmp_path / "models" / "Residual"
     rows = dict(describe_installed(folder))
     assert rows["segments"] == "whole, core, active"
@@ -142,14 +142,14 @@ def test_cascade_is_found_beside_its_folder(tmp_path: Path) -> None:
     """If the first stage lies beside the second, both are installed; without it the model is refused."""
     results = unpack("cascade", tmp_path / "results")
     cascade = results / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres"
-    folder = install_nnunet(cascade, tmp_path / "work")
+    folder = install_standalone(cascade, tmp_path / "work")
     image = np.random.default_rng(0).normal(size=(2, 12, 14, 17)).astype(np.float32)
     found = load_model(folder, device="cpu").predict(image, spacing_mm=(1, 1, 1))
-    whole = install_nnunet(results, tmp_path / "work", name="whole")
+    whole = install_standalone(results, tmp_path / "work", name="whole")
     np.testing.assert_array_equal(load_model(whole, device="cpu").predict(image, spacing_mm=(1, 1, 1)), found)
     shutil.rmtree(results / "nnUNetTrainer__nnUNetPlans__3d_lowres")
     with pytest.raises(ModelError, match="is a cascade, which needs the model of 3d_lowres beside it; give the folder"):
-        install_nnunet(cascade, tmp_path / "work", name="alone")
+        install_standalone(cascade, tmp_path / "work", name="alone")
     assert not (tmp_path / "work/models/alone").exists()
 
 
@@ -157,7 +157,7 @@ def test_reorienting_models_get_turned_scans(tmp_path: Path) -> None:
     """Scans are reoriented as by nnU-Net's reader, and no quality check warns."""
     results = unpack("plain", tmp_path / "results")
     change_json(next(results.iterdir()) / "plans.json", image_reader_writer="NibabelIOWithReorient")
-    folder = install_nnunet(results, tmp_path)
+    folder = install_standalone(results, tmp_path)
     assert TrainingStatistics.load(folder / "3d_fullres/training_statistics.json").orientation == "SAR"
     image = np.random.default_rng(0).normal(size=(2, 12, 14, 17)).astype(np.float32)
     assert load_model(folder, device="cpu").analyse(image, spacing_mm=(1, 1, 9)).remarks == []
@@ -169,12 +169,12 @@ def test_best_checkpoint_stands_in_for_the_last(tmp_path: Path) -> None:
     fold = next(results.iterdir()) / "fold_0"
     shutil.copy(fold / "checkpoint_final.pth", fold / "checkpoint_best.pth")
     heard = Listener()
-    install_nnunet(results, tmp_path, reporter=heard)
+    install_standalone(results, tmp_path, reporter=heard)
     assert heard.lines == []
     content = torch.load(fold / "checkpoint_final.pth", weights_only=False)
     torch.save({**content, "trainer_name": "MyTrainer"}, fold / "checkpoint_best.pth")
     (fold / "checkpoint_final.pth").unlink()
-    install_nnunet(results, tmp_path, replace=True, reporter=heard)
+    install_standalone(results, tmp_path, replace=True, reporter=heard)
     trainer, best = heard.lines
     assert trainer.startswith("mind that 'MyTrainer', which trained this model, is no trainer of nnU-Net's: what it ")
     assert best == "of fold 0 the best checkpoint is taken, since there is no last one"
@@ -182,10 +182,10 @@ def test_best_checkpoint_stands_in_for_the_last(tmp_path: Path) -> None:
 
 def test_names_are_taken_once(tmp_path: Path) -> None:
     """A model of that name is replaced only on request."""
-    install_nnunet(GOLDEN / "flat.zip", tmp_path, name="mine")
+    install_standalone(GOLDEN / "flat.zip", tmp_path, name="mine")
     with pytest.raises(UsageError, match="mine exists; choose another name with --name, or add --replace"):
-        install_nnunet(GOLDEN / "former.zip", tmp_path, name="mine")
-    folder = install_nnunet(GOLDEN / "former.zip", tmp_path, name="mine", replace=True)
+        install_standalone(GOLDEN / "former.zip", tmp_path, name="mine")
+    folder = install_standalone(GOLDEN / "former.zip", tmp_path, name="mine", replace=True)
     assert load_checkpoint(folder / "2d/fold_1/checkpoint.pt").plan.dataset == "Dataset703_Former"
 
 
@@ -201,7 +201,7 @@ def test_there_and_back_nothing_changes(tmp_path: Path, make, dimensions: int, i
     rules = PostprocessingRules(keep_largest_foreground=True, keep_largest=((2,), (2, 3)))
     rules.save(model.postprocessing)
     [folder] = export_nnunet(model.path, tmp_path / "theirs")
-    installed = ModelFolder(path=install_nnunet(folder, tmp_path / "work") / name)
+    installed = ModelFolder(path=install_standalone(folder, tmp_path / "work") / name)
     assert installed.trained_folds() == [0, 3, "all"]
     for fold in installed.trained_folds():
         before, after = load_checkpoint(model.checkpoint(fold)), load_checkpoint(installed.checkpoint(fold))
@@ -231,7 +231,7 @@ def test_cascade_goes_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     folders = export_nnunet(model.path, tmp_path / "theirs")
     names = ["nnUNetTrainer__nnUNetPlans__3d_cascade_fullres", "nnUNetTrainer__nnUNetPlans__3d_lowres"]
     assert [folder.name for folder in folders] == names
-    installed = install_nnunet(tmp_path / "theirs", tmp_path / "work")
+    installed = install_standalone(tmp_path / "theirs", tmp_path / "work")
     before = load_checkpoint(model.checkpoint(0)).weights
     after = load_checkpoint(installed / "3d_cascade_fullres/fold_0/checkpoint.pt").weights
     for key, value in before.items():
@@ -342,7 +342,7 @@ def test_what_is_lost_is_said(tmp_path: Path) -> None:
         "lost: nnU-Net turns no scans; the axes of each must lead SPL, as in training",
     ]
     assert not list(folder.glob("crossval*"))
-    back = install_nnunet(folder, tmp_path / "work")
+    back = install_standalone(folder, tmp_path / "work")
     assert load_checkpoint(back / "3d_fullres/fold_0/checkpoint.pt").configuration.augmentation.mirror_axes == (0,)
 
 
@@ -370,7 +370,7 @@ def test_ensemble_that_nnunet_chose_predicts(tmp_path: Path) -> None:
               for name in ("2d", "3d_fullres")]  # fmt: skip
     information = results / "inference_information.json"
     information.write_text("{}")
-    folder = install_nnunet(results, tmp_path / "work", name="alone")
+    folder = install_standalone(results, tmp_path / "work", name="alone")
     assert not (folder / "best.json").exists()
     change_json(information, best_model_or_ensemble={"selected_model_or_models": chosen})
     together = "ensemble___nnUNetTrainer__nnUNetPlans__2d___nnUNetTrainer__nnUNetPlans__3d_fullres___0_1"
@@ -382,7 +382,7 @@ def test_ensemble_that_nnunet_chose_predicts(tmp_path: Path) -> None:
         postprocessing_fns=[function],
         postprocessing_kwargs=[{"labels_or_regions": 2}],
     )
-    folder = install_nnunet(results, tmp_path / "work")
+    folder = install_standalone(results, tmp_path / "work")
     choice = BestModel.load(folder / "best.json")
     assert choice.configurations == ("2d", "3d_fullres")
     assert choice.rules.keep_largest == ((2,),)

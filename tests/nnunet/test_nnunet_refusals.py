@@ -14,7 +14,7 @@ import torch
 from small_nnunet import GOLDEN, change_json, unpack
 
 from autoseg.errors import ArtifactError, AutosegError, DatasetError, ModelError, UsageError
-from autoseg.nnunet.install import install_nnunet
+from autoseg.nnunet.install import install_standalone
 from autoseg.nnunet.plans import LIBRARY
 
 
@@ -27,7 +27,7 @@ def model(tmp_path: Path) -> Path:
 def refuse(source: Path, error: type[AutosegError] = ModelError) -> str:
     """Returns the line that says why a model is not installed; nothing is left of it."""
     with pytest.raises(error) as caught:
-        install_nnunet(source, source.parent / "work")
+        install_standalone(source, source.parent / "work")
     text = str(caught.value)
     assert "\n" not in text
     assert text.isprintable()
@@ -118,7 +118,7 @@ def test_convolutions_without_bias_and_dropout_are_followed(model: Path, tmp_pat
     for name in [name for name in weights if name.endswith(("conv.bias", "all_modules.0.bias"))]:
         del weights[name]
     torch.save({**content, "network_weights": {f"_orig_mod.{name}": value for name, value in weights.items()}}, path)
-    assert install_nnunet(model, tmp_path / "work").is_dir()
+    assert install_standalone(model, tmp_path / "work").is_dir()
 
 
 def test_batch_norm_of_a_trainer_is_found_by_its_weights(model: Path) -> None:

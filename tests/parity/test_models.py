@@ -15,7 +15,7 @@ from small_nnunet import REGIONS, change_json, plain_configuration, residual_con
 from autoseg.imaging.files import read_label_map, write_image
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.nnunet.export import export_nnunet
-from autoseg.nnunet.install import install_nnunet
+from autoseg.nnunet.install import install_standalone
 from autoseg.pipeline.prediction import predict
 
 pytestmark = pytest.mark.usefixtures("exact")
@@ -126,7 +126,7 @@ def test_installed_models_predict_here_as_there(
     results = unpack(name, tmp_path / "results")
     scans = write_scans(tmp_path / "scans", 2)
     there = predict_there(nnunet, with_usual_trainer(next(results.iterdir())), scans, tmp_path / "there", fold=fold)
-    installed = install_nnunet(results, tmp_path / "work")
+    installed = install_standalone(results, tmp_path / "work")
     here = predict(scans, tmp_path / "here", model=installed, device="cpu")
     compare(here, there, f"{name}, of nnU-Net's trainer, installed", figures)
 
@@ -138,6 +138,6 @@ def test_scans_are_turned_as_there(nnunet: Path, tmp_path: Path, figures: Figure
     change_json(model / "plans.json", image_reader_writer="NibabelIOWithReorient")
     scans = write_scans(tmp_path / "scans", 2)
     there = predict_there(nnunet, model, scans, tmp_path / "there")
-    installed = install_nnunet(model, tmp_path / "work")
+    installed = install_standalone(model, tmp_path / "work")
     here = predict(scans, tmp_path / "here", model=installed, device="cpu")
     compare(here, there, "plain, of a reader that turns scans, installed", figures)

@@ -18,7 +18,7 @@ from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.model import load_model
 from autoseg.inference.tiling import gaussian_weights, tile_starts
 from autoseg.networks.default_unet import build_network
-from autoseg.nnunet.install import install_nnunet
+from autoseg.nnunet.install import install_standalone
 from autoseg.nnunet.weight_names import import_weights, is_duplicate
 
 LARGEST_LOGIT_DIFFERENCE = 1e-5
@@ -205,7 +205,7 @@ def test_models_that_were_trained_there(bench, figures, exact, tmp_path, configu
     scans = bench.make(name).ours.raw / "imagesTs"
     question = {"model": str(model), "scans": str(scans), "output": str(tmp_path / "there"), "single": False}
     bench.ask("predict", question)
-    installed = install_nnunet(model, tmp_path / "work")
+    installed = install_standalone(model, tmp_path / "work")
     segmenter = replace(load_model(installed, device="cpu").segmenter, rules=NO_RULES)
     pairs = [
         (
