@@ -11,7 +11,7 @@ from autoseg.datasets.info import BACKGROUND, DatasetInfo
 from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, result_ending
 from autoseg.errors import ProblemsError, UsageError, WriteError
 from autoseg.imaging.label_files import file_stem, result_path
-from autoseg.inference.ensemble import AnySegmenter, with_disagreement
+from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.report import ScanTable, describe_remarkable, name_table
 from autoseg.inference.scan_pipeline import ScanReport, segment_each
 from autoseg.runtime.artifact import Artifact, atomic_file
@@ -113,7 +113,7 @@ class PredictionProvenance(Artifact):
     postprocessing: str
 
     @classmethod
-    def of(cls, segmenter: AnySegmenter) -> Self:
+    def of(cls, segmenter: ImageSegmenter) -> Self:
         """What a model leaves beside its results."""
         return cls(
             program=__version__,
@@ -129,7 +129,7 @@ class PredictionProvenance(Artifact):
 
 
 def leave_out_finished(
-    segmenter: AnySegmenter, scans: Sequence[Case], output: Path, labels: Mapping[str, int]
+    segmenter: ImageSegmenter, scans: Sequence[Case], output: Path, labels: Mapping[str, int]
 ) -> list[Case]:
     """The scans that still lack a result of this model in a folder, or a map that is wanted."""
     if not PredictionProvenance.of(segmenter).is_in(output):
@@ -146,7 +146,7 @@ def leave_out_finished(
     return [scan for scan in scans if not is_finished(scan)]
 
 
-def ask_for_disagreement(segmenter: AnySegmenter) -> AnySegmenter:
+def ask_for_disagreement(segmenter: ImageSegmenter) -> ImageSegmenter:
     """The same model, which also maps where its folds and mirror images disagree.
 
     Raises:
@@ -155,11 +155,11 @@ def ask_for_disagreement(segmenter: AnySegmenter) -> AnySegmenter:
     if segmenter.votes == 1:
         what = "one fold without mirroring has nothing to disagree with"
         raise UsageError(what, "predict with several folds, or leave out --disagreement")
-    return with_disagreement(segmenter)
+    return segmenter.with_disagreement()
 
 
 def segment_scans(
-    segmenter: AnySegmenter,
+    segmenter: ImageSegmenter,
     scans: Sequence[Case],
     output: Path,
     labels: Mapping[str, int],

@@ -21,7 +21,7 @@ from autoseg.datasets.info import BACKGROUND
 from autoseg.errors import UsageError
 from autoseg.imaging.conversion import ConvertedImage, ImagePath, convert_to_volume
 from autoseg.imaging.geometry import Volume
-from autoseg.inference.ensemble import AnyPrediction, AnySegmenter, with_disagreement
+from autoseg.inference.interfaces import ImagePrediction, ImageSegmenter
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes
 from autoseg.models.model_source import find_model
@@ -48,7 +48,7 @@ class Analysis:
     volumes_ml: dict[str, float]
     agreement: dict[str, float]
     remarks: list[str]
-    _prediction: AnyPrediction
+    _prediction: ImagePrediction
     _give_back: Callable[[Volume], Any]
 
     def probabilities(self, label: str) -> Any:
@@ -74,7 +74,7 @@ class Analysis:
 class Model:
     """Trained configurations in memory, mostly one. Predictions do not change them: threads may share a model."""
 
-    segmenter: AnySegmenter
+    segmenter: ImageSegmenter
 
     @property
     def labels(self) -> dict[str, int | tuple[int, ...]]:
@@ -114,7 +114,7 @@ class Model:
     def analyse(self, image: Any, *, spacing_mm: Sequence[float] | None = None) -> Analysis:
         """Segments one image, and says what it measures, how sure that is, and what looks odd; see `predict`."""
         taken = self._take(image, spacing_mm)
-        prediction = with_disagreement(self.segmenter).predict(taken.volume)
+        prediction = self.segmenter.with_disagreement().predict(taken.volume)
         segmentation, statistics = prediction.segmentation(), self.segmenter.statistics
         look = None if statistics is None else Look.at(taken.volume, statistics)
         volumes_mm3 = measure_volumes(segmentation, prediction.targets, segmentation.geometry.voxel_size)

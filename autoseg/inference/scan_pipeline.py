@@ -15,7 +15,7 @@ from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, ch
 from autoseg.errors import AutosegError, WriteError
 from autoseg.imaging.files import read_image, write_probabilities
 from autoseg.imaging.label_files import save_result
-from autoseg.inference.ensemble import AnyPrediction, AnyPrepared, AnySegmenter
+from autoseg.inference.interfaces import ImagePrediction, ImageSegmenter, PreparedImage
 from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes
 from autoseg.inference.sliding_window import OnProgress
 from autoseg.models.training_statistics import TrainingStatistics
@@ -60,9 +60,9 @@ class _Step:
 
     scan: Case
     seconds: float = 0.0
-    prepared: AnyPrepared | None = None
+    prepared: PreparedImage | None = None
     look: Look | None = None
-    prediction: AnyPrediction | None = None
+    prediction: ImagePrediction | None = None
     problem: str | None = None
 
 
@@ -71,7 +71,7 @@ class _Dismissed(Exception):  # noqa: N818 - no error: nobody wants the result a
 
 
 def segment_each(
-    segmenter: AnySegmenter,
+    segmenter: ImageSegmenter,
     scans: Sequence[Case],
     output: Path,
     maps: Mapping[str, Mapping[int, str]],
@@ -139,7 +139,7 @@ def _stage(work: Callable[[_Step], _Step]) -> Callable[[_Step], _Step]:
     return do
 
 
-def _prepare(segmenter: AnySegmenter, step: _Step) -> _Step:
+def _prepare(segmenter: ImageSegmenter, step: _Step) -> _Step:
     check_channels(step.scan, segmenter.info)
     image, statistics = read_image(step.scan.images), segmenter.statistics
     look = None if statistics is None else Look.at(image, statistics)
@@ -148,7 +148,7 @@ def _prepare(segmenter: AnySegmenter, step: _Step) -> _Step:
 
 def _is_large(step: _Step) -> bool:
     free = free_memory_bytes()
-    return free is not None and step.prepared is not None and step.prepared.gathering_bytes > SHARE_FOR_TWO * free
+    return free is not None and step.prepared is not None and step.prepared.logits_bytes > SHARE_FOR_TWO * free
 
 
 def _predict(step: _Step, on_progress: OnProgress) -> _Step:

@@ -12,8 +12,8 @@ from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import Agreement, EnsembleAgreement
-from autoseg.inference.ensemble import make_ensemble, with_disagreement
-from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, average, count_votes, list_votes
+from autoseg.inference.ensemble import make_ensemble
+from autoseg.inference.predictor import EnsemblePredictor, FunctionPredictor, MirroringPredictor, Predictor, average
 from autoseg.inference.segmenter import make_segmenter
 from autoseg.inference.sliding_window import predict_volume
 
@@ -22,7 +22,7 @@ CLASSES = Targets(structures={"one": (1,), "two": (2,)})
 MANY_MASKS = Targets(structures={f"mask {number}": (number,) for number in range(1, 12)}, exclusive=False)
 
 
-class Painted:
+class Painted(Predictor):
     """A predictor that says of every voxel what was painted there; it knows the place by the value of the voxel."""
 
     def __init__(self, logits: Tensor) -> None:
@@ -95,16 +95,18 @@ def test_logits_are_the_same_to_the_last_bit(mirrored):
     options = {"patch_size": (4, 5, 4), "batch_size": 2, "device": CPU}
     plain = predict_volume(places(shape), predictor, **options)
     assert torch.equal(predict_volume(places(shape), EnsembleAgreement(predictor, CLASSES), **options), plain)
-    assert count_votes(predictor) == len(list(list_votes(predictor, torch.zeros(1, 1, 4, 5, 4))))
+    assert predictor.votes == len(list(predictor.list_votes(torch.zeros(1, 1, 4, 5, 4))))
 
 
 def test_what_was_padded_does_not_count():
     """Around a small image everything is a structure, about which opinions differ; nobody hears of it."""
 
+    @FunctionPredictor
     def loud(patches: Tensor) -> Tensor:
         outside = patches == 0
         return torch.cat([torch.ones_like(patches), 2.0 * outside, torch.zeros_like(patches)], dim=1)
 
+    @FunctionPredictor
     def quiet(patches: Tensor) -> Tensor:
         return torch.cat([torch.ones_like(patches), *[torch.zeros_like(patches)] * 2], dim=1)
 
@@ -121,6 +123,7 @@ def test_alike_tiles_are_asked_about_once_and_count_all():
     asked = []
 
     def half(share: float):
+        @FunctionPredictor
         def predict(patches: Tensor) -> Tensor:
             asked.append(len(patches))
             here = torch.full_like(patches, share)
@@ -166,7 +169,7 @@ def test_predictions_have_the_map_only_if_somebody_asked():
     plain = segmenter.predict(image)
     assert plain.disagreement() is None
     assert set(plain.agreement.structures) == set(SMALL_INFO.targets.names)
-    asked = with_disagreement(segmenter).predict(image)
+    asked = segmenter.with_disagreement().predict(image)
     found = asked.disagreement()
     assert found.geometry == image.geometry
     assert 0 < found.array.max() <= 1
@@ -174,7 +177,7 @@ def test_predictions_have_the_map_only_if_somebody_asked():
     assert not found.array[:, 12:].any()
     np.testing.assert_array_equal(asked.segmentation().array, plain.segmentation().array)
 
-    joint = with_disagreement(make_ensemble([segmenter, segmenter], NO_RULES)).predict(image)
+    joint = make_ensemble([segmenter, segmenter], NO_RULES).with_disagreement().predict(image)
     assert joint.agreement.structures == pytest.approx(plain.agreement.structures, nan_ok=True)
     assert joint.agreement.votes == 16
     np.testing.assert_allclose(joint.disagreement().array, found.array, atol=1e-6)
