@@ -12,7 +12,7 @@ from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, re
 from autoseg.errors import ProblemsError, UsageError, WriteError
 from autoseg.imaging.label_files import file_stem, result_path
 from autoseg.inference.interfaces import ImageSegmenter
-from autoseg.inference.report import ScanTable, describe_remarkable, name_table
+from autoseg.inference.report import ReportWriter, describe_remarkable, name_table
 from autoseg.inference.scan_pipeline import ScanReport, segment_each
 from autoseg.runtime.artifact import Artifact, atomic_file
 from autoseg.runtime.reporting import Reporter
@@ -188,7 +188,7 @@ def segment_scans(
     maps = name_probability_maps(scans, labels)
     reports: list[ScanReport] = []
     failures: list[str] = []
-    rows = ScanTable(
+    rows = ReportWriter(
         output / name_table(part), segmenter.info.targets.names, keep=PredictionProvenance.of(segmenter).is_in(output)
     )
 

@@ -23,7 +23,7 @@ from autoseg.imaging.conversion import ConvertedImage, ImagePath, convert_to_vol
 from autoseg.imaging.geometry import Volume
 from autoseg.inference.interfaces import ImagePrediction, ImageSegmenter
 from autoseg.inference.loading import PredictionOptions, load_segmenter
-from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes
+from autoseg.inference.quality_checks import ImageProperties, check_quality
 from autoseg.models.model_source import find_model
 from autoseg.workspace import Fold
 
@@ -116,14 +116,14 @@ class Model:
         taken = self._take(image, spacing_mm)
         prediction = self.segmenter.with_disagreement().predict(taken.volume)
         segmentation, statistics = prediction.segmentation(), self.segmenter.statistics
-        look = None if statistics is None else Look.at(taken.volume, statistics)
-        volumes_mm3 = measure_volumes(segmentation, prediction.targets, segmentation.geometry.voxel_size)
+        properties = None if statistics is None else ImageProperties.of(taken.volume, statistics)
         agreement = prediction.agreement.structures
+        check = check_quality(segmentation, prediction.targets, agreement, statistics, properties)
         return Analysis(
             segmentation=taken.give_back(segmentation),
-            volumes_ml={name: volume / 1000 for name, volume in volumes_mm3.items()},
+            volumes_ml=check.volumes_ml,
             agreement=agreement,
-            remarks=make_remarks(statistics, look, volumes_mm3, agreement),
+            remarks=list(check.remarks),
             _prediction=prediction,
             _give_back=taken.give_back,
         )
