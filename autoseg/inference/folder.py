@@ -1,4 +1,4 @@
-"""A trained model segments a folder of scans: what is written where, what is left out, and which errors are reported."""
+"""Segmentation of a folder of scans: which scans and probabilities, where results go, and which errors are reported."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -161,6 +161,8 @@ def leave_out_finished(
 ) -> list[Case]:
     """Returns the scans that still lack a result of this model in a folder, or a map that is asked for.
 
+    A file that is there is complete, since each is written as a whole or not at all.
+
     Args:
         segmenter: The model.
         scans: Cases without labels.
@@ -176,9 +178,7 @@ def leave_out_finished(
         files = [result, *(output / PROBABILITIES_FOLDER / name for name in maps[scan.name].values())]
         if segmenter.maps_disagreement:
             files.append(output / DISAGREEMENT_FOLDER / (scan.name + result_ending(scan)))
-        return all(
-            path.exists() and path.stat().st_mtime_ns >= since for path in files
-        )  # each is written whole or not at all
+        return all(path.exists() and path.stat().st_mtime_ns >= since for path in files)
 
     return [scan for scan in scans if not is_finished(scan)]
 
