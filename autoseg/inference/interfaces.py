@@ -1,4 +1,4 @@
-"""What a single configuration and an ensemble of configurations have in common, from the image to the label map.
+"""The interfaces that a single configuration and an ensemble of configurations share, from image to label map.
 
     ImageSegmenter   .prepare(image)   ->   PreparedImage   .predict()   ->   ImagePrediction   .segmentation()
 

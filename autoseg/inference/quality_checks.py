@@ -68,7 +68,7 @@ class ImageProperties:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityCheck:
-    """What was measured in a segmentation, and what looks unlike the training cases.
+    """The measurements of a segmentation, and remarks about what looks unlike the training cases.
 
     Attributes:
         volumes_ml: Name of each structure to its volume in ml; a plane counts as 1 mm thick.

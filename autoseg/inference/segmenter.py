@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoseg.datasets.info import DatasetInfo
-from autoseg.errors import AutosegError, ImageError, ModelError
+from autoseg.errors import ImageError, ModelError
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.imaging.structure_masks import structure_channels
@@ -26,19 +26,14 @@ from autoseg.inference.predictor import (
     count_at_once,
 )
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
+from autoseg.inference.tile_memory import check_tile_memory
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, preprocess_segmentation
-from autoseg.runtime.device import memory_named, precision
-from autoseg.runtime.machine import free_memory_bytes
-from autoseg.runtime.units import describe_memory
-
-MAPS_AT_ONCE = 4
-"""Number of feature maps of full resolution that a network holds at its peak: two that are concatenated, the result of
-the next convolution, and the skip connection."""
+from autoseg.runtime.device import memory_named
 
 SHARE_OF_PREVIOUS = 0.2
 """Share of the time of a cascade that its coarser configuration takes, for the progress bar. Decision: it has few
@@ -146,7 +141,7 @@ class Segmenter:
 
     def predict_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = ignore_progress) -> Prediction:
         """Runs the networks on a case that was preprocessed for this configuration; see `Prepared.predict`."""
-        self._check_tile()
+        check_tile_memory(self.configuration, self.device, exact=self.exact)
         with memory_named(self.device, "stop other programs that use it, or choose another with --device"):
             agreement = EnsembleAgreement(self.predictor, self.info.targets, with_map=self.maps_disagreement)
             logits = predict_volume(
@@ -165,17 +160,6 @@ class Segmenter:
             rules=self.rules,
             agreement=agreement.result(),
         )
-
-    def _check_tile(self) -> None:
-        """Refuses a tile whose feature maps do not fit into memory, for which the system would kill the program."""
-        free = free_memory_bytes() if self.device.type == "cpu" else None
-        widest = self.configuration.architecture.stages[0].features
-        dtype = torch.float32 if self.exact else precision(self.device)
-        needed = MAPS_AT_ONCE * widest * prod(self.configuration.patch_size) * torch.finfo(dtype).bits // 8
-        if free is not None and needed > free:
-            tile = "tiles of " + " x ".join(map(str, self.configuration.patch_size))
-            what = f"the network takes about {describe_memory(needed)} for {tile}, and {describe_memory(free)} are free"
-            raise AutosegError(what, "close other programs, or take a machine with more memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,7 +183,7 @@ def _spread(summary: Summary, label: str) -> LabelSpread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardMetadata:
-    """What a card states that the files of the model do not hold.
+    """The statements of a card that the files of the model do not hold.
 
     Attributes:
         name, cases, licence, about: See `ModelFacts`.

@@ -169,7 +169,7 @@ class Constant(Predictor):
 
 
 def segmenter(*logits, **options) -> Segmenter:
-    """A configuration that has one opinion about all voxels."""
+    """A configuration that predicts the same logits for all voxels."""
     return replace(make_segmenter([small_checkpoint()], NO_RULES, CPU), predictor=Constant(*logits), **options)
 
 

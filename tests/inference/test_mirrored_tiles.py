@@ -95,8 +95,8 @@ def test_plain_tiles_are_predicted_once():
     assert len(seen) == 3  # those that hold voxel 9 in their middle or margin, and one for all others
 
 
-def test_poll_counts_each_voxel_of_the_image_once():
-    """Mirror images of a patch are opinions on its centre; the map of disagreement has the size of the image."""
+def test_agreement_counts_each_voxel_of_the_image_once():
+    """Mirror images of a patch are votes on its centre; the map of disagreement has the size of the image."""
     patches = PatchSizes(smallest=(10, 10, 10), step=(2, 2, 2), margin=(4, 4, 4))
 
     @FunctionPredictor
@@ -104,12 +104,12 @@ def test_poll_counts_each_voxel_of_the_image_once():
         inner = centre((4, 4, 4))(seen)
         return torch.cat([torch.zeros_like(inner), inner], dim=1)
 
-    poll = EnsembleAgreement(MirroringPredictor(classes, (0, 2)), Targets.of_labels({"one": 1}), with_map=True)
-    poll_image = torch.randn(1, 7, 9, 5)
-    plain = predict_volume(poll_image, classes, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
-    asked = predict_volume(poll_image, poll, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
+    agreement = EnsembleAgreement(MirroringPredictor(classes, (0, 2)), Targets.of_labels({"one": 1}), with_map=True)
+    image = torch.randn(1, 7, 9, 5)
+    plain = predict_volume(image, classes, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
+    asked = predict_volume(image, agreement, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
     torch.testing.assert_close(asked, plain)
-    found = poll.result()
+    found = agreement.result()
     assert found.votes == 4
     assert found.structures["one"] == pytest.approx(1)
     assert found.disagreement.shape == (7, 9, 5)

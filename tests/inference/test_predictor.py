@@ -154,7 +154,7 @@ def test_ensemble_is_the_mean_of_its_predictors():
 
 
 def test_opinions_are_those_of_every_fold_and_mirror_image():
-    """Three folds and four mirror images have twelve opinions, whose mean is the prediction."""
+    """Three folds and four mirror images have twelve votes, whose mean is the prediction."""
     patches = random(2, 1, 4, 5)
     ensemble = EnsemblePredictor((voxelwise, with_position, FunctionPredictor(lambda x: 2 * voxelwise(x))))
     predictor = MirroringPredictor(ensemble, (0, 1), at_once=3)
@@ -166,8 +166,9 @@ def test_opinions_are_those_of_every_fold_and_mirror_image():
 def test_one_predictor_has_one_opinion():
     """Its logits."""
     patches = random(2, 1, 4, 5)
-    [opinion] = voxelwise.list_votes(patches)
-    assert torch.equal(opinion, voxelwise(patches))
+    assert voxelwise.votes == 1
+    [vote] = voxelwise.list_votes(patches)
+    assert torch.equal(vote, voxelwise(patches))
 
 
 class Narrow(torch.nn.Module):
