@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,31 @@ from numpy.typing import NDArray
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.files import read_label_map, write_label_map
 from autoseg.imaging.formats import split_ending
-from autoseg.imaging.geometry import Volume
+from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.label_combinations import number_masks
 from autoseg.imaging.targets import Targets
 from autoseg.runtime.artifact import atomic_folder
 
-if TYPE_CHECKING:
-    from autoseg.inference.ensemble import AnyPrediction
-
 UNSAFE = re.compile(r"[^\w-]+")  # Characters of a structure's name that file names do not get
 LONGEST_LABEL = 60  # Characters of a structure's name in a file name. Decision: file systems allow 255 bytes in all
+
+
+class SegmentationSource(Protocol):
+    """Anything that segments an image, such as a prediction of a model; what `save_result` writes."""
+
+    @property
+    def targets(self) -> Targets:
+        """The structures, and whether they become a label map or masks."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of the image."""
+
+    def segmentation(self) -> Volume:
+        """Returns the label map (z, y, x), or all `masks`, stacked to (structures, z, y, x)."""
+
+    def masks(self) -> Iterator[Volume]:
+        """Yields the mask (z, y, x), 0 or 1, of each structure, in the order of `targets`."""
 
 
 def file_stem(label: str) -> str:
@@ -44,7 +59,7 @@ def result_path(path: Path, targets: Targets) -> Path:
     return path.with_name(split_ending(path)[0]) if targets.as_masks else path
 
 
-def save_result(prediction: "AnyPrediction", path: Path) -> tuple[Path, Volume, Targets]:
+def save_result(prediction: SegmentationSource, path: Path) -> tuple[Path, Volume, Targets]:
     """Writes the segmentation of a scan, whole or not at all; `load_result` is its inverse.
 
     Args:
@@ -65,7 +80,7 @@ def save_result(prediction: "AnyPrediction", path: Path) -> tuple[Path, Volume, 
         write_label_map(path, segmentation)
         return path, segmentation, targets
     names, folder = _file_names(targets.names, split_ending(path)[1]), result_path(path, targets)
-    geometry = prediction.record.geometry
+    geometry = prediction.geometry
     with atomic_folder(folder) as writing:
 
         def write_each() -> Iterator[NDArray[np.generic]]:

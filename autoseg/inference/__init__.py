@@ -1,1 +1,1 @@
-"""From a trained network to the segmentation of an image of any size."""
+"""Inference: a trained network segments an image of any size, and a folder of scans."""

@@ -1,7 +1,7 @@
-"""Where the logits of a whole image are gathered: on the GPU, in the memory of the CPU, or in a file on the disk.
+"""Where the logits of a whole image are summed up: on the GPU, in the memory of the CPU, or in a file on the disk.
 
-They are by far the largest thing in a prediction: 117 classes at 400 x 273 x 273 voxels are 14 GB. Whether they fit is
-known before the first tile is added, and nothing is ever killed for want of memory in the middle of the work.
+They are by far the largest array of a prediction: 117 classes at 400 x 273 x 273 voxels are 14 GB. Whether they fit is
+known before the first tile is added, so that nothing is killed for want of memory in the middle of the work.
 """
 
 import os
@@ -20,28 +20,32 @@ from autoseg.runtime.units import describe_memory
 FULL_BYTES, HALF_BYTES = 4, 2
 
 SHARE_OF_FREE_MEMORY = 0.5
-"""That they may take. Decision: the other half is for tiles, and for what is made of them."""
+"""Share of the free memory that logits may take. Decision: the other half is for tiles and for what follows."""
 
 LARGE_BYTES = 2**30
 
 ZEROS_AT_ONCE = 2**24
 
 
-def gathering_bytes(outputs: int, voxels: int) -> int:
-    """The memory that the logits of an image would like to have."""
+def logits_bytes(outputs: int, voxels: int) -> int:
+    """Returns the memory in bytes that the logits of an image take in full precision.
+
+    >>> logits_bytes(outputs=3, voxels=1000)
+    12000
+    """
     return FULL_BYTES * outputs * voxels
 
 
-def make_room(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Zeros, to which tiles are added.
+def allocate_logits(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Returns zeros, to which the logits of tiles are added.
 
     Args:
-        shape: Wanted (outputs, z, y, x).
-        device: Where the network is.
+        shape: Shape (outputs, z, y, x).
+        device: Device of the network.
 
     Returns:
         On the device if it is a CUDA GPU that keeps as much memory again for tiles and for what follows, else on the
-        CPU; float32 if half of its free memory is enough, else float16, in memory or in a file that nobody sees.
+        CPU; float32 if half of its free memory is enough, else float16, in memory or in a file without a name.
         Decision: float16 has ten times the precision of the bfloat16 in which networks calculate.
 
     Raises:
@@ -53,26 +57,37 @@ def make_room(shape: tuple[int, ...], device: torch.device) -> Tensor:
     if HALF_BYTES * values > LARGE_BYTES:
         release_freed_memory()
     free = free_memory_bytes()
-    room = None if free is None else SHARE_OF_FREE_MEMORY * free
-    if room is None or FULL_BYTES * values <= room:
+    available = None if free is None else SHARE_OF_FREE_MEMORY * free
+    if available is None or FULL_BYTES * values <= available:
         return torch.zeros(shape)
-    if HALF_BYTES * values <= room:
+    if HALF_BYTES * values <= available:
         return torch.zeros(shape, dtype=torch.float16)
-    return _zeros_on_disk(shape)
+    return _allocate_on_disk(shape)
 
 
 def add_weighted(target: Tensor, logits: Tensor, weights: Tensor) -> None:
-    """Adds logits (outputs, *tile) to a part of such zeros, each voxel by its weight (*tile)."""
+    """Adds the logits of a tile to a part of the logits of an image, in place.
+
+    >>> target = torch.ones(1, 2)
+    >>> add_weighted(target, torch.tensor([[10.0, 20.0]]), torch.tensor([0.5, 0.25]))
+    >>> target.tolist()
+    [[6.0, 6.0]]
+
+    Args:
+        target: Part (outputs, *tile) of the logits of an image, float32 or float16.
+        logits: Logits of the tile, (outputs, *tile).
+        weights: Weight of each voxel, (*tile).
+    """
     logits, weights = logits.to(target.device), weights.to(target.device)
     if target.dtype == torch.float32:
         target.addcmul_(logits, weights)
         return
-    for part, one in zip(target, logits, strict=True):  # a sum in float32 of one class at a time
-        part.copy_(part.float().addcmul_(one, weights))
+    for target_map, tile_map in zip(target, logits, strict=True):  # sums in float32, of one class at a time
+        target_map.copy_(target_map.float().addcmul_(tile_map, weights))
 
 
-def _zeros_on_disk(shape: tuple[int, ...]) -> Tensor:
-    """In a file without a name, which is gone when nobody uses it any more, also after `kill -9`."""
+def _allocate_on_disk(shape: tuple[int, ...]) -> Tensor:
+    """Returns float16 zeros in a file without a name, which vanishes with the tensor, also after `kill -9`."""
     needed, folder = HALF_BYTES * prod(shape), tempfile.gettempdir()
     what = f"the scores of this image take {describe_memory(needed)}, for which neither memory nor {folder} has room"
     advice = "close other programs, or point TMPDIR to a folder on a larger disk"
@@ -88,7 +103,7 @@ def _zeros_on_disk(shape: tuple[int, ...]) -> Tensor:
 
 
 def _reserve(file: int, size: int) -> None:
-    """Takes the blocks now: a disk that is full later would end the program without a word."""
+    """Reserves the blocks of a file now: a disk that is full later would end the program without a message."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
         return

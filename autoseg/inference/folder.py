@@ -1,4 +1,4 @@
-"""A folder of scans on disk, turned into a folder of segmentations by a trained model."""
+"""Segmentation of a folder of scans: which scans and probabilities, where results go, and which errors are reported."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from autoseg.datasets.info import BACKGROUND, DatasetInfo
 from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, result_ending
 from autoseg.errors import ProblemsError, UsageError, WriteError
 from autoseg.imaging.label_files import file_stem, result_path
-from autoseg.inference.ensemble import AnySegmenter, with_disagreement
-from autoseg.inference.report import ScanTable, describe_remarkable, name_table
+from autoseg.inference.interfaces import ImageSegmenter
+from autoseg.inference.report import ReportWriter, describe_remarkable, name_table
 from autoseg.inference.scan_pipeline import ScanReport, segment_each
 from autoseg.runtime.artifact import Artifact, atomic_file
 from autoseg.runtime.reporting import Reporter
 
 LABELS_FILE = "dataset.json"
-"""Written beside the segmentations, so that whoever opens them knows what their numbers mean."""
+"""Written beside the segmentations, to say what their numbers mean."""
 
 PROVENANCE_FILE = "prediction.json"
 
@@ -26,7 +26,19 @@ PART = re.compile(r"^(\d{1,4})/(\d{1,4})\Z")
 
 
 def make_output_folder(output: Path, source: Path) -> Path:
-    """Makes the folder, and finds out before the work whether it can be written."""
+    """Makes the folder for the results, and finds out before the work whether it can be written.
+
+    Args:
+        output: The folder.
+        source: The folder of the scans, or one scan.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: The folder holds the scans.
+        WriteError: It cannot be written.
+    """
     if output.resolve() == (source.parent if source.is_file() else source).resolve():
         raise UsageError(f"{output} holds the scans, which the results would replace", "give another folder with -o")
     with atomic_file(output / ".writable") as probe:
@@ -36,32 +48,48 @@ def make_output_folder(output: Path, source: Path) -> Path:
 
 
 def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, int]:
-    """The structures whose probabilities are wanted: name to output of the networks.
+    """Returns the labels whose probabilities are asked for.
+
+    >>> info = DatasetInfo(channel_names={"0": "CT"}, labels={"background": 0, "liver": 1}, file_ending=".nii.gz")
+    >>> choose_labels("all", info)
+    {'liver': 1}
 
     Args:
-        names: One or several; "all" stands for each but the background, which has to be named. Regions have none.
-        info: Of the model.
+        names: Name of a label, or several; "all" stands for each label but the background, which has to be named.
+            Models with regions have no background.
+        info: Labels of the model.
+
+    Returns:
+        Name of each label to its output of the networks.
 
     Raises:
         UsageError: The model has no such label.
     """
     chosen: dict[str, int] = {}
-    known = ({BACKGROUND: 0} if info.targets.exclusive else {}) | info.targets.output_of
+    outputs = ({BACKGROUND: 0} if info.targets.exclusive else {}) | info.targets.output_of
     for name in [names] if isinstance(names, str) else names:
         if name == "all":
             chosen |= info.targets.output_of
-        elif name in known:
-            chosen[name] = known[name]
+        elif name in outputs:
+            chosen[name] = outputs[name]
         else:
-            raise UsageError(f"the model has no label {name!r}", f"choose from {', '.join(known)}, or 'all'")
+            raise UsageError(f"the model has no label {name!r}", f"choose from {', '.join(outputs)}, or 'all'")
     return chosen
 
 
 def name_probability_maps(scans: Sequence[Case], labels: Mapping[str, int]) -> dict[str, dict[int, str]]:
-    """The file of each map: that of "kidney, left" in liver_01.nii.gz is liver_01_kidney_left.nii.gz.
+    """Returns the file names of probability maps.
+
+    >>> scan = Case(name="liver_01", images=(Path("liver_01_0000.nii.gz"),))
+    >>> name_probability_maps([scan], {"kidney, left": 2})
+    {'liver_01': {2: 'liver_01_kidney_left.nii.gz'}}
+
+    Args:
+        scans: Cases without labels.
+        labels: Name of each label to its output of the networks; see `choose_labels`.
 
     Returns:
-        Name of a scan, to number of a label, to name of the file.
+        Name of a scan, to output of a label, to name of the file.
 
     Raises:
         UsageError: Two maps would have the same file, on a file system that does not tell Kidney from kidney either.
@@ -81,10 +109,10 @@ def name_probability_maps(scans: Sequence[Case], labels: Mapping[str, int]) -> d
 
 
 def choose_part(scans: Sequence[Case], part: str | None) -> list[Case]:
-    """The scans of one of several machines that share a folder: "2/4" takes the second, the sixth, and so on.
+    """Returns the scans for one of several machines that share a folder: "2/4" takes the second, the sixth, and so on.
 
     Raises:
-        UsageError: The text is no part.
+        UsageError: The text is no part such as "2/4".
     """
     if part is None:
         return list(scans)
@@ -96,15 +124,15 @@ def choose_part(scans: Sequence[Case], part: str | None) -> list[Case]:
 
 
 class PredictionProvenance(Artifact):
-    """What made the segmentations of a folder; prediction.json.
+    """The model that made the segmentations of a folder; prediction.json.
 
-    Those that are older than this file were made by another model.
+    Segmentations that are older than this file were made by another model.
 
     Attributes:
         program: Version of autoseg.
-        dataset: That the model was trained on.
-        model: Digest of the networks, their plan and their postprocessing.
-        postprocessing: In words.
+        dataset: Name of the dataset that the model was trained on.
+        model: Digest of the networks, their plan and their postprocessing; see `Segmenter.digest`.
+        postprocessing: Description of the postprocessing.
     """
 
     program: str
@@ -113,8 +141,8 @@ class PredictionProvenance(Artifact):
     postprocessing: str
 
     @classmethod
-    def of(cls, segmenter: AnySegmenter) -> Self:
-        """What a model leaves beside its results."""
+    def of(cls, segmenter: ImageSegmenter) -> Self:
+        """Returns the provenance of the segmentations of a model."""
         return cls(
             program=__version__,
             dataset=segmenter.dataset,
@@ -123,43 +151,52 @@ class PredictionProvenance(Artifact):
         )
 
     def is_in(self, output: Path) -> bool:
-        """Whether the present results of a folder are this model's."""
+        """Returns whether the present segmentations in a folder were made by this model."""
         path = output / PROVENANCE_FILE
         return path.is_file() and PredictionProvenance.load(path).model == self.model
 
 
 def leave_out_finished(
-    segmenter: AnySegmenter, scans: Sequence[Case], output: Path, labels: Mapping[str, int]
+    segmenter: ImageSegmenter, scans: Sequence[Case], output: Path, labels: Mapping[str, int]
 ) -> list[Case]:
-    """The scans that still lack a result of this model in a folder, or a map that is wanted."""
+    """Returns the scans that still lack a result of this model in a folder, or a map that is asked for.
+
+    A file that is there is complete, since each is written as a whole or not at all.
+
+    Args:
+        segmenter: The model.
+        scans: Cases without labels.
+        output: Folder of the results.
+        labels: Labels whose probabilities are asked for; see `choose_labels`.
+    """
     if not PredictionProvenance.of(segmenter).is_in(output):
         return list(scans)
     maps, since = name_probability_maps(scans, labels), (output / PROVENANCE_FILE).stat().st_mtime_ns
 
     def is_finished(scan: Case) -> bool:
         result = result_path(output / (scan.name + result_ending(scan)), segmenter.info.targets)
-        wanted = [result, *(output / PROBABILITIES_FOLDER / name for name in maps[scan.name].values())]
+        files = [result, *(output / PROBABILITIES_FOLDER / name for name in maps[scan.name].values())]
         if segmenter.maps_disagreement:
-            wanted.append(output / DISAGREEMENT_FOLDER / (scan.name + result_ending(scan)))
-        return all(path.exists() and path.stat().st_mtime_ns >= since for path in wanted)  # nothing is ever half there
+            files.append(output / DISAGREEMENT_FOLDER / (scan.name + result_ending(scan)))
+        return all(path.exists() and path.stat().st_mtime_ns >= since for path in files)
 
     return [scan for scan in scans if not is_finished(scan)]
 
 
-def ask_for_disagreement(segmenter: AnySegmenter) -> AnySegmenter:
-    """The same model, which also maps where its folds and mirror images disagree.
+def ask_for_disagreement(segmenter: ImageSegmenter) -> ImageSegmenter:
+    """Returns the same model, which also maps where its folds and mirror images disagree.
 
     Raises:
-        UsageError: It is one fold without mirroring.
+        UsageError: The model is one fold without mirroring, which has nothing to disagree with.
     """
     if segmenter.votes == 1:
         what = "one fold without mirroring has nothing to disagree with"
         raise UsageError(what, "predict with several folds, or leave out --disagreement")
-    return with_disagreement(segmenter)
+    return segmenter.with_disagreement()
 
 
 def segment_scans(
-    segmenter: AnySegmenter,
+    segmenter: ImageSegmenter,
     scans: Sequence[Case],
     output: Path,
     labels: Mapping[str, int],
@@ -172,14 +209,14 @@ def segment_scans(
     Args:
         segmenter: The model.
         scans: Cases without labels.
-        output: Folder for the results, for a dataset.json that names their labels, for a prediction.json that says what
-            made them, and for a table of the scans; see `scan_table`.
-        labels: Whose probabilities are written too, into a folder of their own; see `choose_labels`.
-        reporter: Shows progress, and is told which results deserve a look.
-        part: What these scans are of all, such as "2/4"; then the table has a name of its own.
+        output: Folder for the results, for a dataset.json that names their labels, for a prediction.json that says
+            which model made them, and for a table of the scans; see `report`.
+        labels: Labels whose probabilities are written too, into a folder of their own; see `choose_labels`.
+        reporter: Shows progress, and gets a line for each result that deserves a look.
+        part: Which part of all scans these are, such as "2/4"; then the table has a name of its own.
 
     Returns:
-        The segmentations that were written; where one is, the probabilities of its scan are complete.
+        Paths of the segmentations that were written. Where one is, the probabilities of its scan are complete.
 
     Raises:
         UsageError: Two maps of probabilities would have the same file.
@@ -188,7 +225,7 @@ def segment_scans(
     maps = name_probability_maps(scans, labels)
     reports: list[ScanReport] = []
     failures: list[str] = []
-    rows = ScanTable(
+    table = ReportWriter(
         output / name_table(part), segmenter.info.targets.names, keep=PredictionProvenance.of(segmenter).is_in(output)
     )
 
@@ -203,8 +240,8 @@ def segment_scans(
             reports.append(report)
             if report.result is None:
                 failures.append(f"case {report.name!r}: {report.problem}")
-            rows.add(report)
-    except WriteError as error:  # every other scan would meet it too
+            table.add(report)
+    except WriteError as error:  # it would stop every other scan too
         failures.append(str(error))
     written = [report.result for report in reports if report.result is not None]
     for line in describe_remarkable(reports, name_table(part)):

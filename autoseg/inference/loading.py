@@ -8,7 +8,8 @@ import torch
 
 from autoseg.errors import ModelError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
-from autoseg.inference.ensemble import AnySegmenter, make_ensemble
+from autoseg.inference.ensemble import make_ensemble
+from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.segmenter import Segmenter, make_segmenter
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.model_source import ModelMember, opened_model, select_folds
@@ -45,7 +46,7 @@ class PredictionOptions:
 
 def load_segmenter(
     path: Path, options: PredictionOptions, *, say: OnMessage = ignore_message, warn: OnMessage = ignore_message
-) -> AnySegmenter:
+) -> ImageSegmenter:
     """Loads some folds of a configuration, or the configurations that best.json names, as one segmenter.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the networks say of one image, from which its segmentation and its probabilities follow."""
+"""The prediction of one configuration for one image, from which its segmentation and its probabilities follow."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from autoseg.imaging.geometry import Volume
+from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.postprocessing import PostprocessingRules, apply_rules, apply_to_mask
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import UNKNOWN, Agreement
@@ -16,14 +16,14 @@ from autoseg.preprocessing.probabilities import restore_map, restore_probabiliti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What the networks say of one image; its segmentation and its probabilities both follow from it.
+    """The prediction of one configuration for one image; an `ImagePrediction`.
 
     Attributes:
-        logits: Shape (outputs, z, y, x), float32, of the preprocessed case.
-        record: How to get back to the grid of the image.
+        logits: Shape (outputs, z, y, x) of the preprocessed case, float32 or float16.
+        record: How the image was preprocessed, and so the way back to its grid.
         targets: What the outputs stand for.
-        rules: Applied to the segmentation.
-        agreement: Of the opinions that the logits are the mean of.
+        rules: Postprocessing of the segmentation.
+        agreement: Agreement of the votes whose mean the logits are.
     """
 
     logits: torch.Tensor
@@ -32,28 +32,37 @@ class Prediction:
     rules: PostprocessingRules
     agreement: Agreement = UNKNOWN
 
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of the image."""
+        return self.record.geometry
+
     def segmentation(self) -> Volume:
-        """The label map (z, y, x) on the grid of the image, after postprocessing; all `masks`, if these it has."""
+        """Returns the label map (z, y, x) on the grid of the image, after postprocessing; or all `masks`, stacked."""
         if self.targets.as_masks:
-            volumes = list(self.masks())
-            return Volume(array=np.stack([one.array for one in volumes]), geometry=volumes[0].geometry)
+            return stack_masks(self.masks())
         return apply_rules(restore_case(self.logits, self.record, self.targets.region_class_order), self.rules)
 
     def masks(self) -> Iterator[Volume]:
-        """The mask (z, y, x), 0 or 1, of each structure, for structures that may overlap; after postprocessing."""
-        for numbers, mask in zip(
-            self.targets.structures.values(), restore_masks(self.logits, self.record), strict=True
-        ):
+        """Yields the mask (z, y, x), 0 or 1, of each structure, where structures may overlap; after postprocessing."""
+        masks = restore_masks(self.logits, self.record)
+        for numbers, mask in zip(self.targets.structures.values(), masks, strict=True):
             yield apply_to_mask(mask, numbers, self.rules)
 
     def probabilities(self, outputs: Sequence[int]) -> Iterator[Volume]:
-        """Maps of the probabilities of some outputs on the grid of the image, one at a time; see there.
+        """Yields maps of the probabilities of some outputs on the grid of the image; see `restore_probabilities`.
 
-        They are the networks' own: postprocessing changes the segmentation only.
+        They are those of the networks: postprocessing changes the segmentation only.
         """
         return restore_probabilities(self.logits, self.record, outputs, exclusive=self.targets.exclusive)
 
     def disagreement(self) -> Volume | None:
-        """The share of opinions, 0 to 1, that differ from the mean, on the grid of the image; None if nobody asked."""
-        found = self.agreement.disagreement
-        return None if found is None else restore_map(found.numpy(), self.record)
+        """Returns the share of votes that differ from their mean; see `ImagePrediction.disagreement`."""
+        disagreement = self.agreement.disagreement
+        return None if disagreement is None else restore_map(disagreement.numpy(), self.record)
+
+
+def stack_masks(masks: Iterator[Volume]) -> Volume:
+    """Returns masks (z, y, x) on the same grid as one volume (structures, z, y, x)."""
+    volumes = list(masks)
+    return Volume(array=np.stack([volume.array for volume in volumes]), geometry=volumes[0].geometry)

@@ -1,4 +1,7 @@
-"""Sentences about a scan, or a segmentation, that looks unlike what a model learned from; none about usual ones."""
+"""Quality checks: remarks about an image or a segmentation that looks unlike the training cases; none about usual ones.
+
+A remark is a short sentence, such as "liver is implausibly small: 3 ml, in training 900 to 2100 ml".
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,32 +20,32 @@ from autoseg.models.training_statistics import (
 )
 
 NEARLY_ALL = 0.95
-"""Of the training cases: what so many had is missed in a result. Decision: of the results that rightly lack it, one in
-twenty at most is remarked on."""
+"""Share of the training cases with a structure from which a result without it is remarked on. Decision: of the results
+that rightly lack it, one in twenty at most is remarked on."""
 
 LEVEL_TOLERANCE = 0.25
-"""How far, in the usual width of intensities, the lowest one may lie outside the range of the training cases. Decision:
-CT values that were stored with 1024 added are out, noise in the air is not."""
+"""How far the lowest intensity may lie outside the range of the training cases, as a share of the usual width of
+intensities. Decision: CT values that were stored with 1024 added are outside, noise in the air is not."""
 
 VOLUME_FACTOR = 5.0
 """A structure below a fifth of the smallest, or above five times the largest of the training cases is implausible.
 Decision: cases of the same kind never are, and what is left of an organ that was missed mostly is."""
 
 LOW_AGREEMENT = 0.7
-"""Below it, what folds and mirror images make of a structure are different things. Decision: 0.7; of 44 held-out
-hippocampus scans, segmented by four folds, none was below 0.92."""
+"""Agreement below which folds and mirror images found different structures. Decision: 0.7; of 44 held-out hippocampus
+scans, segmented by four folds, none was below 0.92."""
 
 AXES = ("z", "y", "x")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What is remembered of an image.
+class ImageProperties:
+    """The properties of an image that are compared with those of the training cases.
 
     Attributes:
-        spacing_mm, size_mm: Along (z, y, x) as training cases lie, if the image was turned as they do.
-        orientation: Where its own axes lead; None for a picture.
-        intensities: Per channel the lowest and the highest.
+        spacing_mm, size_mm: Along (z, y, x), after the image was reoriented as the training cases are, if it was.
+        orientation: Orientation of the image as it was read; None for a picture.
+        intensities: For each channel the lowest and the highest intensity.
     """
 
     spacing_mm: Vector
@@ -51,41 +54,81 @@ class Look:
     intensities: tuple[tuple[float, float], ...]
 
     @classmethod
-    def at(cls, image: Volume, statistics: TrainingStatistics) -> Self:
-        """Looks at an image (c, z, y, x) as it was read."""
-        wanted, grid = statistics.orientation, image.geometry
-        lying = grid if wanted is None or grid.orientation is None else grid.reoriented(wanted)
+    def of(cls, image: Volume, statistics: TrainingStatistics) -> Self:
+        """Measures an image (c, z, y, x) as it was read."""
+        target, grid = statistics.orientation, image.geometry
+        oriented = grid if target is None or grid.orientation is None else grid.reoriented(target)
         return cls(
-            spacing_mm=lying.spacing_mm,
-            size_mm=measure_size_mm(lying.shape, lying.spacing_mm),
+            spacing_mm=oriented.spacing_mm,
+            size_mm=measure_size_mm(oriented.shape, oriented.spacing_mm),
             orientation=grid.orientation,
             intensities=tuple((float(channel.min()), float(channel.max())) for channel in image.array),
         )
 
 
-def remark_on_image(statistics: TrainingStatistics, look: Look) -> list[str]:
-    """Short sentences about what looks unlike the training cases in an image; none about a usual one."""
-    sides = enumerate(zip(look.spacing_mm, look.size_mm, strict=True))
-    remarks = list(_remark_on_orientation(statistics, look.orientation))
-    for axis, (spacing, size) in sides:
-        if axis == 0 and look.orientation is None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityCheck:
+    """The measurements of a segmentation, and remarks about what looks unlike the training cases.
+
+    Attributes:
+        volumes_ml: Name of each structure to its volume in ml; a plane counts as 1 mm thick.
+        remarks: Remarks about the image, then about the segmentation.
+    """
+
+    volumes_ml: dict[str, float]
+    remarks: tuple[str, ...]
+
+
+def check_quality(
+    segmentation: Volume,
+    targets: Targets,
+    agreement: Mapping[str, float],
+    statistics: TrainingStatistics | None,
+    image: ImageProperties | None,
+) -> QualityCheck:
+    """Measures the structures of a segmentation, and compares it and its image with the training cases.
+
+    Args:
+        segmentation: A label map (z, y, x), or a mask for each structure (structures, z, y, x).
+        targets: What its numbers, or masks, mean.
+        agreement: Name of each structure to the agreement of folds and mirror images about it, 0 to 1 or NaN; see
+            `agreement`.
+        statistics: Statistics of the training cases, if the model has them; without them only low agreement is
+            remarked on.
+        image: Properties of the image, if there are statistics.
+    """
+    volumes_mm3 = measure_volumes(segmentation, targets, segmentation.geometry.voxel_size)
+    remarks = [] if statistics is None or image is None else check_image(statistics, image)
+    remarks += check_segmentation(statistics, volumes_mm3, agreement)
+    volumes_ml = {name: volume / 1000 for name, volume in volumes_mm3.items()}
+    return QualityCheck(volumes_ml=volumes_ml, remarks=tuple(remarks))
+
+
+def check_image(statistics: TrainingStatistics, image: ImageProperties) -> list[str]:
+    """Returns remarks about an image that looks unlike the training cases."""
+    remarks = list(_check_orientation(statistics, image.orientation))
+    for axis, (spacing, size) in enumerate(zip(image.spacing_mm, image.size_mm, strict=True)):
+        if axis == 0 and image.orientation is None:
             continue  # the thickness of a plane is made up
-        remarks += _outside(f"spacing along {AXES[axis]}", spacing, "mm", statistics.spacing_mm[axis], statistics)
-        remarks += _outside(f"size along {AXES[axis]}", size, "mm", statistics.size_mm[axis], statistics)
-    for (name, known), (lowest, highest) in zip(statistics.channels.items(), look.intensities, strict=False):
-        remarks += _remark_on_channel(name, known, lowest, highest, statistics)
+        remarks += _check_range(f"spacing along {AXES[axis]}", spacing, "mm", statistics.spacing_mm[axis], statistics)
+        remarks += _check_range(f"size along {AXES[axis]}", size, "mm", statistics.size_mm[axis], statistics)
+    for (name, channel), (lowest, highest) in zip(statistics.channels.items(), image.intensities, strict=False):
+        remarks += _check_channel(name, channel, lowest, highest, statistics)
     return remarks
 
 
-def remark_on_result(
+def check_segmentation(
     statistics: TrainingStatistics | None, volumes_mm3: Mapping[str, float], agreement: Mapping[str, float]
 ) -> list[str]:
-    """Short sentences about what looks unlikely in a segmentation; none about a usual one.
+    """Returns remarks about a segmentation that looks implausible.
+
+    >>> check_segmentation(None, {"liver": 1.5e6}, {"liver": 0.412})
+    ['liver: folds and mirror images agree little, 0.41']
 
     Args:
-        statistics: Of the model, if it has one.
-        volumes_mm3: Of each structure, after postprocessing.
-        agreement: Of folds and mirror images about each, 0 to 1 or NaN; see `inference.agreement`.
+        statistics: Statistics of the training cases, if the model has them.
+        volumes_mm3: Name of each structure to its volume after postprocessing.
+        agreement: See `check_quality`.
     """
     low = [
         f"{name}: folds and mirror images agree little, {value:.2f}"
@@ -98,30 +141,25 @@ def remark_on_result(
         return ["nothing was found", *low] if statistics.empty_cases <= (1 - NEARLY_ALL) * statistics.cases else low
     remarks: list[str] = []
     for name, volume in volumes_mm3.items():
-        known = statistics.structures.get(name)
-        if known is not None and known.volume_mm3 is not None:
-            remarks += _remark_on_structure(name, known, known.volume_mm3, volume)
+        structure = statistics.structures.get(name)
+        if structure is not None and structure.volume_mm3 is not None:
+            remarks += _check_structure(name, structure, structure.volume_mm3, volume)
     return remarks + low
 
 
-def make_remarks(
-    statistics: TrainingStatistics | None,
-    look: Look | None,
-    volumes_mm3: Mapping[str, float],
-    agreement: Mapping[str, float],
-) -> list[str]:
-    """All that is remarkable about an image and its segmentation; of a model without statistics, low agreement."""
-    about_image = [] if statistics is None or look is None else remark_on_image(statistics, look)
-    return about_image + remark_on_result(statistics, volumes_mm3, agreement)
-
-
 def measure_volumes(segmentation: Volume, targets: Targets, voxel: float) -> dict[str, float]:
-    """The volume of each structure in mm3.
+    """Returns the volume of each structure in mm3.
+
+    >>> from autoseg.imaging.geometry import Geometry
+    >>> geometry = Geometry(shape=(1, 1, 3), spacing_mm=(1.0, 1.0, 2.0))
+    >>> label_map = Volume(array=np.array([[[0, 1, 1]]]), geometry=geometry)
+    >>> measure_volumes(label_map, Targets.of_labels({"liver": 1}), voxel=2.0)
+    {'liver': 4.0}
 
     Args:
         segmentation: A label map (z, y, x), or a mask for each structure (structures, z, y, x).
         targets: What its numbers, or masks, mean.
-        voxel: Volume of a voxel in mm3, or area of a plane's pixel in mm2.
+        voxel: Volume of a voxel in mm3.
     """
     array, structures = segmentation.array, targets.structures
     if array.ndim == 4:
@@ -130,49 +168,54 @@ def measure_volumes(segmentation: Volume, targets: Targets, voxel: float) -> dic
     return {name: float(counts[list(numbers)].sum() * voxel) for name, numbers in structures.items()}
 
 
-def _remark_on_orientation(statistics: TrainingStatistics, orientation: str | None) -> Iterator[str]:
-    known = statistics.orientations
-    if orientation is None or not known or orientation in known:
+def _check_orientation(statistics: TrainingStatistics, orientation: str | None) -> Iterator[str]:
+    trained = statistics.orientations
+    if orientation is None or not trained or orientation in trained:
         return
     if statistics.orientation is not None:
         yield f"its axes lead {orientation}, those of training {statistics.orientation}; it was turned for the model"
     else:
-        yield f"its axes lead {orientation}, as in no training case ({', '.join(known)})"
+        yield f"its axes lead {orientation}, as in no training case ({', '.join(trained)})"
 
 
-def _remark_on_channel(
-    name: str, known: ChannelStatistics, lowest: float, highest: float, statistics: TrainingStatistics
+def _check_channel(
+    name: str, channel: ChannelStatistics, lowest: float, highest: float, statistics: TrainingStatistics
 ) -> Iterator[str]:
     if lowest == highest:
         yield f"channel {name} has the value {lowest:g} everywhere"
         return
-    unlike = list(_outside(f"width of the intensities of {name}", highest - lowest, "", known.width, statistics))
-    yield from unlike
-    off = max(known.lowest.lowest - lowest, lowest - known.lowest.highest)
-    if not unlike and off > LEVEL_TOLERANCE * known.width.median:
-        trained = _range(known.lowest.lowest, known.lowest.highest, "")
+    about_width = f"width of the intensities of {name}"
+    remarks = list(_check_range(about_width, highest - lowest, "", channel.width, statistics))
+    yield from remarks
+    distance = max(channel.lowest.lowest - lowest, lowest - channel.lowest.highest)
+    if not remarks and distance > LEVEL_TOLERANCE * channel.width.median:
+        trained = _describe_range(channel.lowest.lowest, channel.lowest.highest, "")
         yield f"lowest intensity of {name} is {lowest:g}, in training {trained}"
 
 
-def _remark_on_structure(name: str, known: StructureStatistics, usual: Spread, volume: float) -> Iterator[str]:
+def _check_structure(name: str, structure: StructureStatistics, usual: Spread, volume: float) -> Iterator[str]:
     if volume == 0:
-        if known.present_in >= NEARLY_ALL * known.known_in:
-            yield f"no {name} was found, which {known.present_in} of {known.known_in} training cases had"
+        if structure.present_in >= NEARLY_ALL * structure.known_in:
+            yield f"no {name} was found, which {structure.present_in} of {structure.known_in} training cases had"
     elif not usual.lowest / VOLUME_FACTOR <= volume <= usual.highest * VOLUME_FACTOR:
         word = "small" if volume < usual.lowest else "large"
-        trained = _range(usual.lowest / 1000, usual.highest / 1000, " ml")
+        trained = _describe_range(usual.lowest / 1000, usual.highest / 1000, " ml")
         yield f"{name} is implausibly {word}: {volume / 1000:.3g} ml, in training {trained}"
 
 
-def _outside(what: str, value: float, unit: str, known: Spread, statistics: TrainingStatistics) -> Iterator[str]:
-    """Remarks on a positive number that lies outside what the training cases span, and a margin."""
+def _check_range(name: str, value: float, unit: str, trained: Spread, statistics: TrainingStatistics) -> Iterator[str]:
+    """Remarks on a positive number that lies outside the range of the training cases, widened by a margin."""
     margin = statistics.margin
-    if not known.lowest / margin <= value <= known.highest * margin:
-        space = " " * bool(unit)
-        yield f"{what} is {value:.4g}{space}{unit}, in training {_range(known.lowest, known.highest, space + unit)}"
+    if not trained.lowest / margin <= value <= trained.highest * margin:
+        unit = " " * bool(unit) + unit
+        yield f"{name} is {value:.4g}{unit}, in training {_describe_range(trained.lowest, trained.highest, unit)}"
 
 
-def _range(lowest: float, highest: float, unit: str) -> str:
-    """Such as "1 to 2 mm", or "1 mm" if both are the same."""
+def _describe_range(lowest: float, highest: float, unit: str) -> str:
+    """Describes a range, such as "1 to 2 mm", or "1 mm" if both ends are the same.
+
+    >>> _describe_range(1.0, 2.0, " mm")
+    '1 to 2 mm'
+    """
     ends = dict.fromkeys(f"{value:.4g}" for value in (lowest, highest))
     return f"{' to '.join(ends)}{unit}"

@@ -1,4 +1,4 @@
-"""What became of each scan of a folder, as a table beside the segmentations: report.csv."""
+"""The table of a folder of segmented scans, report.csv: volumes, agreement and remarks of each scan."""
 
 import csv
 import io
@@ -10,33 +10,37 @@ from autoseg.inference.scan_pipeline import ScanReport
 from autoseg.runtime.artifact import atomic_file
 
 MOST_LINES = 20
-"""Scans that are named on the terminal. Decision: the table has them all."""
+"""Number of scans that are named on the terminal. Decision: the table has them all."""
 
 
 def name_table(part: str | None) -> str:
-    """The file of the table: machines that share a folder have one each, such as report_2_of_4.csv for "2/4"."""
+    """Returns the file name of the table; machines that share a folder have one each.
+
+    >>> name_table(None), name_table("2/4")
+    ('report.csv', 'report_2_of_4.csv')
+    """
     return "report.csv" if part is None else f"report_{part.replace('/', '_of_')}.csv"
 
 
-class ScanTable:
-    """The table of a folder: a row per scan with seconds, volumes in ml, agreement and remarks; see `ScanReport`.
+class ReportWriter:
+    """Writes the table of a folder: a row per scan with seconds, volumes in ml, agreement and remarks.
 
-    It is written anew after each scan, whole or not at all; so it is complete wherever a run is stopped. A folder in
-    which nothing was segmented gets none.
+    The file is written again after each scan, as a whole or not at all; so it is complete whenever a run is stopped. A
+    folder in which nothing was segmented gets none. See `ScanReport`.
     """
 
     def __init__(self, path: Path, structures: Sequence[str], *, keep: bool) -> None:
         """Begins a table.
 
         Args:
-            path: Of the file.
-            structures: Of the model.
-            keep: Whether rows that are there stay, until a scan of their name is added.
+            path: Path of the file.
+            structures: Names of the structures that the model segments.
+            keep: Whether rows of an earlier run stay until a scan of their name is added.
         """
         self._path = path
         self._columns = ("case", "seconds", *(f"{name}_ml" for name in structures), "agreement", "remarks")
         self._rows = self._read() if keep else {}
-        self._is_wanted = bool(self._rows)
+        self._has_results = bool(self._rows)
 
     def add(self, report: ScanReport) -> None:
         """Adds a scan.
@@ -53,8 +57,8 @@ class ScanTable:
             "agreement": "" if math.isnan(report.agreement) else f"{report.agreement:.4f}",
             "remarks": "; ".join(remarks),
         }
-        self._is_wanted |= report.result is not None
-        if self._is_wanted:
+        self._has_results |= report.result is not None
+        if self._has_results:
             self._write()
 
     def _write(self) -> None:
@@ -66,7 +70,7 @@ class ScanTable:
             writing.write_text(text.getvalue(), encoding="utf-8", newline="")
 
     def _read(self) -> dict[str, dict[str, str]]:
-        """The rows of an earlier run; none if the table is missing, or is not of this model."""
+        """Reads the rows of an earlier run; returns none if the table is missing, or has columns of another model."""
         if not self._path.is_file():
             return {}
         with self._path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -77,18 +81,22 @@ class ScanTable:
 
 
 def describe_remarkable(reports: Sequence[ScanReport], table: str) -> list[str]:
-    """Lines about segmented scans that deserve a look; none if there is none.
+    """Returns lines about the segmented scans that have remarks; none if no scan has.
+
+    >>> unusual = ScanReport(name="scan_1", seconds=1.0, result=Path("scan_1.nii.gz"), remarks=("nothing was found",))
+    >>> describe_remarkable([unusual], "report.csv")
+    ['1 of 1 scan deserves a look:', '  scan_1: nothing was found']
 
     Args:
-        reports: Of all scans of a run.
-        table: Name of the file that holds all remarks.
+        reports: Reports of all scans of a run.
+        table: File name of the table that holds all remarks.
     """
-    done = [report for report in reports if report.result is not None]
-    flagged = [report for report in done if report.remarks]
+    segmented = [report for report in reports if report.result is not None]
+    flagged = [report for report in segmented if report.remarks]
     if not flagged:
         return []
     verb = "deserves" if len(flagged) == 1 else "deserve"
-    lines = [f"{len(flagged)} of {len(done)} scan{'s' * (len(done) > 1)} {verb} a look:"]
+    lines = [f"{len(flagged)} of {len(segmented)} scan{'s' * (len(segmented) > 1)} {verb} a look:"]
     lines += [f"  {report.name}: {'; '.join(report.remarks)}" for report in flagged[:MOST_LINES]]
     if len(flagged) > MOST_LINES:
         lines.append(f"  and {len(flagged) - MOST_LINES} more, which {table} names")

@@ -1,4 +1,4 @@
-"""Scans on disk, segmented in a line: while one is written, the network sees the next, and a third is read."""
+"""Scans on disk, segmented by a pipeline: while one result is written, the next scan is predicted, a third one read."""
 
 import math
 import time
@@ -15,8 +15,8 @@ from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, ch
 from autoseg.errors import AutosegError, WriteError
 from autoseg.imaging.files import read_image, write_probabilities
 from autoseg.imaging.label_files import save_result
-from autoseg.inference.ensemble import AnyPrediction, AnyPrepared, AnySegmenter
-from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes
+from autoseg.inference.interfaces import ImagePrediction, ImageSegmenter, PreparedImage
+from autoseg.inference.quality_checks import ImageProperties, check_quality
 from autoseg.inference.sliding_window import OnProgress
 from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.runtime.device import memory_named
@@ -27,22 +27,22 @@ from autoseg.runtime.reporting import Reporter
 CPU = torch.device("cpu")
 
 SHARE_FOR_TWO = 0.25
-"""Of the free memory: what takes more is not gathered while the former result is still written. Decision: that needs
-its own logits, and some volumes of full resolution."""
+"""Share of the free memory. Logits that take more are not computed while the result before them is still written.
+Decision: writing needs its own logits, and some volumes of full resolution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanReport:
-    """What became of a scan.
+    """The outcome of the segmentation of one scan.
 
     Attributes:
-        name: Of the scan.
-        seconds: That reading, predicting and writing took; those of several scans overlap.
-        result: The segmentation, if there is one.
+        name: Name of the scan.
+        seconds: Time that reading, predicting and writing took; those of several scans overlap.
+        result: Path of the segmentation; None if there is none.
         problem: Why there is none.
-        volumes_ml: Of each structure that was looked for, by name.
-        agreement: Of folds and mirror images, 0 to 1; NaN if it is not known. See `inference.agreement`.
-        remarks: What looks unlike training, in the scan or in the result.
+        volumes_ml: Name of each structure that was predicted to its volume.
+        agreement: Agreement of folds and mirror images, 0 to 1; NaN if it is not known. See `agreement`.
+        remarks: What looks unlike training, in the scan or in the result; see `quality_checks`.
     """
 
     name: str
@@ -55,23 +55,23 @@ class ScanReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """A scan on its way through the line."""
+class _ScanInProgress:
+    """A scan on its way through the stages of the pipeline; see `ScanReport`."""
 
     scan: Case
     seconds: float = 0.0
-    prepared: AnyPrepared | None = None
-    look: Look | None = None
-    prediction: AnyPrediction | None = None
+    prepared: PreparedImage | None = None
+    properties: ImageProperties | None = None
+    prediction: ImagePrediction | None = None
     problem: str | None = None
 
 
-class _Dismissed(Exception):  # noqa: N818 - no error: nobody wants the result any more
-    """Ends the work on a scan between two batches of tiles."""
+class _CancelledError(Exception):
+    """Ends the prediction of a scan between two batches of tiles, after its result is no longer needed."""
 
 
 def segment_each(
-    segmenter: AnySegmenter,
+    segmenter: ImageSegmenter,
     scans: Sequence[Case],
     output: Path,
     maps: Mapping[str, Mapping[int, str]],
@@ -81,107 +81,110 @@ def segment_each(
 ) -> Iterator[ScanReport]:
     """Segments scans and writes the results; one that cannot be segmented does not stop the others.
 
-    Reading and preparing, the network, and what follows it have a thread each. If two scans do not fit into the memory,
-    the network waits until the former result is written.
+    Reading and preprocessing, the network, and writing have a thread each. If two scans do not fit into the memory, the
+    network waits until the result before it is written.
 
     Args:
         segmenter: The model.
         scans: Cases without labels.
         output: Folder for the results.
-        maps: Of each scan, the outputs whose probabilities are written too, and the files for them.
+        maps: Name of a scan, to the outputs whose probabilities are written too, to the names of their files.
         reporter: Shows progress.
         begin: Called once, before the first result is written.
 
     Yields:
-        What became of each scan, in their order, once it is on disk.
+        The report of each scan, in their order, once its result is on disk.
 
     Raises:
-        WriteError: The folder cannot be written, or the disk is full, which every other scan would meet too.
+        WriteError: The folder cannot be written, or the disk is full, which would stop every other scan too.
     """
-    dismissed = Event()
+    cancelled = Event()
     with reporter.task("segmenting", total=len(scans)) as task:
 
         def advance(share: float) -> None:
-            if dismissed.is_set():
-                raise _Dismissed
+            if cancelled.is_set():
+                raise _CancelledError
             task.advance(share)
 
-        prepared = prefetch(_stage(lambda step: _prepare(segmenter, step)), (_Step(scan=scan) for scan in scans))
-        predicted = prefetch(_stage(lambda step: _predict(step, advance)), prepared, apart=_is_large)
-        with closing(predicted) as steps:
+        items = (_ScanInProgress(scan=scan) for scan in scans)
+        prepared = prefetch(_as_stage(lambda item: _prepare(segmenter, item)), items)
+        predicted = prefetch(_as_stage(lambda item: _predict(item, advance)), prepared, apart=_is_large)
+        with closing(predicted) as finished:
             is_first = True
             try:
-                for step in steps:
-                    if is_first and step.problem is None:
+                for item in finished:
+                    if is_first and item.problem is None:
                         begin()
                         is_first = False
-                    yield _write(step, output, maps[step.scan.name], segmenter.statistics)
+                    yield _write(item, output, maps[item.scan.name], segmenter.statistics)
             finally:
-                dismissed.set()
+                cancelled.set()
 
 
-def _stage(work: Callable[[_Step], _Step]) -> Callable[[_Step], _Step]:
-    """Passes over what failed before, and keeps the problem and the time of each step."""
+def _as_stage(work: Callable[[_ScanInProgress], _ScanInProgress]) -> Callable[[_ScanInProgress], _ScanInProgress]:
+    """Makes a stage of a function: it skips scans that failed before, and records the time and a problem."""
 
-    def do(step: _Step) -> _Step:
-        if step.problem is not None:
-            return step
+    def stage(item: _ScanInProgress) -> _ScanInProgress:
+        if item.problem is not None:
+            return item
         started = time.perf_counter()
         try:
             with memory_named(CPU, "close other programs, or take a machine with more memory"):
-                step = work(step)
+                item = work(item)
         except WriteError:
             raise
         except AutosegError as error:
-            step = _Step(scan=step.scan, seconds=step.seconds, problem=str(error))
-        return replace(step, seconds=step.seconds + time.perf_counter() - started)
+            item = _ScanInProgress(scan=item.scan, seconds=item.seconds, problem=str(error))
+        return replace(item, seconds=item.seconds + time.perf_counter() - started)
 
-    return do
-
-
-def _prepare(segmenter: AnySegmenter, step: _Step) -> _Step:
-    check_channels(step.scan, segmenter.info)
-    image, statistics = read_image(step.scan.images), segmenter.statistics
-    look = None if statistics is None else Look.at(image, statistics)
-    return replace(step, prepared=segmenter.prepare(image), look=look)
+    return stage
 
 
-def _is_large(step: _Step) -> bool:
+def _prepare(segmenter: ImageSegmenter, item: _ScanInProgress) -> _ScanInProgress:
+    """Reads and preprocesses a scan."""
+    check_channels(item.scan, segmenter.info)
+    image, statistics = read_image(item.scan.images), segmenter.statistics
+    properties = None if statistics is None else ImageProperties.of(image, statistics)
+    return replace(item, prepared=segmenter.prepare(image), properties=properties)
+
+
+def _is_large(item: _ScanInProgress) -> bool:
     free = free_memory_bytes()
-    return free is not None and step.prepared is not None and step.prepared.gathering_bytes > SHARE_FOR_TWO * free
+    return free is not None and item.prepared is not None and item.prepared.logits_bytes > SHARE_FOR_TWO * free
 
 
-def _predict(step: _Step, on_progress: OnProgress) -> _Step:
-    prediction = None if step.prepared is None else step.prepared.predict(on_progress)
-    return replace(step, prepared=None, prediction=prediction)
+def _predict(item: _ScanInProgress, on_progress: OnProgress) -> _ScanInProgress:
+    """Runs the networks on a scan."""
+    prediction = None if item.prepared is None else item.prepared.predict(on_progress)
+    return replace(item, prepared=None, prediction=prediction)
 
 
 def _write(
-    step: _Step, output: Path, maps: Mapping[int, str], statistics: TrainingStatistics | None = None
+    item: _ScanInProgress, output: Path, maps: Mapping[int, str], statistics: TrainingStatistics | None = None
 ) -> ScanReport:
     """Writes all maps, and then the segmentation: where one is, the maps of its scan are complete."""
-    name = step.scan.name + result_ending(step.scan)
-    report = ScanReport(name=step.scan.name, seconds=0.0)
+    name = item.scan.name + result_ending(item.scan)
+    report = ScanReport(name=item.scan.name, seconds=0.0)
 
-    def save(step: _Step) -> _Step:
+    def save(item: _ScanInProgress) -> _ScanInProgress:
         nonlocal report
-        if step.prediction is not None:
-            for volume, map_name in zip(step.prediction.probabilities(list(maps)), maps.values(), strict=True):
+        if item.prediction is not None:
+            for volume, map_name in zip(item.prediction.probabilities(list(maps)), maps.values(), strict=True):
                 write_probabilities(output / PROBABILITIES_FOLDER / map_name, volume)
-            disagreement = step.prediction.disagreement()
+            disagreement = item.prediction.disagreement()
             if disagreement is not None:
                 write_probabilities(output / DISAGREEMENT_FOLDER / name, disagreement)
-            path, segmentation, known = save_result(step.prediction, output / name)
-            volumes_mm3 = measure_volumes(segmentation, known, segmentation.geometry.voxel_size)
-            agreement = step.prediction.agreement
+            path, segmentation, targets = save_result(item.prediction, output / name)
+            agreement = item.prediction.agreement
+            check = check_quality(segmentation, targets, agreement.structures, statistics, item.properties)
             report = replace(
                 report,
                 result=path,
-                volumes_ml={name: volume / 1000 for name, volume in volumes_mm3.items()},
+                volumes_ml=check.volumes_ml,
                 agreement=agreement.score,
-                remarks=tuple(make_remarks(statistics, step.look, volumes_mm3, agreement.structures)),
+                remarks=check.remarks,
             )
-        return step
+        return item
 
-    step = _stage(save)(step)
-    return replace(report, seconds=step.seconds, problem=step.problem)
+    item = _as_stage(save)(item)
+    return replace(report, seconds=item.seconds, problem=item.problem)

@@ -1,20 +1,21 @@
-"""From an image to its segmentation, and a trained model as something that can be called."""
+"""A trained configuration in memory: preprocesses an image, runs the networks on it, and returns its prediction."""
 
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from autoseg.datasets.info import DatasetInfo
-from autoseg.errors import AutosegError, ImageError, ModelError
+from autoseg.errors import ImageError, ModelError
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.imaging.structure_masks import structure_channels
 from autoseg.imaging.targets import Targets
-from autoseg.inference.accumulation import gathering_bytes
+from autoseg.inference.accumulation import logits_bytes
 from autoseg.inference.agreement import EnsembleAgreement
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.predictor import (
@@ -23,48 +24,40 @@ from autoseg.inference.predictor import (
     NetworkPredictor,
     Predictor,
     count_at_once,
-    count_votes,
 )
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
+from autoseg.inference.tile_memory import check_tile_memory
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import Configuration
-from autoseg.preprocessing.case import (
-    PreprocessedCase,
-    preprocess_case,
-    preprocess_segmentation,
-)
-from autoseg.runtime.device import memory_named, precision
-from autoseg.runtime.machine import free_memory_bytes
-from autoseg.runtime.units import describe_memory
-
-MAPS_AT_ONCE = 4
-"""Of full resolution that a network holds at its peak: two that are joined, what becomes of them, and its skip."""
+from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, preprocess_segmentation
+from autoseg.runtime.device import memory_named
 
 SHARE_OF_PREVIOUS = 0.2
-"""Of the time of a cascade that its coarser configuration takes, on the progress bar. Decision: it has few voxels."""
+"""Share of the time of a cascade that its coarser configuration takes, for the progress bar. Decision: it has few
+voxels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmenter:
-    """A trained configuration, ready to segment any number of images.
+    """A trained configuration, ready to segment any number of images; an `ImageSegmenter`.
 
     Attributes:
-        configuration: Says how images are prepared and tiled.
-        axis_order: Of the plan.
+        configuration: How images are preprocessed and tiled.
+        axis_order: Order of the axes in the plan.
         info: Channels and labels.
-        predictor: Patches to logits; folds and mirroring are inside.
-        tiles_at_once: That it is asked about together.
-        previous: The coarser configuration whose segmentation this one sees as well, if it is a cascade.
-        statistics: Of an image; to its orientation images are turned.
-        maps_disagreement: Whether predictions have a map of it.
+        predictor: Maps patches to logits; averages over folds and mirror images.
+        tiles_at_once: Number of tiles that are predicted together.
+        rules: Postprocessing of each segmentation.
+        device: Device of the networks.
+        dataset: Name of the dataset that the networks were trained on.
+        networks: Digests of their weights.
+        previous: The coarser configuration whose segmentation this one gets as further channels, if it is a cascade.
+        statistics: Statistics of the training cases; images are reoriented as these were.
+        maps_disagreement: Whether predictions have a map of disagreement.
         exact: Whether the networks calculate in float32.
-        rules: Applied to each segmentation.
-        device: Where the networks are.
-        dataset: Name of the dataset that they learned from.
-        networks: Digest of their weights.
     """
 
     configuration: Configuration
@@ -83,44 +76,48 @@ class Segmenter:
 
     @property
     def votes(self) -> int:
-        """How many predictions of each tile are averaged."""
-        return count_votes(self.predictor)
+        """The number of predictions of each tile that are averaged."""
+        return self.predictor.votes
 
     @property
     def orientation(self) -> str | None:
-        """Where the axes of each training case were made to lead; else where they led, if they agree."""
-        found = None if self.statistics is None else self.statistics.orientation
-        return self.info.orientation or found
+        """The orientation to which training cases were brought; else the one that all of them had, if they agree."""
+        common = None if self.statistics is None else self.statistics.orientation
+        return self.info.orientation or common
 
     @property
     def digest(self) -> str:
-        """Sixteen characters that tell this model from others: its networks, its plan, and its postprocessing."""
-        former = "" if self.previous is None else self.previous.digest
-        told = (
+        """Sixteen characters that identify the model: its networks, its plan, and its postprocessing."""
+        previous = "" if self.previous is None else self.previous.digest
+        parts = (
             self.networks,
             str(self.votes),
             self.configuration.model_dump_json(by_alias=True),  # with the names of version 0.1, so that it stays
             str(self.axis_order),
             self.rules.describe(),
-            former,
+            previous,
             *([] if self.orientation is None else [self.orientation]),
             *(["exact"] if self.exact else []),
         )
-        return sha256("\n".join(told).encode()).hexdigest()[:16]
+        return sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def with_disagreement(self) -> Self:
+        """Returns the same model, whose predictions have a map of disagreement as well."""
+        return replace(self, maps_disagreement=True)
 
     def segment(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Volume:
-        """Segments one image: label map (z, y, x) or masks (structures, z, y, x) on its grid; see `predict`."""
+        """Segments an image: label map (z, y, x) or masks (structures, z, y, x) on its grid; see `predict`."""
         return self.predict(image, on_progress).segmentation()
 
     def predict(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Prediction:
-        """Asks the networks about one image; see `prepare` and `Prepared.predict`."""
+        """Preprocesses an image and runs the networks; see `prepare` and `Prepared.predict`."""
         return self.prepare(image).predict(on_progress)
 
     def prepare(self, image: Volume) -> "Prepared":
-        """What comes before the networks.
+        """Preprocesses an image, for a cascade also as its coarser configuration needs it.
 
         Args:
-            image: Shape (c, z, y, x), as its scanner made it.
+            image: Shape (c, z, y, x), on the grid of its file.
 
         Raises:
             ImageError: The image has another number of channels than the model, or colours outside 0 to 255.
@@ -143,13 +140,13 @@ class Segmenter:
         return Prepared(segmenter=self, case=case, previous=previous)
 
     def predict_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = ignore_progress) -> Prediction:
-        """Asks the networks about a case that was preprocessed for this configuration; see `predict`."""
-        self._check_tile()
+        """Runs the networks on a case that was preprocessed for this configuration; see `Prepared.predict`."""
+        check_tile_memory(self.configuration, self.device, exact=self.exact)
         with memory_named(self.device, "stop other programs that use it, or choose another with --device"):
-            poll = EnsembleAgreement(self.predictor, self.info.targets, with_map=self.maps_disagreement)
+            agreement = EnsembleAgreement(self.predictor, self.info.targets, with_map=self.maps_disagreement)
             logits = predict_volume(
                 case.image,
-                poll if self.votes > 1 else self.predictor,
+                agreement if self.votes > 1 else self.predictor,
                 patch_size=self.configuration.patch_size,
                 batch_size=self.tiles_at_once,
                 device=self.device,
@@ -161,29 +158,18 @@ class Segmenter:
             record=case.record,
             targets=self.info.targets,
             rules=self.rules,
-            agreement=poll.result(),
+            agreement=agreement.result(),
         )
-
-    def _check_tile(self) -> None:
-        """Refuses what the system would end the program for: the maps of a tile that memory does not hold."""
-        free = free_memory_bytes() if self.device.type == "cpu" else None
-        widest = self.configuration.architecture.stages[0].features
-        dtype = torch.float32 if self.exact else precision(self.device)
-        needed = MAPS_AT_ONCE * widest * prod(self.configuration.patch_size) * torch.finfo(dtype).bits // 8
-        if free is not None and needed > free:
-            tile = "tiles of " + " x ".join(map(str, self.configuration.patch_size))
-            what = f"the network takes about {describe_memory(needed)} for {tile}, and {describe_memory(free)} are free"
-            raise AutosegError(what, "close other programs, or take a machine with more memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """An image that a segmenter is ready to be asked about.
+    """An image that is preprocessed for the networks of a configuration; a `PreparedImage`.
 
     Attributes:
-        segmenter: Whose networks are asked.
-        case: As they see it.
-        previous: As the coarser configuration of a cascade sees it.
+        segmenter: The configuration.
+        case: The preprocessed image.
+        previous: The image as preprocessed for the coarser configuration of a cascade.
     """
 
     segmenter: Segmenter
@@ -191,16 +177,16 @@ class Prepared:
     previous: "Prepared | None" = None
 
     @property
-    def gathering_bytes(self) -> int:
-        """The memory that the logits would like to have."""
-        return gathering_bytes(self.segmenter.info.targets.outputs, prod(self.case.record.shape))
+    def logits_bytes(self) -> int:
+        """The memory in bytes that the logits take in full precision."""
+        return logits_bytes(self.segmenter.info.targets.outputs, prod(self.case.record.shape))
 
-    def predict(self, on_progress: OnProgress = ignore_progress, former: Volume | None = None) -> Prediction:
-        """Asks the networks.
+    def predict(self, on_progress: OnProgress = ignore_progress, coarse: Volume | None = None) -> Prediction:
+        """Runs the networks.
 
         Args:
             on_progress: Called with the share of the work, 0 to 1, that each step adds.
-            former: Of a cascade, the coarser segmentation, if it is known already.
+            coarse: For a cascade, the segmentation of the coarser configuration, if it was predicted already.
 
         Raises:
             ModelError: The network returned infinite values or NaN.
@@ -209,15 +195,21 @@ class Prepared:
         segmenter = self.segmenter
         if self.previous is None:
             return segmenter.predict_preprocessed(self.case, on_progress)
-        if former is None:
-            former = self.previous.predict(lambda share: on_progress(SHARE_OF_PREVIOUS * share)).segmentation()
-        shown = show_previous(self.case, preprocess_segmentation(former, self.case.record), segmenter.info.targets)
-        return segmenter.predict_preprocessed(shown, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
+        if coarse is None:
+            coarse = self.previous.predict(lambda share: on_progress(SHARE_OF_PREVIOUS * share)).segmentation()
+        case = show_previous(self.case, preprocess_segmentation(coarse, self.case.record), segmenter.info.targets)
+        return segmenter.predict_preprocessed(case, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
 
 
-def show_previous(case: PreprocessedCase, former: NDArray[np.integer], targets: Targets) -> PreprocessedCase:
-    """The case with a channel more for each structure of a former segmentation (z, y, x) on its grid."""
-    channels = structure_channels(torch.from_numpy(former)[None], targets.structures.values())[0].numpy()
+def show_previous(case: PreprocessedCase, coarse: NDArray[np.integer], targets: Targets) -> PreprocessedCase:
+    """Returns a case with one more channel for each structure of a coarse segmentation.
+
+    Args:
+        case: Case of the finer configuration of a cascade.
+        coarse: Segmentation by the coarser configuration, (z, y, x) on the grid of the case.
+        targets: What its numbers mean.
+    """
+    channels = structure_channels(torch.from_numpy(coarse)[None], targets.structures.values())[0].numpy()
     return replace(case, image=np.concatenate([case.image, channels]))
 
 
@@ -233,13 +225,13 @@ def make_segmenter(
     """Builds the ensemble of some folds of one configuration.
 
     Args:
-        checkpoints: At least one.
-        rules: Applied to each result.
-        device: Where to put the networks.
-        previous: Of a cascade, what segments first; left out if the cases bring the segmentation with them.
-        mirroring: Average over mirrored copies, as the plan mirrored in training; several times slower, a little more
-            accurate.
-        exact: Calculate in float32, whatever is faster.
+        checkpoints: Checkpoints of at least one fold.
+        rules: Postprocessing of each segmentation.
+        device: Device of the networks.
+        mirroring: Whether to average over mirror images along the axes that training mirrored; several times slower, a
+            little more accurate.
+        exact: Whether to calculate in float32, even where a lower precision is faster.
+        previous: For a cascade, the coarser configuration; left out if the cases bring its segmentation with them.
 
     Raises:
         ModelError: The folds are of different configurations or plans, or the weights do not fit the plan; or the
@@ -273,31 +265,32 @@ def make_segmenter(
 
 
 def _add_mirroring(predictor: Predictor, configuration: Configuration, at_once: int) -> MirroringPredictor:
-    """Mirrors as the plan mirrored in training."""
-    seen = configuration.augmentation
+    """Mirrors along the axes, and exchanges the labels, that training did."""
+    augmentation = configuration.augmentation
     return MirroringPredictor(
         predictor,
-        seen.mirror_axes,
-        seen.swap_axis,
-        seen.swapped_labels,
+        augmentation.mirror_axes,
+        augmentation.swap_axis,
+        augmentation.swapped_labels,
         structures_from=configuration.image_channels if configuration.previous is not None else None,
         at_once=at_once,
     )
 
 
 def _interface(checkpoint: Checkpoint) -> tuple[object, ...]:
-    """What the folds of an ensemble must share."""
+    """Returns what the folds of an ensemble must have in common."""
     return checkpoint.configuration.without_estimates, checkpoint.plan.axis_order, checkpoint.info.targets
 
 
 def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
-    own = checkpoint.configuration.network
+    """Builds the network of a checkpoint with its weights."""
+    plugin = checkpoint.configuration.network
     network = make_network(checkpoint.configuration, seed=0, error=ModelError)
     try:
         network.load_state_dict(dict(checkpoint.weights))
     except RuntimeError as error:
-        if own is not None and checkpoint.configuration.is_foreign:
-            text = f"the weights of fold {checkpoint.fold} do not fit the network {own.name!r} that is installed"
+        if plugin is not None and checkpoint.configuration.is_foreign:
+            text = f"the weights of fold {checkpoint.fold} do not fit the network {plugin.name!r} that is installed"
             raise ModelError(text, "install the version of its package that the fold was trained with") from error
         text = f"the weights of fold {checkpoint.fold} do not fit its plan"
         raise ModelError(text, "train that fold again") from error

@@ -1,4 +1,4 @@
-"""Predicts an image of any size in tiles; see `tiling`."""
+"""Sliding-window inference: the logits of an image of any size, from a network that predicts tiles."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,17 +8,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import ModelError
-from autoseg.inference.accumulation import add_weighted, make_room
-from autoseg.inference.agreement import EnsembleAgreement
+from autoseg.inference.accumulation import add_weighted, allocate_logits
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.tiling import Tile, lay_out
+from autoseg.inference.tiling import Tile, tile_image
 from autoseg.networks.patch_sizes import PatchSizes
 
 OnProgress = Callable[[float], None]
 
 
 def ignore_progress(share: float) -> None:
-    """Nobody watches."""
+    """Ignores progress, for callers who show none."""
 
 
 def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
@@ -35,70 +34,75 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
 
     An image that is smaller than a tile along some axis is padded with zeros, half on each side, as the reference
     method does; with its mirror image, if the network has a margin. Only the result and one batch of tiles are in
-    memory. Of all tiles that see one value everywhere, such as air that was clipped, and the same, only the first is
+    memory. Of all tiles that hold the same constant value everywhere, such as air that was clipped, only the first is
     predicted: the logits of the others would be the same.
+
+    >>> from autoseg.inference.predictor import FunctionPredictor
+    >>> image = torch.arange(10.0).reshape(1, 1, 1, 10)
+    >>> double = FunctionPredictor(lambda patches: 2 * patches)
+    >>> logits = predict_volume(image, double, patch_size=(1, 1, 4), batch_size=2, device=torch.device("cpu"))
+    >>> torch.allclose(logits, 2 * image)
+    True
 
     Args:
         image: Shape (c, z, y, x), float32.
         predictor: Maps patches (n, c, *patch_size) to logits (n, classes, *patch_size), or (n, classes, *centre) with a
-            margin, each by itself. A `EnsembleAgreement` is told where they lie.
-        patch_size: What is seen of a tile. Two values mean a 2D network: every slice along z is predicted on its own.
-        batch_size: Tiles that are predicted at once.
-        device: Where patches are sent.
-        patches: What patches the network takes; left out, it has no margin.
-        on_progress: Called after each batch with the share of all tiles that it held.
+            margin; the logits of a patch do not depend on the others of its batch. It is told where each patch lies.
+        patch_size: Size of a patch in voxels. Two values mean a 2D network: every slice along z is predicted on its
+            own.
+        batch_size: Number of tiles that are predicted at once.
+        device: Device to which patches are sent.
+        patches: Patch sizes and margin of the network; left out, it has no margin.
+        on_progress: Called after each batch with its share of all tiles.
 
     Returns:
-        Logits (outputs, z, y, x), float32 or float16, where there is room for them; see `accumulation`.
+        Logits (outputs, z, y, x), float32 or float16, on a device with memory for them; see `accumulation`.
 
     Raises:
         ModelError: The predictor returned infinite values or NaN.
         AutosegError: Neither memory nor disk hold the result.
     """
     is_flat = len(patch_size) == 2
-    layout = lay_out(_as_tensor(image), patch_size, patches)
-    groups = _group_alike(layout.volume, layout.tiles)
-    poll = predictor if isinstance(predictor, EnsembleAgreement) else None
-    if poll is not None:
-        poll.begin(layout.shape, layout.inside)
+    tiled = tile_image(_as_tensor(image), patch_size, patches)
+    groups = _group_identical(tiled.volume, tiled.tiles)
+    predictor.begin_image(tiled.shape, tiled.inside)
     result: Tensor | None = None
     for start in range(0, len(groups), batch_size):
         batch = groups[start : start + batch_size]
-        seen = torch.stack([group[0].look(layout.volume) for group in batch]).to(device)
-        logits = predictor(seen.squeeze(2)).unsqueeze(2) if is_flat else predictor(seen)
+        inputs = torch.stack([group[0].extract(tiled.volume) for group in batch]).to(device)
+        logits = predictor(inputs.squeeze(2)).unsqueeze(2) if is_flat else predictor(inputs)
         _check_finite(logits)
         logits = logits.contiguous()  # a map for each class, to which those of other tiles are added
         if result is None:
-            result = make_room((logits.shape[1], *image.shape[1:]), device)
+            result = allocate_logits((logits.shape[1], *image.shape[1:]), device)
         for number, (group, prediction) in enumerate(zip(batch, logits, strict=True)):
             for tile in group:
-                place, part = tile.clip(layout.inside)
-                add_weighted(result[(slice(None), *place)], prediction[(slice(None), *part)], tile.shares[part])
-            if poll is not None:
-                poll.count(number, [tile.place[1:] for tile in group], [tile.shares for tile in group])
-        on_progress(sum(map(len, batch)) / len(layout.tiles))
+                region, part = tile.clip(tiled.inside)
+                add_weighted(result[(slice(None), *region)], prediction[(slice(None), *part)], tile.shares[part])
+            predictor.locate_patch(number, group)
+        on_progress(sum(map(len, batch)) / len(tiled.tiles))
     if result is None:
         raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
     return result
 
 
-def _group_alike(volume: Tensor, tiles: Sequence[Tile]) -> list[list[Tile]]:
-    """Tiles that look the same: those that hold one value in each channel, and the same. All others stand alone."""
+def _group_identical(volume: Tensor, tiles: Sequence[Tile]) -> list[list[Tile]]:
+    """Groups tiles with the same constant value in each channel; every other tile is a group of its own."""
     groups: list[list[Tile]] = []
-    plain: dict[tuple[float, ...], list[Tile]] = {}
+    constant: dict[tuple[float, ...], list[Tile]] = {}
     for tile in tiles:
-        values = _plain_values(volume[tile.seen])
-        if values is not None and values in plain:
-            plain[values].append(tile)
+        values = _constant_values(volume[tile.source])
+        if values is not None and values in constant:
+            constant[values].append(tile)
             continue
         groups.append([tile])
         if values is not None:
-            plain[values] = groups[-1]
+            constant[values] = groups[-1]
     return groups
 
 
-def _plain_values(patch: Tensor) -> tuple[float, ...] | None:
-    """The one value that each channel has, or None if one has several, which mostly its corners show."""
+def _constant_values(patch: Tensor) -> tuple[float, ...] | None:
+    """Returns the constant value of each channel, or None if one is not constant, which mostly its corners show."""
     first = patch[:, :1, :1, :1]
     if not patch[:, -1:, -1:, -1:].equal(first) or not bool((patch == first).all()):
         return None
@@ -112,7 +116,7 @@ def _as_tensor(image: Tensor | NDArray[np.float32]) -> Tensor:
 
 
 def _check_finite(logits: Tensor) -> None:
-    if not torch.isfinite(logits.sum(dtype=torch.float32)):  # which one bad value spoils, in a fraction of the time
+    if not torch.isfinite(logits.sum(dtype=torch.float32)):  # one bad value spoils the sum, which is quick to compute
         raise ModelError(
             "the network returned infinite values or NaN for a part of the image",
             "look for extreme intensities in the image, or train the model again with a lower learning rate",

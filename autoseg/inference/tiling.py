@@ -1,4 +1,4 @@
-"""How an image is taken apart into tiles of the size that the network predicts.
+"""How an image is divided into tiles of the size that the network predicts.
 
 Example, along an axis of 10 voxels with tiles of 4: neighbours start at most 4 * 0.5 = 2 voxels apart, so four tiles
 start at 0, 2, 4 and 6. With 9 voxels the last one must start at 5, and the others spread evenly: 0, 1.67, 3.33 and 5,
@@ -10,17 +10,18 @@ rounded to 0, 2, 3 and 5.
     tile 2          # # # #
     tile 3              # # # #
 
-A tile knows little of what lies beyond its border, so where tiles overlap each counts by how near its centre is.
+Near its border a tile lacks context, so where tiles overlap, each voxel of a tile counts by how near it is to the
+centre.
 
-A network that predicts less than it sees (see `networks.patches`) knows what lies beyond. Its tiles have the size of
-its logits, and each is predicted from a patch that reaches further by the margin; beyond the border of the image its
-mirror image is seen. The voxels of two tiles meet the same voxels at all resolutions if the tiles are as far apart as
-the network's step, or several times that. Then both predict the same, up to rounding, and the tiles together are what
-one pass over the whole image would be; so they need not overlap but to keep to that step. Source: Ronneberger et al.
-2015, "U-Net", figure 2. Example, with tiles of 12, a step of 8 and a margin of 1: an axis of 18 voxels has tiles that
-start at -1 and 7, and stick out by one voxel on both sides.
+A network that predicts less than it sees (see `networks.patch_sizes`) has context beyond its border. Its tiles have the
+size of its logits, and each is predicted from a patch that is larger by the margin on each side; beyond the border of
+the image the patch holds the image's mirror image. The voxels of two tiles meet the same voxels at all resolutions if
+the distance of the tiles is a multiple of the network's step. Then both predict the same, up to rounding, and the tiles
+together are what one pass over the whole image would be; so they need not overlap, except to keep to that step. Source:
+Ronneberger et al. 2015, "U-Net", figure 2. Example, with tiles of 12, a step of 8 and a margin of 1: an axis of 18
+voxels has tiles that start at -1 and 7, and stick out by one voxel on both sides.
 
-    place          -2 -1  0 ...  6  7 ... 10 11 ... 18 19
+    position       -2 -1  0 ...  6  7 ... 10 11 ... 18 19
     tile 0             #  #      #  #      #
     its patch       .  #  #      #  #      #  .
     tile 1                          #      #  #      #
@@ -48,13 +49,16 @@ Slices = tuple[slice, ...]
 
 
 def tile_starts(size: int, tile: int, overlap_step: float = OVERLAP_STEP) -> list[int]:
-    """Where tiles start along an axis: the first at 0, the last flush with the end, the others spread evenly.
+    """Returns where tiles start along an axis: the first at 0, the last flush with the end, the others spread evenly.
 
-    Source: the reference method; the module's text has an example.
+    Source: the reference method.
+
+    >>> tile_starts(9, 4)
+    [0, 2, 3, 5]
 
     Args:
-        size: Voxels along the axis, at least `tile`.
-        tile: Voxels of a tile.
+        size: Number of voxels along the axis, at least `tile`.
+        tile: Number of voxels of a tile.
         overlap_step: Largest distance of neighbouring starts, as a fraction of a tile; at least one voxel is taken.
     """
     if size < tile:
@@ -65,10 +69,13 @@ def tile_starts(size: int, tile: int, overlap_step: float = OVERLAP_STEP) -> lis
 
 
 def gaussian_weights(tile: int) -> Tensor:
-    """How much the voxels of a tile count along one axis: 1 at the centre, voxel `tile // 2`, and less outwards.
+    """Returns the weights of the voxels of a tile along one axis: 1 at the centre, voxel `tile // 2`, less outwards.
 
     The weight of a voxel is the product over its axes. Source: the reference method: a Gaussian whose standard
     deviation is an eighth of the tile. Its map peaks at 10 rather than at 1, which cancels in a weighted mean.
+
+    >>> [round(weight, 3) for weight in gaussian_weights(4).tolist()]
+    [0.0, 0.135, 1.0, 0.135]
 
     Returns:
         Shape (tile,), float32. The smallest value is about exp(-8), at the first voxel.
@@ -82,88 +89,105 @@ class AxisTile:
     """One tile along one axis.
 
     Attributes:
-        place: Its voxels.
-        shares: Its part in the result at each of them, shape (tile,); over the tiles of an axis they add up to 1.
-        seen: Voxels of the image from which it is predicted.
-        order: Which of these are seen one after the other, where the image is mirrored; None if just as they are.
+        region: The voxels of the tile.
+        shares: The weight of the tile in the result at each of them, shape (tile,); over the tiles of an axis the
+            weights add up to 1.
+        source: The voxels of the image from which the tile is predicted.
+        source_order: Indices of these voxels in the order in which they make up the patch, where the image is mirrored;
+            None if they are taken as they are.
     """
 
-    place: slice
+    region: slice
     shares: Tensor
-    seen: slice
-    order: Tensor | None = None
+    source: slice
+    source_order: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile of an image of shape (c, z, y, x)."""
+    """One tile of an image of shape (c, z, y, x).
 
-    along: tuple[AxisTile, ...]
+    Attributes:
+        axes: The tile along z, y and x.
+    """
+
+    axes: tuple[AxisTile, ...]
 
     @property
-    def place(self) -> Slices:
-        """Its voxels, in all channels."""
-        return (slice(None), *(axis.place for axis in self.along))
+    def region(self) -> Slices:
+        """The voxels of the tile, in all channels."""
+        return (slice(None), *(axis.region for axis in self.axes))
 
     @property
-    def seen(self) -> Slices:
-        """The voxels of the image from which it is predicted, in all channels."""
-        return (slice(None), *(axis.seen for axis in self.along))
+    def source(self) -> Slices:
+        """The voxels of the image from which the tile is predicted, in all channels."""
+        return (slice(None), *(axis.source for axis in self.axes))
 
-    def look(self, volume: Tensor) -> Tensor:
-        """The patch (c, *patch) of an image (c, z, y, x) from which it is predicted."""
-        patch = volume[self.seen]
-        for number, axis in enumerate(self.along, start=1):
-            patch = patch if axis.order is None else patch.index_select(number, axis.order.to(patch.device))
+    def extract(self, volume: Tensor) -> Tensor:
+        """Returns the patch (c, *patch) of an image (c, z, y, x) from which the tile is predicted."""
+        patch = volume[self.source]
+        for number, axis in enumerate(self.axes, start=1):
+            if axis.source_order is not None:
+                patch = patch.index_select(number, axis.source_order.to(patch.device))
         return patch
 
     def clip(self, inside: Slices) -> tuple[Slices, Slices]:
-        """Where it lies in an image, and the part of it that does; `inside` says where the image is, (z, y, x)."""
+        """Clips the tile to the image.
+
+        Args:
+            inside: Where the image is among the regions of the tiles, (z, y, x).
+
+        Returns:
+            The region of the tile in the image, and the part of the tile that lies in the image.
+        """
         ends = [
-            (max(axis.place.start, image.start), min(axis.place.stop, image.stop))
-            for axis, image in zip(self.along, inside, strict=True)
+            (max(axis.region.start, image.start), min(axis.region.stop, image.stop))
+            for axis, image in zip(self.axes, inside, strict=True)
         ]
-        place = tuple(slice(a - image.start, b - image.start) for (a, b), image in zip(ends, inside, strict=True))
+        region = tuple(slice(a - image.start, b - image.start) for (a, b), image in zip(ends, inside, strict=True))
         part = tuple(
-            slice(a - axis.place.start, b - axis.place.start) for (a, b), axis in zip(ends, self.along, strict=True)
+            slice(a - axis.region.start, b - axis.region.start) for (a, b), axis in zip(ends, self.axes, strict=True)
         )
-        return place, part
+        return region, part
 
     @property
     def shares(self) -> Tensor:
-        """Its part in the result at each voxel, of the shape of the tile."""
-        z, y, x = (axis.shares for axis in self.along)
+        """The weight of the tile in the result at each voxel, of the shape of the tile."""
+        z, y, x = (axis.shares for axis in self.axes)
         return z[:, None, None] * y[:, None] * x
 
 
 def axis_tiles(size: int, tile: int) -> list[AxisTile]:
-    """Tiles along an axis, with shares that follow from their Gaussian weights.
+    """Returns the tiles along an axis, with shares that follow from their Gaussian weights.
 
     The tiles of an image are the product of those along its axes, and so are the weights. Hence the division by the
     sum of the weights can be done here, axis by axis, and no volume of weights is needed.
     """
-    return [AxisTile(place, shares, place) for place, shares in _share_out(tile_starts(size, tile), tile)]
+    return [AxisTile(region, shares, region) for region, shares in _compute_shares(tile_starts(size, tile), tile)]
 
 
-def _share_out(starts: Sequence[int], tile: int) -> list[tuple[slice, Tensor]]:
-    """Places of tiles that start at 0 and further on, and the part of each in the result."""
+def _compute_shares(starts: Sequence[int], tile: int) -> list[tuple[slice, Tensor]]:
+    """Returns the regions of tiles, the first of which starts at 0, and the weight of each in the result."""
     weights = gaussian_weights(tile)
-    places = [slice(start, start + tile) for start in starts]
+    regions = [slice(start, start + tile) for start in starts]
     total = torch.zeros(starts[-1] + tile)
-    for place in places:
-        total[place] += weights
-    return [(place, weights / total[place]) for place in places]
+    for region in regions:
+        total[region] += weights
+    return [(region, weights / total[region]) for region in regions]
 
 
 def aligned_starts(size: int, tile: int, step: int) -> list[int]:
-    """Where tiles start along an axis that they may stick out of: at multiples of a step, as few as cover the axis.
+    """Returns where tiles start along an axis that they may stick out of: at multiples of a step, as few as cover it.
 
-    Where a tile is shorter than the step, this would leave gaps: then as `tile_starts` says.
+    Where a tile is shorter than the step, this would leave gaps; then `tile_starts` says where they start.
+
+    >>> aligned_starts(18, tile=12, step=8)
+    [0, 8]
 
     Args:
-        size: Voxels along the axis.
-        tile: Voxels of a tile.
-        step: See `Patches`.
+        size: Number of voxels along the axis.
+        tile: Number of voxels of a tile.
+        step: See `PatchSizes`.
     """
     if tile < step:
         return tile_starts(max(size, tile), tile)
@@ -173,31 +197,31 @@ def aligned_starts(size: int, tile: int, step: int) -> list[int]:
 
 
 def mirrored_tiles(size: int, tile: int, step: int, margin: int) -> tuple[list[AxisTile], slice]:
-    """Tiles along an axis, of a network that sees a margin around each; see the top of the module.
+    """Returns the tiles along an axis, of a network that sees a margin around each; see the top of the module.
 
     Returns:
-        The tiles, which may reach beyond the axis, half on each side; and where among their places the axis is.
+        The tiles, which may reach beyond the axis, half on each side; and where among their regions the axis is.
     """
     starts = aligned_starts(size, tile, step)
     before = (starts[-1] + tile - size) // 2
     tiles = []
-    for place, shares in _share_out(starts, tile):
-        voxels = mirror_indices(place.start - before - margin, tile + 2 * margin, size)
+    for region, shares in _compute_shares(starts, tile):
+        voxels = mirror_indices(region.start - before - margin, tile + 2 * margin, size)
         first, last = int(voxels.min()), int(voxels.max())
-        plain = np.array_equal(voxels, np.arange(first, last + 1))
-        order = None if plain else torch.from_numpy(voxels - first)
-        tiles.append(AxisTile(place, shares, slice(first, last + 1), order))
+        is_in_order = np.array_equal(voxels, np.arange(first, last + 1))
+        source_order = None if is_in_order else torch.from_numpy(voxels - first)
+        tiles.append(AxisTile(region, shares, slice(first, last + 1), source_order))
     return tiles, slice(before, before + size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How an image is taken apart.
+class TiledImage:
+    """An image that is divided into tiles.
 
     Attributes:
-        volume: What tiles look at, (c, z, y, x).
-        tiles: All of them.
-        shape: Of what they predict together, (z, y, x).
+        volume: The image from which patches are taken, padded if it was smaller than a tile, (c, z, y, x).
+        tiles: All tiles.
+        shape: Shape (z, y, x) of the regions of all tiles together.
         inside: Where in that the image is.
     """
 
@@ -207,27 +231,40 @@ class Layout:
     inside: Slices
 
 
-def lay_out(image: Tensor, patch_size: tuple[int, ...], patches: PatchSizes | None = None) -> Layout:
-    """Takes an image (c, z, y, x) apart into tiles; for the other arguments see `predict_volume`."""
+def tile_image(image: Tensor, patch_size: tuple[int, ...], patches: PatchSizes | None = None) -> TiledImage:
+    """Divides an image (c, z, y, x) into tiles; for the other arguments see `predict_volume`.
+
+    The weighted sum of the tiles is the image again:
+
+    >>> image = torch.arange(10.0).reshape(1, 1, 1, 10)
+    >>> tiled = tile_image(image, (1, 1, 4))
+    >>> [(tile.region[-1].start, tile.region[-1].stop) for tile in tiled.tiles]
+    [(0, 4), (2, 6), (4, 8), (6, 10)]
+    >>> assembled = torch.zeros(1, *tiled.shape)
+    >>> for tile in tiled.tiles:
+    ...     assembled[tile.region] += tile.shares * tile.extract(tiled.volume)
+    >>> torch.allclose(assembled, image)
+    True
+    """
     flat = (1,) * (3 - len(patch_size))
     size = (*flat, *patch_size)
     if patches is None or not patches.has_margin:
         volume, inside = pad_nd_image(image, size, "constant", {"value": 0}, return_slicer=True)
-        tiles = [Tile(along) for along in product(*map(axis_tiles, volume.shape[1:], size))]
+        tiles = [Tile(axes) for axes in product(*map(axis_tiles, volume.shape[1:], size))]
         shape = tuple(volume.shape[1:])
-        whole = tuple(slice(*part.indices(length)) for part, length in zip(inside[1:], shape, strict=True))
-        return Layout(volume=volume, tiles=tiles, shape=shape, inside=whole)
-    axes = zip(
+        bounds = tuple(slice(*part.indices(length)) for part, length in zip(inside[1:], shape, strict=True))
+        return TiledImage(volume=volume, tiles=tiles, shape=shape, inside=bounds)
+    arguments = zip(
         image.shape[1:],
         (*flat, *patches.centre(patch_size)),
         (*flat, *patches.step),
         (*(0 for _ in flat), *patches.margin),
         strict=True,
     )
-    lines = [mirrored_tiles(*axis) for axis in axes]
-    return Layout(
+    per_axis = [mirrored_tiles(*of_axis) for of_axis in arguments]
+    return TiledImage(
         volume=image,
-        tiles=[Tile(along) for along in product(*(line for line, _ in lines))],
-        shape=tuple(line[-1].place.stop for line, _ in lines),
-        inside=tuple(where for _, where in lines),
+        tiles=[Tile(axes) for axes in product(*(tiles for tiles, _ in per_axis))],
+        shape=tuple(tiles[-1].region.stop for tiles, _ in per_axis),
+        inside=tuple(bounds for _, bounds in per_axis),
     )

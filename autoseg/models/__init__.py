@@ -1,1 +1,1 @@
-"""A trained model: its network, its checkpoint, statistics of its training cases, and bundles."""
+"""Trained models on disk: networks, checkpoints, best.json, training statistics, bundles and model cards."""

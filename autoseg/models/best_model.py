@@ -1,7 +1,7 @@
-"""What was chosen among trained configurations: which of them predict together, and why; best.json.
+"""The best of the trained configurations, or of pairs of them, and why it was chosen; best.json.
 
-`selection` finds it on held-out cases, and predicting follows it wherever the folder that holds best.json is copied,
-with the folders of its configurations in it: 3d_fullres/, or of a plan that was given a name, NAME/3d_fullres/.
+`model_selection.find_best` chooses it on held-out cases. Prediction follows it wherever the folder that holds best.json
+is copied, with the folders of its configurations in it: 3d_fullres/, or NAME/3d_fullres/ for a plan with a name.
 """
 
 import re
@@ -23,30 +23,42 @@ def _check_member(name: str) -> str:
 
 
 MemberName = Annotated[str, AfterValidator(_check_member)]
-"""A configuration among those of several plans: "3d_fullres" of the same plan as best.json, or "NAME/3d_fullres"."""
+"""A configuration of one of several plans: "3d_fullres" for the plan of best.json, "NAME/3d_fullres" for another."""
 
 
 def name_member(plan_name: str | None, configuration: str) -> MemberName:
-    """What a configuration of a plan is called, and where its folder is: of the usual plan by its own name alone."""
+    """Returns the name of a configuration among those of several plans, which is also the path of its folder.
+
+    >>> name_member(None, "2d"), name_member("large", "2d")
+    ('2d', 'large/2d')
+    """
     return configuration if plan_name is None else f"{plan_name}/{configuration}"
 
 
 def split_member(name: MemberName) -> tuple[str | None, ConfigurationName]:
-    """The plan of a member, None for that of best.json, and its configuration."""
+    """Returns the plan, None for that of best.json, and the configuration of a name that `name_member` made.
+
+    >>> split_member("2d"), split_member("large/2d")
+    ((None, '2d'), ('large', '2d'))
+    """
     plan_name, _, configuration = name.rpartition("/")
     return plan_name or None, cast("ConfigurationName", configuration)
 
 
 def name_together(configurations: tuple[MemberName, ...]) -> str:
-    """What people call configurations that predict together: "2d+3d_fullres"."""
+    """Returns the name of configurations that predict together.
+
+    >>> name_together(("2d", "3d_fullres"))
+    '2d+3d_fullres'
+    """
     return "+".join(configurations)
 
 
 class BestModelFold(BaseModel):
-    """A fold of a chosen configuration, as it was when it was chosen.
+    """A fold of a chosen configuration, as it was when best.json was written.
 
     Attributes:
-        fold: Its number.
+        fold: Number of the fold.
         weights: Digest of its weights; see `weight_digest.digest_weights`.
     """
 
@@ -57,15 +69,15 @@ class BestModelFold(BaseModel):
 
 
 class CandidateScores(BaseModel):
-    """Configurations that were tried, alone or together.
+    """A configuration, or a pair of them, that was compared with others.
 
     Attributes:
         configurations: One, or two that predict together.
-        cases: Held-out cases behind the scores.
-        mean_dice: Mean over the labels, before postprocessing.
+        cases: Number of held-out cases behind the scores.
+        mean_dice: Mean Dice over the labels, before postprocessing.
         dice: Label name to mean Dice.
-        chosen: Whether this is what predicts from now on.
-        reason: Why, or why not, for people.
+        chosen: Whether it was chosen, and so predicts from then on.
+        reason: Why it was chosen or not, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +91,7 @@ class CandidateScores(BaseModel):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name of the configurations, such as "2d+3d_fullres"."""
         return name_together(self.configurations)
 
 
@@ -87,12 +99,12 @@ class BestModel(Artifact):
     """The best of the trained configurations and pairs of them; best.json.
 
     Attributes:
-        dataset: Name of its folder, such as "Dataset004_Hippocampus".
+        dataset: Name of the dataset's folder, such as "Dataset004_Hippocampus".
         configurations: One, or two whose probabilities are averaged.
-        folds: Which folds of each were judged; they predict.
-        rules: Postprocessing that helps them, in place of the rules that each has of its own.
-        candidates: All that were tried, in the order in which they were.
-        left_out: A line for each configuration that could not be tried: why, and what would mend it.
+        folds: Folds of each configuration that were validated; they predict.
+        rules: Postprocessing that improves the segmentation, in place of the rules of each configuration.
+        candidates: All that were compared, in the order in which they were.
+        left_out: A line for each configuration that could not be compared: why, and what to do about it.
     """
 
     dataset: str
@@ -110,16 +122,16 @@ class BestModel(Artifact):
 
     @property
     def name(self) -> str:
-        """What people call the configurations."""
+        """The name of the configurations, such as "2d+3d_fullres"."""
         return name_together(self.configurations)
 
     @property
     def winner(self) -> CandidateScores | None:
-        """The candidate that was chosen, unless someone took it out of the file."""
+        """The candidate that was chosen; None if it was removed from the file."""
         return next((candidate for candidate in self.candidates if candidate.chosen), None)
 
     def describe(self) -> str:
-        """One line for people: what predicts, and why."""
+        """Returns one line about which configurations predict, and why."""
         winner = self.winner
         score = "" if winner is None else f", mean Dice {winner.mean_dice:.4f} on {winner.cases} held-out cases"
         reason = "" if winner is None else f" ({winner.reason})"

@@ -1,4 +1,4 @@
-"""Networks with fresh weights, as a plan names them: the usual one, of the literature, of MONAI, or of a package."""
+"""Networks with fresh weights as a plan names them: the default U-Net, one of the literature, of MONAI or a package."""
 
 from functools import partial
 
@@ -17,15 +17,15 @@ from autoseg.planning.plugins import BuildNetwork, Plugin, check_built_in, find_
 
 
 def make_network(configuration: Configuration, seed: int, error: type[AutosegError] = UsageError) -> nn.Module:
-    """Makes the network of a configuration, in training mode, on the CPU; the same seed gives the same weights.
+    """Builds the network of a configuration, in training mode, on the CPU; the same seed gives the same weights.
 
     Args:
-        configuration: The plan's.
-        seed: Of the weights; torch's own generator, from which other packages draw, is left as it was.
-        error: What is raised: `ModelError` for a model.
+        configuration: Configuration of the plan.
+        seed: Seed of the weights. The state of torch's own generator, from which other packages draw, is kept.
+        error: Type of the error: `ModelError` for a trained model.
 
     Raises:
-        AutosegError: There is no such network here, or what is there is none.
+        AutosegError: There is no such network here, or what is there is no network.
     """
     plugin = configuration.network
     if plugin is None:
@@ -43,7 +43,11 @@ def make_network(configuration: Configuration, seed: int, error: type[AutosegErr
 
 
 def check_network(plugin: Plugin, error: type[AutosegError] = UsageError) -> None:
-    """Makes sure that a network that a plan names can be found; nothing is built.
+    """Makes sure that a network that a plan names can be found, without building it.
+
+    Args:
+        plugin: Name and settings of the network.
+        error: Type of the error: `ModelError` for a trained model.
 
     Raises:
         AutosegError: There is no such network here, or two of them, or MONAI knows none of its settings.
@@ -55,11 +59,11 @@ def check_network(plugin: Plugin, error: type[AutosegError] = UsageError) -> Non
 
 
 def find_builder(name: str, error: type[AutosegError] = UsageError) -> BuildNetwork:
-    """What builds the network of a name: a page of the literature, or what is installed.
+    """Returns the function that builds the network of a name: one of the literature, or of an installed package.
 
     Args:
-        name: In the plan, or in a model's plan.
-        error: What is raised: `ModelError` for a model.
+        name: Name of the network in the plan.
+        error: Type of the error: `ModelError` for a trained model.
 
     Raises:
         AutosegError: There is no such network here, or two of them.

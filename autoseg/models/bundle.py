@@ -39,24 +39,24 @@ def export_model(
     plan_name: str | None = None,
     workspace: ModelPath | None = None,
 ) -> Path:
-    """Packs a trained model into one file, to be passed on.
+    """Packs a trained model into one file for others.
 
-    It holds what prediction needs, mean scores, and a card that explains the model. It does not hold the names of
-    cases, pictures or segmentations of them, nor what training would need to go on.
+    It holds what prediction needs, mean scores, and a card that explains the model. It holds neither names of cases,
+    pictures or segmentations of them, nor what training needs to go on.
 
     Args:
         source: A model folder; the folder of several with a best.json; the name of an installed model; or the number
             of a dataset: what `find_best` chose for it, else its only trained configuration.
-        file: The bundle, named .zip.
-        configuration: Which one, if several are trained, instead of what was chosen.
-        folds: Which to pack; by default all that are trained to their end.
-        licence: Under which others may use it, for the card.
-        about: What they should know, for the card: authors, paper, what it is for.
-        plan_name: Of the plan that was trained, if it is not the usual one.
+        file: Path of the bundle, which ends in .zip.
+        configuration: Configuration to pack, if several are trained, instead of what `find_best` chose.
+        folds: Folds to pack; by default all that are trained to their end.
+        licence: Licence under which others may use the model, for the card.
+        about: Text for the card: authors, paper, purpose.
+        plan_name: Name of the plan that was trained, if it is not the usual one.
         workspace: See `find_workspace`.
 
     Returns:
-        The file.
+        Path of the bundle.
 
     Raises:
         ModelError: There is no such model, or a fold of it is missing, damaged or not trained to its end.
@@ -71,24 +71,27 @@ def export_model(
         root = ModelFolder(path=Path(folder))
         names = write_files(content, root)
         name = file.stem if MODEL_NAME.match(file.stem) else "model"
-        notes = CardMetadata(name=name, cases=content.cases, licence=licence, about=about)
-        pack(root.path, add_card(root, names, notes), writing)
+        metadata = CardMetadata(name=name, cases=content.cases, licence=licence, about=about)
+        pack(root.path, add_card(root, names, metadata), writing)
     return file
 
 
-def add_card(root: ModelFolder, names: Sequence[MemberName], notes: "CardMetadata") -> Manifest:
-    """Writes the card of a model into its folder, and says which files are there.
+def add_card(root: ModelFolder, names: Sequence[MemberName], metadata: CardMetadata) -> Manifest:
+    """Writes the card of a model into its folder.
 
     Args:
         root: The folder of a whole model.
         names: The configurations that predict.
-        notes: See there.
+        metadata: What the card states beside the facts in the files.
+
+    Returns:
+        A manifest of all files in the folder.
     """
-    (root.path / CARD).write_text(write_card(gather_facts(root, names, notes)), encoding="utf-8", newline="\n")
+    (root.path / CARD).write_text(write_card(gather_facts(root, names, metadata)), encoding="utf-8", newline="\n")
     files = sorted(path for path in root.path.rglob("*") if path.is_file())
     return Manifest(
         autoseg=__version__,
-        name=notes.name,
+        name=metadata.name,
         configurations=tuple(names),
         files={path.relative_to(root.path).as_posix(): BundledFile.of(path) for path in files},
     )
@@ -97,19 +100,19 @@ def add_card(root: ModelFolder, names: Sequence[MemberName], notes: "CardMetadat
 def install_model(
     file: ModelPath, workspace: ModelPath | None = None, *, name: str | None = None, replace: bool = False
 ) -> Path:
-    """Puts a bundle into the workspace, after every file of it was found sound and harmless.
+    """Installs a bundle in the workspace, after every file of it was found sound and harmless.
 
     Args:
-        file: The bundle, from anyone.
+        file: Path of a bundle from anyone.
         workspace: See `find_workspace`.
-        name: By which `predict` finds it; by default the bundle's own.
+        name: Name by which `predict` finds the model; by default the bundle's own.
         replace: Whether a model of that name may be replaced.
 
     Returns:
-        Its folder, models/NAME in the workspace.
+        The folder of the model, models/NAME in the workspace.
 
     Raises:
-        ModelError: The file is no sound bundle; see `bundle_files`.
+        ModelError: The file is no sound bundle; see `bundle_format`.
         UsageError: There is a model of that name, or the name cannot be one.
         WriteError: The disk is full, or the workspace cannot be written.
     """
@@ -125,6 +128,10 @@ def install_model(
 def installing(target: Path, *, replace: bool) -> Iterator[Path]:
     """Gives an empty folder, which becomes an installed model; after an error nothing is left of it.
 
+    Args:
+        target: Folder of the installed model.
+        replace: Whether a model that is there may be replaced.
+
     Raises:
         UsageError: There is a model of that name, and it is not to be replaced.
         WriteError: The disk is full, or the workspace cannot be written.
@@ -135,20 +142,23 @@ def installing(target: Path, *, replace: bool) -> Iterator[Path]:
         with atomic_folder(target) as folder:
             yield folder
     except AutosegError:
-        for empty in (target.parent, target.parent.parent):  # made for this; others are not empty
+        for parent in (
+            target.parent,
+            target.parent.parent,
+        ):  # removed if they were made for it, since others are not empty
             with suppress(OSError):
-                empty.rmdir()
+                parent.rmdir()
         raise
 
 
 def describe_installed(folder: Path) -> list[tuple[str, str]]:
-    """What there is to know at a glance about an installed model: title and value."""
+    """Returns the main facts of an installed model as rows of title and value."""
     names = Manifest.load(folder / MANIFEST).configurations
     return gather_facts(ModelFolder(path=folder), names, CardMetadata(name=folder.name)).rows()
 
 
 def describe_bundle(file: Path) -> list[tuple[str, str]]:
-    """The same of a bundle."""
+    """Returns the main facts of a bundle as rows of title and value."""
     with TemporaryDirectory(prefix="autoseg_") as folder:
         names = unpack_checked(file, Path(folder)).configurations
         return gather_facts(ModelFolder(path=Path(folder)), names, CardMetadata(name=file.stem)).rows()

@@ -1,15 +1,16 @@
-"""The files of a model bundle, and how they leave a zip that anyone may have made.
+"""The files of a model bundle, and how they are unpacked safely from a zip that anyone may have made.
 
 A bundle holds what the folder of a model holds, and nothing else:
 
     manifest.json                          which files there are: sizes and checksums
     MODEL_CARD.md  best.json  scores.json
     3d_fullres/postprocessing.json  3d_fullres/training_statistics.json  3d_fullres/scores.json
-    3d_fullres/fold_0/checkpoint.pt        or NAME/3d_fullres/..., of a plan that was given a name
+    3d_fullres/fold_0/checkpoint.pt        or NAME/3d_fullres/..., for a plan with a name
 
-Nothing is written before all of this is certain: every name is one of these; nothing is a link, encrypted, or twice in
-the zip; checkpoints, which do not get smaller, are stored as they are, and texts are short, so that no zip unpacks to
-much more than it holds. Then the bytes are counted and their checksums compared while they are written.
+Nothing is written before all of this is certain: every name is one of these; no entry is a link, is encrypted, or is
+twice in the zip; checkpoints, which compression would not make smaller, are stored as they are, and texts are short, so
+that no zip unpacks to much more than it holds. Then the bytes are counted and their checksums compared while they are
+written.
 """
 
 import errno
@@ -46,7 +47,7 @@ TEXT = re.compile(
 )
 
 LARGEST_TEXT_BYTES = 4 * 2**20
-"""Decision: the scores and rules of a thousand labels are a tenth of that."""
+"""Largest size of a text. Decision: the scores and rules of a thousand labels are a tenth of that."""
 
 CHUNK_BYTES = 2**20
 
@@ -55,7 +56,12 @@ UNTRUSTED = "do not use it; get another from somebody you trust"
 
 
 class BundledFile(BaseModel):
-    """One file of a bundle: its bytes, and their SHA-256 in hexadecimal digits."""
+    """One file of a bundle.
+
+    Attributes:
+        size: Number of bytes.
+        sha256: SHA-256 of the bytes in hexadecimal digits.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +70,7 @@ class BundledFile(BaseModel):
 
     @classmethod
     def of(cls, path: Path) -> "BundledFile":
-        """Of a file on disk."""
+        """Measures a file on disk."""
         digest, size = sha256(), 0
         with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
@@ -74,14 +80,15 @@ class BundledFile(BaseModel):
 
 
 class Manifest(Artifact):
-    """What a bundle is; manifest.json.
+    """The content of a bundle; manifest.json.
 
     Attributes:
-        kind: Tells a bundle from other zips with a file of this name.
+        kind: Distinguishes a bundle from other zips with a file of this name.
         autoseg: Version of the program that wrote it.
-        name: Under which it is installed, if nobody chooses another.
-        configurations: Those that predict: one, or two together. That which a cascade follows is not named here.
-        files: Path inside the bundle to what is known of each file but this one.
+        name: Name under which it is installed by default.
+        configurations: Configurations that predict: one, or two together. The coarser configuration of a cascade is not
+            named here.
+        files: Path of each file in the bundle, but this one, to its size and checksum.
     """
 
     kind: Literal["autoseg model"] = "autoseg model"
@@ -91,12 +98,23 @@ class Manifest(Artifact):
     files: dict[str, BundledFile]
 
     def find_member(self, root: ModelFolder) -> ModelFolder:
-        """What to predict with in the folder of the whole model: itself if best.json is there, else its member."""
+        """Returns the folder to predict with: that of the whole model if it has a best.json, else of its member."""
         return root if root.best_model.is_file() else root.member(self.configurations[0])
 
 
 def pack(folder: Path, manifest: Manifest, bundle: Path) -> None:
-    """Writes the files of a folder that the manifest names into a zip, the manifest first."""
+    """Writes the files of a folder that the manifest names into a zip, the manifest first.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     folder = Path(name)
+    ...     _ = (folder / CARD).write_text("A model that segments livers.")
+    ...     files = {CARD: BundledFile.of(folder / CARD)}
+    ...     manifest = Manifest(autoseg="1.0", name="liver", configurations=("2d",), files=files)
+    ...     pack(folder, manifest, folder / "liver.zip")
+    ...     read_manifest(folder / "liver.zip") == manifest
+    True
+    """
     with zipfile.ZipFile(bundle, "w", allowZip64=True) as archive:
         archive.writestr(MANIFEST, manifest.to_json(), zipfile.ZIP_DEFLATED)
         for name in manifest.files:
@@ -105,7 +123,7 @@ def pack(folder: Path, manifest: Manifest, bundle: Path) -> None:
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """What a file from anyone says that it holds, after everything was looked at that can be without unpacking it.
+    """Reads the manifest of a file from anyone, after everything was checked that can be without unpacking it.
 
     Raises:
         ModelError: It is no bundle, a damaged one, one of a newer program, or one that was made to do harm.
@@ -118,44 +136,44 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
     """Writes the files of a bundle into an empty folder.
 
     Args:
-        bundle: A file, from anyone.
-        folder: What it holds after an error is of no use.
+        bundle: A file from anyone.
+        folder: The empty folder. After an error, what it holds is of no use.
 
     Raises:
-        ModelError: As `read_manifest`.
+        ModelError: See `read_manifest`.
     """
     with opened_zip(bundle) as archive:
         manifest = _check(archive, bundle)
         manifest.save(folder / MANIFEST)
-        for name, known in manifest.files.items():
+        for name, expected in manifest.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             with archive.open(name) as source, (folder / name).open("xb") as target:
-                if _copy(source, target, known.size) != known:
+                if _copy(source, target, expected.size) != expected:
                     raise _damaged(bundle, name)
     return manifest
 
 
 def _check(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
-    """All checks of `unpack` that come before the first byte is written."""
+    """Checks all that `unpack` can check before the first byte is written."""
     entries = archive.infolist()
     _check_entries(entries, bundle)
     sizes = {entry.filename: entry.file_size for entry in entries if entry.filename != MANIFEST}
     manifest = _parse_manifest(archive.read(MANIFEST), bundle)
     if set(manifest.files) != set(sizes):
         raise ModelError(f"{bundle} holds other files than its manifest says", FROM_SOURCE)
-    for name, known in manifest.files.items():
-        if sizes[name] != known.size:
+    for name, expected in manifest.files.items():
+        if sizes[name] != expected.size:
             raise _damaged(bundle, name)
     return manifest
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], bundle: Path) -> None:
-    """Refuses a zip that `pack` did not write, by its table of contents."""
+    """Refuses a zip that `pack` cannot have written, by its table of contents."""
     names = {entry.filename for entry in entries}
-    if min((entry.header_offset for entry in entries), default=0) > 0:  # the end of a checkpoint inside, for one
+    if min((entry.header_offset for entry in entries), default=0) > 0:  # such as a zip inside another file
         raise _no_zip(bundle)
     if MANIFEST not in names:
-        raise _say_what_it_is(bundle, names)
+        raise _describe_other_zip(bundle, names)
     for entry in entries:
         _check_entry(entry, bundle)
     if len(names) < len(entries):
@@ -166,7 +184,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], bundle: Path) -> None:
 
 @contextmanager
 def opened_zip(bundle: Path) -> Iterator[zipfile.ZipFile]:
-    """Gives a zip from anyone; whatever is wrong with it while it is open is said of the file.
+    """Opens a zip from anyone; whatever is wrong with it while it is open becomes an error that names the file.
 
     Raises:
         ModelError: The file is no zip, or a damaged one.
@@ -177,12 +195,13 @@ def opened_zip(bundle: Path) -> Iterator[zipfile.ZipFile]:
     except ModelError:
         raise
     except Exception as error:  # zipfile meets crafted files with errors of many kinds
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a place before the start of the file
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset before the start of the file
             raise
         raise _no_zip(bundle) from error
 
 
-def _say_what_it_is(bundle: Path, names: set[str]) -> ModelError:
+def _describe_other_zip(bundle: Path, names: set[str]) -> ModelError:
+    """Returns an error that says what a zip without a manifest is."""
     if any("nnUNet" in name or name.endswith((".pth", ".model.pkl", ".model")) for name in names):
         return ModelError(f"{bundle} looks like a model of nnU-Net", "use 'autoseg install_nnunet', which reads those")
     if any(name.endswith("/data.pkl") for name in names):
@@ -191,7 +210,7 @@ def _say_what_it_is(bundle: Path, names: set[str]) -> ModelError:
 
 
 def _check_entry(entry: zipfile.ZipInfo, bundle: Path) -> None:
-    """Refuses whatever `pack` does not write: other names and kinds of files, and other packing."""
+    """Refuses an entry that `pack` does not write: another name or type of file, or another compression."""
     name = entry.filename
     is_checkpoint = CHECKPOINT.fullmatch(name) is not None
     if entry.orig_filename != name or not (is_checkpoint or TEXT.fullmatch(name)):
@@ -215,9 +234,9 @@ def _parse_manifest(content: bytes, bundle: Path) -> Manifest:
         raise _damaged(bundle, MANIFEST) from error
     if not isinstance(plain, dict) or plain.get("kind") != "autoseg model":
         raise ModelError(f"{bundle} is no model bundle", "make one with 'autoseg export'")
-    known, found = Manifest.model_fields["format_version"].default, plain.get("format_version")
-    if isinstance(found, int) and found > known:
-        what = f"{bundle} was written by a newer autoseg, in format {found}; this one reads {known}"
+    readable, version = Manifest.model_fields["format_version"].default, plain.get("format_version")
+    if isinstance(version, int) and version > readable:
+        what = f"{bundle} was written by a newer autoseg, in format {version}; this one reads {readable}"
         raise ModelError(what, "update autoseg")
     try:
         return Manifest.parse(text, source=f"{bundle}, {MANIFEST}")
@@ -226,7 +245,7 @@ def _parse_manifest(content: bytes, bundle: Path) -> Manifest:
 
 
 def _copy(source: IO[bytes], target: IO[bytes], limit: int) -> BundledFile:
-    """Copies at most `limit` bytes and one more, and says what they were."""
+    """Copies at most `limit` bytes and one more, and returns the size and checksum of what was copied."""
     digest, size = sha256(), 0
     while size <= limit and (chunk := source.read(min(CHUNK_BYTES, limit + 1 - size))):
         digest.update(chunk)

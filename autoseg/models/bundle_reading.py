@@ -65,9 +65,9 @@ def unpack_checked(bundle: Path, folder: Path) -> Manifest:
 def _load_placed(path: Path) -> Checkpoint:
     """Loads a checkpoint, and makes sure that it is of the configuration and the fold that its folders name."""
     checkpoint = load_checkpoint(path)
-    place = f"{checkpoint.configuration_name}/fold_{checkpoint.fold}"
-    if not path.as_posix().endswith(f"/{place}/{path.name}"):
-        raise ModelError(f"{path} is of {place}", FROM_SOURCE)
+    folders = f"{checkpoint.configuration_name}/fold_{checkpoint.fold}"
+    if not path.as_posix().endswith(f"/{folders}/{path.name}"):
+        raise ModelError(f"{path} is of {folders}", FROM_SOURCE)
     return checkpoint
 
 

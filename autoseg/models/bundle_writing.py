@@ -1,4 +1,4 @@
-"""What a bundle of a model holds: weights without what only training needs, scores without names of cases."""
+"""The content of a bundle: weights without the state that only training needs, scores without names of cases."""
 
 import os
 from collections.abc import Mapping, Sequence

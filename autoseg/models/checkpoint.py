@@ -1,8 +1,8 @@
-"""A trained fold in one file: weights, and everything that says what they are. Opened without running any code of it.
+"""Checkpoints: a trained fold in one file, weights and everything that describes them; read without running its code.
 
 The file is torch's own container, read with `weights_only=True`: tensors and plain values only, so that a file from a
 stranger can be refused but can do no harm. It is mapped into memory first, where no tensor can reach beyond what is
-stored; what is taken from it is held against the file before anything of its size is made.
+stored; the sizes of its tensors are compared with the size of the file before memory of that size is allocated.
 """
 
 import copy
@@ -27,26 +27,26 @@ FORMAT_VERSION = 2
 ANEW = "get a sound copy, or train that fold anew with --restart"
 
 NAMELESS = {"groups": None, "annotated": None}
-"""What may name patients, whom no model should know, in the description of a dataset."""
+"""Fields of a dataset's description that may name patients, and their values in a model that is passed on."""
 
 LARGEST_GROWTH = 2
-"""How many times the stored weights a network may have before it is refused unbuilt. Decision: below that, the layers
-that do not fit are worth a message of their own."""
+"""How many times as many weights as are stored a network may have before it is refused without being built. Decision:
+below that, the layers that do not fit are worth a message of their own."""
 
 Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
         plan: The plan that the fold was trained by.
         info: Channels and labels of the dataset.
-        configuration_name: Which configuration of the plan.
-        fold: Which fold.
-        cases: Digest of its cases; see `Split.digest`. Their names stay at home when a model is passed on.
-        weights: Of the network that predicts, by name.
+        configuration_name: The configuration of the plan that was trained.
+        fold: Number of the fold, or "all".
+        cases: Digest of the cases of the fold; see `Split.digest`. A model that is passed on holds no names of cases.
+        weights: Weights of the network that predicts, by name.
         finished: Whether training came to its end.
         training: What resuming needs, in tensors and plain values; see `training.state`. Empty in a model that was
             passed on.
@@ -67,12 +67,12 @@ class Checkpoint:
         return self.plan.configurations[self.configuration_name]
 
     def to_pass_on(self) -> "Checkpoint":
-        """What prediction needs, and nothing that names patients."""
+        """Returns the checkpoint with what prediction needs, and without names of patients."""
         return replace(self, info=self.info.model_copy(update=NAMELESS), training={})
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes a checkpoint, atomically: a crash in between leaves the former one.
+    """Writes a checkpoint, atomically: after a crash in between, the file is as it was before.
 
     Raises:
         ArtifactError: The disk is full or the folder cannot be written.
@@ -135,7 +135,7 @@ def check_resumable(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _check_container(path: Path) -> None:
-    """Refuses what torch would unpack to more than the file holds."""
+    """Refuses a file that torch would unpack to more bytes than it holds."""
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
@@ -149,10 +149,10 @@ def _check_container(path: Path) -> None:
 
 
 def _check_tensors(content: Any) -> None:
-    """Refuses tensors that have no numbers of their own, or that repeat those they have: a copy could be of any size.
+    """Refuses tensors without stored values, or that repeat stored values: a copy of them could be of any size.
 
     Raises:
-        TypeError: There is one.
+        TypeError: There is such a tensor.
     """
     for tensor in _find_tensors(content):
         plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
@@ -214,7 +214,7 @@ def _read_weights(weights: Any) -> Weights:
 def _check_plan(checkpoint: Checkpoint, path: Path) -> None:
     """Refuses a plan without the configuration, or with a network far larger than its weights, before it is built.
 
-    Of a network that an installed package builds, nobody knows the size; one of MONAI is asked, if it is installed.
+    The size of a network that an installed package builds is not known; MONAI's are counted, if MONAI is installed.
     """
     name = checkpoint.configuration_name
     if not isinstance(name, str) or name not in checkpoint.plan.configurations:
@@ -224,8 +224,8 @@ def _check_plan(checkpoint: Checkpoint, path: Path) -> None:
         weights = count_monai(checkpoint.configuration)
     if weights is None:
         return
-    storages = {one.untyped_storage().data_ptr(): one for one in checkpoint.weights.values()}
-    stored = sum(one.untyped_storage().nbytes() // one.element_size() for one in storages.values())
+    storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in checkpoint.weights.values()}
+    stored = sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in storages.values())
     if weights > LARGEST_GROWTH * stored:
         what = f"{path} holds {stored} weights, less than a part of the network that its plan describes"
         raise ModelError(what, ANEW)

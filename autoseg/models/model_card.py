@@ -1,7 +1,7 @@
-"""What a model is, in words for those who get it: MODEL_CARD.md, and the few lines that are shown when it is installed.
+"""The model card, MODEL_CARD.md: a description of a model for those who get it.
 
-A card tells what a model segments, what it learned from, how good it was and where it ends; never whose scans they
-were: scores are means over cases that have no name.
+A card states what a model segments, what it was trained on, how good it was and what its limits are; never whose scans
+they were: scores are means over cases without names.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from autoseg.runtime.units import describe_duration
 
 
 def write_card(facts: ModelFacts) -> str:
-    """The text of MODEL_CARD.md."""
+    """Returns the text of MODEL_CARD.md."""
     return "\n".join(_write_lines(facts)) + "\n"
 
 
@@ -31,7 +31,7 @@ def _write_lines(facts: ModelFacts) -> Iterator[str]:
     yield from _paragraph(facts.about)
     yield from ("", "## What it segments", "", "| label | number |", "|---|---|")
     for name, numbers in first.info.targets.structures.items():
-        yield f"| {_cell(name)} | {', '.join(map(str, numbers))} |"
+        yield f"| {_escape_cell(name)} | {', '.join(map(str, numbers))} |"
     yield from ("", "## Images that it takes", "")
     yield from (f"- {line}" for line in _describe_images(first))
     yield from ("", "## What it learned from", "", f"- {describe_origin(facts)}")
@@ -40,7 +40,7 @@ def _write_lines(facts: ModelFacts) -> Iterator[str]:
     yield from ("", "## How good it was on cases that it had not seen", "")
     yield from _write_scores(facts)
     yield from ("", f"Done to each result: {facts.rules.describe()}.")
-    yield from ("", "## Limits", "", *(f"- {line}" for line in _limits(first)))
+    yield from ("", "## Limits", "", *(f"- {line}" for line in _list_limits(first)))
     yield from ("", "## How to use it", "", "```bash", f"autoseg install {facts.name}.zip")
     yield from (f"autoseg predict -m {facts.name} -i scans/ -o masks/", "```")
     yield from ("", "## Licence", "", sanitize(facts.licence, 2000) or "Not stated: ask its authors before you use it.")
@@ -52,27 +52,29 @@ def _paragraph(text: str) -> Iterator[str]:
 
 
 def _describe_training(checkpoint: Checkpoint) -> str:
-    one, training = checkpoint.configuration, checkpoint.plan.training
+    configuration, training = checkpoint.configuration, checkpoint.plan.training
     length = (
         f"{training.epochs} epochs of {training.steps_per_epoch} steps"
         if training.budget_seconds is None
         else f"{describe_duration(training.budget_seconds)} of training"
     )
-    own = "" if one.network is None else f", network {one.network.name!r}"
-    if one.network is not None and is_monai(one.network.name):
-        own += f", for which MONAI must be installed ({INSTALL})"
-    elif one.is_foreign:
-        own += ", which an installed package must offer"
-    patch = " x ".join(map(str, one.patch_size))
-    return f"{length} per fold, {one.batch_size} patches of {patch} voxels of {_spacing(one)} mm at once{own}"
+    plugin = configuration.network
+    network = "" if plugin is None else f", network {plugin.name!r}"
+    if plugin is not None and is_monai(plugin.name):
+        network += f", for which MONAI must be installed ({INSTALL})"
+    elif configuration.is_foreign:
+        network += ", which an installed package must offer"
+    patch = f"{' x '.join(map(str, configuration.patch_size))} voxels of {_describe_spacing(configuration)} mm"
+    return f"{length} per fold, {configuration.batch_size} patches of {patch} at once{network}"
 
 
 def _describe_images(checkpoint: Checkpoint) -> Iterator[str]:
-    one = checkpoint.configuration
+    configuration = checkpoint.configuration
     for number, channel in enumerate(describe_channels(checkpoint)):
         yield f"channel {number}: {channel}"
-    size = " x ".join(f"{step * count:.0f}" for step, count in zip(one.spacing_mm, one.median_shape, strict=True))
-    yield f"typical size of those it learned from: {size} mm, typical voxels of {_spacing(one)} mm"
+    sizes_mm = (step * count for step, count in zip(configuration.spacing_mm, configuration.median_shape, strict=True))
+    size = " x ".join(f"{size_mm:.0f}" for size_mm in sizes_mm)
+    yield f"typical size of those it learned from: {size} mm, typical voxels of {_describe_spacing(configuration)} mm"
     yield "other voxels are resampled, and results brought back to the grid of the scan"
 
 
@@ -84,13 +86,13 @@ def _write_scores(facts: ModelFacts) -> Iterator[str]:
     yield f"Mean Dice {mean} over the labels, on {facts.scores.cases} held-out cases, before postprocessing."
     yield from ("", "| label | cases | Dice | 95 % of the mean | standard deviation | lowest | IoU |")
     yield "|---|---|---|---|---|---|---|"
-    for name, one in facts.scores.labels.items():
-        values = [format_score(one.dice), " to ".join(map(format_score, one.dice_interval))]
-        values += map(format_score, (one.dice_std, one.dice_lowest, one.iou))
-        yield f"| {_cell(name)} | {one.cases} | {' | '.join(values)} |"
+    for name, scores in facts.scores.labels.items():
+        values = [format_score(scores.dice), " to ".join(map(format_score, scores.dice_interval))]
+        values += map(format_score, (scores.dice_std, scores.dice_lowest, scores.iou))
+        yield f"| {_escape_cell(name)} | {scores.cases} | {' | '.join(values)} |"
 
 
-def _limits(checkpoint: Checkpoint) -> Iterator[str]:
+def _list_limits(checkpoint: Checkpoint) -> Iterator[str]:
     yield "It is not a medical device, and was made for research: no diagnosis or treatment may rest on it."
     yield (
         "It works on images like those it learned from. Other scanners, protocols, body parts, ages and diseases may "
@@ -101,9 +103,9 @@ def _limits(checkpoint: Checkpoint) -> Iterator[str]:
     yield "A structure that is missing from an image may still be found there, and the other way round."
 
 
-def _spacing(configuration: Configuration) -> str:
+def _describe_spacing(configuration: Configuration) -> str:
     return " x ".join(f"{step:.3g}" for step in configuration.spacing_mm)
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     return sanitize(text).replace("|", "\\|")

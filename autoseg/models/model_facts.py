@@ -24,14 +24,14 @@ NOT_DEFINED = "–"  # noqa: RUF001
 
 
 class LabelSpread(BaseModel):
-    """The scores of one label over the held-out cases that have one.
+    """The scores of one label over the held-out cases in which they are defined.
 
     Attributes:
-        cases: How many those are.
-        dice, iou: Means, 0 to 1; undefined if there is no such case.
+        cases: Number of these cases.
+        dice, iou: Means, 0 to 1; NaN if there is no such case.
         dice_interval: 95 % confidence interval of the mean Dice.
-        dice_std: Standard deviation of the Dice over the cases; undefined for fewer than two.
-        dice_lowest: The worst of them.
+        dice_std: Standard deviation of the Dice over the cases; NaN for fewer than two.
+        dice_lowest: Lowest Dice of a case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,9 +48,9 @@ class HeldOutScores(Artifact):
     """How good a configuration was on cases that it had not seen, before postprocessing; scores.json.
 
     Attributes:
-        cases: How many.
-        foreground_mean_dice: Mean over the labels.
-        labels: By name.
+        cases: Number of held-out cases.
+        foreground_mean_dice: Mean Dice over the labels.
+        labels: Name of each label to its scores.
     """
 
     cases: Count
@@ -59,7 +59,7 @@ class HeldOutScores(Artifact):
 
     @classmethod
     def of(cls, summary: Summary) -> "HeldOutScores":
-        """What remains of a summary without the cases."""
+        """Summarizes the scores of a summary without its cases."""
         return cls(
             cases=len(summary.cases),
             foreground_mean_dice=summary.foreground_mean.dice,
@@ -72,11 +72,11 @@ class MemberFacts:
     """One configuration of a model.
 
     Attributes:
-        checkpoint: Of its first fold.
-        folds: All of them.
-        scores: On held-out cases, if any were.
-        rules: Its postprocessing.
-        name: What it is called among those of several plans; by default as its configuration.
+        checkpoint: Checkpoint of the first fold.
+        folds: All folds.
+        scores: Scores on held-out cases, if there were any.
+        rules: Postprocessing of the configuration.
+        name: Name among configurations of several plans; by default that of the configuration.
     """
 
     checkpoint: Checkpoint
@@ -91,12 +91,12 @@ class ModelFacts:
     """A whole model.
 
     Attributes:
-        name: Of it.
-        members: The configurations that predict, then those that they follow.
-        scores: Of all of them together, if that was measured.
-        rules: Postprocessing of the result.
-        cases: That could be learned from; None if nobody knows.
-        licence, about: What its authors say.
+        name: Name of the model.
+        members: Configurations that predict, then the coarser configurations of cascades among them.
+        scores: Scores of all of them together, if they were validated together.
+        rules: Postprocessing of the segmentation.
+        cases: Number of labelled cases for training and validation; None if it is not known.
+        licence, about: Texts of its authors.
     """
 
     name: str
@@ -108,14 +108,14 @@ class ModelFacts:
     about: str = ""
 
     def rows(self) -> list[tuple[str, str]]:
-        """What there is to know at a glance: title and value."""
+        """Returns the main facts as rows of title and value."""
         first = self.members[0].checkpoint
         scores = self.scores
         shown = [
             ("segments", ", ".join(map(sanitize, first.info.targets.names))),
             ("images", ", ".join(describe_channels(first))),
             ("learned from", describe_origin(self)),
-            ("configurations", "; ".join(describe_member(one) for one in self.members)),
+            ("configurations", "; ".join(describe_member(member) for member in self.members)),
         ]
         if scores is not None:
             shown.append(("mean Dice", f"{format_score(scores.foreground_mean_dice)} on {scores.cases} held-out cases"))
@@ -124,7 +124,11 @@ class ModelFacts:
 
 
 def sanitize(text: str, longest: int = 200) -> str:
-    """A text of unknown origin on one line, without signs that terminals obey, and not endless."""
+    r"""Returns a text of unknown origin on one line, shortened, and without control characters that terminals obey.
+
+    >>> sanitize("liver\n\x1b[31m tumour", longest=12)
+    'liver [31m...'
+    """
     shown = "".join(sign if sign.isprintable() else " " for sign in text[:longest])
     return " ".join(shown.split()) + ("..." if len(text) > longest else "")
 
@@ -166,8 +170,7 @@ def format_score(value: float) -> str:
 
 
 def _spread(summary: Summary, label: str) -> LabelSpread:
-    found = [case.scores[label].dice for case in summary.cases]
-    dice = [value for value in found if not math.isnan(value)]
+    dice = [case.scores[label].dice for case in summary.cases if not math.isnan(case.scores[label].dice)]
     return LabelSpread(
         cases=len(dice),
         dice=summary.mean[label].dice,
@@ -180,7 +183,11 @@ def _spread(summary: Summary, label: str) -> LabelSpread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardMetadata:
-    """What a card tells that the files of the model do not; see `ModelFacts`."""
+    """The statements of a card that the files of the model do not hold.
+
+    Attributes:
+        name, cases, licence, about: See `ModelFacts`.
+    """
 
     name: str
     cases: int | None = None
@@ -188,33 +195,36 @@ class CardMetadata:
     about: str = ""
 
 
-def gather_facts(root: ModelFolder, names: Sequence[MemberName], notes: CardMetadata) -> ModelFacts:
-    """Gathers what a card tells.
+def gather_facts(root: ModelFolder, names: Sequence[MemberName], metadata: CardMetadata) -> ModelFacts:
+    """Gathers what a card states.
 
     Args:
         root: The folder of a whole model.
         names: The configurations that predict.
-        notes: What the files do not tell.
+        metadata: What the files do not hold.
+
+    Raises:
+        ModelError, ArtifactError: A file is damaged.
     """
-    folders = {path.parent for place in ("*", "*/*") for path in root.path.glob(f"{place}/fold_*")}
+    folders = {path.parent for pattern in ("*/fold_*", "*/*/fold_*") for path in root.path.glob(pattern)}
     others = sorted({path.relative_to(root.path).as_posix() for path in folders} - set(names))
     members = [_gather_member(root.member(name), name) for name in (*names, *others)]
     first = members[0]
     alone = len(names) == 1
     return ModelFacts(
-        name=notes.name,
+        name=metadata.name,
         members=members,
         scores=_load_scores(root) or (first.scores if alone else None),
         rules=BestModel.load(root.best_model).rules if root.best_model.is_file() else first.rules,
-        cases=notes.cases,
-        licence=notes.licence,
-        about=notes.about,
+        cases=metadata.cases,
+        licence=metadata.licence,
+        about=metadata.about,
     )
 
 
 def _gather_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
     folds = folder.trained_folds()
-    load_training_statistics(folder)  # which refuses a damaged file
+    load_training_statistics(folder)  # raises an error if the file is damaged
     return MemberFacts(
         name=name,
         checkpoint=load_checkpoint(folder.checkpoint(folds[0])),

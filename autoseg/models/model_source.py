@@ -28,7 +28,7 @@ class ModelMember:
 
     Attributes:
         folder: The folder of its folds.
-        folds: The folds that were asked for, or those that best.json names; empty if nobody named any.
+        folds: The folds that were asked for, or those that best.json names; empty if none were named.
         name: Its name in best.json; None for a model of one configuration.
         weight_digests: Fold to the digest that its weights had when best.json was written; see `digest_weights`.
     """

@@ -1,9 +1,9 @@
-"""Networks of MONAI, built by the names and plain values of a plan, and led to what training and prediction expect.
+"""Networks of MONAI, built from the names and plain values of a plan, with outputs as training and prediction expect.
 
-MONAI is imported here alone, and only when a plan names one of its networks. A plan or model of a stranger can make
-nothing run but the construction of a class that `monai.networks.nets` itself defines and offers, which makes logits of
-images; from a plan come numbers, texts, lists and tables of these, never code. What would load weights from somewhere
-else is left out and refused.
+MONAI is imported here alone, and only when a plan names one of its networks. A plan or model of a stranger can run
+nothing but the constructor of a class that `monai.networks.nets` itself defines and offers, and that predicts logits of
+images; a plan holds numbers, texts, lists and tables of these, never code. Arguments that would load weights from
+somewhere else are left out and refused.
 """
 
 import difflib
@@ -25,20 +25,20 @@ from autoseg.planning.plan import Configuration
 from autoseg.planning.plugins import Plugin
 
 CHANNELS = ("in_channels", "out_channels")
-"""What the constructor of a network that makes logits of images asks for."""
+"""Arguments that the constructor of each network that predicts logits of images has."""
 PATCH_SIZES = ("img_size", "input_image_size", "image_size", "input_size")
-"""Names by which constructors ask for the size of the patch."""
+"""Names of arguments that are the size of the patch."""
 FILLED_IN = (*CHANNELS, "spatial_dims", *PATCH_SIZES)
 FETCHING = ("pretrained", "progress", "weights", "filename", "path_or_repo_id")
-"""How the names of arguments begin that load weights, from a file or from afar."""
+"""How the names of arguments begin that load weights, from a file or a server."""
 
 
 class Monai(nn.Module):
-    """A network of MONAI, whose outputs come as training and prediction expect them.
+    """A network of MONAI, with outputs as training and prediction expect them.
 
     Args:
         network: Built by MONAI.
-        predicts_last: Whether of several outputs the last one is the best; the others follow it from behind.
+        predicts_last: Whether the last one of several outputs is the best; then their order is reversed.
     """
 
     def __init__(self, network: nn.Module, *, predicts_last: bool = False) -> None:
@@ -49,8 +49,8 @@ class Monai(nn.Module):
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Maps an image (n, in_channels, *size) to logits (n, out_channels, *size), in training to a list of these.
 
-        Further outputs follow in the list, at any resolution. MONAI gives several outputs as a list, also inside one
-        another, or stacked: (n, outputs, out_channels, *size). What else is among them is passed on, to be refused.
+        Further outputs follow in the list, at any resolution. MONAI returns several outputs as a list, also nested, or
+        stacked: (n, outputs, out_channels, *size). Anything else among them is passed on, to be refused by others.
         """
         outputs = list(_unfold(self.network(image), image.ndim))
         outputs = outputs[::-1] if self.predicts_last else outputs
@@ -58,52 +58,55 @@ class Monai(nn.Module):
 
 
 def find_class(name: str, error: type[AutosegError] = UsageError) -> type[nn.Module]:
-    """The class that a plan means.
+    """Returns the class of a network.
 
     Args:
-        name: Such as "monai:SwinUNETR".
-        error: What is raised: `ModelError` for a model.
+        name: Name in a plan, such as "monai:SwinUNETR".
+        error: Type of the error: `ModelError` for a trained model.
 
     Raises:
-        AutosegError: MONAI is not installed, it has no such network, or the network makes no logits of images.
+        AutosegError: MONAI is not installed, it has no such network, or the network predicts no logits of images.
     """
     nets, short = _import(name, error), name.removeprefix(PREFIX)
-    found = _list_networks(nets).get(short)
-    if found is None:
-        there = list(_list_networks(nets))
-        near = difflib.get_close_matches(short, [*there, *TABLE], n=1, cutoff=0.5) or [next(iter(TABLE))]
+    network_class = _list_networks(nets).get(short)
+    if network_class is None:
+        names = list(_list_networks(nets))
+        near = difflib.get_close_matches(short, [*names, *TABLE], n=1, cutoff=0.5) or [next(iter(TABLE))]
         raise error(f"MONAI has no network {short!r} here", f"did you mean {PREFIX}{near[0]}?")
-    missing = [one for one in CHANNELS if one not in _arguments(found)]
+    missing = [argument for argument in CHANNELS if argument not in _arguments(network_class)]
     if missing:
         what = f"{name} makes no logits of images: it does not ask for {' and '.join(missing)}"
         raise error(what, f"choose another network, such as {PREFIX}{next(iter(TABLE))}")
-    return found
+    return network_class
 
 
 def list_settings(name: str) -> dict[str, JsonValue]:
-    """All that a plan may say about a network, with the values that hold if it says nothing.
+    """Returns all settings of a network that a plan may hold, with their default values.
 
     Raises:
         UsageError: See `find_class`.
     """
     settings: dict[str, JsonValue] = {}
     for key, argument in _arguments(find_class(name)).items():
-        if not _is_ours(key) and argument.default is not argument.empty:
-            value = _as_plain(argument.default)
+        if not _is_reserved(key) and argument.default is not argument.empty:
+            value = _as_json(argument.default)
             if value is not NotImplemented:
                 settings[key] = value
     return {**settings, **describe(name).settings}
 
 
 def check_settings(plugin: Plugin, error: type[AutosegError] = UsageError) -> type[nn.Module]:
-    """Makes sure that a network can be asked for with the settings of a plan; nothing is built.
+    """Makes sure that a network has the settings of a plan, without building it.
+
+    Returns:
+        The class of the network.
 
     Raises:
-        AutosegError: See `find_class`; or a setting is unknown, missing, or none of the plan's.
+        AutosegError: See `find_class`; or a setting is unknown, missing, or not for a plan to choose.
     """
-    found = find_class(plugin.name, error)
-    arguments, settings = _arguments(found), complete(plugin.name, plugin.settings)
-    choice = [key for key in arguments if not _is_ours(key)]
+    network_class = find_class(plugin.name, error)
+    arguments, settings = _arguments(network_class), complete(plugin.name, plugin.settings)
+    allowed = [key for key in arguments if not _is_reserved(key)]
     for key in settings:
         if key in FILLED_IN:
             raise error(f"settings.{key} of {plugin.name} follows from the plan", "leave it out")
@@ -111,12 +114,12 @@ def check_settings(plugin: Plugin, error: type[AutosegError] = UsageError) -> ty
             raise error(
                 f"settings.{key} of {plugin.name} would load weights", "leave it out, and begin with --init MODEL"
             )
-        if key not in choice:
-            raise error(f"{plugin.name} has no settings.{key}", f"choose from {', '.join(choice)}")
-    for key in choice:
+        if key not in allowed:
+            raise error(f"{plugin.name} has no settings.{key}", f"choose from {', '.join(allowed)}")
+    for key in allowed:
         if arguments[key].default is inspect.Parameter.empty and key not in settings:
             raise error(f"{plugin.name} needs settings.{key}", "add it to plan.json")
-    return found
+    return network_class
 
 
 def build_monai(configuration: Configuration, error: type[AutosegError] = UsageError) -> Monai:
@@ -125,53 +128,57 @@ def build_monai(configuration: Configuration, error: type[AutosegError] = UsageE
     Weights are drawn from torch's own generator.
 
     Args:
-        configuration: The plan's.
-        error: What is raised: `ModelError` for a model.
+        configuration: Configuration of the plan.
+        error: Type of the error: `ModelError` for a trained model.
 
     Raises:
-        AutosegError: See `check_settings`; or MONAI cannot build it with these settings, for what it says.
+        AutosegError: See `check_settings`; or MONAI cannot build it with these settings; its message says why.
     """
     plugin = configuration.network
     if plugin is None:
         raise ValueError("the configuration names no network")
-    found = check_settings(plugin, error)
-    arguments, given = _arguments(found), _fill_in(configuration, found)
+    network_class = check_settings(plugin, error)
+    parameters, arguments = _arguments(network_class), _fill_in(configuration, network_class)
     for key, value in complete(plugin.name, plugin.settings).items():
-        if arguments[key].default is arguments[key].empty or _as_plain(arguments[key].default) != value:
-            given[key] = _as_tuples(value)  # what is as always is left to MONAI, which may warn of old names
+        if parameters[key].default is parameters[key].empty or _as_json(parameters[key].default) != value:
+            arguments[key] = _as_tuples(value)  # default values are not passed, since MONAI may warn of old names
     try:
-        network = found(**given)
-    except Exception as cause:  # whatever a constructor makes of the values of a plan
+        network = network_class(**arguments)
+    except Exception as cause:  # a constructor may raise any error for the values of a plan
         what = f"MONAI cannot build {plugin.name} with these settings: {first_line(cause)}"
         raise error(what, "change settings of the network in plan.json") from cause
     return Monai(network, predicts_last=describe(plugin.name).predicts_last)
 
 
 def count_monai(configuration: Configuration) -> int | None:
-    """The trainable numbers of a network of MONAI, without memory for them; None if nobody can say."""
+    """Counts the weights of a network of MONAI without memory for them; None if it cannot be built."""
     try:
         with _MetaTensors():
             network = build_monai(configuration)
     except AutosegError:
         return None
-    return sum(one.numel() for one in network.parameters())
+    return sum(weight.numel() for weight in network.parameters())
 
 
 def first_line(cause: BaseException) -> str:
-    """What an error says first."""
+    r"""Returns the first line of the message of an error.
+
+    >>> first_line(ValueError("no such size\nsee the manual"))
+    'no such size'
+    """
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 class _MetaTensors(TorchFunctionMode):
-    """Makes tensors of weights without memory, while all else is as it is."""
+    """Creates weights on the meta device, without memory, while everything else is as usual."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = dict(kwargs or {})
+        options = dict(kwargs or {})
         if function in (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn):
-            given["device"] = "meta"
-        return function(*args, **given)
+            options["device"] = "meta"
+        return function(*args, **options)
 
 
 def _import(name: str, error: type[AutosegError]) -> ModuleType:
@@ -179,43 +186,44 @@ def _import(name: str, error: type[AutosegError]) -> ModuleType:
         from monai.networks import nets  # noqa: PLC0415 - takes seconds, and need not be installed
     except ModuleNotFoundError as cause:
         raise error(f"the network {name!r} is MONAI's, which is not installed here", INSTALL) from cause
-    except Exception as cause:  # whatever another version of it, or of what it needs, makes of this one
+    except Exception as cause:  # another version of it, or of its dependencies, may raise any error
         raise error(f"MONAI cannot be loaded: {first_line(cause)}", f"install it anew: {INSTALL}") from cause
     return cast(ModuleType, nets)
 
 
 def _list_networks(nets: ModuleType) -> dict[str, type[nn.Module]]:
-    """The networks that MONAI offers and defines itself, each by the one name that its class has."""
+    """Returns the networks that MONAI offers and defines itself, each by the name of its class."""
     return {
-        name: found
-        for name, found in vars(nets).items()
-        if inspect.isclass(found)
-        and issubclass(found, nn.Module)
-        and found.__module__.startswith(f"{nets.__name__}.")
-        and found.__name__ == name
+        name: member
+        for name, member in vars(nets).items()
+        if inspect.isclass(member)
+        and issubclass(member, nn.Module)
+        and member.__module__.startswith(f"{nets.__name__}.")
+        and member.__name__ == name
     }
 
 
-def _arguments(found: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
-    """Those of its constructor that have names."""
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {key: one for key, one in inspect.signature(found).parameters.items() if one.kind not in several}
+def _arguments(network_class: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
+    """Returns the named arguments of the constructor of a network."""
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(network_class).parameters
+    return {key: parameter for key, parameter in parameters.items() if parameter.kind not in unnamed}
 
 
-def _fill_in(configuration: Configuration, found: type[nn.Module]) -> dict[str, Any]:
-    """What follows from the plan."""
+def _fill_in(configuration: Configuration, network_class: type[nn.Module]) -> dict[str, Any]:
+    """Returns the arguments of a network that follow from the plan."""
     architecture = configuration.architecture
-    known: dict[str, Any] = {
+    values: dict[str, Any] = {
         "in_channels": architecture.in_channels,
         "out_channels": architecture.out_channels,
         "spatial_dims": architecture.dimensions,
         **dict.fromkeys(PATCH_SIZES, configuration.patch_size),
         "pretrained": False,
     }
-    return {key: value for key, value in known.items() if key in _arguments(found)}
+    return {key: value for key, value in values.items() if key in _arguments(network_class)}
 
 
-def _is_ours(key: str) -> bool:
+def _is_reserved(key: str) -> bool:
     return key in FILLED_IN or _is_fetching(key)
 
 
@@ -223,8 +231,8 @@ def _is_fetching(key: str) -> bool:
     return key.startswith(FETCHING)
 
 
-def _as_plain(value: object) -> JsonValue:
-    """A default as a plan can hold it; NotImplemented if it is none of JSON's."""
+def _as_json(value: object) -> JsonValue:
+    """Returns a default value as a plan holds it; NotImplemented if JSON has no such value."""
     try:
         return cast(JsonValue, json.loads(json.dumps(value, allow_nan=False)))
     except (TypeError, ValueError):
@@ -232,17 +240,17 @@ def _as_plain(value: object) -> JsonValue:
 
 
 def _as_tuples(value: JsonValue) -> Any:
-    """Lists as tuples, which MONAI's own defaults are."""
+    """Returns a value with tuples in place of lists, as MONAI's own defaults have them."""
     if isinstance(value, list):
-        return tuple(_as_tuples(one) for one in value)
-    return {key: _as_tuples(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return tuple(_as_tuples(item) for item in value)
+    return {key: _as_tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _unfold(output: Any, axes: int) -> Iterator[Any]:
-    """The outputs of a network, one after the other."""
+    """Yields the outputs of a network, one after the other; see `Monai.forward`."""
     if isinstance(output, list | tuple):
-        for one in output:
-            yield from _unfold(one, axes)
+        for item in output:
+            yield from _unfold(item, axes)
     elif isinstance(output, Tensor) and output.ndim == axes + 1:
         yield from output.unbind(1)
     else:

@@ -1,6 +1,6 @@
-"""What a model expects of an image, learned from its training cases; `remarks` compares other images with it.
+"""Statistics of the training cases of a model, with which `inference.quality_checks` compares other images.
 
-It travels with the model as training_statistics.json and holds ranges and counts only, and no names of cases.
+They are passed on with the model as training_statistics.json, and hold ranges and counts only, no names of cases.
 """
 
 from collections import Counter
@@ -21,16 +21,20 @@ from autoseg.workspace import ModelFolder
 LEVELS = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 LEAST_MARGIN, CASES_OF_MARGIN = 1.1, 20.0
-"""A range of n training cases is widened by a factor of 1 + 20 / n, at least 1.1. Decision: one in (n + 1) / 2 new
-cases of the same kind lies outside what n cases span, so the less there are, the less their range says."""
+"""The range of n training cases is widened by a factor of 1 + 20 / n, at least 1.1. Decision: one in (n + 1) / 2 new
+cases of the same kind lies outside the range of n cases, so the fewer cases, the less their range says."""
 
 
-class _Facts(BaseModel):
+class _Statistics(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Spread(_Facts):
-    """How a number was spread over the training cases: its quantiles of 0, 5, 50, 95 and 100 %."""
+class Spread(_Statistics):
+    """The distribution of a number over the training cases: its quantiles of 0, 5, 50, 95 and 100 %.
+
+    >>> Spread.of([1.0, 2.0, 3.0]).median
+    2.0
+    """
 
     lowest: float
     low: float
@@ -40,18 +44,18 @@ class Spread(_Facts):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Of at least one number."""
+        """Measures the distribution of at least one number."""
         lowest, low, median, high, highest = (float(value) for value in np.quantile(values, LEVELS))
         return cls(lowest=lowest, low=low, median=median, high=high, highest=highest)
 
 
-class ChannelStatistics(_Facts):
+class ChannelStatistics(_Statistics):
     """Intensities of a channel.
 
     Attributes:
-        lowest: Of a case.
-        width: From the lowest to the highest of a case.
-        foreground: Of the labelled voxels of all cases: percentiles 0.5, 50 and 99.5.
+        lowest: Lowest intensity of a case.
+        width: Difference of the highest and the lowest intensity of a case.
+        foreground: Percentiles 0.5, 50 and 99.5 of the labelled voxels of all cases.
     """
 
     lowest: Spread
@@ -59,13 +63,13 @@ class ChannelStatistics(_Facts):
     foreground: tuple[float, float, float]
 
 
-class StructureStatistics(_Facts):
-    """A structure.
+class StructureStatistics(_Statistics):
+    """Frequency and volume of a structure.
 
     Attributes:
-        known_in: Training cases in which it was looked for.
-        present_in: Those that had it.
-        volume_mm3: In these; for planes an area in mm2, see `geometry.voxel_size`. None if there are none.
+        known_in: Number of training cases in which the structure was annotated if present.
+        present_in: Number of those that have it.
+        volume_mm3: Its volume in these; for planes an area in mm2, see `geometry.voxel_size`. None if there are none.
     """
 
     known_in: int
@@ -77,12 +81,12 @@ class TrainingStatistics(Artifact):
     """Ranges and counts of the training cases of a model; training_statistics.json.
 
     Attributes:
-        cases: Training cases that were looked at, the held-out ones of a fold included.
-        empty_cases: Those that had none of the structures.
-        orientations: Where their axes led, to how many did so; pictures are left out.
-        spacing_mm, size_mm: Along (z, y, x) of the files.
-        channels: Name to what is known of it.
-        structures: Likewise.
+        cases: Number of cases, including those that a fold held out.
+        empty_cases: Number of cases with none of the structures.
+        orientations: Orientation of images to the number of cases with it; pictures are left out.
+        spacing_mm, size_mm: Spacing and size of the images along (z, y, x) of the files.
+        channels: Name of each channel to its intensities.
+        structures: Name of each structure to its frequency and volume.
     """
 
     cases: Annotated[int, Field(ge=1)]
@@ -103,11 +107,13 @@ class TrainingStatistics(Artifact):
 
     @classmethod
     def of(cls, fingerprint: Fingerprint, info: DatasetInfo) -> Self:
-        """Learns from the facts of the training cases."""
+        """Computes the statistics from the fingerprint of the training cases."""
         cases = fingerprint.cases
         return cls(
             cases=len(cases),
-            empty_cases=sum(not any(_voxels(case, numbers) for numbers in _numbers(info).values()) for case in cases),
+            empty_cases=sum(
+                not any(_count_voxels(case, numbers) for numbers in info.targets.structures.values()) for case in cases
+            ),
             orientations=dict(sorted(Counter(case.orientation for case in cases if case.orientation).items())),
             spacing_mm=_along_axes(case.spacing_mm for case in cases),
             size_mm=_along_axes(
@@ -125,23 +131,29 @@ class TrainingStatistics(Artifact):
                 if all(case.intensities for case in cases)
             },
             structures={
-                name: _measure_structure(name, numbers, cases, info) for name, numbers in _numbers(info).items()
+                name: _measure_structure(name, numbers, cases, info)
+                for name, numbers in info.targets.structures.items()
             },
         )
 
     @property
     def orientation(self) -> str | None:
-        """Where the axes of each training case led; None if they differ, or were pictures."""
+        """The orientation of all training cases; None if they differ, or are pictures."""
         return next(iter(self.orientations)) if len(self.orientations) == 1 else None
 
     @property
     def margin(self) -> float:
-        """By what factor the range of the training cases is widened."""
+        """The factor by which the range of the training cases is widened."""
         return max(LEAST_MARGIN, 1 + CASES_OF_MARGIN / self.cases)
 
 
 def save_training_statistics(fingerprint: Path, info: DatasetInfo, path: Path) -> None:
     """Writes training_statistics.json, if the fingerprint of the training cases is there.
+
+    Args:
+        fingerprint: Path of the fingerprint.
+        info: Channels and labels of the dataset.
+        path: Path of training_statistics.json.
 
     Raises:
         ArtifactError: The fingerprint is damaged, or the folder cannot be written.
@@ -168,19 +180,15 @@ def load_training_statistics(folder: ModelFolder) -> TrainingStatistics | None:
 def _measure_structure(
     name: str, numbers: Sequence[int], cases: Sequence[CaseFacts], info: DatasetInfo
 ) -> StructureStatistics:
-    known = [case for case in cases if name not in info.unannotated_in(case.name)]
-    volumes = [_voxels(case, numbers) * _voxel_size(case) for case in known]
+    annotated = [case for case in cases if name not in info.unannotated_in(case.name)]
+    volumes = [_count_voxels(case, numbers) * _voxel_size(case) for case in annotated]
     present = [volume for volume in volumes if volume > 0]
     spread = Spread.of(present) if present else None
-    return StructureStatistics(known_in=len(known), present_in=len(present), volume_mm3=spread)
+    return StructureStatistics(known_in=len(annotated), present_in=len(present), volume_mm3=spread)
 
 
-def _numbers(info: DatasetInfo) -> dict[str, tuple[int, ...]]:
-    return info.targets.structures
-
-
-def _voxels(case: CaseFacts, numbers: Sequence[int]) -> int:
-    return sum(one.voxels for one in case.labels if one.label in numbers)
+def _count_voxels(case: CaseFacts, numbers: Sequence[int]) -> int:
+    return sum(label.voxels for label in case.labels if label.label in numbers)
 
 
 def _voxel_size(case: CaseFacts) -> float:
@@ -188,7 +196,11 @@ def _voxel_size(case: CaseFacts) -> float:
 
 
 def measure_size_mm(shape: Sequence[int], spacing_mm: Vector) -> Vector:
-    """The size of a grid in mm along each axis, borders included."""
+    """Returns the size of a grid in mm along each axis, borders included.
+
+    >>> measure_size_mm((10, 20, 20), (3.0, 0.5, 0.5))
+    (30.0, 10.0, 10.0)
+    """
     z, y, x = (size * step for size, step in zip(shape, spacing_mm, strict=True))
     return z, y, x
 

@@ -113,8 +113,8 @@ def _write_files(root: ModelFolder, models: Models, name: str) -> None:
         if model.orientation is not None:
             _state_orientation(model.orientation).save(member.training_statistics)
     names = _choose_configurations(root, models, checkpoints)
-    notes = CardMetadata(name=name, cases=_count_cases(models[names[0]]), about=_describe_origin(models[names[0]]))
-    add_card(root, names, notes).save(root.path / MANIFEST)
+    metadata = CardMetadata(name=name, cases=_count_cases(models[names[0]]), about=_describe_origin(models[names[0]]))
+    add_card(root, names, metadata).save(root.path / MANIFEST)
 
 
 def _choose_configurations(

@@ -6,7 +6,8 @@ import torch
 
 from autoseg.errors import AutosegError
 from autoseg.inference import accumulation
-from autoseg.inference.accumulation import add_weighted, gathering_bytes, make_room
+from autoseg.inference.accumulation import add_weighted, allocate_logits, logits_bytes
+from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.sliding_window import predict_volume
 
 CPU = torch.device("cpu")
@@ -34,10 +35,10 @@ def test_half_of_the_free_memory_decides(monkeypatch, free, dtype, on_disk):
     pretend_free(monkeypatch, free)
     mapped = []
     monkeypatch.setattr(np, "memmap", lambda *_, **__: mapped.append(1) or np.zeros(SHAPE, np.float16))
-    room = make_room(SHAPE, CPU)
+    room = allocate_logits(SHAPE, CPU)
     assert (room.dtype, tuple(room.shape), bool(mapped)) == (dtype, SHAPE, on_disk)
     assert not room.any()
-    assert gathering_bytes(3, 120) == 4 * VALUES
+    assert logits_bytes(3, 120) == 4 * VALUES
 
 
 @pytest.mark.parametrize("reserve", ["posix_fallocate", "writing"])
@@ -47,7 +48,7 @@ def test_file_is_gone_with_the_tensor(monkeypatch, tmp_path, reserve):
     if reserve == "writing":
         monkeypatch.delattr("os.posix_fallocate")
     pretend_free(monkeypatch, 0)
-    room = make_room(SHAPE, CPU)
+    room = allocate_logits(SHAPE, CPU)
     room += 1.5
     assert (room == 1.5).all()
     assert list(tmp_path.iterdir()) == []
@@ -58,7 +59,7 @@ def test_disk_that_is_too_small_is_said_before_the_work(monkeypatch):
     pretend_free(monkeypatch, 0)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": VALUES})())
     with pytest.raises(AutosegError, match=r"neither memory nor .* has room; .*TMPDIR"):
-        make_room(SHAPE, CPU)
+        allocate_logits(SHAPE, CPU)
 
 
 def test_disk_that_fills_up_while_it_is_reserved(monkeypatch):
@@ -70,7 +71,7 @@ def test_disk_that_fills_up_while_it_is_reserved(monkeypatch):
     pretend_free(monkeypatch, 0)
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(AutosegError, match=r"neither memory nor .* has room"):
-        make_room(SHAPE, CPU)
+        allocate_logits(SHAPE, CPU)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -89,8 +90,9 @@ def test_half_precision_gives_nearly_the_same_volume(monkeypatch):
     """A whole image, gathered in a file, against the same in memory."""
     image = torch.randn(1, 9, 10, 11)
     options = {"patch_size": (4, 4, 4), "batch_size": 3, "device": CPU}
-    exact = predict_volume(image, lambda patches: torch.cat([patches, -patches], 1), **options)
+    both_signs = FunctionPredictor(lambda patches: torch.cat([patches, -patches], 1))
+    exact = predict_volume(image, both_signs, **options)
     pretend_free(monkeypatch, 0)
-    half = predict_volume(image, lambda patches: torch.cat([patches, -patches], 1), **options)
+    half = predict_volume(image, both_signs, **options)
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.float(), exact, rtol=5e-3, atol=5e-3)

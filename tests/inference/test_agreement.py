@@ -1,4 +1,4 @@
-"""How far opinions agree: beside a count over whole volumes, and without a trace in what is predicted."""
+"""How far votes agree: beside a count over whole volumes, and without a trace in what is predicted."""
 
 import math
 
@@ -12,8 +12,8 @@ from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import Agreement, EnsembleAgreement
-from autoseg.inference.ensemble import make_ensemble, with_disagreement
-from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, average, count_votes, list_votes
+from autoseg.inference.ensemble import make_ensemble
+from autoseg.inference.predictor import EnsemblePredictor, FunctionPredictor, MirroringPredictor, Predictor, average
 from autoseg.inference.segmenter import make_segmenter
 from autoseg.inference.sliding_window import predict_volume
 
@@ -22,7 +22,7 @@ CLASSES = Targets(structures={"one": (1,), "two": (2,)})
 MANY_MASKS = Targets(structures={f"mask {number}": (number,) for number in range(1, 12)}, exclusive=False)
 
 
-class Painted:
+class Painted(Predictor):
     """A predictor that says of every voxel what was painted there; it knows the place by the value of the voxel."""
 
     def __init__(self, logits: Tensor) -> None:
@@ -32,7 +32,7 @@ class Painted:
         return self.logits[:, patches[:, 0].long()].transpose(0, 1)
 
 
-def opinions_of(outputs: int, shape: tuple[int, ...], count: int = 3) -> list[Tensor]:
+def votes_of(outputs: int, shape: tuple[int, ...], count: int = 3) -> list[Tensor]:
     """Random logits of a whole image, alike enough to agree mostly."""
     generator = torch.Generator().manual_seed(outputs)
     shared = torch.randn(outputs, *shape, generator=generator)
@@ -54,12 +54,12 @@ def structures_in(logits: Tensor, targets: Targets) -> Tensor:
 @pytest.mark.parametrize("targets", [CLASSES, MANY_MASKS])
 @pytest.mark.parametrize("patch_size", [(4, 4, 4), (4, 4), (6, 9, 7)])
 def test_scores_and_map_are_those_of_whole_volumes(targets, patch_size):
-    """Tiles overlap, yet each voxel counts once: Dice and shares equal those of the opinions on the whole image."""
+    """Tiles overlap, yet each voxel counts once: Dice and shares equal those of the votes on the whole image."""
     shape = (6, 9, 7)
-    votes = opinions_of(targets.outputs, shape)
-    poll = EnsembleAgreement(EnsemblePredictor(tuple(map(Painted, votes))), targets, with_map=True)
-    predict_volume(places(shape), poll, patch_size=patch_size, batch_size=3, device=CPU)
-    found = poll.result()
+    votes = votes_of(targets.outputs, shape)
+    agreement = EnsembleAgreement(EnsemblePredictor(tuple(map(Painted, votes))), targets, with_map=True)
+    predict_volume(places(shape), agreement, patch_size=patch_size, batch_size=3, device=CPU)
+    found = agreement.result()
 
     masks = torch.stack([structures_in(logits, targets) for logits in votes]).double()
     mean = structures_in(average(votes), targets).double()
@@ -74,43 +74,45 @@ def test_scores_and_map_are_those_of_whole_volumes(targets, patch_size):
 
 
 def test_the_example_of_the_module():
-    """Opinions of 1, 0.8 and 0.5 make 0.77, and the map is in thirds."""
+    """Votes of 1, 0.8 and 0.5 make 0.77, and the map is in thirds."""
     lines = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0]])
     sure = torch.tensor([9.0, 1.0, 1.0])[:, None, None, None, None]  # the first is surer than both others
     logits = sure * torch.stack([1 - lines, lines], dim=1).float()[:, :, None, None]
-    poll = EnsembleAgreement(
+    agreement = EnsembleAgreement(
         EnsemblePredictor(tuple(map(Painted, logits))), Targets(structures={"one": (1,)}), with_map=True
     )
-    predict_volume(places((1, 1, 6)), poll, patch_size=(1, 1, 6), batch_size=1, device=CPU)
-    assert poll.result().score == pytest.approx((1 + 0.8 + 0.5) / 3)
-    torch.testing.assert_close(3 * poll.result().disagreement.flatten(), torch.tensor([0.0, 0, 2, 1, 0, 0]))
+    predict_volume(places((1, 1, 6)), agreement, patch_size=(1, 1, 6), batch_size=1, device=CPU)
+    assert agreement.result().score == pytest.approx((1 + 0.8 + 0.5) / 3)
+    torch.testing.assert_close(3 * agreement.result().disagreement.flatten(), torch.tensor([0.0, 0, 2, 1, 0, 0]))
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_logits_are_the_same_to_the_last_bit(mirrored):
-    """Whoever is asked through a poll answers as if asked directly."""
+    """A predictor inside an EnsembleAgreement predicts what it predicts alone."""
     shape = (6, 9, 7)
-    inner = EnsemblePredictor(tuple(map(Painted, opinions_of(3, shape))))
+    inner = EnsemblePredictor(tuple(map(Painted, votes_of(3, shape))))
     predictor = MirroringPredictor(inner, (0, 2), at_once=2) if mirrored else inner
     options = {"patch_size": (4, 5, 4), "batch_size": 2, "device": CPU}
     plain = predict_volume(places(shape), predictor, **options)
     assert torch.equal(predict_volume(places(shape), EnsembleAgreement(predictor, CLASSES), **options), plain)
-    assert count_votes(predictor) == len(list(list_votes(predictor, torch.zeros(1, 1, 4, 5, 4))))
+    assert predictor.votes == len(list(predictor.list_votes(torch.zeros(1, 1, 4, 5, 4))))
 
 
 def test_what_was_padded_does_not_count():
-    """Around a small image everything is a structure, about which opinions differ; nobody hears of it."""
+    """Around a small image everything is a structure, about which votes differ; nobody hears of it."""
 
+    @FunctionPredictor
     def loud(patches: Tensor) -> Tensor:
         outside = patches == 0
         return torch.cat([torch.ones_like(patches), 2.0 * outside, torch.zeros_like(patches)], dim=1)
 
+    @FunctionPredictor
     def quiet(patches: Tensor) -> Tensor:
         return torch.cat([torch.ones_like(patches), *[torch.zeros_like(patches)] * 2], dim=1)
 
-    poll = EnsembleAgreement(EnsemblePredictor((loud, quiet, loud)), CLASSES, with_map=True)
-    predict_volume(1 + places((3, 3, 3)), poll, patch_size=(8, 8, 8), batch_size=1, device=CPU)
-    found = poll.result()
+    agreement = EnsembleAgreement(EnsemblePredictor((loud, quiet, loud)), CLASSES, with_map=True)
+    predict_volume(1 + places((3, 3, 3)), agreement, patch_size=(8, 8, 8), batch_size=1, device=CPU)
+    found = agreement.result()
     assert all(map(math.isnan, found.structures.values()))
     assert found.disagreement.shape == (3, 3, 3)
     assert not found.disagreement.any()
@@ -121,6 +123,7 @@ def test_alike_tiles_are_asked_about_once_and_count_all():
     asked = []
 
     def half(share: float):
+        @FunctionPredictor
         def predict(patches: Tensor) -> Tensor:
             asked.append(len(patches))
             here = torch.full_like(patches, share)
@@ -128,19 +131,19 @@ def test_alike_tiles_are_asked_about_once_and_count_all():
 
         return predict
 
-    poll = EnsembleAgreement(EnsemblePredictor((half(2.0), half(0.0), half(1.0))), CLASSES, with_map=True)
-    predict_volume(np.ones((1, 9, 9, 9), np.float32), poll, patch_size=(4, 4, 4), batch_size=8, device=CPU)
+    agreement = EnsembleAgreement(EnsemblePredictor((half(2.0), half(0.0), half(1.0))), CLASSES, with_map=True)
+    predict_volume(np.ones((1, 9, 9, 9), np.float32), agreement, patch_size=(4, 4, 4), batch_size=8, device=CPU)
     assert asked == [1, 1, 1]
-    assert poll.result().structures["one"] == pytest.approx(2 / 3)
-    torch.testing.assert_close(poll.result().disagreement, torch.full((9, 9, 9), 1 / 3))
+    assert agreement.result().structures["one"] == pytest.approx(2 / 3)
+    torch.testing.assert_close(agreement.result().disagreement, torch.full((9, 9, 9), 1 / 3))
 
 
 def test_one_opinion_says_nothing():
     """Neither a score nor a map, even if something was found."""
-    [logits] = opinions_of(3, (4, 4, 4), count=1)
-    poll = EnsembleAgreement(Painted(logits), CLASSES, with_map=True)
-    predict_volume(places((4, 4, 4)), poll, patch_size=(4, 4, 4), batch_size=1, device=CPU)
-    found = poll.result()
+    [logits] = votes_of(3, (4, 4, 4), count=1)
+    agreement = EnsembleAgreement(Painted(logits), CLASSES, with_map=True)
+    predict_volume(places((4, 4, 4)), agreement, patch_size=(4, 4, 4), batch_size=1, device=CPU)
+    found = agreement.result()
     assert (found.votes, found.disagreement) == (1, None)
     assert math.isnan(found.score)
     assert all(map(math.isnan, found.structures.values()))
@@ -166,7 +169,7 @@ def test_predictions_have_the_map_only_if_somebody_asked():
     plain = segmenter.predict(image)
     assert plain.disagreement() is None
     assert set(plain.agreement.structures) == set(SMALL_INFO.targets.names)
-    asked = with_disagreement(segmenter).predict(image)
+    asked = segmenter.with_disagreement().predict(image)
     found = asked.disagreement()
     assert found.geometry == image.geometry
     assert 0 < found.array.max() <= 1
@@ -174,7 +177,7 @@ def test_predictions_have_the_map_only_if_somebody_asked():
     assert not found.array[:, 12:].any()
     np.testing.assert_array_equal(asked.segmentation().array, plain.segmentation().array)
 
-    joint = with_disagreement(make_ensemble([segmenter, segmenter], NO_RULES)).predict(image)
+    joint = make_ensemble([segmenter, segmenter], NO_RULES).with_disagreement().predict(image)
     assert joint.agreement.structures == pytest.approx(plain.agreement.structures, nan_ok=True)
     assert joint.agreement.votes == 16
     np.testing.assert_allclose(joint.disagreement().array, found.array, atol=1e-6)

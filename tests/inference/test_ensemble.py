@@ -17,6 +17,7 @@ from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules, Smalle
 from autoseg.imaging.targets import Targets
 from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter, make_ensemble
 from autoseg.inference.prediction import Prediction
+from autoseg.inference.predictor import Predictor
 from autoseg.inference.segmenter import Segmenter, make_segmenter
 from autoseg.networks.architecture import Architecture
 from autoseg.preprocessing.case import PreprocessRecord, preprocess_case
@@ -155,7 +156,7 @@ def test_memory_does_not_grow_with_the_number_of_classes():
     assert peak_of(40) < 12 * 16 * 40 * 40 * 4
 
 
-class Constant:
+class Constant(Predictor):
     """Stands for networks that give every voxel the same logits; counts how often they are asked."""
 
     def __init__(self, *logits):
@@ -168,7 +169,7 @@ class Constant:
 
 
 def segmenter(*logits, **options) -> Segmenter:
-    """A configuration that has one opinion about all voxels."""
+    """A configuration that predicts the same logits for all voxels."""
     return replace(make_segmenter([small_checkpoint()], NO_RULES, CPU), predictor=Constant(*logits), **options)
 
 

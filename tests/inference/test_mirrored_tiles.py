@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import EnsembleAgreement
-from autoseg.inference.predictor import MirroringPredictor
+from autoseg.inference.predictor import FunctionPredictor, MirroringPredictor
 from autoseg.inference.sliding_window import predict_volume
-from autoseg.inference.tiling import aligned_starts, lay_out, mirrored_tiles
+from autoseg.inference.tiling import aligned_starts, mirrored_tiles, tile_image
 from autoseg.networks.patch_sizes import PatchSizes
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def test_aligned_tiles_cover_the_axis_at_multiples_of_the_step(size, steps, step
     tiles, inside = mirrored_tiles(size, tile, step, margin=3)
     total = torch.zeros(starts[-1] + tile)
     for one in tiles:
-        total[one.place] += one.shares
+        total[one.region] += one.shares
     torch.testing.assert_close(total, torch.ones_like(total))
     assert inside.stop - inside.start == size
     assert abs(inside.start - (len(total) - inside.stop)) <= 1
@@ -44,15 +44,15 @@ def test_tiles_shorter_than_the_step_leave_no_gap():
 def test_tiles_of_the_example():
     """Of the module's text."""
     tiles, inside = mirrored_tiles(18, 12, 8, 1)
-    assert [one.place.start - inside.start for one in tiles] == [-1, 7]
-    first, last = (one.seen.start + one.order for one in tiles)
+    assert [one.region.start - inside.start for one in tiles] == [-1, 7]
+    first, last = (one.source.start + one.source_order for one in tiles)
     assert first.tolist() == [2, 1, *range(12)]
     assert last.tolist() == [*range(6, 18), 16, 15]
 
 
 def centre(margin):
     """A predictor whose logits are the middle of what it sees."""
-    return lambda patches: patches[(..., *(slice(one, -one or None) for one in margin))]
+    return FunctionPredictor(lambda patches: patches[(..., *(slice(one, -one or None) for one in margin))])
 
 
 @given(
@@ -81,6 +81,7 @@ def test_plain_tiles_are_predicted_once():
     """Tiles that see one value everywhere, and those only: with something in its margin, a tile is its own."""
     seen = []
 
+    @FunctionPredictor
     def watch(patches):
         seen.extend(patches)
         return patches[..., 2:-2]
@@ -90,24 +91,25 @@ def test_plain_tiles_are_predicted_once():
     patches = PatchSizes(smallest=(1, 1, 8), step=(1, 1, 4), margin=(0, 0, 2))
     result = predict_volume(image, watch, patch_size=(1, 1, 8), batch_size=1, device=CPU, patches=patches)
     assert torch.equal(result, image)
-    assert len(lay_out(image, (1, 1, 8), patches).tiles) == 8
+    assert len(tile_image(image, (1, 1, 8), patches).tiles) == 8
     assert len(seen) == 3  # those that hold voxel 9 in their middle or margin, and one for all others
 
 
-def test_poll_counts_each_voxel_of_the_image_once():
-    """Mirror images of a patch are opinions on its centre; the map of disagreement has the size of the image."""
+def test_agreement_counts_each_voxel_of_the_image_once():
+    """Mirror images of a patch are votes on its centre; the map of disagreement has the size of the image."""
     patches = PatchSizes(smallest=(10, 10, 10), step=(2, 2, 2), margin=(4, 4, 4))
 
+    @FunctionPredictor
     def classes(seen):
         inner = centre((4, 4, 4))(seen)
         return torch.cat([torch.zeros_like(inner), inner], dim=1)
 
-    poll = EnsembleAgreement(MirroringPredictor(classes, (0, 2)), Targets.of_labels({"one": 1}), with_map=True)
-    poll_image = torch.randn(1, 7, 9, 5)
-    plain = predict_volume(poll_image, classes, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
-    asked = predict_volume(poll_image, poll, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
+    agreement = EnsembleAgreement(MirroringPredictor(classes, (0, 2)), Targets.of_labels({"one": 1}), with_map=True)
+    image = torch.randn(1, 7, 9, 5)
+    plain = predict_volume(image, classes, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
+    asked = predict_volume(image, agreement, patch_size=(14, 12, 10), batch_size=3, device=CPU, patches=patches)
     torch.testing.assert_close(asked, plain)
-    found = poll.result()
+    found = agreement.result()
     assert found.votes == 4
     assert found.structures["one"] == pytest.approx(1)
     assert found.disagreement.shape == (7, 9, 5)

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from autoseg.inference.predictor import (
     EnsemblePredictor,
+    FunctionPredictor,
     MirroringPredictor,
     NetworkPredictor,
     count_at_once,
-    list_votes,
 )
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.default_unet import build_network
@@ -24,11 +24,13 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@FunctionPredictor
 def voxelwise(patches: Tensor) -> Tensor:
     """Two classes from each voxel alone, so mirroring changes nothing."""
     return torch.cat([patches.sum(1, keepdim=True), patches.square().sum(1, keepdim=True)], dim=1)
 
 
+@FunctionPredictor
 def with_position(patches: Tensor) -> Tensor:
     """Logits that depend on where a voxel lies along the last axis."""
     return voxelwise(patches) * torch.arange(1.0, patches.shape[-1] + 1)
@@ -68,6 +70,7 @@ def test_every_combination_of_axes_is_seen_once(axes, calls):
     """Mirroring along n axes makes 2 ** n different images."""
     seen = []
 
+    @FunctionPredictor
     def watch(patches: Tensor) -> Tensor:
         seen.append(patches.clone())
         return patches
@@ -82,6 +85,7 @@ def test_mirror_images_go_through_the_network_together(at_once, batches):
     """As many as are allowed, but always all patches at once; the mean stays the same."""
     seen = []
 
+    @FunctionPredictor
     def watch(patches: Tensor) -> Tensor:
         seen.append(len(patches))
         return by_place(patches)
@@ -100,6 +104,7 @@ def test_mirroring_is_the_mean_of_the_mirrored_back_logits():
     torch.testing.assert_close(MirroringPredictor(with_position, (1,))(patches), expected)
 
 
+@FunctionPredictor
 def sided(patches: Tensor) -> Tensor:
     """Four classes: brightness, how much the image rises and falls along its last axis, and its square."""
     rise = (patches.roll(-1, -1) - patches.roll(1, -1)).sum(1, keepdim=True)
@@ -107,6 +112,7 @@ def sided(patches: Tensor) -> Tensor:
     return torch.cat([brightness, rise.clamp_min(0), square, (-rise).clamp_min(0)], dim=1)
 
 
+@FunctionPredictor
 def by_place(patches: Tensor) -> Tensor:
     """Three classes: the background, and what is bright before and behind the middle of the last axis."""
     brightness = patches.sum(1, keepdim=True)
@@ -142,17 +148,17 @@ def test_ensemble_is_the_mean_of_its_predictors():
     patches = random(2, 2, 3, 4)
     kept = random(2, 2, 3, 4, seed=1)
     untouched = kept.clone()
-    ensemble = EnsemblePredictor((voxelwise, lambda _: kept, lambda x: 3 * x))
+    ensemble = EnsemblePredictor((voxelwise, FunctionPredictor(lambda _: kept), FunctionPredictor(lambda x: 3 * x)))
     torch.testing.assert_close(ensemble(patches), (voxelwise(patches) + kept + 3 * patches) / 3)
     assert torch.equal(kept, untouched)
 
 
 def test_opinions_are_those_of_every_fold_and_mirror_image():
-    """Three folds and four mirror images have twelve opinions, whose mean is the prediction."""
+    """Three folds and four mirror images have twelve votes, whose mean is the prediction."""
     patches = random(2, 1, 4, 5)
-    ensemble = EnsemblePredictor((voxelwise, with_position, lambda x: 2 * voxelwise(x)))
+    ensemble = EnsemblePredictor((voxelwise, with_position, FunctionPredictor(lambda x: 2 * voxelwise(x))))
     predictor = MirroringPredictor(ensemble, (0, 1), at_once=3)
-    votes = list(list_votes(predictor, patches))
+    votes = list(predictor.list_votes(patches))
     assert len(votes) == 12
     torch.testing.assert_close(torch.stack(votes).mean(0), predictor(patches))
 
@@ -160,8 +166,9 @@ def test_opinions_are_those_of_every_fold_and_mirror_image():
 def test_one_predictor_has_one_opinion():
     """Its logits."""
     patches = random(2, 1, 4, 5)
-    [opinion] = list_votes(voxelwise, patches)
-    assert torch.equal(opinion, voxelwise(patches))
+    assert voxelwise.votes == 1
+    [vote] = voxelwise.list_votes(patches)
+    assert torch.equal(vote, voxelwise(patches))
 
 
 class Narrow(torch.nn.Module):

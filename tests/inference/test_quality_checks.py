@@ -12,7 +12,13 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.targets import Targets
-from autoseg.inference.quality_checks import Look, make_remarks, measure_volumes, remark_on_image, remark_on_result
+from autoseg.inference.quality_checks import (
+    ImageProperties,
+    check_image,
+    check_quality,
+    check_segmentation,
+    measure_volumes,
+)
 from autoseg.models.training_statistics import ChannelStatistics, Spread, StructureStatistics, TrainingStatistics
 
 HIPPOCAMPUS = REALDATA / "Task04_Hippocampus"
@@ -38,7 +44,7 @@ EXPECTED = TrainingStatistics(
         "cyst": StructureStatistics(known_in=200, present_in=0, volume_mm3=None),
     },
 )
-USUAL = Look(
+USUAL = ImageProperties(
     spacing_mm=(2.5, 0.7, 0.7), size_mm=(200.0, 360.0, 360.0), orientation="SPL", intensities=((-1024.0, 2500.0),)
 )
 FOUND = {"liver": 1.5e6, "tumor": 900.0, "cyst": 0.0}
@@ -47,8 +53,8 @@ SURE = {"liver": 0.97, "tumor": 0.8, "cyst": float("nan")}
 
 def test_usual_scans_and_results_have_no_remarks():
     """Not even without a tumor, which half of the cases had not."""
-    assert make_remarks(EXPECTED, USUAL, FOUND, SURE) == []
-    assert make_remarks(EXPECTED, USUAL, {**FOUND, "tumor": 0.0}, {**SURE, "tumor": float("nan")}) == []
+    assert check_image(EXPECTED, USUAL) == check_segmentation(EXPECTED, FOUND, SURE) == []
+    assert check_segmentation(EXPECTED, {**FOUND, "tumor": 0.0}, {**SURE, "tumor": float("nan")}) == []
 
 
 @pytest.mark.parametrize(
@@ -64,14 +70,14 @@ def test_usual_scans_and_results_have_no_remarks():
 )
 def test_unusual_scans_are_remarked_on(change, remark):
     """The text names what it is, and what it was in training."""
-    assert remark_on_image(EXPECTED, replace(USUAL, **change))[0] == remark
+    assert check_image(EXPECTED, replace(USUAL, **change))[0] == remark
 
 
 def test_another_scale_is_remarked_on():
     """A thousand times as bright, and a thousandth."""
     for factor in (1e3, 1e-3):
         scaled = replace(USUAL, intensities=tuple((low * factor, high * factor) for low, high in USUAL.intensities))
-        assert any("intensities of CT" in line for line in remark_on_image(EXPECTED, scaled))
+        assert any("intensities of CT" in line for line in check_image(EXPECTED, scaled))
 
 
 @pytest.mark.parametrize(
@@ -85,33 +91,33 @@ def test_another_scale_is_remarked_on():
 )
 def test_unlikely_results_are_remarked_on(found, remark):
     """One remark, in ml."""
-    assert remark_on_result(EXPECTED, found, SURE) == [remark]
+    assert check_segmentation(EXPECTED, found, SURE) == [remark]
 
 
 def test_empty_results_are_usual_where_cases_were_empty():
     """If a tenth of the training cases had nothing, so may a scan."""
-    assert remark_on_result(EXPECTED.model_copy(update={"empty_cases": 20}), dict.fromkeys(FOUND, 0.0), {}) == []
+    assert check_segmentation(EXPECTED.model_copy(update={"empty_cases": 20}), dict.fromkeys(FOUND, 0.0), {}) == []
 
 
 def test_low_agreement_is_remarked_on_whatever_is_known():
     """Also by a model that has no statistics."""
     line = "tumor: folds and mirror images agree little, 0.41"
-    assert remark_on_result(EXPECTED, FOUND, {**SURE, "tumor": 0.41}) == [line]
-    assert make_remarks(None, None, FOUND, {**SURE, "tumor": 0.41}) == [line]
+    assert check_segmentation(EXPECTED, FOUND, {**SURE, "tumor": 0.41}) == [line]
+    assert check_segmentation(None, FOUND, {**SURE, "tumor": 0.41}) == [line]
 
 
 def test_a_range_of_few_cases_is_widened_more():
     """The same scan stands out beside 200 cases, and not beside 4."""
     large = replace(USUAL, size_mm=(200.0, 360.0, 900.0))
-    assert remark_on_image(EXPECTED, large)
-    assert not remark_on_image(EXPECTED.model_copy(update={"cases": 4, "orientations": {"SPL": 4}}), large)
+    assert check_image(EXPECTED, large)
+    assert not check_image(EXPECTED.model_copy(update={"cases": 4, "orientations": {"SPL": 4}}), large)
 
 
 def test_scans_of_training_that_lay_in_several_ways():
     """One that lies as any of them did is usual; another is named, and nothing was turned."""
     mixed = EXPECTED.model_copy(update={"orientations": {"SPL": 100, "SAR": 100}})
-    assert remark_on_image(mixed, replace(USUAL, orientation="SAR")) == []
-    [line] = remark_on_image(mixed, replace(USUAL, orientation="PSL"))
+    assert check_image(mixed, replace(USUAL, orientation="SAR")) == []
+    [line] = check_image(mixed, replace(USUAL, orientation="PSL"))
     assert line == "its axes lead PSL, as in no training case (SPL, SAR)"
 
 
@@ -121,7 +127,7 @@ def test_looking_at_a_turned_scan_measures_it_as_training_cases_lie():
     array[0, 0, 0, 0], array[1, 1, 1, 1] = -5, 7
     image = Volume(array=array, geometry=Geometry(shape=(30, 20, 10), spacing_mm=(0.5, 0.6, 4.0)).permute((0, 1, 2)))
     lying = image.reoriented("LPS")
-    look = Look.at(lying, EXPECTED)
+    look = ImageProperties.of(lying, EXPECTED)
     assert look.orientation == "LPS"
     assert (look.spacing_mm, look.size_mm) == ((0.5, 0.6, 4.0), (15.0, 12.0, 40.0))
     assert look.intensities == ((-5.0, 0.0), (0.0, 7.0))
@@ -130,7 +136,7 @@ def test_looking_at_a_turned_scan_measures_it_as_training_cases_lie():
 def test_planes_are_not_judged_by_their_thickness():
     """Nobody knows it."""
     plane = replace(USUAL, orientation=None, spacing_mm=(99.0, 0.7, 0.7), size_mm=(99.0, 360.0, 360.0))
-    assert remark_on_image(EXPECTED, plane) == []
+    assert check_image(EXPECTED, plane) == []
 
 
 def test_volumes_of_label_maps_regions_and_masks():
@@ -141,6 +147,24 @@ def test_volumes_of_label_maps_regions_and_masks():
     assert measure_volumes(Volume(array=label, geometry=geometry), regions, 2.0) == {"whole": 6.0, "core": 2.0}
     masks = Volume(array=np.stack([label > 0, label > 1]), geometry=geometry)
     assert measure_volumes(masks, replace(regions, region_class_order=()), 2.0) == {"whole": 6.0, "core": 2.0}
+
+
+def test_a_segmentation_is_measured_and_checked_with_its_image():
+    """Volumes in ml, and remarks about the image before those about the segmentation; without statistics fewer."""
+    label = np.zeros((10, 10, 10), np.uint8)
+    label[0, 0, :5] = 1
+    segmentation = Volume(array=label, geometry=Geometry(shape=(10, 10, 10), spacing_mm=(10.0, 10.0, 2.0)))
+    targets, agreement = Targets.of_labels({"liver": 1}), {"liver": 0.5}
+    wide = replace(USUAL, spacing_mm=(8.0, 0.7, 0.7))
+    check = check_quality(segmentation, targets, agreement, EXPECTED, wide)
+    assert check.volumes_ml == {"liver": 1.0}
+    low = "liver: folds and mirror images agree little, 0.50"
+    assert check.remarks == (
+        "spacing along z is 8 mm, in training 1 to 5 mm",
+        "liver is implausibly small: 1 ml, in training 800 to 2500 ml",
+        low,
+    )
+    assert check_quality(segmentation, targets, agreement, None, None).remarks == (low,)
 
 
 @pytest.mark.realdata
@@ -165,8 +189,12 @@ def test_few_real_scans_are_flagged_for_no_reason():
     statistics = TrainingStatistics.of(fingerprint, info)
     looks, volumes = [], []
     for name in names[200:]:
-        looks.append(Look.at(read_image((HIPPOCAMPUS / "imagesTr" / name,)), statistics))
+        looks.append(ImageProperties.of(read_image((HIPPOCAMPUS / "imagesTr" / name,)), statistics))
         volumes.append(measure_volumes(read_label_map(HIPPOCAMPUS / "labelsTr" / name), info.targets, 1.0))
-    assert sum(bool(make_remarks(statistics, *pair, {})) for pair in zip(looks, volumes, strict=True)) <= 3
-    assert all(remark_on_image(statistics, replace(look, orientation="SPL")) for look in looks)
-    assert remark_on_result(statistics, dict.fromkeys(info.targets.names, 0.0), {}) == ["nothing was found"]
+    flagged = [
+        check_image(statistics, look) + check_segmentation(statistics, volume, {})
+        for look, volume in zip(looks, volumes, strict=True)
+    ]
+    assert sum(map(bool, flagged)) <= 3
+    assert all(check_image(statistics, replace(look, orientation="SPL")) for look in looks)
+    assert check_segmentation(statistics, dict.fromkeys(info.targets.names, 0.0), {}) == ["nothing was found"]

@@ -16,7 +16,7 @@ from autoseg.datasets.scans import pair_label_maps
 from autoseg.errors import UsageError
 from autoseg.imaging.files import read_image, read_label_map, write_image
 from autoseg.inference.folder import ask_for_disagreement, leave_out_finished
-from autoseg.inference.report import ScanTable, describe_remarkable, name_table
+from autoseg.inference.report import ReportWriter, describe_remarkable, name_table
 from autoseg.inference.scan_pipeline import ScanReport
 from autoseg.models.checkpoint import save_checkpoint
 from autoseg.pipeline.prediction import predict
@@ -37,7 +37,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_each_scan_has_a_row(tmp_path):
     """By name, whatever their order was, and complete after each; what is not known is empty."""
-    table = ScanTable(tmp_path / "report.csv", ("liver", "tumor"), keep=True)
+    table = ReportWriter(tmp_path / "report.csv", ("liver", "tumor"), keep=True)
     table.add(FAILED)
     assert not list(tmp_path.iterdir())  # nothing was segmented yet
     table.add(DONE)
@@ -54,17 +54,17 @@ def test_each_scan_has_a_row(tmp_path):
 def test_rows_of_a_former_run_stay_if_they_are_of_this_model(tmp_path):
     """A scan that is done again replaces its row; a table of other structures, or none, is begun anew."""
     path = tmp_path / "report.csv"
-    ScanTable(path, ("liver", "tumor"), keep=False).add(DONE)
-    again = ScanTable(path, ("liver", "tumor"), keep=True)
+    ReportWriter(path, ("liver", "tumor"), keep=False).add(DONE)
+    again = ReportWriter(path, ("liver", "tumor"), keep=True)
     again.add(ODD)
     again.add(replace(DONE, seconds=9.0))
     assert [(row["case"], row["seconds"]) for row in rows_of(path)] == [("a", "1.23"), ("b", "9.00")]
-    ScanTable(path, ("liver", "tumor"), keep=False).add(ODD)
+    ReportWriter(path, ("liver", "tumor"), keep=False).add(ODD)
     assert [row["case"] for row in rows_of(path)] == ["a"]
-    ScanTable(path, ("spleen",), keep=True).add(DONE)
+    ReportWriter(path, ("spleen",), keep=True).add(DONE)
     assert [row["case"] for row in rows_of(path)] == ["b"]
     path.write_bytes(b"\xff\x00 no table")
-    ScanTable(path, ("spleen",), keep=True).add(ODD)
+    ReportWriter(path, ("spleen",), keep=True).add(ODD)
     assert [row["case"] for row in rows_of(path)] == ["a"]
 
 

@@ -28,6 +28,7 @@ from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.folder import PredictionProvenance, choose_part, leave_out_finished, segment_scans
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.model import load_model
+from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.segmenter import Segmenter, make_segmenter
 from autoseg.models.checkpoint import save_checkpoint
 from autoseg.pipeline.prediction import predict
@@ -144,6 +145,7 @@ def test_a_network_that_fails_for_one_scan_spares_the_others(segmenter, scans, o
 
     seen = iter(range(100))
 
+    @FunctionPredictor
     def once(patches):
         return predict(patches + (next(seen) == 0))
 
@@ -173,6 +175,7 @@ def test_nobody_waits_for_a_network_after_a_stop(segmenter, scans, output, monke
     """It ends between two batches of tiles, not after the whole scan."""
     batches = []
 
+    @FunctionPredictor
     def slow(patches):
         batches.append(len(patches))
         time.sleep(0.02)

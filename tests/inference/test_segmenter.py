@@ -10,6 +10,7 @@ from small_models import small_checkpoint
 
 from autoseg.errors import AutosegError, ImageError, ModelError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
+from autoseg.inference.predictor import FunctionPredictor, Predictor
 from autoseg.inference.segmenter import Segmenter, make_segmenter
 from autoseg.preprocessing.case import preprocess_case, restore_case
 
@@ -27,7 +28,7 @@ def image(shape=LARGE, seed=0):
     return place(np.random.default_rng(seed).normal(size=(1, *shape)).astype(np.float32), spacing_mm=(2.0, 1.0, 1.0))
 
 
-class Threshold:
+class Threshold(Predictor):
     """Stands for a network that knows the answer: label 1 above zero, label 2 far above."""
 
     def __call__(self, patches):
@@ -144,6 +145,7 @@ def test_weights_that_do_not_fit_are_refused():
 def test_full_memory_of_the_device_is_said():
     """As an error of this image, so that the others of a folder go on."""
 
+    @FunctionPredictor
     def fail(_patches):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoseg.errors import ModelError
+from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import axis_tiles, gaussian_weights, tile_starts
 
@@ -21,6 +22,7 @@ def random_image(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@FunctionPredictor
 def identity(patches: Tensor) -> Tensor:
     """Every channel is a class."""
     return patches
@@ -83,7 +85,7 @@ def test_shares_of_the_tiles_add_up_to_one(tile, more):
     total = torch.zeros(tile + more)
     for one in axis_tiles(tile + more, tile):
         assert (one.shares > 0).all()
-        total[one.place] += one.shares
+        total[one.region] += one.shares
     torch.testing.assert_close(total, torch.ones(tile + more))
 
 
@@ -104,6 +106,7 @@ def test_identity_returns_its_input(shape, patch, batch_size):
 def test_batch_size_does_not_change_the_result(patch):
     """A predictor that treats patches one by one gives the same logits in any batch."""
 
+    @FunctionPredictor
     def centred(patches: Tensor) -> Tensor:
         return patches - patches.amax(dim=tuple(range(1, patches.ndim)), keepdim=True)
 
@@ -119,6 +122,7 @@ def test_centre_of_a_tile_counts_most():
     """Where tiles disagree, the one whose centre is nearer prevails."""
     numbers = iter(range(3))
 
+    @FunctionPredictor
     def numbered(patches: Tensor) -> Tensor:
         return torch.full_like(patches, next(numbers))
 
@@ -134,6 +138,7 @@ def test_small_image_is_centred_in_zeros():
     """The padding is zero, half on each side, the odd voxel after the image; it is not part of the result."""
     seen = []
 
+    @FunctionPredictor
     def watch(patches: Tensor) -> Tensor:
         seen.append(patches)
         return patches
@@ -149,6 +154,7 @@ def test_small_image_is_centred_in_zeros():
 def test_two_values_predict_slices():
     """A 2D patch gives the predictor one slice at a time: what another slice holds is of no account."""
 
+    @FunctionPredictor
     def brightest(patches: Tensor) -> Tensor:
         assert patches.ndim == 4
         return patches.amax(dim=(1, 2, 3), keepdim=True).expand_as(patches)
@@ -162,6 +168,7 @@ def count_calls(image: Tensor, batch_size: int = 1) -> tuple[int, Tensor, float]
     """Tiles that the predictor saw, the result, and the progress that was told."""
     seen, shares = [], []
 
+    @FunctionPredictor
     def brighten(patches: Tensor) -> Tensor:
         seen.append(len(patches))
         return torch.cat([patches + patches.amax(dim=(2, 3, 4), keepdim=True), -patches], dim=1)
@@ -226,6 +233,7 @@ def test_any_array_is_taken(order):
 def test_logits_that_are_no_numbers_are_refused(value):
     """One bad voxel stops the prediction with a clear line."""
 
+    @FunctionPredictor
     def broken(patches: Tensor) -> Tensor:
         logits = patches.clone()
         logits[0, 0, 0, 0, 0] = value

@@ -269,8 +269,8 @@ def test_monai_is_imported_only_when_it_is_needed():
     """Neither by the program nor by a plan that names it."""
     code = (
         "import sys, autoseg; from autoseg.cli.app import app; from autoseg.models.build import make_network\n"
-        "from autoseg.networks.monai import outline\n"
-        "assert outline('monai:UNETR', {}, 3, in_channels=1, out_channels=2).divisor == (16, 16, 16)\n"
+        "from autoseg.networks.monai import make_architecture\n"
+        "assert make_architecture('monai:UNETR', {}, 3, in_channels=1, out_channels=2).divisor == (16, 16, 16)\n"
         "assert 'monai' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

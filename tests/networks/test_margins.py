@@ -21,8 +21,9 @@ from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.errors import ArtifactError, UsageError
 from autoseg.imaging.files import read_image
 from autoseg.imaging.mirror_padding import mirror_indices
+from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.sliding_window import predict_volume
-from autoseg.inference.tiling import lay_out
+from autoseg.inference.tiling import tile_image
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.networks.feature_map import FeatureMap
 from autoseg.networks.literature.table import NETWORKS
@@ -224,8 +225,10 @@ def test_tiles_are_what_one_pass_over_the_whole_image_is(name, depth, patch, sha
     axes = len(patches.margin)
     image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        tiled = predict_volume(image, network, patch_size=patch, batch_size=2, device=CPU, patches=patches)
-        layout = lay_out(image, patch, patches)
+        tiled = predict_volume(
+            image, FunctionPredictor(network), patch_size=patch, batch_size=2, device=CPU, patches=patches
+        )
+        layout = tile_image(image, patch, patches)
         wide = image.numpy()[0]
         for axis, (inside, whole) in enumerate(zip(layout.inside, layout.shape, strict=True)):
             margin = patches.margin[axis - (3 - axes)] if axis >= 3 - axes else 0
@@ -369,7 +372,7 @@ def test_networks_without_padding_learn_a_phantom(name, dimensions):
             with torch.no_grad():
                 logits = predict_volume(
                     image[None],
-                    network.eval(),
+                    FunctionPredictor(network.eval()),
                     patch_size=configuration.patch_size,
                     batch_size=4,
                     device=CPU,

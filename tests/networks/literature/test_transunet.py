@@ -6,6 +6,7 @@ import torch
 from literature_networks import build, image_for
 from torch import nn
 
+from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.networks.literature.table import NETWORKS
 
@@ -104,6 +105,8 @@ def test_larger_images_are_predicted_patch_by_patch():
     for shape in ((2, 150, 70), (1, 20, 90)):
         image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
         with torch.inference_mode():
-            logits = predict_volume(image, network, patch_size=(64, 64), batch_size=2, device=torch.device("cpu"))
+            logits = predict_volume(
+                image, FunctionPredictor(network), patch_size=(64, 64), batch_size=2, device=torch.device("cpu")
+            )
         assert logits.shape == (3, *shape)
     assert sizes == {(64, 64)}

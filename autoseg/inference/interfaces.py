@@ -1,0 +1,102 @@
+"""The interfaces that a single configuration and an ensemble of configurations share, from image to label map.
+
+    ImageSegmenter   .prepare(image)   ->   PreparedImage   .predict()   ->   ImagePrediction   .segmentation()
+
+`segmenter.Segmenter`, `segmenter.Prepared` and `prediction.Prediction` are those of a single configuration,
+`ensemble.EnsembleSegmenter`, `EnsemblePrepared` and `EnsemblePrediction` those of several.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, Self
+
+from autoseg.datasets.info import DatasetInfo
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.label_files import SegmentationSource
+from autoseg.imaging.postprocessing import PostprocessingRules
+from autoseg.inference.agreement import Agreement
+from autoseg.inference.sliding_window import OnProgress, ignore_progress
+from autoseg.models.training_statistics import TrainingStatistics
+
+
+class ImagePrediction(SegmentationSource, Protocol):
+    """The prediction of an image, from which its segmentation and its probabilities follow."""
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far folds and mirror images agree."""
+
+    def probabilities(self, outputs: Sequence[int]) -> Iterator[Volume]:
+        """Yields maps of the probabilities of some outputs, 0 to 1, on the grid of the image; before postprocessing."""
+
+    def disagreement(self) -> Volume | None:
+        """Returns the share of votes, 0 to 1, that differ from their mean, on the grid of the image.
+
+        None if it was not asked for; see `ImageSegmenter.with_disagreement`.
+        """
+
+
+class PreparedImage(Protocol):
+    """An image that is preprocessed for the networks."""
+
+    @property
+    def logits_bytes(self) -> int:
+        """The memory in bytes that the logits take in full precision."""
+
+    def predict(self, on_progress: OnProgress = ignore_progress) -> ImagePrediction:
+        """Runs the networks.
+
+        Args:
+            on_progress: Called with the share of the work, 0 to 1, that each step adds.
+
+        Raises:
+            ModelError: A network returned infinite values or NaN.
+            AutosegError: The device's memory is full.
+        """
+
+
+class ImageSegmenter(Protocol):
+    """A trained model in memory, ready to segment any number of images."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Channels and labels."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset that the model was trained on."""
+
+    @property
+    def rules(self) -> PostprocessingRules:
+        """Postprocessing of each segmentation."""
+
+    @property
+    def statistics(self) -> TrainingStatistics | None:
+        """Statistics of the training cases, with which images and segmentations are compared."""
+
+    @property
+    def votes(self) -> int:
+        """Number of predictions of each tile that are averaged and compared."""
+
+    @property
+    def maps_disagreement(self) -> bool:
+        """Whether predictions have a map of disagreement."""
+
+    @property
+    def digest(self) -> str:
+        """Sixteen characters that identify the model: its networks, its plan and its postprocessing."""
+
+    def with_disagreement(self) -> Self:
+        """Returns the same model, whose predictions have a map of disagreement as well."""
+
+    def prepare(self, image: Volume) -> PreparedImage:
+        """Preprocesses an image (c, z, y, x).
+
+        Raises:
+            ImageError: The image has another number of channels than the model, or colours outside 0 to 255.
+        """
+
+    def predict(self, image: Volume, on_progress: OnProgress = ignore_progress) -> ImagePrediction:
+        """Preprocesses an image (c, z, y, x) and runs the networks; see `prepare` and `PreparedImage.predict`."""
+
+    def segment(self, image: Volume, on_progress: OnProgress = ignore_progress) -> Volume:
+        """Returns the label map (z, y, x), or the masks (structures, z, y, x), of an image on its grid."""

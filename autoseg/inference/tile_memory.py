@@ -1,0 +1,36 @@
+"""The memory that a network takes for one tile, compared with the free memory of the machine."""
+
+from math import prod
+
+import torch
+
+from autoseg.errors import AutosegError
+from autoseg.planning.plan import Configuration
+from autoseg.runtime.device import precision
+from autoseg.runtime.machine import free_memory_bytes
+from autoseg.runtime.units import describe_memory
+
+MAPS_AT_ONCE = 4
+"""Number of feature maps of full resolution that a network holds at its peak: two that are concatenated, the result of
+the next convolution, and the skip connection."""
+
+
+def check_tile_memory(configuration: Configuration, device: torch.device, *, exact: bool) -> None:
+    """Refuses a tile whose feature maps do not fit into memory, for which the system would kill the program.
+
+    Args:
+        configuration: Configuration of the network.
+        device: Device of the network; only the CPU is checked, since other devices raise an error themselves.
+        exact: Whether the network calculates in float32.
+
+    Raises:
+        AutosegError: The feature maps are larger than the free memory.
+    """
+    free = free_memory_bytes() if device.type == "cpu" else None
+    widest = configuration.architecture.stages[0].features
+    dtype = torch.float32 if exact else precision(device)
+    needed = MAPS_AT_ONCE * widest * prod(configuration.patch_size) * torch.finfo(dtype).bits // 8
+    if free is not None and needed > free:
+        tile = "tiles of " + " x ".join(map(str, configuration.patch_size))
+        what = f"the network takes about {describe_memory(needed)} for {tile}, and {describe_memory(free)} are free"
+        raise AutosegError(what, "close other programs, or take a machine with more memory")
