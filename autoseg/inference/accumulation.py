@@ -30,8 +30,9 @@ ZEROS_AT_ONCE = 2**24
 def logits_bytes(outputs: int, voxels: int) -> int:
     """Returns the memory in bytes that the logits of an image take in full precision.
 
-    >>> logits_bytes(outputs=3, voxels=1000)
-    12000
+    Example:
+        >>> logits_bytes(outputs=3, voxels=1000)
+        12000
     """
     return FULL_BYTES * outputs * voxels
 
@@ -68,10 +69,11 @@ def allocate_logits(shape: tuple[int, ...], device: torch.device) -> Tensor:
 def add_weighted(target: Tensor, logits: Tensor, weights: Tensor) -> None:
     """Adds the logits of a tile to a part of the logits of an image, in place.
 
-    >>> target = torch.ones(1, 2)
-    >>> add_weighted(target, torch.tensor([[10.0, 20.0]]), torch.tensor([0.5, 0.25]))
-    >>> target.tolist()
-    [[6.0, 6.0]]
+    Example:
+        >>> target = torch.ones(1, 2)
+        >>> add_weighted(target, torch.tensor([[10.0, 20.0]]), torch.tensor([0.5, 0.25]))
+        >>> target.tolist()
+        [[6.0, 6.0]]
 
     Args:
         target: Part (outputs, *tile) of the logits of an image, float32 or float16.

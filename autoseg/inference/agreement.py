@@ -51,8 +51,9 @@ class Agreement:
     def score(self) -> float:
         """The mean over the structures that are in the mean prediction; NaN if none is, or with a single vote.
 
-        >>> Agreement(votes=2, structures={"liver": 0.5, "spleen": 1.0, "tumour": math.nan}).score
-        0.75
+        Example:
+            >>> Agreement(votes=2, structures={"liver": 0.5, "spleen": 1.0, "tumour": math.nan}).score
+            0.75
         """
         defined = [value for value in self.structures.values() if not math.isnan(value)]
         return sum(defined) / len(defined) if defined else math.nan
@@ -63,9 +64,10 @@ class Agreement:
 
         Each configuration's votes were compared with its own mean only.
 
-        >>> members = [Agreement(votes=3, structures={"liver": 0.9}), Agreement(votes=1, structures={"liver": 0.5})]
-        >>> round(Agreement.pool(members).structures["liver"], 3)
-        0.8
+        Example:
+            >>> members = [Agreement(votes=3, structures={"liver": 0.9}), Agreement(votes=1, structures={"liver": 0.5})]
+            >>> round(Agreement.pool(members).structures["liver"], 3)
+            0.8
         """
 
         def mean(name: str) -> float:
@@ -236,8 +238,9 @@ def _find_highest(logits: Tensor) -> Tensor:
     Decision: by bytes where each class has its own map in memory, which on a CPU is several times as fast as `argmax`
     over this axis; where the classes of a voxel are neighbours it is the other way round.
 
-    >>> _find_highest(torch.tensor([[[0.0, 1.0], [2.0, 1.0]]])).tolist()
-    [[1, 0]]
+    Example:
+        >>> _find_highest(torch.tensor([[[0.0, 1.0], [2.0, 1.0]]])).tolist()
+        [[1, 0]]
     """
     classes = logits.shape[1]
     if logits.stride(1) == 1:
@@ -253,8 +256,9 @@ def _find_highest(logits: Tensor) -> Tensor:
 def _pack(masks: Tensor) -> Tensor:
     """Packs up to eight masks (n, structures, *patch) into the bits of one byte, (n, *patch).
 
-    >>> _pack(torch.tensor([[[True, False], [True, True]]])).tolist()
-    [[3, 2]]
+    Example:
+        >>> _pack(torch.tensor([[[True, False], [True, True]]])).tolist()
+        [[3, 2]]
     """
     word = torch.zeros_like(masks[:, 0], dtype=torch.uint8)
     for bit in range(masks.shape[1]):

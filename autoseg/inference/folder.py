@@ -50,9 +50,10 @@ def make_output_folder(output: Path, source: Path) -> Path:
 def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, int]:
     """Returns the labels whose probabilities are asked for.
 
-    >>> info = DatasetInfo(channel_names={"0": "CT"}, labels={"background": 0, "liver": 1}, file_ending=".nii.gz")
-    >>> choose_labels("all", info)
-    {'liver': 1}
+    Example:
+        >>> info = DatasetInfo(channel_names={"0": "CT"}, labels={"background": 0, "liver": 1}, file_ending=".nii.gz")
+        >>> choose_labels("all", info)
+        {'liver': 1}
 
     Args:
         names: Name of a label, or several; "all" stands for each label but the background, which has to be named.
@@ -80,9 +81,10 @@ def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, in
 def name_probability_maps(scans: Sequence[Case], labels: Mapping[str, int]) -> dict[str, dict[int, str]]:
     """Returns the file names of probability maps.
 
-    >>> scan = Case(name="liver_01", images=(Path("liver_01_0000.nii.gz"),))
-    >>> name_probability_maps([scan], {"kidney, left": 2})
-    {'liver_01': {2: 'liver_01_kidney_left.nii.gz'}}
+    Example:
+        >>> scan = Case(name="liver_01", images=(Path("liver_01_0000.nii.gz"),))
+        >>> name_probability_maps([scan], {"kidney, left": 2})
+        {'liver_01': {2: 'liver_01_kidney_left.nii.gz'}}
 
     Args:
         scans: Cases without labels.

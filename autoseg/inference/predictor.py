@@ -85,8 +85,9 @@ def count_at_once(patch_size: Sequence[int], batch_size: int, device: torch.devi
     divides its samples among the cores; from one patch of 96 x 96 x 96 voxels to two, each took 0.7 of the time
     (measured on two cores). Elsewhere: as many as in training, whose steps take several times the memory.
 
-    >>> count_at_once((64, 64, 64), 2, torch.device("cuda"))
-    2
+    Example:
+        >>> count_at_once((64, 64, 64), 2, torch.device("cuda"))
+        2
 
     Args:
         patch_size: Size of a patch in voxels.
@@ -242,8 +243,9 @@ class EnsemblePredictor(Predictor):
 def average(votes: Iterable[Tensor]) -> Tensor:
     """Returns the mean of some logits, float32; only one of them and the sum are held at a time.
 
-    >>> average([torch.zeros(2), torch.ones(2)]).tolist()
-    [0.5, 0.5]
+    Example:
+        >>> average([torch.zeros(2), torch.ones(2)]).tolist()
+        [0.5, 0.5]
     """
     total: Tensor | None = None
     count = 0

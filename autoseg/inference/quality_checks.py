@@ -122,8 +122,9 @@ def check_segmentation(
 ) -> list[str]:
     """Returns remarks about a segmentation that looks implausible.
 
-    >>> check_segmentation(None, {"liver": 1.5e6}, {"liver": 0.412})
-    ['liver: folds and mirror images agree little, 0.41']
+    Example:
+        >>> check_segmentation(None, {"liver": 1.5e6}, {"liver": 0.412})
+        ['liver: folds and mirror images agree little, 0.41']
 
     Args:
         statistics: Statistics of the training cases, if the model has them.
@@ -150,11 +151,12 @@ def check_segmentation(
 def measure_volumes(segmentation: Volume, targets: Targets, voxel: float) -> dict[str, float]:
     """Returns the volume of each structure in mm3.
 
-    >>> from autoseg.imaging.geometry import Geometry
-    >>> geometry = Geometry(shape=(1, 1, 3), spacing_mm=(1.0, 1.0, 2.0))
-    >>> label_map = Volume(array=np.array([[[0, 1, 1]]]), geometry=geometry)
-    >>> measure_volumes(label_map, Targets.of_labels({"liver": 1}), voxel=2.0)
-    {'liver': 4.0}
+    Example:
+        >>> from autoseg.imaging.geometry import Geometry
+        >>> geometry = Geometry(shape=(1, 1, 3), spacing_mm=(1.0, 1.0, 2.0))
+        >>> label_map = Volume(array=np.array([[[0, 1, 1]]]), geometry=geometry)
+        >>> measure_volumes(label_map, Targets.of_labels({"liver": 1}), voxel=2.0)
+        {'liver': 4.0}
 
     Args:
         segmentation: A label map (z, y, x), or a mask for each structure (structures, z, y, x).
@@ -214,8 +216,9 @@ def _check_range(name: str, value: float, unit: str, trained: Spread, statistics
 def _describe_range(lowest: float, highest: float, unit: str) -> str:
     """Describes a range, such as "1 to 2 mm", or "1 mm" if both ends are the same.
 
-    >>> _describe_range(1.0, 2.0, " mm")
-    '1 to 2 mm'
+    Example:
+        >>> _describe_range(1.0, 2.0, " mm")
+        '1 to 2 mm'
     """
     ends = dict.fromkeys(f"{value:.4g}" for value in (lowest, highest))
     return f"{' to '.join(ends)}{unit}"

@@ -16,8 +16,9 @@ MOST_LINES = 20
 def name_table(part: str | None) -> str:
     """Returns the file name of the table; machines that share a folder have one each.
 
-    >>> name_table(None), name_table("2/4")
-    ('report.csv', 'report_2_of_4.csv')
+    Example:
+        >>> name_table(None), name_table("2/4")
+        ('report.csv', 'report_2_of_4.csv')
     """
     return "report.csv" if part is None else f"report_{part.replace('/', '_of_')}.csv"
 
@@ -83,9 +84,10 @@ class ReportWriter:
 def describe_remarkable(reports: Sequence[ScanReport], table: str) -> list[str]:
     """Returns lines about the segmented scans that have remarks; none if no scan has.
 
-    >>> unusual = ScanReport(name="scan_1", seconds=1.0, result=Path("scan_1.nii.gz"), remarks=("nothing was found",))
-    >>> describe_remarkable([unusual], "report.csv")
-    ['1 of 1 scan deserves a look:', '  scan_1: nothing was found']
+    Example:
+        >>> odd = ScanReport(name="scan_1", seconds=1.0, result=Path("scan_1.nii.gz"), remarks=("nothing was found",))
+        >>> describe_remarkable([odd], "report.csv")
+        ['1 of 1 scan deserves a look:', '  scan_1: nothing was found']
 
     Args:
         reports: Reports of all scans of a run.

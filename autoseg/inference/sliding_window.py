@@ -37,12 +37,13 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     memory. Of all tiles that hold the same constant value everywhere, such as air that was clipped, only the first is
     predicted: the logits of the others would be the same.
 
-    >>> from autoseg.inference.predictor import FunctionPredictor
-    >>> image = torch.arange(10.0).reshape(1, 1, 1, 10)
-    >>> double = FunctionPredictor(lambda patches: 2 * patches)
-    >>> logits = predict_volume(image, double, patch_size=(1, 1, 4), batch_size=2, device=torch.device("cpu"))
-    >>> torch.allclose(logits, 2 * image)
-    True
+    Example:
+        >>> from autoseg.inference.predictor import FunctionPredictor
+        >>> image = torch.arange(10.0).reshape(1, 1, 1, 10)
+        >>> double = FunctionPredictor(lambda patches: 2 * patches)
+        >>> logits = predict_volume(image, double, patch_size=(1, 1, 4), batch_size=2, device=torch.device("cpu"))
+        >>> torch.allclose(logits, 2 * image)
+        True
 
     Args:
         image: Shape (c, z, y, x), float32.

@@ -53,8 +53,9 @@ def tile_starts(size: int, tile: int, overlap_step: float = OVERLAP_STEP) -> lis
 
     Source: the reference method.
 
-    >>> tile_starts(9, 4)
-    [0, 2, 3, 5]
+    Example:
+        >>> tile_starts(9, 4)
+        [0, 2, 3, 5]
 
     Args:
         size: Number of voxels along the axis, at least `tile`.
@@ -74,8 +75,9 @@ def gaussian_weights(tile: int) -> Tensor:
     The weight of a voxel is the product over its axes. Source: the reference method: a Gaussian whose standard
     deviation is an eighth of the tile. Its map peaks at 10 rather than at 1, which cancels in a weighted mean.
 
-    >>> [round(weight, 3) for weight in gaussian_weights(4).tolist()]
-    [0.0, 0.135, 1.0, 0.135]
+    Example:
+        >>> [round(weight, 3) for weight in gaussian_weights(4).tolist()]
+        [0.0, 0.135, 1.0, 0.135]
 
     Returns:
         Shape (tile,), float32. The smallest value is about exp(-8), at the first voxel.
@@ -181,8 +183,9 @@ def aligned_starts(size: int, tile: int, step: int) -> list[int]:
 
     Where a tile is shorter than the step, this would leave gaps; then `tile_starts` says where they start.
 
-    >>> aligned_starts(18, tile=12, step=8)
-    [0, 8]
+    Example:
+        >>> aligned_starts(18, tile=12, step=8)
+        [0, 8]
 
     Args:
         size: Number of voxels along the axis.
@@ -234,17 +237,18 @@ class TiledImage:
 def tile_image(image: Tensor, patch_size: tuple[int, ...], patches: PatchSizes | None = None) -> TiledImage:
     """Divides an image (c, z, y, x) into tiles; for the other arguments see `predict_volume`.
 
-    The weighted sum of the tiles is the image again:
+    The weighted sum of the tiles is the image again.
 
-    >>> image = torch.arange(10.0).reshape(1, 1, 1, 10)
-    >>> tiled = tile_image(image, (1, 1, 4))
-    >>> [(tile.region[-1].start, tile.region[-1].stop) for tile in tiled.tiles]
-    [(0, 4), (2, 6), (4, 8), (6, 10)]
-    >>> assembled = torch.zeros(1, *tiled.shape)
-    >>> for tile in tiled.tiles:
-    ...     assembled[tile.region] += tile.shares * tile.extract(tiled.volume)
-    >>> torch.allclose(assembled, image)
-    True
+    Example:
+        >>> image = torch.arange(10.0).reshape(1, 1, 1, 10)
+        >>> tiled = tile_image(image, (1, 1, 4))
+        >>> [(tile.region[-1].start, tile.region[-1].stop) for tile in tiled.tiles]
+        [(0, 4), (2, 6), (4, 8), (6, 10)]
+        >>> assembled = torch.zeros(1, *tiled.shape)
+        >>> for tile in tiled.tiles:
+        ...     assembled[tile.region] += tile.shares * tile.extract(tiled.volume)
+        >>> torch.allclose(assembled, image)
+        True
     """
     flat = (1,) * (3 - len(patch_size))
     size = (*flat, *patch_size)

@@ -29,8 +29,9 @@ MemberName = Annotated[str, AfterValidator(_check_member)]
 def name_member(plan_name: str | None, configuration: str) -> MemberName:
     """Returns the name of a configuration among those of several plans, which is also the path of its folder.
 
-    >>> name_member(None, "2d"), name_member("large", "2d")
-    ('2d', 'large/2d')
+    Example:
+        >>> name_member(None, "2d"), name_member("large", "2d")
+        ('2d', 'large/2d')
     """
     return configuration if plan_name is None else f"{plan_name}/{configuration}"
 
@@ -38,8 +39,9 @@ def name_member(plan_name: str | None, configuration: str) -> MemberName:
 def split_member(name: MemberName) -> tuple[str | None, ConfigurationName]:
     """Returns the plan, None for that of best.json, and the configuration of a name that `name_member` made.
 
-    >>> split_member("2d"), split_member("large/2d")
-    ((None, '2d'), ('large', '2d'))
+    Example:
+        >>> split_member("2d"), split_member("large/2d")
+        ((None, '2d'), ('large', '2d'))
     """
     plan_name, _, configuration = name.rpartition("/")
     return plan_name or None, cast("ConfigurationName", configuration)
@@ -48,8 +50,9 @@ def split_member(name: MemberName) -> tuple[str | None, ConfigurationName]:
 def name_together(configurations: tuple[MemberName, ...]) -> str:
     """Returns the name of configurations that predict together.
 
-    >>> name_together(("2d", "3d_fullres"))
-    '2d+3d_fullres'
+    Example:
+        >>> name_together(("2d", "3d_fullres"))
+        '2d+3d_fullres'
     """
     return "+".join(configurations)
 

@@ -105,15 +105,16 @@ class Manifest(Artifact):
 def pack(folder: Path, manifest: Manifest, bundle: Path) -> None:
     """Writes the files of a folder that the manifest names into a zip, the manifest first.
 
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as name:
-    ...     folder = Path(name)
-    ...     _ = (folder / CARD).write_text("A model that segments livers.")
-    ...     files = {CARD: BundledFile.of(folder / CARD)}
-    ...     manifest = Manifest(autoseg="1.0", name="liver", configurations=("2d",), files=files)
-    ...     pack(folder, manifest, folder / "liver.zip")
-    ...     read_manifest(folder / "liver.zip") == manifest
-    True
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     _ = (folder / CARD).write_text("A model that segments livers.")
+        ...     files = {CARD: BundledFile.of(folder / CARD)}
+        ...     manifest = Manifest(autoseg="1.0", name="liver", configurations=("2d",), files=files)
+        ...     pack(folder, manifest, folder / "liver.zip")
+        ...     read_manifest(folder / "liver.zip") == manifest
+        True
     """
     with zipfile.ZipFile(bundle, "w", allowZip64=True) as archive:
         archive.writestr(MANIFEST, manifest.to_json(), zipfile.ZIP_DEFLATED)

@@ -126,8 +126,9 @@ class ModelFacts:
 def sanitize(text: str, longest: int = 200) -> str:
     r"""Returns a text of unknown origin on one line, shortened, and without control characters that terminals obey.
 
-    >>> sanitize("liver\n\x1b[31m tumour", longest=12)
-    'liver [31m...'
+    Example:
+        >>> sanitize("liver\n\x1b[31m tumour", longest=12)
+        'liver [31m...'
     """
     shown = "".join(sign if sign.isprintable() else " " for sign in text[:longest])
     return " ".join(shown.split()) + ("..." if len(text) > longest else "")

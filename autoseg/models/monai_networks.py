@@ -163,8 +163,9 @@ def count_monai(configuration: Configuration) -> int | None:
 def first_line(cause: BaseException) -> str:
     r"""Returns the first line of the message of an error.
 
-    >>> first_line(ValueError("no such size\nsee the manual"))
-    'no such size'
+    Example:
+        >>> first_line(ValueError("no such size\nsee the manual"))
+        'no such size'
     """
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 

@@ -32,8 +32,9 @@ class _Statistics(BaseModel):
 class Spread(_Statistics):
     """The distribution of a number over the training cases: its quantiles of 0, 5, 50, 95 and 100 %.
 
-    >>> Spread.of([1.0, 2.0, 3.0]).median
-    2.0
+    Example:
+        >>> Spread.of([1.0, 2.0, 3.0]).median
+        2.0
     """
 
     lowest: float
@@ -198,8 +199,9 @@ def _voxel_size(case: CaseFacts) -> float:
 def measure_size_mm(shape: Sequence[int], spacing_mm: Vector) -> Vector:
     """Returns the size of a grid in mm along each axis, borders included.
 
-    >>> measure_size_mm((10, 20, 20), (3.0, 0.5, 0.5))
-    (30.0, 10.0, 10.0)
+    Example:
+        >>> measure_size_mm((10, 20, 20), (3.0, 0.5, 0.5))
+        (30.0, 10.0, 10.0)
     """
     z, y, x = (size * step for size, step in zip(shape, spacing_mm, strict=True))
     return z, y, x
