@@ -242,14 +242,14 @@ def _register(kind: Kind, name: str, function: Callable[..., Any]) -> None:
     if kind == "network" and name in NETWORKS:
         raise UsageError(f"the network {name!r} is built in: {NETWORKS[name].title}", "choose another name")
     present = _REGISTERED.get((kind, name))
-    others = [] if present is None or _place(present) == _place(function) else ["this program"]
-    others += [_package(entry) for entry in _find_entries(kind, name) if entry.value != _place(function)]
+    others = [] if present is None or _qualified_name(present) == _qualified_name(function) else ["this program"]
+    others += [_package(entry) for entry in _find_entries(kind, name) if entry.value != _qualified_name(function)]
     if others:
         raise UsageError(f"the {kind} {name!r} is another function of {others[0]} already", "choose another name")
     _REGISTERED[kind, name] = function
 
 
-def _place(function: Callable[..., Any]) -> str | int:
+def _qualified_name(function: Callable[..., Any]) -> str | int:
     """Where a function is defined, as an entry point says it; of a nameless one, which it is."""
     name = getattr(function, "__qualname__", "<nameless>")
     return id(function) if "<" in name else f"{function.__module__}:{name}"

@@ -59,7 +59,7 @@ def test_what_training_keeps_is_at_most_what_is_guessed(name, dimensions):
         outputs = network(image)
     assert outputs[0].shape[2:] == size
     found = sum(storage.nbytes() for storage, _ in kept.values()) * ELEMENT_BYTES / 4
-    guessed = TABLE[name].kept * saved_bytes(configuration.architecture, size)
+    guessed = TABLE[name].saved_factor * saved_bytes(configuration.architecture, size)
     assert 0.2 * guessed < found <= guessed
     weights = sum(one.numel() for one in network.parameters())
     guessed = weight_bytes(configuration.architecture, configuration.network) / BYTES_PER_WEIGHT

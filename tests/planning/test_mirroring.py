@@ -15,7 +15,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
 from autoseg.planning.mirroring import choose_mirroring, explain_mirroring, mirror_settings
 from autoseg.planning.settings import AugmentationSettings
-from autoseg.planning.sides import pair_by_name, split_words, tell_nothing_apart
+from autoseg.planning.sides import differ_in_numbers_only, pair_by_name, split_words
 
 SHAPE, SPACING_MM = (100, 200, 200), (2.0, 1.5, 1.5)  # 200 x 300 x 300 mm
 KIDNEYS = {1: (0.5, 0.6, 0.75), 2: (0.47, 0.6, 0.27)}
@@ -179,10 +179,10 @@ def test_words_are_found():
 
 def test_names_that_tell_nothing_apart():
     """Numbers and letters do not say what a structure is; words do."""
-    assert tell_nothing_apart("organ_1", "organ_2")
-    assert tell_nothing_apart("hippocampusA", "hippocampus b")
-    assert not tell_nothing_apart("colon_ascending", "colon_descending")
-    assert not tell_nothing_apart("LV", "RV")
+    assert differ_in_numbers_only("organ_1", "organ_2")
+    assert differ_in_numbers_only("hippocampusA", "hippocampus b")
+    assert not differ_in_numbers_only("colon_ascending", "colon_descending")
+    assert not differ_in_numbers_only("LV", "RV")
 
 
 def test_sides_of_the_dataset_replace_the_words():
@@ -260,7 +260,7 @@ def test_label_without_counterpart_spoils_the_axis():
     """The mirror image of a left adrenal gland alone is nothing that has a label."""
     info = named("kidney_left", "kidney_right", "adrenal_left")
     mirroring = choose_mirroring(facts_of(KIDNEYS), info)
-    assert mirroring.lone == (3,)
+    assert mirroring.unpaired == (3,)
     assert not mirroring.swaps
     assert "because adrenal_left has a side in its name and no counterpart" in sentences(facts_of(KIDNEYS), info)
 
@@ -328,7 +328,7 @@ def test_axis_is_the_one_that_the_files_name(orientation, axis):
     """L or R, wherever it stands; positions are measured along it."""
     fingerprint = facts_of(KIDNEYS, orientations=[orientation] * 5)
     mirroring = choose_mirroring(fingerprint, named("kidney_left", "kidney_right"))
-    assert (mirroring.axis, mirroring.known, mirroring.swaps) == (axis, True, True)
+    assert (mirroring.axis, mirroring.axis_is_known, mirroring.swaps) == (axis, True, True)
 
 
 @pytest.mark.parametrize(("names", "swaps"), [(("kidney_left", "kidney_right"), True), (("organ_1", "organ_2"), False)])
@@ -336,7 +336,7 @@ def test_pictures_are_taken_to_be_wide_from_left_to_right(names, swaps):
     """Where no file knows, the last axis is taken, and said so; positions alone then make no pair."""
     fingerprint = facts_of(KIDNEYS, orientations=[None] * 5)
     mirroring = choose_mirroring(fingerprint, named(*names))
-    assert (mirroring.axis, mirroring.known, mirroring.swaps) == (2, False, swaps)
+    assert (mirroring.axis, mirroring.axis_is_known, mirroring.swaps) == (2, False, swaps)
     assert (
         "No image says which axis runs from left to right; it is taken to be x" in sentences(fingerprint, named(*names))
     ) == swaps
