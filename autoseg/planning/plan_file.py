@@ -55,7 +55,7 @@ def load_plan(number: int, folders: DatasetFolders) -> Plan:
     return Plan.load(folders.plan)
 
 
-def load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
+def load_plan_and_splits(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
     """Loads the plan and the splits, which `plan_and_preprocess` makes.
 
     Args:
@@ -81,7 +81,7 @@ def list_cases(folders: DatasetFolders) -> list[str]:
     return [case.name for case in Dataset.open(folders.raw).cases]
 
 
-def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Splits) -> Dataset:
+def open_planned_dataset(number: int, folders: DatasetFolders, plan: Plan, splits: Splits) -> Dataset:
     """Opens the dataset with the cases of splits.json, and checks that it is the one that the plan was made for.
 
     Args:
@@ -106,7 +106,7 @@ def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Split
     return dataset
 
 
-def check_names(configurations: Sequence[str] | None) -> None:
+def check_configuration_names(configurations: Sequence[str] | None) -> None:
     """Checks the names of configurations, so that a misspelt one is reported before hours of preprocessing.
 
     Raises:
@@ -117,7 +117,7 @@ def check_names(configurations: Sequence[str] | None) -> None:
             raise UsageError(f"there is no configuration {name!r}", f"choose from {', '.join(CONFIGURATION_NAMES)}")
 
 
-def with_own_cases(plan: Plan, names: Sequence[ConfigurationName]) -> list[ConfigurationName]:
+def configurations_to_preprocess(plan: Plan, names: Sequence[ConfigurationName]) -> list[ConfigurationName]:
     """Returns the configurations whose cases must be preprocessed for these: a cascade uses those of "3d_fullres"."""
     owners: list[ConfigurationName] = [
         "3d_fullres" if plan.configurations[name].previous is not None else name for name in names

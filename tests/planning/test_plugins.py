@@ -19,7 +19,7 @@ from autoseg.planning.plugins import (
     find_loss,
     find_network,
     find_transform,
-    list_offers,
+    list_available,
 )
 
 FIND = {"network": find_network, "loss": find_loss, "transform": find_transform}
@@ -62,7 +62,7 @@ def test_function_of_an_installed_package_is_found(install, kind):
     found = FIND[kind]("mine")
     assert found() == 7
     assert FIND[kind]("mine") is found
-    assert list_offers(kind) == {"mine": "parts_a 2.5"}
+    assert list_available(kind) == {"mine": "parts_a 2.5"}
     other = next(one for one in FIND if one != kind)
     with pytest.raises(UsageError, match=f"there is no {other} 'mine' here"):
         FIND[other]("mine")
@@ -72,7 +72,7 @@ def test_package_is_loaded_only_when_its_name_is_asked_for(install):
     """Whatever else is installed costs nothing and cannot fail."""
     install("parts_broken", "raise ImportError('no such library\\nmore')", "loss", broken="parts_broken:make")
     install("parts_a", "def make(*_): return 7", "loss", mine="parts_a:make")
-    assert list_offers("loss").keys() == {"broken", "mine"}
+    assert list_available("loss").keys() == {"broken", "mine"}
     assert find_loss("mine")() == 7
     assert "parts_broken" not in sys.modules
     with pytest.raises(UsageError, match=r"the loss 'broken' of parts_broken 2.5 cannot be loaded: no such library; m"):
@@ -108,7 +108,7 @@ def test_running_program_offers_functions(kind):
     """Again, too, as when a cell is run twice; then the latter counts. Another function of the name is refused."""
     REGISTER[kind]("mine", build_pyramid)
     assert FIND[kind]("mine") is build_pyramid
-    assert list_offers(kind) == {"mine": "this program"}
+    assert list_available(kind) == {"mine": "this program"}
 
     def again(*_):
         return 7
@@ -143,9 +143,9 @@ def test_settings_are_plain_values_to_be_read_only():
     own = CustomTransform(name="mine", settings={"depth": 3, "kernels": [1, 2.5, None, "a"]})
     assert CustomTransform.model_validate_json(own.model_dump_json()) == own
     assert own.probability == 1.0
-    assert dict(own.given) == own.settings
+    assert dict(own.read_only_settings) == own.settings
     with pytest.raises(TypeError):
-        own.given["depth"] = 4
+        own.read_only_settings["depth"] = 4
     for bad in (float("nan"), float("inf"), object()):
         with pytest.raises(ValidationError):
             Plugin(name="mine", settings={"value": [bad]})
