@@ -196,12 +196,12 @@ def _pair_by_position(fingerprint: Fingerprint, labels: Mapping[str, int], axis:
     pair the ascending with the descending colon, and a mirror image does not turn one into the other.
     """
     matches = []
-    for (first, one), (second, other) in combinations(labels.items(), 2):
-        positions = (
-            compare_positions(fingerprint, (one, other), axis) if differ_in_numbers_only(first, second) else None
-        )
+    for (first_name, first), (second_name, second) in combinations(labels.items(), 2):
+        if not differ_in_numbers_only(first_name, second_name):
+            continue
+        positions = compare_positions(fingerprint, (first, second), axis)
         if positions is not None and positions.are_clearly_mirrored:
-            matches.append((positions.relative_offset, (one, other)))
+            matches.append((positions.relative_offset, (first, second)))
     taken: set[int] = set()
     for _, pair in sorted(matches):
         if taken.isdisjoint(pair):

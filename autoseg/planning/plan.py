@@ -168,7 +168,8 @@ class Configuration(Section):
             raise ValueError("augmentation.swapped_labels must be below out_channels of the architecture")
         if settings.custom and self.previous is not None:
             raise ValueError(
-                "augmentation.custom must be empty where a former segmentation is seen, which it would miss"
+                "augmentation.custom must be empty where the segmentation of another configuration is an input, "
+                "which transforms do not get"
             )
         return self
 

@@ -50,8 +50,8 @@ def load_plan(number: int, folders: DatasetFolders) -> Plan:
         ArtifactError: The plan is damaged.
     """
     if not folders.plan.is_file():
-        what = f"{folders.raw.name} has no plan{'' if folders.plan_name is None else f' {folders.plan_name!r}'}"
-        raise UsageError(what, f"run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' first")
+        problem = f"{folders.raw.name} has no plan{'' if folders.plan_name is None else f' {folders.plan_name!r}'}"
+        raise UsageError(problem, f"run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' first")
     return Plan.load(folders.plan)
 
 
@@ -99,9 +99,11 @@ def open_planned_dataset(number: int, folders: DatasetFolders, plan: Plan, split
     if {(entry.image_channels, entry.architecture.out_channels) for entry in configurations} != {
         (dataset.info.channels, dataset.info.targets.outputs)
     }:
-        what = f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
+        problem = (
+            f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
+        )
         raise UsageError(
-            what, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' again"
+            problem, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' again"
         )
     return dataset
 

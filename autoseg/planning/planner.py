@@ -245,8 +245,8 @@ def _no_configuration(
 ) -> UsageError | DatasetError:
     """Returns the error for a dataset that no configuration is possible for."""
     if options.network is not None:
-        what = f"{find_spec(options.network).title} cannot look at the images of {options.dataset}."
-        return UsageError(f"{what} {' '.join(reasons)}", "choose another network")
+        problem = f"{find_spec(options.network).title} cannot look at the images of {options.dataset}."
+        return UsageError(f"{problem} {' '.join(reasons)}", "choose another network")
     return DatasetError(
         f"the training images of {options.dataset} have a median shape of "
         f"{format_size(decisions.grid.median_shape)} voxels after resampling, too few for any network",

@@ -217,8 +217,10 @@ def check_no_name_conflict(name: str, error: type[AutosegError] = UsageError) ->
         AutosegError: A package does; the plan would be ambiguous.
     """
     for entry in _find_entries("network", name):
-        what = f"{_package(entry)} offers a network {name!r}, which is the name of the built-in {NETWORKS[name].title}"
-        raise error(what, "let that package choose another name, or uninstall it")
+        problem = (
+            f"{_package(entry)} offers a network {name!r}, which is the name of the built-in {NETWORKS[name].title}"
+        )
+        raise error(problem, "let that package choose another name, or uninstall it")
 
 
 def find_loss(name: str) -> LossFunction:
@@ -253,7 +255,7 @@ def list_available(kind: Kind) -> dict[str, str]:
 
 def _register(kind: Kind, name: str, function: Callable[..., Any]) -> None:
     if not re.fullmatch(NAME_PATTERN, name):
-        raise UsageError(f"{name!r} is no name for a {kind}", "take lower-case letters, digits and underscores")
+        raise UsageError(f"{name!r} is not a valid name for a {kind}", "use lower-case letters, digits and underscores")
     if kind == "network" and name in NETWORKS:
         raise UsageError(f"the network {name!r} is built in: {NETWORKS[name].title}", "choose another name")
     present = _REGISTERED.get((kind, name))
@@ -275,8 +277,8 @@ def _load(kind: Kind, name: str, error: type[AutosegError]) -> Callable[..., Any
     entries = _find_entries(kind, name)
     if not entries:
         available = ", ".join(list_available(kind)) or "none"
-        what = f"there is no {kind} {name!r} here (there: {available})"
-        raise error(what, f"install the package that offers it as an entry point of {GROUPS[kind]!r}")
+        problem = f"there is no {kind} {name!r} (available: {available})"
+        raise error(problem, f"install the package that provides it as an entry point of {GROUPS[kind]!r}")
     if len({entry.value for entry in entries}) > 1:
         packages = " and ".join(sorted(map(_package, entries)))
         raise error(f"{packages} both offer a {kind} {name!r}", "uninstall one of them")
@@ -284,11 +286,11 @@ def _load(kind: Kind, name: str, error: type[AutosegError]) -> Callable[..., Any
         function = entries[0].load()
     except Exception as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
-        what = f"the {kind} {name!r} of {_package(entries[0])} cannot be loaded: {reason}"
-        raise error(what, "mend that package, or install it anew") from cause
+        problem = f"the {kind} {name!r} of {_package(entries[0])} cannot be loaded: {reason}"
+        raise error(problem, "fix that package, or reinstall it") from cause
     if not callable(function):
-        what = f"the {kind} {name!r} of {_package(entries[0])} is {entries[0].value}, which is no function"
-        raise error(what, "mend that package's entry points")
+        problem = f"the {kind} {name!r} of {_package(entries[0])} is {entries[0].value}, which is not a function"
+        raise error(problem, "fix the entry points of that package")
     return cast(Callable[..., Any], function)
 
 

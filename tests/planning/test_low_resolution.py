@@ -1,4 +1,4 @@
-"""The coarser look at volumes of which a patch sees too little."""
+"""The low-resolution configuration, for volumes of which a patch covers too little."""
 
 from itertools import pairwise
 from math import prod
@@ -17,12 +17,12 @@ spacings = st.tuples(*[st.floats(0.3, 6)] * 3)
 
 
 def image_of(shape, spacing=(1.0, 1.0, 1.0), cases=50) -> TypicalImage:
-    """Volumes of one size."""
+    """Returns the typical image of volumes of one size."""
     return TypicalImage(spacing_mm=spacing, median_shape=tuple(map(float, shape)), dataset_voxels=prod(shape) * cases)
 
 
 def constraints_of(gigabytes: float, *, monotonic: bool = True) -> PlanningConstraints:
-    """The limits of the preset for 8 GB, with other memory."""
+    """Returns the constraints of the preset for 8 GB, with another budget."""
     return PlanningConstraints(
         preset_name="8gb",
         preset=PRESETS["8gb"],
@@ -38,7 +38,7 @@ def constraints_of(gigabytes: float, *, monotonic: bool = True) -> PlanningConst
 @given(shapes, spacings, st.floats(2, 30))
 @settings(max_examples=40, deadline=None)
 def test_a_patch_sees_a_quarter_of_a_volume_that_is_much_coarser(monotonic, shape, spacing, gigabytes):
-    """A low resolution was needed, is enough, has at most half of the voxels, and no axis is finer than before."""
+    """A low resolution is needed, covers enough, has at most half of the voxels, and no axis is finer than before."""
     image, constraints = image_of(shape, spacing), constraints_of(gigabytes, monotonic=monotonic)
     full = fit_patch(image, constraints)
     low = choose_low_resolution(image, constraints, full)
@@ -54,7 +54,7 @@ def test_a_patch_sees_a_quarter_of_a_volume_that_is_much_coarser(monotonic, shap
 @given(shapes, spacings, st.lists(st.floats(1.5, 60), min_size=2, max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_more_memory_never_buys_a_smaller_or_coarser_look(shape, spacing, memory):
-    """With more memory the volume is at least as fine, and a step sees at least as many voxels, where one is needed."""
+    """With more memory the volume is at least as fine, and a step has at least as many voxels, where one is needed."""
     image = image_of(shape, spacing)
     found = []
     for gigabytes in sorted(memory):
@@ -67,7 +67,7 @@ def test_more_memory_never_buys_a_smaller_or_coarser_look(shape, spacing, memory
 
 
 def test_fine_axes_are_coarsened_first():
-    """Thick slices keep their distance until the other axes are half as coarse."""
+    """The spacing of thick slices stays until the other axes are half as coarse."""
     image = image_of((60, 1000, 1000), (5.0, 0.5, 0.5))
     constraints = constraints_of(8, monotonic=False)
     low = choose_low_resolution(image, constraints, fit_patch(image, constraints))
