@@ -6,8 +6,8 @@ A package declares its functions in its pyproject.toml, under names of its choic
     my_network = "my_package.networks:build"
 
 and in the same way in the groups "autoseg.losses" and "autoseg.transforms". Scripts and notebooks may call
-`register_network`, `register_loss` and `register_transform` instead, which hold for the running process; training on
-several GPUs runs in other processes, which find only what is installed.
+`register_network`, `register_loss` and `register_transform` instead, for the running process alone; the processes of a
+training on several GPUs find only what is installed.
 
 Plans and models only contain the name of such a function. Its code comes from installed packages, never from a file, so
 a plan or model from someone else cannot run any code.
@@ -165,10 +165,9 @@ def register_network(name: str, build: NetworkBuilder) -> None:
 def register_loss(name: str, loss: LossFunction) -> None:
     """Makes a loss available to plans under a name, in this process; see `LossFunction`, and `register_network`.
 
-    >>> def absolute_error(logits, ground_truth, settings):
-    ...     probabilities = logits.softmax(dim=1)[:, 1:] if ground_truth.exclusive else logits.sigmoid()
-    ...     return (probabilities - ground_truth.present.float()).abs().mean()
-    >>> register_loss("absolute_error", absolute_error)
+    >>> def brier_of_regions(logits, ground_truth, settings):
+    ...     return (logits.sigmoid() - ground_truth.present.float()).square().mean()
+    >>> register_loss("brier_of_regions", brier_of_regions)
 
     Args:
         name: Name in the plan: lower-case letters, digits and underscores.
@@ -242,10 +241,7 @@ def find_plugin(kind: Kind, name: str, error: type[AutosegError] = UsageError) -
 
 
 def list_available(kind: Kind) -> dict[str, str]:
-    """Lists the available plugins by name, with their sources: packages with their versions, or "this program".
-
-    If several packages provide the same name, all of them are listed.
-    """
+    """Lists the available plugins by name, with all of their sources: packages with versions, or "this program"."""
     sources = {name: "this program" for registered_kind, name in _REGISTERED if registered_kind == kind}
     for entry in entry_points(group=GROUPS[kind]):
         package = _package(entry)

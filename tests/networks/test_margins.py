@@ -72,8 +72,8 @@ def test_patch_of_the_paper_becomes_the_logits_of_the_paper(name, patch, logits,
     patches = patches_of(name)
     assert patches.centre(patch) == logits
     assert patches.find_problem(patch) is None
-    outline = spec.make_architecture(given, len(patch), in_channels=channels, out_channels=classes)
-    assert spec.count(given, outline, patch).weights == weights
+    architecture = spec.make_architecture(given, len(patch), in_channels=channels, out_channels=classes)
+    assert spec.count(given, architecture, patch).weights == weights
     padded = spec.make_architecture({}, len(patch), in_channels=channels, out_channels=classes)
     assert spec.count({}, padded, spec.smallest_patch({}, len(patch))).weights == weights
 
@@ -178,8 +178,8 @@ def test_tensors_have_the_shapes_of_shape_ops(name, dimensions):
         [logits] = network(image)
     assert tuple(logits.shape[2:]) == patches.centre(edges)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
-    count = network.spec.count(given, outline, tuple(edges))
+    architecture = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
+    count = network.spec.count(given, architecture, tuple(edges))
     found = sum(storage.nbytes() for storage, _ in kept.values()) - image.nbytes
     assert 2 * (4 * count.saved_elements + 8 * count.pooling_indices) == pytest.approx(found, rel=0.05)
     assert logits.shape[2:].numel() == count.outputs[0]

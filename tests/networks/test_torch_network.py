@@ -22,10 +22,10 @@ def test_networks_have_what_shape_ops_counts(name, dimensions):
     """The weights are equal; the logits have the size of the image, for any supported number of channels."""
     network = build(name, dimensions, channels=3, classes=4)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.make_architecture(given, dimensions, in_channels=3, out_channels=4)
+    architecture = network.spec.make_architecture(given, dimensions, in_channels=3, out_channels=4)
     image = image_for(network, channels=3)
     assert image.ndim == dimensions + 2
-    count = network.spec.count(given, outline, image.shape[2:])
+    count = network.spec.count(given, architecture, image.shape[2:])
     assert count.weights == sum(one.numel() for one in network.parameters())
     outputs = network(image)
     assert [one[0, 0].numel() for one in outputs] == list(count.outputs)
@@ -53,8 +53,8 @@ def test_what_training_keeps_is_what_shape_ops_counts(name, dimensions):
         outputs = network(image)
     assert all(one.grad_fn is not None for one in outputs)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
-    count = network.spec.count(given, outline, image.shape[2:])
+    architecture = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
+    count = network.spec.count(given, architecture, image.shape[2:])
     copy_of_image = image.nbytes  # a network begins with a copy in another memory order
     of_weights = 2 * 4 * count.standardized_weights  # their difference from the mean, and the standardized weights
     found = sum(storage.nbytes() for storage, _ in kept.values()) - copy_of_image - of_weights

@@ -31,8 +31,8 @@ def watch(network, *names):
 def test_weights_of_each_part_are_those_of_the_paper():
     """The features agree, and which convolutions are dilated, have standardized weights, or biases."""
     spec = NETWORKS["conresnet"]
-    outline = spec.make_architecture({}, 3, in_channels=4, out_channels=3)
-    layers, parts = spec.count({}, outline, (16, 16, 16)).layers, Counter()
+    architecture = spec.make_architecture({}, 3, in_channels=4, out_channels=3)
+    layers, parts = spec.count({}, architecture, (16, 16, 16)).layers, Counter()
     for name, layer in layers.items():
         parts[name.split(".")[0]] += layer.weights
     assert parts == {

@@ -24,9 +24,9 @@ def seen_by(network, image, *names):
 def test_parts_have_the_weights_that_are_published():
     """The weights of the encoder and the transformer agree; the rest is the decoder and the heads, with known sum."""
     spec = NETWORKS["cotr"]
-    outline = spec.make_architecture({}, 3, in_channels=1, out_channels=14)
+    architecture = spec.make_architecture({}, 3, in_channels=1, out_channels=14)
     parts = dict.fromkeys(("encoder", "transformer"), 0)
-    for name, layer in spec.count({}, outline, (16, 32, 32)).layers.items():
+    for name, layer in spec.count({}, architecture, (16, 32, 32)).layers.items():
         part = name.split(".")[0]
         parts[part] = parts.get(part, 0) + layer.weights
     assert parts["encoder"] == 20_500_800
@@ -47,8 +47,8 @@ def test_outputs_have_the_published_sizes():
 def test_tokens_are_the_voxels_of_the_two_coarsest_maps():
     """A patch of 48 x 192 x 192 has 6912 + 864 tokens, with six heads and four points in each of two maps."""
     spec = NETWORKS["cotr"]
-    outline = spec.make_architecture({}, 3, in_channels=1, out_channels=2)
-    small, large = (spec.count({}, outline, patch) for patch in ((16, 32, 32), (48, 192, 192)))
+    architecture = spec.make_architecture({}, 3, in_channels=1, out_channels=2)
+    small, large = (spec.count({}, architecture, patch) for patch in ((16, 32, 32), (48, 192, 192)))
     assert small.layers == large.layers
     offsets, shares = (small.layers[f"transformer.0.sampling.{one}"] for one in ("offsets", "weights"))
     assert (offsets.features, shares.features) == (6 * 2 * 4 * 3, 6 * 2 * 4)

@@ -17,10 +17,10 @@ PUBLISHED_SWIN_T = 28_288_354
 def build(channels=1, **given):
     """Builds a narrow network for two classes, always with the same weights."""
     settings = SWIN_UNET.complete(narrow("swin_unet", **given))
-    outline = SWIN_UNET.make_architecture(settings, 2, in_channels=channels, out_channels=2)
+    architecture = SWIN_UNET.make_architecture(settings, 2, in_channels=channels, out_channels=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_torch_network(SWIN_UNET, outline, settings)
+        return build_torch_network(SWIN_UNET, architecture, settings)
 
 
 def noise(*patch, channels=1, samples=2):
@@ -31,8 +31,8 @@ def noise(*patch, channels=1, samples=2):
 def test_way_down_is_the_tiny_swin_transformer():
     """The weights agree except for the layer that classifies 1000 classes, with six blocks at the third resolution."""
     given = {"blocks": [2, 2, 6, 2]}
-    outline = SWIN_UNET.make_architecture(given, 2, in_channels=3, out_channels=9)
-    layers = SWIN_UNET.count(given, outline, (224, 224)).layers
+    architecture = SWIN_UNET.make_architecture(given, 2, in_channels=3, out_channels=9)
+    layers = SWIN_UNET.count(given, architecture, (224, 224)).layers
     down = ("embedding", "encoder", "merge")
     assert sum(one.weights for name, one in layers.items() if name.startswith(down)) == PUBLISHED_SWIN_T - 769 * 1000
 

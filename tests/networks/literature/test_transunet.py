@@ -14,9 +14,9 @@ from autoseg.networks.literature.table import NETWORKS
 def test_parts_have_the_weights_that_are_published():
     """The weights of the ResNet with the transformer, and of the decoder, agree; the head is the rest."""
     spec = NETWORKS["transunet"]
-    outline = spec.make_architecture({}, 2, in_channels=1, out_channels=9)
+    architecture = spec.make_architecture({}, 2, in_channels=1, out_channels=9)
     parts = {}
-    for name, layer in spec.count({}, outline, (224, 224)).layers.items():
+    for name, layer in spec.count({}, architecture, (224, 224)).layers.items():
         part = name.split(".")[0]
         parts[part] = parts.get(part, 0) + layer.weights
     assert parts["resnet"] + parts["transformer"] == 97_888_576
