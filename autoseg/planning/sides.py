@@ -1,4 +1,4 @@
-"""Finds labels with sides by their names alone: "kidney_left" and "Right Kidney", "hip_links", "ctx-lh-insula"."""
+"""Finds labels with sides by their names alone: "kidney_left" and "Kidney right", "hip_links", "ctx-lh-insula"."""
 
 import re
 import unicodedata
@@ -94,7 +94,7 @@ def pair_by_name(info: DatasetInfo) -> tuple[tuple[PairNumbers, ...], tuple[int,
     Decision: a name with both sides, such as "left_and_right_lung", has no side. A name with two possible counterparts,
     such as "kidney_right" beside "kidney_left" and "Kidney left", is paired with neither.
 
-    >>> labels = {"background": 0, "kidney_left": 1, "Right Kidney": 2, "liver": 3, "left lung": 4}
+    >>> labels = {"background": 0, "kidney_left": 1, "Kidney Right": 2, "liver": 3, "left lung": 4}
     >>> pair_by_name(DatasetInfo(channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz"))
     (((1, 2),), (4,))
 
