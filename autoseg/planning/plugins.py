@@ -108,8 +108,8 @@ class Plugin(Section):
 
     Attributes:
         name: The name: of a network of the literature; "monai:" and the name of a class of MONAI; or the name under
-            which an installed package, or the running program, provides the network or loss.
-        settings: The settings of the network or loss, as plain JSON values.
+            which an installed package, or the running program, provides the network, loss or transform.
+        settings: Settings that are passed to the network, loss or transform, as plain JSON values.
     """
 
     name: Annotated[str, Field(pattern=PLAN_PATTERN)]
@@ -273,7 +273,7 @@ def _load(kind: Kind, name: str, error: type[AutosegError]) -> Callable[..., Any
     entries = _find_entries(kind, name)
     if not entries:
         available = ", ".join(list_available(kind)) or "none"
-        problem = f"there is no {kind} {name!r} (available: {available})"
+        problem = f"there is no {kind} {name!r} here (available: {available})"
         raise error(problem, f"install the package that provides it as an entry point of {GROUPS[kind]!r}")
     if len({entry.value for entry in entries}) > 1:
         packages = " and ".join(sorted(map(_package, entries)))

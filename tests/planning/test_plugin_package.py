@@ -130,7 +130,9 @@ def test_example_predicts(trained, installed, tmp_path):
 def test_model_without_its_package_is_one_line(trained, tmp_path):
     """The error names the network and what to install; nothing that was trained is lost."""
     root, _ = trained
-    with pytest.raises(ModelError, match=r"there is no network 'two_layers' \(available: none\); install the package"):
+    with pytest.raises(
+        ModelError, match=r"there is no network 'two_layers' here \(available: none\); install the package"
+    ):
         autoseg.load_model(folders_of(root).model(CONFIGURATION).path, device="cpu")
     with pytest.raises(UsageError, match="there is no network 'two_layers' here"):
         train(root, restart=True)
