@@ -34,7 +34,9 @@ def make_network(configuration: Configuration, seed: int, error: type[AutosegErr
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network: object = (
-            build_monai(configuration, error) if build is None else build(configuration.architecture, plugin.read_only_settings)
+            build_monai(configuration, error)
+            if build is None
+            else build(configuration.architecture, plugin.read_only_settings)
         )
     if not isinstance(network, nn.Module):
         raise error(f"the network {plugin.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
