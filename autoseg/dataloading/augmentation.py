@@ -118,7 +118,7 @@ def apply_custom_transform(
         UsageError: The transform is not installed, or does not return an image and a label map of the same shapes.
     """
     shapes = image.shape, label.shape
-    changed: object = find_transform(custom.name)(image, label, np.random.default_rng(seed), custom.given)
+    changed: object = find_transform(custom.name)(image, label, np.random.default_rng(seed), custom.read_only_settings)
     match changed:
         case (torch.Tensor() as new_image, torch.Tensor() as new_label) if (new_image.shape, new_label.shape) == shapes:
             if new_image.is_floating_point() and not new_label.is_floating_point():

@@ -18,7 +18,12 @@ from autoseg.models.best_model import MemberName, name_member, name_together
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName, Plan
-from autoseg.planning.plan_file import load_decisions, load_plan, open_planned, with_own_cases
+from autoseg.planning.plan_file import (
+    configurations_to_preprocess,
+    load_plan,
+    load_plan_and_splits,
+    open_planned_dataset,
+)
 from autoseg.preprocessing.provenance import PreprocessingSettings
 from autoseg.workspace import DatasetFolders, ModelFolder
 
@@ -50,7 +55,7 @@ class PlannedConfiguration:
     @property
     def cases_owner(self) -> ConfigurationName:
         """The configuration whose preprocessed cases it uses; another one for a cascade."""
-        return with_own_cases(self.plan, [self.name])[0]
+        return configurations_to_preprocess(self.plan, [self.name])[0]
 
     @property
     def cases_folder(self) -> Path:
@@ -162,9 +167,9 @@ def open_model_selection(number: int, folders: DatasetFolders, names: Sequence[s
     """
     others = [] if folders.plan_name is not None else _list_trained_elsewhere(number, folders)
     own = [] if others and not folders.plan.is_file() else _list_configurations(load_plan(number, folders), folders)
-    _, splits = load_decisions(number, (own or others)[0].folders)
+    _, splits = load_plan_and_splits(number, (own or others)[0].folders)
     if own:
-        dataset = open_planned(number, folders, own[0].plan, splits)
+        dataset = open_planned_dataset(number, folders, own[0].plan, splits)
     else:
         dataset = Dataset.open(folders.raw).only(splits.names)
     configurations = [*own, *others]

@@ -13,7 +13,7 @@ from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import is_monai
 from autoseg.networks.torch_network import build_torch_network
 from autoseg.planning.plan import Configuration
-from autoseg.planning.plugins import BuildNetwork, Plugin, check_built_in, find_network
+from autoseg.planning.plugins import NetworkBuilder, Plugin, check_no_name_conflict, find_network
 
 
 def make_network(configuration: Configuration, seed: int, error: type[AutosegError] = UsageError) -> nn.Module:
@@ -34,7 +34,9 @@ def make_network(configuration: Configuration, seed: int, error: type[AutosegErr
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network: object = (
-            build_monai(configuration, error) if build is None else build(configuration.architecture, plugin.given)
+            build_monai(configuration, error)
+            if build is None
+            else build(configuration.architecture, plugin.read_only_settings)
         )
     if not isinstance(network, nn.Module):
         raise error(f"the network {plugin.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
@@ -58,7 +60,7 @@ def check_network(plugin: Plugin, error: type[AutosegError] = UsageError) -> Non
         find_builder(plugin.name, error)
 
 
-def find_builder(name: str, error: type[AutosegError] = UsageError) -> BuildNetwork:
+def find_builder(name: str, error: type[AutosegError] = UsageError) -> NetworkBuilder:
     """Returns the function that builds the network of a name: one of the literature, or of an installed package.
 
     Args:
@@ -71,5 +73,5 @@ def find_builder(name: str, error: type[AutosegError] = UsageError) -> BuildNetw
     spec = NETWORKS.get(name)
     if spec is None:
         return find_network(name, error)
-    check_built_in(name, error)
+    check_no_name_conflict(name, error)
     return partial(build_torch_network, spec)

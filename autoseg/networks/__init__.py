@@ -1,1 +1,1 @@
-"""The networks of the literature, one page each; a page needs no torch, so that a plan can be made from it."""
+"""The networks: the default U-Net, and those of the literature and of MONAI; specifications need no torch."""

@@ -1,4 +1,4 @@
-"""The network as a plan describes it: the same values always build the same one."""
+"""The architecture of the network as a plan describes it; equal values always build equal networks."""
 
 from math import prod
 from typing import Annotated, Literal, Self
@@ -10,7 +10,7 @@ Axes = tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, Positiv
 
 
 class Section(BaseModel):
-    """A part of the plan: frozen, strict about unknown keys."""
+    """A section of the plan: immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,13 +19,13 @@ class Stage(Section):
     """One resolution level of the U-shaped network.
 
     Attributes:
-        features: Channels of its feature maps.
-        kernel: Size of its convolutions, per axis.
-        stride: How much it reduces each axis on the way down; all ones in the first stage.
-        convolutions: Of each of its blocks.
-        blocks: On the way down; the way up has a single one.
-        decoder_convolutions: Of the block on the way up; left out, as many as those on the way down have. The coarsest
-            stage has no way up.
+        features: Number of channels of its feature maps.
+        kernel: Kernel size of its convolutions in voxels along each axis.
+        stride: Factor by which the encoder downsamples each axis; all ones in the first stage.
+        convolutions: Number of convolutions in each of its blocks.
+        blocks: Number of blocks in the encoder; the decoder has a single one.
+        decoder_convolutions: Number of convolutions in the block of the decoder; left out, as many as in a block of the
+            encoder. The coarsest stage has no decoder.
     """
 
     features: PositiveInt
@@ -37,15 +37,16 @@ class Stage(Section):
 
 
 class Architecture(Section):
-    """The network, completely: the same values always build the same one.
+    """The complete description of the network; equal values always build equal networks.
 
     Attributes:
-        residual: "stage" adds the input of each block to the output of its convolutions, on the way down and up, as the
-            stages of V-Net do; "block" is the residual-encoder U-Net: blocks of a ResNet (type D) after a first
-            convolution on the way down, plain convolutions on the way up; "none" is the plain U-Net.
-        in_channels: Image channels, and one per structure if a former configuration's segmentation is seen too.
-        out_channels: Classes, the background included; or regions, which may overlap.
-        stages: From full to coarsest resolution.
+        residual: "stage" adds the input of each block to the output of its convolutions, in encoder and decoder, as the
+            stages of V-Net do; "block" is the residual-encoder U-Net: an encoder of ResNet blocks (type D) after a
+            first convolution, and a decoder of plain convolutions; "none" is the plain U-Net.
+        in_channels: Number of input channels: those of the image, and in a cascade one more for each structure of the
+            low-resolution segmentation.
+        out_channels: Number of outputs: classes with the background, or regions, which may overlap.
+        stages: The stages from full to coarsest resolution.
         deep_supervision: Whether the coarser decoder stages are trained on coarser targets too.
     """
 
@@ -70,12 +71,12 @@ class Architecture(Section):
 
     @property
     def dimensions(self) -> int:
-        """2 or 3."""
+        """Number of image axes, 2 or 3."""
         return len(self.stages[0].kernel)
 
     @property
     def divisor(self) -> tuple[int, ...]:
-        """What each axis of a patch must be divisible by: the product of the strides."""
+        """Product of the strides along each axis, by which a patch must be divisible."""
         product = [1] * self.dimensions
         for stage in self.stages:
             product = [total * step for total, step in zip(product, stage.stride, strict=True)]
@@ -83,9 +84,14 @@ class Architecture(Section):
 
 
 def count_weights(architecture: Architecture) -> int:
-    """Trainable numbers of the network: convolutions with biases, and scale and shift of the norms.
+    """Counts the trainable weights of the network: convolutions with biases, and scale and shift of the norms.
 
-    There is one segmentation head per stage on the way up, or only the finest without deep supervision.
+    There is one segmentation head per decoder stage, or only the finest without deep supervision.
+
+    >>> fine = Stage(features=32, kernel=(3, 3), stride=(1, 1), convolutions=2)
+    >>> coarse = Stage(features=64, kernel=(3, 3), stride=(2, 2), convolutions=2)
+    >>> count_weights(Architecture(residual="none", in_channels=1, out_channels=2, stages=(fine, coarse)))
+    101506
     """
     stages = architecture.stages
     has_blocks = architecture.residual == "block"
@@ -103,11 +109,11 @@ def count_weights(architecture: Architecture) -> int:
             total += (features * prod(stage.stride) + 1) * finer.features
             total += _convolution_weights(finer, 2 * finer.features, finer.decoder_convolutions or finer.convolutions)
         finer, width = stage, features
-    headed = stages[:-1] if architecture.deep_supervision else stages[:1]
-    return total + architecture.out_channels * sum([stage.features + 1 for stage in headed])
+    with_heads = stages[:-1] if architecture.deep_supervision else stages[:1]
+    return total + architecture.out_channels * sum([stage.features + 1 for stage in with_heads])
 
 
 def _convolution_weights(stage: Stage, channels: int, convolutions: int) -> int:
-    """Kernel, bias, scale and shift of each of a stage's convolutions; the first one gets `channels` channels."""
+    """Counts kernel, bias, scale and shift of a stage's convolutions; the first has `channels` input channels."""
     inputs = channels + (convolutions - 1) * stage.features
     return (inputs * prod(stage.kernel) + 3 * convolutions) * stage.features

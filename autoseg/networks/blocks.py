@@ -1,9 +1,9 @@
-"""The parts of the network, in 2D and 3D, each fast on a CPU as well.
+"""The building blocks of the networks, in 2D and 3D, each of them fast on a CPU as well.
 
-On a CPU, and on a GPU with tensor cores, feature maps lie in memory with the channels last: convolutions then read and
+On a CPU, and on a GPU with tensor cores, feature maps are stored with the channels last: convolutions then read and
 write them without reordering.
-Two layers of torch undo that order or are slow in it, and have their own form here; both hold the same parameters,
-under the same names, as the layers that they replace.
+Two layers of torch undo that order or are slow in it, and are replaced here; the replacements hold the same parameters
+under the same names.
 """
 
 from collections.abc import Iterator
@@ -20,37 +20,38 @@ from autoseg.networks.architecture import Stage
 from autoseg.networks.convolutions import Conv2d, Conv3d
 
 NEGATIVE_SLOPE = 0.01
-"""Of the leaky ReLU. Source: the reference method."""
+"""Negative slope of the leaky ReLU. Source: the reference method."""
 
 NORM_EPSILON = 1e-5
 """Added to the variance of a feature map. Source: the reference method."""
 
 FEW_SAMPLES = 8
-"""As many go through a norm one by one on a GPU. Decision: batches of volumes are smaller; those of pictures would
-start too many kernels."""
+"""Largest batch whose samples are normalized one by one on a GPU. Decision: batches of volumes are smaller; those of 2D
+images would start too many kernels."""
 
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Copies a batch (n, c, *size) so that the channels of a voxel are neighbours in memory.
+    """Copies a batch (n, c, *size) so that the channels of a voxel are adjacent in memory.
 
-    A copy, because torch takes a map of one channel for already reordered and would leave its strides alone; then no
-    convolution after it would see the order.
+    It always copies, because torch takes a map of one channel for already reordered and would leave its strides alone;
+    then no convolution after it would see the order.
     """
     return x.clone(memory_format=_CHANNELS_LAST[x.ndim - 2])
 
 
 def has_channels_last(x: Tensor) -> bool:
-    """Whether the channels of a voxel are neighbours in memory, and those of a feature map are not."""
+    """Returns whether the channels of a voxel are adjacent in memory, and the voxels of a feature map are not."""
     return x.is_contiguous(memory_format=_CHANNELS_LAST[x.ndim - 2]) and not x.is_contiguous()
 
 
 class InstanceNorm(nn.Module):
-    """Brings each feature map of each sample to mean 0 and variance 1, then scales and shifts it.
+    """Instance norm: normalizes each feature of each sample to mean 0 and variance 1, then scales and shifts it.
 
     Decision: on a CPU each sample goes through batch norm alone, which is the same function. `F.instance_norm` copies
-    channels-last maps to the other order, `F.group_norm` keeps it but is over ten times slower on the way back.
+    channels-last maps to the other order, `F.group_norm` keeps the order but is over ten times slower in the backward
+    pass.
     """
 
     def __init__(self, features: int) -> None:
@@ -63,12 +64,12 @@ class InstanceNorm(nn.Module):
         return self.normalize(x if torch.is_grad_enabled() else x.clone()).view_as(x)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalizes (n, features, *size), of which nothing may be left, into a map that may be changed in place.
+        """Normalizes (n, features, *size), which it may overwrite, into a map that may be changed in place.
 
-        Decision: on a GPU the samples stand side by side, (1, n * features, *size), so that one batch norm serves them
-        all; `F.instance_norm` does the same, but returns a view of the result. A change of a view in place costs the
-        backward pass four more maps. With the channels last, samples that stand side by side are copied to the other
-        order, and the next convolution copies them back; so few samples go one by one there as well.
+        Decision: on a GPU the samples are stacked as (1, n * features, *size), so that one batch norm serves them all;
+        `F.instance_norm` does the same, but returns a view of the result. Changing a view in place costs the backward
+        pass four more maps. With the channels last, stacking copies the samples to the other order, and the next
+        convolution copies them back; so small batches are normalized one by one there as well.
         """
         if x.device.type == "cpu" or (len(x) <= FEW_SAMPLES and has_channels_last(x)):
             return self.normalize_each(x)
@@ -77,7 +78,7 @@ class InstanceNorm(nn.Module):
     def normalize_each(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size) sample by sample, which keeps the order of the memory.
 
-        On a CPU, where no gradients are wanted, the result takes the place of `x`, which saves half of the time.
+        On a CPU without gradients the result overwrites `x`, which saves half of the time.
         """
         if torch.is_grad_enabled() or x.device.type != "cpu":
             return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
@@ -93,10 +94,10 @@ class InstanceNorm(nn.Module):
         return x
 
     def _normalize_precisely(self, sample: Tensor) -> None:
-        """Normalizes (1, features, *size), the channels last, in place.
+        """Normalizes (1, features, *size) with the channels last, in place.
 
-        Decision: so in float32. Torch's batch norm adds up the voxels of a feature one after the other if the channels
-        are last, which costs logits two of their digits; what 16 bits cannot tell apart anyway.
+        Decision: used in float32 alone. With the channels last, torch's batch norm sums the voxels of a feature
+        sequentially, which costs the logits two of their digits; 16 bits cannot represent these anyway.
         """
         voxels = sample.movedim(1, -1).view(-1, sample.shape[1])
         voxels -= voxels.mean(dim=0)
@@ -118,8 +119,8 @@ class ConvBlock(nn.Module):
     Args:
         in_features: Channels of the input.
         features: Channels of the output.
-        kernel: Odd sizes, per axis; the border is padded so that a stride of 1 keeps the size.
-        stride: Per axis.
+        kernel: Kernel size along each axis, odd; the border is padded so that a stride of 1 keeps the size.
+        stride: Stride along each axis.
     """
 
     def __init__(self, in_features: int, features: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
@@ -134,7 +135,7 @@ class ConvBlock(nn.Module):
 
         Args:
             x: Input.
-            shortcut: Added before the activation; of the shape of the output.
+            shortcut: A map of the shape of the output that is added before the activation.
         """
         x = self.conv(x)
         y = self.norm.normalize(x)
@@ -144,15 +145,15 @@ class ConvBlock(nn.Module):
 
 
 class ConvStage(nn.Module):
-    """The convolutions of one resolution level, plain or with shortcuts; all after the first have the stage's width.
+    """The convolutions of one resolution level, plain or with shortcuts.
 
-    Source: V-Net (Milletari et al. 2016, section 2): the stage learns a residual, the sum is activated. Decision: the
-    stage input that is added is the output of the first convolution, which has the stage's size and features; the
-    paper widens by copying channels instead.
+    Source: V-Net (Milletari et al. 2016, section 2): the stage learns a residual, and the sum is activated. Decision:
+    the output of the first convolution serves as the stage input that is added, since it has the stage's size and
+    number of features; the paper repeats the channels of the input instead.
 
     Args:
         in_features: Channels of the input.
-        stage: Features, kernel, convolutions and blocks; its stride is that of the first convolution.
+        stage: Features, kernel, convolutions and blocks of the stage; its stride is that of the first convolution.
         residual: Whether to add the input of each block to the output of its last convolution, before the activation.
             The input of the first block has another shape, so it adds the output of its first convolution instead,
             or nothing if it has no other.
@@ -187,8 +188,8 @@ class ResidualBlock(nn.Module):
     Args:
         in_features: Channels of the input.
         features: Channels of the output.
-        kernel: Of both convolutions.
-        stride: Of the first convolution and of the shortcut.
+        kernel: Kernel size of both convolutions along each axis.
+        stride: Stride of the first convolution and of the shortcut along each axis.
     """
 
     def __init__(self, in_features: int, features: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
@@ -203,15 +204,15 @@ class ResidualBlock(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """Brings the input of a residual block to the shape of its output, and is the identity if it has it already.
+    """Brings the input of a residual block to the shape of its output; the identity if the shapes are equal.
 
-    The mean of neighbouring voxels if there is a stride; then, if the features change, a convolution of kernel 1
-    without bias, and an instance norm.
+    It averages neighbouring voxels if there is a stride; then, if the number of features changes, it applies a
+    convolution of kernel 1 without bias and an instance norm.
 
     Args:
         in_features: Channels of the input.
         features: Channels of the output.
-        stride: Reduction of each axis.
+        stride: Stride along each axis.
     """
 
     def __init__(self, in_features: int, features: int, stride: tuple[int, ...]) -> None:
@@ -230,10 +231,11 @@ class Shortcut(nn.Module):
 
 
 def average_pool(x: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """The mean over blocks of voxels: maps (n, c, *size) to (n, c, *size / stride).
+    """Averages blocks of voxels: maps (n, c, *size) to (n, c, *size / stride).
 
-    Decision: one axis after the other. Torch's own pooling of volumes on a CPU turns 16-bit maps into float32, keeps
-    such a copy for the backward pass, and undoes the order of the channels; this keeps nothing and is faster there.
+    Decision: it pools one axis after the other. Torch's own pooling of volumes on a CPU turns 16-bit maps into float32,
+    keeps such a copy for the backward pass, and undoes the order of the channels; this keeps nothing and is faster
+    there.
     """
     for axis, step in enumerate(stride, start=2):
         if step > 1:
@@ -243,23 +245,23 @@ def average_pool(x: Tensor, stride: tuple[int, ...]) -> Tensor:
 
 
 def residual_stage(in_features: int, stage: Stage) -> nn.Sequential:
-    """The blocks of one level of a residual encoder; the first one strides and widens."""
-    one = (1,) * len(stage.kernel)
+    """Returns the blocks of one level of a residual encoder; the first one has the stride and changes the features."""
+    no_stride = (1,) * len(stage.kernel)
     first = ResidualBlock(in_features, stage.features, stage.kernel, stage.stride)
-    others = (ResidualBlock(stage.features, stage.features, stage.kernel, one) for _ in range(stage.blocks - 1))
+    others = (ResidualBlock(stage.features, stage.features, stage.kernel, no_stride) for _ in range(stage.blocks - 1))
     return nn.Sequential(first, *others)
 
 
 class Upsampling(nn.Module):
-    """Transposed convolution whose kernel is its stride: every voxel becomes a small block of voxels.
+    """Transposed convolution whose kernel equals its stride: every voxel becomes a block of voxels.
 
-    Decision: such blocks do not overlap, so on a CPU they are one matrix product followed by a reordering; the
-    gradient of torch's transposed convolution takes several times as long there.
+    Decision: such blocks do not overlap, so on a CPU they are calculated by one matrix product followed by a
+    reordering; the gradient of torch's transposed convolution takes several times as long there.
 
     Args:
         in_features: Channels of the input.
         features: Channels of the output.
-        stride: Growth of each axis.
+        stride: Upsampling factor of each axis.
     """
 
     def __init__(self, in_features: int, features: int, stride: tuple[int, ...]) -> None:
@@ -290,5 +292,5 @@ class Upsampling(nn.Module):
 
 
 def _interleave(dimensions: int) -> Iterator[int]:
-    """The axes 1, 1 + d, 2, 2 + d, ...: for d = 3 they are 1, 4, 2, 5, 3, 6."""
+    """Yields the axes 1, 1 + d, 2, 2 + d, ...: for d = 3 they are 1, 4, 2, 5, 3, 6."""
     return chain.from_iterable((axis, axis + dimensions) for axis in range(1, dimensions + 1))

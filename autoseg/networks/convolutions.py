@@ -1,7 +1,7 @@
-"""Convolutions that stay off two faults of torch on a CPU; all networks have these in the place of torch's.
+"""Convolutions that avoid two faults of torch on a CPU; all networks use them in place of torch's.
 
-Our own networks are built of them; in networks of other packages, `replace_convolutions` puts them in the place of
-torch's. They hold the same parameters under the same names, and calculate the same.
+Our own networks are built of them; in networks of other packages, `replace_convolutions` substitutes them for torch's.
+They hold the same parameters under the same names, and calculate the same function.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BLOCK = 16
-"""Channels that oneDNN calculates together with AVX-512; 8 with AVX2."""
+"""Number of channels that oneDNN processes together with AVX-512; with AVX2 it is 8."""
 
 
 class Conv2d(nn.Conv2d):
@@ -31,7 +31,7 @@ class Conv3d(nn.Conv3d):
 
 
 def replace_convolutions(network: nn.Module) -> None:
-    """Turns torch's convolutions in a network into ours, in place; those that pad with anything but 0 stay."""
+    """Replaces torch's convolutions in a network by ours, in place; those that pad with anything but 0 stay."""
     for module in network.modules():
         if type(module) is nn.Conv2d and module.padding_mode == "zeros":
             module.__class__ = Conv2d
@@ -39,7 +39,7 @@ def replace_convolutions(network: nn.Module) -> None:
             module.__class__ = Conv3d
 
 
-def convolve(  # noqa: PLR0913, PLR0917 - those of torch
+def convolve(  # noqa: PLR0913, PLR0917 - the parameters of torch
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -48,7 +48,7 @@ def convolve(  # noqa: PLR0913, PLR0917 - those of torch
     dilation: Sequence[int],
     groups: int = 1,
 ) -> Tensor:
-    """Calculates `F.conv2d` or `F.conv3d`, whose gradients are right on a CPU as well."""
+    """Calculates `F.conv2d` or `F.conv3d` such that the gradients are right on a CPU as well."""
     function = F.conv2d if weight.ndim == 4 else F.conv3d
     if reads_beyond_maps(x, weight, dilation):
         with torch.autocast("cpu", enabled=False):
@@ -59,10 +59,10 @@ def convolve(  # noqa: PLR0913, PLR0917 - those of torch
 
 
 def reads_beyond_maps(x: Tensor, weight: Tensor, dilation: Sequence[int]) -> bool:
-    """Whether the gradient of a convolution's weights would read memory that is not its own, if in 16 bits.
+    """Returns whether the 16-bit gradient of a convolution's weights would read memory beyond the feature maps.
 
-    It does so on a CPU where the first axis of a volume is shorter than the kernel: it is never twice the same, and
-    often NaN. Source: tried with torch 2.13 on a CPU with bfloat16. In float32 it is right.
+    It does so on a CPU where the first axis of a volume is shorter than the kernel: the gradient then differs from run
+    to run, and is often NaN. Source: tried with torch 2.13 on a CPU with bfloat16. In float32 it is right.
     """
     return x.device.type == "cpu" and weight.ndim == 5 and x.shape[2] < dilation[0] * (weight.shape[2] - 1) + 1
 
@@ -70,11 +70,12 @@ def reads_beyond_maps(x: Tensor, weight: Tensor, dilation: Sequence[int]) -> boo
 def writes_beyond_workspace(
     x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int] | str, groups: int
 ) -> bool:
-    """Whether the gradient of a convolution's weights would write beyond oneDNN's workspace.
+    """Returns whether the gradient of a convolution's weights would write beyond oneDNN's workspace.
 
-    It then ends the program, sooner or later, or is wrong. It happens on x86 CPUs, in float32 and in bfloat16, if all
-    of these hold: the maps are 2D, with the channels last, and fewer than 8 of these with AVX2, or than 16 with
-    AVX-512; the kernel is 1, without padding and groups; an axis is strided, and each is divisible by its stride.
+    The program then crashes, sooner or later, or the gradient is wrong. It happens on x86 CPUs, in float32 and in
+    bfloat16, if all of these hold: the maps are 2D, with the channels last, and have fewer than 8 channels with AVX2,
+    or fewer than 16 with AVX-512; the kernel is 1, without padding and groups; an axis is strided, and each is
+    divisible by its stride.
 
     Source: https://github.com/uxlfoundation/oneDNN/issues/6035; and tried with torch 2.13 (oneDNN 3.12) on one and two
     threads: with AVX2 1 to 7 channels of 16 x 16 maps, strides (2, 2), (1, 2), (2, 1), (3, 3) and (4, 4), into 1 to 64

@@ -1,4 +1,4 @@
-"""The U-shaped network, completely described by a plan's `Architecture`."""
+"""The default network: a U-Net that a plan's `Architecture` describes completely."""
 
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +39,7 @@ class UNet(nn.Module):
           v                                            ^ upsampling
         encoder 3 (n, 128, 5, 7, 5)  ------------------'
 
-    `decoder[i]`, `upsampling[i]` and `heads[i]` belong to the resolution of `encoder[i]`. Each stage is a `ConvStage`;
+    `decoder[i]`, `upsampling[i]` and `heads[i]` have the resolution of `encoder[i]`. Each stage is a `ConvStage`;
     only a residual encoder ("block") has stages of `ResidualBlock`s, after a first convolution, the stem.
 
     Source: the shape is the reference method's plain and residual-encoder U-Nets (nnU-Net v2.8.1); residual stages
@@ -47,11 +47,12 @@ class UNet(nn.Module):
     supervision.
 
     Args:
-        architecture: The plan's.
+        architecture: The architecture of the plan.
 
     Attributes:
-        recomputes: Whether training keeps the inputs of the stages alone, and calculates what lies between them again
-            on the way back. Source: Chen et al. 2016, sublinear memory cost. The gradients are the same.
+        recomputes: Whether training keeps only the inputs of the stages, and recomputes the other feature maps in the
+            backward pass (activation checkpointing). Source: Chen et al. 2016, sublinear memory cost. The gradients are
+            the same.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -77,7 +78,7 @@ class UNet(nn.Module):
             Upsampling(stages[i + 1].features, stages[i].features, stages[i + 1].stride) for i in levels
         )
         self.decoder = nn.ModuleList(
-            ConvStage(2 * stages[i].features, _on_the_way_up(stages[i]), residual=residual) for i in levels
+            ConvStage(2 * stages[i].features, _decoder_stage(stages[i]), residual=residual) for i in levels
         )
         head = Conv2d if architecture.dimensions == 2 else Conv3d
         self.heads = nn.ModuleList(
@@ -103,27 +104,27 @@ class UNet(nn.Module):
         x = self.stem(x)
         skips = []
         for stage in self.encoder:
-            x = self._pass(stage, x)
+            x = self._run(stage, x)
             skips.append(x)
         logits = []
         for level in reversed(range(len(self.decoder))):
-            x = self._pass(partial(self._ascend, level), x, skips[level])
+            x = self._run(partial(self._decode, level), x, skips[level])
             if level == 0 or (self.training and level < len(self.heads)):
                 logits.append(self.heads[level](x))
         return logits[::-1] if self.training else logits[0]
 
     def put_channels_last(self) -> None:
-        """Orders weights, and from then on feature maps, as `channels_last` does, on any device."""
+        """Stores weights, and from then on feature maps, with the channels last, on any device."""
         order = torch.channels_last if self.architecture.dimensions == 2 else torch.channels_last_3d
         self.to(memory_format=order)  # type: ignore[call-overload]
         self._orders_channels = True
 
-    def _ascend(self, level: int, x: Tensor, skip: Tensor) -> Tensor:
-        """From the level below, and what came across on this one, to the end of this level."""
+    def _decode(self, level: int, x: Tensor, skip: Tensor) -> Tensor:
+        """Applies a level of the decoder to the map of the coarser level and the skip of this one."""
         return cast(Tensor, self.decoder[level](torch.cat([self.upsampling[level](x), skip], dim=1)))
 
-    def _pass(self, stage: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Sends maps through a stage, and keeps what the way back needs, or only the inputs."""
+    def _run(self, stage: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Applies a stage, with activation checkpointing if `recomputes`."""
         if self.recomputes and self.training and torch.is_grad_enabled():
             return cast(Tensor, checkpoint(stage, *inputs, use_reentrant=False))
         return stage(*inputs)
@@ -135,8 +136,8 @@ class UNet(nn.Module):
             raise ValueError(f"the network cannot halve an image of size {size} evenly; {remedy}")
 
 
-def _on_the_way_up(stage: Stage) -> Stage:
-    """The same level of the decoder: one block that keeps the resolution."""
+def _decoder_stage(stage: Stage) -> Stage:
+    """Returns the stage of the decoder at the same level: one block that keeps the resolution."""
     return Stage(
         features=stage.features,
         kernel=stage.kernel,
@@ -146,14 +147,14 @@ def _on_the_way_up(stage: Stage) -> Stage:
 
 
 def build_network(architecture: Architecture, generator: torch.Generator | None = None) -> UNet:
-    """Builds a network with fresh weights, in training mode, on the CPU.
+    """Builds a network with freshly initialized weights, in training mode, on the CPU.
 
     Source: the reference method: weights by He's normal rule for the leaky ReLU, biases 0; the last norm of a residual
-    block starts at 0, so that the block starts as its shortcut.
+    block has the scale 0, so that the block starts as its shortcut.
 
     Args:
-        architecture: The plan's.
-        generator: Where the weights are drawn from; left out, torch's own generator, which the caller seeds.
+        architecture: The architecture of the plan.
+        generator: Random generator for the weights; left out, torch's global generator, which the caller seeds.
     """
     with torch.device("meta"):  # without this, each layer would first draw weights of its own
         network = UNet(architecture)

@@ -124,10 +124,10 @@ def make_architecture(
 
 def explain(name: str, changes: str) -> str:
     """Returns a sentence on which network it is, how it is trained, and how its memory is estimated."""
-    rough = f"{describe(name).kept:g} times" if name.removeprefix(PREFIX) in TABLE else "once"
+    multiple = f"{describe(name).saved_factor:g} times" if name.removeprefix(PREFIX) in TABLE else "once"
     return (
         f'Network {name}: {name.removeprefix(PREFIX)} of MONAI, with what stands below "network", and trained like any '
-        f"other{changes}. What it takes is a guess: {rough} what a plain U-Net of as many features keeps; if memory "
+        f"other{changes}. What it takes is a guess: {multiple} what a plain U-Net of as many features keeps; if memory "
         "runs out, training takes fewer patches at a time."
     )
 

@@ -1,9 +1,10 @@
-"""What the documentation of MONAI says of its best-known networks: at how many resolutions they look, and how wide.
+"""The best-known networks of MONAI, from its documentation: their resolutions, features, and approximate memory.
 
-Decision: memory is counted for a plain U-Net with as many features at each resolution, of which the weights are taken
-`weights` times, and what it keeps for the backward pass `kept` times: measured with MONAI 1.6.1, with the settings of
-the table, the latter as the larger of planes of 256 x 256 and volumes of 64 x 64 x 64 voxels (of AHNet 128 x 128 x 64).
-That is rough: other settings, such as residual units, change it.
+Decision: memory is estimated from that of a plain U-Net with the same features at each resolution. Its weights are
+multiplied by `weight_factors`, and the feature maps that it keeps for the backward pass by `saved_factor`. Both were
+measured with MONAI 1.6.1 and the settings of the table, the latter as the larger of 2D patches of 256 x 256 and 3D
+patches of 64 x 64 x 64 voxels (for AHNet 128 x 128 x 64). They are rough: other settings, such as residual units,
+change them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +19,10 @@ from autoseg.networks.spec import adam
 Settings = Mapping[str, JsonValue]
 
 HALVINGS = 5
-"""Of a patch, where nothing is known. Decision: no network in the table that halves needs more, but AHNet."""
+"""Times that an unknown network is assumed to halve a patch. Decision: no network in the table halves more often,
+except AHNet."""
 USUAL_FEATURES = 32
-"""At full resolution, where nothing is known; they double at each resolution."""
+"""Number of features that an unknown network is assumed to have at full resolution; it doubles at each coarser one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +30,20 @@ class MonaiFacts:
     """A network of MONAI as its documentation describes it.
 
     Attributes:
-        settings: Those that its resolutions depend on, and those that it has no defaults for, with what is usual.
-        features: At each resolution, by the settings and the number of axes.
-        strides: How much each resolution after the first reduces the axes, likewise; left out, all are halved.
-        kept: How many times what a plain U-Net of these resolutions keeps for the backward pass.
-        weights: How many times as many weights as that has, in planes and in volumes.
-        predicts_last: Whether of several outputs the last one is the best.
+        settings: The settings that its resolutions depend on, and those without defaults in MONAI, with usual values.
+        features: Returns the number of features at each resolution, from the settings and the number of axes.
+        strides: Returns the stride of each resolution after the first, from the same; left out, all strides are 2.
+        saved_factor: Memory for the backward pass, as a multiple of that of a plain U-Net with these features.
+        weight_factors: Number of weights, as a multiple of that of the plain U-Net, in 2D and in 3D.
+        predicts_last: Whether the last one of several outputs predicts.
         training: See `spec.NetworkSpec`.
     """
 
     features: Callable[[Settings, int], Sequence[int]]
     settings: Settings = field(default_factory=dict)
     strides: Callable[[Settings, int], Sequence[Edges]] | None = None
-    kept: float = 1.0
-    weights: tuple[float, float] = (1.0, 1.0)
+    saved_factor: float = 1.0
+    weight_factors: tuple[float, float] = (1.0, 1.0)
     predicts_last: bool = False
     training: Settings = field(default_factory=dict)
 
@@ -61,7 +63,7 @@ def _numbers(settings: Settings, key: str) -> list[int]:
 
 
 def _strides(settings: Settings, key: str = "strides") -> list[Edges]:
-    """Whole numbers, or lists of one for each axis."""
+    """Returns strides, each a whole number or one number per axis."""
     values = settings[key]
     if not isinstance(values, list | tuple):
         raise TypeError(f"{key} is {values!r}, no list")
@@ -77,7 +79,7 @@ def _doubling(first: int, count: int, limit: int | None = None) -> list[int]:
 
 
 def _dyn_unet_features(settings: Settings, dimensions: int) -> list[int]:
-    """Its own rule, where none are stated."""
+    """Returns the features of DynUNet, by its own rule where the settings state none."""
     count = len(_strides(settings))
     if settings["filters"] is not None:
         return _numbers(settings, "filters")[:count]
@@ -102,16 +104,16 @@ def _ahnet_features(settings: Settings, dimensions: int) -> list[int]:
 
 
 def _ahnet_strides(settings: Settings, dimensions: int) -> list[Edges]:
-    """It pools the coarsest map once more along all axes but the last."""
+    """Returns the strides of AHNet, which pools the coarsest map once more along all axes but the last."""
     blocks = settings["psp_block_num"]
     if type(blocks) is not int or not 0 <= blocks <= 4:
         raise ValueError(f"psp_block_num is {blocks!r}, not 0 to 4")
-    further = 2 ** max(0, blocks - 2)
-    return [2] * 5 if further == 1 else [2, 2, 2, 2, 2, (*[further] * (dimensions - 1), 1)]
+    pooling = 2 ** max(0, blocks - 2)
+    return [2] * 5 if pooling == 1 else [2, 2, 2, 2, 2, (*[pooling] * (dimensions - 1), 1)]
 
 
 TRANSFORMER_TRAINING: Settings = adam(3e-4)
-"""Decision: as Swin-Unet is trained here, because they consist of the same parts; not measured with MONAI's own."""
+"""Decision: trained as Swin-Unet is here, because they consist of the same parts; not measured with MONAI's own."""
 
 UNKNOWN = MonaiFacts(features=lambda _, dimensions: _doubling(USUAL_FEATURES, HALVINGS + 1, 320))  # noqa: ARG005
 
@@ -120,42 +122,46 @@ _SIX: Settings = {"features": [32, 32, 64, 128, 256, 32]}
 _BLOCKS: Settings = {"init_filters": 32, "blocks_down": [1, 2, 2, 4]}
 
 
-def _of_channels(settings: Settings, *, kept: float, weights: tuple[float, float]) -> MonaiFacts:
+def _with_channels(settings: Settings, *, saved_factor: float, weight_factors: tuple[float, float]) -> MonaiFacts:
     return MonaiFacts(
         settings=settings,
-        features=lambda given, _: _numbers(given, "channels"),
-        strides=lambda given, _: _strides(given),
-        kept=kept,
-        weights=weights,
+        features=lambda values, _: _numbers(values, "channels"),
+        strides=lambda values, _: _strides(values),
+        saved_factor=saved_factor,
+        weight_factors=weight_factors,
     )
 
 
-def _of_features(*, kept: float, weights: tuple[float, float], predicts_last: bool = False) -> MonaiFacts:
+def _with_features(
+    *, saved_factor: float, weight_factors: tuple[float, float], predicts_last: bool = False
+) -> MonaiFacts:
     return MonaiFacts(
         settings=_SIX,
         features=lambda settings, _: _numbers(settings, "features")[:5],
-        kept=kept,
-        weights=weights,
+        saved_factor=saved_factor,
+        weight_factors=weight_factors,
         predicts_last=predicts_last,
     )
 
 
-def _of_blocks(settings: Settings, *, kept: float, weights: tuple[float, float], further: int = 0) -> MonaiFacts:
+def _with_blocks(
+    settings: Settings, *, saved_factor: float, weight_factors: tuple[float, float], extra_levels: int = 0
+) -> MonaiFacts:
     return MonaiFacts(
         settings=settings,
-        features=lambda given, _: _doubling(
-            _number(given, "init_filters"), len(_numbers(given, "blocks_down")) + further
+        features=lambda values, _: _doubling(
+            _number(values, "init_filters"), len(_numbers(values, "blocks_down")) + extra_levels
         ),
-        kept=kept,
-        weights=weights,
+        saved_factor=saved_factor,
+        weight_factors=weight_factors,
     )
 
 
 TABLE: dict[str, MonaiFacts] = {
-    "UNet": _of_channels({**_CHANNELS, "num_res_units": 2}, kept=0.4, weights=(0.9, 0.9)),
-    "AttentionUnet": _of_channels(_CHANNELS, kept=1.3, weights=(1.1, 1.1)),
-    "BasicUNet": _of_features(kept=1.2, weights=(1.0, 1.0)),
-    "BasicUNetPlusPlus": _of_features(kept=3.7, weights=(1.3, 1.3), predicts_last=True),
+    "UNet": _with_channels({**_CHANNELS, "num_res_units": 2}, saved_factor=0.4, weight_factors=(0.9, 0.9)),
+    "AttentionUnet": _with_channels(_CHANNELS, saved_factor=1.3, weight_factors=(1.1, 1.1)),
+    "BasicUNet": _with_features(saved_factor=1.2, weight_factors=(1.0, 1.0)),
+    "BasicUNetPlusPlus": _with_features(saved_factor=3.7, weight_factors=(1.3, 1.3), predicts_last=True),
     "DynUNet": MonaiFacts(
         settings={
             "kernel_size": [3] * 6,
@@ -165,22 +171,30 @@ TABLE: dict[str, MonaiFacts] = {
         },
         features=_dyn_unet_features,
         strides=_dyn_unet_strides,
-        kept=1.1,
+        saved_factor=1.1,
     ),
-    "SegResNet": _of_blocks({**_BLOCKS, "init_filters": 8}, kept=1.4, weights=(3.3, 3.4)),
-    "SegResNetDS": _of_blocks(_BLOCKS, kept=1.3, weights=(3.5, 3.6)),
-    "SegResNetDS2": _of_blocks(_BLOCKS, kept=1.8, weights=(3.9, 4.0)),
-    "MedNeXt": _of_blocks({"init_filters": 32, "blocks_down": [2, 2, 2, 2]}, kept=4.4, weights=(0.7, 0.3), further=1),
-    "VNet": MonaiFacts(features=lambda *_: _doubling(16, 5), kept=1.6, weights=(4.9, 8.1)),
-    "HighResNet": MonaiFacts(features=lambda *_: [16, 64], strides=lambda *_: [4], kept=9.2, weights=(3.8, 3.5)),
+    "SegResNet": _with_blocks({**_BLOCKS, "init_filters": 8}, saved_factor=1.4, weight_factors=(3.3, 3.4)),
+    "SegResNetDS": _with_blocks(_BLOCKS, saved_factor=1.3, weight_factors=(3.5, 3.6)),
+    "SegResNetDS2": _with_blocks(_BLOCKS, saved_factor=1.8, weight_factors=(3.9, 4.0)),
+    "MedNeXt": _with_blocks(
+        {"init_filters": 32, "blocks_down": [2, 2, 2, 2]}, saved_factor=4.4, weight_factors=(0.7, 0.3), extra_levels=1
+    ),
+    "VNet": MonaiFacts(features=lambda *_: _doubling(16, 5), saved_factor=1.6, weight_factors=(4.9, 8.1)),
+    "HighResNet": MonaiFacts(
+        features=lambda *_: [16, 64], strides=lambda *_: [4], saved_factor=9.2, weight_factors=(3.8, 3.5)
+    ),
     "AHNet": MonaiFacts(
-        settings={"psp_block_num": 4}, features=_ahnet_features, strides=_ahnet_strides, kept=1.3, weights=(0.08, 0.04)
+        settings={"psp_block_num": 4},
+        features=_ahnet_features,
+        strides=_ahnet_strides,
+        saved_factor=1.3,
+        weight_factors=(0.08, 0.04),
     ),
     "FlexibleUNet": MonaiFacts(
         settings={"backbone": "efficientnet-b0"},
         features=lambda *_: [16, 32, 24, 40, 112, 320],
-        kept=2.5,
-        weights=(3.5, 1.9),
+        saved_factor=2.5,
+        weight_factors=(3.5, 1.9),
     ),
     "UNETR": MonaiFacts(
         training=TRANSFORMER_TRAINING,
@@ -189,8 +203,8 @@ TABLE: dict[str, MonaiFacts] = {
             *_doubling(_number(settings, "feature_size"), 4),
             _number(settings, "hidden_size"),
         ],
-        kept=3.5,
-        weights=(11.7, 4.3),
+        saved_factor=3.5,
+        weight_factors=(11.7, 4.3),
     ),
     "SwinUNETR": MonaiFacts(
         training=TRANSFORMER_TRAINING,
@@ -200,8 +214,8 @@ TABLE: dict[str, MonaiFacts] = {
             *_doubling(_number(settings, "feature_size"), 5),
         ],
         strides=_swin_strides,
-        kept=3.9,
-        weights=(1.5, 1.3),
+        saved_factor=3.9,
+        weight_factors=(1.5, 1.3),
     ),
 }
-"""By the names of the classes. Source: the documentation of MONAI 1.6.1."""
+"""The networks by the names of their classes. Source: the documentation of MONAI 1.6.1."""

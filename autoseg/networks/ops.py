@@ -10,11 +10,13 @@ where the tokens of several maps are joined into one sequence (`flatten_maps`), 
 
 Decision: planning counts on shapes rather than on torch's meta device. Both agree: for U-Net, Attention U-Net, V-Net,
 ConResNet, CoTr, nnFormer, Swin-Unet and TransUNet the weights and the sizes of the outputs are equal, and what autograd
-keeps differs by less than 2 percent (apart from standardized copies of weights, which are counted with the weights).
-But a forward pass on the meta device takes 10 to 220 ms, against about 1 ms on shapes, and a plan needs up to 109 of
-them for a dataset of CT scans: 3 to 12 seconds instead of 30 to 60 ms, after a second to import torch, which planning
-does without. Layers would then have to be declared apart from the forward pass in each of the 13 networks, about as
-many lines as `ShapeOps` has; and torch's autocast does not know the meta device.
+keeps differs by less than 2 percent, apart from copies of standardized weights, which are counted with the weights, and
+from attention scores, which the meta device keeps and fused attention does not. But a forward pass on the meta device
+takes 10 to 220 ms, against about 1 ms on shapes, and a plan needs up to 109 of them for a dataset of CT scans: 3 to 12
+seconds instead of 30 to 60 ms, after a second to import torch, which planning does without. `ShapeOps` and `LayerSpec`
+have about 350 lines; without them the 130 layers of the 13 networks would have to be declared apart from the forward
+passes that use them, and a counter of saved tensors would be needed. Torch's autocast, which some layers switch off,
+does not know the meta device either.
 """
 
 from collections.abc import Sequence

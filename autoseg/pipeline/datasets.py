@@ -13,14 +13,14 @@ from autoseg.datasets.splitting import resolve_splits
 from autoseg.pipeline.options import resolve_options
 from autoseg.planning.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.plan_file import (
-    check_names,
+    check_configuration_names,
     choose_configurations,
+    configurations_to_preprocess,
     list_cases,
     load_fingerprint,
     load_plan,
-    open_planned,
+    open_planned_dataset,
     save_plan,
-    with_own_cases,
 )
 from autoseg.planning.planner import make_plan
 from autoseg.preprocessing.dataset import prepare_cases
@@ -154,7 +154,7 @@ def plan_and_preprocess(
         ArtifactError: A file of folds is damaged.
         WriteError: The disk is full, or the workspace cannot be written.
     """
-    check_names(configurations)
+    check_configuration_names(configurations)
     folders = find_workspace(workspace).dataset(number, plan_name)
     dataset = Dataset.open(folders.raw).without(skip)
     options = resolve_options(
@@ -171,7 +171,7 @@ def plan_and_preprocess(
 
         save_plan(made, folders, reporter)
         folds.save(folders.splits)
-        prepare_cases(dataset, made, with_own_cases(made, chosen), folders, reporter)
+        prepare_cases(dataset, made, configurations_to_preprocess(made, chosen), folders, reporter)
     return made
 
 
@@ -211,8 +211,8 @@ def preprocess(
         info = DatasetInfo.load(folders.raw / "dataset.json")
         source = None if splits is None else Path(splits)
         folds = resolve_splits(names, folders, info, reporter, groups=groups, source=source)
-        dataset = open_planned(number, folders, made, folds)
+        dataset = open_planned_dataset(number, folders, made, folds)
         chosen = choose_configurations(made, configurations)
         folds.save(folders.splits)
-        prepare_cases(dataset, made, with_own_cases(made, chosen), folders, reporter)
+        prepare_cases(dataset, made, configurations_to_preprocess(made, chosen), folders, reporter)
     return made

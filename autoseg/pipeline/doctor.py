@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 
 from autoseg.errors import UsageError
-from autoseg.planning.plugins import GROUPS, Kind, find_any, list_offers
+from autoseg.planning.plugins import GROUPS, Kind, find_plugin, list_available
 from autoseg.runtime.device import autocast, precision, resolve_device
 from autoseg.runtime.machine import count_cores
 from autoseg.workspace import Workspace
@@ -94,14 +94,14 @@ def examine_torch(version: str) -> list[Finding]:
 
 def examine_extensions() -> list[Finding]:
     """Networks, losses and transforms that installed packages offer; one that cannot be loaded is a failure."""
-    return [_examine_offer(kind, name, source) for kind in GROUPS for name, source in list_offers(kind).items()] or [
+    return [_examine_offer(kind, name, source) for kind in GROUPS for name, source in list_available(kind).items()] or [
         Finding(title="extensions", value="no package offers networks, losses or transforms")
     ]
 
 
 def _examine_offer(kind: Kind, name: str, source: str) -> Finding:
     try:
-        find_any(kind, name)
+        find_plugin(kind, name)
     except UsageError as error:
         return Finding(title=f"{kind} {name}", value=error.what, state="failure", advice=error.fix)
     return Finding(title=f"{kind} {name}", value=f"of {source}")

@@ -16,7 +16,12 @@ from autoseg.errors import UsageError
 from autoseg.evaluation.panels import Panel, draw_panels
 from autoseg.imaging.targets import Targets
 from autoseg.planning.plan import Configuration, ConfigurationName
-from autoseg.planning.plan_file import choose_configurations, load_decisions, open_planned, with_own_cases
+from autoseg.planning.plan_file import (
+    choose_configurations,
+    configurations_to_preprocess,
+    load_plan_and_splits,
+    open_planned_dataset,
+)
 from autoseg.preprocessing.dataset import check_prepared
 from autoseg.preprocessing.store import StoredCase, open_stored
 from autoseg.workspace import find_workspace
@@ -61,10 +66,10 @@ def draw_augmentations(
     if not 1 <= count <= MOST_PATCHES:
         raise UsageError(f"{count} patches make no picture", f"choose from 1 to {MOST_PATCHES} with --count")
     folders = find_workspace(workspace).dataset(number, plan_name)
-    plan, splits = load_decisions(number, folders)
+    plan, splits = load_plan_and_splits(number, folders)
     [name] = choose_configurations(plan, [configuration])
-    [owner] = with_own_cases(plan, [name])
-    dataset = open_planned(number, folders, plan, splits)
+    [owner] = configurations_to_preprocess(plan, [name])
+    dataset = open_planned_dataset(number, folders, plan, splits)
     check_prepared(dataset, plan, owner, folders, number)
     random = np.random.default_rng(SEED)
     names = sorted(splits.names)

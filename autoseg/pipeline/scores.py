@@ -10,7 +10,7 @@ from autoseg.evaluation.paired import Comparison, compare_summaries
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
 from autoseg.evaluation.summary import Summary
 from autoseg.planning.plan import ConfigurationName
-from autoseg.planning.plan_file import check_names
+from autoseg.planning.plan_file import check_configuration_names
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import find_workspace
@@ -72,7 +72,7 @@ def find_best(
     from autoseg.model_selection.find_best import choose_best_model
     from autoseg.runtime.device import resolve_device
 
-    check_names(configurations)
+    check_configuration_names(configurations)
     place = resolve_device(device) if ensembles else None
     folders = find_workspace(workspace).dataset(number, plan_name)
     selection = open_model_selection(number, folders, configurations)

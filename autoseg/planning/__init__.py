@@ -1,1 +1,1 @@
-"""Deciding how to segment a dataset from its facts alone: no image is opened, and nothing runs longer than a blink."""
+"""Planning: decides from the fingerprint of a dataset how to segment it, in milliseconds, without torch or images."""

@@ -1,4 +1,7 @@
-"""How much a training step may cost: a budget in bytes, or the reference method's in feature map elements."""
+"""The memory budget of a training step: in bytes, or in feature map elements as the reference method counts.
+
+It also corrects the estimate in a plan by the memory that training measured.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,72 +23,72 @@ from autoseg.planning.presets import FeatureMapReference, Preset
 from autoseg.runtime.units import describe_memory
 
 SMALLEST_BATCH = 2
-"""Patches of a training step. Source: the reference method."""
+"""Smallest number of patches of a training step. Source: the reference method."""
 
 FREE_SHARE = 0.1
-"""Of a budget in bytes, what stays free: gaps between allocations, workspace of convolutions, a display. Decision:
-published peaks of the reference method's networks exceed our estimates by 0 to 45 %, more for the smaller ones; a tenth
-is the least that seems safe until the estimate has been measured on GPUs."""
+"""Fraction of a budget in bytes that stays free: gaps between allocations, workspace of convolutions, a display.
+Decision: published peaks of the reference method's networks exceed our estimates by 0 to 45 %, more for the smaller
+ones; a tenth is the least that seems safe until the estimate has been measured on GPUs."""
 
 LEAST_MAPS = 6
-"""Feature maps at full resolution that any network keeps: two of a convolution on the way down, two of the concatenated
-skip, two of a convolution on the way up; see `memory`."""
+"""Number of feature maps at full resolution that any network keeps: two of a convolution of the encoder, two of the
+concatenated skip, two of a convolution of the decoder; see `memory`."""
 
 
 class Budget(Protocol):
-    """Says how large a batch a step may have; the planner shrinks the patch until that is enough.
+    """Gives the largest batch of a training step; the planner shrinks the patch until that is large enough.
 
     `network` is that of a `Configuration`.
     """
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:
-        """Whether patches of this size may be used at all."""
+    def fits(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:
+        """Returns whether patches of this size may be used at all."""
 
     def largest_batch(
         self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None
     ) -> int:
-        """The largest batch of a training step within the budget; may be 0."""
+        """Returns the largest batch of a training step within the budget; may be 0."""
 
-    def most_voxels(self, features: int) -> float:
-        """More voxels no patch can have, whatever the network; `features` are those of its first stage."""
+    def max_voxels(self, features: int) -> float:
+        """Returns an upper bound of the voxels of a patch for any network with `features` in its first stage."""
 
     def describe(self) -> str:
-        """The budget, for people."""
+        """Returns the budget as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByteBudget:
-    """Bytes of device memory, of which `FREE_SHARE` stays free, for `training_bytes`."""
+    """A budget of device memory in bytes, of which `FREE_SHARE` stays free; see `memory.training_bytes`."""
 
     budget_bytes: int
 
     @property
     def usable_bytes(self) -> int:
-        """What a training step may take."""
+        """Memory in bytes that a training step may take."""
         return int(self.budget_bytes * (1 - FREE_SHARE))
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:
-        """Whether the smallest batch fits."""
+    def fits(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:
+        """Returns whether the smallest batch fits."""
         return training_bytes(architecture, patch_size, SMALLEST_BATCH, network) <= self.usable_bytes
 
     def largest_batch(
         self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None
     ) -> int:
-        """The largest batch of a training step within the budget; may be 0."""
+        """Returns the largest batch of a training step within the budget; may be 0."""
         free = self.usable_bytes - training_bytes(architecture, patch_size, 0, network)
         return max(0, free // bytes_per_patch(architecture, patch_size, network))
 
-    def most_voxels(self, features: int) -> float:
-        """A bound from what any network keeps of its first stage alone."""
+    def max_voxels(self, features: int) -> float:
+        """Returns a bound from the feature maps of the first stage alone, which any network keeps."""
         return (self.usable_bytes - CONTEXT_BYTES) / (SMALLEST_BATCH * LEAST_MAPS * ELEMENT_BYTES * features)
 
     def describe(self) -> str:
-        """Such as "8.0 GB"."""
+        """Returns the budget as text, such as "8.0 GB"."""
         return describe_memory(self.budget_bytes)
 
 
 REFERENCE_BATCH = {2: 12, 3: 2}
-"""Patches, by the number of axes, to which a `FeatureMapReference` refers. Source: nnU-Net v2.8.1."""
+"""Batch size, by the number of axes, for which a `FeatureMapReference` is meant. Source: nnU-Net v2.8.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +98,17 @@ class FeatureMapBudget:
     For the plain U-Net, 8 GB hold two 3D patches of 560 million elements each, or twelve 2D patches of 85 million.
 
     Attributes:
-        reference: Elements to compare with.
-        scale: Of the memory to that for which `reference` is meant.
+        reference: Numbers of elements to compare with.
+        scale: Ratio of the memory budget to the memory for which `reference` is meant.
     """
 
     reference: FeatureMapReference
     scale: float
 
-    def holds(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:  # noqa: ARG002
-        """Whether the budget holds the smallest batch, or the full reference batch if that is asked for."""
-        wanted = REFERENCE_BATCH[architecture.dimensions] if self.reference.whole_batch else SMALLEST_BATCH
-        return self._batch(architecture, patch_size) >= wanted
+    def fits(self, architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> bool:  # noqa: ARG002
+        """Returns whether the budget holds the smallest batch, or the full reference batch if that is required."""
+        required = REFERENCE_BATCH[architecture.dimensions] if self.reference.whole_batch else SMALLEST_BATCH
+        return self._batch(architecture, patch_size) >= required
 
     def largest_batch(
         self,
@@ -113,15 +116,15 @@ class FeatureMapBudget:
         patch_size: Sequence[int],
         network: Plugin | None = None,  # noqa: ARG002
     ) -> int:
-        """The batch size at which the budget is used up, rounded to the nearest."""
+        """Returns the batch size at which the budget is used up, rounded to the nearest integer."""
         return round(self._batch(architecture, patch_size))
 
-    def most_voxels(self, features: int) -> float:  # noqa: ARG002
-        """No bound is known."""
+    def max_voxels(self, features: int) -> float:  # noqa: ARG002
+        """Returns infinity, since no bound is known."""
         return inf
 
     def describe(self) -> str:
-        """Such as "85 million (2D) or 560 million (3D) feature map elements"."""
+        """Returns the budget as text, such as "85 million (2D) or 560 million (3D) feature map elements"."""
         plane, volume = (round(count * self.scale / 1e6) for count in (self.reference.plane, self.reference.volume))
         return f"{plane} million (2D) or {volume} million (3D) feature map elements"
 
@@ -132,74 +135,99 @@ class FeatureMapBudget:
 
 
 def make_budget(preset: Preset, budget_bytes: int) -> Budget:
-    """The budget of a preset: bytes, unless it is one of the reference method's."""
+    """Returns the budget of a preset: in bytes, unless the preset is one of the reference method's.
+
+    >>> from autoseg.planning.presets import PRESETS
+    >>> make_budget(PRESETS["plain"], 8 * 10**9).describe()
+    '85 million (2D) or 560 million (3D) feature map elements'
+    """
     if preset.reference is None:
         return ByteBudget(budget_bytes)
     return FeatureMapBudget(preset.reference, scale=budget_bytes / preset.memory_bytes)
 
 
 TIGHT_SHARE = 0.05
-"""Of the memory that can be had, what a step leaves free. Decision: room for gaps between tensors, and for what other
-programs take. Less than planning leaves, because this was measured, and a step that fails to fit is split again."""
+"""Fraction of the available memory that a training step leaves free. Decision: room for gaps between tensors, and for
+other programs. It is less than planning leaves, because the memory of a patch was measured, and a step that fails to
+fit is split again."""
 
-BECAUSE = "measured when the memory of a device ran out"
+MEASURED = "measured when the memory of a device ran out"
 
 
-def step_bytes(one: Configuration, *, recomputes: bool) -> int:
-    """Device memory of a step of training: as it was measured, else as it is counted.
+def estimate_step_bytes(configuration: Configuration, *, recomputes: bool) -> int:
+    """Estimates the device memory of a training step in bytes: as it was measured, else as it is counted.
 
     Args:
-        one: What is trained; its patches and its batch may have been edited since they were planned.
-        recomputes: Whether feature maps are calculated again on the way back. What was measured with one and what was
-            measured without have nothing to do with each other.
+        configuration: The configuration that is trained; its patches and its batch may have been edited since they
+            were planned.
+        recomputes: Whether feature maps are recomputed in the backward pass. A measurement with recomputation says
+            nothing about training without it, and vice versa.
     """
-    counted = training_bytes(one.architecture, one.patch_size, 0, one.network)
-    return counted + round(one.batch_size * (_factor(one, recomputes) or 1) * _each(one))
+    fixed = training_bytes(configuration.architecture, configuration.patch_size, 0, configuration.network)
+    factor = _measured_factor(configuration, recomputes) or 1
+    return fixed + round(configuration.batch_size * factor * _patch_bytes(configuration))
 
 
-def patches_within(most_bytes: int, one: Configuration, *, recomputes: bool) -> int | None:
-    """How many patches fit at once, by what was measured; None if nothing was. See `step_bytes`."""
-    factor = _factor(one, recomputes)
+def count_fitting_patches(available_bytes: int, configuration: Configuration, *, recomputes: bool) -> int | None:
+    """Returns how many patches fit into the available memory, by what was measured; None if nothing was.
+
+    Args:
+        available_bytes: Available device memory in bytes.
+        configuration: The configuration that is trained.
+        recomputes: See `estimate_step_bytes`.
+    """
+    factor = _measured_factor(configuration, recomputes)
     if factor is None:
         return None
-    return max(0, int((1 - TIGHT_SHARE) * (most_bytes - _weights(one)) / (factor * _each(one))))
+    usable_bytes = (1 - TIGHT_SHARE) * (available_bytes - _weight_bytes(configuration))
+    return max(0, int(usable_bytes / (factor * _patch_bytes(configuration))))
 
 
-def correct_plan(plan: Plan, name: ConfigurationName, least_bytes: Mapping[int, int], *, recomputed: bool) -> Plan:
-    """The plan with the estimate of a configuration as it was measured, and a sentence that says so.
+def update_memory_estimate(
+    plan: Plan, name: ConfigurationName, least_bytes: Mapping[int, int], *, recomputed: bool
+) -> Plan:
+    """Returns the plan with the measured memory of a configuration, and a sentence about it.
 
-    What was measured before, in the same way, is kept where it is more: another device may take more for a patch.
+    An earlier measurement of the same kind is kept if it is larger: another device may take more for a patch.
 
     Args:
-        plan: As it stands.
-        name: Of the configuration.
-        least_bytes: PatchSizes at once, to what a step with them takes at least: tensors only, the weights included.
-        recomputed: Whether feature maps were calculated again on the way back.
+        plan: The present plan.
+        name: Name of the configuration.
+        least_bytes: Lower bounds of the memory of a training step in bytes, tensors with the weights only, by the
+            number of patches on the device at once.
+        recomputed: Whether feature maps were recomputed in the backward pass.
     """
-    one = plan.configurations[name]
-    factors = [(taken - _weights(one)) / (patches * _each(one)) for patches, taken in least_bytes.items()]
-    factor = max([*factors, _factor(one, recomputed) or 0])
+    configuration = plan.configurations[name]
+    fixed, patch_bytes = _weight_bytes(configuration), _patch_bytes(configuration)
+    factors = [(step_bytes - fixed) / (patches * patch_bytes) for patches, step_bytes in least_bytes.items()]
+    factor = max([*factors, _measured_factor(configuration, recomputed) or 0])
     if factor <= 0:
         return plan
-    one = one.model_copy(update={"measured_memory": MeasuredMemory(factor=factor, recomputed=recomputed)})
-    one = one.model_copy(update={"estimated_bytes": step_bytes(one, recomputes=recomputed)})
-    counted = training_bytes(one.architecture, one.patch_size, one.batch_size, one.network)
+    measured = MeasuredMemory(factor=factor, recomputed=recomputed)
+    configuration = configuration.model_copy(update={"measured_memory": measured})
+    estimate = estimate_step_bytes(configuration, recomputes=recomputed)
+    configuration = configuration.model_copy(update={"estimated_bytes": estimate})
+    counted = training_bytes(
+        configuration.architecture, configuration.patch_size, configuration.batch_size, configuration.network
+    )
     why = (
-        f"{name}: {BECAUSE}: a training step takes about {describe_memory(one.estimated_bytes)}, where "
+        f"{name}: {MEASURED}: a training step takes about {describe_memory(estimate)}, where "
         f"{describe_memory(counted)} were counted."
     )
-    kept = [sentence for sentence in plan.why if not sentence.startswith(f"{name}: {BECAUSE}")]
-    return plan.model_copy(update={"configurations": {**plan.configurations, name: one}, "why": (*kept, why)})
+    others = [sentence for sentence in plan.why if not sentence.startswith(f"{name}: {MEASURED}")]
+    return plan.model_copy(
+        update={"configurations": {**plan.configurations, name: configuration}, "why": (*others, why)}
+    )
 
 
-def _factor(one: Configuration, recomputes: bool) -> float | None:
-    measured = one.measured_memory
+def _measured_factor(configuration: Configuration, recomputes: bool) -> float | None:
+    measured = configuration.measured_memory
     return None if measured is None or measured.recomputed != recomputes else measured.factor
 
 
-def _weights(one: Configuration) -> int:
-    return weight_bytes(one.architecture, one.network)
+def _weight_bytes(configuration: Configuration) -> int:
+    return weight_bytes(configuration.architecture, configuration.network)
 
 
-def _each(one: Configuration) -> int:
-    return bytes_per_patch(one.architecture, one.patch_size, one.network)
+def _patch_bytes(configuration: Configuration) -> int:
+    return bytes_per_patch(configuration.architecture, configuration.patch_size, configuration.network)

@@ -1,4 +1,4 @@
-"""Bytes that one training step takes on a GPU, counted from the layers of the network; nothing is run.
+"""Estimates the bytes that one training step takes on a GPU from the layers of the network, without running it.
 
 A step with a batch of b patches takes
 
@@ -16,29 +16,30 @@ With V voxels and f features at a resolution, C classes, and e = 2 bytes, the si
                2 e f V for the concatenated upsampled map and skip at the start of each stage on the way up
     logits   e C V for each segmentation head
     targets  8 V for each head that is trained, as 64-bit integers: all heads but the coarsest, or the only one
-    peak     the larger of two, since one follows the other:
+    peak     the larger of two terms, since one follows the other:
                losses   4 C V softmax, 4 C V log softmax and (C - 1) V indicator for each head that is trained, and
                         8 C V at the finest: the gradients of its log softmax and of its logits, in float32
-               moving   e C V for the gradient of the logits of each head, e C V for a copy of the finest one, and the
-                        largest of these over all stages on the way up:
+               gradients
+                        e C V for the gradient of the logits of each head, e C V for a copy of the finest one, and the
+                        largest of these over all stages of the decoder:
                           4 e f V if the stage has one convolution: the gradients of its input (2 f) and output (f) and
                             as much again for the copies that it works on, less its own two maps, which are freed
-                          2 e f V if it has more: the same of the last one (4 f) less two maps, and of the first one
-                            (6 f) less at least four; 3 e f V if the gradient of a shortcut waits meanwhile
+                          2 e f V if it has more: the same for the last one (4 f) less two maps, and for the first one
+                            (6 f) less at least four; 3 e f V if the gradient of a shortcut is kept meanwhile
 
-The upsampled map itself is freed once it is concatenated; means and deviations of the norms are too small to count.
+The upsampled map itself is freed once it is concatenated; the statistics of the norms are too small to count.
 
 Decision: every term is an upper bound or exact, so the planner stays below its budget rather than above it. The
-gradients of the weights, for one, mostly come later than the peak of the maps, and the copy of them that the optimizer
-makes comes when the maps are gone. A test holds input, saved, logits, targets and losses against what autograd keeps
-on a CPU; another one holds what a patch takes against the life of every tensor of a step. That a convolution works on
-copies of its input and output in another order is what cuDNN does for 16-bit numbers, unless their channels stand last;
-how much the context takes is an assumption. Training that calculates maps again on the way back, or that compiles the
-network, takes less; it is not counted apart.
+gradients of the weights, for example, mostly come later than the peak of the maps, and the optimizer copies them when
+the maps are freed. A test compares input, saved, logits, targets and losses with what autograd keeps on a CPU; another
+one compares the memory of a patch with the lifetime of every tensor of a step. That a convolution works on copies of
+its input and output in another order is what cuDNN does for 16-bit numbers, unless their channels stand last; how much
+the context takes is an assumption. Training that recomputes feature maps in the backward pass, or that compiles the
+network, takes less; this is not counted separately.
 
-A CPU keeps the same with these differences. It norms each sample alone: views of the same maps. It upsamples by a
-matrix product, which keeps its input as a transposed convolution does. With the channels last, the cross entropy of a
-volume keeps a second log softmax in the other order, 4 C V. Without bfloat16, all maps are in float32.
+A CPU keeps the same with these differences. It normalizes each sample separately: views of the same maps. It upsamples
+by a matrix product, which keeps its input as a transposed convolution does. With the channels last, the cross entropy
+of a volume keeps a second log softmax in the other order, 4 C V. Without bfloat16, all maps are in float32.
 """
 
 from collections.abc import Sequence
@@ -55,62 +56,63 @@ ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
 # Weight, gradient, momentum and the averaged copy in float32, and the 16-bit copy of autocast.
 BYTES_PER_WEIGHT = 4 + 4 + 4 + 4 + ELEMENT_BYTES
 
-# Of each weight that is standardized when it is used: its difference from the mean, in float32.
+# For each weight that is standardized when it is used: its difference from the mean, in float32.
 STANDARDIZING_BYTES = 4
 
-# Decision: the driver's context, the libraries' kernels and what the allocator cannot reuse.
+# Decision: the driver's context, the libraries' kernels and memory that the allocator cannot reuse.
 CONTEXT_BYTES = 500_000_000
 
 
 def training_bytes(
     architecture: Architecture, patch_size: Sequence[int], batch_size: int, network: Plugin | None = None
 ) -> int:
-    """Device memory of one training step, by the formula at the top of this module.
+    """Estimates the device memory of one training step in bytes, by the formula at the top of this module.
 
-    Never falls when patch, batch, convolutions, blocks or features grow. (In a residual encoder the features must grow
-    in all stages alike: a stage that reaches the features of its neighbour needs no convolution in its shortcut.)
+    The estimate never falls when patch, batch, convolutions, blocks or features grow. (In a residual encoder the
+    features must grow in all stages alike: a stage that reaches the features of its neighbour needs no convolution in
+    its shortcut.)
 
     Args:
-        architecture: The network.
-        patch_size: Voxels per axis, divisible by the network's strides.
-        batch_size: PatchSizes of the step.
-        network: See `Configuration`. Of one that an installed package offers nothing is known, and the usual network
-            is counted; of one of MONAI's little: see `networks.monai`.
+        architecture: The architecture of the network.
+        patch_size: Voxels along each axis, divisible by the network's strides.
+        batch_size: Number of patches of the step.
+        network: See `Configuration`. A network of an installed package is counted as the default network, since nothing
+            is known about it; for networks of MONAI see `networks.monai_table`.
     """
     fixed = CONTEXT_BYTES + weight_bytes(architecture, network)
     return fixed + batch_size * bytes_per_patch(architecture, patch_size, network)
 
 
 def weight_bytes(architecture: Architecture, network: Plugin | None = None) -> int:
-    """The part of `training_bytes` that goes with the weights."""
-    count = _count_drawn(architecture, None, network)
+    """Returns the part of `training_bytes` that is proportional to the number of weights."""
+    count = _count_literature(architecture, None, network)
     if count is None:
-        return round(BYTES_PER_WEIGHT * count_weights(architecture) * _guess_weights(architecture, network))
+        return round(BYTES_PER_WEIGHT * count_weights(architecture) * _monai_weight_factor(architecture, network))
     return BYTES_PER_WEIGHT * count.weights + STANDARDIZING_BYTES * count.standardized_weights
 
 
 def bytes_per_patch(architecture: Architecture, patch_size: Sequence[int], network: Plugin | None = None) -> int:
-    """The part of `training_bytes` that grows with the batch: what each of its patches takes."""
-    count = _count_drawn(architecture, patch_size, network)
+    """Returns the part of `training_bytes` that each patch of the batch takes."""
+    count = _count_literature(architecture, patch_size, network)
     if count is not None:
-        return _drawn_bytes(architecture, patch_size, count)
-    voxels, trained, predicted = _voxels_of_heads(architecture, patch_size)
+        return _literature_bytes(architecture, patch_size, count)
+    voxels, trained, predicted = _count_head_voxels(architecture, patch_size)
     classes = architecture.out_channels
     losses = (9 * classes - 1) * trained + 8 * classes * voxels
-    moving = ELEMENT_BYTES * (classes * (predicted + voxels) + _in_plane_elements(architecture, voxels))
-    standing = _standing_bytes(architecture, patch_size) + _guess_more(architecture, patch_size, network)
-    return standing + max(losses, moving)
+    gradients = ELEMENT_BYTES * (classes * (predicted + voxels) + _largest_gradient_elements(architecture, voxels))
+    forward = _forward_bytes(architecture, patch_size) + _monai_extra_bytes(architecture, patch_size, network)
+    return forward + max(losses, gradients)
 
 
 def activation_bytes(architecture: Architecture, patch_size: Sequence[int], batch_size: int) -> int:
-    """What a batch takes once its loss is known, before the backward pass: without weights, gradients and workspace."""
-    _, trained, _ = _voxels_of_heads(architecture, patch_size)
+    """Returns the bytes of a batch after its loss and before the backward pass, without weights and workspace."""
+    _, trained, _ = _count_head_voxels(architecture, patch_size)
     losses = (9 * architecture.out_channels - 1) * trained
-    return batch_size * (_standing_bytes(architecture, patch_size) + losses)
+    return batch_size * (_forward_bytes(architecture, patch_size) + losses)
 
 
 def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
-    """Feature maps that autograd keeps for one patch until the backward pass, without the input and the losses."""
+    """Returns the bytes of the feature maps of a patch that autograd keeps, without the input and the losses."""
     voxels = prod(patch_size)
     stages = architecture.stages
     has_blocks = architecture.residual == "block"
@@ -129,24 +131,24 @@ def saved_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
     return ELEMENT_BYTES * elements
 
 
-def _guess_weights(architecture: Architecture, network: Plugin | None) -> float:
-    """How many times the weights of the plain U-Net that is counted for it a network of MONAI has."""
+def _monai_weight_factor(architecture: Architecture, network: Plugin | None) -> float:
+    """Returns the weights of a network of MONAI as a multiple of those of the plain U-Net that is counted for it."""
     if network is None or not is_monai(network.name):
         return 1.0
-    return describe(network.name).weights[architecture.dimensions - 2]
+    return describe(network.name).weight_factors[architecture.dimensions - 2]
 
 
-def _guess_more(architecture: Architecture, patch_size: Sequence[int], network: Plugin | None) -> int:
-    """What a network of MONAI keeps beyond the plain U-Net that is counted for it; below 0 if it keeps less."""
+def _monai_extra_bytes(architecture: Architecture, patch_size: Sequence[int], network: Plugin | None) -> int:
+    """Returns the bytes that a network of MONAI keeps beyond the plain U-Net; negative if it keeps less."""
     if network is None or not is_monai(network.name):
         return 0
-    return round((describe(network.name).kept - 1) * saved_bytes(architecture, patch_size))
+    return round((describe(network.name).saved_factor - 1) * saved_bytes(architecture, patch_size))
 
 
-def _count_drawn(
+def _count_literature(
     architecture: Architecture, patch_size: Sequence[int] | None, network: Plugin | None
 ) -> NetworkCosts | None:
-    """Of a network of the literature, for a patch, or else for the smallest one."""
+    """Counts a network of the literature for a patch, or for the smallest one; None for all other networks."""
     spec = None if network is None else NETWORKS.get(network.name)
     if spec is None or network is None:
         return None
@@ -154,28 +156,28 @@ def _count_drawn(
     return spec.count(network.settings, architecture, patch)
 
 
-def _drawn_bytes(architecture: Architecture, patch_size: Sequence[int], count: NetworkCosts) -> int:
-    """What a patch of a network of the literature takes: the same terms, with what its sketch counts.
+def _literature_bytes(architecture: Architecture, patch_size: Sequence[int], count: NetworkCosts) -> int:
+    """Returns the bytes of a patch of a network of the literature: the same terms with the counts of `ShapeOps`.
 
-    All outputs are taken for trained. The moving maps are those of its largest convolution: the gradients of its input
-    and its output, and as much again for the copies that it works on.
+    All outputs count as trained. The gradients are those of the input and output of its largest convolution, and as
+    much again for the copies that it works on.
     """
     voxels, classes, predicted = prod(patch_size), architecture.out_channels, sum(count.outputs)
-    finest = count.outputs[0]  # fewer than the patch has, if the network predicts less than it sees
-    entering = (4 + ELEMENT_BYTES) * architecture.in_channels * voxels
+    finest = count.outputs[0]  # fewer than the patch has, if the network has a margin
+    inputs = (4 + ELEMENT_BYTES) * architecture.in_channels * voxels
     saved = ELEMENT_BYTES * count.saved_elements + 8 * count.pooling_indices
-    leaving = (ELEMENT_BYTES * classes + 8) * predicted
+    outputs = (ELEMENT_BYTES * classes + 8) * predicted
     losses = (9 * classes - 1) * predicted + 8 * classes * finest
-    moving = ELEMENT_BYTES * (classes * (predicted + finest) + 2 * count.largest_conv_elements)
-    return entering + saved + leaving + max(losses, moving)
+    gradients = ELEMENT_BYTES * (classes * (predicted + finest) + 2 * count.largest_conv_elements)
+    return inputs + saved + outputs + max(losses, gradients)
 
 
 def feature_map_elements(architecture: Architecture, patch_size: Sequence[int]) -> int:
-    """The reference method's measure of cost: elements of all feature maps for one patch, without unit.
+    """Counts the elements of all feature maps of one patch: the reference method's measure of memory.
 
-    Counts the output of each convolution, of each transposed convolution, and of the finest segmentation head; sums and
-    further heads do not count. In a residual encoder the stem counts, and one map for the shortcut of each stage that
-    strides or changes the features, although a shortcut that only strides has no convolution. Golden numbers at
+    It counts the output of each convolution, of each transposed convolution, and of the finest segmentation head; sums
+    and coarser heads do not count. In a residual encoder the stem counts, and one map for the shortcut of each stage
+    that strides or changes the features, although a shortcut that only strides has no convolution. Golden numbers at
     128 x 128 x 128 with two classes: 450,699,264 for six plain stages of two convolutions, 555,323,392 for the residual
     encoder of 1, 3, 4, 6, 6 and 6 blocks. Source: nnU-Net v2.8.1.
     """
@@ -197,16 +199,16 @@ def feature_map_elements(architecture: Architecture, patch_size: Sequence[int]) 
     return elements
 
 
-def _standing_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
-    """Input, saved, logits and targets of one patch: what stays from the forward pass far into the backward pass."""
-    voxels, trained, predicted = _voxels_of_heads(architecture, patch_size)
-    entering = (4 + ELEMENT_BYTES) * architecture.in_channels * voxels
-    leaving = ELEMENT_BYTES * architecture.out_channels * predicted + 8 * trained
-    return entering + saved_bytes(architecture, patch_size) + leaving
+def _forward_bytes(architecture: Architecture, patch_size: Sequence[int]) -> int:
+    """Returns the terms input, saved, logits and targets of a patch, which the forward pass leaves behind."""
+    voxels, trained, predicted = _count_head_voxels(architecture, patch_size)
+    inputs = (4 + ELEMENT_BYTES) * architecture.in_channels * voxels
+    outputs = ELEMENT_BYTES * architecture.out_channels * predicted + 8 * trained
+    return inputs + saved_bytes(architecture, patch_size) + outputs
 
 
-def _voxels_of_heads(architecture: Architecture, patch_size: Sequence[int]) -> tuple[int, int, int]:
-    """Voxels of the patch, of all heads that are trained, and of all heads."""
+def _count_head_voxels(architecture: Architecture, patch_size: Sequence[int]) -> tuple[int, int, int]:
+    """Returns the voxels of the patch, of the outputs of all heads that are trained, and of all heads."""
     voxels = predicted = trained = prod(patch_size)
     finest = voxels
     if architecture.deep_supervision:
@@ -217,12 +219,12 @@ def _voxels_of_heads(architecture: Architecture, patch_size: Sequence[int]) -> t
     return finest, trained, predicted
 
 
-def _in_plane_elements(architecture: Architecture, voxels: int) -> int:
-    """What comes and goes in the backward pass where it is most; see the top of the module."""
+def _largest_gradient_elements(architecture: Architecture, voxels: int) -> int:
+    """Returns the elements of temporary gradients at the peak of the backward pass; see the top of the module."""
     several = 3 if architecture.residual == "stage" else 2
-    most = 0
+    largest = 0
     for stage in architecture.stages[:-1]:
         voxels //= prod(stage.stride)
         maps = 4 if (stage.decoder_convolutions or stage.convolutions) == 1 else several
-        most = max(most, maps * stage.features * voxels)
-    return most
+        largest = max(largest, maps * stage.features * voxels)
+    return largest

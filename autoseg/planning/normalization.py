@@ -1,4 +1,4 @@
-"""Which scale the intensities of each channel are brought to."""
+"""Chooses how the intensities of each channel are normalized."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
 from autoseg.planning.plan import Normalization, NormalizationScheme
 
-# By the casefolded name of the channel; any other name means "zscore". Source: nnU-Net's dataset format.
+# The scheme by the casefolded name of the channel; any other name means "zscore". Source: nnU-Net's dataset format.
 SCHEMES: dict[str, NormalizationScheme] = {
     "ct": "ct",
     "nonorm": "none",
@@ -16,17 +16,21 @@ SCHEMES: dict[str, NormalizationScheme] = {
     "rgb_to_0_1": "rgb_to_0_1",
 }
 
-# Share of the voxels below which the border that was cropped away is wide enough to count. Source: the reference method
+# If cropping keeps less than this fraction of the voxels, z-scores leave out zeros. Source: the reference method
 WIDE_BORDER = 0.75
 
 
 def choose_normalization(fingerprint: Fingerprint, info: DatasetInfo) -> tuple[Normalization, ...]:
-    """Chooses a scheme per channel from the channel's name.
+    """Chooses a normalization scheme per channel from the channel's name.
 
-    A z-score leaves out the voxels that are zero if cropping to the non-zero region keeps less than `WIDE_BORDER` of
-    the typical image, as in brain scans without the skull: zeros then mean "nothing here" rather than "dark".
+    A z-score leaves out voxels that are zero if cropping to the non-zero region keeps less than `WIDE_BORDER` of the
+    typical image, as in brain scans without the skull: zeros then mean "no tissue" rather than "dark".
 
     Source: the reference method (nnU-Net v2.8.1).
+
+    Args:
+        fingerprint: Measurements of the training cases.
+        info: The content of dataset.json, with the names of the channels.
 
     Raises:
         DatasetError: The fingerprint holds another number of channels than dataset.json names.
@@ -44,11 +48,11 @@ def choose_normalization(fingerprint: Fingerprint, info: DatasetInfo) -> tuple[N
 
 
 def explain_normalization(normalization: Sequence[Normalization], info: DatasetInfo) -> Iterator[str]:
-    """Says in one sentence per channel what was chosen and why."""
-    for (number, name), chosen in zip(info.channel_names.items(), normalization, strict=True):
-        known = name.casefold() in SCHEMES
-        reason = "as its name asks" if known else "as for every channel whose name asks for nothing else"
-        yield f"Channel {number} ({name}): {_effect(chosen)}, {reason}."
+    """Yields a sentence per channel on what was chosen and why."""
+    for (number, name), channel in zip(info.channel_names.items(), normalization, strict=True):
+        is_named = name.casefold() in SCHEMES
+        reason = "as its name asks" if is_named else "as for every channel whose name asks for nothing else"
+        yield f"Channel {number} ({name}): {_describe(channel)}, {reason}."
 
 
 def _normalization(name: str, facts: ChannelFacts, *, wide_border: bool) -> Normalization:
@@ -60,13 +64,13 @@ def _normalization(name: str, facts: ChannelFacts, *, wide_border: bool) -> Norm
     return Normalization(scheme=scheme, only_nonzero=scheme == "zscore" and wide_border)
 
 
-def _effect(chosen: Normalization) -> str:
-    if chosen.scheme == "ct":
+def _describe(channel: Normalization) -> str:
+    if channel.scheme == "ct":
         return (
-            f"intensities are clipped to {chosen.lower:.6g} to {chosen.upper:.6g}, which holds 99 % of the labelled "
-            f"voxels, then shifted by their mean {chosen.mean:.6g} and divided by their deviation {chosen.std:.6g}"
+            f"intensities are clipped to {channel.lower:.6g} to {channel.upper:.6g}, which holds 99 % of the labelled "
+            f"voxels, then shifted by their mean {channel.mean:.6g} and divided by their deviation {channel.std:.6g}"
         )
-    if chosen.only_nonzero:
+    if channel.only_nonzero:
         return (
             "each image is shifted and scaled to mean 0 and deviation 1 over its voxels that are not zero, because "
             "wide borders of zeros were cropped"
@@ -76,4 +80,4 @@ def _effect(chosen: Normalization) -> str:
         "zscore": "each image is shifted and scaled to mean 0 and deviation 1",
         "rescale_to_0_1": "each image is rescaled to the range 0 to 1",
         "rgb_to_0_1": "intensities are divided by 255",
-    }[chosen.scheme]
+    }[channel.scheme]

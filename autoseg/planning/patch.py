@@ -1,4 +1,4 @@
-"""How large patches and batches are: as large as the budget, the preset and the dataset allow."""
+"""Chooses the patch size and batch size: as large as the memory budget, the preset and the dataset allow."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from autoseg.errors import UsageError
 from autoseg.networks.architecture import Architecture
 from autoseg.planning.budget import FREE_SHARE, SMALLEST_BATCH, Budget
 from autoseg.planning.memory import training_bytes
-from autoseg.planning.network_fit import bytes_per_voxel, outline, patches_for
+from autoseg.planning.network_fit import bytes_per_voxel, make_architecture, patches_for
 from autoseg.planning.plan import Spacing
 from autoseg.planning.plugins import Plugin
 from autoseg.planning.presets import Preset
@@ -17,13 +17,13 @@ from autoseg.planning.topology import Topology, choose_topology, design_network,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """What a configuration sees of the dataset.
+class TypicalImage:
+    """The typical image of a configuration after resampling.
 
     Attributes:
-        spacing_mm: Of two or three axes.
-        median_shape: Of the resampled cases, along the same axes.
-        dataset_voxels: Of all training cases.
+        spacing_mm: Voxel spacing along two or three axes.
+        median_shape: Median shape of the resampled cases in voxels along the same axes.
+        dataset_voxels: Number of voxels of all training cases together.
     """
 
     spacing_mm: Spacing
@@ -32,7 +32,7 @@ class View:
 
     @property
     def voxels(self) -> float:
-        """Of the typical image, or of a slice of it."""
+        """Number of voxels of the typical volume or slice."""
         return prod(self.median_shape)
 
     @property
@@ -43,16 +43,16 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """What patches and batches must respect.
+class PlanningConstraints:
+    """The constraints on network, patch size and batch size.
 
     Attributes:
-        preset_name: For the sentences.
-        preset: Limits of the network.
-        budget: Limit of a training step.
-        budget_bytes: The memory that the user stated, for errors.
-        in_channels, out_channels: Of the network.
-        monotonic: Whether a larger budget must never buy fewer voxels per step.
+        preset_name: Name of the preset, for the explanations.
+        preset: Limits of network, patch and batch.
+        budget: Limit of the memory of a training step.
+        budget_bytes: The memory budget in bytes, for error messages.
+        in_channels, out_channels: Numbers of input and output channels of the network.
+        monotonic: Whether a larger budget must never give fewer voxels per training step.
         named: A network of the literature, instead of that of the preset.
     """
 
@@ -63,22 +63,26 @@ class Search:
     in_channels: int
     out_channels: int
     monotonic: bool
-    named: Plugin | None = None
+    named_network: Plugin | None = None
 
     @property
-    def most_voxels(self) -> float:
-        """More than this no patch of volumes can have."""
+    def max_voxels(self) -> float:
+        """Upper bound of the voxels of a 3D patch."""
         limit = self.preset.volume.patch_voxels or inf
-        if self.named is not None:
-            each = bytes_per_voxel(self.named, in_channels=self.in_channels, out_channels=self.out_channels)
-            return min(limit, self.budget_bytes / (SMALLEST_BATCH * each))
-        return min(limit, self.budget.most_voxels(self.preset.base_features))
+        if self.named_network is not None:
+            voxel_bytes = bytes_per_voxel(
+                self.named_network, in_channels=self.in_channels, out_channels=self.out_channels
+            )
+            return min(limit, self.budget_bytes / (SMALLEST_BATCH * voxel_bytes))
+        return min(limit, self.budget.max_voxels(self.preset.base_features))
 
     def network(self, topology: Topology) -> Architecture:
-        """The network of this preset with the skeleton of `topology`, or that of the literature."""
-        if self.named is not None:
+        """Returns the network of the preset with the strides and kernels of `topology`, or the named network."""
+        if self.named_network is not None:
             dimensions = len(topology.patch_size)
-            return outline(self.named, dimensions, in_channels=self.in_channels, out_channels=self.out_channels)
+            return make_architecture(
+                self.named_network, dimensions, in_channels=self.in_channels, out_channels=self.out_channels
+            )
         return design_network(
             topology.strides,
             topology.kernels,
@@ -87,116 +91,135 @@ class Search:
             out_channels=self.out_channels,
         )
 
-    def allows(self, topology: Topology) -> bool:
-        """Whether patches are within the preset's limit, whatever the budget."""
+    def preset_allows(self, topology: Topology) -> bool:
+        """Returns whether the patch is within the preset's limit, regardless of the budget."""
         limit = self.preset.limits(len(topology.patch_size)).patch_voxels
         return limit is None or topology.voxels <= limit
 
-    def holds(self, topology: Topology) -> bool:
-        """Whether patches are within the budget."""
-        return self.budget.holds(self.network(topology), topology.patch_size, self.named)
+    def fits(self, topology: Topology) -> bool:
+        """Returns whether the smallest batch of the patch is within the memory budget."""
+        return self.budget.fits(self.network(topology), topology.patch_size, self.named_network)
 
-    def patches(self, view: View) -> Iterator[Topology]:
-        """From the largest patch for a view on to ever smaller ones, whatever the budget."""
-        if self.named is not None:
-            return patches_for(self.named, view.spacing_mm, view.median_shape)
-        first = choose_topology(view.spacing_mm, initial_patch(view.spacing_mm, view.median_shape))
-        return chain([first], smaller_topologies(first, view.spacing_mm, view.median_shape))
+    def candidate_patches(self, image: TypicalImage) -> Iterator[Topology]:
+        """Yields patches from the largest for a typical image to ever smaller ones, regardless of the budget."""
+        if self.named_network is not None:
+            return patches_for(self.named_network, image.spacing_mm, image.median_shape)
+        first = choose_topology(image.spacing_mm, initial_patch(image.spacing_mm, image.median_shape))
+        return chain([first], smaller_topologies(first, image.spacing_mm, image.median_shape))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """The largest patch and batch within all limits, with what limited them."""
+class FittedPatch:
+    """The largest patch and batch within all constraints, with the reasons for their sizes.
+
+    Attributes:
+        topology: Patch size, strides and kernels.
+        architecture: The network for them.
+        batch_size: Number of patches of a training step.
+        patch_reason, batch_reason: Clauses on what limited patch and batch, for the explanations.
+    """
 
     topology: Topology
     architecture: Architecture
     batch_size: int
-    patch_because: str
-    batch_because: str
+    patch_reason: str
+    batch_reason: str
 
-    def with_network(self, search: Search) -> "Fit":
-        """The same patch and batch, for the network of another search."""
-        return replace(self, architecture=search.network(self.topology))
+    def with_network(self, constraints: PlanningConstraints) -> "FittedPatch":
+        """Returns the same patch and batch with the network of other constraints."""
+        return replace(self, architecture=constraints.network(self.topology))
 
 
-def fit_patch(view: View, search: Search) -> Fit:
+def fit_patch(image: TypicalImage, constraints: PlanningConstraints) -> FittedPatch:
     """Shrinks the patch until preset and budget allow a batch of two, then fills the budget with a larger batch.
 
-    A network of the literature may take none of the patches that the preset allows, since a preset is meant for the
-    usual one. Decision: it then gets the smallest that it takes.
+    A network of the literature may take none of the patches that the preset allows, since presets are meant for the
+    default network. Decision: it then gets the smallest patch that it takes.
+
+    Args:
+        image: The typical image of the configuration.
+        constraints: The constraints on patch and batch.
 
     Raises:
         UsageError: Not even the smallest patch fits.
     """
-    because = "the largest that planning begins with"
+    reason = "the largest that planning begins with"
     too_large: Topology | None = None
-    for topology in search.patches(view):
-        if not search.allows(topology):
-            limit = search.preset.limits(len(topology.patch_size)).patch_voxels
-            because = f"the largest that the preset {search.preset_name!r} allows, at most {limit} voxels"
-        elif search.holds(topology):
-            ceiling = SMALLEST_BATCH * too_large.voxels if too_large is not None and search.monotonic else None
-            return fit_batch(view, topology, search, because=because, most_voxels=ceiling)
+    for topology in constraints.candidate_patches(image):
+        if not constraints.preset_allows(topology):
+            limit = constraints.preset.limits(len(topology.patch_size)).patch_voxels
+            reason = f"the largest that the preset {constraints.preset_name!r} allows, at most {limit} voxels"
+        elif constraints.fits(topology):
+            ceiling = SMALLEST_BATCH * too_large.voxels if too_large is not None and constraints.monotonic else None
+            return fit_batch(image, topology, constraints, reason=reason, max_voxels=ceiling)
         else:
-            because, too_large = "the largest of which two fit into the memory budget", topology
-    architecture = search.network(topology)
-    if search.named is not None and search.holds(topology):
-        because = f"the smallest that the network takes, although the preset {search.preset_name!r} allows less"
-        return fit_batch(view, topology, search, because=because, most_voxels=None)
-    if search.preset.reference is not None:
+            reason, too_large = "the largest of which two fit into the memory budget", topology
+    architecture = constraints.network(topology)
+    if constraints.named_network is not None and constraints.fits(topology):
+        reason = f"the smallest that the network takes, although the preset {constraints.preset_name!r} allows less"
+        return fit_batch(image, topology, constraints, reason=reason, max_voxels=None)
+    if constraints.preset.reference is not None:
         raise UsageError(
-            f"a memory budget of {search.budget_bytes / 1e9:g} GB does not hold even patches of "
-            f"{edges(topology.patch_size)} voxels, the smallest for these images, by the reference method's count",
+            f"a memory budget of {constraints.budget_bytes / 1e9:g} GB does not hold even patches of "
+            f"{format_size(topology.patch_size)} voxels, the smallest for these images, by the reference method's "
+            "count",
             "raise the memory budget",
         )
-    needed = training_bytes(architecture, topology.patch_size, SMALLEST_BATCH, search.named)
+    needed = training_bytes(architecture, topology.patch_size, SMALLEST_BATCH, constraints.named_network)
     raise UsageError(
-        f"a memory budget of {search.budget.describe()} does not hold a training step with two patches of "
-        f"{edges(topology.patch_size)} voxels, the smallest for these images",
+        f"a memory budget of {constraints.budget.describe()} does not hold a training step with two patches of "
+        f"{format_size(topology.patch_size)} voxels, the smallest for these images",
         f"raise the memory budget to at least {ceil(needed / (1 - FREE_SHARE) / 1e6)} MB",
     )
 
 
-def fit_batch(view: View, topology: Topology, search: Search, *, because: str, most_voxels: int | None) -> Fit:
-    """Fills the budget with as many patches of one size as all limits allow.
+def fit_batch(
+    image: TypicalImage, topology: Topology, constraints: PlanningConstraints, *, reason: str, max_voxels: int | None
+) -> FittedPatch:
+    """Chooses the largest batch of patches of one size that all constraints allow.
 
     Args:
-        view: What the configuration sees.
-        topology: The patch.
-        search: The limits.
-        because: Why the patch has this size.
-        most_voxels: Of a step. Decision: a step holds no more voxels than it will when a larger budget holds the next
-            larger patch, so that a larger budget never buys fewer.
+        image: The typical image of the configuration.
+        topology: The patch size with its strides and kernels.
+        constraints: The constraints on the batch.
+        reason: Why the patch has this size.
+        max_voxels: Largest number of voxels of a training step; None if there is no such limit. Decision: a step holds
+            no more voxels than it will when a larger budget holds the next larger patch, so that a larger budget never
+            gives fewer.
     """
-    architecture = search.network(topology)
-    share = search.preset.batch_share
+    architecture = constraints.network(topology)
+    share = constraints.preset.batch_share
     limits = [
         (
-            search.budget.largest_batch(architecture, topology.patch_size, search.named),
+            constraints.budget.largest_batch(architecture, topology.patch_size, constraints.named_network),
             "as many as the memory budget holds",
         ),
         (
-            round(view.dataset_voxels * share / topology.voxels),
+            round(image.dataset_voxels * share / topology.voxels),
             f"which see {share:.0%} of all training voxels, the most that a batch may",
         ),
     ]
-    preset_limit = search.preset.limits(len(topology.patch_size)).batch_size
+    preset_limit = constraints.preset.limits(len(topology.patch_size)).batch_size
     if preset_limit is not None:
-        limits.append((preset_limit, f"the most that the preset {search.preset_name!r} allows"))
-    if most_voxels is not None:
-        limits.append((most_voxels // topology.voxels, "as many as the memory budget holds"))
+        limits.append((preset_limit, f"the most that the preset {constraints.preset_name!r} allows"))
+    if max_voxels is not None:
+        limits.append((max_voxels // topology.voxels, "as many as the memory budget holds"))
     size, limited_by = min(limits, key=lambda limit: limit[0])
     if size < SMALLEST_BATCH:
         size, limited_by = SMALLEST_BATCH, "the fewest that training uses"
-    return Fit(
+    return FittedPatch(
         topology=topology,
         architecture=architecture,
         batch_size=size,
-        patch_because=because,
-        batch_because=limited_by,
+        patch_reason=reason,
+        batch_reason=limited_by,
     )
 
 
-def edges(sizes: Sequence[float]) -> str:
-    """Sizes for people: "40 x 56 x 40"."""
+def format_size(sizes: Sequence[float]) -> str:
+    """Formats sizes for people.
+
+    >>> format_size((40, 56, 40))
+    '40 x 56 x 40'
+    """
     return " x ".join(f"{size:.6g}" for size in sizes)

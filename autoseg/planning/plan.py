@@ -1,6 +1,6 @@
-"""What the planner decides, as types: plan.json, made to be read and edited. Every number carries its unit.
+"""The types of plan.json, which is made to be read and edited; every number carries its unit in its name.
 
-Numbers that shape the result live here; numbers that only shape a run (device, workers) are command-line options.
+Everything that affects the result is here; what affects a run alone (device, workers) is a command-line option.
 """
 
 from math import prod
@@ -32,15 +32,15 @@ Spacing = tuple[PositiveFloat, PositiveFloat] | tuple[PositiveFloat, PositiveFlo
 
 
 class Normalization(Section):
-    """How the intensities of one channel are brought to a common scale.
+    """How the intensities of one channel are normalized.
 
     Attributes:
         scheme: "ct" clips to [lower, upper], then subtracts `mean` and divides by `std`, all four measured over the
             foreground of the dataset; "zscore" subtracts the image's own mean and divides by its own standard
             deviation; "rescale_to_0_1" maps the image's own range to 0 to 1; "rgb_to_0_1" divides by 255; "none"
-            leaves values alone.
-        only_nonzero: z-score over the region that is not zero and leave the rest at zero.
-        lower, upper, mean, std: For "ct", in the unit of the image (Hounsfield units).
+            leaves values unchanged.
+        only_nonzero: Whether "zscore" normalizes over the non-zero region and leaves the other voxels at zero.
+        lower, upper, mean, std: The parameters of "ct", in the unit of the image (Hounsfield units).
     """
 
     scheme: NormalizationScheme
@@ -57,20 +57,21 @@ class Normalization(Section):
         return self
 
 
-def _usual_augmentation(known: dict[str, Any]) -> AugmentationSettings:
-    """The augmentation of a configuration whose other fields are `known`."""
-    architecture = known.get("architecture")
+def _default_augmentation(fields: dict[str, Any]) -> AugmentationSettings:
+    """Returns the default augmentation of a configuration with the other `fields`."""
+    architecture = fields.get("architecture")
     if isinstance(architecture, Architecture) and architecture.dimensions == 2:
         return AugmentationSettings(rotation_degrees=180, rotation_axes=(0,), mirror_axes=(0, 1))
     return AugmentationSettings()
 
 
 class MeasuredMemory(Section):
-    """What a patch of a training step took on a device, found when its memory ran out; see `planning.correction`.
+    """The memory of a patch in training, as it was measured when the memory of a device ran out.
 
     Attributes:
-        factor: Over what `planning.memory` counts.
-        recomputed: Whether feature maps were calculated again on the way back; else the factor says nothing about that.
+        factor: Ratio of the measured memory of a patch to the estimate of `planning.memory`.
+        recomputed: Whether feature maps were recomputed in the backward pass when it was measured; the factor holds
+            only for training of the same kind.
     """
 
     factor: PositiveFloat
@@ -78,26 +79,28 @@ class MeasuredMemory(Section):
 
 
 class Configuration(Section):
-    """One way to look at the data.
+    """A configuration: the resolution, patches, network and augmentation of one model.
 
     Attributes:
-        spacing_mm: Voxel spacing of the network's input, in the plan's axis order; a 2D configuration leaves out the
-            first axis, which keeps its own spacing.
-        patch_size: Voxels that the network sees at once, per axis. Of some networks the logits are smaller: see
-            `patches`.
-        batch_size: PatchSizes per training step.
-        median_shape: Median shape of the resampled training cases, per axis.
-        normalization: One per channel.
-        batch_dice: Whether the Dice loss pools the patches of a batch before it divides.
-        architecture: The network.
-        network: A network of the literature (see `networks.table`), or one that an installed package offers (see
-            `extensions`), instead of the usual one. Of the architecture it gets the numbers of channels and what
-            patches are divisible by. Of a network of the literature all settings are shown, and the stages of the
+        spacing_mm: Voxel spacing of the network's input in mm along each axis, in the plan's axis order; a 2D
+            configuration leaves out the first axis, which keeps its own spacing.
+        patch_size: Size in voxels of the patches that the network takes, along each axis. Some networks predict only
+            the centre of a patch.
+        batch_size: Number of patches per training step.
+        median_shape: Median shape of the resampled training cases in voxels along each axis.
+        normalization: The normalization of each channel, in the order of the channels.
+        batch_dice: Whether the Dice loss is calculated over all patches of a batch together, rather than for each
+            patch.
+        architecture: The architecture of the network.
+        network: A network of the literature or of MONAI (see `networks`), or one of an installed package (see
+            `plugins`), instead of the default network. It takes from the architecture the numbers of channels and the
+            divisor of the patches. For a network of the literature all settings are written out, and the stages of the
             architecture follow from them, whatever a file says.
-        estimated_bytes: Device memory of one training step, by `planning.memory`, or as it was measured.
-        measured_memory: What training found out about that, if the memory of a device ran out.
-        previous: The configuration whose segmentation is a further input: "3d_lowres" in a cascade.
-        augmentation: How patches are changed at random; left out, as a patch with equal edges is changed.
+        estimated_bytes: Device memory of one training step in bytes, estimated by `planning.memory`, or as it was
+            measured.
+        measured_memory: The measurement behind `estimated_bytes`, if the memory of a device ran out in training.
+        previous: The configuration whose segmentation is an additional input: "3d_lowres" in a cascade.
+        augmentation: Random augmentation of the patches; left out, the one for patches with equal edges.
     """
 
     spacing_mm: Spacing
@@ -111,24 +114,24 @@ class Configuration(Section):
     estimated_bytes: PositiveInt
     measured_memory: MeasuredMemory | None = None
     previous: ConfigurationName | None = None
-    augmentation: AugmentationSettings = Field(default_factory=_usual_augmentation)
+    augmentation: AugmentationSettings = Field(default_factory=_default_augmentation)
 
     @model_validator(mode="before")
     @classmethod
-    def _literature_is_complete(cls, given: Any) -> Any:
+    def _complete_named_network(cls, fields: Any) -> Any:
         try:
-            network = Plugin.model_validate(given["network"])
-            stated = Architecture.model_validate(given["architecture"])
+            network = Plugin.model_validate(fields["network"])
+            stated = Architecture.model_validate(fields["architecture"])
         except (TypeError, KeyError, ValidationError):
-            return given  # there is none, or the fields themselves say better what is wrong
+            return fields  # there is no named network, or the fields' own validation explains better what is wrong
         spec = MonaiSpec(network.name) if is_monai(network.name) else NETWORKS.get(network.name)
         if spec is None:
-            return given
+            return fields
         settings = spec.complete(network.settings)
-        outline = spec.make_architecture(
+        architecture = spec.make_architecture(
             settings, stated.dimensions, in_channels=stated.in_channels, out_channels=stated.out_channels
         )
-        return {**given, "architecture": outline, "network": Plugin(name=network.name, settings=settings)}
+        return {**fields, "architecture": architecture, "network": Plugin(name=network.name, settings=settings)}
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -136,8 +139,8 @@ class Configuration(Section):
         for name in ("spacing_mm", "patch_size", "median_shape"):
             if len(getattr(self, name)) != dimensions:
                 raise ValueError(f"{name} must have {dimensions} values, as the network's kernels have")
-        if (refusal := self.patches.find_problem(self.patch_size)) is not None:
-            raise ValueError(refusal)
+        if (problem := self.patches.find_problem(self.patch_size)) is not None:
+            raise ValueError(problem)
         if self.previous is None and self.previous_channels:
             raise ValueError(f"normalization needs one entry per image channel, {self.architecture.in_channels}")
         if self.previous is not None and self.previous_channels < 1:
@@ -165,18 +168,19 @@ class Configuration(Section):
             raise ValueError("augmentation.swapped_labels must be below out_channels of the architecture")
         if settings.custom and self.previous is not None:
             raise ValueError(
-                "augmentation.custom must be empty where a former segmentation is seen, which it would miss"
+                "augmentation.custom must be empty where the segmentation of another configuration is an input, "
+                "which transforms do not get"
             )
         return self
 
     @property
     def spec(self) -> NetworkSpec | None:
-        """Of a network of the literature; None for all others."""
+        """The specification of a network of the literature; None for all other networks."""
         return None if self.network is None else NETWORKS.get(self.network.name)
 
     @property
     def patches(self) -> PatchSizes:
-        """Which patches the network takes, and what part of them it predicts."""
+        """The patch sizes that the network takes, and the margin that it does not predict."""
         spec, network = self.spec, self.network
         if spec is None or network is None:
             return PatchSizes.divisible_by(self.architecture.divisor)
@@ -184,24 +188,24 @@ class Configuration(Section):
 
     @property
     def centre_size(self) -> tuple[int, ...]:
-        """Voxels that the network predicts at once, per axis: the middle of a patch, mostly all of it."""
+        """Size in voxels of the part of a patch that the network predicts: the patch without its margin."""
         return self.patches.centre(self.patch_size)
 
     @property
     def auxiliary_outputs(self) -> tuple[AuxiliaryOutput, ...]:
-        """What the last outputs of training stand for, if not for the labels."""
+        """The last outputs of training that predict something other than the labels."""
         if self.network is None or self.spec is None:
             return ()
         return self.spec.auxiliary_outputs(self.spec.parse(self.network.settings))
 
     @property
     def is_foreign(self) -> bool:
-        """Whether an installed package must offer the network, of which nothing else is known."""
+        """Whether the network is neither the default one nor built in: it comes from MONAI or an installed package."""
         return self.network is not None and self.spec is None
 
     @property
     def weights(self) -> int | None:
-        """Trainable numbers of the network; None if nobody knows."""
+        """Number of trainable weights of the network; None if it is unknown."""
         if self.network is None:
             return count_weights(self.architecture)
         spec = self.spec
@@ -209,42 +213,43 @@ class Configuration(Section):
 
     @property
     def without_estimates(self) -> "Configuration":
-        """The same but for the memory that it takes: equal for all that learn and predict in the same way."""
+        """The configuration without its memory estimates: equal for all that train and predict in the same way."""
         return self.model_copy(update={"estimated_bytes": 1, "measured_memory": None})
 
     @property
     def patch_voxels(self) -> int:
-        """Of one patch."""
+        """Number of voxels of a patch."""
         return prod(self.patch_size)
 
     @property
     def step_voxels(self) -> int:
-        """Of all patches of a training step."""
+        """Number of voxels of all patches of a training step."""
         return self.patch_voxels * self.batch_size
 
     @property
     def image_channels(self) -> int:
-        """Channels of the images."""
+        """Number of channels of the images."""
         return len(self.normalization)
 
     @property
     def previous_channels(self) -> int:
-        """What the segmentation of a previous configuration adds to them: one per structure."""
+        """Number of input channels from the segmentation of the previous configuration: one per structure."""
         return self.architecture.in_channels - self.image_channels
 
 
 class Plan(Artifact):
-    """Everything that was decided for a dataset; plan.json.
+    """The plan of a dataset: all decisions on preprocessing, networks and training; plan.json.
 
     Attributes:
-        dataset: Name of its folder, such as "Dataset004_Hippocampus".
-        rules: Those it was made by: this project's, or the reference method's.
-        preset: The network's size: "small" for two CPU cores or a laptop, "8gb" for a GPU of 8 GB, ...
-        memory_budget_bytes: Device memory that training may use.
+        dataset: Name of the dataset's folder, such as "Dataset004_Hippocampus".
+        rules: The planning rules: "autoseg", those of this project, or "nnunet", those of the reference method.
+        preset: The preset that sets the size of the network: "small" for two CPU cores or a laptop, "8gb" for a GPU of
+            8 GB, ...
+        memory_budget_bytes: Device memory in bytes that training may use.
         why: One sentence per decision, with the numbers behind it.
-        axis_order: Order in which the array axes (z, y, x) of an image are put before anything else; the first one is
-            the coarsest.
-        training: How each fold is trained.
+        axis_order: Order of the array axes (z, y, x) = (0, 1, 2) of an image in everything that follows; the first one
+            is the coarsest.
+        training: The training settings of each fold.
         configurations: The configurations by name: "2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres".
     """
 
@@ -259,11 +264,11 @@ class Plan(Artifact):
 
     @property
     def trainable(self) -> list[ConfigurationName]:
-        """The configurations that need nothing but images."""
+        """The configurations that do not need the segmentation of another one."""
         return [name for name, configuration in self.configurations.items() if configuration.previous is None]
 
     @model_validator(mode="after")
-    def _axis_order_is_one(self) -> Self:
+    def _axis_order_is_permutation(self) -> Self:
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError("axis_order must hold 0, 1 and 2 once each")
         return self

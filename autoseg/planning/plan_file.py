@@ -1,4 +1,4 @@
-"""The plan of a dataset on disk: made from its fingerprint within a blink, without torch or images."""
+"""Loads and saves the plan of a dataset and what belongs to it: fingerprint, splits and cases."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,15 @@ from autoseg.workspace import DatasetFolders
 
 
 def load_fingerprint(number: int, folders: DatasetFolders) -> Fingerprint:
-    """The fingerprint that was taken here, else the one that nnU-Net took.
+    """Loads the fingerprint of a dataset, else the one that nnU-Net extracted.
+
+    Args:
+        number: Number of the dataset, for error messages.
+        folders: The folders of the dataset.
 
     Raises:
-        UsageError: There is none.
-        ArtifactError: It is damaged.
+        UsageError: There is no fingerprint.
+        ArtifactError: The fingerprint is damaged.
     """
     if folders.fingerprint.is_file():
         return Fingerprint.load(folders.fingerprint)
@@ -27,7 +31,7 @@ def load_fingerprint(number: int, folders: DatasetFolders) -> Fingerprint:
 
 
 def save_plan(plan: Plan, folders: DatasetFolders, reporter: Reporter) -> None:
-    """Writes plan.json; one that stood there and was another is kept beside it, because it may have been edited."""
+    """Saves plan.json; a different plan that was there is kept beside it, because it may have been edited."""
     if folders.plan.is_file() and folders.plan.read_bytes() != plan.to_json().encode():
         folders.plan.replace(folders.replaced_plan)
         reporter.say(f"the plan that stood there is now {folders.replaced_plan}")
@@ -35,23 +39,31 @@ def save_plan(plan: Plan, folders: DatasetFolders, reporter: Reporter) -> None:
 
 
 def load_plan(number: int, folders: DatasetFolders) -> Plan:
-    """Reads plan.json.
+    """Loads plan.json.
+
+    Args:
+        number: Number of the dataset, for error messages.
+        folders: The folders of the dataset.
 
     Raises:
-        UsageError: There is none.
-        ArtifactError: It is damaged.
+        UsageError: There is no plan.
+        ArtifactError: The plan is damaged.
     """
     if not folders.plan.is_file():
-        what = f"{folders.raw.name} has no plan{'' if folders.plan_name is None else f' {folders.plan_name!r}'}"
-        raise UsageError(what, f"run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' first")
+        problem = f"{folders.raw.name} has no plan{'' if folders.plan_name is None else f' {folders.plan_name!r}'}"
+        raise UsageError(problem, f"run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' first")
     return Plan.load(folders.plan)
 
 
-def load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
-    """Reads what `plan_and_preprocess` decided.
+def load_plan_and_splits(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
+    """Loads the plan and the splits, which `plan_and_preprocess` makes.
+
+    Args:
+        number: Number of the dataset, for error messages.
+        folders: The folders of the dataset.
 
     Raises:
-        UsageError: It has not been run.
+        UsageError: The plan or the splits do not exist.
         ArtifactError: plan.json or splits.json is damaged.
     """
     plan = load_plan(number, folders)
@@ -63,14 +75,20 @@ def load_decisions(number: int, folders: DatasetFolders) -> tuple[Plan, Splits]:
 
 
 def list_cases(folders: DatasetFolders) -> list[str]:
-    """Names of the cases that were planned for; all of the dataset if nnU-Net took the fingerprint, which has none."""
+    """Returns the names of the planned cases; all of the dataset if the fingerprint is from nnU-Net, without names."""
     if folders.fingerprint.is_file():
         return [case.name for case in Fingerprint.load(folders.fingerprint).cases]
     return [case.name for case in Dataset.open(folders.raw).cases]
 
 
-def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Splits) -> Dataset:
-    """The cases of splits.json, which must be what the plan was made for.
+def open_planned_dataset(number: int, folders: DatasetFolders, plan: Plan, splits: Splits) -> Dataset:
+    """Opens the dataset with the cases of splits.json, and checks that it is the one that the plan was made for.
+
+    Args:
+        number: Number of the dataset, for error messages.
+        folders: The folders of the dataset.
+        plan: The plan of the dataset.
+        splits: The splits of the dataset.
 
     Raises:
         ProblemsError: Cases are missing, each with its line.
@@ -78,29 +96,31 @@ def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Split
     """
     dataset = Dataset.open(folders.raw).only(splits.names)
     configurations = plan.configurations.values()
-    if {(one.image_channels, one.architecture.out_channels) for one in configurations} != {
+    if {(entry.image_channels, entry.architecture.out_channels) for entry in configurations} != {
         (dataset.info.channels, dataset.info.targets.outputs)
     }:
-        what = f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
+        problem = (
+            f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
+        )
         raise UsageError(
-            what, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' again"
+            problem, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' again"
         )
     return dataset
 
 
-def check_names(configurations: Sequence[str] | None) -> None:
-    """Refuses a misspelt configuration before hours of reading.
+def check_configuration_names(configurations: Sequence[str] | None) -> None:
+    """Checks the names of configurations, so that a misspelt one is reported before hours of preprocessing.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no configuration of that name.
     """
     for name in configurations or ():
         if name not in CONFIGURATION_NAMES:
             raise UsageError(f"there is no configuration {name!r}", f"choose from {', '.join(CONFIGURATION_NAMES)}")
 
 
-def with_own_cases(plan: Plan, names: Sequence[ConfigurationName]) -> list[ConfigurationName]:
-    """The configurations whose cases must be prepared for these: a cascade sees those of "3d_fullres"."""
+def configurations_to_preprocess(plan: Plan, names: Sequence[ConfigurationName]) -> list[ConfigurationName]:
+    """Returns the configurations whose cases must be preprocessed for these: a cascade uses those of "3d_fullres"."""
     owners: list[ConfigurationName] = [
         "3d_fullres" if plan.configurations[name].previous is not None else name for name in names
     ]
@@ -108,13 +128,13 @@ def with_own_cases(plan: Plan, names: Sequence[ConfigurationName]) -> list[Confi
 
 
 def choose_configurations(plan: Plan, names: Sequence[str] | None) -> list[ConfigurationName]:
-    """The configurations of the plan with these names; all of them if there are no names.
+    """Returns the configurations of the plan with these names; all of them if there are no names.
 
     Raises:
-        UsageError: The plan has none of that name.
+        UsageError: The plan has no configuration of that name.
     """
     unknown = sorted(set(names or ()) - set(plan.configurations))
     if unknown:
-        known = ", ".join(plan.configurations)
-        raise UsageError(f"{plan.dataset} has no configuration {unknown[0]!r}", f"choose from {known}")
+        choices = ", ".join(plan.configurations)
+        raise UsageError(f"{plan.dataset} has no configuration {unknown[0]!r}", f"choose from {choices}")
     return [name for name in plan.configurations if not names or name in names]

@@ -1,16 +1,16 @@
-"""Networks, losses and transforms that are not built in: names in a plan, functions in installed packages.
+"""Plugins: networks, losses and transforms that installed packages provide and plans refer to by name.
 
-A package offers functions in its pyproject.toml, by names of its choice:
+A package declares its functions in its pyproject.toml, under names of its choice:
 
     [project.entry-points."autoseg.networks"]
     my_network = "my_package.networks:build"
 
-and alike in the groups "autoseg.losses" and "autoseg.transforms". Scripts and notebooks may call `register_network`,
-`register_loss` and `register_transform` instead, which hold for the running process; those that train on several GPUs
-are other processes, and find only what is installed.
+and in the same way in the groups "autoseg.losses" and "autoseg.transforms". Scripts and notebooks may call
+`register_network`, `register_loss` and `register_transform` instead, for the running process alone; the processes of a
+training on several GPUs find only what is installed.
 
-Plans and models only ever name such a function. Its code comes from what the user has installed, never from a file, so
-a stranger's plan or model can run nothing.
+Plans and models only contain the name of such a function. Its code comes from installed packages, never from a file, so
+a plan or model from someone else cannot run any code.
 """
 
 import json
@@ -35,64 +35,63 @@ if TYPE_CHECKING:
 
 Kind = Literal["network", "loss", "transform"]
 GROUPS: dict[Kind, str] = {"network": "autoseg.networks", "loss": "autoseg.losses", "transform": "autoseg.transforms"}
-"""Of entry points."""
+"""The groups of entry points."""
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 PLAN_PATTERN = rf"{NAME_PATTERN}|^{monai.NAME_PATTERN}$"
-"""What a plan may name: also a network of MONAI."""
+"""Pattern of the names that a plan may contain, including networks of MONAI."""
 
 Settings = Mapping[str, JsonValue]
 
 
-class BuildNetwork(Protocol):
-    """Builds a network with fresh weights, on the CPU, drawing from torch's own generator, which is seeded for it.
+class NetworkBuilder(Protocol):
+    """Builds a network with freshly initialized weights, on the CPU, by torch's global generator, which is seeded.
 
     In training mode the network maps an image (n, in_channels, *patch) to a list of logits, finest first: the first
-    ones (n, out_channels, *patch), for deep supervision further ones behind them; of several sizes the coarsest is left
-    out of the loss, and those of the same size count alike. In evaluation mode it maps it to the first ones alone. It
-    is called for patches of the plan's `patch_size`.
+    logits (n, out_channels, *patch), and for deep supervision further logits behind them. If these have several sizes,
+    the coarsest is left out of the loss; logits of the same size count equally. In evaluation mode it returns the first
+    logits alone. It is called for patches of the plan's `patch_size`.
 
     Args:
-        architecture: The plan's; `in_channels`, `out_channels`, `dimensions`, and `divisor`, by which patches are
-            divisible, must be kept to. The rest describes the built-in network.
-        settings: Of the plan, plain JSON values.
+        architecture: The architecture of the plan. The network must comply with `in_channels`, `out_channels`,
+            `dimensions`, and `divisor`, by which patches are divisible. The rest describes the default network.
+        settings: The settings of the plan, plain JSON values.
     """
 
     def __call__(self, architecture: Architecture, settings: Settings, /) -> "torch.nn.Module":
-        """Builds one."""
+        """Builds the network."""
 
 
-class ComputeLoss(Protocol):
-    """Judges logits at one resolution; deep supervision weighs the resolutions and adds them up.
+class LossFunction(Protocol):
+    """Calculates the loss of logits at one resolution; deep supervision sums the resolutions with weights.
 
-    It should be a mean over the patches: where they are shared among GPUs, or taken in micro-batches, it is called for
-    some of them, and counts by their number.
+    It should be a mean over the patches: where a batch is distributed over GPUs or micro-batches, it is called for each
+    part, and weighted by the number of patches.
 
     Args:
-        logits: Shape (n, outputs, *size), float32. Where nobody looked for a structure, which shows in
-            `ground_truth.unknown`, the logit of an exclusive structure is minus infinity, and the background stands for
-            it too.
-        ground_truth: On the same grid.
-        settings: Of the plan, plain JSON values.
+        logits: Shape (n, outputs, *size), float32. Where a structure is not annotated, as `ground_truth.unknown` gives,
+            the logit of an exclusive structure is minus infinity, and the background includes it.
+        ground_truth: The ground truth on the same grid.
+        settings: The settings of the plan, plain JSON values.
 
     Returns:
         A scalar through which gradients flow.
     """
 
     def __call__(self, logits: "torch.Tensor", ground_truth: "GroundTruth", settings: Settings, /) -> "torch.Tensor":
-        """Calculates it."""
+        """Calculates the loss."""
 
 
-class ChangePatch(Protocol):
-    """Changes a training patch by chance, after the built-in changes of intensity and before mirroring.
+class PatchTransform(Protocol):
+    """Augments a training patch at random, after the built-in changes of intensity and before mirroring.
 
-    It is called in threads, several at a time, and may change what it is given in place.
+    It is called in several threads at a time, and may change its arguments in place.
 
     Args:
         image: Shape (c, *patch), float32, normalized, on the CPU.
         label: Shape (*patch), integers as in the label maps, -1 outside the case.
-        random: The only source of chance, so that a run that was stopped goes on as if it had not been.
-        settings: Of the plan, plain JSON values.
+        random: The only source of randomness, so that a resumed run continues as if it had not been stopped.
+        settings: The settings of the plan, plain JSON values.
 
     Returns:
         Image and label map of the same shapes.
@@ -101,16 +100,16 @@ class ChangePatch(Protocol):
     def __call__(
         self, image: "torch.Tensor", label: "torch.Tensor", random: "np.random.Generator", settings: Settings, /
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Changes one patch."""
+        """Augments one patch."""
 
 
 class Plugin(Section):
-    """What a plan says about a network of the literature, or about a network or loss that is not built in.
+    """A network of the literature or of MONAI, or a network or loss of an installed package, by its name.
 
     Attributes:
-        name: In `networks.table`, or under which an installed package, or the running program, offers it; a network of
-            MONAI as in `networks.monai`.
-        settings: What it is given; plain JSON values.
+        name: The name: of a network of the literature; "monai:" and the name of a class of MONAI; or the name under
+            which an installed package, or the running program, provides the network, loss or transform.
+        settings: Settings that are passed to the network, loss or transform, as plain JSON values.
     """
 
     name: Annotated[str, Field(pattern=PLAN_PATTERN)]
@@ -123,16 +122,16 @@ class Plugin(Section):
         return settings
 
     @property
-    def given(self) -> Settings:
-        """The settings, as functions get them: to be read only, since they are a part of the plan."""
+    def read_only_settings(self) -> Settings:
+        """The settings as functions get them: read-only, since they are a part of the plan."""
         return MappingProxyType(self.settings)
 
 
 class CustomTransform(Plugin):
-    """A random change of training patches that is not built in.
+    """A transform of an installed package, which augments training patches at random.
 
     Attributes:
-        probability: Per patch.
+        probability: Probability that a patch is transformed.
     """
 
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -140,128 +139,142 @@ class CustomTransform(Plugin):
 
 _REGISTERED: dict[tuple[Kind, str], Callable[..., Any]] = {}
 _LOADED: dict[tuple[Kind, str], Callable[..., Any]] = {}
-"""Found before among what is installed, since that takes some milliseconds."""
+"""The plugins of installed packages that were loaded already, since the search takes some milliseconds."""
 
 
-def register_network(name: str, build: BuildNetwork) -> None:
-    """Offers a network to plans under a name, in this process; see `BuildNetwork` for what it must keep to.
+def register_network(name: str, build: NetworkBuilder) -> None:
+    """Makes a network available to plans under a name, in this process; see `NetworkBuilder` for its interface.
+
+    >>> def build(architecture, settings):
+    ...     from torch import nn
+    ...     convolution = nn.Conv2d if architecture.dimensions == 2 else nn.Conv3d
+    ...     return convolution(architecture.in_channels, architecture.out_channels, 3, padding=1)
+    >>> register_network("one_convolution", build)
 
     Args:
-        name: Lower-case letters, digits and underscores.
+        name: Name in the plan: lower-case letters, digits and underscores.
         build: Called as ``build(architecture, settings)``. The same function may be registered again, as when a cell
-            of a notebook is run twice; what it is by then counts.
+            of a notebook is run twice; the last registration counts.
 
     Raises:
-        UsageError: The name is no such name, or stands for another function.
+        UsageError: The name is not valid, or it is the name of another function.
     """
     _register("network", name, build)
 
 
-def register_loss(name: str, loss: ComputeLoss) -> None:
-    """Offers a loss to plans under a name, in this process; see `ComputeLoss`, and `register_network`.
+def register_loss(name: str, loss: LossFunction) -> None:
+    """Makes a loss available to plans under a name, in this process; see `LossFunction`, and `register_network`.
+
+    >>> def brier_of_regions(logits, ground_truth, settings):
+    ...     return (logits.sigmoid() - ground_truth.present.float()).square().mean()
+    >>> register_loss("brier_of_regions", brier_of_regions)
 
     Args:
-        name: Lower-case letters, digits and underscores.
+        name: Name in the plan: lower-case letters, digits and underscores.
         loss: Called as ``loss(logits, ground_truth, settings)``.
 
     Raises:
-        UsageError: The name is no such name, or stands for another function.
+        UsageError: The name is not valid, or it is the name of another function.
     """
     _register("loss", name, loss)
 
 
-def register_transform(name: str, transform: ChangePatch) -> None:
-    """Offers a transform to plans under a name, in this process; see `ChangePatch`, and `register_network`.
+def register_transform(name: str, transform: PatchTransform) -> None:
+    """Makes a transform available to plans under a name, in this process; see `PatchTransform`.
+
+    >>> def invert(image, label, random, settings):
+    ...     return -image, label
+    >>> register_transform("invert", invert)
 
     Args:
-        name: Lower-case letters, digits and underscores.
-        transform: Called as ``transform(image, label, random, settings)``.
+        name: Name in the plan: lower-case letters, digits and underscores.
+        transform: Called as ``transform(image, label, random, settings)``; see also `register_network`.
 
     Raises:
-        UsageError: The name is no such name, or stands for another function.
+        UsageError: The name is not valid, or it is the name of another function.
     """
     _register("transform", name, transform)
 
 
-def find_network(name: str, error: type[AutosegError] = UsageError) -> BuildNetwork:
-    """The network of a name that is not built in.
+def find_network(name: str, error: type[AutosegError] = UsageError) -> NetworkBuilder:
+    """Returns the network plugin of a name.
 
     Args:
-        name: In the plan, or in a model's plan.
-        error: What is raised: `ModelError` for a model.
+        name: Name in the plan of a dataset or of a model.
+        error: Type of the error that is raised: `ModelError` for a model.
 
     Raises:
-        AutosegError: Nothing of this name is installed or registered, or it cannot be loaded.
+        AutosegError: No plugin of this name is installed or registered, or it cannot be loaded.
     """
-    return cast(BuildNetwork, find_any("network", name, error))
+    return cast(NetworkBuilder, find_plugin("network", name, error))
 
 
-def check_built_in(name: str, error: type[AutosegError] = UsageError) -> None:
-    """Makes sure that no installed package offers a network by the name of a built-in one.
+def check_no_name_conflict(name: str, error: type[AutosegError] = UsageError) -> None:
+    """Checks that no installed package provides a network under the name of a built-in one.
 
     Raises:
-        AutosegError: One does; nobody could tell which of the two a plan means.
+        AutosegError: A package does; the plan would be ambiguous.
     """
     for entry in _find_entries("network", name):
-        what = f"{_package(entry)} offers a network {name!r}, which is the name of the built-in {NETWORKS[name].title}"
-        raise error(what, "let that package choose another name, or uninstall it")
+        problem = (
+            f"{_package(entry)} offers a network {name!r}, which is the name of the built-in {NETWORKS[name].title}"
+        )
+        raise error(problem, "let that package choose another name, or uninstall it")
 
 
-def find_loss(name: str) -> ComputeLoss:
-    """The loss of a name; see `find_network`."""
-    return cast(ComputeLoss, find_any("loss", name))
+def find_loss(name: str) -> LossFunction:
+    """Returns the loss plugin of a name; see `find_network`."""
+    return cast(LossFunction, find_plugin("loss", name))
 
 
-def find_transform(name: str) -> ChangePatch:
-    """The transform of a name; see `find_network`."""
-    return cast(ChangePatch, find_any("transform", name))
+def find_transform(name: str) -> PatchTransform:
+    """Returns the transform plugin of a name; see `find_network`."""
+    return cast(PatchTransform, find_plugin("transform", name))
 
 
-def find_any(kind: Kind, name: str, error: type[AutosegError] = UsageError) -> Callable[..., Any]:
-    """The network, loss or transform of a name; see `find_network`."""
-    found = _REGISTERED.get((kind, name)) or _LOADED.get((kind, name))
-    if found is None:
-        found = _LOADED[kind, name] = _load(kind, name, error)
-    return found
+def find_plugin(kind: Kind, name: str, error: type[AutosegError] = UsageError) -> Callable[..., Any]:
+    """Returns the network, loss or transform plugin of a name; see `find_network`."""
+    function = _REGISTERED.get((kind, name)) or _LOADED.get((kind, name))
+    if function is None:
+        function = _LOADED[kind, name] = _load(kind, name, error)
+    return function
 
 
-def list_offers(kind: Kind) -> dict[str, str]:
-    """What there is by name, in order, and where it comes from: a package and its version, or this program.
-
-    Several packages that offer the same name are all told.
-    """
-    offers = {name: "this program" for kind_of_one, name in _REGISTERED if kind_of_one == kind}
+def list_available(kind: Kind) -> dict[str, str]:
+    """Lists the available plugins by name, with all of their sources: packages with versions, or "this program"."""
+    sources = {name: "this program" for registered_kind, name in _REGISTERED if registered_kind == kind}
     for entry in entry_points(group=GROUPS[kind]):
-        offers[entry.name] = f"{offers[entry.name]}, {_package(entry)}" if entry.name in offers else _package(entry)
-    return dict(sorted(offers.items()))
+        package = _package(entry)
+        sources[entry.name] = f"{sources[entry.name]}, {package}" if entry.name in sources else package
+    return dict(sorted(sources.items()))
 
 
 def _register(kind: Kind, name: str, function: Callable[..., Any]) -> None:
     if not re.fullmatch(NAME_PATTERN, name):
-        raise UsageError(f"{name!r} is no name for a {kind}", "take lower-case letters, digits and underscores")
+        raise UsageError(f"{name!r} is not a valid name for a {kind}", "use lower-case letters, digits and underscores")
     if kind == "network" and name in NETWORKS:
         raise UsageError(f"the network {name!r} is built in: {NETWORKS[name].title}", "choose another name")
     present = _REGISTERED.get((kind, name))
-    others = [] if present is None or _place(present) == _place(function) else ["this program"]
-    others += [_package(entry) for entry in _find_entries(kind, name) if entry.value != _place(function)]
+    others = [] if present is None or _qualified_name(present) == _qualified_name(function) else ["this program"]
+    others += [_package(entry) for entry in _find_entries(kind, name) if entry.value != _qualified_name(function)]
     if others:
         raise UsageError(f"the {kind} {name!r} is another function of {others[0]} already", "choose another name")
     _REGISTERED[kind, name] = function
 
 
-def _place(function: Callable[..., Any]) -> str | int:
-    """Where a function is defined, as an entry point says it; of a nameless one, which it is."""
+def _qualified_name(function: Callable[..., Any]) -> str | int:
+    """Returns the module and name of a function as in an entry point; its identity if it has no name."""
     name = getattr(function, "__qualname__", "<nameless>")
     return id(function) if "<" in name else f"{function.__module__}:{name}"
 
 
 def _load(kind: Kind, name: str, error: type[AutosegError]) -> Callable[..., Any]:
-    """Looks for a function among what is installed."""
+    """Loads the plugin of a name from the installed packages."""
     entries = _find_entries(kind, name)
     if not entries:
-        there = ", ".join(list_offers(kind)) or "none"
-        what = f"there is no {kind} {name!r} here (there: {there})"
-        raise error(what, f"install the package that offers it as an entry point of {GROUPS[kind]!r}")
+        available = ", ".join(list_available(kind)) or "none"
+        problem = f"there is no {kind} {name!r} here (available: {available})"
+        raise error(problem, f"install the package that provides it as an entry point of {GROUPS[kind]!r}")
     if len({entry.value for entry in entries}) > 1:
         packages = " and ".join(sorted(map(_package, entries)))
         raise error(f"{packages} both offer a {kind} {name!r}", "uninstall one of them")
@@ -269,11 +282,11 @@ def _load(kind: Kind, name: str, error: type[AutosegError]) -> Callable[..., Any
         function = entries[0].load()
     except Exception as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
-        what = f"the {kind} {name!r} of {_package(entries[0])} cannot be loaded: {reason}"
-        raise error(what, "mend that package, or install it anew") from cause
+        problem = f"the {kind} {name!r} of {_package(entries[0])} cannot be loaded: {reason}"
+        raise error(problem, "fix that package, or reinstall it") from cause
     if not callable(function):
-        what = f"the {kind} {name!r} of {_package(entries[0])} is {entries[0].value}, which is no function"
-        raise error(what, "mend that package's entry points")
+        problem = f"the {kind} {name!r} of {_package(entries[0])} is {entries[0].value}, which is not a function"
+        raise error(problem, "fix the entry points of that package")
     return cast(Callable[..., Any], function)
 
 

@@ -1,8 +1,8 @@
-"""What the planner may spend: the presets, each a network with a memory to fill, and the rules they are planned by.
+"""The presets, which limit network, patch and batch by the memory of a device, and the planning rules.
 
-A preset says how large networks, patches and batches may be and how long they train; the memory then decides how much
-of that is used. What a preset buys was measured by its sources, on six datasets (mean Dice of BTCV, ACDC, LiTS,
-BraTS 2021, KiTS 2023 and AMOS 2022; nnU-Net's benchmark of its own presets, all trained from scratch):
+A preset gives upper bounds of networks, patches and batches and the length of training; the memory budget then decides
+how much of that is used. The benefit of a preset was measured by its sources, on six datasets (mean Dice of BTCV, ACDC,
+LiTS, BraTS 2021, KiTS 2023 and AMOS 2022; nnU-Net's benchmark of its own presets, all trained from scratch):
 
     network of the reference method                  memory    time    mean Dice
     plain U-Net                                      7.7 GB     9 h      86.77
@@ -10,10 +10,10 @@ BraTS 2021, KiTS 2023 and AMOS 2022; nnU-Net's benchmark of its own presets, all
     the same, larger patches (3 times, for a CT)    22.7 GB    35 h      87.56
     the same, larger still                          36.6 GB    66 h      87.58
 
-So memory first buys a deeper network, which costs little, then larger patches; from 24 GB on there is next to nothing
-to gain. No figure shows that more features help. Larger batches for small datasets lost Dice at 4 to 13 times the cost
-(hippocampus: 0.8904 with 9 patches, 0.8875 with 58, 0.8862 with 178; published with AutoNNUnet), so the share of a
-dataset that one batch may see is limited in every preset of ours.
+So memory is best spent first on a deeper network, which costs little, then on larger patches; above 24 GB there is
+almost nothing to gain. No figure shows that more features help. Larger batches for small datasets lost Dice at 4 to 13
+times the cost (hippocampus: 0.8904 with 9 patches, 0.8875 with 58, 0.8862 with 178; published with AutoNNUnet), so
+every preset of this project limits the fraction of a dataset that one batch may hold.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from autoseg.planning.plan import PresetName, RulesName
 from autoseg.planning.settings import TrainingSettings
 
 BATCH_SHARE = 0.05
-"""Of the voxels of all training cases, what one batch may hold. Source: the reference method."""
+"""Largest fraction of the voxels of all training cases that one batch may hold. Source: the reference method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,10 @@ class Limits:
     """Upper bounds of a 2D or a 3D configuration.
 
     Attributes:
-        features: Channels of the feature maps.
-        patch_voxels: Voxels of a patch, padding included; None if memory alone decides.
-        batch_size: PatchSizes of a training step; None if memory and the size of the dataset alone decide.
+        features: Largest number of features of a stage.
+        patch_voxels: Largest number of voxels of a patch with its padding; None if memory alone decides.
+        batch_size: Largest number of patches of a training step; None if memory and the size of the dataset alone
+            decide.
     """
 
     features: int
@@ -43,12 +44,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureMapReference:
-    """What the reference method compares a network with: feature map elements, calibrated for one amount of memory.
+    """The feature map elements that the reference method compares a network with, calibrated for one amount of memory.
 
     Attributes:
-        plane, volume: Elements of one patch in 2D and 3D.
-        whole_batch: Whether the patch must be small enough for the full reference batch of twelve planes or two
-            volumes; else two planes are enough.
+        plane, volume: Number of elements of one patch in 2D and 3D.
+        whole_batch: Whether the patch must be small enough for the full reference batch of twelve 2D or two 3D patches;
+            otherwise a batch of two is enough.
     """
 
     plane: int
@@ -58,21 +59,22 @@ class FeatureMapReference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """How large networks, patches and batches may be, and how long they train.
+    """Upper bounds of networks, patches and batches, and the training settings.
 
     Attributes:
-        memory_bytes: Device memory that it is made for.
+        memory_bytes: Device memory in bytes that the preset is made for.
         residual: See `Architecture`.
-        base_features: Of the first stage; they double from stage to stage.
-        convolutions: Per block of each stage, from the first; the last number holds for all further stages.
-        blocks: Per stage, likewise.
+        base_features: Number of features of the first stage; it doubles from stage to stage.
+        convolutions: Number of convolutions per block of each stage, from the first; the last number holds for all
+            further stages.
+        blocks: Number of blocks of each stage, in the same way.
         decoder_convolutions: See `Stage`.
         plane, volume: Limits in 2D and in 3D.
-        batch_share: Of the voxels of all training cases, what one batch may hold.
+        batch_share: Largest fraction of the voxels of all training cases that one batch may hold.
         reference: Set for presets of the reference method only, which does not count bytes.
-        training: The schedule.
-        epochs_by_size: Whether its number of epochs is that of pictures only, and for volumes follows from their size;
-            see `schedule`.
+        training: The training settings.
+        epochs_by_size: Whether the number of epochs of the training settings is for 2D images only, and that for
+            volumes follows from their size; see `schedule`.
     """
 
     memory_bytes: int
@@ -89,7 +91,7 @@ class Preset:
     epochs_by_size: bool = False
 
     def limits(self, dimensions: int) -> Limits:
-        """Those of a 2D or a 3D configuration."""
+        """Returns the limits of a 2D or a 3D configuration."""
         return self.plane if dimensions == 2 else self.volume
 
 
@@ -97,23 +99,23 @@ GB = 10**9
 
 
 def _standard(gigabytes: int) -> Preset:
-    """For a GPU of up to 10 GB. Source: features of the reference method, convolutions per stage of V-Net.
+    """Returns a preset for a GPU of up to 10 GB.
 
-    (Milletari et al. 2016, 1-2-3-3-3.)
+    Source: features of the reference method, convolutions per stage of V-Net (Milletari et al. 2016, 1-2-3-3-3).
     """
     return Preset(memory_bytes=gigabytes * GB, epochs_by_size=True)
 
 
 def _deep(gigabytes: int) -> Preset:
-    """For a larger GPU: every stage but the first repeats its residual block; the way up stays as it is.
+    """Returns a preset for a larger GPU: every encoder stage but the first repeats its residual block.
 
-    Decision: it then has 1, 4, 6, 6, ... convolutions on the way down, as deep as it pays by the table above.
+    Decision: the encoder then has 1, 4, 6, 6, ... convolutions, as deep as is worthwhile by the table above.
     """
     return Preset(memory_bytes=gigabytes * GB, blocks=(1, 2), epochs_by_size=True)
 
 
 def _residual_encoder(gigabytes: int, *, plane: int, volume: int) -> Preset:
-    """The residual-encoder presets of the reference method. Source: nnU-Net v2.8.1."""
+    """Returns a residual-encoder preset of the reference method. Source: nnU-Net v2.8.1."""
     return Preset(
         memory_bytes=gigabytes * GB,
         residual="block",
@@ -131,8 +133,8 @@ REFERENCE_TRAINING = TrainingSettings(epochs=1000, steps_per_epoch=250, validati
 
 PRESETS: dict[PresetName, Preset] = {
     # For two CPU cores or a laptop. Decision: half the features and patches of 64 voxels along each edge, a tenth of
-    # what 8 GB hold. Momentum 0.99 looks back 100 steps, too slow for a schedule of minutes; 0.9 with a larger learning
-    # rate and the average of the weights learn several times faster (figures: tests/benchmarks/RESULTS.md).
+    # what 8 GB hold. Momentum 0.99 averages over 100 steps, too slow for a schedule of minutes; 0.9 with a larger
+    # learning rate and averaged weights learn several times faster (figures: tests/benchmarks/RESULTS.md).
     "small": Preset(
         memory_bytes=4 * GB,
         base_features=16,
@@ -168,22 +170,22 @@ PRESETS: dict[PresetName, Preset] = {
 }
 
 LADDER: tuple[PresetName, ...] = ("4gb", "8gb", "11gb", "16gb", "24gb", "40gb", "80gb")
-"""The presets that the memory chooses from, by memory."""
+"""The presets that the memory budget chooses from, in the order of their memory."""
 
 USEFUL_BYTES = PRESETS["24gb"].memory_bytes
-"""What is taken of a GPU that nobody named: by the table above, more memory costs hours and gains nothing."""
+"""The largest default memory budget: by the table above, more memory costs hours and gains nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Where this project's rules depart from those of the reference method.
+    """The planning rules in which this project and the reference method differ.
 
     Attributes:
-        flat_voxels: Volumes of at most this many slices have no 3D configuration.
-        flat_axis_first: Whether the axis across such slices comes first, whatever its spacing.
-        monotonic: Whether a larger budget must never buy fewer voxels per step.
+        flat_voxels: Largest number of slices for which there is no 3D configuration.
+        flat_axis_first: Whether the axis across such slices comes first, regardless of its spacing.
+        monotonic: Whether a larger budget must never give fewer voxels per training step.
         safe_mirroring: Whether labels of the left and the right keep their sides when patches are flipped.
-        presets: What there is to choose from.
+        presets: The presets that may be chosen.
     """
 
     flat_voxels: int
@@ -194,8 +196,8 @@ class Rules:
 
 
 RULES: dict[RulesName, Rules] = {
-    # Decision: a bottleneck has at least four voxels along each axis, so three slices are no volume; the sides of the
-    # body, and what more memory buys, are left to chance by the reference method.
+    # Decision: a bottleneck has at least four voxels along each axis, so three slices are no volume. The reference
+    # method has no rule for the sides of the body, nor for the effect of more memory.
     "autoseg": Rules(
         flat_voxels=3, flat_axis_first=True, monotonic=True, safe_mirroring=True, presets=("small", *LADDER)
     ),

@@ -1,4 +1,4 @@
-"""How many epochs a dataset needs, by the size of its images.
+"""Chooses the number of epochs by the size of the images.
 
 Source: ten datasets of the Medical Segmentation Decathlon, each trained by the reference method for 1000 epochs of 250
 steps, five folds of 3d_fullres (curves and plans published with AutoNNUnet, plain U-Net). "Needed" is the first epoch
@@ -17,16 +17,17 @@ folds. Voxels are those of the typical image at the spacing of training.
     Lung               66 M      63        1       495 to 947   1000
     Liver             126 M     131        2       459 to 855   1000
 
-The size of the images tells the quick from the slow; the number of cases (20 to 484 among the quick, 41 to 303 among
-the slow) and of classes does not. Small structures go with large images here, so these figures cannot tell one from the
-other; a size is known of every fingerprint, also of those of nnU-Net, that of structures is not.
+The size of the images separates the quick from the slow datasets; the number of cases (20 to 484 among the quick, 41 to
+303 among the slow) and of classes does not. Small structures coincide with large images here, so these figures cannot
+separate the two causes; every fingerprint holds the size of the images, also those of nnU-Net, but not the size of the
+structures.
 
-Decision: as many epochs as the slowest fold of datasets of that size needed; between the sizes that were seen, a line
+Decision: as many epochs as the slowest fold of datasets of that size needed; between these sizes, linear interpolation
 over the logarithm of the voxels.
 
-Limits: the figures are upper bounds, since curves that are still to fall with the learning rate come to their end late:
-a shorter schedule that anneals in full may do as well, which nobody has measured here; `--budget quick` tries it, and
-`--extend` goes on if it was too short. All ten datasets are volumes of at most three structures. Pictures were not
+Limits: the figures are upper bounds, since curves whose learning rate has still to fall reach their end late: a shorter
+schedule that anneals completely may do as well, which has not been measured here; `--budget quick` tries it, and
+`--extend` continues if it was too short. All ten datasets are volumes of at most three structures. 2D images were not
 measured: they keep the number of their preset.
 """
 
@@ -42,20 +43,27 @@ FEWEST_EPOCHS = 100
 MOST_EPOCHS = 1000
 
 
-class _Seen(NamedTuple):
-    """Epochs that were enough for images of so many voxels."""
+class _NeededEpochs(NamedTuple):
+    """The number of epochs that was enough for images of a number of voxels."""
 
     voxels: float
     epochs: int
 
 
-SEEN = (_Seen(6e4, FEWEST_EPOCHS), _Seen(2e6, 410), _Seen(8.5e6, 410), _Seen(2.5e7, MOST_EPOCHS))
+NEEDED_EPOCHS = (
+    _NeededEpochs(6e4, FEWEST_EPOCHS),
+    _NeededEpochs(2e6, 410),
+    _NeededEpochs(8.5e6, 410),
+    _NeededEpochs(2.5e7, MOST_EPOCHS),
+)
 
 
 def choose_training(preset: Preset, grid: TargetGrid) -> TrainingSettings:
-    """The preset's settings, with as many epochs as the dataset needs if the preset leaves that open.
+    """Returns the training settings of the preset, with epochs by the size of the images if the preset says so.
 
-    Example: images of 64 x 64 x 64 voxels (0.26 million) get 230 epochs.
+    Args:
+        preset: The preset.
+        grid: The grid of the resampled cases.
     """
     if not preset.epochs_by_size or grid.is_flat:
         return preset.training
@@ -63,18 +71,22 @@ def choose_training(preset: Preset, grid: TargetGrid) -> TrainingSettings:
 
 
 def choose_epochs(voxels: float) -> int:
-    """Epochs for typical images of so many voxels, in tens; see the module."""
-    if voxels <= SEEN[0].voxels:
-        return SEEN[0].epochs
-    for (fewer, low), (more, high) in pairwise(SEEN):
+    """Returns the number of epochs for typical images of so many voxels, in tens; see the module.
+
+    >>> choose_epochs(64**3)
+    230
+    """
+    if voxels <= NEEDED_EPOCHS[0].voxels:
+        return NEEDED_EPOCHS[0].epochs
+    for (fewer, low), (more, high) in pairwise(NEEDED_EPOCHS):
         if voxels <= more:
-            share = log10(voxels / fewer) / log10(more / fewer)
-            return round((low + share * (high - low)) / 10) * 10
-    return SEEN[-1].epochs
+            fraction = log10(voxels / fewer) / log10(more / fewer)
+            return round((low + fraction * (high - low)) / 10) * 10
+    return NEEDED_EPOCHS[-1].epochs
 
 
 def explain_training(training: TrainingSettings, preset: Preset, grid: TargetGrid) -> str:
-    """Says how long training lasts, and why."""
+    """Returns a sentence on how long training lasts, and why."""
     length = f"Training lasts {training.epochs} epochs of {training.steps_per_epoch} steps"
     if preset.reference is not None:
         return f"{length}, as in the reference method."

@@ -1,4 +1,4 @@
-"""How patches are changed and how a fold is trained, as types: the parts of plan.json that shape learning alone."""
+"""The types of the sections of plan.json on augmentation, loss and training."""
 
 from typing import Annotated, Literal, Self
 
@@ -16,35 +16,43 @@ CUSTOM = AliasChoices("custom", "own")  # Plans of version 0.1 say "own".
 
 
 class AugmentationSettings(Section):
-    """Random changes of the training patches. Source: the reference method's table (nnU-Net v2.8.1).
+    """Random augmentation of the training patches. Source: the reference method's table (nnU-Net v2.8.1).
 
-    A probability is per patch, an amount is drawn uniformly from its range. A "factor" range (low, high) that
-    spans 1 is drawn from below or above 1 with equal chance.
+    A probability is per patch; an amount is drawn uniformly from its range. A factor range (low, high) that spans 1 is
+    drawn from below or above 1 with equal probability.
 
     Attributes:
-        rotation_probability, rotation_degrees: About each of `rotation_axes`; the largest angle either way.
-        rotation_axes: Axes of the case, in the plan's order, about which patches rotate. (0,) turns them within the
-            planes that are stacked along the first axis, which is the only turn that a 2D patch knows.
-        scaling_probability, scaling_factor: The same for all axes, or for those of the planes within which patches
-            turn; above 1 the structures appear larger.
-        deformation_probability, deformation_spacing_voxels, deformation_std_voxels: Voxels move smoothly: by random
-            amounts of this standard deviation at points of this distance, by cubic splines in between. Off unless a
-            plan asks for it.
-        histogram_matching_probability: The patch gets, per channel, the distribution of intensities that another patch
-            of the batch has. Off unless a plan asks for it.
-        noise_probability, noise_std: Gaussian, its standard deviation between 0 and this.
-        blur_probability, blur_sigma_voxels: Gaussian, each channel with chance one half, each axis by an amount of its
-            own.
-        brightness_probability, brightness_factor: Multiplies, per channel.
-        contrast_probability, contrast_factor: About the channel's mean, keeping its range.
-        low_resolution_probability, low_resolution_factor: Down and up again, each channel with chance one half, along
-            the axes that are scaled.
-        gamma_inverted_probability, gamma_probability, gamma_exponent: Keeping the channel's mean and deviation.
-        mirror_axes: Axes of the patch that are flipped with chance one half each, in training and in prediction.
+        rotation_probability, rotation_degrees: Probability of a rotation about `rotation_axes`, and the largest angle
+            about each of them in degrees, in both directions.
+        rotation_axes: Axes of the case, in the plan's axis order, about which patches are rotated. [0] rotates them
+            within the slices that are stacked along the first axis, which is the only rotation of a 2D patch.
+        scaling_probability, scaling_factor: Probability of a scaling, and the range of its factor, the same for all
+            axes, or for the two in-plane axes if patches are rotated in-plane only; above 1 structures appear larger.
+        deformation_probability, deformation_spacing_voxels, deformation_std_voxels: Probability of an elastic
+            deformation, the spacing of its control points in voxels, and the standard deviation of their displacements
+            in voxels; cubic splines interpolate in between. Off by default.
+        histogram_matching_probability: Probability that each channel of a patch gets the intensity distribution of
+            another patch of the batch. Off by default.
+        noise_probability, noise_std: Probability of Gaussian noise, and the largest standard deviation, which is drawn
+            between 0 and this, in units of the normalized image.
+        blur_probability, blur_sigma_voxels: Probability of a Gaussian blur, and the range of its sigma in voxels, drawn
+            for each axis; each channel is blurred with probability one half.
+        brightness_probability, brightness_factor: Probability that the intensities are multiplied, and the range of the
+            factor, drawn for each channel.
+        contrast_probability, contrast_factor: Probability that the differences from the channel's mean are multiplied,
+            and the range of the factor; the channel's range of intensities is kept.
+        low_resolution_probability, low_resolution_factor: Probability that the patch is downsampled and upsampled again
+            along the axes that are scaled, and the range of the factor; each channel with probability one half.
+        gamma_inverted_probability, gamma_probability, gamma_exponent: Probabilities of a gamma correction of the
+            inverted and of the original intensities, and the range of its exponent; mean and standard deviation of the
+            channel are kept.
+        mirror_axes: Axes of the patch along which it is flipped, each with probability one half in training; prediction
+            averages over the flips.
         swap_axis: The one of `mirror_axes` that runs from the left to the right of the body, if left and right
             structures have labels of their own.
-        swapped_labels: Pairs of label numbers, such as left and right kidney, that a flip along `swap_axis` exchanges.
-        custom: Transforms of installed packages, applied after all others; see `plugins`.
+        swapped_labels: Pairs of label numbers, such as left and right kidney, that a flip along `swap_axis` swaps.
+        custom: Transforms of installed packages, applied after the built-in changes of intensity and before mirroring;
+            see `plugins`.
     """
 
     rotation_probability: Fraction = 0.2
@@ -75,9 +83,10 @@ class AugmentationSettings(Section):
     custom: tuple[CustomTransform, ...] = Field(default=(), validation_alias=CUSTOM, serialization_alias="own")
 
     def in_plane_axes(self, dimensions: int) -> tuple[int, ...]:
-        """Axes of a patch of 2 or 3 dimensions along which it is scaled, deformed and coarsened.
+        """Returns the axes of a patch along which it is scaled, deformed and coarsened.
 
-        All of them, but the first one stays as it is if a volume turns about no other: its slices are thick then.
+        These are all axes, except the first one if a 3D patch is rotated about that axis only: its slices are thick
+        then.
         """
         return (1, 2) if dimensions == 3 and self.rotation_axes == (0,) else tuple(range(dimensions))
 
@@ -101,17 +110,19 @@ class AugmentationSettings(Section):
 
 
 class LossSettings(Section):
-    """What training minimizes: the sum of an overlap term and a voxelwise term. Formulas: `training.losses`.
+    """The loss function: the sum of an overlap term and a voxelwise term. Formulas: `training.losses`.
 
     Attributes:
-        overlap: "dice", "squared_dice" as in V-Net, "tversky", or "none".
-        voxelwise: "cross_entropy", which is binary for structures that may overlap, "focal", "top_k", or "none".
-        overlap_weight, voxelwise_weight: Factors of the two.
-        false_positives, false_negatives: For "tversky": how much either weighs.
-        focal_exponent: For "focal": 0 is cross entropy.
-        top_k_share: For "top_k": the share of the voxels, the worst ones, that counts.
-        class_weights: How much each output of the network weighs in the voxelwise term, the background first if it is
-            one; all the same if left out.
+        overlap: The overlap term: "dice", "squared_dice" with squares in the denominator as in V-Net, "tversky", or
+            "none".
+        voxelwise: The voxelwise term: "cross_entropy", which is binary for structures that may overlap, "focal",
+            "top_k", or "none".
+        overlap_weight, voxelwise_weight: Factors of the two terms in the sum.
+        false_positives, false_negatives: Weights of false positives and false negatives in "tversky".
+        focal_exponent: Exponent of "focal"; 0 gives the cross entropy.
+        top_k_share: Fraction of the voxels, those with the largest loss, over which "top_k" averages.
+        class_weights: Weight of each output of the network in the voxelwise term, the background first if it is an
+            output; left out, all weights are equal.
         custom: A loss of an installed package, instead of both terms; see `plugins`.
     """
 
@@ -150,41 +161,44 @@ _BELONGS_TO: dict[str, tuple[str, tuple[str, ...]]] = {
     "plateau_share": ("schedule", ("plateau",)),
     "step_factor": ("schedule", ("step", "plateau")),
 }
-"""Fields that only some optimizers or schedules have: where these are chosen, and their names."""
+"""Fields that belong to some optimizers or schedules only: the field that chooses these, and their names."""
 
 
 class TrainingSettings(Section):
-    """How a fold is trained.
+    """The training settings of each fold.
 
     Attributes:
         epochs: Number of epochs; the learning rate anneals over all of them.
-        budget_seconds: If set, training lasts this long whatever the number of epochs, and anneals over that time.
-        steps_per_epoch: Optimizer steps in an epoch.
-        validation_steps: Batches of held-out patches at the end of an epoch, for the reported pseudo Dice.
-        optimizer: "sgd" is stochastic gradient descent with Nesterov's momentum; "adam"; "adamw", whose weight decay is
-            apart from the gradients. The last two want a learning rate of about 0.001 or less.
-        learning_rate: The highest one, from which the schedule falls.
-        schedule: How it falls over the training: "polynomial" and "cosine" to 0; "step" by `step_factor` after every
-            `step_share`; "plateau" by `step_factor` whenever the training loss got no better for `plateau_share`.
-        warmup_share: Share of the training, at its start, in which the learning rate rises to the highest one.
-        schedule_power: For "polynomial": the rate falls as (1 - progress) to this power.
-        step_share: For "step": share of the training, after the warm-up, between two falls.
-        plateau_share: For "plateau": share of the training without a better loss before a fall.
-        step_factor: For "step" and "plateau": what each fall multiplies the rate by.
-        momentum: For "sgd".
-        adam_betas: For "adam" and "adamw": what a step keeps of the running means of gradients and of their squares.
-        weight_decay: Of all weights.
-        gradient_norm: Gradients are scaled down to this L2 norm if they exceed it.
-        foreground_fraction: Share of patches that are centred on foreground.
-        average_decay: Share of the running average of the weights that one step keeps; 0 switches the average off.
-            The averaged weights are the ones that are validated and predict.
-        loss: What is minimized.
-        micro_batch_size: PatchSizes that are on the device at once; a step adds up the gradients of its micro-batches.
-            Left out, the whole batch, or as many as fit if the memory of the device runs out.
-        recompute_activations: Whether feature maps are calculated again on the way back instead of being kept: the same
-            weights for less memory and about a third more time.
-        compile: Whether the network is compiled for the device: "auto" does it on a CUDA GPU.
-        seed: Of every random draw, together with the fold.
+        budget_seconds: If set, training lasts this many seconds regardless of the number of epochs, and anneals over
+            that time.
+        steps_per_epoch: Number of optimizer steps in an epoch.
+        validation_steps: Number of batches of validation patches at the end of an epoch, for the reported pseudo Dice.
+        optimizer: The optimizer: "sgd" is stochastic gradient descent with Nesterov momentum; "adam"; "adamw" has a
+            weight decay that is decoupled from the gradients. The last two need a learning rate of about 0.001 or less.
+        learning_rate: The highest learning rate, from which the schedule falls.
+        schedule: The schedule of the learning rate: "polynomial" and "cosine" fall to 0; "step" falls by `step_factor`
+            after every `step_share`; "plateau" falls by `step_factor` whenever the training loss has not improved for
+            `plateau_share`.
+        warmup_share: Fraction of the training, at its start, in which the learning rate rises to its highest value.
+        schedule_power: Exponent of "polynomial": the learning rate falls as (1 - progress) to this power.
+        step_share: Fraction of the training, after the warm-up, between two falls of "step".
+        plateau_share: Fraction of the training without a better loss before a fall of "plateau".
+        step_factor: Factor by which each fall of "step" and "plateau" multiplies the learning rate.
+        momentum: Momentum of "sgd".
+        adam_betas: Decay rates per step of the running means of the gradients and of their squares in "adam" and
+            "adamw".
+        weight_decay: Weight decay of all weights.
+        gradient_norm: Largest L2 norm of the gradients of a step; larger gradients are scaled down to it.
+        foreground_fraction: Fraction of the patches that are centred on foreground.
+        average_decay: Decay rate per step of the moving average of the weights; 0 switches it off. The averaged weights
+            are the ones that are validated and used in prediction.
+        loss: The loss function.
+        micro_batch_size: Number of patches on the device at once; a step accumulates the gradients of its
+            micro-batches. Left out, the whole batch, or as many as fit if the memory of the device runs out.
+        recompute_activations: Whether feature maps are recomputed in the backward pass instead of being kept
+            (activation checkpointing): equal weights for less memory and about a third more time.
+        compile: Whether the network is compiled for the device; "auto" compiles on a CUDA GPU.
+        seed: Seed of all random numbers, together with the number of the fold.
     """
 
     epochs: PositiveInt = 250

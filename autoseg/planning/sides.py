@@ -1,4 +1,4 @@
-"""Which labels have sides, by their names alone: "kidney_left" and "Right Kidney", "hip_links", "ctx-lh-insula"."""
+"""Finds labels with sides by their names alone: "kidney_left" and "Kidney right", "hip_links", "ctx-lh-insula"."""
 
 import re
 import unicodedata
@@ -11,8 +11,8 @@ from autoseg.datasets.info import DatasetInfo
 PairNumbers = tuple[int, int]
 Words = tuple[str, ...]
 
-# (left, right). Each says a side even where the counterpart is missing. Decision: the languages in which datasets that
-# we know name their labels, in the forms that stand beside a noun; accents and capitals do not matter.
+# (left, right). Each means a side even where the counterpart is missing. Decision: the languages in which datasets that
+# we know name their labels, in the forms that stand beside a noun; accents and capitals are ignored.
 SIDE_WORDS: tuple[tuple[str, str], ...] = (
     ("left", "right"),
     *(("link" + ending, "recht" + ending) for ending in ("s", "e", "er", "es", "en")),  # German, Dutch
@@ -41,8 +41,8 @@ SIDE_WORDS: tuple[tuple[str, str], ...] = (
     ("왼쪽", "오른쪽"),
 )
 
-# (left, right). Decision: these mean other things as well, so they count only where the counterpart is there: "r" is a
-# side in "kidney_r" beside "kidney_l", but not in "lesion_r1".
+# (left, right). Decision: these are ambiguous, so they count only where the counterpart exists: "r" is a side in
+# "kidney_r" beside "kidney_l", but not in "lesion_r1".
 SIDE_ABBREVIATIONS: tuple[tuple[str, str], ...] = (
     ("l", "r"),
     ("lt", "rt"),
@@ -57,53 +57,60 @@ SIDE_ABBREVIATIONS: tuple[tuple[str, str], ...] = (
     ("좌", "우"),
 )
 
-# "leftkidney" is taken apart; "cleft" and "bright" are not.
+# "leftkidney" is split into two words; "cleft" and "bright" are not.
 WORD = re.compile(r"left|right|[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Side:
-    """What a word says: left (0) or right (1), and whether it says so without a counterpart."""
+    """The meaning of a side word: left (0) or right (1), and whether it counts without a counterpart."""
 
     side: int
-    alone: bool
+    is_certain: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Reading:
-    """A label's name with its side words taken out.
+class _ParsedName:
+    """A label's name with its side words removed.
 
     Attributes:
-        rest: Its words, None in place of each side word; two labels of a pair share it.
-        sides: What the side words say, in their order.
-        lone: Whether the name says a single side, in words that count without a counterpart.
+        rest: The words of the name, None in place of each side word; equal for the two labels of a pair.
+        sides: The side that each side word means, left (0) or right (1), in their order.
+        is_certain: Whether the name means a single side, in a word that counts without a counterpart.
     """
 
     rest: tuple[str | None, ...]
     sides: tuple[int, ...]
-    lone: bool
+    is_certain: bool
 
-    def is_counterpart(self, other: "_Reading") -> bool:
-        """Whether exchanging left and right turns one name into the other."""
+    def is_counterpart(self, other: "_ParsedName") -> bool:
+        """Returns whether exchanging left and right turns one name into the other."""
         return self.rest == other.rest and self.sides == tuple(1 - side for side in other.sides)
 
 
 def pair_by_name(info: DatasetInfo) -> tuple[tuple[PairNumbers, ...], tuple[int, ...]]:
     """Pairs the labels whose names become equal when side words are exchanged.
 
-    Decision: a name that says both sides, such as "left_and_right_lung", has no side. A name with two possible
-    counterparts, such as "kidney_right" beside "kidney_left" and "Kidney left", has none of them.
+    Decision: a name with both sides, such as "left_and_right_lung", has no side. A name with two possible counterparts,
+    such as "kidney_right" beside "kidney_left" and "Kidney left", is paired with neither.
+
+    >>> labels = {"background": 0, "kidney_left": 1, "Kidney Right": 2, "liver": 3, "left lung": 4}
+    >>> pair_by_name(DatasetInfo(channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz"))
+    (((1, 2),), (4,))
+
+    Args:
+        info: The content of dataset.json.
 
     Returns:
-        Pairs of outputs, the left one first, and the outputs that say a side and have no counterpart. Those of labels
-        are their numbers.
+        Pairs of outputs, the left one first, and the outputs that have a side and no counterpart. The output of a label
+        is its number.
     """
     vocabulary = _vocabulary(info.sides)
-    readings = {number: _read(name, vocabulary) for name, number in info.targets.output_of.items()}
-    sided = {number: reading for number, reading in readings.items() if reading.sides}
+    names = {number: _parse_name(name, vocabulary) for name, number in info.targets.output_of.items()}
+    sided = {number: name for number, name in names.items() if name.sides}
     counterparts = {
-        number: [other for other, its in sided.items() if its.is_counterpart(reading)]
-        for number, reading in sided.items()
+        number: [other for other, other_name in sided.items() if other_name.is_counterpart(name)]
+        for number, name in sided.items()
     }
     pairs = tuple(
         (number, others[0])
@@ -111,11 +118,15 @@ def pair_by_name(info: DatasetInfo) -> tuple[tuple[PairNumbers, ...], tuple[int,
         if sided[number].sides[0] == 0 and len(others) == 1 and counterparts[others[0]] == [number]
     )
     paired = {label for pair in pairs for label in pair}
-    return pairs, tuple(number for number, reading in sided.items() if reading.lone and number not in paired)
+    return pairs, tuple(number for number, name in sided.items() if name.is_certain and number not in paired)
 
 
-def tell_nothing_apart(first: str, second: str) -> bool:
-    """Whether two names differ in numbers and single letters alone, as "organ_1" and "organ_2" do."""
+def differ_in_numbers_only(first: str, second: str) -> bool:
+    """Returns whether two names differ in numbers and single letters alone.
+
+    >>> differ_in_numbers_only("organ_1", "organ_2")
+    True
+    """
     stems = [[word for word in split_words(name) if len(word) > 1 and not word.isdigit()] for name in (first, second)]
     return stems[0] == stems[1]
 
@@ -123,52 +134,56 @@ def tell_nothing_apart(first: str, second: str) -> bool:
 def split_words(name: str) -> Words:
     """Splits a name into words, without accents and capitals.
 
-    Words end where a letter or digit does not follow, between letters and digits, and before a capital that starts a
-    word: "leftKidney" gives ("left", "kidney"), "LKidney" ("l", "kidney"), "RV" ("rv",), "rib_L3" ("rib", "l", "3").
-    Each Chinese or Korean character is a word.
+    Words end at any other character than a letter or digit, between letters and digits, and before a capital that
+    starts a word: "leftKidney" gives ("left", "kidney"), "LKidney" ("l", "kidney"), "RV" ("rv",), "rib_L3" ("rib", "l",
+    "3"). Each Chinese or Korean character is a word.
+
+    >>> split_words("leftKidney")
+    ('left', 'kidney')
     """
     plain = unicodedata.normalize("NFKD", name)
-    plain = unicodedata.normalize("NFC", "".join(sign for sign in plain if not unicodedata.combining(sign)))
+    plain = unicodedata.normalize("NFC", "".join(letter for letter in plain if not unicodedata.combining(letter)))
     spaced = plain[:1]
-    for (before, here), after in zip(pairwise(plain), f"{plain[2:]} ", strict=False):
-        spaced += f" {here}" if _starts_word(before, here, after) else here
+    for (before, letter), after in zip(pairwise(plain), f"{plain[2:]} ", strict=False):
+        spaced += f" {letter}" if _starts_word(before, letter, after) else letter
     return tuple(WORD.findall(spaced.casefold()))
 
 
-def _starts_word(before: str, here: str, after: str) -> bool:
-    if before.isdigit() != here.isdigit() or _is_whole_word(before) or _is_whole_word(here):
+def _starts_word(before: str, letter: str, after: str) -> bool:
+    if before.isdigit() != letter.isdigit() or _is_whole_word(before) or _is_whole_word(letter):
         return True
-    return here.isupper() and (before.islower() or (before.isupper() and after.islower()))
+    return letter.isupper() and (before.islower() or (before.isupper() and after.islower()))
 
 
-def _is_whole_word(sign: str) -> bool:
-    """Whether it is a character of Chinese or a syllable of Korean."""
-    return "\u3400" <= sign <= "\u9fff" or "\uac00" <= sign <= "\ud7a3"
+def _is_whole_word(letter: str) -> bool:
+    """Returns whether it is a Chinese character or a Korean syllable."""
+    return "\u3400" <= letter <= "\u9fff" or "\uac00" <= letter <= "\ud7a3"
 
 
 def _vocabulary(sides: Iterable[tuple[str, str]] | None) -> Mapping[Words, _Side]:
-    """What each side word says; the user's words replace all others, and count without a counterpart."""
-    known = [(SIDE_ABBREVIATIONS, False), (SIDE_WORDS, True)] if sides is None else [(sides, True)]
+    """Returns the meaning of each side word; the user's words replace all others, and count without a counterpart."""
+    sources = [(SIDE_ABBREVIATIONS, False), (SIDE_WORDS, True)] if sides is None else [(sides, True)]
     return {
-        split_words(pair[side]): _Side(side=side, alone=alone)
-        for pairs, alone in known
+        split_words(pair[side]): _Side(side=side, is_certain=is_certain)
+        for pairs, is_certain in sources
         for pair in pairs
         for side in (0, 1)
     }
 
 
-def _read(name: str, vocabulary: Mapping[Words, _Side]) -> _Reading:
+def _parse_name(name: str, vocabulary: Mapping[Words, _Side]) -> _ParsedName:
     words = split_words(name)
     longest = max(map(len, vocabulary), default=0)
     rest: list[str | None] = []
-    found: list[_Side] = []
-    place = 0
-    while place < len(words):
-        lengths = range(min(longest, len(words) - place), 0, -1)
-        length = next((length for length in lengths if words[place : place + length] in vocabulary), 0)
+    side_words: list[_Side] = []
+    position = 0
+    while position < len(words):
+        lengths = range(min(longest, len(words) - position), 0, -1)
+        length = next((length for length in lengths if words[position : position + length] in vocabulary), 0)
         if length:
-            found.append(vocabulary[words[place : place + length]])
-        rest.append(None if length else words[place])
-        place += max(length, 1)
-    sides = tuple(word.side for word in found)
-    return _Reading(rest=tuple(rest), sides=sides, lone=len(set(sides)) == 1 and any(word.alone for word in found))
+            side_words.append(vocabulary[words[position : position + length]])
+        rest.append(None if length else words[position])
+        position += max(length, 1)
+    sides = tuple(word.side for word in side_words)
+    is_certain = len(set(sides)) == 1 and any(word.is_certain for word in side_words)
+    return _ParsedName(rest=tuple(rest), sides=sides, is_certain=is_certain)

@@ -1,4 +1,4 @@
-"""The grid that all cases of a dataset are brought to: voxel spacing, order of the axes, typical shape."""
+"""Chooses the grid that all cases of a dataset are resampled to: voxel spacing, axis order, typical shape."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,15 @@ ANISOTROPY_THRESHOLD = 3.0  # Source: the reference method; beyond this ratio sl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetGrid:
-    """What the cases look like after resampling. The axes are in `axis_order`, the coarsest first.
+    """The grid of the resampled cases. The axes are in `axis_order`, the coarsest first.
 
     Attributes:
-        axis_order: Which array axis of a file, (z, y, x) = (0, 1, 2), comes first, second and third.
-        spacing_mm: Of the resampled cases.
-        median_shape: Voxels per axis, the median over the resampled cases; of an even number, half a voxel may be left.
-        cases: How many there are.
-        refined: Whether the first axis is finer than its median, because its slices are few and thick.
+        axis_order: The array axis of a file, (z, y, x) = (0, 1, 2), that comes first, second and third.
+        spacing_mm: Voxel spacing of the resampled cases along each axis.
+        median_shape: Median shape of the resampled cases in voxels along each axis; a multiple of a half, since the
+            median of an even number of cases may lie between two.
+        cases: Number of cases.
+        refined: Whether the spacing of the first axis is below its median, because its slices are few and thick.
         is_flat: Whether the typical image is a plane, or has too few slices to make a volume.
     """
 
@@ -38,12 +39,12 @@ class TargetGrid:
 
     @property
     def image_voxels(self) -> float:
-        """Voxels of the typical image."""
+        """Number of voxels of the typical image."""
         return prod(self.median_shape)
 
     @property
     def voxels(self) -> float:
-        """Voxels of all cases together, approximately."""
+        """Approximate number of voxels of all cases together."""
         return self.image_voxels * self.cases
 
 
@@ -51,17 +52,17 @@ def choose_grid(fingerprint: Fingerprint, rules: Rules = RULES["autoseg"]) -> Ta
     """Chooses spacing, axis order and typical shape.
 
     The spacing is the median over the cases. If the coarsest axis is more than `ANISOTROPY_THRESHOLD` times coarser
-    than the others and its axis has that many times fewer voxels, it gets the 10th percentile of its spacings instead,
-    though not less than the coarsest of the others. Example: slices 3 to 8 mm apart, median 6 mm, get 3.5 mm: few cases
-    then lose slices, at the price of interpolated ones in the others.
+    than the others and has that many times fewer voxels, it gets the 10th percentile of its spacings instead, though
+    not less than the coarsest of the others. Example: slices 3 to 8 mm apart, median 6 mm, get 3.5 mm: few cases then
+    lose slices, at the price of interpolated slices in the others.
 
     Source: the reference method (nnU-Net v2.8.1, default experiment planner). Decision: if the typical image has too
-    few slices for a volume, the axis across them comes first whatever its spacing, so that the other two make up the
-    picture; it is never resampled across the slices, so their number stays.
+    few slices for a volume, the axis across them comes first regardless of its spacing, so that the other two are those
+    of the slice; it is never resampled across the slices, so their number stays.
 
     Args:
-        fingerprint: The facts of the training cases.
-        rules: Say how many slices make a volume.
+        fingerprint: Measurements of the training cases.
+        rules: The planning rules, which give the least number of slices of a volume.
 
     Raises:
         DatasetError: There is no case.
@@ -88,7 +89,7 @@ def choose_grid(fingerprint: Fingerprint, rules: Rules = RULES["autoseg"]) -> Ta
 
 
 def explain_grid(grid: TargetGrid) -> Iterator[str]:
-    """Says in sentences which grid was chosen and why."""
+    """Yields sentences on which grid was chosen and why."""
     names = [AXIS_NAMES[axis] for axis in grid.axis_order]
     slices = max(1, round(grid.median_shape[0]))
     if grid.is_flat:
@@ -111,7 +112,7 @@ def explain_grid(grid: TargetGrid) -> Iterator[str]:
 def _target_spacing(
     spacings: NDArray[np.float64], median_shape: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], bool]:
-    """Target spacing in the axis order of the files, and whether the coarsest axis was made finer than its median."""
+    """Returns the spacing in mm in the files' axis order, and whether the coarsest axis is finer than its median."""
     target = np.median(spacings, axis=0)
     coarsest = int(np.argmax(target))
     others = np.arange(3) != coarsest

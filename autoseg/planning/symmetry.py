@@ -1,4 +1,4 @@
-"""Whether two labels mirror each other about the middle of the images, by where they lie in the cases."""
+"""Tests whether two labels mirror each other about the middle of the images, by their positions in the cases."""
 
 from dataclasses import dataclass
 
@@ -6,37 +6,38 @@ import numpy as np
 
 from autoseg.datasets.fingerprint import Fingerprint
 
-# Decision: what fewer cases show may be chance.
+# Decision: positions in fewer cases may be coincidental.
 FEWEST_CASES = 3
 
-# Share of the cases in which the same label is the left one. Decision: an operated or mislabelled patient may be there.
+# Least fraction of the cases in which the same label is the left one. Decision: a few operated or mislabelled patients
+# are tolerated.
 SAME_ORDER_SHARE = 0.9
 
-# How far the mirror image of one structure may lie from the other, along each axis, as a share of the way between the
-# two. Decision: structures that mirror each other, such as kidneys, stay well below; the atria of the heart, of which
-# one lies behind the other, do not.
+# Largest distance of the mirror image of one structure from the other, along each axis, as a fraction of the distance
+# between the two. Decision: structures that mirror each other, such as kidneys, stay well below; the atria of the
+# heart, of which one lies behind the other, do not.
 LARGEST_OFFSET = 0.5
 
-# How many times larger one structure may be, if their names are a pair. Decision: beyond twice they are not alike.
+# Largest ratio of the volumes of two structures whose names are a pair. Decision: above 2 they are not alike.
 LARGEST_RATIO = 2.0
 
-# If the names say nothing, positions must say more. Decision: both at the same distance from the middle and on one
-# level, each within a tenth of the image, clearly apart, and about equally large.
+# If the names say no side, positions must be clearer. Decision: both at the same distance from the middle and on one
+# level, each within a tenth of the image, clearly apart, and of about equal volume.
 CLEAR_OFFSET = 0.1
 CLEAR_DISTANCE = 0.15
 CLEAR_RATIO = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Positions:
-    """How two labels lie to each other in the typical case.
+class RelativePositions:
+    """The relative positions and volumes of two labels in the typical case.
 
     Attributes:
-        offset: Largest way, along any axis, from one to the mirror image of the other, as a share of the image.
-        distance: Way between the two along the axis from side to side, as a share of the image.
-        relative_offset: `offset` as a share of `distance`, both in mm.
-        same_order: Share of the cases in which the same one lies on the same side.
-        ratio: How many times larger one is, at least 1.
+        offset: Largest distance, along any axis, from one to the mirror image of the other, as a fraction of the image.
+        distance: Distance between the two along the axis from side to side, as a fraction of the image.
+        relative_offset: `offset` as a fraction of `distance`, both in mm.
+        same_order: Fraction of the cases in which the same label lies on the same side.
+        ratio: Ratio of the larger to the smaller volume, at least 1.
     """
 
     offset: float
@@ -53,35 +54,36 @@ class Positions:
 
     @property
     def are_clearly_mirrored(self) -> bool:
-        """Whether two labels are a pair for their positions alone."""
+        """Whether two labels are a pair by their positions alone."""
         clear = self.offset < CLEAR_OFFSET and self.distance > CLEAR_DISTANCE and self.ratio <= CLEAR_RATIO
         return clear and self.are_mirrored
 
 
-def measure_positions(fingerprint: Fingerprint, labels: tuple[int, int], axis: int) -> Positions | None:
-    """Compares the positions of two labels along the axes of the files; None if too few cases hold both.
+def compare_positions(fingerprint: Fingerprint, labels: tuple[int, int], axis: int) -> RelativePositions | None:
+    """Compares the positions of two labels along the axes of the files; None if too few cases contain both.
 
-    Medians are taken of signed values, so that patients who lie off the middle, some here and some there, cancel.
+    Medians are taken of signed values, so that patients who lie off the middle, some to the left and some to the right,
+    cancel.
 
     Args:
-        fingerprint: The facts of the training cases.
-        labels: Their numbers.
-        axis: The one that runs from side to side.
+        fingerprint: Measurements of the training cases.
+        labels: The numbers of the two labels.
+        axis: The axis from side to side.
     """
-    seen = [(case, {facts.label: facts for facts in case.labels}) for case in fingerprint.cases]
-    seen = [(case, facts) for case, facts in seen if facts.keys() >= set(labels)]
-    if len(seen) < FEWEST_CASES:
+    cases = [(case, {facts.label: facts for facts in case.labels}) for case in fingerprint.cases]
+    cases = [(case, facts) for case, facts in cases if facts.keys() >= set(labels)]
+    if len(cases) < FEWEST_CASES:
         return None
-    first, second = (np.array([facts[label].center for _, facts in seen]) for label in labels)
-    sizes_mm = np.array([np.multiply(case.shape_after_crop, case.spacing_mm) for case, _ in seen])
-    volumes = [facts[labels[0]].voxels / facts[labels[1]].voxels for _, facts in seen]
+    first, second = (np.array([facts[label].center for _, facts in cases]) for label in labels)
+    sizes_mm = np.array([np.multiply(case.shape_after_crop, case.spacing_mm) for case, _ in cases])
+    ratios = [facts[labels[0]].voxels / facts[labels[1]].voxels for _, facts in cases]
     offsets = first - second
     apart = offsets[:, axis].copy()
     offsets[:, axis] = first[:, axis] + second[:, axis] - 1  # from the second to the mirror image of the first
     distance_mm = abs(np.median(apart * sizes_mm[:, axis]))
     offset_mm = np.abs(np.median(offsets * sizes_mm, axis=0)).max()
-    ratio = float(np.median(volumes))
-    return Positions(
+    ratio = float(np.median(ratios))
+    return RelativePositions(
         offset=float(np.abs(np.median(offsets, axis=0)).max()),
         distance=float(abs(np.median(apart))),
         relative_offset=float(offset_mm / distance_mm) if distance_mm > 0 else np.inf,

@@ -17,7 +17,7 @@ from autoseg.evaluation.summary import Summary
 from autoseg.imaging.label_encoding import CaseLabels, code_base, encode_cascade
 from autoseg.imaging.label_files import load_result
 from autoseg.planning.plan import ConfigurationName, Plan
-from autoseg.planning.plan_file import with_own_cases
+from autoseg.planning.plan_file import configurations_to_preprocess
 from autoseg.preprocessing.case import PreprocessedCase, preprocess_segmentation
 from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
 from autoseg.preprocessing.store import StoredCase, is_up_to_date, save_case
@@ -62,7 +62,7 @@ def write_cascade_labels(
         raise UsageError(
             message, f"run 'autoseg train -d {number} -c {configuration.previous} -f cv{folders.plan_option}' first"
         )
-    [owner] = with_own_cases(plan, [name])
+    [owner] = configurations_to_preprocess(plan, [name])
     settings = PreprocessingSettings.of(plan, name, dataset.info).model_copy(update={"structures": ()})
     targets, source, target = dataset.info.targets, folders.cases(owner), folders.cases(name)
 

@@ -8,7 +8,12 @@ from autoseg.datasets.splitting import check_leaks
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.checkpoint import check_resumable
 from autoseg.planning.plan import ConfigurationName
-from autoseg.planning.plan_file import choose_configurations, load_decisions, open_planned, with_own_cases
+from autoseg.planning.plan_file import (
+    choose_configurations,
+    configurations_to_preprocess,
+    load_plan_and_splits,
+    open_planned_dataset,
+)
 from autoseg.preprocessing.cascade import write_cascade_labels
 from autoseg.preprocessing.dataset import check_prepared
 from autoseg.preprocessing.store import open_stored
@@ -66,11 +71,11 @@ def make_jobs(request: TrainingRequest) -> list[FoldJob]:
     """
     trackers = find_trackers(request.trackers)
     number, folders = request.number, request.folders
-    plan, splits = load_decisions(number, folders)
+    plan, splits = load_plan_and_splits(number, folders)
     plan = request.length.apply(plan)
     [name] = choose_configurations(plan, [request.configuration])
-    [owner] = with_own_cases(plan, [name])
-    dataset = open_planned(number, folders, plan, splits)
+    [owner] = configurations_to_preprocess(plan, [name])
+    dataset = open_planned_dataset(number, folders, plan, splits)
     check_prepared(dataset, plan, owner, folders, number)
     check_leaks(splits, folders, dataset.info)
     folds = [(fold, splits.fold(fold)) for fold in splits.expand(request.folds)]

@@ -116,7 +116,7 @@ def compute_custom_loss(
     Raises:
         UsageError: The loss is no scalar, or not installed.
     """
-    loss: object = find_loss(custom.name)(logits, ground_truth, custom.given)
+    loss: object = find_loss(custom.name)(logits, ground_truth, custom.read_only_settings)
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise UsageError(f"the loss {custom.name!r} is {kind}, not a tensor without axes", "mend that package")

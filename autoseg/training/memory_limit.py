@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from autoseg.errors import AutosegError
-from autoseg.planning.budget import correct_plan, patches_within, step_bytes
+from autoseg.planning.budget import count_fitting_patches, estimate_step_bytes, update_memory_estimate
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.runtime.device import gpu_memory_bytes, gpu_memory_within_reach
 from autoseg.runtime.lock import run_alone
@@ -19,7 +19,7 @@ def describe_memory_limit(job: FoldJob) -> Iterator[str]:
     """Yields a line if the GPU is too small for a training step, as after an edit of plan.json, or if none can tell."""
     yield from describe_limits(job.configuration, job.plan.training)
     available, configuration = gpu_memory_bytes(job.device), job.configuration
-    needed = step_bytes(configuration, recomputes=job.plan.training.recompute_activations)
+    needed = estimate_step_bytes(configuration, recomputes=job.plan.training.recompute_activations)
     if not configuration.is_foreign and available is not None and needed > available:
         yield (
             f"a step of {job.configuration_name} takes about {describe_memory(needed)}, but {job.device} has "
@@ -43,14 +43,14 @@ def limit_micro_batches(job: FoldJob, state: TrainState, reporter: Reporter) -> 
     if available is None or state.micro_batch_size is not None or configuration.is_foreign:
         return
     recomputes = job.plan.training.recompute_activations
-    fitting = patches_within(available, configuration, recomputes=recomputes)
+    fitting = count_fitting_patches(available, configuration, recomputes=recomputes)
     share = -(-configuration.batch_size // job.ranks.count)
     if fitting is None or fitting >= min(share, job.plan.training.micro_batch_size or share):
         return
     state.micro_batch_size = max(1, fitting)
     reporter.say(
         f"a step of {job.configuration_name} takes about "
-        f"{describe_memory(step_bytes(configuration, recomputes=recomputes))}, as "
+        f"{describe_memory(estimate_step_bytes(configuration, recomputes=recomputes))}, as "
         f"was measured, and {describe_memory(available)} could be had of {job.device}: each step takes "
         f"{state.micro_batch_size} patches at a time and adds up their gradients"
     )
@@ -77,7 +77,7 @@ def correct_estimate(job: FoldJob, least_bytes: Mapping[int, int], reporter: Rep
             if now is None or now.without_estimates != job.configuration.without_estimates:
                 reporter.say(f"plan.json says something else of {name} by now, and keeps its estimate")
                 return
-            plan = correct_plan(plan, name, least_bytes, recomputed=recomputed)
+            plan = update_memory_estimate(plan, name, least_bytes, recomputed=recomputed)
             plan.save(job.folders.plan)
     except AutosegError as error:
         reporter.say(f"the estimate of plan.json could not be corrected: {error}")

@@ -1,4 +1,4 @@
-"""Attention in windows, held against a plain form of it that looks at one pair of voxels after the other."""
+"""Window attention, compared with a plain implementation that handles one pair of voxels after the other."""
 
 import copy
 import itertools
@@ -27,23 +27,23 @@ CASES = [
     ((5, 3, 4), (2, 4, 3), True),
     ((2, 5, 5), (4, 2, 5), False),
 ]
-"""Windows of one number of voxels along an axis and of another, in one, two and three dimensions."""
+"""Windows of various sizes along each axis, in one, two and three dimensions."""
 
 
 def draw(size, features=6, samples=2, seed=0, dtype=torch.float64):
-    """Queries, keys and values."""
+    """Returns random queries, keys and values."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(samples, features, *size, generator=generator, dtype=dtype) for _ in range(3)]
 
 
 def table_of(edges, heads, seed=7, dtype=torch.float64):
-    """Numbers for each offset in a window, and each head."""
+    """Returns a random bias for each offset in a window and each head."""
     rows = int(np.prod([2 * edge - 1 for edge in edges]))
     return torch.randn(rows, heads, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def find_window(place, size, edges, shifted):
-    """The window of a voxel: its number along each axis, and whether it is what a shift cut off at the end."""
+    """Returns the window of a voxel: its number along each axis, and whether a shift wrapped it around."""
     found = []
     for at, length, edge in zip(place, size, map(min, edges, size), strict=True):
         shift = edge // 2 if shifted and edge < length else 0
@@ -53,14 +53,14 @@ def find_window(place, size, edges, shifted):
 
 
 def find_row(place, other, edges):
-    """The row of the table for two voxels, whose offsets run from -(edge - 1) to edge - 1, the last axis fastest."""
+    """Returns the row of the table for two voxels; offsets run from -(edge - 1) to edge - 1, the last axis fastest."""
     offsets = [at - seen for at, seen in zip(place, other, strict=True)]
     counts = [2 * edge - 1 for edge in edges]
     return int(np.ravel_multi_index([one + edge - 1 for one, edge in zip(offsets, edges, strict=True)], counts))
 
 
 def attend_plainly(query, key, value, heads, edges=None, *, shifted=False, table=None):
-    """Each voxel and head for itself."""
+    """Calculates the attention of each voxel and head separately."""
     size, width = query.shape[2:], query.shape[1] // heads
     places = list(itertools.product(*map(range, size)))
     result = torch.zeros_like(value)
@@ -79,7 +79,7 @@ def attend_plainly(query, key, value, heads, edges=None, *, shifted=False, table
 @pytest.mark.parametrize("heads", [1, 2, 3])
 @pytest.mark.parametrize("size", [(7,), (3, 4), (2, 3, 2)])
 def test_attention_of_all_voxels_is_that_of_the_formula(size, heads):
-    """Head by head, whatever the order in memory."""
+    """The heads attend independently, whatever the order in memory."""
     given = draw(size)
     expected = attend_plainly(*given, heads)
     torch.testing.assert_close(window_attention(*given, heads), expected)
@@ -92,7 +92,7 @@ def test_attention_of_all_voxels_is_that_of_the_formula(size, heads):
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize(("size", "edges", "shifted"), CASES)
 def test_attention_in_windows_is_that_of_the_formula(size, edges, shifted, biased):
-    """Where windows are shifted, clipped or padded too; a table is made for the whole edges."""
+    """The results also agree where windows are shifted, clipped or padded; the table is that of the full window."""
     given, heads = draw(size), 2
     table = table_of(edges, heads) if biased else None
     window = Window(edges=edges, shifted=shifted, bias="table" if biased else None)
@@ -102,7 +102,7 @@ def test_attention_in_windows_is_that_of_the_formula(size, edges, shifted, biase
 
 @pytest.mark.parametrize(("size", "edges", "shifted"), CASES)
 def test_gradients_are_those_of_the_formula(size, edges, shifted):
-    """Of queries, keys, values and table."""
+    """The gradients of queries, keys, values and table agree with those of the plain implementation."""
     given = [*draw(size, features=2, samples=1), table_of(edges, 2)]
     weight = torch.randn(1, 2, *size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     window, found = Window(edges=edges, shifted=shifted, bias="table"), []
@@ -121,7 +121,7 @@ def test_gradients_are_those_of_the_formula(size, edges, shifted):
 
 @pytest.mark.parametrize(("size", "edges", "shifted"), CASES)
 def test_voxels_come_back_from_their_windows(size, edges, shifted):
-    """Cutting and putting together is the identity, and so are the gradients through it."""
+    """Partitioning and merging is the identity, and so are the gradients through both."""
     x = draw(size)[0].requires_grad_()
     blocks = tuple(map(min, edges, size))
     shifts = tuple(edge // 2 if shifted and edge < length else 0 for edge, length in zip(blocks, size, strict=True))
@@ -136,7 +136,7 @@ def test_voxels_come_back_from_their_windows(size, edges, shifted):
 
 
 def find_seen(size, edges, shifted):
-    """Which voxels have a say in which, by the gradient: shape (voxels, voxels)."""
+    """Returns which voxels affect which, by the gradient: shape (voxels, voxels)."""
     given = draw(size, features=2, samples=1)
     window = Window(edges=edges, shifted=shifted)
     value = given[2].requires_grad_()
@@ -146,7 +146,7 @@ def find_seen(size, edges, shifted):
 
 
 def test_shifted_windows_see_what_the_cut_leaves_together():
-    """By hand: eight voxels, windows of four, which begin two later: 0 1 | 2 3 4 5 | 6 7."""
+    """Worked by hand: eight voxels, windows of four, shifted by two: 0 1 | 2 3 4 5 | 6 7."""
     blocks = [[0, 1], [2, 3, 4, 5], [6, 7]]
     expected = torch.zeros(8, 8, dtype=torch.bool)
     for block in blocks:
@@ -155,13 +155,13 @@ def test_shifted_windows_see_what_the_cut_leaves_together():
 
 
 def test_regions_of_shifted_windows_by_hand():
-    """A map of 4 x 4 and windows of 2 x 2 have nine regions; corners that meet in the last window stay apart."""
+    """A map of 4 x 4 and windows of 2 x 2 have nine regions; corners that share the last window stay separate."""
     regions = np.array([[0, 1, 1, 2], [3, 4, 4, 5], [3, 4, 4, 5], [6, 7, 7, 8]]).ravel()
     assert torch.equal(find_seen((4, 4), (2, 2), True), torch.tensor(regions[:, None] == regions[None, :]))
 
 
 def test_padding_sees_and_says_nothing():
-    """By hand: five voxels, windows of three: 0 1 2 | 3 4 and one that is not there."""
+    """Worked by hand: five voxels, windows of three: 0 1 2 | 3 4 and one voxel of padding."""
     regions = np.array([0, 0, 0, 1, 1])
     assert torch.equal(find_seen((5,), (3,), False), torch.tensor(regions[:, None] == regions[None, :]))
     even = [torch.ones(1, 2, 5, dtype=torch.float64) for _ in range(3)]
@@ -176,7 +176,7 @@ def test_blocks_of_attention_alternate_so_that_all_is_seen():
 
 
 def test_table_is_read_by_hand():
-    """Of a window of 2 x 2 with nine offsets: where voxel 0 sees voxel 3, the offset is (-1, -1), the first row."""
+    """A window of 2 x 2 has nine offsets: where voxel 0 attends to voxel 3, the offset is (-1, -1), the first row."""
     index = windows.index_relative_positions((2, 2), (2, 2), torch.device("cpu"))
     assert index.tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
     larger = windows.index_relative_positions((2,), (4,), torch.device("cpu"))
@@ -184,7 +184,7 @@ def test_table_is_read_by_hand():
 
 
 def test_large_entry_of_the_table_lets_each_voxel_see_one_neighbour():
-    """The one before it along the first axis, or itself where that is in another window."""
+    """Each voxel attends to the one before it along the first axis, or to itself if that is in another window."""
     edges, table = (4, 4), torch.zeros(49, 1, dtype=torch.float64)
     table[find_row((1, 0), (0, 0), edges)] = 200.0
     table[find_row((0, 0), (0, 0), edges)] = 100.0
@@ -198,7 +198,7 @@ def test_large_entry_of_the_table_lets_each_voxel_see_one_neighbour():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_attention_in_16_bits(dtype, shifted):
-    """Of whatever mixture of types; close to the exact one, finite, with gradients of the types that were given."""
+    """Mixed types give finite results close to the exact ones, and gradients of the types of the inputs."""
     query, key, value = draw((10, 10), features=8, dtype=torch.float32)
     table = table_of((4, 4), 2, dtype=torch.float32).requires_grad_()
     leaves = [query.requires_grad_(), key.to(dtype).requires_grad_(), value.to(dtype).requires_grad_(), table]
@@ -214,7 +214,7 @@ def test_attention_in_16_bits(dtype, shifted):
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_gradients_are_the_same_each_time(biased):
-    """On several threads, in float32, where what is added up in another order is another number."""
+    """Runs on several threads in float32, where another order of summation gives another number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -234,7 +234,7 @@ def test_gradients_are_the_same_each_time(biased):
 
 
 class Attending(nn.Module):
-    """One layer of attention, as a network has it."""
+    """A layer of attention as a network has it."""
 
     def __init__(self, window):
         super().__init__()
@@ -242,13 +242,13 @@ class Attending(nn.Module):
         self.table = nn.Parameter(table_of((4, 4), 2, dtype=torch.float32))
 
     def forward(self, x):
-        """Attends to itself."""
+        """Applies self-attention."""
         return window_attention(x, 2 * x, x, 2, self.window, self.table)
 
 
 @pytest.mark.parametrize("size", [(13, 9), (4, 8)])
 def test_training_after_prediction(size):
-    """What inference mode left in memory serves training too."""
+    """Constants that inference mode cached serve training too."""
     network = Attending(Window(edges=(4, 4), shifted=True, bias="table"))
     x = draw(size, dtype=torch.float32)[0]
     with torch.inference_mode():
@@ -267,7 +267,7 @@ def test_training_after_prediction(size):
     [((10, 7), "eager"), *(pytest.param(size, "inductor", marks=pytest.mark.slow) for size in ((8, 8), (10, 7)))],
 )
 def test_compiled_attention_is_the_same(size, backend):
-    """In one piece, forwards and backwards, and in evaluation too."""
+    """The network compiles as one graph, forwards and backwards, and in evaluation too."""
     network = Attending(Window(edges=(4, 4), shifted=True, bias="table"))
     other = copy.deepcopy(network)
     compiled = torch.compile(network, fullgraph=True, dynamic=False, backend=backend)

@@ -18,14 +18,14 @@ from autoseg.networks.blocks import (
 
 
 def plain_block(block: ConvBlock, x: Tensor, shortcut: Tensor | float = 0.0) -> Tensor:
-    """The block again, with torch's own layers."""
+    """Calculates the block with torch's own layers."""
     y = F.conv3d(x, block.conv.weight, block.conv.bias, block.conv.stride, block.conv.padding)
     y = F.instance_norm(y, weight=block.norm.weight, bias=block.norm.bias, eps=1e-5)
     return F.leaky_relu(y + shortcut, 0.01)
 
 
 def plain_stage(stage: ConvStage, x: Tensor, convolutions: int, *, residual: bool) -> Tensor:
-    """The stage again, as its definition says it: block after block, each with its own shortcut."""
+    """Calculates the stage by its definition: block after block, each with its own shortcut."""
     layers = list(stage.blocks)
     blocks = [layers[start : start + convolutions] for start in range(0, len(layers), convolutions)]
     for number, block in enumerate(blocks):
@@ -42,7 +42,7 @@ def plain_stage(stage: ConvStage, x: Tensor, convolutions: int, *, residual: boo
 
 
 def disturb(module: nn.Module) -> None:
-    """Gives each parameter a value of its own; fresh biases and norms would hide mistakes."""
+    """Gives each parameter a random value; fresh biases and norms would hide mistakes."""
     generator = torch.Generator().manual_seed(7)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3, generator=generator)
@@ -78,7 +78,7 @@ def test_residual_block_is_the_basic_block_of_resnet_d(features, stride):
 
 
 def gradients(function, *inputs: Tensor) -> list[Tensor]:
-    """The result of a function, and the gradients of a fixed weighting of it."""
+    """Returns the result of a function, and the gradients of a fixed weighting of it."""
     leaves = [value.detach().clone().requires_grad_() for value in inputs]
     result = function(*leaves)
     weighting = torch.linspace(-1, 2, result.numel(), dtype=result.dtype).reshape(result.shape)
@@ -120,7 +120,7 @@ def test_instance_norm_is_that_of_torch(size, order):
 
 @pytest.mark.parametrize("size", [(5, 6), (4, 5, 6)])
 def test_instance_norm_of_a_gpu_is_that_of_torch(size):
-    """Where the samples stand side by side, and the norm sees one sample of more features, the result is the same."""
+    """If the samples are stacked, and the norm sees one sample of more features, the result is the same."""
     x = torch.randn(3, 7, *size, generator=torch.Generator().manual_seed(3)) * 5 + 2
     norm = InstanceNorm(7)
     disturb(norm)
@@ -134,7 +134,7 @@ def test_instance_norm_of_a_gpu_is_that_of_torch(size):
     ("order", "dtype"), [(torch.contiguous_format, torch.float32), (torch.channels_last_3d, torch.bfloat16)]
 )
 def test_norm_without_gradients_is_the_same(order, dtype):
-    """To the last bit; whoever calls the layer keeps what it gave, and the layers inside lose theirs."""
+    """The results are equal to the last bit; the caller's tensor is kept, and the layers inside overwrite theirs."""
     norm = InstanceNorm(3)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
@@ -150,7 +150,7 @@ def test_norm_without_gradients_is_the_same(order, dtype):
 @pytest.mark.parametrize("features", [2, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_norm_without_gradients_keeps_all_digits(features, dtype):
-    """Of large maps with the channels last, of which torch's own batch norm loses two; in place."""
+    """Statistics of large maps with the channels last are precise, where torch's batch norm loses two digits."""
     norm = InstanceNorm(features).to(dtype)
     disturb(norm)
     x = (torch.randn(2, features, 40, 48, 48) * 1.5 + 0.7).to(dtype, memory_format=torch.channels_last_3d)
@@ -183,7 +183,7 @@ def test_upsampling_is_the_transposed_convolution_of_torch(stride):
     ("samples", "ordered", "kept"), [(2, True, True), (8, True, True), (9, True, False), (2, False, False)]
 )
 def test_norm_keeps_the_channels_last_on_a_gpu(samples, ordered, kept):
-    """If they are, and the samples are few enough to go one by one; torch's device without memory stands for a GPU."""
+    """Holds if the batch is small enough for single samples; torch's meta device stands for a GPU."""
     norm = InstanceNorm(4).to("meta")
     x = torch.empty(samples, 4, 6, 5, 3, device="meta")
     y = norm(channels_last(x) if ordered else x)

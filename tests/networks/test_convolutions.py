@@ -1,4 +1,4 @@
-"""Tests of the convolutions, against torch's own where those are right, and float64 elsewhere."""
+"""The convolutions, compared with torch's own where those are right, and with float64 elsewhere."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ from autoseg.planning.plugins import Plugin, register_network
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
 def test_gradients_of_strided_convolutions_are_right(instructions, threads):
-    """With the instructions of older CPUs, and with those of this one; as the program ends if they go wrong, in one."""
+    """Runs with the instructions of older CPUs and of this one, in a process of its own, since it may crash."""
     found = subprocess.run(
         [sys.executable, Path(strided_gradients.__file__), str(threads)],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": instructions, "OMP_WAIT_POLICY": "passive"},
@@ -53,7 +53,7 @@ def test_gradients_of_strided_convolutions_are_right(instructions, threads):
     ],
 )
 def test_what_writes_beyond_its_workspace_is_known(changes, expected):
-    """Each of the conditions; neither without gradients nor if the channels are not last."""
+    """Each condition is necessary; without gradients or with the channels first nothing changes."""
     case = {"channels": 4, "kernel": (1, 1), "stride": (2, 2), "padding": (0, 0), "groups": 1, "size": (8, 8)}
     case |= changes
     weight = torch.zeros(8, case["channels"] // case["groups"], *case["kernel"], requires_grad=True)
@@ -70,7 +70,7 @@ def test_what_writes_beyond_its_workspace_is_known(changes, expected):
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2, (2, 1)])
 def test_convolutions_are_those_of_torch(kernel, stride):
-    """Also where they go another way; with padding, dilation and groups."""
+    """The results are equal, also with padding, dilation and groups."""
     torch.manual_seed(0)
     for channels, groups, padding, dilation in [(4, 1, 0, 1), (4, 2, 1, 1), (4, 1, "valid", 2), (16, 1, 0, 1)]:
         ours = Conv2d(channels, 8, kernel, stride, padding, dilation, groups)
@@ -80,7 +80,7 @@ def test_convolutions_are_those_of_torch(kernel, stride):
 
 
 def test_thin_volumes_leave_16_bits():
-    """Where the first axis is shorter than the kernel, and nowhere else."""
+    """Holds where the first axis is shorter than the kernel, and nowhere else."""
     layer, thin = Conv3d(2, 4, 3, padding=1), torch.randn(1, 2, 2, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(thin).dtype == torch.float32
@@ -92,7 +92,7 @@ def test_thin_volumes_leave_16_bits():
 
 @pytest.mark.usefixtures("empty_registry")
 def test_networks_of_other_packages_get_our_convolutions():
-    """Under the same names; those that pad with what is not 0 stay, and so do further classes."""
+    """Names are kept; convolutions with other padding than zeros stay, and so do subclasses."""
 
     class Special(nn.Conv2d):
         pass
@@ -114,10 +114,10 @@ def test_networks_of_other_packages_get_our_convolutions():
 
 
 def test_every_convolution_of_the_usual_network_is_ours():
-    """In the encoder, shortcuts, decoder and heads."""
+    """These are all convolutions of the encoder, shortcuts, decoder and heads."""
     network = make_network(own_run(None).training.configuration, 0)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
     assert len(convolutions) > 4
     assert all(type(module) in (Conv2d, Conv3d) for module in convolutions)
-    replace_convolutions(network)  # changes nothing more
+    replace_convolutions(network)  # replacing twice changes nothing
     assert [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)] == convolutions

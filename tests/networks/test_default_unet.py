@@ -1,4 +1,4 @@
-"""Tests of the network."""
+"""The default network."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def architecture(
     residual: str = "stage",
     deep_supervision: bool = True,
 ) -> Architecture:
-    """A network that halves every axis at every stage."""
+    """Returns a network that halves every axis at every stage."""
     counts = convolutions or (2,) * len(features)
     blocks = blocks or (1,) * len(features)
     stages = tuple(
@@ -48,7 +48,7 @@ def architecture(
 
 
 def count_parameters(described: Architecture) -> int:
-    """Counts without allocating anything."""
+    """Counts the parameters without allocating any memory."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in UNet(described).parameters())
 
@@ -103,7 +103,7 @@ def test_residual_encoder_has_the_parameters_of_the_reference(
     ],
 )
 def test_parameters_keep_their_names(residual, names):
-    """Checkpoints name the parameters, so the names may not change; without a stem none is named."""
+    """Checkpoints use the names of the parameters, so the names may not change; without a stem there is none."""
     state = build_network(architecture(blocks=(1, 1, 2), residual=residual)).state_dict()
     assert set(names) <= set(state)
     assert any(name.startswith("stem") for name in state) == (residual == "block")
@@ -111,7 +111,7 @@ def test_parameters_keep_their_names(residual, names):
 
 @pytest.mark.parametrize("residual", ["stage", "none", "block"])
 def test_way_up_has_one_block_of_its_own_length(residual):
-    """The decoder has as many convolutions as it is told, or as a block on the way down has."""
+    """The decoder has the stated number of convolutions, or as many as a block of the encoder."""
     described = {"blocks": (1, 2, 3), "residual": residual}
     for told, expected in [(1, 1), (3, 3), (None, 2)]:
         network = UNet(architecture(**described, decoder_convolutions=told))
@@ -121,7 +121,7 @@ def test_way_up_has_one_block_of_its_own_length(residual):
 @pytest.mark.parametrize("residual", ["stage", "none", "block"])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_logits_have_the_sizes_of_the_decoder_stages(dimensions, residual):
-    """In training there are logits from full to coarsest resolution; in evaluation only the full ones, the same."""
+    """Training returns logits from full to coarsest resolution; evaluation only the full ones, with equal values."""
     network = build_network(architecture(dimensions=dimensions, residual=residual), torch.Generator().manual_seed(1))
     image = torch.randn(2, 1, *(16, 12, 8)[:dimensions], generator=torch.Generator().manual_seed(2))
     outputs = network(image)
@@ -219,7 +219,7 @@ def test_residual_blocks_start_as_their_shortcuts():
 @pytest.mark.parametrize("residual", ["stage", "none", "block"])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_recomputed_maps_give_the_same_gradients(dimensions, residual):
-    """To the last bit in float32, and between the stages autograd keeps nothing else; weights keep their names."""
+    """The gradients are equal to the last bit in float32, and autograd keeps nothing else between the stages."""
     network = build_network(architecture(dimensions=dimensions, residual=residual), torch.Generator().manual_seed(1))
     image = torch.randn(2, 1, *(16, 12, 8)[:dimensions], generator=torch.Generator().manual_seed(2))
     names, results, kept = list(network.state_dict()), [], []
@@ -237,7 +237,7 @@ def test_recomputed_maps_give_the_same_gradients(dimensions, residual):
 
 
 def test_nothing_is_recomputed_without_a_way_back(monkeypatch):
-    """Neither in evaluation mode nor without gradients."""
+    """Neither evaluation mode nor a pass without gradients recomputes."""
     asked = []
     monkeypatch.setattr(
         default_unet, "checkpoint", lambda stage, *inputs, **_options: asked.append(stage) or stage(*inputs)
@@ -249,12 +249,12 @@ def test_nothing_is_recomputed_without_a_way_back(monkeypatch):
         network.train()(image)
     assert asked == []
     network(image)
-    assert len(asked) == 5  # three stages down, two up
+    assert len(asked) == 5  # three stages of the encoder, two of the decoder
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_weights_can_have_the_channels_last(dimensions):
-    """All of the convolutions, without a change of their values; and the image follows on any device."""
+    """All convolutions have the channels last, with unchanged values, and so has the image on any device."""
     network = build_network(architecture(dimensions=dimensions), torch.Generator().manual_seed(1)).eval()
     image = torch.randn(2, 1, *(16, 12, 8)[:dimensions], generator=torch.Generator().manual_seed(2))
     expected, order = network(image), torch.channels_last if dimensions == 2 else torch.channels_last_3d

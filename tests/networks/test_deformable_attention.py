@@ -1,4 +1,4 @@
-"""Deformable attention: values at places that each voxel chooses, held against a slow form of it; and waves."""
+"""Deformable attention, compared with a slow implementation of it; and positional encodings."""
 
 from itertools import product
 from math import cos, floor, pi, sin
@@ -18,12 +18,12 @@ HEADS, POINTS, WIDTH, SAMPLES = 2, 3, 2, 2
 
 
 def noise(*shape, seed=0):
-    """Normal numbers, in 64 bits."""
+    """Returns normal random numbers in 64 bits."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def parts_of(dimensions, spread=1.5):
-    """Values, offsets and what each place counts before the softmax, for two maps."""
+    """Returns values, sampling offsets and attention weights before the softmax, for two maps."""
     sizes = SIZES[dimensions]
     line = sum(torch.Size(size).numel() for size in sizes)
     values = [noise(SAMPLES, HEADS * WIDTH, *size, seed=number) for number, size in enumerate(sizes)]
@@ -32,7 +32,7 @@ def parts_of(dimensions, spread=1.5):
 
 
 def value_at(one, place):
-    """Of a map (*size) at a place in voxels: linear between the middles of voxels, 0 beyond the border."""
+    """Returns the value of a map (*size) at a position in voxels: linearly interpolated, 0 beyond the border."""
     total = 0.0
     for corner in product((0, 1), repeat=one.ndim):
         index = [floor(x) + step for x, step in zip(place, corner, strict=True)]
@@ -45,7 +45,7 @@ def value_at(one, place):
 
 
 def sample_slowly(values, offsets, weights):
-    """The same by loops over all that there is, in the words of the canvas."""
+    """Calculates deformable attention by loops, as the docstring of `Ops` defines it."""
     axes, sizes = values[0].ndim - 2, [one.shape[2:] for one in values]
     result = torch.zeros(SAMPLES, HEADS * WIDTH, weights.shape[2], dtype=torch.float64)
     voxels = [(size, index) for size in sizes for index in product(*map(range, size))]
@@ -66,7 +66,7 @@ def sample_slowly(values, offsets, weights):
 
 @pytest.mark.parametrize("dimensions", EVERY)
 def test_sampling_is_what_it_is_said_to_be(dimensions):
-    """Whatever the offsets and weights, heads and maps, beyond the border too."""
+    """The results are equal for any offsets, weights, heads and maps, beyond the border too."""
     values, offsets, weights = parts_of(dimensions)
     torch.testing.assert_close(
         deformable_attention(values, offsets, weights, HEADS), sample_slowly(values, offsets, weights)
@@ -75,7 +75,7 @@ def test_sampling_is_what_it_is_said_to_be(dimensions):
 
 @pytest.mark.parametrize("dimensions", EVERY)
 def test_at_its_own_place_each_voxel_gets_the_mean_of_all_maps(dimensions):
-    """Without offsets, where all places count alike."""
+    """Without offsets, all sampling points are the voxel itself and have equal weights."""
     size = SIZES[dimensions][0]
     values = [noise(SAMPLES, HEADS * WIDTH, *size, seed=number) for number in range(3)]
     looks, line = HEADS * 3 * POINTS, 3 * values[0][0, 0].numel()
@@ -87,7 +87,7 @@ def test_at_its_own_place_each_voxel_gets_the_mean_of_all_maps(dimensions):
 @pytest.mark.parametrize(("dimensions", "axis"), [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
 @pytest.mark.parametrize("step", [1, -2])
 def test_offsets_count_voxels_of_the_map(dimensions, axis, step):
-    """The last axis first; beyond the border there is 0."""
+    """Offsets have the last axis first; beyond the border the value is 0."""
     values = noise(1, 1, *SIZES[dimensions][0])
     offsets = torch.zeros(1, dimensions, values.numel())
     offsets[:, dimensions - 1 - axis] = step
@@ -101,14 +101,14 @@ def test_offsets_count_voxels_of_the_map(dimensions, axis, step):
 
 @pytest.mark.parametrize("dimensions", EVERY)
 def test_values_offsets_and_weights_have_gradients(dimensions):
-    """Those of small differences, where no place lies on a voxel, at which the interpolation has an edge."""
+    """Gradients agree with finite differences, at points off the voxels, where the interpolation has a kink."""
     values, offsets, weights = parts_of(dimensions)
     given = [one[:1].clone().requires_grad_() for one in (*values, offsets, weights)]
     assert torch.autograd.gradcheck(lambda *x: deformable_attention(x[:2], *x[2:], HEADS), given, fast_mode=True)
 
 
 def test_places_are_exact_in_16_bits():
-    """Along 300 voxels, whose numbers a bfloat16 cannot tell apart; only what is found is rounded."""
+    """Positions along 300 voxels exceed the precision of bfloat16; only the sampled values are rounded."""
     values = noise(1, 2, 300, 3).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         found = deformable_attention([values], torch.zeros(1, 2, 900).bfloat16(), torch.zeros(1, 1, 900).bfloat16(), 1)
@@ -117,7 +117,7 @@ def test_places_are_exact_in_16_bits():
 
 
 def fresh_layers(dimensions, heads, points=4):
-    """What `sample` has before it has learned anything: its layers by their last name."""
+    """Returns the initial layers of `deformable_attention` by their last name."""
     shape_ops = ShapeOps(dimensions)
     maps = [FeatureMap(6 * heads, (4,) * dimensions), FeatureMap(6 * heads, (2,) * dimensions)]
     shape_ops.deformable_attention(shape_ops.flatten_maps(maps), maps, heads, points, "look")
@@ -128,7 +128,7 @@ def fresh_layers(dimensions, heads, points=4):
 
 
 def test_fresh_heads_look_both_ways_along_each_axis():
-    """With two heads for each, 1 to 4 voxels far, in both maps, whatever the token; all counts alike."""
+    """Two heads per axis point both ways, 1 to 4 voxels far, in both maps; all points have equal weights."""
     layers = fresh_layers(3, heads=6)
     line = noise(2, 36, 72).float()
     assert layers["weights"](line).abs().max() == 0
@@ -141,7 +141,7 @@ def test_fresh_heads_look_both_ways_along_each_axis():
 
 
 def test_fresh_heads_in_planes_look_around():
-    """Eight of them along the sides and the corners of squares that are 1 to 4 voxels away."""
+    """Eight heads point to the sides and corners of squares that are 1 to 4 voxels away."""
     rays = fresh_layers(2, heads=8)["offsets"].bias.view(8, 2, 4, 2)
     around = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
     for point in range(4):
@@ -150,7 +150,7 @@ def test_fresh_heads_in_planes_look_around():
 
 
 def test_waves_tell_places_apart():
-    """By the formula of DETR: 128 features for each of three axes, sines and cosines in turn, of ever longer waves."""
+    """Encodings follow the formula of DETR: 128 features per axis, sines and cosines in turn, growing wavelengths."""
     size = (3, 4, 5)
     found = positional_encoding(384, size, CPU)
     assert found.shape == (384, *size)

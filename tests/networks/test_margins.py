@@ -1,4 +1,4 @@
-"""Networks whose logits are smaller than what they see: which patches they take, how they learn and segment."""
+"""Networks with a margin: the patches that they take, their training and their predictions."""
 
 import json
 import shutil
@@ -42,13 +42,13 @@ FORMS = [("unet", 2), ("unet_3d", 3)]
 
 
 def patches_of(name, **given):
-    """Which patches a network without padding takes."""
+    """Returns the patch sizes of a network without padding."""
     spec = NETWORKS[name]
     return spec.patches(spec.complete({**VALID, **given}), spec.dimensions[0])
 
 
 def valid(name, **given):
-    """A small network without padding, of two resolutions."""
+    """Builds a small network without padding, with two resolutions."""
     return build(name, **{**VALID, "depth": 2, **given})
 
 
@@ -63,7 +63,7 @@ def valid(name, **given):
     ],
 )
 def test_patch_of_the_paper_becomes_the_logits_of_the_paper(name, patch, logits, channels, classes, weights):
-    """With as many weights as the padded network has."""
+    """The network has as many weights as the padded one."""
     spec = NETWORKS[name]
     given = spec.complete(VALID)
     shape_ops = ShapeOps(len(patch))
@@ -72,8 +72,8 @@ def test_patch_of_the_paper_becomes_the_logits_of_the_paper(name, patch, logits,
     patches = patches_of(name)
     assert patches.centre(patch) == logits
     assert patches.find_problem(patch) is None
-    outline = spec.make_architecture(given, len(patch), in_channels=channels, out_channels=classes)
-    assert spec.count(given, outline, patch).weights == weights
+    architecture = spec.make_architecture(given, len(patch), in_channels=channels, out_channels=classes)
+    assert spec.count(given, architecture, patch).weights == weights
     padded = spec.make_architecture({}, len(patch), in_channels=channels, out_channels=classes)
     assert spec.count({}, padded, spec.smallest_patch({}, len(patch))).weights == weights
 
@@ -89,8 +89,8 @@ def test_patch_of_the_paper_becomes_the_logits_of_the_paper(name, patch, logits,
         ("unet_3d", 2, 18, 2, 8),
     ],
 )
-def test_sizes_follow_from_the_sketch(name, depth, smallest, step, margin):
-    """Every edge that is taken, and none besides; along each axis by itself."""
+def test_sizes_follow_from_shape_ops(name, depth, smallest, step, margin):
+    """The network takes exactly the edges from the smallest in whole steps; each axis is independent."""
     found, axes = patches_of(name, depth=depth), NETWORKS[name].dimensions[0]
     assert (found.smallest, found.step, found.margin) == ((smallest,) * axes, (step,) * axes, (margin,) * axes)
     spec = NETWORKS[name]
@@ -107,7 +107,7 @@ def test_sizes_follow_from_the_sketch(name, depth, smallest, step, margin):
 
 
 def test_networks_with_padding_have_no_margin():
-    """And take what they always took."""
+    """Padded networks have no margin and take the patches that their strides divide."""
     for name, spec in NETWORKS.items():
         for dimensions in spec.dimensions:
             patches = spec.patches({}, dimensions)
@@ -120,7 +120,7 @@ def test_networks_with_padding_have_no_margin():
 @given(edges=st.lists(st.integers(1, 60), min_size=2, max_size=3))
 @settings(max_examples=50, deadline=None)
 def test_cover_is_the_smallest_patch_whose_centre_suffices(edges):
-    """A patch that is a step smaller does not, unless there is none."""
+    """A patch that is one step smaller does not cover the image, unless there is no smaller one."""
     axes = len(edges)
     patches = PatchSizes(smallest=(18,) * axes, step=(2,) * axes, margin=(8,) * axes)
     found = patches.cover(edges)
@@ -132,7 +132,7 @@ def test_cover_is_the_smallest_patch_whose_centre_suffices(edges):
 
 
 def test_axes_are_measured_by_themselves():
-    """Where a network does not do the same along all of them; and one that takes nothing is told."""
+    """Axes may differ; a network that takes no patch is reported."""
 
     def uneven(patch):
         shape_ops = ShapeOps(2)
@@ -151,7 +151,7 @@ def test_axes_are_measured_by_themselves():
 
 
 def test_constraints_name_the_margin():
-    """For people, beside the networks that have none."""
+    """The text for people names edges and margin; networks without a margin have another text."""
     assert NETWORKS["unet"].describe_constraints(VALID) == (
         "edges of 188, 204, 220, ... voxels, of which 92 on each side are margin"
     )
@@ -159,8 +159,8 @@ def test_constraints_name_the_margin():
 
 
 @pytest.mark.parametrize(("name", "dimensions"), FORMS)
-def test_tensors_have_the_shapes_of_the_sketch(name, dimensions):
-    """And keep what the shape_ops counts for the way back."""
+def test_tensors_have_the_shapes_of_shape_ops(name, dimensions):
+    """The tensors have the shapes of `ShapeOps`, and autograd keeps what it counts."""
     network = valid(name, features=8, depth=3 if dimensions == 2 else 2)
     patches = network.spec.patches(network.settings.model_dump(mode="json"), dimensions)
     edges = [edge + 4 * (2 - axis) * patches.step[axis] for axis, edge in enumerate(patches.smallest)]
@@ -178,8 +178,8 @@ def test_tensors_have_the_shapes_of_the_sketch(name, dimensions):
         [logits] = network(image)
     assert tuple(logits.shape[2:]) == patches.centre(edges)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
-    count = network.spec.count(given, outline, tuple(edges))
+    architecture = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
+    count = network.spec.count(given, architecture, tuple(edges))
     found = sum(storage.nbytes() for storage, _ in kept.values()) - image.nbytes
     assert 2 * (4 * count.saved_elements + 8 * count.pooling_indices) == pytest.approx(found, rel=0.05)
     assert logits.shape[2:].numel() == count.outputs[0]
@@ -187,7 +187,7 @@ def test_tensors_have_the_shapes_of_the_sketch(name, dimensions):
 
 @pytest.mark.parametrize(("name", "depth", "nearest", "furthest"), [("unet", 5, 188, 204), ("unet_3d", 4, 92, 100)])
 def test_receptive_field_lies_within_the_margin(name, depth, nearest, furthest, monkeypatch):
-    """Every voxel of the logits sees as far as the margin at most, by where it lies in the blocks that are pooled.
+    """Every voxel of the logits sees as far as the margin at most, depending on its position in the pooled blocks.
 
     The number of axes changes nothing; with two it takes a moment.
     """
@@ -219,7 +219,7 @@ def test_receptive_field_lies_within_the_margin(name, depth, nearest, furthest, 
     ],
 )
 def test_tiles_are_what_one_pass_over_the_whole_image_is(name, depth, patch, shape):
-    """Voxel by voxel, up to rounding: without a seam. Images are mirrored, further than they are long."""
+    """Tiles agree voxel by voxel, up to rounding, without seams; images are padded by reflection, repeatedly."""
     network = valid(name, depth=depth, classes=3, features=2).eval()
     patches = patches_of(name, depth=depth)
     axes = len(patches.margin)
@@ -253,7 +253,7 @@ def test_tiles_are_what_one_pass_over_the_whole_image_is(name, depth, patch, sha
     ids=["weighted cross entropy", "usual", "focal"],
 )
 def test_unlabelled_voxels_have_no_gradient(loss):
-    """None at all, and the loss and the gradient of the others do not depend on what is predicted there."""
+    """The margin has no effect: loss and gradient of the other voxels do not depend on it."""
     targets = replace(TARGETS, ignore=3)
     judge = Loss(targets=targets, settings=loss, batch_dice=False)
     labels = torch.randint(0, 4, (2, 4, 4, 12), generator=torch.Generator().manual_seed(0))
@@ -278,7 +278,7 @@ def test_unlabelled_voxels_have_no_gradient(loss):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A workspace with preprocessed cases, of the usual plan."""
+    """Returns a workspace with preprocessed cases and the default plan."""
     root = tmp_path_factory.mktemp("margins")
     write_volumes(root)
     plan_tiny(root, momentum=0.9)
@@ -287,7 +287,7 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.parametrize(("name", "configuration"), [("unet", "2d"), ("unet_3d", "3d_fullres")])
 def test_network_without_padding_goes_all_the_way(prepared, tmp_path, monkeypatch, name, configuration):
-    """Planned by its name and settings, trained, validated, passed on; results have the size of the scans."""
+    """Planned by name and settings, trained, validated and exported; results have the size of the scans."""
     monkeypatch.setattr(
         "autoseg.training.monitoring.log_files.draw_progress", lambda *_, **__: None
     )  # takes half of the time
@@ -319,7 +319,7 @@ def test_network_without_padding_goes_all_the_way(prepared, tmp_path, monkeypatc
 
 
 def test_plan_that_is_edited_by_hand_is_told_which_patches_there_are(prepared, tmp_path):
-    """And settings that are asked for in vain are one line."""
+    """Settings without effect are refused in one line."""
     root = shutil.copytree(prepared, tmp_path / "work")
     plan_configurations(NUMBER, preset="small", network="unet", workspace=root)
     path = folders_of(root).plan
@@ -350,7 +350,7 @@ def test_plan_that_is_edited_by_hand_is_told_which_patches_there_are(prepared, t
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "dimensions"), FORMS)
 def test_networks_without_padding_learn_a_phantom(name, dimensions):
-    """Both structures, with a Dice of more than 0.95, as the padded ones do; seen and judged in tiles."""
+    """Both structures are learned with a Dice of more than 0.95, as by padded networks, and evaluated in tiles."""
     network = valid(name, classes=3, features=8)
     random = np.random.default_rng(0)
     label = np.zeros((16, 24, 24), np.int16)

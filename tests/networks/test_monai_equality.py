@@ -1,4 +1,4 @@
-"""The networks here that MONAI has as well give the same numbers with the same weights.
+"""The networks that MONAI has as well give the same numbers with the same weights.
 
 Compared are V-Net in its batch-normalized form with `VNet`, the encoders of U-Nets on ResNets with `ResNet`, U-Net with
 `BasicUNet`, UNet++ with `BasicUNetPlusPlus`, and the usual plain network with `DynUNet`. Where MONAI has more weights
@@ -24,24 +24,24 @@ from autoseg.networks.torch_ops import TorchOps
 nets = pytest.importorskip("monai.networks.nets")
 
 CLOSE = 1e-5
-"""Of the largest number; what is left is rounding in 32 bits, since both add up in another order."""
+"""Tolerance relative to the largest number; differences are due to another order of summation in 32 bits."""
 
 
 def assert_same(one, other):
-    """All numbers, but for rounding."""
+    """Asserts that all numbers agree except for rounding."""
     assert one.shape == other.shape
     assert (one - other).abs().max() <= CLOSE * other.abs().max()
     assert other.std() > 1e-3  # so that it is no constant that agrees
 
 
 def noise(*shape):
-    """The same each time."""
+    """Returns the same random image each time."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
 @torch.no_grad()
 def unsettle(network):
-    """Gives all weights and running means values of their own, so that none can be left out unnoticed."""
+    """Gives all weights and running means random values, so that none can be left out unnoticed."""
     generator = torch.Generator().manual_seed(2)
     for name, one in [*network.named_parameters(), *network.named_buffers()]:
         if one.is_floating_point() and one.ndim == 1:
@@ -51,7 +51,7 @@ def unsettle(network):
 
 
 def in_order(network, image):
-    """The layers with weights, in the order in which they are used."""
+    """Returns the layers with weights, in the order in which they are used."""
     found, hooks = [], []
     for module in network.modules():
         if next(module.parameters(recurse=False), None) is not None:
@@ -68,7 +68,7 @@ def in_order(network, image):
 
 @torch.no_grad()
 def give(target, source):
-    """Copies a layer into one that may be wider, whose further weights become 0, or that may have no bias."""
+    """Copies a layer into one that may be wider, whose additional weights become 0, or that may have no bias."""
     if getattr(source, "bias", None) is not None and getattr(target, "bias", None) is None:
         source.bias.zero_()
     sources = dict([*source.named_parameters(), *source.named_buffers()])
@@ -83,7 +83,7 @@ def give(target, source):
 
 
 def test_vnet_is_that_of_monai():
-    """Batch-normalized, with PReLU instead of ELU, in evaluation, without dropout.
+    """V-Net agrees with batch norm, with PReLU instead of ELU, in evaluation, without dropout.
 
     MONAI activates the output of the last convolution of each stage but the first also before the sum: with slopes of 1
     that changes nothing. Its way up has no biases beside the norms, ours are 0 there.
@@ -114,7 +114,7 @@ def test_vnet_is_that_of_monai():
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("layers", [18, 50])
 def test_resnet_encoders_are_those_of_monai(dimensions, layers):
-    """At all resolutions, with a first convolution that strides, and shortcuts without biases."""
+    """The ResNet agrees at all resolutions, with a strided first convolution, and shortcuts without biases."""
     ours = unsettle(build("resnet_unet", dimensions, channels=2, features=8, layers=layers)).eval()
     theirs = nets.ResNet(
         block="basic" if layers < 50 else "bottleneck",
@@ -146,7 +146,7 @@ def test_resnet_encoders_are_those_of_monai(dimensions, layers):
 
 
 def test_unet_is_the_basic_unet_of_monai():
-    """Batch-normalized. MONAI brings twice the features up to full resolution; the second half gets weights of 0."""
+    """U-Net agrees with batch norm. MONAI upsamples twice the features; the second half gets weights of 0."""
     ours = unsettle(build("unet", 2, channels=2, classes=3, features=8, batch_norm=True)).eval()
     theirs = nets.BasicUNet(
         spatial_dims=2, in_channels=2, out_channels=3, features=(8, 16, 32, 64, 128, 8), act="relu", norm="batch"
@@ -160,7 +160,7 @@ def test_unet_is_the_basic_unet_of_monai():
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_nested_unet_is_the_basic_one_of_monai(dimensions):
-    """UNet++, batch-normalized, all four outputs; as U-Net, MONAI's has twice the features where it comes up last."""
+    """UNet++ agrees with batch norm, in all four outputs; MONAI's last upsampling has twice the features."""
     ours = unsettle(build("unet_plus_plus", dimensions, classes=3, batch_norm=True))
     theirs = nets.BasicUNetPlusPlus(
         spatial_dims=dimensions,
@@ -188,7 +188,7 @@ def test_nested_unet_is_the_basic_one_of_monai(dimensions):
 
 @pytest.mark.parametrize("strides", [((1, 1), (2, 2), (2, 1), (2, 2)), ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))])
 def test_plain_network_is_the_dynamic_unet_of_monai(strides):
-    """As the presets of the reference method have it, with unequal strides, and its heads.
+    """The default network agrees with DynUNet, with unequal strides, as in the presets of the reference method.
 
     With unequal kernels they differ: on the way up MONAI has those of the next coarser resolution, and the reference
     method those of the same one, as we have. MONAI has no biases where a norm follows, where they change nothing, nor
@@ -224,7 +224,7 @@ def test_plain_network_is_the_dynamic_unet_of_monai(strides):
 
 
 def pair_usual(ours, theirs):
-    """The layers of a dynamic U-Net, each with its counterpart."""
+    """Yields the layers of a dynamic U-Net, each with its counterpart."""
     down = [theirs.input_block, *theirs.downsamples, theirs.bottleneck]
     for block, stage in zip(down, ours.encoder, strict=True):
         yield from pair_block(block, stage)
@@ -236,14 +236,14 @@ def pair_usual(ours, theirs):
 
 
 def pair_block(block, stage):
-    """Two convolutions with their norms."""
+    """Yields two convolutions with their norms."""
     for number, own in enumerate(stage.blocks, start=1):
         yield block.get_submodule(f"conv{number}.conv"), own.conv
         yield block.get_submodule(f"norm{number}"), own.norm
 
 
 def pair_nested(ours, theirs):
-    """The layers of MONAI's nested U-Net, each with its counterpart."""
+    """Yields the layers of MONAI's nested U-Net, each with its counterpart."""
     for level in range(5):
         for column in range(5 - level):
             block = theirs.get_submodule(f"{'upcat' if column else 'conv'}_{level}_{column}")

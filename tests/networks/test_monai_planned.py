@@ -39,7 +39,7 @@ SMALL = "monai:SegResNet:init_filters=8,blocks_down=[1,1,1],blocks_up=[1,1]"
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_what_training_keeps_is_at_most_what_is_guessed(name, dimensions):
-    """And not less than a fifth of it, with the settings of the table; its weights likewise."""
+    """Memory and weights are at most as estimated, and at least a fifth, with the settings of the table."""
     spec, size = MonaiSpec(f"monai:{name}"), (256,) * 2 if dimensions == 2 else (64,) * 3
     size = (128, 128, 64) if name == "AHNet" and dimensions == 3 else size
     known = small_configuration(dimensions).model_dump()
@@ -59,7 +59,7 @@ def test_what_training_keeps_is_at_most_what_is_guessed(name, dimensions):
         outputs = network(image)
     assert outputs[0].shape[2:] == size
     found = sum(storage.nbytes() for storage, _ in kept.values()) * ELEMENT_BYTES / 4
-    guessed = TABLE[name].kept * saved_bytes(configuration.architecture, size)
+    guessed = TABLE[name].saved_factor * saved_bytes(configuration.architecture, size)
     assert 0.2 * guessed < found <= guessed
     weights = sum(one.numel() for one in network.parameters())
     guessed = weight_bytes(configuration.architecture, configuration.network) / BYTES_PER_WEIGHT
@@ -67,7 +67,7 @@ def test_what_training_keeps_is_at_most_what_is_guessed(name, dimensions):
 
 
 def run(command, code=0):
-    """Runs a command and gives back what it printed."""
+    """Runs a command and returns what it printed."""
     result = CliRunner().invoke(app, shlex.split(command))
     assert result.exit_code == code, result.output
     return f"{result.output} {result.exception or ''}"
@@ -75,7 +75,7 @@ def run(command, code=0):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A workspace with preprocessed cases, of the usual plan."""
+    """Returns a workspace with preprocessed cases and the default plan."""
     root = tmp_path_factory.mktemp("monai")
     write_volumes(root)
     plan_tiny(root, momentum=0.9)
@@ -84,13 +84,13 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def workspace(prepared, tmp_path, monkeypatch):
-    """A copy to work in, and a console that breaks no line."""
+    """Returns a copy to work in, and a console that breaks no line."""
     monkeypatch.setattr(console, "_width", 400)
     return shutil.copytree(prepared, tmp_path / "work")
 
 
 def test_command_plans_patches_that_the_network_takes(workspace):
-    """With all its settings, and a sentence that says what is not known."""
+    """The plan shows all settings, and a sentence says that memory is a guess."""
     told = run(f"plan -d {NUMBER} -w {shlex.quote(str(workspace))} --preset small --network monai:SwinUNETR --explain")
     assert "Network monai:SwinUNETR: SwinUNETR of MONAI" in told
     assert "What it takes is a guess: 3.9 times what a plain U-Net" in told
@@ -106,7 +106,7 @@ def test_command_plans_patches_that_the_network_takes(workspace):
 
 
 def test_command_takes_settings_behind_the_name(workspace):
-    """Also those that change what patches are divisible by, as an edit of the plan does."""
+    """Settings may also change the divisor of the patches, as an edit of the plan does."""
     run(f"plan_and_preprocess -d {NUMBER} -w {shlex.quote(str(workspace))} --preset small --network '{SMALL}'")
     path = folders_of(workspace).plan
     one = Plan.load(path).configurations["3d_fullres"]
@@ -131,12 +131,12 @@ def test_command_takes_settings_behind_the_name(workspace):
     ],
 )
 def test_network_that_cannot_be_planned_is_one_line(workspace, option, text):
-    """And what to do."""
+    """The error says what to do."""
     assert text in run(f"plan -d {NUMBER} -w {shlex.quote(str(workspace))} --network {option}", code=2)
 
 
 def test_networks_of_monai_are_mentioned():
-    """In one line, below those of the literature."""
+    """MONAI is listed in one line, below the networks of the literature."""
     assert "monai:NAME takes a network of MONAI, such as UNet, AttentionUnet, " in run("networks")
     assert complete("monai:New", {"depth": 3}) == {"depth": 3}  # one that is not in the table is planned too
     assert MonaiSpec("monai:New").smallest_patch({}, 3) == (32, 32, 32)
@@ -146,7 +146,7 @@ def test_networks_of_monai_are_mentioned():
 
 
 def train_until(root, step, monkeypatch):
-    """Trains fold 0 until it is stopped in a step, and gives back what is left."""
+    """Trains fold 0 until it is stopped in a step, and returns what is left."""
     original = loop.train_step
 
     def stop_in(state, *rest):
@@ -164,7 +164,7 @@ def train_until(root, step, monkeypatch):
 
 @pytest.mark.parametrize("network", [SMALL, pytest.param("monai:DynUNet", marks=pytest.mark.slow)])
 def test_network_goes_all_the_way(prepared, tmp_path, monkeypatch, network):
-    """What was learned with a stop is what was learned at once, and a bundle of it predicts elsewhere as at home."""
+    """A stopped and resumed training equals an uninterrupted one, and a bundle predicts the same elsewhere."""
     monkeypatch.setattr(
         "autoseg.training.monitoring.log_files.draw_progress", lambda *_, **__: None
     )  # takes half of the time

@@ -1,4 +1,4 @@
-"""Every network of the literature, by its name alone: planned, trained, stopped, resumed, validated, passed on."""
+"""Every network of the literature by its name: planned, trained, stopped, resumed, validated, exported."""
 
 import json
 import shlex
@@ -29,17 +29,17 @@ from autoseg.planning.plan import Configuration, Plan
 from autoseg.training import loop, stopping
 
 BOTTLENECKS = {"resnet_unet": {"layers": 50}}
-"""The other kind of blocks than the default's."""
+"""Settings for the other kind of blocks than the default."""
 
 
 def configuration_for(name):
-    """One that a network can do, in 3D if it can."""
+    """Returns a configuration that a network supports, in 3D if possible."""
     return "3d_fullres" if 3 in NETWORKS[name].dimensions else "2d"
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A workspace with preprocessed cases, of the usual plan."""
+    """Returns a workspace with preprocessed cases and the default plan."""
     root = tmp_path_factory.mktemp("literature")
     write_volumes(root)
     plan_tiny(root, momentum=0.9)
@@ -59,7 +59,7 @@ def plan_named(root, name, **given):
 
 
 def train_until(root, configuration, step, monkeypatch):
-    """Trains fold 0 until it is stopped in a step, and gives back what is left."""
+    """Trains fold 0 until it is stopped in a step, and returns what is left."""
     original = loop.train_step
 
     def stop_in(state, *rest):
@@ -77,7 +77,7 @@ def train_until(root, configuration, step, monkeypatch):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_goes_all_the_way(prepared, tmp_path, monkeypatch, name):
-    """What was learned with a stop is what was learned at once, and a bundle of it predicts elsewhere as at home."""
+    """A stopped and resumed training equals an uninterrupted one, and a bundle predicts the same elsewhere."""
     monkeypatch.setattr(
         "autoseg.training.monitoring.log_files.draw_progress", lambda *_, **__: None
     )  # takes half of the time
@@ -115,7 +115,7 @@ def test_network_goes_all_the_way(prepared, tmp_path, monkeypatch, name):
 
 
 def run(command, code=0):
-    """Runs a command and gives back what it printed."""
+    """Runs a command and returns what it printed."""
     result = CliRunner().invoke(app, shlex.split(command))
     assert result.exit_code == code, result.output
     return f"{result.output} {result.exception or ''}"
@@ -123,13 +123,13 @@ def run(command, code=0):
 
 @pytest.fixture
 def workspace(prepared, tmp_path, monkeypatch):
-    """A copy to plan in, and a console that breaks no line."""
+    """Returns a copy to plan in, and a console that breaks no line."""
     monkeypatch.setattr(console, "_width", 200)
     return shutil.copytree(prepared, tmp_path / "plans")
 
 
 def test_command_writes_the_network_and_its_settings(workspace):
-    """All of them, to be edited; without the option the usual network comes back."""
+    """The plan shows all settings, to be edited; without the option the default network is planned again."""
     run(f"plan -d {NUMBER} -w {shlex.quote(str(workspace))} --preset small --network unet_plus_plus")
     content = json.loads(folders_of(workspace).plan.read_text())
     for name in ("2d", "3d_fullres"):
@@ -147,7 +147,7 @@ def test_command_writes_the_network_and_its_settings(workspace):
 
 
 def test_plan_and_preprocess_takes_it_too(workspace):
-    """For the configurations that the network can do."""
+    """The network is used for the configurations that it supports."""
     run(f"plan_and_preprocess -d {NUMBER} -w {shlex.quote(str(workspace))} --preset small --network vnet")
     plan = Plan.load(folders_of(workspace).plan)
     assert plan.configurations.keys() == {"3d_fullres"}
@@ -162,7 +162,7 @@ def test_plan_and_preprocess_takes_it_too(workspace):
     ],
 )
 def test_network_that_cannot_be_planned_is_one_line(workspace, option, text):
-    """And what to do."""
+    """The error says what to do."""
     assert text in run(f"plan -d {NUMBER} -w {shlex.quote(str(workspace))} {option}", code=2)
 
 
@@ -177,7 +177,7 @@ def test_network_that_cannot_be_planned_is_one_line(workspace, option, text):
     ],
 )
 def test_settings_are_edited_in_the_plan(workspace, settings, text):
-    """What is impossible is named; what is possible changes the network, its resolutions too."""
+    """Impossible settings are named; possible ones change the network and its resolutions."""
     plan_configurations(NUMBER, preset="small", network="vnet", workspace=workspace)
     path = folders_of(workspace).plan
     content = json.loads(path.read_text())
@@ -196,7 +196,7 @@ def test_settings_are_edited_in_the_plan(workspace, settings, text):
 
 
 def test_settings_that_are_left_out_are_filled_in(workspace):
-    """As in a plan that was written by hand, or before a setting was thought of."""
+    """Defaults are filled in, as for a plan that was written by hand or before a setting existed."""
     plan_configurations(NUMBER, preset="small", network="vnet", workspace=workspace)
     path = folders_of(workspace).plan
     before, content = Plan.load(path), json.loads(path.read_text())
@@ -206,7 +206,7 @@ def test_settings_that_are_left_out_are_filled_in(workspace):
 
 
 def test_networks_are_listed(workspace):
-    """Each with its weights for a dataset, else for one channel and two classes, constraints, source and licence."""
+    """Each has its weights for a dataset, or for one channel and two classes, its constraints, source and licence."""
     shown = run("networks")
     for name, spec in NETWORKS.items():
         assert f"{name}: {spec.title}, {spec.summary}. {spec.source}; {spec.licence}." in shown
@@ -217,7 +217,7 @@ def test_networks_are_listed(workspace):
 
 @pytest.mark.parametrize(("features", "sound"), [(2, True), (4096, False)])
 def test_model_with_far_fewer_weights_than_its_network_is_refused(tmp_path, features, sound):
-    """Before a network of trillions of weights is built for a stranger's file."""
+    """The error comes before a network of trillions of weights is built for someone else's file."""
     known = small_configuration().model_dump() | {
         "patch_size": (32, 16, 16),
         "network": {"name": "vnet", "settings": {"features": features}},

@@ -1,4 +1,4 @@
-"""The networks of the literature in torch: what they are, and the proof that each is what its paper says."""
+"""The networks of the literature in torch, and the proof that each is what its paper describes."""
 
 import copy
 
@@ -18,14 +18,14 @@ EVERY = [(name, dimensions) for name, spec in NETWORKS.items() for dimensions in
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
-def test_networks_have_what_their_sketch_counts(name, dimensions):
-    """Weights exactly; logits of the size of the image, alike for any number of channels that it takes."""
+def test_networks_have_what_shape_ops_counts(name, dimensions):
+    """The weights are equal; the logits have the size of the image, for any supported number of channels."""
     network = build(name, dimensions, channels=3, classes=4)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.make_architecture(given, dimensions, in_channels=3, out_channels=4)
+    architecture = network.spec.make_architecture(given, dimensions, in_channels=3, out_channels=4)
     image = image_for(network, channels=3)
     assert image.ndim == dimensions + 2
-    count = network.spec.count(given, outline, image.shape[2:])
+    count = network.spec.count(given, architecture, image.shape[2:])
     assert count.weights == sum(one.numel() for one in network.parameters())
     outputs = network(image)
     assert [one[0, 0].numel() for one in outputs] == list(count.outputs)
@@ -36,8 +36,8 @@ def test_networks_have_what_their_sketch_counts(name, dimensions):
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
-def test_what_training_keeps_is_what_the_sketch_counts(name, dimensions):
-    """Within 5 % of what autograd saves, gathered by storage so that nothing is counted twice."""
+def test_what_training_keeps_is_what_shape_ops_counts(name, dimensions):
+    """The count is within 5 % of what autograd saves, grouped by storage so that nothing counts twice."""
     network = build(name, dimensions, features=8)
     image = image_for(network, times=2 if dimensions == 3 else 8)
     known = {one.untyped_storage().data_ptr() for one in [image, *network.parameters(), *network.buffers()]}
@@ -53,17 +53,17 @@ def test_what_training_keeps_is_what_the_sketch_counts(name, dimensions):
         outputs = network(image)
     assert all(one.grad_fn is not None for one in outputs)
     given = network.settings.model_dump(mode="json")
-    outline = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
-    count = network.spec.count(given, outline, image.shape[2:])
-    copy_of_image = image.nbytes  # a network begins with one, in another order
-    of_weights = 2 * 4 * count.standardized_weights  # their difference from the mean, and what the convolution takes
+    architecture = network.spec.make_architecture(given, dimensions, in_channels=1, out_channels=2)
+    count = network.spec.count(given, architecture, image.shape[2:])
+    copy_of_image = image.nbytes  # a network begins with a copy in another memory order
+    of_weights = 2 * 4 * count.standardized_weights  # their difference from the mean, and the standardized weights
     found = sum(storage.nbytes() for storage, _ in kept.values()) - copy_of_image - of_weights
     assert len(image) * (4 * count.saved_elements + 8 * count.pooling_indices) == pytest.approx(found, rel=0.05)
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
 def test_every_weight_learns(name, dimensions):
-    """Through the outputs of training: at once, or after a step where it waits for others that start at 0."""
+    """Gradients reach all weights at once, or after a step if they pass through weights that start at 0."""
     network = build(name, dimensions)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     for _ in range(2):  # without forgetting the gradients
@@ -74,7 +74,7 @@ def test_every_weight_learns(name, dimensions):
 
 
 def test_fresh_weights_are_drawn_from_the_seed():
-    """By He's rule, running means at their start, and copies are the same network."""
+    """Weights follow He's rule, running means have their initial values, and copies are equal networks."""
     first, again, other = build("attention_unet", seed=3), build("attention_unet", seed=3), build("attention_unet")
     for key, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
@@ -92,11 +92,11 @@ def test_fresh_weights_are_drawn_from_the_seed():
 
 @pytest.mark.parametrize(("name", "dimensions"), [one for one in EVERY if one[1] == 3])
 def test_gradients_in_16_bits_are_the_same_each_time(name, dimensions):
-    """Also at resolutions of fewer slices than a kernel has, where those of torch alone are noise on some CPUs."""
+    """Holds also at resolutions of fewer slices than a kernel, where torch's own gradients are noise on some CPUs."""
     network = build(name, dimensions)
     image, gradients = image_for(network), []
     for bits in (32, 16, 16):
-        torch.full((1_000_000,), float("nan"))  # so that what is read without having been written is not 0
+        torch.full((1_000_000,), float("nan"))  # so that reads of uninitialized memory are not 0
         torch.manual_seed(0)  # of dropout
         with torch.autocast("cpu", torch.bfloat16, enabled=bits == 16):
             outputs = network(image)
@@ -117,7 +117,7 @@ LEARNING = {"vnet": (4, 5e-4)}
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
 def test_networks_learn_a_phantom(name, dimensions):
-    """Both structures of one image, with a Dice of more than 0.95, in evaluation mode, by the usual loss."""
+    """Both structures of one image are learned with a Dice above 0.95, in evaluation mode, by the default loss."""
     features, rate = LEARNING.get(name, (8, 3e-3))
     network = build(name, dimensions, classes=3, features=features)
     size = image_for(network).shape[2:]
@@ -148,7 +148,7 @@ def test_networks_learn_a_phantom(name, dimensions):
 
 
 def test_vnet_sees_492_voxels():
-    """Its receptive field: how far a voxel of the logits sees, with weights of which none cancels another."""
+    """The receptive field is how far a voxel of the logits sees, with weights that do not cancel each other."""
     network = build("vnet", features=1).eval().double()
     for weights in network.parameters():
         nn.init.constant_(weights, 0.01)
@@ -176,7 +176,7 @@ def test_vnet_stage_adds_its_input_before_the_last_activation():
 
 @pytest.mark.parametrize("layers", [34, 50])
 def test_block_whose_last_norm_is_zero_is_the_identity(layers):
-    """Of what it is given, which is positive already."""
+    """Each block adds its input, which is positive already."""
     network = build("resnet_unet", layers=layers)
     last = "norm1" if layers == 34 else "norm2"
     nn.init.zeros_(network.get_submodule(f"encoder.stage1.1.{last}").weight)
@@ -192,7 +192,7 @@ def test_block_whose_last_norm_is_zero_is_the_identity(layers):
 
 
 def gate_of(network, image, level=2):
-    """The weight of a gate, its skip, and what enters its output."""
+    """Returns the weight of a gate, its skip, and the input of its output layer."""
     seen = {}
     gate = network.get_submodule(f"gate{level}")
     gate.theta.register_forward_pre_hook(lambda _, given: seen.update(skip=given[0].clone()))
@@ -203,7 +203,7 @@ def gate_of(network, image, level=2):
 
 
 def test_gates_weigh_a_skip_by_numbers_from_0_to_1():
-    """One for all features, found at half the resolution of the skip."""
+    """There is one weight for all features, calculated at half the resolution of the skip."""
     network = build("attention_unet")
     seen = gate_of(network, image_for(network))
     weight, skip = seen["weight"], seen["skip"]
@@ -214,7 +214,7 @@ def test_gates_weigh_a_skip_by_numbers_from_0_to_1():
 
 
 def test_open_gates_let_everything_through():
-    """With a large bias the skip itself goes on."""
+    """With a large bias the skip itself passes."""
     network = build("attention_unet")
     nn.init.constant_(network.get_submodule("gate2.psi").bias, 1e4)
     seen = gate_of(network, image_for(network))
@@ -227,7 +227,7 @@ def test_open_gates_let_everything_through():
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("averaged", [False, True])
 def test_pruned_network_gives_the_same_output_of_its_depth(depth, averaged):
-    """As the whole one, without touching any deeper layer; all depths are trained all the same."""
+    """The pruned prediction equals the whole one without using any deeper layer; all depths are trained."""
     whole = build("unet_plus_plus", 2)
     pruned = build("unet_plus_plus", 2, prediction_depth=depth, averaged=averaged)
     pruned.load_state_dict(whole.state_dict())
@@ -245,7 +245,7 @@ def test_pruned_network_gives_the_same_output_of_its_depth(depth, averaged):
 
 
 def test_each_level_of_the_decoder_has_five_branches():
-    """Of as many features each, from the five resolutions, which are fused."""
+    """The branches have equal numbers of features, from the five resolutions, and are fused."""
     network = build("unet_3plus", features=8)
     for level in range(4):
         decoder = network.get_submodule(f"decoder{level}")
@@ -258,7 +258,7 @@ def test_each_level_of_the_decoder_has_five_branches():
 
 
 def test_drawn_networks_are_modules_of_torch():
-    """Named as the page names them, nested at the dots."""
+    """Submodules have the names of the specification, nested at the dots."""
     network = build("unet", 2)
     assert isinstance(network, TorchNetwork)
     assert isinstance(network.get_submodule("encoder1.0.conv"), nn.Conv2d)

@@ -32,7 +32,7 @@ def test_the_largest_batch_is_the_largest(architecture, blocks, budget):
     largest = memory.largest_batch(architecture, patch)
     assert largest == 0 or training_bytes(architecture, patch, largest) <= 0.9 * budget
     assert training_bytes(architecture, patch, largest + 1) > memory.usable_bytes
-    assert memory.holds(architecture, patch) == (largest >= 2)
+    assert memory.fits(architecture, patch) == (largest >= 2)
 
 
 @given(architectures, st.integers(1, 12), st.integers(10**8, 4 * 10**10))
@@ -44,8 +44,8 @@ def test_no_patch_that_is_held_exceeds_the_bound(architecture, blocks, budget):
     for size in patch:
         voxels *= size
     memory = ByteBudget(budget)
-    if memory.holds(architecture, patch):
-        assert voxels <= memory.most_voxels(architecture.stages[0].features)
+    if memory.fits(architecture, patch):
+        assert voxels <= memory.max_voxels(architecture.stages[0].features)
 
 
 def test_the_reference_budget_holds_two_volumes_or_twelve_planes():
@@ -53,8 +53,8 @@ def test_the_reference_budget_holds_two_volumes_or_twelve_planes():
     network, patch = network_of(3, 6, 320), (128, 128, 128)
     budget = make_budget(PRESETS["plain"], 8 * 10**9)
     assert budget.largest_batch(network, patch) == 2
-    assert budget.holds(network, patch)
-    assert not make_budget(PRESETS["plain"], 6 * 10**9).holds(network, patch)
+    assert budget.fits(network, patch)
+    assert not make_budget(PRESETS["plain"], 6 * 10**9).fits(network, patch)
     assert budget.largest_batch(network_of(2, 8, 512), (512, 512)) == 12
 
 
@@ -62,8 +62,8 @@ def test_residual_encoders_must_hold_the_whole_reference_batch():
     """In 2D, their presets shrink the patch until twelve fit, the default one until two do."""
     network, patch = network_of(2, 8, 512), (1024, 512)
     reference = PRESETS["plain"].reference
-    assert FeatureMapBudget(reference, scale=1).holds(network, patch)
-    assert not FeatureMapBudget(replace(reference, whole_batch=True), scale=1).holds(network, patch)
+    assert FeatureMapBudget(reference, scale=1).fits(network, patch)
+    assert not FeatureMapBudget(replace(reference, whole_batch=True), scale=1).fits(network, patch)
 
 
 @pytest.mark.parametrize(

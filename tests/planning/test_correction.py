@@ -1,4 +1,4 @@
-"""What steps were found to take corrects the estimate of plan.json, for any batch, and nothing else."""
+"""The measured memory of a step corrects the estimate of plan.json, for any batch, and nothing else."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from small_models import small_plan
 
 from autoseg.networks.architecture import count_weights
-from autoseg.planning.budget import correct_plan, patches_within, step_bytes
+from autoseg.planning.budget import count_fitting_patches, estimate_step_bytes, update_memory_estimate
 from autoseg.planning.memory import BYTES_PER_WEIGHT, bytes_per_patch, training_bytes
 from autoseg.planning.plan import MeasuredMemory, Plan
 
@@ -17,63 +17,65 @@ EACH = bytes_per_patch(ONE.architecture, ONE.patch_size)
 
 
 def taken(patches, factor):
-    """Bytes of the tensors of a step, on a device whose patches take `factor` times what is counted."""
+    """Returns the bytes of the tensors of a step, on a device whose patches take `factor` times the estimate."""
     return WEIGHTS + round(patches * factor * EACH)
 
 
 def corrected(least_bytes, *, recomputed=False, plan=None):
-    """The configuration after a correction."""
-    plan = correct_plan(plan or small_plan(), NAME, least_bytes, recomputed=recomputed)
+    """Returns the configuration after a correction."""
+    plan = update_memory_estimate(plan or small_plan(), NAME, least_bytes, recomputed=recomputed)
     return plan.configurations[NAME]
 
 
 def test_estimate_is_what_is_counted_until_something_is_measured():
-    """And no number of patches is known to fit."""
+    """Without a measurement, no number of fitting patches is known."""
     counted = training_bytes(ONE.architecture, ONE.patch_size, ONE.batch_size)
-    assert step_bytes(ONE, recomputes=False) == counted
-    assert patches_within(10**12, ONE, recomputes=False) is None
+    assert estimate_step_bytes(ONE, recomputes=False) == counted
+    assert count_fitting_patches(10**12, ONE, recomputes=False) is None
 
 
 @given(st.floats(0.3, 3), st.integers(1, 8), st.integers(1, 40))
 def test_true_factor_is_found_for_batches_of_any_size(factor, measured, edited):
-    """From the peak of a step in parts; also if the batch is edited afterwards."""
+    """The estimate follows the peak of a step in micro-batches, also if the batch is edited afterwards."""
     one = corrected({measured: taken(measured, factor)})
     assert one.measured_memory.factor == pytest.approx(factor, rel=1e-4)
-    assert one.estimated_bytes == step_bytes(one, recomputes=False)
+    assert one.estimated_bytes == estimate_step_bytes(one, recomputes=False)
     one = one.model_copy(update={"batch_size": edited})
     fixed = training_bytes(ONE.architecture, ONE.patch_size, 0)
-    assert step_bytes(one, recomputes=False) == pytest.approx(fixed + edited * factor * EACH, rel=1e-4)
+    assert estimate_step_bytes(one, recomputes=False) == pytest.approx(fixed + edited * factor * EACH, rel=1e-4)
 
 
 @given(st.floats(0.3, 3), st.floats(1.5, 60), st.integers(1, 30))
 def test_as_many_patches_begin_as_fit(factor, room, patches):
-    """Never one that would not, never much fewer; what failed once is never begun with again."""
+    """The number of patches is never too large, never much too small, and below one that failed before."""
     one = corrected({1: taken(1, factor)})
     there = taken(room, factor)
-    most = patches_within(there, one, recomputes=False)
+    most = count_fitting_patches(there, one, recomputes=False)
     assert taken(most, factor) <= there
     assert most >= int(0.94 * room)
     failed = corrected({patches: there})
-    assert patches_within(there, failed, recomputes=False) < patches
+    assert count_fitting_patches(there, failed, recomputes=False) < patches
 
 
 def test_what_failed_and_what_worked_are_both_believed():
-    """The larger of the two counts, since both are the least that can be; who tells nothing changes nothing."""
+    """The larger of two measurements counts, since both are lower bounds; without a measurement nothing changes."""
     both = {4: taken(4, 1.2), 2: taken(2, 1.5)}
     assert corrected(both).measured_memory.factor == pytest.approx(1.5, rel=1e-4)
     assert corrected({4: taken(4, 1.6), 2: taken(2, 1.5)}).measured_memory.factor == pytest.approx(1.6, rel=1e-4)
-    assert correct_plan(small_plan(), NAME, {}, recomputed=False) == small_plan()
-    assert correct_plan(small_plan(), NAME, {2: 1000}, recomputed=False) == small_plan()  # less than the weights take
+    assert update_memory_estimate(small_plan(), NAME, {}, recomputed=False) == small_plan()
+    assert (
+        update_memory_estimate(small_plan(), NAME, {2: 1000}, recomputed=False) == small_plan()
+    )  # less than the weights take
 
 
 def test_later_correction_keeps_what_is_more():
-    """And leaves one sentence, the last one; what was measured another way is replaced."""
-    plan = correct_plan(small_plan(), NAME, {2: taken(2, 2.0)}, recomputed=False)
-    again = correct_plan(plan, NAME, {2: taken(2, 1.5)}, recomputed=False)
+    """One sentence is left, the last one; a measurement of another kind is replaced."""
+    plan = update_memory_estimate(small_plan(), NAME, {2: taken(2, 2.0)}, recomputed=False)
+    again = update_memory_estimate(plan, NAME, {2: taken(2, 1.5)}, recomputed=False)
     assert again == plan
-    higher = correct_plan(plan, NAME, {2: taken(2, 2.5)}, recomputed=False)
+    higher = update_memory_estimate(plan, NAME, {2: taken(2, 2.5)}, recomputed=False)
     [why] = higher.why
-    estimate, counted = higher.configurations[NAME].estimated_bytes, step_bytes(ONE, recomputes=False)
+    estimate, counted = higher.configurations[NAME].estimated_bytes, estimate_step_bytes(ONE, recomputes=False)
     assert why.startswith("3d_fullres: measured when the memory of a device ran out: a training step takes about ")
     assert f"{estimate / 1e6:.0f} MB, where {counted / 1e6:.0f} MB were counted." in why
     other = corrected({2: taken(2, 0.6)}, recomputed=True, plan=plan).measured_memory
@@ -82,16 +84,16 @@ def test_later_correction_keeps_what_is_more():
 
 
 def test_recomputing_has_a_measure_of_its_own():
-    """It takes far less, so one says nothing about the other."""
+    """Recomputation takes far less memory, so one measurement says nothing about the other."""
     one = corrected({2: taken(2, 2.0)}, recomputed=True)
-    assert patches_within(taken(9, 1.0), one, recomputes=False) is None
-    assert step_bytes(one, recomputes=False) == step_bytes(ONE, recomputes=False)
-    assert step_bytes(one, recomputes=True) > step_bytes(ONE, recomputes=True)
+    assert count_fitting_patches(taken(9, 1.0), one, recomputes=False) is None
+    assert estimate_step_bytes(one, recomputes=False) == estimate_step_bytes(ONE, recomputes=False)
+    assert estimate_step_bytes(one, recomputes=True) > estimate_step_bytes(ONE, recomputes=True)
 
 
 def test_corrected_plan_is_kept_and_is_the_same_otherwise(tmp_path):
-    """In plan.json, and for all that is compared with it."""
-    plan = correct_plan(small_plan(), NAME, {2: taken(2, 2.0)}, recomputed=False)
+    """Estimates count neither in plan.json nor in comparisons of configurations."""
+    plan = update_memory_estimate(small_plan(), NAME, {2: taken(2, 2.0)}, recomputed=False)
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
     assert plan.configurations[NAME] != ONE

@@ -1,4 +1,4 @@
-"""Sentences that say why, with the numbers behind them, in words that need no knowledge of the method."""
+"""The explanations of a plan: sentences with the numbers behind them, in plain words."""
 
 import re
 
@@ -26,7 +26,7 @@ def test_sentences_are_plain(name, preset):
 
 
 def test_every_number_of_a_configuration_is_explained():
-    """Patch, batch, resolutions, features, memory and turns of each configuration stand in its sentences."""
+    """Patch, batch, resolutions, features, memory and rotations of each configuration are in its sentences."""
     plan = plan_of(golden_fingerprint("LiverCT"), golden_info("LiverCT"))
     for name in ("2d", "3d_fullres", "3d_lowres"):
         one = plan.configurations[name]
@@ -56,13 +56,13 @@ def test_every_number_of_a_configuration_is_explained():
     ],
 )
 def test_reasons_fit_the_data(shape, spacing, words):
-    """What is special about the images is what the reason names."""
+    """The reason names the special property of the images."""
     plan = plan_of(fingerprint_of([shape] * 40, [spacing] * 40), info_of("T2"))
     assert words in " ".join(plan.why)
 
 
 def test_the_reference_counts_in_its_own_measure():
-    """By its rules, batches are explained by feature map elements, not by bytes."""
+    """By the rules "nnunet", batches are explained by feature map elements, not by bytes."""
     options = PlanningOptions(dataset="D", memory_budget_bytes=8 * 10**9, preset="plain", rules="nnunet")
     plan = make_plan(golden_fingerprint("LiverCT"), golden_info("LiverCT"), options)
     text = " ".join(plan.why)

@@ -1,4 +1,4 @@
-"""Bytes of a training step, against golden counts and against what torch really keeps."""
+"""The estimated bytes of a training step, compared with golden counts and with what torch keeps."""
 
 from itertools import pairwise
 
@@ -42,7 +42,7 @@ def test_golden_feature_map_elements(architecture, patch, elements):
 
 
 def residual_encoder(features, blocks, *, strides=None, kernels=None, decoder=1, channels=1, classes=2):
-    """A residual encoder; left out, kernels are of 3 voxels and strides of 2 along each axis of a volume."""
+    """Returns a residual encoder; kernels of 3 voxels and strides of 2 along each axis by default."""
     stages = len(features)
     strides = strides or (ONE, *[TWO] * (stages - 1))
     kernels = kernels or (THREE,) * stages
@@ -127,7 +127,7 @@ def test_weights_are_those_of_the_network(case):
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @BY_NAME
 def test_activations_are_what_autograd_keeps(case, dtype, monkeypatch):
-    """Once the loss is known, autograd keeps the counted bytes of each patch, whatever an element of a map takes."""
+    """After the loss, autograd keeps the counted bytes of each patch, for any size of an element."""
     monkeypatch.setattr(memory, "ELEMENT_BYTES", dtype.itemsize)
     architecture = case.architecture(features=4)
     kept = kept_bytes(architecture, case.small_patch, dtype)
@@ -136,7 +136,7 @@ def test_activations_are_what_autograd_keeps(case, dtype, monkeypatch):
 
 @pytest.mark.parametrize("case", CASES[1:], ids=lambda case: case.name)
 def test_peak_is_that_of_the_life_of_all_tensors(case):
-    """A further patch adds hardly less than estimated to the peak of a step on a GPU, and never more."""
+    """An additional patch adds almost the estimate to the peak of a step on a GPU, and never more."""
     architecture = case.architecture(features=16)
     peak = peak_of_a_patch(architecture, case.patch_size)
     assert peak <= 1.001 * bytes_per_patch(architecture, case.patch_size) < 1.05 * peak
@@ -145,12 +145,12 @@ def test_peak_is_that_of_the_life_of_all_tensors(case):
 ONE_BY_ONE = [
     case if number % 4 == 1 else pytest.param(case, marks=pytest.mark.slow) for number, case in enumerate(CASES)
 ]
-"""Every fourth network, and with the slow tests all but the first."""
+"""Every fourth network; the slow tests take all but the first."""
 
 
 @pytest.mark.parametrize("case", ONE_BY_ONE[1:], ids=lambda case: case.name)
 def test_estimate_holds_for_samples_that_are_normalized_one_by_one(case, monkeypatch):
-    """As on a GPU with the channels last, where convolutions copy less than estimated."""
+    """With the channels last on a GPU, convolutions copy less than estimated."""
     monkeypatch.setattr(InstanceNorm, "normalize", InstanceNorm.normalize_each)
     architecture = case.architecture(features=16)
     assert peak_of_a_patch(architecture, case.patch_size) <= 1.001 * bytes_per_patch(architecture, case.patch_size)
@@ -165,7 +165,7 @@ def test_maps_that_are_calculated_again_take_less(case):
 
 
 def networks(residual, convolutions):
-    """Networks of these kinds, of all sizes."""
+    """Returns networks of these kinds, of all sizes."""
     return st.builds(
         network_of,
         st.sampled_from((2, 3)),
@@ -185,7 +185,7 @@ architectures = networks(st.sampled_from(("none", "stage")), st.integers(1, 4)) 
 
 
 def grown(architecture):
-    """The same network with a little more of one thing, in each possible way."""
+    """Returns the same network with a little more of one property, in each possible way."""
     stages = architecture.stages
     yield architecture.model_copy(update={"stages": tuple(_more(stage, "features") for stage in stages)})
     fields = ["blocks"] if architecture.residual == "block" else ["blocks", "convolutions", "features"]
@@ -222,7 +222,7 @@ def test_more_of_anything_takes_more(architecture, size, batch):
 @given(architectures, st.integers(1, 4))
 @settings(max_examples=20, deadline=None)
 def test_every_patch_of_a_batch_takes_the_same(architecture, size):
-    """The estimate is a line in the batch size: what each patch takes, on top of what the weights take."""
+    """The estimate is linear in the batch size: the memory of each patch on top of that of the weights."""
     patch = tuple(step * size for step in architecture.divisor)
     costs = [training_bytes(architecture, patch, batch) for batch in range(4)]
     assert {after - before for before, after in pairwise(costs)} == {bytes_per_patch(architecture, patch)}
@@ -237,7 +237,7 @@ def test_a_step_by_hand():
     )
     network = Architecture(residual="stage", in_channels=1, out_channels=2, stages=stages, deep_supervision=False)
     weights = (9 * 2 + 6) + (2 * 9 * 4 + 12 + 4 * 9 * 4 + 12) + (4 * 4 * 2 + 2) + (4 * 9 * 2 + 6) + (2 * 2 + 2)
-    fine, coarse = 64, 16  # voxels of a patch of 8 x 8
+    fine, coarse = 64, 16  # voxels of a patch of 8 x 8 at both resolutions
     saved = 2 * (2 * 2 * fine) + 2 * (2 * 2 * 4 * coarse) + 2 * (2 * 2 * fine + 2 * 2 * fine)
     standing = 6 * fine + saved + 2 * 2 * fine + 8 * fine
     losses = (4 * 2 + 4 * 2 + 1) * fine + 8 * 2 * fine
@@ -250,7 +250,7 @@ def test_a_step_by_hand():
 
 
 def test_a_residual_encoder_by_hand():
-    """Stem, two maps of each convolution, the shortcut's mean and its convolution's output, and the way up are kept."""
+    """The stem, two maps of each convolution, input and output of the shortcut, and the decoder are kept."""
     network = residual_encoder((2, 4, 4), (1, 2, 1), decoder=1)
     fine, middle, coarse = 8**3, 4**3, 2**3
     down = 2 * 2 * fine + 4 * 2 * fine + (8 * 4 + 4 + 2) * middle + 4 * 4 * coarse  # the last shortcut only strides

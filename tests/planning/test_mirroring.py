@@ -1,4 +1,4 @@
-"""Labels with sides, by name and by position, and what follows for the mirroring of patches."""
+"""Labels with sides, by name and by position, and the mirroring of patches that follows."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
 from autoseg.planning.mirroring import choose_mirroring, explain_mirroring, mirror_settings
 from autoseg.planning.settings import AugmentationSettings
-from autoseg.planning.sides import pair_by_name, split_words, tell_nothing_apart
+from autoseg.planning.sides import differ_in_numbers_only, pair_by_name, split_words
 
 SHAPE, SPACING_MM = (100, 200, 200), (2.0, 1.5, 1.5)  # 200 x 300 x 300 mm
 KIDNEYS = {1: (0.5, 0.6, 0.75), 2: (0.47, 0.6, 0.27)}
@@ -26,7 +26,7 @@ PLANE = AugmentationSettings(rotation_degrees=180, rotation_axes=(0,), mirror_ax
 
 
 def named(*names, **keys) -> DatasetInfo:
-    """The dataset.json of labels with these names, numbered from 1."""
+    """Returns the dataset.json of labels with these names, numbered from 1."""
     labels = {"background": 0} | {name: number for number, name in enumerate(names, start=1)}
     return DatasetInfo(channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz", **keys)
 
@@ -38,7 +38,7 @@ def facts_of(
     voxels: dict[int, int] | None = None,
     spread: float = 0.02,
 ) -> Fingerprint:
-    """A fingerprint whose cases have labels about these centers (z, y, x) of a volume stored as "SPL".
+    """Returns a fingerprint whose cases have labels about these centers (z, y, x) of a volume stored as "SPL".
 
     In cases of another order of the axes, the centers are put into it; spacing and shape are those of the axis then.
     """
@@ -48,7 +48,7 @@ def facts_of(
         order = [
             next(axis for axis, pair in enumerate(("SI", "PA", "LR")) if way in pair) for way in orientation or "SPL"
         ]
-        shift = random.normal(0, spread, 3)  # the patient lies elsewhere in the image
+        shift = random.normal(0, spread, 3)  # the patient lies off the centre of the image
         labels = tuple(
             LabelFacts(
                 label=label,
@@ -72,7 +72,7 @@ def facts_of(
 
 
 def sentences(fingerprint: Fingerprint, info: DatasetInfo) -> str:
-    """All that is said about mirroring."""
+    """Returns all sentences about mirroring."""
     return " ".join(explain_mirroring(choose_mirroring(fingerprint, info), info))
 
 
@@ -112,7 +112,7 @@ def sentences(fingerprint: Fingerprint, info: DatasetInfo) -> str:
     ],
 )
 def test_names_are_paired(left, right):
-    """Whatever language and spelling, and in whatever order the labels come; the left one is named first."""
+    """Pairs are found in any language, spelling and order of the labels; the left one comes first."""
     assert pair_by_name(named("liver", left, right)) == (((2, 3),), ())
     assert pair_by_name(named(right, "liver", left)) == (((3, 1),), ())
 
@@ -133,7 +133,7 @@ def test_names_are_paired(left, right):
     ],
 )
 def test_names_without_sides_stay_alone(names):
-    """Side words inside of words, and letters and short words without their counterpart, mean nothing."""
+    """Side words inside of words, and letters and short words without their counterpart, have no side."""
     assert pair_by_name(named(*names)) == ((), ())
 
 
@@ -149,7 +149,7 @@ def test_names_without_sides_stay_alone(names):
     ],
 )
 def test_labels_without_counterpart_are_found(names, lone):
-    """A side word whose other side is missing, or stands twice."""
+    """A side word whose counterpart is missing or ambiguous is unpaired."""
     assert pair_by_name(named(*names))[1] == lone
 
 
@@ -158,7 +158,7 @@ def test_labels_without_counterpart_are_found(names, lone):
 )
 @settings(max_examples=60, deadline=None)
 def test_exchanging_all_sides_gives_the_counterpart(words):
-    """A name and the same with every side word exchanged are a pair."""
+    """A name and the same name with every side word exchanged are a pair."""
     opposite = {"l": "r", "r": "l", "left": "right", "rechts": "links", "sin": "dex", "左": "右"}
     name, other = "_".join(words), "_".join(opposite.get(word, word) for word in words)
     if name == other:
@@ -170,7 +170,7 @@ def test_exchanging_all_sides_gives_the_counterpart(words):
 
 
 def test_words_are_found():
-    """At capitals, at digits and around other signs, without accents."""
+    """Words end at capitals, at digits and around other characters; accents are removed."""
     assert split_words("leftKidney_2b") == ("left", "kidney", "2", "b")
     assert split_words("RVLateral-wall") == ("rv", "lateral", "wall")
     assert split_words("Rückenmark") == split_words("Ru\u0308ckenmark") == ("ruckenmark",)
@@ -179,14 +179,14 @@ def test_words_are_found():
 
 def test_names_that_tell_nothing_apart():
     """Numbers and letters do not say what a structure is; words do."""
-    assert tell_nothing_apart("organ_1", "organ_2")
-    assert tell_nothing_apart("hippocampusA", "hippocampus b")
-    assert not tell_nothing_apart("colon_ascending", "colon_descending")
-    assert not tell_nothing_apart("LV", "RV")
+    assert differ_in_numbers_only("organ_1", "organ_2")
+    assert differ_in_numbers_only("hippocampusA", "hippocampus b")
+    assert not differ_in_numbers_only("colon_ascending", "colon_descending")
+    assert not differ_in_numbers_only("LV", "RV")
 
 
 def test_sides_of_the_dataset_replace_the_words():
-    """Words of dataset.json count alone, and the usual ones no longer do; none at all means no sides."""
+    """Words of dataset.json replace the built-in ones; an empty list means no sides."""
     info = named("nyre_a", "nyre_b", "kidney_left", "kidney_right", sides=(("A", "B"),))
     assert pair_by_name(info) == (((1, 2),), ())
     assert pair_by_name(named("nyre_a", "milt", sides=(("a", "b"),))) == ((), (1,))
@@ -206,14 +206,14 @@ def test_sides_of_the_dataset_replace_the_words():
     ],
 )
 def test_wrong_sides_are_refused(sides, message):
-    """In dataset.json, each word says one side."""
+    """In dataset.json, each word has one side."""
     content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii", "sides": sides}
     with pytest.raises(DatasetError, match=message):
         DatasetInfo.parse(json.dumps(content), source="dataset.json")
 
 
 def test_kidneys_change_places():
-    """A pair by name whose positions mirror each other is exchanged by flips along the axis that the files name."""
+    """A pair by name whose positions mirror each other is swapped by flips along the axis that the files name."""
     info = named("kidney_left", "kidney_right")
     mirroring = choose_mirroring(facts_of(KIDNEYS), info)
     assert mirroring.swaps
@@ -236,7 +236,7 @@ def test_kidneys_change_places():
     ],
 )
 def test_labels_that_do_not_mirror_each_other_keep_their_side(centers, voxels):
-    """Whatever the names say, patches are then not flipped from left to right."""
+    """Whatever the names are, patches are then not flipped from left to right."""
     info = named("thing_left", "thing_right")
     mirroring = choose_mirroring(facts_of(centers, voxels=voxels), info)
     assert mirroring.has_sides
@@ -249,7 +249,7 @@ def test_labels_that_do_not_mirror_each_other_keep_their_side(centers, voxels):
 
 
 def test_one_pair_that_must_not_be_exchanged_spoils_the_axis():
-    """Kidneys beside atria: a flip would be wrong for the atria."""
+    """With kidneys beside atria, a flip would be wrong for the atria."""
     centers = KIDNEYS | {3: ATRIA[1], 4: ATRIA[2]}
     mirroring = choose_mirroring(facts_of(centers), named("kidney_left", "kidney_right", "atrium_left", "atrium_right"))
     assert [pair.mirrored for pair in mirroring.pairs] == [True, False]
@@ -257,17 +257,17 @@ def test_one_pair_that_must_not_be_exchanged_spoils_the_axis():
 
 
 def test_label_without_counterpart_spoils_the_axis():
-    """The mirror image of a left adrenal gland alone is nothing that has a label."""
+    """The mirror image of a left adrenal gland alone has no label."""
     info = named("kidney_left", "kidney_right", "adrenal_left")
     mirroring = choose_mirroring(facts_of(KIDNEYS), info)
-    assert mirroring.lone == (3,)
+    assert mirroring.unpaired == (3,)
     assert not mirroring.swaps
     assert "because adrenal_left has a side in its name and no counterpart" in sentences(facts_of(KIDNEYS), info)
 
 
 @pytest.mark.parametrize("fingerprint", [facts_of({}), facts_of(KIDNEYS, orientations=["SPL"] * 2)])
 def test_without_enough_facts_nothing_is_exchanged(fingerprint):
-    """A fingerprint of nnU-Net knows no labels, and two cases prove nothing."""
+    """A fingerprint of nnU-Net has no labels, and two cases are too few."""
     info = named("kidney_left", "kidney_right")
     assert not choose_mirroring(fingerprint, info).swaps
     assert "too few cases show where both lie" in sentences(fingerprint, info)
@@ -275,7 +275,7 @@ def test_without_enough_facts_nothing_is_exchanged(fingerprint):
 
 @pytest.mark.parametrize("names", [("organ_1", "organ_2"), ("1", "2"), ("hippocampus a", "hippocampus b")])
 def test_positions_pair_labels_whose_names_say_nothing(names):
-    """Two hippocampi under numbers change places as named ones do."""
+    """Two hippocampi under numbers are swapped as named ones are."""
     fingerprint = facts_of({1: (0.4, 0.55, 0.34), 2: (0.4, 0.55, 0.66)})
     mirroring = choose_mirroring(fingerprint, named(*names))
     assert [(pair.labels, pair.source) for pair in mirroring.pairs] == [((1, 2), "position")]
@@ -294,13 +294,13 @@ def test_positions_pair_labels_whose_names_say_nothing(names):
     ],
 )
 def test_other_positions_pair_nothing(centers, voxels):
-    """Without a word for sides, only clearly mirrored labels are a pair."""
+    """Without a side word, only clearly mirrored labels are a pair."""
     mirroring = choose_mirroring(facts_of(centers, voxels=voxels), named("organ_1", "organ_2"))
     assert not mirroring.has_sides
 
 
 def test_names_that_differ_are_not_paired_by_position():
-    """The ascending colon is not a mirrored descending one, though it lies so."""
+    """The ascending colon is no mirrored descending one, though its position is mirrored."""
     fingerprint = facts_of({1: (0.5, 0.5, 0.25), 2: (0.5, 0.5, 0.75)})
     assert not choose_mirroring(fingerprint, named("colon_ascending", "colon_descending")).has_sides
     assert not choose_mirroring(fingerprint, info_of("T1", "T2", classes=2)).has_sides
@@ -315,7 +315,7 @@ def test_labels_that_change_sides_are_no_pair():
 
 
 def test_each_label_is_paired_once_and_with_its_best_match():
-    """Of three mirrored structures on two levels, each finds the one on its own level."""
+    """Of three mirrored structures on two levels, each is paired with the one on its own level."""
     centers = {1: (0.50, 0.5, 0.3), 2: (0.57, 0.5, 0.3), 3: (0.57, 0.5, 0.7), 4: (0.50, 0.5, 0.7)}
     mirroring = choose_mirroring(facts_of(centers), named("part_1", "part_2", "part_3", "part_4"))
     assert {pair.labels for pair in mirroring.pairs} == {(1, 4), (2, 3)}
@@ -325,18 +325,18 @@ def test_each_label_is_paired_once_and_with_its_best_match():
     ("orientation", "axis"), [("SPL", 2), ("IAR", 2), ("LPS", 0), ("PSR", 2), ("SRA", 1), ("RSP", 0)]
 )
 def test_axis_is_the_one_that_the_files_name(orientation, axis):
-    """L or R, wherever it stands; positions are measured along it."""
+    """The axis is that of L or R, at any position; positions are measured along it."""
     fingerprint = facts_of(KIDNEYS, orientations=[orientation] * 5)
     mirroring = choose_mirroring(fingerprint, named("kidney_left", "kidney_right"))
-    assert (mirroring.axis, mirroring.known, mirroring.swaps) == (axis, True, True)
+    assert (mirroring.axis, mirroring.axis_is_known, mirroring.swaps) == (axis, True, True)
 
 
 @pytest.mark.parametrize(("names", "swaps"), [(("kidney_left", "kidney_right"), True), (("organ_1", "organ_2"), False)])
 def test_pictures_are_taken_to_be_wide_from_left_to_right(names, swaps):
-    """Where no file knows, the last axis is taken, and said so; positions alone then make no pair."""
+    """If no file names the axis, the last one is taken, and a sentence says so; positions alone make no pair."""
     fingerprint = facts_of(KIDNEYS, orientations=[None] * 5)
     mirroring = choose_mirroring(fingerprint, named(*names))
-    assert (mirroring.axis, mirroring.known, mirroring.swaps) == (2, False, swaps)
+    assert (mirroring.axis, mirroring.axis_is_known, mirroring.swaps) == (2, False, swaps)
     assert (
         "No image says which axis runs from left to right; it is taken to be x" in sentences(fingerprint, named(*names))
     ) == swaps
@@ -349,7 +349,7 @@ def test_a_few_cases_that_do_not_know_follow_the_others():
 
 
 def test_cases_that_disagree_are_not_flipped_along_any_of_their_axes():
-    """Coronal and sagittal stacks in one dataset: neither of the two axes may be flipped."""
+    """With coronal and sagittal stacks in one dataset, neither of the two axes is flipped."""
     info = named("kidney_left", "kidney_right")
     fingerprint = facts_of(KIDNEYS, orientations=["SPL"] * 5 + ["LPS"] * 5)
     mirroring = choose_mirroring(fingerprint, info)
@@ -362,7 +362,7 @@ def test_cases_that_disagree_are_not_flipped_along_any_of_their_axes():
 
 
 def test_cases_stored_the_other_way_round_are_counted():
-    """Two of ten run from left to right where the others run from right to left."""
+    """Two of ten cases are stored in the opposite direction of the others."""
     info = named("kidney_left", "kidney_right")
     fingerprint = facts_of(KIDNEYS, orientations=["SPL"] * 8 + ["SPR"] * 2)
     assert choose_mirroring(fingerprint, info).reversed_cases == 2
@@ -371,7 +371,7 @@ def test_cases_stored_the_other_way_round_are_counted():
 
 
 def test_several_pairs_are_counted():
-    """One is named as an example."""
+    """One pair is named as an example."""
     names = ["kidney_left", "kidney_right", "lung_left", "lung_right", "rib_left", "rib_right"]
     centers = KIDNEYS | {3: (0.8, 0.5, 0.75), 4: (0.8, 0.5, 0.25), 5: (0.7, 0.5, 0.9), 6: (0.7, 0.5, 0.1)}
     start = "kidney_left and kidney_right then change places"
@@ -398,12 +398,12 @@ def test_without_sides_nothing_changes_and_nothing_is_said():
         ("SPL", (0, 1, 2), 2, PLANE, 1, 30),
         ("SPL", (1, 0, 2), 2, PLANE, 1, 30),
         ("LPS", (1, 0, 2), 2, PLANE, 0, 30),
-        ("SPL", (2, 0, 1), 2, PLANE, None, 180),  # stacked from side to side: no plane holds the axis
+        ("SPL", (2, 0, 1), 2, PLANE, None, 180),  # stacked from side to side: no slice contains the axis
         ("SPL", (0, 1, 2), 2, PLANE.model_copy(update={"rotation_degrees": 15.0}), 1, 15),
     ],
 )
 def test_settings_follow_the_axes_of_the_patch(orientation, axis_order, dimensions, before, swap_axis, degrees):
-    """The axis of the file becomes that of the patch, with its labels exchanged, and large turns are left out."""
+    """The axis of the file becomes that of the patch, with its labels swapped, and large rotations are excluded."""
     fingerprint = facts_of(KIDNEYS, orientations=[orientation] * 5)
     swapped = choose_mirroring(fingerprint, named("kidney_left", "kidney_right"))
     changed = mirror_settings(swapped, axis_order, dimensions, before)
@@ -422,7 +422,7 @@ def test_settings_follow_the_axes_of_the_patch(orientation, axis_order, dimensio
 @given(st.sampled_from([BODY, FLAT, PLANE]), st.booleans(), st.integers(0, 2**32 - 1), st.sets(st.integers(0, 2)))
 @settings(max_examples=60, deadline=None)
 def test_no_turn_and_flip_together_confuse_the_sides(before, swaps, seed, flips):
-    """Whatever is drawn, the left of the patch is the left of the image, or its right where labels are exchanged."""
+    """For any random draw, the left of the patch is the left of the image, or its right where labels are swapped."""
     dimensions = len(before.mirror_axes)
     info = named("kidney_left", "kidney_right") if swaps else named("kidney_left")
     chosen = mirror_settings(choose_mirroring(facts_of(KIDNEYS), info), (0, 1, 2), dimensions, before)
@@ -435,7 +435,7 @@ def test_no_turn_and_flip_together_confuse_the_sides(before, swaps, seed, flips)
 
 
 def test_patches_that_are_not_flipped_along_the_axis_need_no_exchange():
-    """Settings that leave the axis out keep leaving it out."""
+    """Settings without the axis stay without it."""
     mirroring = choose_mirroring(facts_of(KIDNEYS), named("kidney_left", "kidney_right"))
     changed = mirror_settings(mirroring, (0, 1, 2), 3, AugmentationSettings(mirror_axes=(0,)))
     assert (changed.mirror_axes, changed.swap_axis) == ((0,), None)

@@ -1,4 +1,4 @@
-"""Plans for the networks of the literature: patches that they take, within the memory, or a reason why not."""
+"""Plans for networks of the literature: patches that they take, within the memory, or a reason for none."""
 
 import itertools
 from math import prod
@@ -30,7 +30,7 @@ from autoseg.planning.settings import TrainingSettings
 )
 @settings(max_examples=60, deadline=None)
 def test_any_dataset_gets_a_plan_or_a_clear_refusal(name, cases, gigabytes, preset):
-    """Every patch is one that the network takes, within the memory; the plan reads back as it was saved."""
+    """Every patch is one that the network takes, within the memory; the plan loads as it was saved."""
     fingerprint = fingerprint_of([shape for shape, _ in cases], [spacing for _, spacing in cases])
     network = named(name)
     try:
@@ -51,7 +51,7 @@ def test_any_dataset_gets_a_plan_or_a_clear_refusal(name, cases, gigabytes, pres
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_more_memory_never_buys_fewer_voxels(name):
-    """Of a step, in any configuration."""
+    """More memory never gives fewer voxels of a step, in any configuration."""
     sizes = [{}]
     for gigabytes in (3, 4, 6, 9, 12, 20, 36):
         plan = plan_of(CUBE, named(name), gigabytes=gigabytes, preset="8gb")
@@ -62,7 +62,7 @@ def test_more_memory_never_buys_fewer_voxels(name):
 
 
 def test_memory_is_that_of_the_named_network():
-    """Its weights and maps, which grow with its features; not those of the usual network."""
+    """The estimate is that of its own weights and maps, which grow with its features."""
     plan = plan_of(CUBE, named("vnet"))
     one = plan.configurations["3d_fullres"]
     two_classes = one.architecture.model_copy(update={"out_channels": 2})
@@ -77,7 +77,7 @@ def test_memory_is_that_of_the_named_network():
 
 
 def test_patches_shrink_along_what_they_cover_most():
-    """The worked example of `patches_for`; and what is too small is padded to two voxels at the coarsest resolution."""
+    """The worked example of `patches_for`; small images are padded to two voxels at the coarsest resolution."""
     found = [one.patch_size for one in patches_for(named("unet"), (1.0, 1.0), (50.0, 30.0))]
     assert found == [(64, 32), (48, 32), (48, 16), (32, 16)]
     assert [one.patch_size for one in patches_for(named("unet"), (1.0, 1.0), (9.0, 5.0))] == [(32, 16)]
@@ -88,7 +88,7 @@ def test_patches_shrink_along_what_they_cover_most():
 
 
 def test_what_a_network_cannot_do_is_left_out_with_the_reason():
-    """Planes for one of volumes, volumes for one of planes; the plan says which network it is for, and how it was."""
+    """2D networks have no 3D configuration and vice versa; the plan names the network and its training."""
     volumes, planes = plan_of(CUBE, named("vnet")), plan_of(CUBE, named("unet_3plus"))
     assert "2d" not in volumes.configurations
     assert planes.configurations.keys() == {"2d"}
@@ -101,7 +101,7 @@ def test_what_a_network_cannot_do_is_left_out_with_the_reason():
 
 
 def test_cascade_needs_channels_for_what_came_before():
-    """V-Net repeats at most as many as it has features."""
+    """V-Net takes at most as many channels as it has features."""
     large = fingerprint_of([(300, 512, 512)] * 5, [(1.0, 0.7, 0.7)] * 5)
     assert "3d_cascade_fullres" in plan_of(large, named("vnet"), info=info_of("CT", classes=16)).configurations
     plan = plan_of(large, named("vnet"), info=info_of("CT", classes=17))
@@ -110,7 +110,7 @@ def test_cascade_needs_channels_for_what_came_before():
 
 
 def test_network_that_fits_nothing_is_refused_in_one_line():
-    """With the reasons."""
+    """The error has the reasons."""
     with pytest.raises(
         UsageError, match=r"^V-Net cannot look at the images of Dataset001_Any\. .*; choose another net"
     ):
@@ -122,7 +122,7 @@ def test_network_that_fits_nothing_is_refused_in_one_line():
 
 
 def test_preset_gives_memory_and_schedule_alone():
-    """The network is the same; the preset for CPUs keeps its small patches."""
+    """The network does not depend on the preset; the preset for CPUs keeps its small patches."""
     small, large = (plan_of(CUBE, named("unet_3d"), preset=preset) for preset in ("small", None))
     assert small.preset == "small"
     assert small.training.epochs == 100
@@ -133,7 +133,7 @@ def test_preset_gives_memory_and_schedule_alone():
 @pytest.mark.parametrize("preset", ["small", "8gb"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_is_trained_as_its_page_says(name, preset):
-    """What it says stands in the plan and in its reasons; all else is the preset's."""
+    """The changes of the network are in the plan and in its reasons; all else is that of the preset."""
     spec, network = NETWORKS[name], named(name)
     says = spec.training(spec.parse(network.settings))
     plan = plan_of(CUBE if 3 in spec.dimensions else SLICE, network, preset=preset)
@@ -146,7 +146,7 @@ def test_network_is_trained_as_its_page_says(name, preset):
 
 
 def test_what_normalizes_nothing_is_trained_gently():
-    """V-Net as its paper has it: the high rate of a preset would make its loss no number; with norms it bears that."""
+    """V-Net without norms gets a lower learning rate, since that of a preset would make its loss infinite."""
     paper, normed = named("vnet"), named("vnet", batch_norm=True)
     for preset in ("small", "8gb"):
         gentle, usual = (plan_of(CUBE, network, preset=preset).training for network in (paper, normed))
@@ -159,7 +159,7 @@ def test_what_normalizes_nothing_is_trained_gently():
     ("name", "optimizer"), [("UNETR", "adam"), ("SwinUNETR", "adam"), ("UNet", "sgd"), ("Unknown", "sgd")]
 )
 def test_monai_transformers_are_trained_gently(name, optimizer):
-    """Those that the table knows, and the plan says so; all others as the preset says."""
+    """Networks of the table have their own training, and the plan says so; all others that of the preset."""
     plan = plan_of(CUBE, Plugin(name=f"monai:{name}", settings=complete(f"monai:{name}", {})))
     assert plan.training.optimizer == optimizer
     [told] = [sentence for sentence in plan.why if sentence.startswith(f"Network monai:{name}: ")]

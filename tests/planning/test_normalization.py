@@ -1,4 +1,4 @@
-"""Schemes by the name of the channel."""
+"""The normalization schemes by the name of the channel."""
 
 import pytest
 from planning_cases import CHANNEL, fingerprint_of, info_of
@@ -22,7 +22,7 @@ from autoseg.planning.normalization import choose_normalization, explain_normali
     ],
 )
 def test_the_name_chooses_the_scheme(name, scheme):
-    """A known name, whatever its case, asks for its scheme; any other means z-score."""
+    """A scheme's name, in any case, selects the scheme; any other name means z-score."""
     (chosen,) = choose_normalization(fingerprint_of([(9, 9, 9)], [(1, 1, 1)]), info_of(name))
     assert chosen.scheme == scheme
 
@@ -43,7 +43,7 @@ def test_wide_borders_are_left_out_of_the_z_score(kept_share, only_nonzero):
 
 
 def test_channels_must_agree():
-    """A fingerprint of other channels than dataset.json names is refused."""
+    """A fingerprint of other channels than those of dataset.json is refused."""
     with pytest.raises(DatasetError, match="names 2 channels, the fingerprint holds 1"):
         choose_normalization(fingerprint_of([(9, 9, 9)], [(1, 1, 1)]), info_of("T1", "T2"))
 

@@ -1,4 +1,4 @@
-"""Plans for networks that take patches of one size only, as TransUNet does."""
+"""Plans for networks with a fixed patch size, such as TransUNet."""
 
 import pytest
 from network_plans import SLICE, named, plan_of
@@ -13,7 +13,7 @@ from autoseg.planning.plan import Configuration
     ("shape", "patch"), [((1, 400, 500), (224, 224)), ((1, 100, 500), (112, 224)), ((1, 16, 10), (32, 16))]
 )
 def test_patch_is_planned_once_and_for_all(shape, patch):
-    """As large as the paper's, but no larger than the images, padded; it is that of the network then."""
+    """The patch is as large as the paper's, but no larger than the padded images; it is set in the network."""
     fingerprint = fingerprint_of([shape] * 5, [(999.0, 1.0, 1.0)] * 5)
     [one] = plan_of(fingerprint, named("transunet")).configurations.values()
     assert one.patch_size == patch
@@ -22,7 +22,7 @@ def test_patch_is_planned_once_and_for_all(shape, patch):
 
 
 def test_memory_decides_too():
-    """Also the preset's limit of the patch, and with too little there is no plan; a plan says what binds the patch."""
+    """The preset limits the patch too, and with too little memory there is no plan; a sentence names the limit."""
     plans = [plan_of(SLICE, named("transunet"), gigabytes=size) for size in (2.8, 3, 8)]
     patches = [plan.configurations["2d"].patch_size for plan in plans]
     assert patches[0] < patches[1] <= patches[2] == (224, 224)
@@ -32,7 +32,7 @@ def test_memory_decides_too():
 
 
 def test_patch_of_plan_and_network_must_agree():
-    """Who edits one of them is told of the other."""
+    """An edit of one of the two fields is refused with the name of the other."""
     one = plan_of(SLICE, named("transunet")).configurations["2d"]
     content = one.model_dump(mode="json")
     edited = {**content, "patch_size": [160, 160]}
@@ -46,7 +46,7 @@ def test_patch_of_plan_and_network_must_agree():
 
 
 def test_constraints_say_so():
-    """As `autoseg networks` prints them."""
+    """This is the text that `autoseg networks` prints."""
     spec = NETWORKS["transunet"]
     assert spec.describe_constraints({}) == "one size, planned up to 224 x 224, edges divisible by 16"
     found = [one.patch_size for one in patches_for(named("transunet"), (1.0, 1.0), (40.0, 30.0))]

@@ -1,4 +1,4 @@
-"""The plan as a file that people edit."""
+"""plan.json, which people edit."""
 
 import json
 
@@ -13,7 +13,7 @@ from autoseg.planning.settings import AugmentationSettings, TrainingSettings
 
 
 def architecture(dimensions):
-    """A network of three stages, of which the first axis is halved once and the others twice."""
+    """Returns a network of three stages, of which the first axis is halved once and the others twice."""
     strides = [(1, 1, 1), (1, 2, 2), (2, 2, 2)]
     stages = tuple(
         Stage(features=8 * 2**number, kernel=(3,) * dimensions, stride=stride[-dimensions:], convolutions=2)
@@ -23,7 +23,7 @@ def architecture(dimensions):
 
 
 def configuration(dimensions):
-    """One that agrees with itself."""
+    """Returns a consistent configuration."""
     return Configuration(
         spacing_mm=(3.0, 1.0, 1.0)[-dimensions:],
         patch_size=(8, 32, 32)[-dimensions:],
@@ -41,7 +41,7 @@ def configuration(dimensions):
 
 @pytest.fixture
 def plan():
-    """A plan with a 2D and a 3D configuration."""
+    """Returns a plan with a 2D and a 3D configuration."""
     return Plan(
         dataset="Dataset001_Test",
         preset="8gb",
@@ -72,7 +72,7 @@ def test_a_plan_reads_back_as_it_was_saved(plan, tmp_path):
 
 
 def test_an_edit_is_read(plan, tmp_path):
-    """A value that a user changed is the value that counts."""
+    """An edited value is used."""
     path = edited(plan, tmp_path / "plan.json", "configurations", "3d_fullres", "patch_size", value=[16, 64, 32])
     assert Plan.load(path).configurations["3d_fullres"].patch_size == (16, 64, 32)
 
@@ -135,7 +135,7 @@ def test_a_missing_field_is_named(plan, tmp_path):
 
 
 def test_a_configuration_has_the_dimensions_of_its_name(plan):
-    """A volume network cannot go by the name of a plane one."""
+    """A 3D network cannot have the name of a 2D configuration."""
     with pytest.raises(ValidationError, match="'2d' has kernels of 3 axes"):
         Plan(**(dict(plan) | {"configurations": {"2d": configuration(3)}}))
 
@@ -148,7 +148,7 @@ def test_the_divisor_is_the_product_of_the_strides():
 
 
 def test_augmentation_left_out_suits_the_dimensions():
-    """Planes turn freely in-plane and are flipped along two axes, volumes turn by 30 degrees about all three."""
+    """2D patches rotate freely and are flipped along two axes, 3D patches rotate by 30 degrees about all three."""
     assert configuration(3).augmentation == AugmentationSettings()
     plane = configuration(2).augmentation
     assert (plane.rotation_degrees, plane.rotation_axes, plane.mirror_axes) == (180, (0,), (0, 1))
@@ -188,7 +188,7 @@ def test_values_cannot_be_changed_in_place(plan):
     ],
 )
 def test_settings_of_training_that_contradict_each_other_are_refused(changes, said):
-    """Whoever changes a field expects an effect."""
+    """A setting without effect is refused."""
     with pytest.raises(ValidationError, match=said):
         TrainingSettings(**changes)
 
@@ -196,7 +196,7 @@ def test_settings_of_training_that_contradict_each_other_are_refused(changes, sa
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 @pytest.mark.parametrize("schedule", ["polynomial", "cosine", "step", "plateau"])
 def test_every_optimizer_goes_with_every_schedule(optimizer, schedule):
-    """And comes back from a file as it was."""
+    """The plan loads as it was saved."""
     own = {"polynomial": {"schedule_power": 2.0}, "step": {"step_share": 0.5}, "plateau": {"step_factor": 0.5}}
     chosen = TrainingSettings(
         optimizer=optimizer,
@@ -211,7 +211,7 @@ def test_every_optimizer_goes_with_every_schedule(optimizer, schedule):
 
 
 def test_blocks_of_a_residual_encoder_have_two_convolutions(plan):
-    """Other blocks are refused there, and nowhere else."""
+    """Other numbers of convolutions are refused there, and nowhere else."""
     network = plan.configurations["3d_fullres"].architecture.model_dump()
     network["stages"][1]["convolutions"] = 3
     assert Architecture.model_validate(network).stages[1].convolutions == 3
@@ -223,7 +223,7 @@ def test_blocks_of_a_residual_encoder_have_two_convolutions(plan):
 
 
 def test_everything_is_built_in_unless_said_otherwise(plan, tmp_path):
-    """Older plans, which say nothing of it, mean the same."""
+    """Older plans without the field have the same meaning."""
     path = tmp_path / "plan.json"
     plan.save(path)
     content = json.loads(path.read_text())
@@ -235,7 +235,7 @@ def test_everything_is_built_in_unless_said_otherwise(plan, tmp_path):
 
 
 def test_names_of_what_is_not_built_in_are_kept(plan, tmp_path):
-    """With their settings."""
+    """Plugins are saved with their settings."""
     network = {"name": "mine", "settings": {"depth": 3, "kinds": ["a", None]}}
     path = edited(plan, tmp_path / "plan.json", "configurations", "2d", "network", value=network)
     assert Plan.load(path).configurations["2d"].network == Plugin(**network)
@@ -260,13 +260,13 @@ def test_names_of_what_is_not_built_in_are_kept(plan, tmp_path):
     ],
 )
 def test_what_is_not_built_in_is_named_and_nothing_more(plan, tmp_path, keys, value, text):
-    """No code, no path; and nothing beside it that would be in vain."""
+    """Names contain neither code nor paths; settings without effect beside them are refused."""
     with pytest.raises(ArtifactError, match=text):
         Plan.load(edited(plan, tmp_path / "plan.json", *keys, value=value))
 
 
 def test_own_transforms_are_refused_in_a_cascade(plan):
-    """They would not see the former segmentation, which moves with the image."""
+    """Transforms would not change the segmentation that is an input, though they move the image."""
     one = plan.configurations["3d_fullres"]
     values = {
         **one.model_dump(),
@@ -275,5 +275,5 @@ def test_own_transforms_are_refused_in_a_cascade(plan):
     }
     assert Configuration.model_validate(values).previous == "3d_lowres"
     values["augmentation"]["custom"] = [{"name": "haze"}]
-    with pytest.raises(ValidationError, match=r"augmentation.custom must be empty where a former segmentation is seen"):
+    with pytest.raises(ValidationError, match=r"augmentation.custom must be empty where the segmentation of another"):
         Configuration.model_validate(values)

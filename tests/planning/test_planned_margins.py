@@ -1,4 +1,4 @@
-"""Plans for networks that predict less than they see."""
+"""Plans for networks with a margin."""
 
 import pytest
 from hypothesis import given, settings
@@ -19,12 +19,12 @@ FORMS = [("unet", 2), ("unet_3d", 3)]
 
 
 def named(name, **given):
-    """As a plan names it."""
+    """Returns the network as a plan names it."""
     return Plugin(name=name, settings=NETWORKS[name].complete({**VALID, **given}))
 
 
 def plan_of(fingerprint, network, *, gigabytes=8.0, preset="8gb"):
-    """A plan for a network."""
+    """Returns a plan for a network."""
     options = PlanningOptions(
         dataset="Dataset001_Any", memory_budget_bytes=int(gigabytes * 1e9), preset=preset, network=network
     )
@@ -42,7 +42,7 @@ def plan_of(fingerprint, network, *, gigabytes=8.0, preset="8gb"):
 )
 @settings(max_examples=25, deadline=None)
 def test_any_dataset_gets_patches_that_the_network_takes(form, cases, gigabytes, preset, depth):
-    """Within the memory, or a clear refusal; the plan reads back as it was saved."""
+    """Patches are within the memory, or there is a clear error; the plan loads as it was saved."""
     network = named(form[0], depth=depth)
     fingerprint = fingerprint_of([shape for shape, _ in cases], [spacing for _, spacing in cases])
     try:
@@ -67,7 +67,7 @@ def test_centres_cover_the_image_and_give_way():
 
 
 def test_more_memory_buys_larger_patches_and_says_what_is_predicted():
-    """And a preset that allows no patch that the network takes gets its smallest."""
+    """If the preset allows no patch that the network takes, it gets the smallest."""
     cube = fingerprint_of([(150, 160, 170)] * 5, [(1.0, 1.0, 1.0)] * 5)
     plans = [plan_of(cube, named("unet_3d"), gigabytes=gigabytes) for gigabytes in (4, 8, 16, 32)]
     voxels = [plan.configurations["3d_fullres"].step_voxels for plan in plans]
@@ -81,7 +81,7 @@ def test_more_memory_buys_larger_patches_and_says_what_is_predicted():
 
 
 def test_memory_counts_losses_of_the_centre_alone():
-    """Of each class more: its logits, and its part in the losses."""
+    """Each additional class takes memory for its logits and its losses."""
     spec = NETWORKS["unet"]
     many, more = (spec.make_architecture(VALID, 2, in_channels=1, out_channels=classes) for classes in (300, 301))
     for network, voxels in ((named("unet"), 388**2), (named("unet", padded=True), 576**2)):
@@ -99,7 +99,7 @@ def test_memory_counts_losses_of_the_centre_alone():
     ],
 )
 def test_patch_that_the_network_does_not_take_is_one_line(patch, text):
-    """With sizes that it does."""
+    """The error names sizes that the network takes."""
     known = small_configuration(2).model_dump() | {
         "patch_size": patch,
         "network": {"name": "unet", "settings": VALID},

@@ -1,4 +1,4 @@
-"""The planner: promises that hold for any data. The reference method's own plans are in test_reference_plans."""
+"""The planner: properties for any data. The reference method's own plans are in test_reference_plans."""
 
 from math import prod
 
@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from planning_cases import fingerprint_of, golden_fingerprint, golden_info, info_of, plan_of
 
 from autoseg.errors import AutosegError, DatasetError, UsageError
+from autoseg.planning.augmentation import choose_augmentation
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.plan import Plan
-from autoseg.planning.planner import choose_augmentation
 from autoseg.planning.presets import LADDER, PRESETS
 
 GB = 10**9
@@ -22,7 +22,7 @@ spacings = st.tuples(*[st.floats(0.05, 12)] * 3)
 
 @st.composite
 def datasets(draw, shapes=shapes):
-    """The fingerprint and dataset.json of some random dataset."""
+    """Returns the fingerprint and dataset.json of a random dataset."""
     cases = draw(st.lists(st.tuples(shapes, spacings), min_size=1, max_size=5))
     names = draw(st.lists(st.sampled_from(("CT", "T1", "noNorm", "rgb_to_0_1")), min_size=1, max_size=4))
     times = draw(st.integers(1, 30))
@@ -43,7 +43,7 @@ presets = st.sampled_from((None, "small", "8gb", "24gb"))
 @given(datasets(), gigabytes, presets)
 @settings(max_examples=200, deadline=None)
 def test_any_dataset_gets_a_plan_or_a_clear_refusal(dataset, budget, preset):
-    """The plan reads back as it was saved, fits its budget and limits, and no axis ever has fewer than four voxels."""
+    """The plan loads as it was saved, is within its budget and limits, and no axis has fewer than four voxels."""
     fingerprint, info = dataset
     try:
         plan = plan_of(fingerprint, info, gigabytes=budget, preset=preset)
@@ -68,7 +68,7 @@ def test_any_dataset_gets_a_plan_or_a_clear_refusal(dataset, budget, preset):
 @given(datasets(volumes), st.floats(0.4, 90), st.floats(1, 3), presets)
 @settings(max_examples=150, deadline=None)
 def test_a_larger_budget_never_buys_less(dataset, budget, factor, preset):
-    """A plan for more memory sees at least as many voxels per step in every configuration, and exists."""
+    """A plan for more memory exists, and has at least as many voxels per step in every configuration."""
     fingerprint, info = dataset
     try:
         less = plan_of(fingerprint, info, gigabytes=budget, preset=preset)
@@ -84,7 +84,7 @@ def test_a_larger_budget_never_buys_less(dataset, budget, factor, preset):
 @given(datasets(volumes))
 @settings(max_examples=25, deadline=None)
 def test_memory_never_buys_less_where_the_network_grows(dataset):
-    """On the way through all presets, just below and at the memory of each, no step ever sees fewer voxels."""
+    """Through all presets, just below and at the memory of each, no step has fewer voxels."""
     fingerprint, info = dataset
     seen: dict[str, int] = {}
     for name in LADDER:
@@ -99,7 +99,7 @@ def test_memory_never_buys_less_where_the_network_grows(dataset):
 
 
 def test_memory_chooses_the_network():
-    """Eight GB get the small network; larger memory the deeper one, as soon as no patch must shrink for it."""
+    """8 GB get the small network; larger memory the deeper one, as soon as no patch must shrink for it."""
     fingerprint, info = golden_fingerprint("LiverCT"), golden_info("LiverCT")
     plans = {size: plan_of(fingerprint, info, gigabytes=size, preset=None) for size in (3, 8, 11, 14, 24, 80)}
     assert plans[3].preset == "4gb"
@@ -120,7 +120,7 @@ def test_memory_chooses_the_network():
 
 
 def test_large_volumes_get_all_four_configurations():
-    """A CT is also planned at a low resolution, of which a patch sees a quarter, and in a cascade after it."""
+    """A CT is also planned at a low resolution, of which a patch covers a quarter, and as a cascade."""
     plan = plan_of(golden_fingerprint("LiverCT"), golden_info("LiverCT"))
     assert list(plan.configurations) == ["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
     full, low, cascade = (plan.configurations[name] for name in list(plan.configurations)[1:])
@@ -134,7 +134,7 @@ def test_large_volumes_get_all_four_configurations():
 
 
 def test_patches_that_see_enough_need_no_low_resolution():
-    """Small volumes are seen at full resolution alone, patch by patch, and the plan says so."""
+    """Small volumes have the full resolution only, and the plan says why."""
     plan = plan_of(golden_fingerprint("Hippo"), golden_info("Hippo"))
     assert list(plan.configurations) == ["2d", "3d_fullres"]
     assert not plan.configurations["3d_fullres"].batch_dice
@@ -142,7 +142,7 @@ def test_patches_that_see_enough_need_no_low_resolution():
 
 
 def test_labels_with_sides_keep_them():
-    """Left and right structures of which nothing more is known are not mirrored from left to right."""
+    """Left and right structures without measured positions are not mirrored from left to right."""
     info = info_of("CT").model_copy(update={"labels": {"background": 0, "kidney_left": 1, "kidney_right": 2}})
     plan = plan_of(golden_fingerprint("LiverCT"), info)
     assert plan.configurations["3d_fullres"].augmentation.mirror_axes == (0, 1)
@@ -151,7 +151,7 @@ def test_labels_with_sides_keep_them():
 
 
 def test_small_plans_suit_two_cores():
-    """The small preset caps a CT volume at 64 voxels along each edge, with a shorter schedule and 128 features."""
+    """The small preset limits a CT patch to 64 voxels along each edge, with a shorter schedule and 128 features."""
     plan = plan_of(golden_fingerprint("LiverCT"), golden_info("LiverCT"), gigabytes=4, preset="small")
     volume = plan.configurations["3d_fullres"]
     assert volume.patch_size == (64, 64, 64)
@@ -186,14 +186,14 @@ def test_every_decision_has_a_sentence():
 
 
 def test_planes_get_no_volume_configuration():
-    """Pictures are planned in 2D only, and the plan says why."""
+    """2D images have a 2D configuration only, and the plan says why."""
     plan = plan_of(golden_fingerprint("Nat2D"), golden_info("Nat2D"))
     assert list(plan.configurations) == ["2d"]
     assert any("1 slice makes no volume" in sentence for sentence in plan.why)
 
 
 def test_narrow_volumes_are_planned_in_3d_only():
-    """Where the slices are too narrow to be halved but the stack is long, only the 3D configuration is left."""
+    """If slices are too narrow to be halved but the stack is long, only the 3D configuration is left."""
     fingerprint = fingerprint_of([(64, 5, 5)] * 3, [(1, 1, 1)] * 3)
     plan = plan_of(fingerprint, info_of("T2"))
     assert list(plan.configurations) == ["3d_fullres"]
@@ -209,7 +209,7 @@ def test_images_of_a_few_voxels_are_refused():
 
 @pytest.mark.parametrize("preset", [None, "8gb", "small"])
 def test_a_budget_that_holds_nothing_is_refused_with_the_smallest_that_does(preset):
-    """The error states a budget that is enough, and the same options with that budget give a plan."""
+    """The error states a sufficient budget, and the same options with that budget give a plan."""
     fingerprint = fingerprint_of([(100, 200, 200)] * 3, [(1, 1, 1)] * 3)
     budget, plan = 10**8, None
     for _ in range(4):  # at most once for each configuration
@@ -239,7 +239,7 @@ def test_a_budget_that_holds_nothing_is_refused_with_the_smallest_that_does(pres
     ],
 )
 def test_patches_turn_as_their_shape_allows(patch_size, degrees, rotation_axes, mirror_axes):
-    """Planes turn freely unless they are long, volumes by 30 degrees unless they are flat: then in-plane only."""
+    """2D patches rotate freely unless elongated, 3D patches by 30 degrees unless flat: then in-plane only."""
     chosen = choose_augmentation(patch_size)
     assert chosen.rotation_degrees == degrees
     assert chosen.rotation_axes == rotation_axes
@@ -247,7 +247,7 @@ def test_patches_turn_as_their_shape_allows(patch_size, degrees, rotation_axes, 
 
 
 def test_a_batch_never_exceeds_a_twentieth_of_the_data():
-    """Few small cases limit the batch long before the memory does; two patches are the least."""
+    """Few small cases limit the batch before the memory does; two patches are the minimum."""
     few = fingerprint_of([(36, 50, 35)] * 40, [(1, 1, 1)] * 40)
     plan = plan_of(few, info_of("T2"))
     assert plan.configurations["3d_fullres"].batch_size == 2

@@ -1,4 +1,4 @@
-"""The package that the guide describes: installed as it stands there, it trains and predicts."""
+"""The plugin package of the guide, installed as it is described, trains and predicts."""
 
 import json
 import os
@@ -25,7 +25,7 @@ CONFIGURATION = "3d_fullres"
 
 
 def read_example(language):
-    """The block of code in a language, on the page about parts of one's own."""
+    """Returns the block of code in a language, from the guide's page about plugins."""
     [block] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return block
 
@@ -44,7 +44,7 @@ def install_example(folder):
 
 
 def merge(content, changes):
-    """Puts the lines of an example where they belong."""
+    """Writes the lines of an example into its file."""
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(content.get(key), dict):
             merge(content[key], value)
@@ -54,7 +54,7 @@ def merge(content, changes):
 
 
 def edit_plan(root):
-    """Puts the names of the example into plan.json, as a user would."""
+    """Writes the names of the example into plan.json, as a user would."""
     path = folders_of(root).plan
     content = json.loads(path.read_text(encoding="utf-8"))
     merge(content, json.loads(read_example("json")))
@@ -63,7 +63,7 @@ def edit_plan(root):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A workspace whose plan names the parts of the example, and a folder with the package."""
+    """Returns a workspace whose plan names the plugins of the example, and a folder with the package."""
     root = tmp_path_factory.mktemp("own")
     write_volumes(root / "workspace")
     plan_tiny(root / "workspace", epochs=2, steps_per_epoch=30, average_decay=0.5, momentum=0.9)
@@ -74,7 +74,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch):
-    """As if the program had just begun."""
+    """Resets the loaded plugins, as in a new process."""
     monkeypatch.setattr(plugins, "_REGISTERED", {})
     monkeypatch.setattr(plugins, "_LOADED", {})
     monkeypatch.delitem(sys.modules, "my_parts", raising=False)
@@ -82,13 +82,13 @@ def fresh_process(monkeypatch):
 
 @pytest.fixture
 def installed(prepared, monkeypatch):
-    """The workspace, in a program that finds the package."""
+    """Returns the workspace, in a process that finds the package."""
     monkeypatch.syspath_prepend(prepared[1])
     return prepared[0]
 
 
 def train(root, **options):
-    """Trains fold 0 and gives back what was said."""
+    """Trains fold 0 and returns the messages."""
     listener = Listener()
     autoseg.train(NUMBER, CONFIGURATION, [0], device="cpu", workspace=root, reporter=listener, **options)
     return listener
@@ -96,7 +96,7 @@ def train(root, **options):
 
 @pytest.fixture(scope="module")
 def trained(prepared):
-    """The workspace after training, validation included, and what was said; by a program of its own."""
+    """Returns the workspace after training and validation in a process of its own, and the messages."""
     command = [sys.executable, "-m", "autoseg", *f"train -d {NUMBER} -c {CONFIGURATION} -f 0 --device cpu -w".split()]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(prepared[1]), str(PAGE.parents[2])])}
     done = subprocess.run([*command, str(prepared[0])], capture_output=True, text=True, env=environment, check=False)
@@ -105,7 +105,7 @@ def trained(prepared):
 
 
 def test_example_trains_and_is_validated(trained):
-    """With its network, whose weights are in the checkpoint, and a line about memory."""
+    """It trains its network, whose weights are in the checkpoint, and reports on memory."""
     root, said = trained
     assert said.count("no estimate of memory in plan.json applies to it") == 1
     model = folders_of(root).model(CONFIGURATION)
@@ -119,7 +119,7 @@ def test_example_trains_and_is_validated(trained):
 
 
 def test_example_predicts(trained, installed, tmp_path):
-    """Where its package is installed, the bright and the dark structure are found."""
+    """Where its package is installed, the bright and the dark structure are segmented."""
     scans = folders_of(installed).raw / "imagesTs"
     [path] = autoseg.predict(scans, tmp_path, number=NUMBER, device="cpu", workspace=installed)
     found = read_image((path,)).array[0]
@@ -128,9 +128,11 @@ def test_example_predicts(trained, installed, tmp_path):
 
 
 def test_model_without_its_package_is_one_line(trained, tmp_path):
-    """It names the network, and what to install; nothing that was trained is lost."""
+    """The error names the network and what to install; nothing that was trained is lost."""
     root, _ = trained
-    with pytest.raises(ModelError, match=r"there is no network 'two_layers' here \(there: none\); install the package"):
+    with pytest.raises(
+        ModelError, match=r"there is no network 'two_layers' here \(available: none\); install the package"
+    ):
         autoseg.load_model(folders_of(root).model(CONFIGURATION).path, device="cpu")
     with pytest.raises(UsageError, match="there is no network 'two_layers' here"):
         train(root, restart=True)
@@ -138,14 +140,14 @@ def test_model_without_its_package_is_one_line(trained, tmp_path):
 
 
 def test_other_version_of_the_package_is_one_line(trained):
-    """The weights do not fit what is installed now."""
+    """The checkpoint does not fit the network that is installed now."""
     autoseg.register_network("two_layers", lambda architecture, _: build_pyramid(architecture, {}))
     with pytest.raises(ModelError, match="do not fit the network 'two_layers' that is installed; install the version"):
         autoseg.load_model(folders_of(trained[0]).model(CONFIGURATION).path, device="cpu")
 
 
 def test_example_can_be_the_start_of_another(trained, installed, tmp_path):
-    """Its weights are taken over by name and shape; parts of it have no names to freeze them by."""
+    """Its weights are transferred by name and shape; its parts have no names to freeze them by."""
     root = tmp_path / "workspace"
     shutil.copytree(installed, root)
     shutil.rmtree(folders_of(root).model(CONFIGURATION).path)
@@ -157,13 +159,13 @@ def test_example_can_be_the_start_of_another(trained, installed, tmp_path):
 
 
 def test_network_of_another_kind_is_no_start(trained, installed, trained_volumes):
-    """Nothing fits; the line says what is there and here."""
+    """No weight fits; the error names those of both networks."""
     root, start = installed, folders_of(trained_volumes).model(CONFIGURATION).checkpoint(0)
     with pytest.raises(UsageError, match=r"0.0% of the weights .* the plan's has the layers of 'two_layers'; name the"):
         train(root, init=start, restart=True)
 
 
 def test_own_transforms_stay_on_the_cpu(trained, installed):
-    """Another wish is refused in one line."""
+    """Unsupported options are refused in one line."""
     with pytest.raises(UsageError, match="the transform 'haze' changes patches on a CPU only; choose --augment-on cpu"):
         train(installed, augment_on="device", restart=True)

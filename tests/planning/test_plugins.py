@@ -19,7 +19,7 @@ from autoseg.planning.plugins import (
     find_loss,
     find_network,
     find_transform,
-    list_offers,
+    list_available,
 )
 
 FIND = {"network": find_network, "loss": find_loss, "transform": find_transform}
@@ -32,7 +32,7 @@ REGISTER = {
 
 @pytest.fixture(autouse=True)
 def empty_tables(monkeypatch):
-    """Nothing is registered."""
+    """Clears the tables of registered and loaded plugins."""
     monkeypatch.setattr(plugins, "_REGISTERED", {})
     monkeypatch.setattr(plugins, "_LOADED", {})
 
@@ -57,39 +57,43 @@ def install(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", FIND)
 def test_function_of_an_installed_package_is_found(install, kind):
-    """By its name and kind, and loaded once."""
+    """A plugin is found by its name and kind, and loaded once."""
     install("parts_a", "def make(*_): return 7", kind, mine="parts_a:make")
     found = FIND[kind]("mine")
     assert found() == 7
     assert FIND[kind]("mine") is found
-    assert list_offers(kind) == {"mine": "parts_a 2.5"}
+    assert list_available(kind) == {"mine": "parts_a 2.5"}
     other = next(one for one in FIND if one != kind)
     with pytest.raises(UsageError, match=f"there is no {other} 'mine' here"):
         FIND[other]("mine")
 
 
 def test_package_is_loaded_only_when_its_name_is_asked_for(install):
-    """Whatever else is installed costs nothing and cannot fail."""
+    """Other installed plugins are not imported and cannot fail."""
     install("parts_broken", "raise ImportError('no such library\\nmore')", "loss", broken="parts_broken:make")
     install("parts_a", "def make(*_): return 7", "loss", mine="parts_a:make")
-    assert list_offers("loss").keys() == {"broken", "mine"}
+    assert list_available("loss").keys() == {"broken", "mine"}
     assert find_loss("mine")() == 7
     assert "parts_broken" not in sys.modules
-    with pytest.raises(UsageError, match=r"the loss 'broken' of parts_broken 2.5 cannot be loaded: no such library; m"):
+    with pytest.raises(
+        UsageError, match=r"the loss 'broken' of parts_broken 2.5 cannot be loaded: no such library; fix"
+    ):
         find_loss("broken")
 
 
 def test_missing_name_is_one_line_that_lists_what_is_there(install):
-    """Of the error that fits: a model's or a plan's."""
-    with pytest.raises(ModelError, match=r"there is no network 'far' here \(there: none\); install the package that "):
+    """The error has the type for a model or a plan."""
+    with pytest.raises(
+        ModelError, match=r"there is no network 'far' here \(available: none\); install the package that "
+    ):
         find_network("far", ModelError)
     install("parts_a", "def make(*_): return 7", "network", near="parts_a:make")
-    with pytest.raises(UsageError, match=r"\(there: near\); .* entry point of 'autoseg.networks'$"):
+    with pytest.raises(UsageError, match=r"\(available: near\); .* entry point of 'autoseg.networks'$"):
         find_network("far")
 
 
 def test_name_of_two_packages_is_refused(install):
-    """Which of them is meant nobody knows."""
+    """The name is ambiguous."""
     install("parts_a", "def make(*_): return 7", "network", mine="parts_a:make")
     install("parts_b", "def make(*_): return 8", "network", mine="parts_b:make")
     with pytest.raises(UsageError, match=r"parts_a 2.5 and parts_b 2.5 both offer a network 'mine'; uninstall one"):
@@ -97,18 +101,18 @@ def test_name_of_two_packages_is_refused(install):
 
 
 def test_what_is_no_function_is_refused(install):
-    """Before anything calls it."""
+    """The check comes before the first call."""
     install("parts_a", "make = 7", "network", mine="parts_a:make")
-    with pytest.raises(UsageError, match="is parts_a:make, which is no function; mend"):
+    with pytest.raises(UsageError, match="is parts_a:make, which is not a function; fix"):
         find_network("mine")
 
 
 @pytest.mark.parametrize("kind", REGISTER)
 def test_running_program_offers_functions(kind):
-    """Again, too, as when a cell is run twice; then the latter counts. Another function of the name is refused."""
+    """A repeated registration replaces the function, as when a cell is run twice; another function is refused."""
     REGISTER[kind]("mine", build_pyramid)
     assert FIND[kind]("mine") is build_pyramid
-    assert list_offers(kind) == {"mine": "this program"}
+    assert list_available(kind) == {"mine": "this program"}
 
     def again(*_):
         return 7
@@ -123,7 +127,7 @@ def test_running_program_offers_functions(kind):
 
 
 def test_program_cannot_take_the_name_of_a_package(install):
-    """A model means the package."""
+    """A model refers to the package."""
     install("parts_a", "def make(*_): return 7", "loss", mine="parts_a:make")
     with pytest.raises(UsageError, match=r"is another function of parts_a 2.5 already"):
         autoseg.register_loss("mine", squared_error)
@@ -131,28 +135,28 @@ def test_program_cannot_take_the_name_of_a_package(install):
 
 @pytest.mark.parametrize("name", ["", "Mine", "my-loss", "1st", "os.system", "a:b", "../x", "mine\n"])
 def test_names_are_no_code(name):
-    """Neither paths nor modules; a plan and a program are told alike."""
-    with pytest.raises(UsageError, match="is no name for a loss; take lower-case letters"):
+    """Names are neither paths nor modules; a plan and a program are checked alike."""
+    with pytest.raises(UsageError, match="is not a valid name for a loss; use lower-case letters"):
         autoseg.register_loss(name, squared_error)
     with pytest.raises(ValidationError, match="name"):
         Plugin(name=name)
 
 
 def test_settings_are_plain_values_to_be_read_only():
-    """What JSON cannot hold is refused, and no function can change the plan."""
+    """Settings that JSON cannot hold are refused, and no function can change the plan."""
     own = CustomTransform(name="mine", settings={"depth": 3, "kernels": [1, 2.5, None, "a"]})
     assert CustomTransform.model_validate_json(own.model_dump_json()) == own
     assert own.probability == 1.0
-    assert dict(own.given) == own.settings
+    assert dict(own.read_only_settings) == own.settings
     with pytest.raises(TypeError):
-        own.given["depth"] = 4
+        own.read_only_settings["depth"] = 4
     for bad in (float("nan"), float("inf"), object()):
         with pytest.raises(ValidationError):
             Plugin(name="mine", settings={"value": [bad]})
 
 
 def test_doctor_lists_what_there_is(install):
-    """And what cannot be loaded, with what to do."""
+    """A plugin that cannot be loaded is reported, with what to do."""
     [finding] = examine_extensions()
     assert (finding.title, finding.state) == ("extensions", "ok")
     install("parts_broken", "import no_such_library", "loss", broken="parts_broken:make")
@@ -161,14 +165,14 @@ def test_doctor_lists_what_there_is(install):
     assert (network.title, network.value, network.state) == ("network mine", "of this program", "ok")
     assert (loss.title, loss.state) == ("loss broken", "failure")
     assert "No module named 'no_such_library'" in loss.value
-    assert "install it anew" in loss.advice
+    assert "reinstall it" in loss.advice
 
 
 # --- Names that are taken ---------------------------------------------------------------------------------------------
 
 
 def test_names_of_built_in_networks_are_taken():
-    """Nobody else's network may stand for a published one; losses and transforms have names of their own."""
+    """No plugin may replace a published network; losses and transforms have separate names."""
     with pytest.raises(UsageError, match="the network 'vnet' is built in: V-Net; choose another name"):
         autoseg.register_network("vnet", build_pyramid)
     autoseg.register_loss("vnet", squared_error)
@@ -176,7 +180,7 @@ def test_names_of_built_in_networks_are_taken():
 
 
 def test_package_that_takes_the_name_of_a_built_in_network_is_refused(install):
-    """When the name is used, for whichever of the two; without the package it is the published one."""
+    """The error comes when the name is used; without the package the name means the published network."""
     assert isinstance(find_builder("unet_3d"), partial)
     install("parts_a", "def make(*_): return 7", "network", unet_3d="parts_a:make", near="parts_a:make")
     with pytest.raises(ModelError, match=r"parts_a 2.5 offers a network 'unet_3d', .* of the built-in 3D U-Net; let "):

@@ -9,14 +9,14 @@ from autoseg.planning.settings import TrainingSettings
 
 
 def test_every_name_has_an_entry():
-    """The names in the plan and the tables hold together, and each preset belongs to one set of rules."""
+    """The names in the plan and the tables agree, and each preset belongs to one set of rules."""
     assert set(PRESETS) == set(PRESET_NAMES)
     assert tuple(RULES) == RULES_NAMES
     assert sorted(name for rules in RULES.values() for name in rules.presets) == sorted(PRESET_NAMES)
 
 
 def test_presets_of_the_reference_count_feature_maps():
-    """They and no others; and theirs alone may let a batch see a whole dataset."""
+    """The rules "nnunet" have exactly these; only there a batch may hold a whole dataset."""
     for rules in RULES_NAMES:
         for name in RULES[rules].presets:
             assert (PRESETS[name].reference is not None) == (rules == "nnunet")
@@ -24,7 +24,7 @@ def test_presets_of_the_reference_count_feature_maps():
 
 
 def test_the_ladder_rises():
-    """Each step has more memory than the one before and a network that is at least as deep, with one schedule."""
+    """Each preset has more memory than the one before and a network at least as deep, with one schedule."""
     for lower, higher in pairwise(PRESETS[name] for name in LADDER):
         assert lower.memory_bytes < higher.memory_bytes
         assert sum(lower.blocks) <= sum(higher.blocks)

@@ -35,7 +35,7 @@ def test_golden_plans(name, preset):
 
 @pytest.mark.parametrize("case", RANDOM, ids=lambda case: f"seed{case['seed']}")
 def test_plans_of_random_datasets(case, tmp_path):
-    """Thick slices, thin axes, huge and tiny images, up to four channels, other memory: always the same decisions."""
+    """Thick slices, thin axes, huge and tiny images, up to four channels, other memory: always equal decisions."""
     path = tmp_path / "dataset_fingerprint.json"
     path.write_text(json.dumps(case["fingerprint"]))
     fingerprint = read_fingerprint(path)

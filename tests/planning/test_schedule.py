@@ -1,4 +1,4 @@
-"""How many epochs a plan has, beside what ten public datasets needed."""
+"""The number of epochs of a plan, compared with what ten public datasets needed."""
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ DECATHLON = {
 
 @pytest.mark.parametrize("name", DECATHLON)
 def test_every_fold_of_ten_datasets_gets_what_it_needed(name):
-    """And hardly any the 1000 epochs of the reference method if they are not needed."""
+    """Hardly any dataset gets the 1000 epochs of the reference method if it does not need them."""
     shape, _, slowest = DECATHLON[name]
     epochs = choose_epochs(shape[0] * shape[1] * shape[2])
     assert epochs >= slowest
@@ -35,14 +35,14 @@ def test_every_fold_of_ten_datasets_gets_what_it_needed(name):
 
 @given(st.floats(1, 1e10), st.floats(1, 1e10))
 def test_larger_images_never_get_fewer_epochs(one, other):
-    """Within 100 and 1000, in tens."""
+    """The number is within 100 and 1000, in tens."""
     fewer, more = choose_epochs(min(one, other)), choose_epochs(max(one, other))
     assert FEWEST_EPOCHS <= fewer <= more <= MOST_EPOCHS
     assert fewer % 10 == more % 10 == 0
 
 
 def test_plan_says_how_long_and_why():
-    """The number of the plan stands in its reasons, with the size that it follows from, whatever the preset."""
+    """The number of the plan is in its reasons, with the size that it follows from, for any preset."""
     fingerprint = fingerprint_of([(138, 169, 138)] * 40, [(1, 1, 1)] * 40)
     for preset in (None, *LADDER):
         plan = plan_of(fingerprint, info_of("T1"), preset=preset)
@@ -52,7 +52,7 @@ def test_plan_says_how_long_and_why():
 
 
 def test_small_preset_keeps_its_short_schedule():
-    """It is made for minutes on a CPU, whatever the images."""
+    """The small preset is made for minutes on a CPU, whatever the images."""
     for name in ("Hippo", "LiverCT"):
         plan = plan_of(golden_fingerprint(name), golden_info(name), preset="small")
         assert (plan.training.epochs, plan.training.steps_per_epoch) == (100, 50)
@@ -61,7 +61,7 @@ def test_small_preset_keeps_its_short_schedule():
 
 @pytest.mark.parametrize("preset", RULES["nnunet"].presets)
 def test_reference_method_takes_its_thousand_epochs(preset):
-    """For small images too."""
+    """The reference method's number holds for small images too."""
     options = PlanningOptions(dataset="D", memory_budget_bytes=40 * 10**9, preset=preset, rules="nnunet")
     plan = make_plan(golden_fingerprint("Hippo"), golden_info("Hippo"), options)
     assert (plan.training.epochs, plan.training.steps_per_epoch) == (1000, 250)
@@ -69,7 +69,7 @@ def test_reference_method_takes_its_thousand_epochs(preset):
 
 
 def test_pictures_keep_the_number_of_their_preset():
-    """The figures are of volumes."""
+    """2D images keep the number of the preset, since only volumes were measured."""
     plan = plan_of(golden_fingerprint("Nat2D"), golden_info("Nat2D"))
     assert plan.training.epochs == 250
     assert any("how many pictures need was not measured" in sentence for sentence in plan.why)

@@ -17,7 +17,7 @@ steps = st.tuples(*[st.floats(0.05, 12)] * 3)
 @given(st.lists(st.tuples(sizes, steps), min_size=1, max_size=7))
 @settings(max_examples=60, deadline=None)
 def test_the_first_axis_is_the_coarsest(cases):
-    """Whatever the cases, the axes are reordered such that none is coarser than the first."""
+    """For any cases, the axes are reordered such that none is coarser than the first."""
     grid = choose_grid(fingerprint_of([shape for shape, _ in cases], [spacing for _, spacing in cases]))
     assert sorted(grid.axis_order) == [0, 1, 2]
     assert grid.spacing_mm[0] == max(grid.spacing_mm)
@@ -78,7 +78,7 @@ def test_the_tenth_percentile_needs_thick_and_few_slices(shape, spacing):
 
 
 def test_a_plane_axis_comes_first_whatever_its_spacing():
-    """Single slices are taken as planes even where the files give them a small thickness."""
+    """Single slices are 2D images even where the files give them a small thickness."""
     grid = choose_grid(fingerprint_of([(256, 1, 200)] * 3, [(2.0, 0.1, 1.0), (2.0, 0.5, 1.0), (2.0, 3.0, 1.0)]))
     assert grid.axis_order == (1, 0, 2)
     assert grid.median_shape == (1, 256, 200)
@@ -87,13 +87,13 @@ def test_a_plane_axis_comes_first_whatever_its_spacing():
 
 
 def test_a_dataset_without_cases_is_refused():
-    """Nothing can be planned for no case."""
+    """A dataset without cases is refused."""
     with pytest.raises(DatasetError, match="no case"):
         choose_grid(fingerprint_of([], []))
 
 
 def test_few_slices_are_a_picture_by_our_rules_only():
-    """Three slices make no volume here, but do for the reference method, which never reorders for them."""
+    """Three slices are no volume here, but are for the reference method, which never reorders for them."""
     fingerprint = fingerprint_of([(200, 3, 200)] * 3, [(2.0, 1.0, 1.0)] * 3)
     ours, reference = choose_grid(fingerprint), choose_grid(fingerprint, RULES["nnunet"])
     assert (ours.axis_order, ours.is_flat) == ((1, 0, 2), True)

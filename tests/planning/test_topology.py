@@ -1,4 +1,4 @@
-"""Strides, kernels and the way to smaller patches."""
+"""Strides, kernels and the sequence of smaller patches."""
 
 from itertools import pairwise
 from math import prod
@@ -39,7 +39,7 @@ def test_golden_halvings(spacing, patch, halvings, padded):
 
 
 def test_golden_strides_and_kernels():
-    """Voxels of 2 x 0.7 x 0.7 mm: the first stage looks and halves in-plane only, then all axes count as equal."""
+    """Voxels of 2 x 0.7 x 0.7 mm: the first stage convolves and halves in-plane only, then all axes count as equal."""
     topology = choose_topology((2.0, 0.7, 0.7), (64, 192, 160))
     assert topology.strides == ((1, 1, 1), (1, 2, 2), *[(2, 2, 2)] * 4)
     assert topology.kernels == ((1, 3, 3), *[(3, 3, 3)] * 5)

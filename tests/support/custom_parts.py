@@ -38,18 +38,18 @@ class Pyramid(nn.Module):
 
 
 def build_pyramid(architecture, settings):
-    """As `BuildNetwork` says."""
+    """As `NetworkBuilder` says."""
     return Pyramid(architecture, **settings)
 
 
 def squared_error(logits, ground_truth, settings):
-    """As `ComputeLoss` says: a mean over the patches."""
+    """As `LossFunction` says: a mean over the patches."""
     error = (logits.softmax(dim=1)[:, 1:] - ground_truth.present.float()).square()
     return settings.get("factor", 1.0) * error.mean()
 
 
 def brighten(image, label, random, settings):
-    """As `ChangePatch` says."""
+    """As `PatchTransform` says."""
     return image + random.uniform(0, settings["most"]), label
 
 

@@ -15,7 +15,7 @@ from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.segmenter import make_segmenter
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.pipeline.training import train
-from autoseg.planning.budget import patches_within
+from autoseg.planning.budget import count_fitting_patches
 from autoseg.planning.plan import Plan
 from autoseg.runtime.lock import run_alone
 from autoseg.training import fold, loop, memory_limit
@@ -111,7 +111,7 @@ def test_memory_runs_out_once_and_not_for_each_fold(fresh, small_gpu):
     after = plan_of(fresh)
     one = after.configurations[CONFIGURATION]
     assert one.estimated_bytes != before.configurations[CONFIGURATION].estimated_bytes
-    assert patches_within(MEMORY, one, recomputes=False) == 1
+    assert count_fitting_patches(MEMORY, one, recomputes=False) == 1
     assert after.why[:-1] == before.why
     assert "measured when the memory of a device ran out" in after.why[-1]
     another = run_train(fresh, [2])

@@ -1,4 +1,4 @@
-"""ConResNet is what its paper says: what it makes of changes from slice to slice, and what it learns of them."""
+"""ConResNet is what its paper describes: how it uses changes from slice to slice, and what it learns of them."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ TARGETS = Targets.of_labels({"first": 1, "second": 2})
 
 
 def watch(network, *names):
-    """What goes into layers, and what comes out of them, by name, as of the next pass."""
+    """Records the inputs and outputs of layers by name in the next pass."""
     seen = {}
 
     def note(name):
@@ -29,10 +29,10 @@ def watch(network, *names):
 
 
 def test_weights_of_each_part_are_those_of_the_paper():
-    """And which convolutions look further, have standardized weights, or biases."""
+    """The features agree, and which convolutions are dilated, have standardized weights, or biases."""
     spec = NETWORKS["conresnet"]
-    outline = spec.make_architecture({}, 3, in_channels=4, out_channels=3)
-    layers, parts = spec.count({}, outline, (16, 16, 16)).layers, Counter()
+    architecture = spec.make_architecture({}, 3, in_channels=4, out_channels=3)
+    layers, parts = spec.count({}, architecture, (16, 16, 16)).layers, Counter()
     for name, layer in layers.items():
         parts[name.split(".")[0]] += layer.weights
     assert parts == {
@@ -59,7 +59,7 @@ def test_weights_of_each_part_are_those_of_the_paper():
 
 
 def test_changes_of_the_image_enter_at_a_quarter_of_the_resolution():
-    """With the middles of the outer voxels in place; an image that is the same in all slices has none."""
+    """The centres of the outer voxels stay in place; an image that is equal in all slices has no changes."""
     network = build("conresnet", channels=2)
     seen, image = watch(network, "decoder2.image"), image_for(network, channels=2)
     network(image)
@@ -73,7 +73,7 @@ def test_changes_of_the_image_enter_at_a_quarter_of_the_resolution():
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_module_sees_what_changes_in_the_segmentation(level):
-    """How much its sigmoid differs from the slice before, 0 in the first one; of equal slices nothing is left."""
+    """The change is the difference of the sigmoid from the slice before, 0 in the first one and in equal slices."""
     network = build("conresnet")
     found, told = f"decoder{level}.segmentation.conv", f"decoder{level}.seen"
     seen, image = watch(network, found, told), image_for(network)
@@ -89,7 +89,7 @@ def test_module_sees_what_changes_in_the_segmentation(level):
 
 @pytest.mark.parametrize(("told", "factor"), [(None, None), (1e4, 2.0), (-1e4, 1.0)])
 def test_what_changes_counts_up_to_twice(told, factor):
-    """The segmentation goes on as F (1 + sigmoid(r))."""
+    """The segmentation becomes F (1 + sigmoid(r))."""
     network = build("conresnet")
     if told is not None:
         changes = network.get_submodule("decoder0.changes.conv")
@@ -102,7 +102,7 @@ def test_what_changes_counts_up_to_twice(told, factor):
 
 
 def test_block_adds_its_input_to_two_convolutions():
-    """Which a norm and a ReLU precede: with a last one of equal weights, which standardizing makes 0, nothing else."""
+    """A norm and a ReLU come first; with a last convolution of equal weights, which become 0, nothing else is left."""
     network = build("conresnet")
     nn.init.ones_(network.get_submodule("encoder0.0.1.conv").weight)
     seen = watch(network, "stem.conv", "encoder1.down.norm")
@@ -111,7 +111,7 @@ def test_block_adds_its_input_to_two_convolutions():
 
 
 def test_group_norm_keeps_the_precision_of_its_input():
-    """So that maps of 16 bits stay so."""
+    """Maps of 16 bits stay in 16 bits."""
     norm, x = build("conresnet").get_submodule("encoder0.0.0.norm"), torch.randn(2, 4, 4, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         found = norm(x.bfloat16())
@@ -121,7 +121,7 @@ def test_group_norm_keeps_the_precision_of_its_input():
 
 
 def test_heads_learn_what_changes():
-    """All three come to tell where a structure begins and ends, better than any answer that is the same everywhere."""
+    """All three heads learn where a structure begins and ends, better than any constant answer."""
     network = build("conresnet", classes=3, dropout=0.0, seed=3)
     label = torch.tensor(boxes((16, 16, 16))[None], dtype=torch.long)
     image = 2.0 * (label == 1).float() - 2.0 * (label == 2).float()

@@ -1,4 +1,4 @@
-"""What CoTr is, by its parts; `test_chosen_places` has its attention."""
+"""The parts of CoTr; `test_deformable_attention` tests its attention."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from autoseg.networks.shape_ops import ShapeOps
 
 
 def seen_by(network, image, *names):
-    """What the layers of these names are given, and what they make of it."""
+    """Records the inputs and outputs of the layers of these names."""
     seen = {}
     for name in names:
         layer = network.get_submodule(name)
@@ -22,11 +22,11 @@ def seen_by(network, image, *names):
 
 
 def test_parts_have_the_weights_that_are_published():
-    """The encoder and the transformer; the rest is the way up and the heads, whose sum is known."""
+    """The weights of the encoder and the transformer agree; the rest is the decoder and the heads, with known sum."""
     spec = NETWORKS["cotr"]
-    outline = spec.make_architecture({}, 3, in_channels=1, out_channels=14)
+    architecture = spec.make_architecture({}, 3, in_channels=1, out_channels=14)
     parts = dict.fromkeys(("encoder", "transformer"), 0)
-    for name, layer in spec.count({}, outline, (16, 32, 32)).layers.items():
+    for name, layer in spec.count({}, architecture, (16, 32, 32)).layers.items():
         part = name.split(".")[0]
         parts[part] = parts.get(part, 0) + layer.weights
     assert parts["encoder"] == 20_500_800
@@ -35,7 +35,7 @@ def test_parts_have_the_weights_that_are_published():
 
 
 def test_outputs_have_the_published_sizes():
-    """Four in training, of which the first alone predicts; one without deep supervision."""
+    """There are four outputs in training, of which the first alone predicts, and one without deep supervision."""
     image = torch.zeros(1, 1, 16, 64, 64)
     network = build("cotr", classes=3)
     sizes = [(16, 64, 64), (16, 32, 32), (8, 16, 16), (4, 8, 8)]
@@ -45,20 +45,20 @@ def test_outputs_have_the_published_sizes():
 
 
 def test_tokens_are_the_voxels_of_the_two_coarsest_maps():
-    """Of a patch of 48 x 192 x 192: 6912 + 864, seen by six heads at four places in each of two maps."""
+    """A patch of 48 x 192 x 192 has 6912 + 864 tokens, with six heads and four points in each of two maps."""
     spec = NETWORKS["cotr"]
-    outline = spec.make_architecture({}, 3, in_channels=1, out_channels=2)
-    small, large = (spec.count({}, outline, patch) for patch in ((16, 32, 32), (48, 192, 192)))
+    architecture = spec.make_architecture({}, 3, in_channels=1, out_channels=2)
+    small, large = (spec.count({}, architecture, patch) for patch in ((16, 32, 32), (48, 192, 192)))
     assert small.layers == large.layers
     offsets, shares = (small.layers[f"transformer.0.sampling.{one}"] for one in ("offsets", "weights"))
     assert (offsets.features, shares.features) == (6 * 2 * 4 * 3, 6 * 2 * 4)
-    sketch = ShapeOps(3)
-    spec.forward(sketch, FeatureMap(1, (48, 192, 192)), 2, spec.parse({}))
-    assert {one.size for one in sketch.saved if len(one.size) == 1} == {(6912 + 864,)}
+    ops = ShapeOps(3)
+    spec.forward(ops, FeatureMap(1, (48, 192, 192)), 2, spec.parse({}))
+    assert {one.size for one in ops.saved if len(one.size) == 1} == {(6912 + 864,)}
 
 
 def test_head_comes_before_the_enlargement():
-    """Which gives what it gives after it."""
+    """The head commutes with the upsampling."""
     network = build("cotr").eval()
     seen, logits = seen_by(network, image_for(network), "head")
     x, _ = seen["head"]
@@ -67,7 +67,7 @@ def test_head_comes_before_the_enlargement():
 
 
 def test_places_say_where_to_look_and_are_no_values():
-    """So with fresh weights, by which all look at the same places, they change nothing."""
+    """With initial weights all tokens have the same offsets, so positional encodings change nothing."""
     network = build("cotr").eval()
     image = image_for(network)
     before = network(image)
@@ -78,7 +78,7 @@ def test_places_say_where_to_look_and_are_no_values():
 
 
 def test_layers_are_normalized_after_their_sums():
-    """And are what their parts say: the sum of a layer's input, and of its feed-forward part, before each norm."""
+    """The tokens are the sum of a layer's input and of its parts, before each norm."""
     network = build("cotr").eval()
     parts = [f"transformer.0.{one}" for one in ("values", "mixed", "norm0", "wide", "narrow", "norm1")]
     seen, _ = seen_by(network, image_for(network), *parts)
@@ -91,7 +91,7 @@ def test_layers_are_normalized_after_their_sums():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_dropout_is_for_training_only(training):
-    """Then the same image gives the same logits."""
+    """The same image gives the same logits in evaluation."""
     network = build("cotr").train(training)
     image = image_for(network)
     first, again = (network(image) for _ in range(2))
@@ -99,7 +99,7 @@ def test_dropout_is_for_training_only(training):
 
 
 def test_block_whose_norm_is_zero_passes_on_its_input():
-    """Its single convolution is added to it; what comes in is positive but for a hundredth."""
+    """The input is added to its single convolution; it is positive except for a hundredth."""
     network = build("cotr")
     nn.init.zeros_(network.get_submodule("encoder.stage0.1.norm").weight)
     seen, _ = seen_by(network, image_for(network), "encoder.stage0.1.conv", "encoder.stage0.2.conv")

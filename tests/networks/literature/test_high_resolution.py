@@ -1,4 +1,4 @@
-"""The high-resolution network: branches that stay side by side, exchange maps, and can be taken away."""
+"""The high-resolution network: parallel branches that exchange maps, and can be removed."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from autoseg.networks.literature.table import NETWORKS
 
 
 def seen_by(network, name, image):
-    """What a layer of a network is given for an image, and what it makes of it."""
+    """Returns the input and the output of a layer of a network for an image."""
     found = {}
     hook = network.get_submodule(name).register_forward_hook(
         lambda _, given, result: found.update(x=given[0].clone(), y=result.clone())
@@ -22,7 +22,7 @@ def seen_by(network, name, image):
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("branches", [2, 3, 4])
 def test_every_branch_predicts_at_its_own_resolution(dimensions, branches):
-    """In training, behind the fused prediction, which is as large as the image; else that one alone."""
+    """In training the branches' logits follow the fused prediction, which has the size of the image."""
     network = build("high_resolution", dimensions, branches=branches, rounds=1)
     image = image_for(network, samples=1)
     fused, *others = network(image)
@@ -37,7 +37,7 @@ def test_every_branch_predicts_at_its_own_resolution(dimensions, branches):
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_fused_prediction_reaches_every_branch(dimensions):
-    """Its gradient comes to all weights but those of the other heads, and each branch hears of each other one."""
+    """The gradient reaches all weights except the other heads, and each branch affects every other one."""
     network = build("high_resolution", dimensions, rounds=1)
     network(image_for(network))[0].square().mean().backward()
     still = {key for key, one in network.named_parameters() if one.grad is None or not one.grad.abs().sum() > 0}
@@ -49,7 +49,7 @@ def test_fused_prediction_reaches_every_branch(dimensions):
 
 
 def test_exchange_is_the_rectified_sum_of_all_branches():
-    """Of the middle one as it is, of the finer one after a strided convolution, of the coarser one enlarged."""
+    """The middle branch is added as it is, the finer one after a strided convolution, the coarser one upsampled."""
     network = build("high_resolution", 2, rounds=1)
     image = image_for(network)
     own = seen_by(network, "round0.from1to0.conv", image)[0]
@@ -62,7 +62,7 @@ def test_exchange_is_the_rectified_sum_of_all_branches():
 
 
 def test_single_branch_is_the_plain_way_up():
-    """With the same weights it makes the map that the finest of several branches begins with."""
+    """With the same weights it gives the map that the finest of several branches begins with."""
     several, plain = build("high_resolution", 2), build("high_resolution", 2, branches=1)
     kept = {key: value for key, value in several.state_dict().items() if key in plain.state_dict()}
     assert kept.keys() == plain.state_dict().keys()
@@ -75,7 +75,7 @@ def test_single_branch_is_the_plain_way_up():
 
 
 def test_page_says_its_weights_and_its_ablation():
-    """In volumes; those of planes stand with those of the other networks."""
+    """These are the numbers for volumes; those for 2D images are in `test_specs`."""
     spec = NETWORKS["high_resolution"]
     for given, count in (({}, 25_778_440), ({"branches": 1}, 22_581_250)):
         architecture = spec.make_architecture(given, 3, in_channels=1, out_channels=2)

@@ -1,4 +1,4 @@
-"""nnFormer: what its page says of it."""
+"""nnFormer: its settings, sizes and parts."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ HEART = {
 
 
 class Noting(ShapeOps):
-    """A sketch that notes sizes, heads and windows of the attention, and the shares of samples that are left out."""
+    """Records sizes, heads and windows of the attention, and the rates of stochastic depth."""
 
     def __init__(self):
         super().__init__(3)
@@ -39,14 +39,14 @@ class Noting(ShapeOps):
         return super().drop_path(x, share)
 
 
-def sketch(patch, **given):
-    """What was noted, and the logits of training."""
+def run_on_shapes(patch, **given):
+    """Returns the record and the logits of training."""
     noting = Noting()
     return noting, NNFORMER.forward(noting, FeatureMap(1, patch), 4, NNFORMER.parse(given))
 
 
 def build(seed=0, **given):
-    """A narrow network for one channel and two classes."""
+    """Builds a narrow network for one channel and two classes."""
     settings = NNFORMER.complete(narrow("nnformer", **given))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,7 +56,7 @@ def build(seed=0, **given):
 
 
 def noise(*patch, samples=2):
-    """An image."""
+    """Returns a random image."""
     return torch.randn(samples, 1, *patch, generator=torch.Generator().manual_seed(1))
 
 
@@ -69,8 +69,8 @@ def noise(*patch, samples=2):
     ],
 )
 def test_logits_are_of_three_resolutions(patch, given, sizes):
-    """In training; the loss weighs two of them, and the network predicts with the finest alone."""
-    noting, logits = sketch(patch, **given)
+    """Training has three outputs, of which the loss weighs two; the finest alone predicts."""
+    noting, logits = run_on_shapes(patch, **given)
     assert [one.size for one in logits] == sizes
     assert {one.channels for one in logits} == {4}
     assert supervision_weights(sizes) == (2 / 3, 1 / 3, 0)
@@ -82,9 +82,9 @@ def test_logits_are_of_three_resolutions(patch, given, sizes):
 
 
 def test_published_patches_need_no_padding_and_see_all_at_the_coarsest():
-    """With the heads of the paper, per level: the way down, and the way up."""
+    """The heads are those of the paper, for each level of encoder and decoder."""
     for patch, given, up in (((128,) * 3, {}, (24, 12, 6)), ((64, 128, 128), ORGANS, (24, 12, 6))):
-        met = sketch(patch, **given)[0].met
+        met = run_on_shapes(patch, **given)[0].met
         down = (3, 6, 12, 24) if not given else (6, 12, 24, 48)
         assert [heads for _, _, heads, _ in met] == [heads for heads in (*down, *up) for _ in range(2)]
         assert [size for size, *_ in met[::2]] == [(edge,) * 3 for edge in (32, 16, 8, 4, 8, 16, 32)]
@@ -93,12 +93,12 @@ def test_published_patches_need_no_padding_and_see_all_at_the_coarsest():
         )
         assert all(window.edges == size for size, *_, window in met if max(size) <= 8)
         assert [window.shifted for *_, window in met] == [False, True] * 7
-    assert [heads for _, _, heads, _ in sketch((16, 160, 160), **HEART)[0].met[8:]] == [12, 12, 6, 6, 3, 3]
+    assert [heads for _, _, heads, _ in run_on_shapes((16, 160, 160), **HEART)[0].met[8:]] == [12, 12, 6, 6, 3, 3]
 
 
 def test_deep_blocks_leave_out_more_samples():
-    """From 0 to 0.2 on the way down, and as much on the way up; both branches of a block alike."""
-    found = sketch((128, 128, 128))[0].shares[::2]
+    """The rate grows from 0 to 0.2 in the encoder, and is the same in the decoder and in both branches of a block."""
+    found = run_on_shapes((128, 128, 128))[0].shares[::2]
     down = [0.2 * number / 7 for number in range(8)]
     assert found == pytest.approx([*down, *down[4:6], *down[2:4], *down[:2]])
     assert drop_path_rates(0.3, (1, 2, 1)) == [[0.0], pytest.approx([0.1, 0.2]), [pytest.approx(0.3)]]
@@ -109,13 +109,13 @@ def test_deep_blocks_leave_out_more_samples():
     ("features", "head_features", "heads"), [(96, 32, 3), (4, 32, 1), (8, 2, 4), (100, 30, 2), (7, 2, 1), (96, 1, 96)]
 )
 def test_heads_divide_the_features(features, head_features, heads):
-    """As many as can be, none narrower than stated."""
+    """There are as many heads as possible, none narrower than stated."""
     assert count_heads(features, head_features) == heads
 
 
 @pytest.mark.parametrize("patch", [(32, 16, 16), (16, 48, 32), (64, 16, 80)])
 def test_any_patch_that_the_network_divides_will_do(patch):
-    """Whose windows are clipped along some axes and padded along others."""
+    """Windows are clipped along some axes and padded along others."""
     network = build(drop_path=0.0)
     image = noise(*patch, samples=1)
     logits = network(image)
@@ -125,7 +125,7 @@ def test_any_patch_that_the_network_divides_will_do(patch):
 
 
 def test_skip_attention_asks_with_what_comes_up(monkeypatch):
-    """Queries are the normed map itself; keys and values linear maps of the normed skip."""
+    """Queries are the normalized map itself; keys and values are linear layers of the normalized skip."""
     network, met, seen = build(), [], {}
     original = torch_ops.window_attention
     monkeypatch.setattr(torch_ops, "window_attention", lambda *given: (met.append(given), original(*given))[1])
@@ -145,7 +145,7 @@ def test_skip_attention_asks_with_what_comes_up(monkeypatch):
 
 
 def test_skip_goes_past_the_attention():
-    """With nothing else in the block, its output is the sum of what comes up and of the skip."""
+    """With nothing else in the block, its output is the sum of the upsampled map and the skip."""
     network, seen = build(), {}
     block = network.get_submodule("decoder.0.0")
     for layer in (block.mixed, block.narrow):
@@ -160,7 +160,7 @@ def test_skip_goes_past_the_attention():
 
 
 def test_samples_are_left_out_in_training_alone():
-    """As torch's own generator draws; prediction is the same each time."""
+    """Stochastic depth follows torch's global generator; prediction is deterministic."""
     network = build(drop_path=0.9)
     image, found = noise(16, 16, 16), []
     for seed in (1, 1, 2):
@@ -173,7 +173,7 @@ def test_samples_are_left_out_in_training_alone():
 
 
 def test_all_but_the_coarsest_logits_learn():
-    """Through the usual loss, on labels of all resolutions."""
+    """Gradients reach all weights through the default loss, on labels of all resolutions."""
     network = build(drop_path=0.0)
     outputs = network(noise(32, 32, 32))
     usual_loss(2)(outputs, torch.randint(2, (2, 32, 32, 32))).backward()

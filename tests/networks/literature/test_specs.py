@@ -1,4 +1,4 @@
-"""What is known of the networks of the literature before anything is built."""
+"""The specifications of the networks of the literature."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ EVERY = [(name, dimensions) for name, spec in NETWORKS.items() for dimensions in
 
 
 def weights(name, channels, outputs, dimensions=None, **given):
-    """Trainable numbers of a network."""
+    """Returns the number of trainable weights of a network."""
     spec = NETWORKS[name]
     architecture = spec.make_architecture(
         given, dimensions or spec.dimensions[0], in_channels=channels, out_channels=outputs
@@ -36,7 +36,7 @@ def weights(name, channels, outputs, dimensions=None, **given):
     [
         ("vnet", 1, 2, {}, 61_982_682),
         ("vnet", 1, 2, {"batch_norm": True, "convolutions": [1, 1, 2, 3, 2], "decoder_convolutions": [2, 2, 1, 1]},
-         45_603_934 - 960),  # which the PReLU before each sum takes; see the page
+         45_603_934 - 960),  # weights of the PReLU before each sum; see the module
         ("unet", 1, 2, {}, 31_030_658),
         ("unet", 3, 1, {}, 31_031_745),
         ("unet", 1, 2, {"batch_norm": True}, 31_042_434),
@@ -51,7 +51,7 @@ def weights(name, channels, outputs, dimensions=None, **given):
         ("unet_plus_plus", 1, 1, {"deep_supervision": False, "batch_norm": True}, 9_048_897),
         ("unet_3plus", 3, 1, {"deep_supervision": False}, 26_971_777),
         ("unet_3plus", 3, 1, {}, 26_989_637),
-        ("high_resolution", 1, 2, {}, 8_861_384),  # an own design: as its page says
+        ("high_resolution", 1, 2, {}, 8_861_384),  # an own design: the number of its module
         ("high_resolution", 1, 2, {"branches": 1}, 7_765_442),
         ("conresnet", 4, 3, {}, 19_018_732),
         ("unet_3plus", 3, 1, {"classification": True}, 26_991_687),
@@ -73,7 +73,7 @@ def weights(name, channels, outputs, dimensions=None, **given):
     ],
 )  # fmt: skip
 def test_weights_are_those_that_are_published(name, channels, outputs, given, count):
-    """To the last one, in the settings that they are published for."""
+    """The weights agree exactly, with the settings that they are published for."""
     assert weights(name, channels, outputs, **given) == count
 
 
@@ -88,7 +88,7 @@ def test_weights_are_those_that_are_published(name, channels, outputs, given, co
     ],
 )
 def test_resnets_have_the_weights_of_the_classifiers(layers, classifier, wide):
-    """But for the layer that tells 1000 classes apart."""
+    """The weights agree except for the layer that classifies 1000 classes."""
     spec, given = NETWORKS["resnet_unet"], {"layers": layers}
     architecture = spec.make_architecture(given, 2, in_channels=3, out_channels=2)
     found = spec.count(given, architecture, (32, 32)).layers
@@ -99,7 +99,7 @@ def test_resnets_have_the_weights_of_the_classifiers(layers, classifier, wide):
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
 def test_pages_are_complete(name, dimensions):
-    """Texts for people, defaults, resolutions that the network really has, and logits of the size of the image.
+    """Texts, defaults and resolutions are complete, and the logits have the size of the image.
 
     More of them in training may be coarser, the finest first, each at a resolution that the network has. What stands
     for something else comes last: answers for each voxel, or one for the patch.
@@ -111,10 +111,10 @@ def test_pages_are_complete(name, dimensions):
     assert given.keys() == spec.settings.model_fields.keys()
     architecture = spec.make_architecture(given, dimensions, in_channels=2, out_channels=3)
     assert architecture.divisor == spec.divisor(given, dimensions)
-    sketch = ShapeOps(dimensions)
+    ops = ShapeOps(dimensions)
     image = FeatureMap(2, tuple(2 * step for step in architecture.divisor))
     outputs, auxiliary_outputs = (
-        spec.forward(sketch, image, 3, spec.parse(given)),
+        spec.forward(ops, image, 3, spec.parse(given)),
         spec.auxiliary_outputs(spec.parse(given)),
     )
     logits, others = outputs[: len(outputs) - len(auxiliary_outputs)], outputs[len(outputs) - len(auxiliary_outputs) :]
@@ -128,15 +128,15 @@ def test_pages_are_complete(name, dimensions):
     assert all(one.size in sizes and one.channels == 3 for one in logits)
     assert [one.voxels for one in logits] == sorted((one.voxels for one in logits), reverse=True)
     assert (len(logits) > 1) == architecture.deep_supervision
-    coarsest = min((one.size for one in sketch.saved), key=lambda size: size[0])
+    coarsest = min((one.size for one in ops.saved), key=lambda size: size[0])
     assert coarsest == (2,) * dimensions  # so no smaller divisor would do, and no larger one is needed
-    sketch = ShapeOps(dimensions, training=False)
-    assert len(spec.forward(sketch, image, 3, spec.parse(given))) == 1
+    ops = ShapeOps(dimensions, training=False)
+    assert len(spec.forward(ops, image, 3, spec.parse(given))) == 1
 
 
 @pytest.mark.parametrize(("name", "dimensions"), EVERY)
 def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
-    """Multiply-adds and what is kept; the weights stay. More where all voxels of one size of patches see each other.
+    """Multiply-adds and memory are proportional to the patch; weights stay. Global attention needs more.
 
     Where voxels of a window do, of patches that windows fill at each resolution.
     """
@@ -157,24 +157,24 @@ def test_cost_grows_with_the_patch_in_proportion(name, dimensions):
 
 def test_work_of_a_convolution_is_counted_by_hand():
     """Twelve voxels, kernel 3, from 2 to 4 features, and pooling after it, which leaves no voxel out."""
-    sketch = ShapeOps(2)
+    ops = ShapeOps(2)
     image = FeatureMap(2, (2, 6))
-    y = sketch.max_pool(sketch.relu(sketch.conv(image, 4, 3, "one")), 2)
+    y = ops.max_pool(ops.relu(ops.conv(image, 4, 3, "one")), 2)
     assert y.size == (1, 3)
-    assert sketch.multiply_adds == 12 * 4 * 2 * 9
-    assert sketch.weights == (2 * 9 + 1) * 4
-    assert sketch.saved_elements == 12 * 2 + 12 * 4  # the image, and what the ReLU and the pooling share
-    assert sketch.pooling_indices == 3 * 4
+    assert ops.multiply_adds == 12 * 4 * 2 * 9
+    assert ops.weights == (2 * 9 + 1) * 4
+    assert ops.saved_elements == 12 * 2 + 12 * 4  # the image, and what the ReLU and the pooling share
+    assert ops.pooling_indices == 3 * 4
     with pytest.raises(ValueError, match=r"a map of \(2, 5\) voxels has no blocks of 2"):
-        sketch.max_pool(FeatureMap(2, (2, 5)), 2)
+        ops.max_pool(FeatureMap(2, (2, 5)), 2)
     with pytest.raises(ValueError, match="two layers are named 'one'"):
-        sketch.conv(image, 4, 3, "one")
+        ops.conv(image, 4, 3, "one")
     with pytest.raises(ValueError, match="do not lie on one grid"):
-        sketch.add(image, y)
+        ops.add(image, y)
 
 
 def test_settings_that_are_impossible_are_named():
-    """Unknown ones, with those that there are; and those of a wrong kind."""
+    """Unknown settings are named with the existing ones, and so are values of a wrong type."""
     spec = NETWORKS["vnet"]
     with pytest.raises(ValueError, match=r"^settings.width of V-Net: .*\(there are: features, convolutions, "):
         spec.complete({"width": 4})
@@ -189,7 +189,7 @@ def test_settings_that_are_impossible_are_named():
 
 
 def test_pages_need_no_torch():
-    """So planning does not wait for it."""
+    """So planning does not wait for the import of torch."""
     code = (
         "import sys; from autoseg.networks.literature.table import NETWORKS; spec = NETWORKS['unet_plus_plus']\n"
         "architecture = spec.make_architecture({}, 3, in_channels=1, out_channels=2)\n"

@@ -1,4 +1,4 @@
-"""Swin-Unet: what its page says of it."""
+"""Swin-Unet: its settings, sizes and parts."""
 
 import pytest
 import torch
@@ -11,34 +11,34 @@ from autoseg.networks.torch_network import build_torch_network
 from autoseg.networks.torch_ops import TorchOps
 
 PUBLISHED_SWIN_T = 28_288_354
-"""Weights of the tiny Swin transformer that tells 1000 classes apart."""
+"""Number of weights of the tiny Swin transformer that classifies 1000 classes."""
 
 
 def build(channels=1, **given):
-    """A narrow network for two classes, always with the same weights."""
+    """Builds a narrow network for two classes, always with the same weights."""
     settings = SWIN_UNET.complete(narrow("swin_unet", **given))
-    outline = SWIN_UNET.make_architecture(settings, 2, in_channels=channels, out_channels=2)
+    architecture = SWIN_UNET.make_architecture(settings, 2, in_channels=channels, out_channels=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_torch_network(SWIN_UNET, outline, settings)
+        return build_torch_network(SWIN_UNET, architecture, settings)
 
 
 def noise(*patch, channels=1, samples=2):
-    """An image."""
+    """Returns a random image."""
     return torch.randn(samples, channels, *patch, generator=torch.Generator().manual_seed(1))
 
 
 def test_way_down_is_the_tiny_swin_transformer():
-    """But for the layer that tells 1000 classes apart, with its six blocks at the third resolution."""
+    """The weights agree except for the layer that classifies 1000 classes, with six blocks at the third resolution."""
     given = {"blocks": [2, 2, 6, 2]}
-    outline = SWIN_UNET.make_architecture(given, 2, in_channels=3, out_channels=9)
-    layers = SWIN_UNET.count(given, outline, (224, 224)).layers
+    architecture = SWIN_UNET.make_architecture(given, 2, in_channels=3, out_channels=9)
+    layers = SWIN_UNET.count(given, architecture, (224, 224)).layers
     down = ("embedding", "encoder", "merge")
     assert sum(one.weights for name, one in layers.items() if name.startswith(down)) == PUBLISHED_SWIN_T - 769 * 1000
 
 
 def test_published_patch_needs_no_padding():
-    """At four resolutions, the coarsest of which is one window; heads of 32 features."""
+    """There are four resolutions, the coarsest of which is one window; heads have 32 features."""
     met = []
 
     class Noting(ShapeOps):
@@ -54,7 +54,7 @@ def test_published_patch_needs_no_padding():
 
 
 def test_grey_is_repeated():
-    """One channel is seen as three equal ones; two as the first, the second and the first."""
+    """One channel is repeated three times; two become the first, the second and the first."""
     grey = noise(64, 32)
     networks = [build(channels).eval() for channels in (1, 2, 3)]
     torch.testing.assert_close(networks[0](grey), networks[2](grey.expand(-1, 3, -1, -1)))
@@ -68,14 +68,14 @@ def test_grey_is_repeated():
 @pytest.mark.parametrize("patch", [(64, 64), (32, 96), (160, 64)])
 @pytest.mark.parametrize("window", [7, 4, 3])
 def test_any_patch_that_the_network_divides_will_do(patch, window):
-    """Whose windows are clipped or padded."""
+    """Windows are clipped or padded."""
     logits = build(window=window)(noise(*patch))[0]
     assert logits.shape == (2, 2, *patch)
     assert logits.isfinite().all()
 
 
 def test_expanding_undoes_merging():
-    """Voxel by voxel, in two and three dimensions; merging puts a block of voxels side by side, the last axis first."""
+    """Both are inverse, in two and three dimensions; a block's voxels become features, the last axis fastest."""
     net = TorchOps(torch.nn.Identity())
     for size in ((4, 6), (4, 2, 6)):
         x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
@@ -87,13 +87,13 @@ def test_expanding_undoes_merging():
 
 
 def test_fresh_weights_are_narrow():
-    """Those of linear layers and tables lie within two deviations of 0.02; biases are 0, norms change nothing."""
+    """Weights of linear layers and tables are within twice 0.02; biases are 0, norms are the identity."""
     network = build(features=16)
     for name, layer in network.layers.items():
         module = network.get_submodule(name)
         if layer.kind in ("linear", "relative_position_bias"):
             assert module.weight.abs().max() <= 0.04
-            assert module.weight.std().item() == pytest.approx(0.0176, rel=0.2)  # of what is cut off at two deviations
+            assert module.weight.std().item() == pytest.approx(0.0176, rel=0.2)  # after truncation
         if layer.kind == "layer_norm":
             assert module.weight.min() == module.weight.max() == 1
         if layer.kind in ("linear", "layer_norm") and module.bias is not None:
@@ -102,7 +102,7 @@ def test_fresh_weights_are_narrow():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_maps_stay_in_16_bits(dtype):
-    """From the first convolution on; the logits are close to those of float32."""
+    """Features are repeated before the first convolution; the logits are close to those of float32."""
     network, kinds = build(), {}
     for name, layer in network.layers.items():
         if layer.kind != "relative_position_bias":

@@ -1,4 +1,4 @@
-"""What TransUNet is, by its parts, and what it means that it takes one size of patches only."""
+"""The parts of TransUNet, and its fixed patch size."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ from autoseg.networks.literature.table import NETWORKS
 
 
 def test_parts_have_the_weights_that_are_published():
-    """The ResNet with the transformer, and the way up; the head is the rest."""
+    """The weights of the ResNet with the transformer, and of the decoder, agree; the head is the rest."""
     spec = NETWORKS["transunet"]
-    outline = spec.make_architecture({}, 2, in_channels=1, out_channels=9)
+    architecture = spec.make_architecture({}, 2, in_channels=1, out_channels=9)
     parts = {}
-    for name, layer in spec.count({}, outline, (224, 224)).layers.items():
+    for name, layer in spec.count({}, architecture, (224, 224)).layers.items():
         part = name.split(".")[0]
         parts[part] = parts.get(part, 0) + layer.weights
     assert parts["resnet"] + parts["transformer"] == 97_888_576
@@ -33,7 +33,7 @@ def test_grey_is_the_same_three_times():
 
 
 def test_transformer_layers_are_those_of_torch():
-    """Which normalizes first, with the weights of the same name; in evaluation mode."""
+    """The transformer equals torch's with pre-norm and the same weights, in evaluation mode."""
     network = build("transunet", features=16).eval()
     features, heads = network.settings.token_features, network.settings.heads
     assert (features, heads) == (192, 3)
@@ -62,7 +62,7 @@ def test_transformer_layers_are_those_of_torch():
 
 @pytest.mark.parametrize(("features", "heads"), [(4, 1), (16, 3), (40, 6), (64, 12), (128, 24)])
 def test_heads_follow_from_the_features(features, heads):
-    """64 of a token for each, or a few more where they would not come out even."""
+    """Each head has 64 features of a token, or a few more where 64 does not divide them."""
     spec = NETWORKS["transunet"]
     assert spec.parse({"features": features}).heads == heads
     with pytest.raises(ValueError, match="multiple of 4"):
@@ -70,7 +70,7 @@ def test_heads_follow_from_the_features(features, heads):
 
 
 def test_size_of_the_weights_of_the_resnet_does_not_count():
-    """Since they are standardized."""
+    """Scaling and shifting the weights has no effect, since they are standardized."""
     network = build("transunet").eval()
     image = image_for(network)
     before = network(image)
@@ -81,7 +81,7 @@ def test_size_of_the_weights_of_the_resnet_does_not_count():
 
 
 def test_skips_are_the_three_finest_maps_of_the_resnet():
-    """Put beside the map of the way up; the last step has none."""
+    """Skips are concatenated with the decoder's map; the last level has none."""
     network = build("transunet", features=8)
     given = [network.get_submodule(f"decoder.{number}.0.conv").in_channels for number in range(4)]
     assert given == [64 + 64, 32 + 32, 16 + 8, 8]
@@ -91,14 +91,14 @@ def test_skips_are_the_three_finest_maps_of_the_resnet():
 
 
 def test_another_size_is_refused():
-    """Every place has numbers of its own."""
+    """Every position has an embedding of its own."""
     network = build("transunet")
     with pytest.raises(RuntimeError, match="must match the size"):
         network(torch.zeros(2, 1, 32, 64))
 
 
 def test_larger_images_are_predicted_patch_by_patch():
-    """And smaller ones padded."""
+    """Larger images are predicted in tiles, and smaller ones padded."""
     network = build("transunet", classes=3).eval()
     sizes = set()
     network.register_forward_pre_hook(lambda _, given: sizes.add(tuple(given[0].shape[2:])))

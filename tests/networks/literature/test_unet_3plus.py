@@ -1,4 +1,4 @@
-"""UNet 3+ with the module that tells what is in an image at all."""
+"""UNet 3+ with the classification of what is in an image."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from autoseg.networks.ops import ABSENCE_PENALTY
 
 
 def answer(network, presence, absence):
-    """Lets the heads of the classification say the same of every image: a number for each output."""
+    """Makes the classification constant: a score for each output."""
     for name, told in (("presence", presence), ("absence", absence)):
         head = network.get_submodule(f"heads.{name}")
         nn.init.zeros_(head.weight)
@@ -20,7 +20,7 @@ def answer(network, presence, absence):
 
 @pytest.mark.parametrize("supervised", [True, False])
 def test_module_is_an_addition(supervised):
-    """Of two heads of 1 x 1 voxel on the coarsest map; what the rest of the network tells is the same."""
+    """Two heads of 1 x 1 voxel on the coarsest map are added; all other outputs stay the same."""
     given = {"deep_supervision": supervised}
     network, plain = (
         build("unet_3plus", classification=True, **given),
@@ -42,7 +42,7 @@ def test_module_is_an_addition(supervised):
 
 
 def test_each_answer_is_the_largest_of_all_voxels():
-    """Of the coarsest map, half of whose numbers dropout takes away in training."""
+    """The classification uses the coarsest map, half of whose elements dropout removes in training."""
     network, seen = build("unet_3plus"), {}
     network.get_submodule("heads.absence").register_forward_hook(
         lambda _, given, found: seen.update(x=given[0], y=found)
@@ -58,7 +58,7 @@ def test_each_answer_is_the_largest_of_all_voxels():
 
 
 def test_what_is_denied_has_no_probability():
-    """Each output by its own answer, in evaluation alone; where all are denied, the most likely stays the same."""
+    """Each output is masked by its own score, in evaluation alone; if all are absent, the prediction stays the same."""
     network = build("unet_3plus", classes=3)
     image = image_for(network)
     answer(network, [0.0, 0.0, 0.0], [-1.0, -1.0, -1.0])
