@@ -58,7 +58,7 @@ def main() -> None:
     device = resolve_device(arguments.device)
     print_machine(device)
     timed = compare_step(device, tuple(arguments.patch), arguments.batch)
-    print("| what | ms | 10^12 multiply-adds per second |\n|---|---|---|")
+    print("| quantity | ms | 10^12 multiply-adds per second |\n|---|---|---|")
     for name, seconds in (("step", timed.step), ("its convolutions alone", timed.alone)):
         print(f"| {name} | {1000 * seconds:.1f} | {timed.products / seconds / 1e12:.2f} |")
     print(f"\nThe step does **{timed.share:.0%}** of the multiply-adds per second of its convolutions (aim: 70 %).")

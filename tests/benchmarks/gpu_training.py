@@ -214,7 +214,7 @@ def run_autoseg(command: str, number: int, workspace: Workspace, *options: objec
 
 def write_table(machine: str, rows: Iterator[Row], report: Path | None) -> None:
     """Prints each row when it is measured; the report is written anew with each, so that an interruption loses none."""
-    lines = [machine, "", "| what | autoseg | beside it | reached | aim |", "|---|---|---|---|---|"]
+    lines = [machine, "", "| quantity | autoseg | beside it | reached | aim |", "|---|---|---|---|---|"]
     for row in rows:
         lines.append(f"| {' | '.join(row)} |")
         print(lines[-1], flush=True)

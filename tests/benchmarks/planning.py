@@ -50,7 +50,7 @@ def main() -> None:
             outcomes["plans"] += 1
             outcomes.update(list(plan.configurations))
     milliseconds = 1000 * np.asarray(seconds)
-    print("| what | value |\n|---|---|")
+    print("| quantity | value |\n|---|---|")
     for outcome, count in outcomes.items():
         print(f"| {outcome} | {count} |")
     print(f"| mean processor time of a plan | {milliseconds.mean():.1f} ms |")

@@ -1,4 +1,4 @@
-"""A small made-up dataset in the layout of task 4 of the Medical Segmentation Decathlon, for benchmarks at small size."""
+"""A small made-up dataset in the layout of task 4 of the Medical Segmentation Decathlon, for benchmarks."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from autoseg.imaging.files import write_image, write_label_map
 from autoseg.imaging.geometry import Geometry, Shape, Volume
 
 TASK = "Task04_Hippocampus"
-SHAPE: Shape = (20, 26, 18)
+SHAPE: Shape = (16, 20, 14)
 CASES = 6
 
 
