@@ -110,8 +110,8 @@ def subjects(name: str, patch: tuple[int, ...], preset: str) -> list[Subject]:
         divisor = spec.divisor({}, dimensions)
         edges = tuple(-(-edge // step) * step for edge, step in zip(patch[-dimensions:], divisor, strict=True))
         plugin = Plugin(name=name, settings=spec.adapt_to_patch({}, edges))
-        outline = spec.make_architecture(plugin.settings, dimensions, in_channels=1, out_channels=CLASSES)
-        networks.append(Subject(name=name, architecture=outline, plugin=plugin, patch=edges))
+        architecture = spec.make_architecture(plugin.settings, dimensions, in_channels=1, out_channels=CLASSES)
+        networks.append(Subject(name=name, architecture=architecture, plugin=plugin, patch=edges))
     return networks
 
 
