@@ -132,7 +132,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def folders(made_up: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
-    """The same, and an empty one."""
+    """The folders of made-up data, and an empty folder."""
     return {**made_up, "fresh": tmp_path}
 
 
@@ -178,7 +178,7 @@ def environment(variable: str) -> str:
 
 
 def by_script(benchmark: Benchmark) -> str:
-    """What a test calls a benchmark."""
+    """The name of a benchmark in its test."""
     return benchmark.script.removesuffix(".py")
 
 
