@@ -1,12 +1,13 @@
-"""Random changes of patches beside batchgenerators: patches per second, row by row of the same table, on one thread.
+"""Augmentation beside batchgenerators: patches per second of each transform, on one thread.
 
-    python tests/benchmarks/augmentation.py [--sizes 40,56,40 96,96,96] [--rounds 7]
+    python tests/benchmarks/augmentation.py [--sizes 40,56,40 96,96,96] [--rounds 7] [--rows noise blur]
 
-Each row has probability one, and channels are never left alone; "whole table" has the usual probabilities. Rounds
-alternate between batchgenerators' transforms, the changes patch by patch that the loader's threads make, and the
-changes by whole batches that a GPU would make, here on the CPU and with one patch. The median of each is shown; "times"
-is the median of the ratios within a round, of the second to the first. All start from a copy of the patch, but where
-patches are turned from a case in memory, and end with a batch of one patch.
+Each row is one transform of the augmentation table, applied with probability one to all channels; "whole table" has all
+of them with their usual probabilities. Rounds alternate between three programs: batchgenerators' transforms,
+augmentation patch by patch as the loader's threads do it, and augmentation of whole batches as a GPU does it, here on
+the CPU and with one patch. The median of each is shown; "times" is the median of the ratios within a round of the
+second to the first. All start from a copy of the patch and end with a batch of one patch; where patches are rotated,
+they start from a case in memory.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from batchgenerators.transforms.color_transforms import (
 from batchgenerators.transforms.noise_transforms import GaussianBlurTransform, GaussianNoiseTransform
 from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
+from measured_on import print_machine
 from numpy.typing import NDArray
 
 from autoseg.dataloading import augmentation_parameters
@@ -42,7 +44,7 @@ from autoseg.preprocessing.foreground import sample_foreground
 
 OFF = dict.fromkeys((name for name in AugmentationSettings.model_fields if name.endswith("probability")), 0.0)
 WHOLE = "whole table"
-TURNED = ("rotation and scaling", WHOLE)
+ROTATED = ("rotation and scaling", WHOLE)
 ROWS = {
     "rotation and scaling": ("rotation_probability", "scaling_probability"),
     "noise": ("noise_probability",),
@@ -60,7 +62,7 @@ LABELS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is measured: a patch in the middle of a case that reaches far enough to be turned in any way."""
+    """A patch in the middle of a case that is large enough for every rotation of the patch."""
 
     patch: Shape
     case: InMemoryCase
@@ -72,14 +74,14 @@ class Subject:
 
     @property
     def cut(self) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-        """Image and label map of the patch as it is."""
+        """Image and label map of the patch without augmentation."""
         stop = tuple(start + size for start, size in zip(self.start, self.patch, strict=True))
         image, label = self.case.read(Box(start=self.start, stop=stop))
         return np.ascontiguousarray(image), label.astype(np.int16)
 
 
 def make_subject(patch: Shape) -> Subject:
-    """A case of noise with three labels."""
+    """Makes a case of noise with three labels."""
     random = np.random.default_rng(0)
     shape = tuple(round(size * 2.4) // 2 * 2 for size in patch)
     image = random.normal(size=(1, *shape)).astype(np.float32)
@@ -91,7 +93,7 @@ def make_subject(patch: Shape) -> Subject:
 
 
 def make_settings(row: str) -> AugmentationSettings:
-    """The table with only one row, or all of it."""
+    """Returns the settings of one row of the table, or of the whole table."""
     if row == WHOLE:
         return AugmentationSettings()
     axes = (0, 1, 2) if row == "mirroring" else ()
@@ -99,11 +101,11 @@ def make_settings(row: str) -> AugmentationSettings:
 
 
 def make_transform(row: str, patch: Shape) -> AbstractTransform:
-    """The transforms of batchgenerators for a row."""
+    """Returns the transforms of batchgenerators for a row."""
     settings, usual = make_settings(row), row == WHOLE
     channel = 0.5 if usual else 1.0
     angle = (-np.deg2rad(settings.rotation_degrees), np.deg2rad(settings.rotation_degrees))
-    turning = SpatialTransform(
+    rotation = SpatialTransform(
         patch,
         do_elastic_deform=False,
         angle_x=angle,
@@ -119,7 +121,7 @@ def make_transform(row: str, patch: Shape) -> AbstractTransform:
         p_scale_per_sample=settings.scaling_probability,
     )
     transforms = {
-        "rotation and scaling": turning,
+        "rotation and scaling": rotation,
         "noise": GaussianNoiseTransform((0, settings.noise_std), p_per_sample=settings.noise_probability),
         "blur": GaussianBlurTransform(
             settings.blur_sigma_voxels,
@@ -151,30 +153,30 @@ def make_transform(row: str, patch: Shape) -> AbstractTransform:
 
 
 def run_peer(row: str, subject: Subject) -> Callable[[], None]:
-    """Changes one patch by batchgenerators; it gets more than the patch only if it may turn it."""
+    """Returns a function that augments one patch by batchgenerators, which gets the whole case where it rotates."""
     transform = make_transform(row, subject.patch)
-    image, label = (subject.case.image, subject.case.label) if row in TURNED else subject.cut
+    image, label = (subject.case.image, subject.case.label) if row in ROTATED else subject.cut
     data, seg = np.ascontiguousarray(image[np.newaxis]), label[np.newaxis, np.newaxis].astype(np.float32)
 
     def run() -> None:
-        transform(data=data if row in TURNED else data.copy(), seg=seg if row in TURNED else seg.copy())
+        transform(data=data if row in ROTATED else data.copy(), seg=seg if row in ROTATED else seg.copy())
 
     return run
 
 
 def run_ours(row: str, subject: Subject, *, batched: bool) -> Callable[[], None]:
-    """Reads and changes one patch."""
+    """Returns a function that reads and augments one patch by autoseg."""
     settings, random = make_settings(row), np.random.default_rng(1)
     image, label = subject.cut
     images, labels = torch.from_numpy(image)[None], torch.from_numpy(label)[None]
 
     def draw_some() -> Iterator[augmentation_parameters.AugmentationParameters]:
-        known = [
+        draws = [
             augmentation_parameters.draw_parameters(settings, subject.patch, channels=1, others=(), random=random)
             for _ in range(50)
         ]
-        while True:  # the draws of a whole table would count for each row
-            yield from known
+        while True:  # drawing anew would take the time of a whole table for each row
+            yield from draws
 
     coming = draw_some()
 
@@ -184,22 +186,22 @@ def run_ours(row: str, subject: Subject, *, batched: bool) -> Callable[[], None]
             draw = augmentation_parameters.draw_parameters(
                 settings, subject.patch, channels=1, others=(), random=random
             )
-        if row not in TURNED and not batched:
+        if row not in ROTATED and not batched:
             augment(images.clone(), labels.clone(), [draw], settings)
             return
         cut = PatchRegion(case=subject.case, start=subject.start, patch_size=subject.patch, augmentation=draw)
         if batched:
-            part = cut.read_source_region(settings) if row in TURNED else (image, label)
+            part = cut.read_source_region(settings) if row in ROTATED else (image, label)
             stack_unaugmented([cut], [part], settings, ()).augment(torch.device("cpu"))
         else:
-            turned, turned_label = cut.read(settings)
-            augment(turned[None], turned_label[None], [draw], settings)
+            rotated, rotated_label = cut.read(settings)
+            augment(rotated[None], rotated_label[None], [draw], settings)
 
     return run
 
 
 def measure(run: Callable[[], None], patches: int) -> float:
-    """Patches per second."""
+    """Returns patches per second."""
     began = time.perf_counter()
     for _ in range(patches):
         run()
@@ -207,7 +209,7 @@ def measure(run: Callable[[], None], patches: int) -> float:
 
 
 def compare(row: str, subject: Subject, rounds: int) -> str:
-    """One line of the table."""
+    """Measures a row and returns its line of the table."""
     augmentation_parameters.CHANNEL_CHANCE = 0.5 if row == WHOLE else 1.0
     runs = [run_peer(row, subject), run_ours(row, subject, batched=False), run_ours(row, subject, batched=True)]
     for run in runs:
@@ -227,6 +229,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=[*ROWS, WHOLE])
     options = parser.parse_args()
     torch.set_num_threads(1)
+    print_machine()
     print(
         "| row | patch | batchgenerators, patches/s | loader, patches/s | times | by batches, on the CPU, patches/s |"
     )

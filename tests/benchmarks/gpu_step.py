@@ -1,9 +1,10 @@
-"""How near a training step comes to its convolutions alone, back to back.
+"""A training step beside its convolutions alone, one after the other: the multiply-adds per second of both.
 
-    python tests/benchmarks/gpu_step.py [--device cpu --patch 32 32 32]
+    python tests/benchmarks/gpu_step.py [--device cpu --patch 32 32 32] [--batch 2]
 
-Times one step of the network that nnU-Net plans for 128 x 128 x 128 voxels, batch 2, and the same convolutions alone,
-forth and back, in the same precision. Prints a table in Markdown; gpu_training.py takes it up into its own.
+Times one step of the network that nnU-Net plans for 128 x 128 x 128 voxels, batch 2, and the forward and backward
+passes of its convolutions alone in the same precision. Prints a table in Markdown; gpu_training.py measures the same
+for its own table.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
+from measured_on import print_machine
 from torch import nn
 
 from autoseg.dataloading.batch import Batch
@@ -34,7 +36,7 @@ WARM_UP, STEPS = 5, 20
 
 
 class Timed(NamedTuple):
-    """Seconds of a step, of its convolutions alone, and the multiply-adds of both."""
+    """Seconds of a step and of its convolutions alone, and the multiply-adds of both."""
 
     step: float
     alone: float
@@ -42,7 +44,7 @@ class Timed(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of the multiply-adds per second of its convolutions alone, those of the step."""
+        """Multiply-adds per second of the step, divided by those of its convolutions alone."""
         return self.alone / self.step
 
 
@@ -53,8 +55,10 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"))
     parser.add_argument("--batch", type=int, default=2)
     arguments = parser.parse_args()
-    timed = compare_step(resolve_device(arguments.device), tuple(arguments.patch), arguments.batch)
-    print("| what | ms | 10^12 multiply-adds per second |\n|---|---|---|")
+    device = resolve_device(arguments.device)
+    print_machine(device)
+    timed = compare_step(device, tuple(arguments.patch), arguments.batch)
+    print("| quantity | ms | 10^12 multiply-adds per second |\n|---|---|---|")
     for name, seconds in (("step", timed.step), ("its convolutions alone", timed.alone)):
         print(f"| {name} | {1000 * seconds:.1f} | {timed.products / seconds / 1e12:.2f} |")
     print(f"\nThe step does **{timed.share:.0%}** of the multiply-adds per second of its convolutions (aim: 70 %).")
@@ -68,19 +72,20 @@ def compare_step(device: torch.device, patch: Axes, batch_size: int) -> Timed:
     convolutions = find_convolutions(architecture, patch)
     return Timed(
         step=time_step(architecture, device, patch, batch_size),
-        alone=sum(time_convolution(one, device, batch_size) for one in convolutions),
-        products=3 * batch_size * sum(one.products for one in convolutions),  # forth, and back to weights and maps
+        alone=sum(time_convolution(convolution, device, batch_size) for convolution in convolutions),
+        # forward, and backward to the weights and to the maps
+        products=3 * batch_size * sum(convolution.products for convolution in convolutions),
     )
 
 
 def find_convolutions(architecture: Architecture, patch: Axes) -> list[SimpleNamespace]:
-    """Each convolution of the network, with the shape of what it gets and its multiply-adds for one patch."""
-    found = []
+    """Returns each convolution of the network, with the shape of its input and its multiply-adds for one patch."""
+    convolutions = []
 
     def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         weights = module.weight.numel()
         voxels = (inputs[0] if isinstance(module, Upsampling) else output).shape[2:].numel()
-        found.append(SimpleNamespace(module=module, shape=tuple(inputs[0].shape[1:]), products=weights * voxels))
+        convolutions.append(SimpleNamespace(module=module, shape=tuple(inputs[0].shape[1:]), products=weights * voxels))
 
     with torch.device("meta"):
         network = UNet(architecture)
@@ -89,11 +94,11 @@ def find_convolutions(architecture: Architecture, patch: Axes) -> list[SimpleNam
         network(torch.empty(1, architecture.in_channels, *patch))
     for hook in hooks:
         hook.remove()
-    return found
+    return convolutions
 
 
 def time_step(architecture: Architecture, device: torch.device, patch: Axes, batch_size: int) -> float:
-    """Seconds of a training step, the median of some."""
+    """Returns the seconds of a training step, the median of several."""
     settings = TrainingSettings(epochs=1000)
     network = build_network(architecture, torch.Generator().manual_seed(0))
     state = start_training(network, settings, device, scaled=needs_scaling(device))
@@ -105,25 +110,25 @@ def time_step(architecture: Architecture, device: torch.device, patch: Axes, bat
     return clock(lambda: train_step(state, batch, run, SILENT), device)
 
 
-def time_convolution(one: SimpleNamespace, device: torch.device, batch_size: int) -> float:
-    """Seconds of a convolution forth and back, the median of some."""
-    module = one.module.to_empty(device=device)
+def time_convolution(convolution: SimpleNamespace, device: torch.device, batch_size: int) -> float:
+    """Returns the seconds of the forward and backward pass of a convolution, the median of several."""
+    module = convolution.module.to_empty(device=device)
     for weights in module.parameters():
         nn.init.normal_(weights, std=0.01)
-    module = module.to(memory_format=torch.channels_last_3d)  # as the network has its maps
-    maps = torch.randn(batch_size, *one.shape, device=device).to(memory_format=torch.channels_last_3d)
-    maps.requires_grad_(one.shape[0] > 1)
+    module = module.to(memory_format=torch.channels_last_3d)  # the order in which the network has its maps
+    maps = torch.randn(batch_size, *convolution.shape, device=device).to(memory_format=torch.channels_last_3d)
+    maps.requires_grad_(convolution.shape[0] > 1)
 
-    def there_and_back() -> None:
+    def forward_and_backward() -> None:
         with autocast(device):
             out = module(maps)
         out.backward(torch.ones_like(out))
 
-    return clock(there_and_back, device)
+    return clock(forward_and_backward, device)
 
 
 def clock(work, device: torch.device) -> float:
-    """Seconds of one call, the median of several, when the device has done all of it."""
+    """Returns the seconds until the device has done all work of a call, the median of several calls."""
     seconds = []
     warm_up, steps = (WARM_UP, STEPS) if device.type == "cuda" else (1, 3)
     for _ in range(warm_up + steps):

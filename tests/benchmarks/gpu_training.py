@@ -1,19 +1,21 @@
-"""All that training is to reach on a GPU, measured by one command, in one table.
+"""All figures that training is to reach on a GPU, measured by one command for one table.
 
     python tests/benchmarks/gpu_training.py WORKSPACE --source Task04_Hippocampus --nnunet PATH/TO/python
     python tests/benchmarks/gpu_training.py WORKSPACE --source Task04_Hippocampus --prepare-only [--nnunet ...]
 
-PATH/TO/python belongs to an environment with nnU-Net v2; without it its column stays empty. Rows (`--rows` chooses):
+PATH/TO/python belongs to an environment with nnU-Net v2; without it the column of nnU-Net stays empty. The rows, of
+which --rows chooses some, are
 
     hippocampus   seconds of an epoch of 3d_fullres, beside nnU-Net's, with all cores and with four
     volumes       the same for made-up scans, whose patches are 128 x 128 x 128, batch 2
     step          multiply-adds per second of a step, beside its convolutions alone; see gpu_step.py
     folds         hippocampus, five folds of 100 epochs: mean Dice of all held-out cases
 
-Epochs are those of the same patches, batches and plain network: plans by `--rules nnunet`; nnU-Net trains with its own
-benchmark trainer. The fastest epoch of each counts. What is prepared already is kept, so a workspace may be prepared on
-another machine (`--prepare-only`) and brought along. `--device cpu --epochs 1 --steps 2 --patch 32 32 32 --scale 0.3`
-tries everything out in minutes. Prints a table in Markdown, row by row, and writes it to `--report`.
+Both programs train the same plain network on patches and batches of the same size, because the plans are made by
+`--rules nnunet`; nnU-Net trains with its own benchmark trainer. The fastest epoch of each counts. Datasets that are
+prepared already are kept, so a workspace may be prepared on another machine (--prepare-only) and copied. The options
+--device cpu --epochs 1 --fold-epochs 1 --folds 0 --steps 2 --patch 32 32 32 --scale 0.3 try everything out in minutes.
+Prints a table in Markdown, row by row, and writes it to the file of --report.
 """
 
 import argparse
@@ -26,14 +28,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fingerprint import NUMBER, import_whole, reference_folders
 from gpu_step import compare_step
-from preprocessing import call_theirs, forget, reference_cases, scale
-from smooth_scans import write_scans
+from measured_on import machine_line
+from programs import NUMBER, call_theirs, forget, import_hippocampus, reference_cases, reference_folders
+from smooth_scans import scale, write_scans
 
 from autoseg.imaging.geometry import Shape
 from autoseg.planning.plan import Plan
-from autoseg.planning.presets import REFERENCE_TRAINING
+from autoseg.planning.presets import PRESETS, REFERENCE_TRAINING
+from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.device import resolve_device
 from autoseg.workspace import Workspace
 
@@ -43,15 +46,15 @@ VOLUMES_SHAPE: Shape = (200, 200, 200)
 ISOTROPIC_MM = (1.0, 1.0, 1.0)
 ROWS = ("hippocampus", "volumes", "step", "folds")
 THEIR_EPOCHS = 5
-"""Of nnU-Net's benchmark trainer."""
+"""Number of epochs of nnU-Net's benchmark trainer."""
 FEW_CORES = 4
-FOLDS_PLAN = "folds"
+FOLDS_PLAN, FOLDS_PRESET = "folds", "8gb"
 AIMS = {"epoch": "2", "epoch, few cores": "3", "waits": "under 2 %", "step": "70 %", "folds": "0.8904"}
-"""Ratios, shares and Dice; that of nnU-Net after 1000 epochs was published."""
+"""Aims as they stand in the table; the Dice is the published one of nnU-Net after 1000 epochs."""
 
 
 class Row(NamedTuple):
-    """A line of the table, as text."""
+    """The cells of a row of the table."""
 
     what: str
     ours: str
@@ -70,60 +73,72 @@ def main() -> None:
     parser.add_argument("--prepare-only", action="store_true")
     parser.add_argument("--report", type=Path, help="file for the table")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--epochs", type=int, default=THEIR_EPOCHS, help="of which the fastest counts")
+    parser.add_argument("--epochs", type=int, default=THEIR_EPOCHS, help="epochs of which the fastest counts")
     parser.add_argument("--fold-epochs", type=int, default=100)
     parser.add_argument("--folds", nargs="+", default=["cv"])
-    parser.add_argument("--steps", type=int, help="of an epoch, instead of 250")
+    parser.add_argument("--steps", type=int, help="steps of an epoch, instead of 250")
     parser.add_argument("--patch", type=int, nargs=3, default=(128, 128, 128), metavar=("Z", "Y", "X"))
-    parser.add_argument("--scale", type=float, default=1.0, help="of every edge of the made-up scans")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for every edge of the made-up scans")
     arguments = parser.parse_args()
     workspace = Workspace(root=arguments.workspace.resolve())
     prepare(workspace, arguments)
     if not arguments.prepare_only:
-        write_table(measure(workspace, arguments), arguments.report)
+        machine = machine_line(resolve_device(arguments.device))
+        write_table(machine, measure(workspace, arguments), arguments.report)
 
 
 def prepare(workspace: Workspace, arguments: argparse.Namespace) -> None:
-    """Datasets, their plans and their preprocessed cases, for both programs."""
+    """Makes datasets, their plans and their preprocessed cases, for both programs."""
     numbers = []
     if {"hippocampus", "folds"} & set(arguments.rows):
         if arguments.source is not None:
-            import_whole(arguments.source, workspace)
+            import_hippocampus(arguments.source, workspace)
         numbers.append(NUMBER)
     if "volumes" in arguments.rows:
         folders = workspace.folders(f"Dataset{VOLUMES_NUMBER}_MadeUpVolumes")
         shape = scale(VOLUMES_SHAPE, arguments.scale)
         kind = {"count": VOLUMES_COUNT, "shape": shape, "labels": VOLUMES_LABELS, "spacing_mm": ISOTROPIC_MM}
         if write_scans(folders.raw, **kind):
-            forget(folders, workspace)  # what was prepared of scans of another size
+            forget(folders, workspace)  # those were prepared of scans of another size
         numbers.append(VOLUMES_NUMBER)
     for number in numbers:
         prepare_dataset(workspace, number, arguments)
-    if "folds" in arguments.rows and not workspace.dataset(NUMBER, FOLDS_PLAN).plan.is_file():
-        call_ours("plan_and_preprocess", NUMBER, workspace, "-c", NAME, "--preset", "8gb", "--plan", FOLDS_PLAN)
+    if "folds" in arguments.rows:
+        folders = workspace.dataset(NUMBER, FOLDS_PLAN)
+        if not folders.plan.is_file():
+            options = ("-c", NAME, "--preset", FOLDS_PRESET, "--plan", FOLDS_PLAN)
+            run_autoseg("plan_and_preprocess", NUMBER, workspace, *options)
+        usual = PRESETS[FOLDS_PRESET].training
+        length = {"steps_per_epoch": usual.steps_per_epoch, "validation_steps": usual.validation_steps}
+        planned = Plan.load(folders.plan).training
+        set_training(folders.plan, planned.model_copy(update=length), arguments.steps)
 
 
 def prepare_dataset(workspace: Workspace, number: int, arguments: argparse.Namespace) -> None:
-    """As nnU-Net plans it; our epochs are as long as nnU-Net's unless this run asks for shorter ones."""
+    """Plans a dataset by nnU-Net's rules and preprocesses it; epochs are as long as nnU-Net's without --steps."""
     folders = workspace.dataset(number)
     if not folders.plan.is_file():
-        call_ours("plan_and_preprocess", number, workspace, "--rules", "nnunet", "-c", NAME)
-    plan, training = Plan.load(folders.plan), REFERENCE_TRAINING
-    if arguments.steps:
-        training = training.model_copy(update={"steps_per_epoch": arguments.steps, "validation_steps": 1})
-    plan.model_copy(update={"training": training}).save(folders.plan)
+        run_autoseg("plan_and_preprocess", number, workspace, "--rules", "nnunet", "-c", NAME)
+    set_training(folders.plan, REFERENCE_TRAINING, arguments.steps)
     if arguments.nnunet is not None and not reference_cases(folders, workspace, NAME).is_dir():
         call_theirs(workspace, arguments.nnunet, "plan_and_preprocess", number, "-c", NAME, "-np", 2, "-npfp", 2)
 
 
+def set_training(path: Path, training: TrainingSettings, steps: int | None) -> None:
+    """Writes the settings of the training into a plan, with epochs of `steps` steps unless that is None."""
+    if steps is not None:
+        training = training.model_copy(update={"steps_per_epoch": steps, "validation_steps": 1})
+    Plan.load(path).model_copy(update={"training": training}).save(path)
+
+
 def measure(workspace: Workspace, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Row by row."""
+    """Measures row by row."""
     everything = sorted(os.sched_getaffinity(0))
     for name, number in (("hippocampus", NUMBER), ("volumes", VOLUMES_NUMBER)):
         if name not in arguments.rows:
             continue
         for cores in (everything, everything[:FEW_CORES]) if len(everything) > FEW_CORES else (everything,):
-            os.sched_setaffinity(0, cores)  # the programs that are started get it too
+            os.sched_setaffinity(0, cores)  # the programs that are started inherit it
             yield from compare_epochs(workspace, number, arguments, few=len(cores) < len(everything))
         os.sched_setaffinity(0, everything)
     if "step" in arguments.rows:
@@ -133,21 +148,21 @@ def measure(workspace: Workspace, arguments: argparse.Namespace) -> Iterator[Row
 
 
 def compare_epochs(workspace: Workspace, number: int, arguments: argparse.Namespace, *, few: bool) -> Iterator[Row]:
-    """Seconds of an epoch of both programs, and the share of ours that waited for data."""
+    """Yields the seconds of an epoch of both programs, and the share of ours that waited for data."""
     ours, waiting = train_ours(workspace, number, arguments)
     theirs = train_theirs(workspace, number, arguments.nnunet) if arguments.nnunet else None
     configuration = Plan.load(workspace.dataset(number).plan).configurations[NAME]
     patch = " x ".join(map(str, configuration.patch_size))
-    what = f"epoch, {patch}, batch {configuration.batch_size}, {len(os.sched_getaffinity(0))} cores"
+    title = f"epoch, {patch}, batch {configuration.batch_size}, {len(os.sched_getaffinity(0))} cores"
     texts = ("", "") if theirs is None else (f"{theirs:.2f} s", f"{theirs / ours:.1f} times")
-    yield Row(what, f"{ours:.2f} s", *texts, AIMS["epoch, few cores" if few else "epoch"])
-    yield Row(f"{what}: waits for data", f"{waiting:.1%}", aim=AIMS["waits"])
+    yield Row(title, f"{ours:.2f} s", *texts, AIMS["epoch, few cores" if few else "epoch"])
+    yield Row(f"{title}: waits for data", f"{waiting:.1%}", aim=AIMS["waits"])
 
 
 def train_ours(workspace: Workspace, number: int, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Seconds of the fastest epoch, and the share of it that waited for data."""
+    """Trains with autoseg; returns the seconds of the fastest epoch, and the share of it that waited for data."""
     length = ("--epochs", arguments.epochs, "--restart", "--device", arguments.device)
-    call_ours("train", number, workspace, "-c", NAME, "-f", 0, *length)
+    run_autoseg("train", number, workspace, "-c", NAME, "-f", 0, *length)
     path = workspace.dataset(number).model(NAME).progress(0, "jsonl")
     epochs = [json.loads(line) for line in path.read_text().splitlines()]
     fastest = min(epochs, key=lambda epoch: epoch["seconds"])
@@ -155,51 +170,51 @@ def train_ours(workspace: Workspace, number: int, arguments: argparse.Namespace)
 
 
 def train_theirs(workspace: Workspace, number: int, python: Path) -> float:
-    """Seconds of the fastest epoch by nnU-Net's own benchmark trainer."""
+    """Trains with nnU-Net's own benchmark trainer; returns the seconds of the fastest epoch."""
     environment = {**os.environ, **{name: str(path) for name, path in reference_folders(workspace).items()}}
     trainer = f"nnUNetTrainerBenchmark_{THEIR_EPOCHS}epochs"
     results = reference_folders(workspace)["nnUNet_results"]
-    for former in results.glob(f"Dataset{number:03d}_*/{trainer}__*__{NAME}"):
-        shutil.rmtree(former)  # it would keep the figures of other GPUs
+    for folder in results.glob(f"Dataset{number:03d}_*/{trainer}__*__{NAME}"):
+        shutil.rmtree(folder)  # an earlier run's would keep the figures of other GPUs
     command = [str(python.with_name("nnUNetv2_train")), str(number), NAME, "0", "-tr", trainer]
     subprocess.run(command, check=True, env=environment)
-    [found] = results.glob(f"Dataset{number:03d}_*/{trainer}__*__{NAME}/fold_0/benchmark_result.json")
-    [measured] = json.loads(found.read_text()).values()
+    [path] = results.glob(f"Dataset{number:03d}_*/{trainer}__*__{NAME}/fold_0/benchmark_result.json")
+    [measured] = json.loads(path.read_text()).values()
     return float(measured["fastest_epoch"])
 
 
 def time_step(arguments: argparse.Namespace) -> Row:
-    """A step beside its convolutions."""
+    """Measures the multiply-adds per second of a step beside those of its convolutions."""
     patch = tuple(arguments.patch)
     timed = compare_step(resolve_device(arguments.device), patch, 2)
     speeds = [f"{timed.products / seconds / 1e12:.2f} T/s" for seconds in (timed.step, timed.alone)]
-    what = f"multiply-adds of a step, {' x '.join(map(str, patch))}, batch 2, beside its convolutions alone"
-    return Row(what, *speeds, f"{timed.share:.0%}", AIMS["step"])
+    title = f"multiply-adds of a step, {' x '.join(map(str, patch))}, batch 2, beside its convolutions alone"
+    return Row(title, *speeds, f"{timed.share:.0%}", AIMS["step"])
 
 
 def train_folds(workspace: Workspace, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Hippocampus by our own rules: what the held-out cases of all folds reach."""
+    """Trains the folds of hippocampus by our own rules; yields the Dice of their held-out cases."""
     length = ("--epochs", arguments.fold_epochs, "--device", arguments.device, "--plan", FOLDS_PLAN)
-    call_ours("train", NUMBER, workspace, "-c", NAME, "-f", *arguments.folds, *length)
+    run_autoseg("train", NUMBER, workspace, "-c", NAME, "-f", *arguments.folds, *length)
     model = workspace.dataset(NUMBER, FOLDS_PLAN).model(NAME).path
     summaries = {
         path.parts[-3].replace("_", " "): path for path in sorted(model.glob("fold_*/validation/summary.json"))
     }
-    for which, path in {**summaries, "all folds": model / "summary.json"}.items():
+    for folds, path in {**summaries, "all folds": model / "summary.json"}.items():
         dice = json.loads(path.read_text())["foreground_mean"]["dice"]
-        what = f"hippocampus, mean Dice after {arguments.fold_epochs} epochs, {which}"
-        yield Row(what, f"{dice:.4f}", aim=AIMS["folds"] if which == "all folds" else "")
+        title = f"hippocampus, mean Dice after {arguments.fold_epochs} epochs, {folds}"
+        yield Row(title, f"{dice:.4f}", aim=AIMS["folds"] if folds == "all folds" else "")
 
 
-def call_ours(command: str, number: int, workspace: Workspace, *options: object) -> None:
-    """Runs a command of autoseg, as a user would type it."""
+def run_autoseg(command: str, number: int, workspace: Workspace, *options: object) -> None:
+    """Runs a command of autoseg as a user would type it, and shows what it prints."""
     words = [sys.executable, "-m", "autoseg", command, "-d", number, *options, "-w", workspace.root]
     subprocess.run([str(word) for word in words], check=True)
 
 
-def write_table(rows: Iterator[Row], report: Path | None) -> None:
-    """Prints each row when it is measured; a report is written anew with each, so that a break loses none."""
-    lines = ["| what | autoseg | beside it | reached | aim |", "|---|---|---|---|---|"]
+def write_table(machine: str, rows: Iterator[Row], report: Path | None) -> None:
+    """Prints each row when it is measured; the report is written anew with each, so that an interruption loses none."""
+    lines = [machine, "", "| quantity | autoseg | beside it | reached | aim |", "|---|---|---|---|---|"]
     for row in rows:
         lines.append(f"| {' | '.join(row)} |")
         print(lines[-1], flush=True)

@@ -4,8 +4,8 @@
     python tests/benchmarks/hippocampus.py PATH/TO/Task04_Hippocampus WORKSPACE --preset 8gb --epochs 100 --folds cv
 
 Each command runs as a process of its own, as a user would type it. Prints a table in Markdown for RESULTS.md, and the
-Dice of all held-out cases of the folds. With one fold its held-out cases are also predicted and evaluated. The data are
-those of the Medical Segmentation Decathlon, task 4.
+Dice of all held-out cases of the folds. If only fold 0 is trained, its held-out cases are also predicted and evaluated.
+The data are those of the Medical Segmentation Decathlon, task 4.
 """
 
 import argparse
@@ -16,17 +16,20 @@ import sys
 import time
 from pathlib import Path
 
+from measured_on import print_machine
+
 
 def main() -> None:
-    """Runs the commands and prints what they took and gave."""
+    """Runs the commands and prints their seconds and the Dice."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--budget", default="5m")
-    parser.add_argument("--epochs", type=int, help="instead of a budget")
+    parser.add_argument("--epochs", type=int, help="number of epochs, instead of a budget")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--folds", nargs="+", default=["0"])
     arguments = parser.parse_args()
+    print_machine()
     workspace = ["-w", str(arguments.workspace)]
     raw = arguments.workspace / "raw" / "Dataset004_Hippocampus"
     model = arguments.workspace / "results" / "Dataset004_Hippocampus" / "3d_fullres"
@@ -70,7 +73,7 @@ def run(*arguments: object) -> float:
 
 
 def copy_cases(raw: Path, names: list[str], scans: Path, references: Path) -> None:
-    """Puts the held-out cases where predict and evaluate look for them."""
+    """Copies the held-out cases into the folders that predict and evaluate are given."""
     for folder in (scans, references):
         folder.mkdir(parents=True, exist_ok=True)
     for name in names:

@@ -1,10 +1,10 @@
-"""All metrics of one large label map, beside the distance transforms that most programs take for its surfaces.
+"""All metrics of one large label map, beside the distance transforms by which most programs measure its surfaces.
 
     python tests/benchmarks/large_metrics.py [--structures 25 117] [--shape 300 512 512]
 
 The reference is a map of dented balls; the prediction is the same, shifted by one or two voxels along each axis.
 Reading is not counted. Distance transforms are timed for three structures, within the box that holds both masks, and
-scaled up to all. One thread. Prints a table in Markdown for RESULTS.md.
+their time is scaled up to all structures. One thread is used. Prints a table in Markdown for RESULTS.md.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
+from measured_on import print_machine
 from scipy import ndimage
 from smooth_scans import make_labels
 from threadpoolctl import threadpool_limits
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--structures", type=int, nargs="+", default=[25, 117])
     parser.add_argument("--shape", type=int, nargs=3, default=[300, 512, 512])
     arguments = parser.parse_args()
+    print_machine()
     print("| structures | foreground | Dice and IoU alone, s | all metrics, s | by distance transforms, s |")
     print("|---|---|---|---|---|")
     for count in arguments.structures:
@@ -42,7 +44,7 @@ def main() -> None:
 
 
 def measure(shape: tuple[int, int, int], count: int) -> tuple[str, ...]:
-    """The row of a label map with so many structures."""
+    """Returns the cells of the row of a label map of `count` structures."""
     reference = make_labels(shape, count, seed=0)
     prediction = np.zeros_like(reference)
     prediction[1:, 2:, :-1] = reference[:-1, :-2, 1:]
@@ -56,13 +58,13 @@ def measure(shape: tuple[int, int, int], count: int) -> tuple[str, ...]:
 
 
 def transform(pair: MaskPair) -> None:
-    """The distance of every voxel of the box from each surface."""
+    """Calculates the distance of every voxel of the box from each surface."""
     for mask in (pair.reference, pair.prediction):
         ndimage.distance_transform_edt(~find_border(mask, (0, 1, 2)), sampling=SPACING_MM)
 
 
 def clock(work: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Returns the seconds that a call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

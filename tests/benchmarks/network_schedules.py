@@ -1,16 +1,18 @@
-"""Schedules of the networks of the literature, compared in one run on real data: what does each learn in a minute?
+"""Schedules of the networks of the literature, compared in one run on real data by what each learns in a minute.
 
     python tests/benchmarks/network_schedules.py WORKSPACE [--budget 60s] [--only vnet unet] [--preset small]
 
 WORKSPACE holds the hippocampus dataset, prepared by `autoseg plan_and_preprocess -d 4 --preset small`. Each network is
 planned for it in memory and trains fold 0 by each schedule, from the same initial weights on the same patches, with
-the loss of its page; the table gives the Dice of held-out patches at the end. The pages' `training` was chosen by it.
+the loss of its specification; the table gives the Dice of held-out patches at the end. The `training` of the
+specifications in autoseg/networks/literature was chosen by these figures.
 """
 
 import argparse
 from pathlib import Path
 
-from small_schedule import learn, make_run
+from measured_on import print_machine
+from small_schedule import DATASET, learn, make_run
 
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
@@ -21,10 +23,9 @@ from autoseg.planning.presets import PRESETS
 from autoseg.runtime.units import parse_duration
 from autoseg.workspace import Workspace
 
-DATASET = "Dataset004_Hippocampus"
 GENTLE_RATES = (0.001, 0.0003, 0.0001)
 FEW_STEPS = {"average_decay": 0.9}
-"""A minute has too few steps for the average of the preset."""
+"""Settings of all schedules: a minute has too few steps for the average of the weights that the preset takes."""
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--preset", default="small")
     parser.add_argument("--only", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     arguments = parser.parse_args()
+    print_machine()
     folders, preset = Workspace(root=arguments.workspace).folders(DATASET), PRESETS[arguments.preset]
     schedules = {"of the preset": {"optimizer": "sgd", "learning_rate": preset.training.learning_rate}}
     schedules |= {f"adam, {rate:g}": {"optimizer": "adam", "learning_rate": rate} for rate in GENTLE_RATES}

@@ -1,11 +1,11 @@
-"""Networks of several sizes, compared in one run on real data: what do width and depth buy, and at what cost?
+"""Networks of several sizes, compared in one run on real data: the accuracy and the cost of width and depth.
 
     python tests/benchmarks/network_sizes.py WORKSPACE [--steps 1500]
 
 WORKSPACE holds the preprocessed hippocampus dataset that `hippocampus.py` leaves behind, by the small preset. Each
 network trains fold 0 for the same number of steps on the same patches, its learning rate annealed to the end; the table
-gives the Dice of held-out patches and the seconds per step, each beside those of the first network. At the last bit,
-Dice differs by about 0.002 between two runs that differ in their seed only: compare with the last row.
+gives the Dice of held-out patches and the seconds per step. The last row differs from the first in its seed only, and
+shows how far the Dice varies by chance (by about 0.002).
 """
 
 import argparse
@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from small_schedule import CPU, make_run
+from measured_on import print_machine
+from small_schedule import CPU, DATASET, make_run
 
 from autoseg.networks.architecture import Architecture
 from autoseg.networks.default_unet import build_network
 from autoseg.planning.memory import count_weights
+from autoseg.planning.plan import Plan
 from autoseg.planning.presets import PRESETS, Limits, Preset
 from autoseg.planning.topology import design_network
 from autoseg.runtime.reporting import SILENT
@@ -43,13 +45,15 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--steps", type=int, default=1500)
     arguments = parser.parse_args()
-    run = make_run(Workspace(root=arguments.workspace).folders("Dataset004_Hippocampus"), seconds=1)
+    print_machine()
+    folders = Workspace(root=arguments.workspace).folders(DATASET)
+    run = make_run(folders, Plan.load(folders.plan), seconds=1)
     length = {"budget_seconds": None, "epochs": 1, "steps_per_epoch": arguments.steps}
     run = replace(run, settings=run.settings.model_copy(update=length))
-    former = run.training.configuration.architecture
+    planned = run.training.configuration.architecture
     print("| network | thousand weights | Dice of held-out patches | seconds per step |\n|---|---|---|---|", flush=True)
     for name, (preset, seed) in NETWORKS.items():
-        architecture = design_like(former, preset)
+        architecture = design_like(planned, preset)
         network = build_network(architecture, torch.Generator().manual_seed(seed))
         state = start_training(network, run.settings, CPU, scaled=False)
         train_fold(state, run, SILENT, lambda _: None)
@@ -58,11 +62,11 @@ def main() -> None:
         print(f"| {name} | {weights:.0f} | {dice:.4f} | {seconds:.3f} |", flush=True)
 
 
-def design_like(former: Architecture, preset: Preset) -> Architecture:
-    """The network of another preset for the same patches."""
-    strides = tuple(stage.stride for stage in former.stages)
-    kernels = tuple(stage.kernel for stage in former.stages)
-    return design_network(strides, kernels, preset, in_channels=former.in_channels, out_channels=former.out_channels)
+def design_like(planned: Architecture, preset: Preset) -> Architecture:
+    """Returns the network of another preset for the same patches."""
+    strides = tuple(stage.stride for stage in planned.stages)
+    kernels = tuple(stage.kernel for stage in planned.stages)
+    return design_network(strides, kernels, preset, in_channels=planned.in_channels, out_channels=planned.out_channels)
 
 
 if __name__ == "__main__":

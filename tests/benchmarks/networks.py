@@ -1,23 +1,24 @@
-"""The networks of the literature beside the usual one: what each costs, and what it learns within one equal time.
+"""The networks of the literature beside the usual one: the cost of each, and its Dice after the same training time.
 
     python tests/benchmarks/networks.py [--patch 48 64 48] [--steps 4] [--only vnet unet_3d]
     python tests/benchmarks/networks.py --dataset 4 --workspace FOLDER --budget 30m [--preset small]
 
-Weights, multiply-adds of a patch forwards, the estimated memory of a training step with two patches, and seconds of
-such a step on two cores of a CPU, the first of which does not count; networks of planes get the last two edges of the
-patch. With a dataset that was imported into a workspace, each network is planned, and trained for the budget on fold 0
-with everything else equal, and the mean Dice of the held-out cases stands in the last column. Prints a table in
-Markdown for RESULTS.md.
+The columns are the number of weights, the multiply-adds of a forward pass of a patch, the estimated memory of a
+training step with two patches, and the seconds of such a step on two cores of a CPU, the first of which does not count.
+2D networks get the last two edges of the patch. With a dataset that was imported into a workspace, each network is
+planned and trained for the budget on fold 0 with everything else equal; the last column then holds the mean Dice of the
+held-out cases. Prints a table in Markdown for RESULTS.md.
 """
 
 import argparse
-import os
 import time
 from dataclasses import dataclass
 from statistics import median
 from types import SimpleNamespace
 
 import torch
+from measured_on import print_machine
+from programs import CORES, limit_cores
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,46 +41,54 @@ from autoseg.training.losses import Loss
 from autoseg.training.ranks import ALONE
 from autoseg.training.state import start_training
 
-CORES, PATCHES, CLASSES = 2, 2, 3
+PATCHES, CLASSES = 2, 3
 USUAL = "usual"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A network to be measured: as a plan has it, and how to make one."""
+    """A network to be measured.
+
+    Attributes:
+        name: Name for the table.
+        architecture: Architecture as a plan has it.
+        plugin: Name and settings of a network of the literature; None for the usual network.
+        patch: Shape of a patch, (z, y, x) or (y, x).
+    """
 
     name: str
     architecture: Architecture
-    named: Plugin | None
+    plugin: Plugin | None
     patch: tuple[int, ...]
 
     @property
     def auxiliary_outputs(self) -> tuple[AuxiliaryOutput, ...]:
-        """What its last outputs of training stand for, if not for the labels."""
-        if self.named is None:
+        """The outputs in training that stand for something else than the labels."""
+        if self.plugin is None:
             return ()
-        spec = NETWORKS[self.named.name]
-        return spec.auxiliary_outputs(spec.parse(self.named.settings))
+        spec = NETWORKS[self.plugin.name]
+        return spec.auxiliary_outputs(spec.parse(self.plugin.settings))
 
     def make(self) -> nn.Module:
-        """With fresh weights."""
-        if self.named is None:
+        """Builds the network with random weights."""
+        if self.plugin is None:
             return build_network(self.architecture)
-        return build_torch_network(NETWORKS[self.named.name], self.architecture, self.named.settings)
+        return build_torch_network(NETWORKS[self.plugin.name], self.architecture, self.plugin.settings)
 
 
 def main() -> None:
     """Measures one network after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patch", type=int, nargs=3, default=(64, 64, 64), metavar=("Z", "Y", "X"))
-    parser.add_argument("--steps", type=int, default=4, help="the first of which does not count")
+    parser.add_argument("--steps", type=int, default=4, help="training steps, the first of which does not count")
     parser.add_argument("--only", nargs="+", choices=[USUAL, *NETWORKS], default=[USUAL, *NETWORKS])
     parser.add_argument("--dataset", type=int, help="number of an imported dataset, for the Dice")
     parser.add_argument("--workspace")
     parser.add_argument("--budget", default="30m", help="training time of each network")
     parser.add_argument("--preset", default="small")
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    limit_cores()
+    print_machine()
     torch.set_num_threads(CORES)
     print("| network | images | weights | multiply-adds of a patch | memory of a step | seconds of a step | Dice |")
     print("|---|---|---:|---:|---:|---:|---:|")
@@ -90,47 +99,50 @@ def main() -> None:
 
 
 def subjects(name: str, patch: tuple[int, ...], preset: str) -> list[Subject]:
-    """A network in 3D, in 2D, or both; the usual one is that of the preset, in 3D."""
+    """Returns a network in 3D, in 2D, or both; the usual one is that of the preset, in 3D."""
     if name == USUAL:
         topology = choose_topology((1.0,) * 3, tuple(map(float, patch)))
         options = {"in_channels": 1, "out_channels": CLASSES}
         usual = design_network(topology.strides, topology.kernels, PRESETS[preset], **options)
-        return [Subject(name=name, architecture=usual, named=None, patch=topology.patch_size)]
-    spec, found = NETWORKS[name], []
+        return [Subject(name=name, architecture=usual, plugin=None, patch=topology.patch_size)]
+    spec, networks = NETWORKS[name], []
     for dimensions in reversed(spec.dimensions):
         divisor = spec.divisor({}, dimensions)
         edges = tuple(-(-edge // step) * step for edge, step in zip(patch[-dimensions:], divisor, strict=True))
-        named = Plugin(name=name, settings=spec.adapt_to_patch({}, edges))
-        outline = spec.make_architecture(named.settings, dimensions, in_channels=1, out_channels=CLASSES)
-        found.append(Subject(name=name, architecture=outline, named=named, patch=edges))
-    return found
+        plugin = Plugin(name=name, settings=spec.adapt_to_patch({}, edges))
+        architecture = spec.make_architecture(plugin.settings, dimensions, in_channels=1, out_channels=CLASSES)
+        networks.append(Subject(name=name, architecture=architecture, plugin=plugin, patch=edges))
+    return networks
 
 
 def costs(subject: Subject) -> list[str]:
-    """What can be counted without running anything."""
-    weights = sum(one.numel() for one in subject.make().parameters())
-    taken = training_bytes(subject.architecture, subject.patch, PATCHES, subject.named)
+    """Returns the first cells of a row, which are counted without running the network."""
+    weights = sum(weight.numel() for weight in subject.make().parameters())
+    memory = training_bytes(subject.architecture, subject.patch, PATCHES, subject.plugin)
     return [
         subject.name,
         " x ".join(map(str, subject.patch)),
         f"{weights:,}",
         f"{multiply_adds(subject) / 1e9:.1f} G",
-        f"{taken / 1e9:.2f} GB",
+        f"{memory / 1e9:.2f} GB",
     ]
 
 
 def multiply_adds(subject: Subject) -> int:
-    """Of a patch forwards: as the network is sketched, the usual one on torch's meta device."""
-    if subject.named is not None:
-        spec = NETWORKS[subject.named.name]
-        return spec.count(subject.named.settings, subject.architecture, subject.patch).multiply_adds
+    """Counts those of a forward pass of a patch: by the specification, of the usual network on torch's meta device."""
+    if subject.plugin is not None:
+        spec = NETWORKS[subject.plugin.name]
+        return spec.count(subject.plugin.settings, subject.architecture, subject.patch).multiply_adds
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         subject.make().to("meta")(torch.empty(1, 1, *subject.patch, device="meta"))
     return counter.get_total_flops() // 2
 
 
 def seconds(subject: Subject, steps: int) -> float:
-    """The program's own step: forward, loss, backward, clipping, optimizer; in the precision of the CPU."""
+    """Returns the seconds of a training step of the program, the median of all but the first.
+
+    A step is forward, loss, backward, clipping and optimizer, in the precision of the CPU.
+    """
     settings, device = TrainingSettings(), torch.device("cpu")
     network = subject.make()
     state = start_training(network, settings, device, scaled=False)
@@ -148,23 +160,23 @@ def seconds(subject: Subject, steps: int) -> float:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(PATCHES, 1, *subject.patch, generator=generator)
     labels = torch.randint(CLASSES, (PATCHES, *subject.patch), generator=generator)
-    taken = []
+    durations = []
     for _ in range(steps):
         started = time.perf_counter()
         train_step(state, Batch(images=images, labels=labels), run, SILENT)
-        taken.append(time.perf_counter() - started)
-    return median(taken[1:])
+        durations.append(time.perf_counter() - started)
+    return median(durations[1:])
 
 
 def learn(subject: Subject, arguments: argparse.Namespace) -> float:
-    """Mean Dice of the held-out cases of fold 0 after the budget."""
+    """Trains a network for the budget; returns the mean Dice of the held-out cases of fold 0."""
     configuration = "3d_fullres" if len(subject.patch) == 3 else "2d"
     plan_name = f"{subject.name}_{len(subject.patch)}d"
     autoseg.plan_and_preprocess(
         arguments.dataset,
         configurations=[configuration],
         preset=arguments.preset,
-        network=None if subject.named is None else subject.named.name,
+        network=None if subject.plugin is None else subject.plugin.name,
         plan_name=plan_name,
         workspace=arguments.workspace,
     )

@@ -1,8 +1,9 @@
-"""A trained model of autoseg as one of nnU-Net's: the same plain network, weights, tiles and preprocessing.
+"""Writes a trained model of autoseg as one of nnU-Net's: the same plain network, weights, tiles and preprocessing.
 
-    python nnunet_twin.py FOLDER        in nnU-Net's environment: FOLDER holds weights.npz, plans.json and dataset.json
+    PYTHON tests/benchmarks/nnunet_twin.py FOLDER
 
-`write_twin` calls it that way and leaves a model folder that nnUNetv2_predict_from_modelfolder takes.
+PYTHON belongs to nnU-Net's environment; FOLDER holds weights.npz, plans.json and dataset.json. `write_twin` writes
+these and runs this program, which leaves a model folder that nnUNetv2_predict_from_modelfolder takes.
 """
 
 import json
@@ -24,9 +25,9 @@ def write_twin(checkpoint: Path, folder: Path, python: Path) -> None:
     """Writes nnU-Net's form of a fold.
 
     Args:
-        checkpoint: Of a plain 3D network, which nnU-Net can build too.
-        folder: Of the model.
-        python: Of nnU-Net's environment.
+        checkpoint: Checkpoint of a plain 3D network, which nnU-Net can build too.
+        folder: Folder of nnU-Net's model.
+        python: Interpreter of nnU-Net's environment.
     """
     from autoseg.models.checkpoint import load_checkpoint
 
@@ -43,8 +44,8 @@ def write_twin(checkpoint: Path, folder: Path, python: Path) -> None:
 
 
 def _plans(fold) -> dict:
-    """nnU-Net's plans.json, as its predictor reads it."""
-    one, stages = fold.configuration, fold.configuration.architecture.stages
+    """Returns the content of nnU-Net's plans.json, as its predictor reads it."""
+    ours, stages = fold.configuration, fold.configuration.architecture.stages
     network = {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
@@ -68,14 +69,14 @@ def _plans(fold) -> dict:
     configuration = {
         "data_identifier": "twin",
         "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": one.batch_size,
-        "patch_size": one.patch_size,
-        "median_image_size_in_voxels": one.median_shape,
-        "spacing": one.spacing_mm,
-        "normalization_schemes": [NORMALIZATIONS[channel.scheme] for channel in one.normalization],
-        "use_mask_for_norm": [channel.only_nonzero for channel in one.normalization],
+        "batch_size": ours.batch_size,
+        "patch_size": ours.patch_size,
+        "median_image_size_in_voxels": ours.median_shape,
+        "spacing": ours.spacing_mm,
+        "normalization_schemes": [NORMALIZATIONS[channel.scheme] for channel in ours.normalization],
+        "use_mask_for_norm": [channel.only_nonzero for channel in ours.normalization],
         "architecture": network,
-        "batch_dice": one.batch_dice,
+        "batch_dice": ours.batch_dice,
     }
     for name, (is_label, order) in RESAMPLING.items():
         options = {"is_seg": is_label, "order": order, "order_z": 0, "force_separate_z": None}
@@ -84,14 +85,14 @@ def _plans(fold) -> dict:
         str(number): {
             "mean": channel.mean, "std": channel.std, "percentile_00_5": channel.lower, "percentile_99_5": channel.upper
         }
-        for number, channel in enumerate(one.normalization)
+        for number, channel in enumerate(ours.normalization)
     }  # fmt: skip
     order = fold.plan.axis_order
     return {
         "dataset_name": fold.plan.dataset,
         "plans_name": "nnUNetPlans",
-        "original_median_spacing_after_transp": one.spacing_mm,
-        "original_median_shape_after_transp": one.median_shape,
+        "original_median_spacing_after_transp": ours.spacing_mm,
+        "original_median_shape_after_transp": ours.median_shape,
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": order,
         "transpose_backward": [order.index(axis) for axis in range(3)],
@@ -103,7 +104,7 @@ def _plans(fold) -> dict:
 
 
 def build(folder: Path) -> None:
-    """Puts the weights into nnU-Net's network and saves its checkpoint; in its environment."""
+    """Puts the weights into nnU-Net's network and saves its checkpoint; runs in nnU-Net's environment."""
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -133,14 +134,17 @@ def build(folder: Path) -> None:
 
 
 def own_name(name: str, stages: int) -> str:
-    """What autoseg calls a weight of nnU-Net's, whose decoder counts from the coarsest level; see one_step.py."""
+    """Returns autoseg's name for a weight of nnU-Net's, which counts its decoder from the coarsest level.
+
+    See `rename` in measure_training_step.py for the other direction.
+    """
     parts = name.removeprefix("decoder.encoder.").split(".")
     if name.startswith("decoder.encoder."):
         parts = name.removeprefix("decoder.").split(".")
     if "all_modules" in parts:
         kind = {"0": "conv", "1": "norm"}[parts[parts.index("all_modules") + 1]]
-        place = parts.index("all_modules")
-        parts = [*parts[:place], kind, *parts[place + 2 :]]
+        index = parts.index("all_modules")
+        parts = [*parts[:index], kind, *parts[index + 2 :]]
     if parts[0] == "encoder":
         return f"encoder.{parts[2]}.blocks.{'.'.join(parts[5:])}"
     level = stages - 2 - int(parts[2])

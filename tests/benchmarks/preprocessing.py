@@ -1,39 +1,51 @@
 """Preprocessing and export beside nnU-Net's: seconds, memory and differences, in alternating runs over the same data.
 
-    python tests/benchmarks/preprocessing.py WORKSPACE --nnunet PATH/TO/python [--rows image labels export many cases]
-    python tests/benchmarks/preprocessing.py WORKSPACE --nnunet PATH/TO/python --rows hippocampus --source FOLDER
+    python tests/benchmarks/preprocessing.py WORKSPACE [--nnunet PATH/TO/python] [--rows image labels export many cases]
+    python tests/benchmarks/preprocessing.py WORKSPACE [--nnunet PATH/TO/python] --rows hippocampus --source FOLDER
 
-PATH/TO/python belongs to an environment with nnU-Net v2. Each measurement is a process of its own. The rows "image",
-"labels", "export" and "many" time one call each (see one_resampling.py); "cases" and "hippocampus" time whole commands
-as a user would type them, both with nnU-Net's planning rules so that both prepare the same grids, and watch the memory
-of all their processes (see fingerprint.py). All that is measured shares two cores. Needs Linux, 20 GB of memory and
-10 GB of disk; --scale makes all made-up arrays smaller. FOLDER is task 4 of the Medical Segmentation Decathlon.
-Prints tables in Markdown for RESULTS.md.
+PATH/TO/python belongs to an environment with nnU-Net v2; without it only autoseg runs. Each measurement is a process of
+its own. The rows "image", "labels", "export" and "many" time one call each (see measure_resampling.py); "cases" and
+"hippocampus" time whole commands as a user would type them, both with nnU-Net's planning rules so that both prepare the
+same grids, and watch the memory of all their processes (see programs.py). All that is measured shares two cores. Needs
+Linux, 20 GB of memory and 10 GB of disk; --scale makes all made-up arrays smaller. FOLDER is task 4 of the Medical
+Segmentation Decathlon. Prints tables in Markdown for RESULTS.md.
 """
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import blosc2
 import numpy as np
-from fingerprint import MEGABYTE, NUMBER, Run, import_whole, reference_folders, watch
-from smooth_scans import make_image, make_labels, make_logits, write_scans
+from comparison_rows import print_row
+from measured_on import print_machine
+from programs import (
+    CORES,
+    MEGABYTE,
+    NUMBER,
+    Run,
+    call_ours,
+    call_theirs,
+    forget,
+    import_hippocampus,
+    limit_cores,
+    reference_cases,
+)
+from smooth_scans import make_image, make_labels, make_logits, scale, write_scans
 
+from autoseg.datasets.dataset import Dataset
 from autoseg.imaging.geometry import Shape
 from autoseg.preprocessing.store import StoredCase
 from autoseg.workspace import DatasetFolders, Workspace
 
-CORES = 2
 SCANS_NUMBER = 901
-ONE_RESAMPLING = Path(__file__).with_name("one_resampling.py")
+MEASURE_RESAMPLING = Path(__file__).with_name("measure_resampling.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +53,13 @@ class Resampling:
     """A row that times one call.
 
     Attributes:
-        text: What it does, for the table.
-        task: As one_resampling.py calls it.
-        make: Makes the array.
+        text: Description for the table.
+        task: Name of the call in measure_resampling.py.
+        make: Makes the array to be resampled.
         old, new: Shapes (z, y, x), before and after.
-        classes, share: Of logits, and how many of them nnU-Net gets; its seconds are scaled up to all.
-        pairs: Runs of each program, at most.
+        classes: Number of classes of logits.
+        share: Number of these classes that nnU-Net gets; its seconds are scaled up to all.
+        pairs: Largest number of runs of each program.
     """
 
     text: str
@@ -99,7 +112,13 @@ CASES_LABELS = 10
 
 
 class Call(NamedTuple):
-    """What one call took; memory in bytes, at most: above what the process held before, and in all."""
+    """Time and memory of one call.
+
+    Attributes:
+        seconds: Duration of the call.
+        growth: The most bytes that the process held during the call, less what it held just before.
+        most: The most bytes that the process held during the call.
+    """
 
     seconds: float
     growth: int
@@ -110,16 +129,17 @@ def main() -> None:
     """Measures the rows one by one, and prints each when it is done."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("--nnunet", type=Path, required=True, metavar="PYTHON")
+    parser.add_argument("--nnunet", type=Path, metavar="PYTHON")
     parser.add_argument("--rows", nargs="+", choices=(*RESAMPLINGS, *WHOLE), default=[*RESAMPLINGS, "cases"])
-    parser.add_argument("--pairs", type=int, default=3, help="runs of each program, at most")
-    parser.add_argument("--scale", type=float, default=1.0, help="of every edge of made-up arrays")
+    parser.add_argument("--pairs", type=int, default=3, help="largest number of runs of each program")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for every edge of made-up arrays")
     parser.add_argument("--cases", type=int, default=20, help="scans that are made for the row 'cases'")
     parser.add_argument("--source", type=Path, metavar="FOLDER", help="for the row 'hippocampus'")
     arguments = parser.parse_args()
     if "hippocampus" in arguments.rows and arguments.source is None:
         parser.error("the row 'hippocampus' needs --source")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    limit_cores()
+    print_machine()
     arguments.workspace.mkdir(parents=True, exist_ok=True)
 
     calls = [row for name, row in RESAMPLINGS.items() if name in arguments.rows]
@@ -129,7 +149,7 @@ def main() -> None:
         for row in calls:
             compare_calls(row, arguments)
     if compare_hippocampus in whole:
-        import_whole(arguments.source, Workspace(root=arguments.workspace.resolve()))  # prints what it does
+        import_hippocampus(arguments.source, Workspace(root=arguments.workspace.resolve()))  # before the table begins
     if whole:
         print_header("MB, all processes")
         for compare in whole:
@@ -141,25 +161,25 @@ def compare_calls(row: Resampling, arguments: argparse.Namespace) -> None:
     old, new = scale(row.old, arguments.scale), scale(row.new, arguments.scale)
     array, ours, theirs = (arguments.workspace / f"{name}.npy" for name in ("array", "ours", "theirs"))
     np.save(array, row.make(old))
-    whole = row.share == row.classes
-    runs = []
+    our_calls, their_calls = [], []
     for _ in range(min(row.pairs, arguments.pairs)):
-        first = run_call(Path(sys.executable), "autoseg", row, (array, ours), new)
-        second = run_call(arguments.nnunet, "nnunet", row, (array, theirs), new)
-        runs.append((first, second))
-    difference = describe_difference(np.load(ours), np.load(theirs)) if whole else "-"
+        our_calls.append(run_call(Path(sys.executable), "autoseg", row, (array, ours), new))
+        if arguments.nnunet is not None:
+            their_calls.append(run_call(arguments.nnunet, "nnunet", row, (array, theirs), new))
+    whole = row.share == row.classes
+    difference = describe_difference(np.load(ours), np.load(theirs)) if whole and their_calls else "-"
     array.unlink()
 
     text = f"{row.text}, {' x '.join(map(str, old))} to {' x '.join(map(str, new))}"
     factor = 1 if whole else row.classes / row.share
-    seconds = [(our.seconds, their.seconds * factor) for our, their in runs]
-    memory = [describe_memory(calls) for calls in zip(*runs, strict=True)]
+    seconds = [call.seconds for call in our_calls], [call.seconds * factor for call in their_calls]
     marks = ("", "") if whole else (f", from {row.share} classes", f", {row.share} classes")
-    print_row(text, seconds, (memory[0], memory[1] + marks[1]), difference, marks[0])
+    memory = describe_memory(our_calls), describe_memory(their_calls) + marks[1] if their_calls else "-"
+    print_row(text, *seconds, *memory, difference, mark=marks[0])
 
 
-def describe_memory(calls: tuple[Call, ...]) -> str:
-    """What a call adds to its process, and in brackets all that the process holds, in MB."""
+def describe_memory(calls: Sequence[Call]) -> str:
+    """Describes the MB that a call adds to its process, and in brackets all that the process holds."""
     growth, most = (
         max(values) / MEGABYTE for values in zip(*((call.growth, call.most) for call in calls), strict=True)
     )
@@ -167,15 +187,15 @@ def describe_memory(calls: tuple[Call, ...]) -> str:
 
 
 def run_call(python: Path, program: str, row: Resampling, files: tuple[Path, Path], shape: Shape) -> Call:
-    """Runs one_resampling.py once."""
+    """Runs measure_resampling.py once."""
     share = ["--classes", row.share] if program == "nnunet" and row.share else []
-    command = [python, ONE_RESAMPLING, program, row.task, *files, *shape, *share]
+    command = [python, MEASURE_RESAMPLING, program, row.task, *files, *shape, *share]
     done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
     return Call(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def describe_difference(ours: np.ndarray, theirs: np.ndarray) -> str:
-    """The largest difference of intensities, or the number of voxels with another label."""
+    """Describes the largest difference of intensities, or the number of voxels with another label."""
     if ours.shape != theirs.shape:
         return f"SHAPES {ours.shape} and {theirs.shape}"
     if ours.dtype == np.float32:
@@ -192,63 +212,40 @@ def compare_cases(arguments: argparse.Namespace) -> None:
     forget(folders, workspace)
     call_ours(workspace, "fingerprint", SCANS_NUMBER)
     call_ours(workspace, "plan", SCANS_NUMBER, "--rules", "nnunet")
-    call_theirs(workspace, arguments.nnunet, "extract_fingerprint", SCANS_NUMBER, "-np", CORES)
-    call_theirs(workspace, arguments.nnunet, "plan_experiment", SCANS_NUMBER)
+    if arguments.nnunet is not None:
+        call_theirs(workspace, arguments.nnunet, "extract_fingerprint", SCANS_NUMBER, "-np", CORES)
+        call_theirs(workspace, arguments.nnunet, "plan_experiment", SCANS_NUMBER)
 
-    name, runs = "3d_fullres", []
+    name, ours, theirs = "3d_fullres", [], []
     for _ in range(1 if arguments.cases > 4 else min(2, arguments.pairs)):
         shutil.rmtree(folders.cases(name), ignore_errors=True)
         shutil.rmtree(reference_cases(folders, workspace, name), ignore_errors=True)
-        ours = call_ours(workspace, "preprocess", SCANS_NUMBER, "-c", name)
-        theirs = call_theirs(workspace, arguments.nnunet, "preprocess", SCANS_NUMBER, "-c", name, "-np", CORES)
-        runs.append((ours, theirs))
+        ours.append(call_ours(workspace, "preprocess", SCANS_NUMBER, "-c", name))
+        if arguments.nnunet is not None:
+            options = ("-c", name, "-np", CORES)
+            theirs.append(call_theirs(workspace, arguments.nnunet, "preprocess", SCANS_NUMBER, *options))
     text = f"{arguments.cases} scans of {' x '.join(map(str, shape))} with {CASES_LABELS} labels, preprocess {name}"
-    print_whole(text, runs, difference_of_cases(folders, workspace, [name]))
+    print_whole(text, ours, theirs, difference_of_cases(folders, workspace, [name]))
 
 
 def compare_hippocampus(arguments: argparse.Namespace) -> None:
     """Times plan_and_preprocess of a dataset of many small cases, from nothing."""
     workspace = Workspace(root=arguments.workspace.resolve())
     folders = workspace.dataset(NUMBER)
-    names, runs = ["2d", "3d_fullres"], []
+    names, ours, theirs = ["2d", "3d_fullres"], [], []
     for _ in range(arguments.pairs):
         forget(folders, workspace)
-        ours = call_ours(workspace, "plan_and_preprocess", NUMBER, "--rules", "nnunet", "-c", *names)
-        options = ("-c", *names, "-np", CORES, "-npfp", CORES)
-        runs.append((ours, call_theirs(workspace, arguments.nnunet, "plan_and_preprocess", NUMBER, *options)))
-    text = "260 hippocampus cases, plan_and_preprocess 2d and 3d_fullres"
-    print_whole(text, runs, difference_of_cases(folders, workspace, names))
-
-
-def call_ours(workspace: Workspace, command: str, number: int, *options: object) -> Run:
-    """Runs a command of autoseg."""
-    words = [sys.executable, "-m", "autoseg", command, "-d", number, *options, "-w", workspace.root]
-    return watch([str(word) for word in words], workspace.root / "preprocessing.log")
-
-
-def call_theirs(workspace: Workspace, python: Path, command: str, number: int, *options: object) -> Run:
-    """Runs a command of nnU-Net."""
-    folders = reference_folders(workspace)
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
-    words = [python.with_name(f"nnUNetv2_{command}"), "-d", number, *options]
-    environment = {name: str(path) for name, path in folders.items()}
-    return watch([str(word) for word in words], workspace.root / "preprocessing.log", environment)
-
-
-def forget(folders: DatasetFolders, workspace: Workspace) -> None:
-    """Removes what both programs prepared of a dataset."""
-    shutil.rmtree(folders.preprocessed, ignore_errors=True)
-    shutil.rmtree(reference_cases(folders, workspace, "").parent, ignore_errors=True)
-
-
-def reference_cases(folders: DatasetFolders, workspace: Workspace, configuration: str) -> Path:
-    """Where nnU-Net keeps the cases of a configuration."""
-    return reference_folders(workspace)["nnUNet_preprocessed"] / folders.raw.name / f"nnUNetPlans_{configuration}"
+        ours.append(call_ours(workspace, "plan_and_preprocess", NUMBER, "--rules", "nnunet", "-c", *names))
+        if arguments.nnunet is not None:
+            options = ("-c", *names, "-np", CORES, "-npfp", CORES)
+            theirs.append(call_theirs(workspace, arguments.nnunet, "plan_and_preprocess", NUMBER, *options))
+    count = len(Dataset.open(folders.raw).cases)
+    text = f"{count} hippocampus cases, plan_and_preprocess 2d and 3d_fullres"
+    print_whole(text, ours, theirs, difference_of_cases(folders, workspace, names))
 
 
 def difference_of_cases(folders: DatasetFolders, workspace: Workspace, configurations: list[str]) -> str:
-    """Compares all cases as both programs prepared them."""
+    """Describes how the cases differ as both programs prepared them; "-" if nnU-Net prepared none."""
     intensities, voxels, differing = 0.0, 0, 0
     records = [
         (name, path) for name in configurations for path in reference_cases(folders, workspace, name).glob("*.pkl")
@@ -262,40 +259,22 @@ def difference_of_cases(folders: DatasetFolders, workspace: Workspace, configura
             return f"SHAPES of {path.stem}: {image.shape} and {their_image.shape}"
         intensities = max(intensities, float(np.abs(image - their_image).max()))
         voxels, differing = voxels + label.size, differing + np.count_nonzero(label != their_label[0])
+    if not records:
+        return "-"
     return f"intensities at most {intensities:.1e}, {differing:,} of {voxels:,} labels"
 
 
-def print_whole(text: str, runs: list[tuple[Run, Run]], difference: str) -> None:
-    """A line for whole commands."""
-    seconds = [(ours.seconds, theirs.seconds) for ours, theirs in runs]
-    ours, theirs = (max(run.all_processes for run in column) / MEGABYTE for column in zip(*runs, strict=True))
-    print_row(text, seconds, (f"{ours:.0f}", f"{theirs:.0f}"), difference)
+def print_whole(text: str, ours: list[Run], theirs: list[Run], difference: str) -> None:
+    """Prints a line for whole commands; `theirs` is empty if nnU-Net was not run."""
+    seconds = [[run.seconds for run in runs] for runs in (ours, theirs)]
+    memory = [f"{max(run.all_processes for run in runs) / MEGABYTE:.0f}" if runs else "-" for runs in (ours, theirs)]
+    print_row(text, *seconds, *memory, difference)
 
 
 def print_header(memory: str) -> None:
-    """Begins a table."""
+    """Prints the head of a table; `memory` names its columns of memory."""
     print(f"\n| | autoseg, s | nnU-Net, s | times | autoseg, {memory} | nnU-Net, {memory} | differences |")
     print("|---|---|---|---|---|---|---|", flush=True)
-
-
-def print_row(
-    text: str,
-    seconds: list[tuple[float, float]],
-    memory: tuple[str, str],
-    difference: str,
-    mark: str = "",
-) -> None:
-    """A line of a table: shortest runs, their ratio and that of each pair, most memory; `mark` follows the seconds."""
-    ours, theirs = (min(column) for column in zip(*seconds, strict=True))
-    pairs = ", ".join(f"{their / our:.1f}" for our, their in seconds)
-    cells = (text, f"{ours:.2f}", f"{theirs:.2f}{mark}", f"**{theirs / ours:.1f}** ({pairs})", *memory, difference)
-    print(f"| {' | '.join(cells)} |", flush=True)
-
-
-def scale(shape: Shape, factor: float) -> Shape:
-    """A shape with other edges, of at least two voxels."""
-    z, y, x = (max(2, round(size * factor)) for size in shape)
-    return z, y, x
 
 
 WHOLE = {"cases": compare_cases, "hippocampus": compare_hippocampus}

@@ -1,33 +1,30 @@
-"""Random datasets, planned by nnU-Net and by the rules "nnunet" here: is every decision the same?
+"""Plans random datasets by nnU-Net and by our rules "nnunet", and compares every decision.
 
-    python tests/benchmarks/reference_plans.py WORKSPACE --nnunet PATH/TO/PYTHON [--datasets 40]
+    python tests/benchmarks/reference_plans.py WORKSPACE [--nnunet PATH/TO/PYTHON] [--datasets 40]
 
-PATH/TO/PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1. For each dataset it runs the default
-planner and the residual-encoder planners M, L and XL, half of the time with another memory than they are made for. A
-planner that takes longer than a minute, as some do for huge images, is left out. Prints each difference and a table in
-Markdown.
+PATH/TO/PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1; without it our rules run alone, and plans
+are counted but not compared. For each dataset nnU-Net's default planner and its residual-encoder planners M, L and XL
+run, half of the time with another memory than they are made for. A planner that takes longer than a minute, as some do
+for huge images, is left out. Prints each difference and a table in Markdown.
 """
 
 import argparse
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from measured_on import print_machine
+from reference_plan_cases import compare
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS / "support"))
-
-from reference_plan_cases import compare  # noqa: E402
-
-from autoseg.datasets.info import DatasetInfo  # noqa: E402
-from autoseg.datasets.nnunet_files import read_fingerprint  # noqa: E402
-from autoseg.errors import AutosegError  # noqa: E402
-from autoseg.planning.planner import PlanningOptions, make_plan  # noqa: E402
-from autoseg.planning.presets import PRESETS  # noqa: E402
+from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.nnunet_files import read_fingerprint
+from autoseg.errors import AutosegError
+from autoseg.planning.plan import Plan
+from autoseg.planning.planner import PlanningOptions, make_plan
+from autoseg.planning.presets import PRESETS
 
 PLANNER_PROGRAM = """
 import json, signal, sys
@@ -66,26 +63,34 @@ PLAN_FILES = {
     "resenc_l": "nnUNetResEncUNetLPlans.json",
     "resenc_xl": "nnUNetResEncUNetXLPlans.json",
 }
+SAME, LATE, ALONE = "the same in every decision", "not planned by nnU-Net within a minute", "planned by autoseg alone"
+EXPECTED = (SAME, LATE, ALONE)
+"""Outcomes that need no line of their own."""
 KINDS = ("equal sides", "thick slices", "any", "planes", "large", "slabs")
 
 
 def main() -> None:
-    """Plans all datasets with both programs and prints what differs."""
+    """Plans all datasets with both programs, or with autoseg alone, and prints the differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("--nnunet", type=Path, required=True)
+    parser.add_argument("--nnunet", type=Path, metavar="PYTHON")
     parser.add_argument("--datasets", type=int, default=40)
     arguments = parser.parse_args()
+    print_machine()
     outcomes: Counter[str] = Counter()
     for seed in range(arguments.datasets):
         random = np.random.default_rng(seed)
         name, gigabytes = f"Dataset{seed % 999 + 1:03d}_Random", float(random.choice([0, 0, 0, 4, 6, 11]))
         write_dataset(arguments.workspace, name, random)
-        folder = plan_with_reference(arguments.workspace, name, gigabytes, arguments.nnunet)
-        for preset, file in PLAN_FILES.items():
-            outcome = judge(arguments.workspace / "raw" / name, folder, preset, gigabytes) or "the same"
-            outcomes[outcome if (folder / file).is_file() else "not planned by nnU-Net within a minute"] += 1
-            if outcome != "the same" and (folder / file).is_file():
+        if arguments.nnunet is not None:
+            plan_with_reference(arguments.workspace, name, gigabytes, arguments.nnunet)
+        for preset in PLAN_FILES:
+            if arguments.nnunet is None:
+                outcome = plan_alone(arguments.workspace, name, preset, gigabytes)
+            else:
+                outcome = compare_plans(arguments.workspace, name, preset, gigabytes)
+            outcomes[outcome] += 1
+            if outcome not in EXPECTED:
                 print(f"seed {seed}, {preset}: {outcome}", flush=True)
     print("| outcome | plans |\n|---|---|")
     for outcome, count in outcomes.most_common():
@@ -93,7 +98,7 @@ def main() -> None:
 
 
 def write_dataset(workspace: Path, name: str, random: np.random.Generator) -> None:
-    """Writes dataset.json and a fingerprint, and the names of images that hold nothing."""
+    """Writes dataset.json, a fingerprint, and empty files in the place of the images, which planning does not read."""
     count, channels = int(random.choice([2, 5, 13, 40, 131])), int(random.integers(1, 5))
     shape, spacing = random_grid(random)
     spread = random.choice([0, 0.02, 0.3])
@@ -128,7 +133,7 @@ def write_dataset(workspace: Path, name: str, random: np.random.Generator) -> No
 
 
 def random_grid(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Typical shape and spacing of a dataset of some kind."""
+    """Returns the typical shape and spacing of a dataset of a random kind."""
     kind, fine = random.choice(KINDS), random.uniform(0.3, 1.5)
     grids = {
         "equal sides": (random.integers(20, 300, 3), np.full(3, fine)),
@@ -148,31 +153,44 @@ def random_grid(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(shape, dtype=float), np.asarray(spacing, dtype=float)
 
 
-def plan_with_reference(workspace: Path, name: str, gigabytes: float, python: Path) -> Path:
-    """Runs nnU-Net's planners; returns the folder of their plans."""
+def plan_with_reference(workspace: Path, name: str, gigabytes: float, python: Path) -> None:
+    """Runs nnU-Net's planners, which write their plans into the folder of the preprocessed dataset."""
     folders = {f"nnUNet_{part}": str(workspace / part) for part in ("raw", "preprocessed", "results")}
     command = [str(python), "-W", "ignore", "-c", PLANNER_PROGRAM, name, str(gigabytes)]
     subprocess.run(command, env={**os.environ, **folders}, check=True, capture_output=True)
-    return workspace / "preprocessed" / name
 
 
-def judge(raw: Path, folder: Path, preset: str, gigabytes: float) -> str | None:
-    """What differs between the plans of both programs, or None."""
-    path = folder / PLAN_FILES[preset]
+def plan_alone(workspace: Path, name: str, preset: str, gigabytes: float) -> str:
+    """Plans a dataset by our rules "nnunet" and describes the outcome."""
+    try:
+        plan_here(workspace, name, preset, gigabytes)
+    except AutosegError as error:
+        return f"refused: {str(error).splitlines()[0]}"
+    return ALONE
+
+
+def compare_plans(workspace: Path, name: str, preset: str, gigabytes: float) -> str:
+    """Plans a dataset by our rules "nnunet" and describes what differs from nnU-Net's plan."""
+    path = workspace / "preprocessed" / name / PLAN_FILES[preset]
     if not path.is_file():
-        return None
+        return LATE
     golden = json.loads(path.read_text())
-    networks = [one.get("architecture") for one in golden["configurations"].values()]
+    networks = [configuration.get("architecture") for configuration in golden["configurations"].values()]
     if any(network and len(network["arch_kwargs"]["strides"]) == 1 for network in networks):
         return "nnU-Net plans a network of one resolution, which cannot be trained"
-    budget = int(gigabytes * 1e9) or PRESETS[preset].memory_bytes
-    options = PlanningOptions(dataset=raw.name, memory_budget_bytes=budget, preset=preset, rules="nnunet")
     try:
-        fingerprint = read_fingerprint(folder / "dataset_fingerprint.json")
-        compare(make_plan(fingerprint, DatasetInfo.load(raw / "dataset.json"), options), golden)
+        compare(plan_here(workspace, name, preset, gigabytes), golden)
     except (AssertionError, AutosegError) as error:
         return f"differs: {str(error).splitlines()[0]}"
-    return None
+    return SAME
+
+
+def plan_here(workspace: Path, name: str, preset: str, gigabytes: float) -> Plan:
+    """Plans a dataset by our rules "nnunet", for the memory of the preset if `gigabytes` is 0."""
+    budget = int(gigabytes * 1e9) or PRESETS[preset].memory_bytes
+    options = PlanningOptions(dataset=name, memory_budget_bytes=budget, preset=preset, rules="nnunet")
+    fingerprint = read_fingerprint(workspace / "preprocessed" / name / "dataset_fingerprint.json")
+    return make_plan(fingerprint, DatasetInfo.load(workspace / "raw" / name / "dataset.json"), options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Schedules of the small preset, compared in one run on real data: how much is learned in a minute?
+"""Schedules of the small preset, compared in one run on real data by what the network learns in a minute.
 
     python tests/benchmarks/small_schedule.py WORKSPACE [--budget 60s]
 
@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from measured_on import print_machine
 
 from autoseg.dataloading.loader import Batches, open_cases
 from autoseg.datasets.info import DatasetInfo
@@ -26,6 +27,7 @@ from autoseg.training.state import Run, start_training
 from autoseg.workspace import DatasetFolders, Workspace
 
 CPU = torch.device("cpu")
+DATASET = "Dataset004_Hippocampus"
 SCHEDULES = (
     {"learning_rate": 0.01, "momentum": 0.99, "average_decay": 0.0},  # the reference method's
     {"learning_rate": 0.01, "momentum": 0.99, "average_decay": 0.99},
@@ -43,7 +45,8 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--budget", default="60s")
     arguments = parser.parse_args()
-    folders = Workspace(root=arguments.workspace).folders("Dataset004_Hippocampus")
+    print_machine()
+    folders = Workspace(root=arguments.workspace).folders(DATASET)
     run = make_run(folders, Plan.load(folders.plan), parse_duration(arguments.budget))
     print(
         "| learning rate | momentum | average | steps | Dice of held-out patches |\n|---|---|---|---|---|", flush=True
@@ -60,9 +63,17 @@ def make_run(
     name: ConfigurationName = "3d_fullres",
     validation_steps: int = 40,
 ) -> Run:
-    """Fold 0 of a configuration, in one long epoch that the budget ends."""
+    """Returns a run of fold 0 of a configuration: one long epoch that the budget ends.
+
+    Args:
+        folders: Folders of the dataset, which is preprocessed.
+        plan: Plan of the dataset.
+        seconds: Budget of the training.
+        name: Configuration that is trained.
+        validation_steps: Number of batches of held-out patches at the end.
+    """
     configuration, split = plan.configurations[name], Splits.load(folders.splits).fold(0)
-    long = {"budget_seconds": seconds, "steps_per_epoch": 10**6, "validation_steps": validation_steps}
+    one_epoch = {"budget_seconds": seconds, "steps_per_epoch": 10**6, "validation_steps": validation_steps}
     training, validation = (
         Batches(
             cases=open_cases([StoredCase.open(folders.cases(name), case) for case in cases]),
@@ -74,7 +85,7 @@ def make_run(
         for number, cases in enumerate((split.training, split.validation))
     )
     return Run(
-        settings=plan.training.model_copy(update=long),
+        settings=plan.training.model_copy(update=one_epoch),
         training=training,
         validation=validation,
         loss=Loss(
@@ -89,10 +100,10 @@ def make_run(
 
 
 def learn(run: Run, schedule: dict[str, object]) -> tuple[int, float]:
-    """Trains with a schedule; returns the steps, and the Dice of held-out patches."""
-    tried = replace(run, settings=run.settings.model_copy(update=schedule))
-    state = start_training(make_network(run.training.configuration, seed=0), tried.settings, CPU, scaled=False)
-    train_fold(state, tried, SILENT, lambda _: None)
+    """Trains with a schedule; returns the number of steps and the Dice of held-out patches."""
+    scheduled = replace(run, settings=run.settings.model_copy(update=schedule))
+    state = start_training(make_network(run.training.configuration, seed=0), scheduled.settings, CPU, scaled=False)
+    train_fold(state, scheduled, SILENT, lambda _: None)
     return state.step, state.reports[-1].mean_pseudo_dice
 
 

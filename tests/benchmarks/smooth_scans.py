@@ -1,4 +1,4 @@
-"""Made-up arrays of clinical size for benchmarks: smooth images, round organs, logits of a confident network, scans."""
+"""Makes arrays of clinical size for benchmarks: smooth images, round organs, logits of a confident network, scans."""
 
 import json
 import shutil
@@ -16,18 +16,24 @@ from autoseg.preprocessing.resampling import resample_image
 WAVELENGTH = 16  # Voxels between the independent values of a smooth field
 DENT = 0.3  # How far a smooth field dents an organ, as a share of its radius
 STEEPNESS = 20.0  # Logits per radius, from the surface of an organ to its centre
-CONFIDENCE = 10.0  # The largest logit, and far from the organ the smallest
-NOISE = 0.1  # Deviation
+CONFIDENCE = 10.0  # The largest logit; far from the organ is the smallest, its negative
+NOISE = 0.1  # Standard deviation
 
 MEDIAN_SPACING_MM = (0.75, 0.75, 1.8)  # (x, y, z) of scans
-SPREAD = (0.9, 1.1)  # of spacings around it
+SPREAD = (0.9, 1.1)  # Factors of the smallest and largest spacing
 AIR_HU, TISSUE_HU, ORGAN_HU = -1000, 100, 10
 
 ANY_SPACING = (1.0, 1.0, 1.0)
 
 
+def scale(shape: Shape, factor: float) -> Shape:
+    """Returns a shape with other edges, of at least two voxels."""
+    z, y, x = (max(2, round(size * factor)) for size in shape)
+    return z, y, x
+
+
 def make_image(shape: Shape, seed: int) -> NDArray[np.float32]:
-    """A smooth field of deviation 1 or so, with noise."""
+    """Makes a smooth field of a standard deviation near 1, with noise."""
     random = np.random.default_rng(seed)
     image = make_field(shape, random)
     image += NOISE * random.standard_normal(shape, dtype=np.float32)
@@ -35,7 +41,7 @@ def make_image(shape: Shape, seed: int) -> NDArray[np.float32]:
 
 
 def make_labels(shape: Shape, count: int, seed: int) -> NDArray[np.int8]:
-    """A map of labels 0 to `count`, each but 0 one dented ball; the balls overlap here and there."""
+    """Makes a map of labels 0 to `count`, each but 0 one dented ball; the balls overlap here and there."""
     labels = np.zeros(shape, dtype=np.int8)
     highest = np.zeros(shape, dtype=np.float32)
     for label, depth in enumerate(_make_depths(shape, count, seed), start=1):
@@ -45,7 +51,7 @@ def make_labels(shape: Shape, count: int, seed: int) -> NDArray[np.int8]:
 
 
 def make_logits(shape: Shape, classes: int, seed: int) -> NDArray[np.float32]:
-    """Logits of background and dented balls, shape (classes, *shape), with noise."""
+    """Makes logits of background and dented balls, shape (classes, *shape), with noise."""
     logits = np.zeros((classes, *shape), dtype=np.float32)
     for values, depth in zip(logits[1:], _make_depths(shape, classes - 1, seed), strict=True):
         np.clip(STEEPNESS * depth, -CONFIDENCE, CONFIDENCE, out=values)
@@ -58,9 +64,17 @@ def make_logits(shape: Shape, classes: int, seed: int) -> NDArray[np.float32]:
 def write_scans(
     folder: Path, *, count: int, shape: Shape, labels: int, spacing_mm: tuple[float, ...] = MEDIAN_SPACING_MM
 ) -> bool:
-    """Writes a raw dataset of CT-like scans in int16, each with a spacing of its own around that one, (x, y, z).
+    """Writes a raw dataset of CT-like scans in int16; one of the same kind that an earlier run wrote is kept.
 
-    A dataset of the same kind that an earlier run wrote is kept. Returns whether it was written now.
+    Args:
+        folder: Folder of the raw dataset.
+        count: Number of scans.
+        shape: Shape of each scan, (z, y, x).
+        labels: Number of labels beside the background.
+        spacing_mm: Median spacing, (x, y, z); each scan has its own, up to a tenth smaller or larger.
+
+    Returns:
+        Whether the dataset was written now.
     """
     note = f"{count} scans of {shape} with {labels} labels, around {spacing_mm} mm"
     info = DatasetInfo(
@@ -84,7 +98,7 @@ def write_scans(
 
 
 def make_scan(shape: Shape, labels: int, seed: int) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """A body in air, in Hounsfield units, with organs a little brighter than what is between them."""
+    """Makes a body in air, in Hounsfield units, whose organs are a little brighter than the tissue between them."""
     label = make_labels(shape, labels, seed)
     y, x = (np.linspace(-1, 1, size) for size in shape[1:])
     is_body = (y[:, np.newaxis] / 0.7) ** 2 + (x / 0.9) ** 2 < 1
@@ -100,7 +114,7 @@ def _write(path: Path, array: NDArray[np.integer], spacing: tuple[float, ...]) -
 
 
 def _make_depths(shape: Shape, count: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """How deep each voxel lies in each of `count` organs, in radii: 1 in the centre, 0 at the surface."""
+    """Yields for each of `count` organs the depth of all voxels in it, in radii: 1 in the centre, 0 at the surface."""
     random = np.random.default_rng(seed)
     dents = DENT * make_field(shape, random)
     for _ in range(count):
@@ -115,7 +129,7 @@ def _make_depths(shape: Shape, count: int, seed: int) -> Iterator[NDArray[np.flo
 
 
 def make_field(shape: Shape, random: np.random.Generator, wavelength: int = WAVELENGTH) -> NDArray[np.float32]:
-    """A smooth field whose values are independent of each other a wavelength apart."""
+    """Makes a smooth field whose values are independent of each other a wavelength apart."""
     z, y, x = (-(-size // wavelength) for size in shape)
     coarse = random.standard_normal((1, z, y, x), dtype=np.float32)
     return resample_image(coarse, ANY_SPACING, shape, ANY_SPACING)[0]

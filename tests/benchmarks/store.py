@@ -1,13 +1,13 @@
-"""Preprocessed cases on disk, in several ways: their size, and the time to write them and to read patches of them.
+"""Several formats of preprocessed cases: their size on disk, and the time to write cases and to read patches.
 
-    python tests/benchmarks/store.py WORKSPACE [--size 160 384 384] [--patches 40] [--own-grid]
+    python tests/benchmarks/store.py WORKSPACE [--size 160 384 384] [--patches 40] [--own-grid] [--only zstd]
 
 Makes CT-like cases: scans in whole Hounsfield units, normalized, and resampled to the size given; with --own-grid they
-are not resampled, so that few different values occur, which compress far better. Each variant writes all of them and
+are not resampled, so that few different values occur, which compress far better. Each variant writes all cases and
 reads the same random patches of image and label map, opening the files each time as training does. "Cold" means that
-the system was told to forget the file just before; what a disk or a virtual machine's host remembers it cannot forget.
-Variants take turns; the least of all rounds counts. The row "store" is `save_case` and `StoredCase.read` themselves,
-with checksums and places of the foreground.
+the file was dropped from the system's cache just before; caches of the disk or of a virtual machine's host remain.
+Variants take turns; the fastest of all rounds counts. The row "store" is `save_case` and `StoredCase.read` themselves,
+with checksums and the sampled voxels of the foreground.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import blosc2
 import numpy as np
+from measured_on import print_machine
 from numpy.typing import NDArray
 from smooth_scans import ANY_SPACING, make_scan
 
@@ -32,13 +33,13 @@ from autoseg.preprocessing.resampling import resample_image
 from autoseg.preprocessing.store import StoredCase, save_case
 
 LABELS = 10
-FINER = 1.15  # The grid of the scan by that of the case
+FINER = 1.15  # Edges of the scan in voxels, divided by those of the case
 MEAN_HU, DEVIATION_HU = -300.0, 550.0
 SMALL_PATCH = (32, 64, 64)
 MEGABYTE = 10**6
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.integer]]
-PatchRegion = tuple[int, Box]  # Number of a case, and a part of it
+PatchRegion = tuple[int, Box]  # Number of a case, and a box in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class Compressed:
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """The program's own."""
+    """The store of the program."""
 
     patch: Shape
     name: str = "**store**"
@@ -129,7 +130,7 @@ Variant = Plain | Compressed | Store
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """All that is read, and how large the cases are."""
+    """The cases that all variants write into a folder, and the patches and whole cases that they read."""
 
     root: Path
     cases: list[Arrays]
@@ -148,8 +149,9 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--own-grid", action="store_true", help="do not resample the scans")
-    parser.add_argument("--only", nargs="*", help="names of variants, or parts of them")
+    parser.add_argument("--only", nargs="*", help="names of variants, or parts of names")
     arguments = parser.parse_args()
+    print_machine()
     size, patch = tuple(arguments.size), tuple(arguments.patch)
     root = arguments.workspace / "store_benchmark"
     random = np.random.default_rng(0)
@@ -162,7 +164,9 @@ def main() -> None:
     )
     variants = list_variants(patch)
     if arguments.only:
-        variants = [one for one in variants if any(part in one.name for part in (*arguments.only, "plain .npy"))]
+        variants = [
+            variant for variant in variants if any(part in variant.name for part in (*arguments.only, "plain .npy"))
+        ]
     rounds = []
     try:
         for _ in range(arguments.rounds):
@@ -174,7 +178,7 @@ def main() -> None:
 
 
 def list_variants(patch: Shape) -> list[Variant]:
-    """What is compared: plain files, the store, and its settings with the differences that each name states."""
+    """Returns plain files, the store, and its settings with the differences that each name states."""
     z, y, x = patch
     base = Compressed(name="the same without checksums and foreground", chunks=patch)
     lz4, lz4hc, bitshuffle = blosc2.Codec.LZ4, blosc2.Codec.LZ4HC, (blosc2.Filter.BITSHUFFLE,)
@@ -199,7 +203,7 @@ def list_variants(patch: Shape) -> list[Variant]:
 
 
 def make_case(size: Shape, seed: int, *, own_grid: bool) -> Arrays:
-    """A normalized scan, (1, z, y, x), and its label map."""
+    """Returns a normalized scan, (1, z, y, x), and its label map, (z, y, x)."""
     z, y, x = (round(edge * (1 if own_grid else FINER)) for edge in size)
     scan, label = make_scan((z, y, x), LABELS, seed)
     image = ((scan.astype(np.float32) - np.float32(MEAN_HU)) / np.float32(DEVIATION_HU))[np.newaxis]
@@ -208,7 +212,7 @@ def make_case(size: Shape, seed: int, *, own_grid: bool) -> Arrays:
 
 
 def draw(size: Shape, patch: Shape, cases: int, count: int, random: np.random.Generator) -> list[PatchRegion]:
-    """Random patches inside random cases."""
+    """Draws random patches inside random cases."""
     cuts = []
     for _ in range(count):
         z, y, x = (int(random.integers(0, max(0, edge - length) + 1)) for edge, length in zip(size, patch, strict=True))
@@ -218,7 +222,7 @@ def draw(size: Shape, patch: Shape, cases: int, count: int, random: np.random.Ge
 
 
 def measure(variant: Variant, bench: Bench) -> list[float]:
-    """Bytes and seconds of one case or patch: written, read as `list_reads` says."""
+    """Writes and reads all cases; returns the bytes of a case, its seconds of writing, and those of `time_reads`."""
     shutil.rmtree(bench.root, ignore_errors=True)
     bench.root.mkdir(parents=True)
     started = time.perf_counter()
@@ -232,7 +236,11 @@ def measure(variant: Variant, bench: Bench) -> list[float]:
 
 
 def check(variant: Variant, bench: Bench) -> None:
-    """What was written must come back, exactly unless the variant is known to round."""
+    """Checks that what was written is read again, exactly unless the variant is known to round.
+
+    Raises:
+        SystemExit: A variant changed values.
+    """
     for number, box in bench.whole:
         for written, read in zip(bench.cases[number], variant.read(bench.root, number, box), strict=True):
             if not np.array_equal(written, read) and getattr(variant, "dtype", np.float32) == np.float32:
@@ -240,7 +248,7 @@ def check(variant: Variant, bench: Bench) -> None:
 
 
 def time_reads(variant: Variant, bench: Bench, files: list[Path]) -> Iterator[float]:
-    """Seconds: patches, by one and by two threads; small patches; whole cases; and patches cold, which comes last."""
+    """Yields seconds per read: patches by one and by two threads, small patches, whole cases, and patches cold."""
 
     def read(cut: PatchRegion) -> None:
         variant.read(bench.root, *cut)
@@ -251,7 +259,7 @@ def time_reads(variant: Variant, bench: Bench, files: list[Path]) -> Iterator[fl
 
     for path in files:
         with path.open("r+b") as file:
-            os.fsync(file.fileno())  # only what is on the disk can be forgotten
+            os.fsync(file.fileno())  # only what is on the disk can be dropped from the cache
     yield clock(lambda: [read(cut) for cut in bench.patches]) / len(bench.patches)
     yield clock(lambda: read_by_two(bench.patches)) / len(bench.patches)
     yield clock(lambda: [read(cut) for cut in bench.small]) / len(bench.small)
@@ -260,14 +268,14 @@ def time_reads(variant: Variant, bench: Bench, files: list[Path]) -> Iterator[fl
 
 
 def clock(work: Callable[[], object]) -> float:
-    """Seconds that it takes."""
+    """Returns the seconds that a call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def clock_cold(work: Callable[[], object], files: Sequence[Path]) -> float:
-    """Seconds that it takes once the system has forgotten the files."""
+    """Returns the seconds that a call takes once the files were dropped from the system's cache."""
     if hasattr(os, "posix_fadvise"):
         for path in files:
             with path.open("rb") as file:
@@ -276,7 +284,7 @@ def clock_cold(work: Callable[[], object], files: Sequence[Path]) -> float:
 
 
 def print_table(variants: Sequence[Variant], results: NDArray[np.float64]) -> None:
-    """A line for each variant; in brackets, its share of plain files."""
+    """Prints a line for each variant; the ratio to plain files follows in brackets."""
     print("\n| | MB | write, s | patch, ms | by two threads, ms | small patch, ms | whole case, s | patch cold, ms |")
     print("|---|---|---|---|---|---|---|---|")
     scales = np.array([1 / MEGABYTE, 1, 1e3, 1e3, 1e3, 1, 1e3])

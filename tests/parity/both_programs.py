@@ -42,7 +42,7 @@ TRAINING = {
     "foreground_fraction": 0.8,
 }
 BATCH_VOXELS = 2**17
-"""Of all patches of a step."""
+"""Voxels of all patches of a training step."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,7 +54,18 @@ def ask(
     arrays: Mapping[str, np.ndarray] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Arrays:
-    """Lets nnU-Net answer a question; see `reference.py`."""
+    """Runs `reference.py` in nnU-Net's environment and returns its answer.
+
+    Args:
+        python: Interpreter of nnU-Net's environment.
+        task: Name of a function of `reference.py`.
+        question: What the function gets, without arrays.
+        arrays: Arrays that the function gets.
+        environment: Further environment variables.
+
+    Raises:
+        RuntimeError: nnU-Net failed.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "question.json").write_text(json.dumps(question, default=str))
@@ -65,12 +76,16 @@ def ask(
         done = subprocess.run(command, env=whole, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"nnU-Net could not {task}: {done.stderr[-3000:]}")
-        with np.load(folder / "answer.npz") as found:
-            return dict(found)
+        with np.load(folder / "answer.npz") as answer:
+            return dict(answer)
 
 
 def ask_about_cases(python: Path) -> dict[str, Arrays]:
-    """What nnU-Net makes of the small made-up cases: image, label and box, and segmentation and probabilities."""
+    """Lets nnU-Net preprocess and export the small made-up cases.
+
+    Returns:
+        For each case image, label and box of preprocessing, and segmentation and probabilities of the export.
+    """
     arrays = {}
     for number, case in enumerate(SMALL_CASES.values()):
         image, label = case.make()
@@ -89,10 +104,10 @@ class Made:
     """A dataset that both programs fingerprinted, planned and preprocessed.
 
     Attributes:
-        kind: What it is.
-        ours: Where this program keeps it.
-        theirs: Where nnU-Net keeps what it prepared.
-        fingerprint: That this program took.
+        kind: Description of the dataset.
+        ours: Folders of this program.
+        theirs: Folder of nnU-Net's preprocessed dataset.
+        fingerprint: Fingerprint that this program extracted.
     """
 
     kind: ParitySet
@@ -101,11 +116,11 @@ class Made:
     fingerprint: Fingerprint
 
     def read_plans(self, preset: str = "plain") -> dict[str, Any]:
-        """What nnU-Net decided."""
+        """Reads nnU-Net's plans."""
         return json.loads((self.theirs / PLAN_FILES[preset]).read_text())
 
     def plan(self, preset: str, fingerprint: Fingerprint | None = None) -> Plan:
-        """What this program decides by the same rules, from its own fingerprint or another."""
+        """Plans by the same rules in this program, from its own fingerprint or another."""
         options = PlanningOptions(
             dataset=self.ours.raw.name,
             memory_budget_bytes=PRESETS[preset].memory_bytes,
@@ -120,8 +135,8 @@ class Twins:
     """The same network with the same weights in both programs.
 
     Attributes:
-        ours: The model folder of this program.
-        theirs: That of nnU-Net.
+        ours: Model folder of this program.
+        theirs: Model folder of nnU-Net.
     """
 
     ours: ModelFolder
@@ -130,11 +145,11 @@ class Twins:
 
 @dataclass
 class Bench:
-    """Both programs, and what they made so far.
+    """A workspace of both programs, which prepares each dataset and model when it is first asked for.
 
     Attributes:
-        root: Of the workspace.
-        python: Of nnU-Net's environment.
+        root: Folder of the workspace.
+        python: Interpreter of nnU-Net's environment.
     """
 
     root: Path
@@ -169,7 +184,7 @@ class Bench:
         return self._made[name]
 
     def _prepare_here(self, kind: ParitySet, folders: DatasetFolders, their_fingerprint: Path) -> Fingerprint:
-        """Takes the fingerprint, then goes on with nnU-Net's, whose intensities are drawn by other random numbers."""
+        """Extracts the fingerprint, then plans and preprocesses by nnU-Net's, whose intensities are a random sample."""
         fingerprint = extract_fingerprint(kind.number, workspace=self.root)
         folders.fingerprint.unlink()
         shutil.copy(their_fingerprint, folders.nnunet_fingerprint)
@@ -178,7 +193,7 @@ class Bench:
         return fingerprint
 
     def train(self, name: str, configuration: ConfigurationName) -> Twins:
-        """Trains a small network here for a moment, and gives nnU-Net the same."""
+        """Trains a small network here for a few steps, and writes it as a model of nnU-Net."""
         if (name, configuration) not in self._twins:
             made = self.make(name)
             _shrink_plan(made.ours.plan)
@@ -206,7 +221,7 @@ class Bench:
         self.ask("save_model", question, {key: value.numpy() for key, value in weights.items()})
 
     def train_there(self, name: str, configuration: ConfigurationName) -> Path:
-        """Lets nnU-Net's own trainer train a small network for a moment; the model folder."""
+        """Lets nnU-Net's own trainer train a small network for a few steps; returns the model folder."""
         if (name, configuration) not in self._trained_there:
             made = self.make(name)
             plans = made.read_plans()
@@ -221,7 +236,7 @@ class Bench:
         return self._trained_there[name, configuration]
 
     def segment(self, name: str, configuration: ConfigurationName, *, single: bool = False) -> Path:
-        """Lets nnU-Net segment the test cases, with probabilities; see there for what `single` means."""
+        """Lets nnU-Net segment the test cases, with probabilities; `predict` in reference.py explains `single`."""
         key = f"{name}_{configuration}" + "_single" * single
         if key not in self._segmented:
             twins, output = self.train(name, configuration), self.root / "segmented" / key
@@ -237,12 +252,12 @@ class Bench:
 
 
 def shrink(features: int) -> int:
-    """Of a stage, as few as two cores train in a moment."""
+    """Returns a smaller number of features of a stage, which two cores train within seconds."""
     return min(features // 4, 32)
 
 
 def shrink_network(configuration: dict[str, Any]) -> None:
-    """The same in nnU-Net's plans."""
+    """Makes the network of a configuration in nnU-Net's plans smaller, in place."""
     if "architecture" in configuration:
         network = configuration["architecture"]["arch_kwargs"]
         network["features_per_stage"] = [shrink(features) for features in network["features_per_stage"]]
@@ -259,7 +274,7 @@ def _shrink_plan(path: Path) -> None:
 
 
 def shrink_configuration(configuration: Configuration) -> Configuration:
-    """The same in a plan of this program, and another size of batches."""
+    """Returns a configuration of this program with a smaller network, and with another batch size."""
     stages = tuple(
         stage.model_copy(update={"features": shrink(stage.features)}) for stage in configuration.architecture.stages
     )

@@ -1,8 +1,9 @@
-"""nnU-Net beside this program: where it is, the datasets that both prepared, and the table of what was found.
+"""Fixtures of the tests beside nnU-Net: its interpreter, the datasets that both programs prepare, and the results.
 
     AUTOSEG_NNUNET_PYTHON=PATH/TO/python pytest tests/parity --parity-table FILE
 
-PATH/TO/python belongs to an environment of its own that holds nnunetv2 2.8.1. Without it everything here is skipped.
+PATH/TO/python belongs to an environment of its own that holds nnunetv2 2.8.1; README.md says how to make one. Without
+it the tests that run nnU-Net are skipped.
 """
 
 import os
@@ -20,12 +21,12 @@ FIGURES = pytest.StashKey[Figures]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Says where the table goes."""
-    parser.addoption("--parity-table", metavar="FILE", help="write what was found as a table in Markdown")
+    """Adds the option that names the file of the table."""
+    parser.addoption("--parity-table", metavar="FILE", help="write the results as a table in Markdown")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Training and two programs take longer than other tests may."""
+    """Gives the tests here more time, because they train, and run two programs."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(900))
@@ -52,7 +53,7 @@ def bench(nnunet: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(scope="session")
 def figures(pytestconfig: pytest.Config) -> Figures:
-    """What is found, for the table."""
+    """The results so far, for the table."""
     path = pytestconfig.getoption("--parity-table", default=None)
     return pytestconfig.stash.setdefault(FIGURES, Figures(path=Path(path) if path else None))
 
@@ -64,7 +65,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Shows the table."""
+    """Shows the table at the end of the run."""
     found = config.stash.get(FIGURES, None)
     if found is None or not found.rows:
         return

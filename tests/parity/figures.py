@@ -1,7 +1,9 @@
-"""What the parity tests found, as a table in Markdown."""
+"""The results of the parity tests as a table in Markdown."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from machine_line import machine_line
 
 STAGES = (
     "fingerprint",
@@ -26,7 +28,14 @@ STAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A line of the table."""
+    """A line of the table.
+
+    Attributes:
+        stage: Stage of the pipeline, one of `STAGES`.
+        data: Dataset, configuration or made-up case.
+        found: Result of the comparison.
+        asked: Limit that the result must keep; "-" if there is none.
+    """
 
     stage: str
     data: str
@@ -39,8 +48,8 @@ class Figures:
     """The lines so far.
 
     Attributes:
-        rows: In the order of the tests.
-        path: Where the table is written, anew with each line: a test that fails does not hide what others found.
+        rows: Lines in the order of the tests.
+        path: File of the table, which is written anew with each line, so that a failing test hides no other result.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -53,10 +62,10 @@ class Figures:
             self.path.write_text(self.table() + "\n")
 
     def table(self) -> str:
-        """All lines, by stage."""
+        """Returns all lines, ordered by stage, below a line that says what they were measured on."""
 
-        def place(row: Row) -> int:
+        def order(row: Row) -> int:
             return STAGES.index(row.stage) if row.stage in STAGES else len(STAGES)
 
-        lines = [f"| {row.stage} | {row.data} | {row.found} | {row.asked} |" for row in sorted(self.rows, key=place)]
-        return "\n".join(["| stage | data | found | asked for |", "|---|---|---|---|", *lines])
+        lines = [f"| {row.stage} | {row.data} | {row.found} | {row.asked} |" for row in sorted(self.rows, key=order)]
+        return "\n".join([machine_line(), "", "| stage | data | result | aim |", "|---|---|---|---|", *lines])

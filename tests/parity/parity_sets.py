@@ -1,11 +1,11 @@
-"""The datasets on which both programs are compared, made of real scans: small, and of all kinds of grids.
+"""The datasets on which both programs are compared: small, made of real scans, and with all kinds of grids.
 
 hippocampus   one channel, 1 mm in all directions
-thick         the same with every fourth slice, and two spacings: slices are kept apart when it is resampled
-across        the same, its coarse axis last: axes are put into another order
-ms            four channels in a wide border of zeros: cropped, and normalized over what is not zero
+thick         the same with every fourth slice, and two spacings: its slices are resampled one by one
+across        the same with its coarse axis last: its axes are transposed
+ms            four channels in a wide border of zeros: it is cropped, and normalized over voxels that are not zero
 pictures      colour pictures
-regions       hippocampus with overlapping regions, and voxels that nobody labelled
+regions       hippocampus with overlapping regions, and with unannotated voxels
 """
 
 from collections.abc import Callable, Iterator
@@ -27,18 +27,18 @@ LABELS = {"background": 0, "Anterior": 1, "Posterior": 2}
 MS_CHANNELS = ("FLAIR", "T1", "T1POST", "T2")
 
 Scan = tuple[Volume, Volume]
-"""Channels (c, z, y, x), and the label map."""
+"""Image (c, z, y, x) and label map (z, y, x)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParitySet:
-    """A dataset.
+    """A dataset for both programs.
 
     Attributes:
-        number: Of the dataset.
-        info: Its dataset.json.
-        configurations: That are preprocessed and trained.
-        scans: Makes its cases, the last three of them without a say in training.
+        number: Number of the dataset.
+        info: Content of its dataset.json.
+        configurations: Configurations that are preprocessed and trained.
+        scans: Makes its cases, the last three of which are for testing only.
     """
 
     number: int
@@ -65,35 +65,38 @@ class ParitySet:
 
 
 def place(image: np.ndarray, label: np.ndarray, spacing_mm: Vector) -> Scan:
-    """Arrays (c, z, y, x) and (z, y, x) as a scan."""
+    """Puts an image (c, z, y, x) and a label map (z, y, x) on a grid."""
     geometry = Geometry(shape=label.shape, spacing_mm=spacing_mm, origin_mm=(5.0, -7.5, 20.0), direction=IDENTITY)
     volumes = (Volume(array=np.ascontiguousarray(one), geometry=geometry) for one in (image, label))
     return next(volumes), next(volumes)
 
 
 def read_hippocampi() -> Iterator[Scan]:
-    """Crops of T1 MR, 1 mm."""
+    """Reads crops of T1 MR, whose voxels are of 1 mm."""
     folder = REALDATA / "Task04_Hippocampus"
     for path in sorted((folder / "labelsTr").glob("*.nii.gz"))[: TRAINING_CASES + TEST_CASES]:
         yield read_image((folder / "imagesTr" / path.name,)), read_label_map(path)
 
 
 def make_thick() -> Iterator[Scan]:
-    """Every fourth slice; half of the cases as if of larger voxels."""
+    """Makes scans of every fourth slice, half of them with the spacing of larger voxels."""
     for number, (image, label) in enumerate(read_hippocampi()):
         spacing_mm = (4.0, 1.0, 1.0) if number % 2 else (5.0, 1.3, 1.2)
         yield place(image.array[:, 1::4], label.array[1::4], spacing_mm)
 
 
 def make_across() -> Iterator[Scan]:
-    """The same, the coarse axis last."""
+    """Makes the scans of `make_thick` with the coarse axis last."""
     for image, label in make_thick():
         z, y, x = label.geometry.spacing_mm
         yield place(image.array.transpose(0, 2, 3, 1), label.array.transpose(1, 2, 0), (y, x, z))
 
 
 def make_ms() -> Iterator[Scan]:
-    """Brains of four modalities, every third voxel, from two beginnings, as if of two sizes; what is bright in T1."""
+    """Makes brains of four modalities from every third voxel, with three offsets and spacings.
+
+    Labels are the bright tissue in T1, and lesions.
+    """
     for spacing, start in ((3.0, 0), (3.3, 1), (2.9, 2)):
         for patient in ("patient07", "patient19", "patient26"):
             folder = REALDATA / "open_ms" / patient
@@ -107,7 +110,7 @@ def make_ms() -> Iterator[Scan]:
 
 
 def make_pictures() -> Iterator[Scan]:
-    """Slices of the heart in three colours, of two sizes; its inside, and what is bright besides."""
+    """Makes slices of the heart in three colours, of three sizes; labels are the ventricle and other bright tissue."""
     folder = REALDATA / "sunnybrook_2d" / "train"
     paths = sorted((folder / "images").glob("*.png"))[:: 160 // (TRAINING_CASES + TEST_CASES)]
     for number, path in enumerate(paths[: TRAINING_CASES + TEST_CASES]):
@@ -120,7 +123,7 @@ def make_pictures() -> Iterator[Scan]:
 
 
 def make_regions() -> Iterator[Scan]:
-    """A block of each label map was not labelled."""
+    """Makes hippocampi with a block of each label map that is not annotated."""
     for image, label in read_hippocampi():
         array = label.array.copy()
         array[:4, :, -8:] = 3

@@ -1,9 +1,9 @@
-"""Records what nnU-Net says of the small made-up cases, for the default test suite.
+"""Records nnU-Net's results for the small made-up cases, with which the default test suite compares ours.
 
     python tests/parity/record.py PATH/TO/python
 
-PATH/TO/python belongs to an environment with nnunetv2 2.8.1. Writes golden/parity_cases.npz and golden/parity.json,
-which `tests/test_parity_goldens.py` compares with.
+PATH/TO/python belongs to an environment with nnunetv2 2.8.1; README.md says how to make one. Writes
+golden/parity_cases.npz and golden/parity.json, which `tests/parity/test_parity_goldens.py` compares with.
 """
 
 import json
@@ -25,7 +25,7 @@ GAUSSIAN_TILE = [8, 12, 10]
 
 
 def main() -> None:
-    """Asks, and writes the answers."""
+    """Asks nnU-Net and writes its answers."""
     python, golden = Path(sys.argv[1]), TESTS / "golden"
     arrays = {}
     for name, answer in ask_about_cases(python).items():
@@ -43,14 +43,14 @@ def main() -> None:
 
 
 def _ask_for_splits(python: Path) -> list[list[list[str]]]:
-    """The held-out cases of each fold, for each number of cases."""
+    """Returns the held-out cases of each fold, for each number of cases."""
     names = [[f"case_{number:03d}" for number in range(count)] for count in SPLIT_COUNTS]
-    found = json.loads(str(ask(python, "split", {"names": names})["splits"]))
-    return [[fold["val"] for fold in folds] for folds in found]
+    splits = json.loads(str(ask(python, "split", {"names": names})["splits"]))
+    return [[fold["val"] for fold in folds] for folds in splits]
 
 
 def _ask_for_judgement(python: Path) -> dict[str, Any]:
-    """summary.json without names of files, and the steps of postprocessing, of each set of segmentations."""
+    """Returns summary.json without names of files, and the steps of postprocessing, of each set of segmentations."""
     with tempfile.TemporaryDirectory() as place:
         folders = {name: Path(place) / str(number) for number, name in enumerate(JUDGED)}
         question = {"folders": [one.write(folders[name]) for name, one in JUDGED.items()]}

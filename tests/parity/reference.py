@@ -1,9 +1,9 @@
-"""What nnU-Net says: a program for the python of its environment, where this project is not installed.
+"""Answers questions by nnU-Net; a program for the python of its environment, where this project is not installed.
 
-    PATH/TO/python reference.py TASK FOLDER
+    PATH/TO/python tests/parity/reference.py TASK FOLDER
 
-FOLDER holds question.json and, if there are arrays, question.npz; answer.npz is written there. `ask` in
-`both_programs.py` does all that. nnU-Net is called, never copied.
+FOLDER holds question.json and, if the question has arrays, question.npz; the program writes answer.npz there. `ask` in
+`both_programs.py` writes the question, runs the program and reads the answer. nnU-Net is called, never copied.
 """
 
 import json
@@ -46,7 +46,7 @@ def prepare(question: dict, arrays: Arrays) -> Arrays:
 
 
 def read_cases(question: dict, arrays: Arrays) -> Arrays:
-    """All cases that were preprocessed for a configuration: CASE_image, CASE_label, CASE_shape before cropping."""
+    """Reads all cases that were preprocessed for a configuration: CASE_image and CASE_label."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     cases = nnUNetDatasetBlosc2(question["folder"])
@@ -58,7 +58,7 @@ def read_cases(question: dict, arrays: Arrays) -> Arrays:
 
 
 def split(question: dict, arrays: Arrays) -> Arrays:
-    """The folds of some numbers of cases, as JSON."""
+    """Returns the folds of lists of cases, as JSON."""
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     found = [generate_crossval_split(sorted(names)) for names in question["names"]]
@@ -66,7 +66,7 @@ def split(question: dict, arrays: Arrays) -> Arrays:
 
 
 def tile(question: dict, arrays: Arrays) -> Arrays:
-    """Where tiles start: an array for each axis of each image, named image_axis."""
+    """Returns the starts of tiles: an array for each axis of each image, named IMAGE_AXIS by number."""
     from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
     found = {}
@@ -77,7 +77,7 @@ def tile(question: dict, arrays: Arrays) -> Arrays:
 
 
 def weigh(question: dict, arrays: Arrays) -> Arrays:
-    """The Gaussian of tiles, by their number; in float32, and as it is used, in half precision."""
+    """Returns the Gaussian of tiles by number: in float32, and in half precision, in which nnU-Net uses it."""
     import torch
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
@@ -170,8 +170,8 @@ def ask_network(question: dict, arrays: Arrays) -> Arrays:
 def predict(question: dict, arrays: Arrays) -> Arrays:
     """Segments a folder of scans and saves probabilities, as the command does.
 
-    If `single` is asked for, tiles are weighed and added up in single precision, where nnU-Net takes half. So it shows
-    what the rounding of half precision does, and what other differences there are.
+    If the question asks for `single`, tiles are weighed and added up in single precision, where nnU-Net by itself takes
+    half. That tells differences by the rounding of half precision from all others.
     """
     import torch
     from nnunetv2.inference import predict_from_raw_data
@@ -199,7 +199,7 @@ def ensemble(question: dict, arrays: Arrays) -> Arrays:
 
 
 def export(question: dict, arrays: Arrays) -> Arrays:
-    """Logits of preprocessed cases to label maps and probabilities: NUMBER_segmentation, NUMBER_probabilities."""
+    """Turns logits of preprocessed cases into NUMBER_segmentation and NUMBER_probabilities."""
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -219,7 +219,7 @@ def export(question: dict, arrays: Arrays) -> Arrays:
 
 
 def preprocess(question: dict, arrays: Arrays) -> Arrays:
-    """Arrays as cases, preprocessed: NUMBER_image and NUMBER_label, from the same and the spacing of each."""
+    """Preprocesses arrays as cases: NUMBER_image, NUMBER_label, and NUMBER_box of the crop."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     found = {}

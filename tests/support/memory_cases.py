@@ -1,4 +1,4 @@
-"""Networks and patches on which the estimate of memory is tried, and what torch really keeps of them."""
+"""Networks and patches on which the estimate of memory is tested, and the memory that torch really takes for them."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,7 +30,7 @@ def network_of(
     decoder_convolutions=None,
     deep_supervision=True,
 ) -> Architecture:
-    """A U-Net whose stages halve every axis; 32 features double up to the largest number."""
+    """Makes a U-Net whose stages halve every axis; 32 features are doubled up to the largest number."""
     return Architecture(
         residual=residual,
         in_channels=channels,
@@ -52,14 +52,16 @@ def network_of(
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A network of a certain shape, and how much it is given to see.
+    """A network, and the size of its training step.
 
     Attributes:
-        name: What is special about it.
-        strides, kernels: Per stage; a single kernel is that of all stages.
-        blocks: Per stage; left out, one each.
-        patch_size, batch_size: Of a training step that takes 2 to 9 GB.
-        small_patch: Of a step that a CPU does in a moment.
+        name: Short description of the network.
+        strides: Stride of each stage.
+        kernels: Kernel of each stage; a single one is that of all stages.
+        blocks: Number of blocks of each stage; one each if left out.
+        patch_size: Patch of a training step that takes 2 to 9 GB.
+        batch_size: Number of patches of that step.
+        small_patch: Patch of a step that a CPU does within a second.
     """
 
     name: str
@@ -77,7 +79,7 @@ class Case:
     small_patch: Axes
 
     def architecture(self, features: int = 32) -> Architecture:
-        """The network whose first stage has so many features; they double, up to 10 times as many, 16 times in 2D."""
+        """Makes the network; the features of its first stage are doubled up to 10 times as many, in 2D 16 times."""
         stages = len(self.strides)
         kernels = self.kernels * stages if len(self.kernels) == 1 else self.kernels
         limit = (16 if len(self.patch_size) == 2 else 10) * features
@@ -230,10 +232,10 @@ CASES = (
 
 
 def kept_bytes(architecture: Architecture, patch_size: Axes, dtype: torch.dtype = torch.bfloat16) -> int:
-    """What a CPU keeps for one patch once its loss is known: image, target, logits, and all that autograd saved.
+    """Returns the bytes that a CPU keeps for one patch once its loss is known: image, target, logits, saved tensors.
 
-    A batch of two keeps so much more than a batch of one; so weights and their 16-bit copies do not count. The logits
-    get the order of the memory that they have on a GPU, where the cross entropy needs no copy of them.
+    It is the difference between a batch of two and a batch of one, so weights and their 16-bit copies do not count. The
+    logits are put into the order that they have on a GPU, where the cross entropy needs no copy of them.
     """
     network = build_network(architecture, torch.Generator().manual_seed(0))
     kept = []
@@ -257,7 +259,7 @@ def kept_bytes(architecture: Architecture, patch_size: Axes, dtype: torch.dtype 
 
 
 def peak_bytes(case: Case, device: torch.device) -> int:
-    """The most that tensors take on a CUDA GPU during three real training steps of a case."""
+    """Returns the most bytes that tensors take on a CUDA GPU during three real training steps of a case."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""A training step on torch's device without memory, "meta", which follows the network's way on a GPU.
+"""A training step on torch's device "meta", for the memory that it would take on a GPU.
 
 Nothing is calculated, but tensors are made and freed as on a GPU, so their bytes can be added up at each moment.
 """
@@ -41,14 +41,14 @@ class _Ledger(TorchDispatchMode):
 
 
 def _copies(name: str, args, made) -> int:
-    """Bytes of what a convolution, or its backward pass, copies."""
+    """Returns the bytes that a convolution, or its backward pass, copies."""
     if name.startswith("aten.convolution_backward"):
         return args[0].nbytes + args[1].nbytes
     return args[0].nbytes + made[0].nbytes if name.startswith("aten.convolution") else 0
 
 
 def peak_of_a_patch(architecture: Architecture, patch_size: Axes, *, recomputes: bool = False) -> int:
-    """What one more patch in a large batch adds to the peak of a training step in bfloat16."""
+    """Returns the bytes that one more patch in a large batch adds to the peak of a training step in bfloat16."""
     with torch.device("meta"):
         network = UNet(architecture).bfloat16()
     network.recomputes = recomputes

@@ -1,4 +1,4 @@
-"""Plans by the rules of nnU-Net compared with nnU-Net's own, for tests and benchmarks."""
+"""Compares plans by the rules "nnunet" with nnU-Net's own plans, for tests and benchmarks."""
 
 SCHEMES = {
     "ZScoreNormalization": "zscore",
@@ -10,7 +10,7 @@ SCHEMES = {
 
 
 def decisions(configuration) -> dict:
-    """What was decided for a configuration, in the reference method's words."""
+    """Returns the decisions of a configuration, under the names of the reference method."""
     stages = configuration.architecture.stages
     network = {
         "strides": [list(stage.stride) for stage in stages],
@@ -34,8 +34,8 @@ def decisions(configuration) -> dict:
     }
 
 
-def wanted(configuration: dict) -> dict:
-    """The same of a configuration of the reference method."""
+def reference_decisions(configuration: dict) -> dict:
+    """Returns the same decisions of a configuration of the reference method."""
     network = configuration["architecture"]["arch_kwargs"]
     keys = ("strides", "kernel_sizes", "features_per_stage", "n_blocks_per_stage", "n_conv_per_stage")
     copied = ("spacing", "patch_size", "batch_size", "batch_dice", "use_mask_for_norm")
@@ -47,13 +47,13 @@ def wanted(configuration: dict) -> dict:
 
 
 def compare(plan, golden: dict) -> None:
-    """Every configuration of both, and nothing else."""
+    """Fails unless both plans have the same configurations with the same decisions."""
     assert list(plan.axis_order) == golden["transpose_forward"]
     assert plan.configurations.keys() == golden["configurations"].keys()
     for name, configuration in plan.configurations.items():
         reference = golden["configurations"][name]
         if "inherits_from" not in reference:
-            assert decisions(configuration) == wanted(reference), name
+            assert decisions(configuration) == reference_decisions(reference), name
             continue
         parent = plan.configurations[reference["inherits_from"]]
         assert configuration.previous == reference["previous_stage"]

@@ -1,13 +1,13 @@
-"""Times the sliding window of one program over a prepared image, and saves the label map; see prediction.py.
+"""Times the sliding window of one program over a preprocessed image; the program that `prediction.py` starts.
 
-    python one_prediction.py {autoseg,nnunet} MODEL IMAGE RESULT [DEVICE]
+    PYTHON tests/benchmarks/measure_prediction.py autoseg|nnunet MODEL IMAGE.npy RESULT.npy DEVICE
 
-IMAGE is an array (c, z, y, x), float32, as the network sees it. Prints the seconds as JSON: of the shortest of two
-calls, since the first prepares the other.
+IMAGE is an array (c, z, y, x), float32, as the network sees it; RESULT gets the label map. Prints the seconds of the
+shorter of two calls as JSON, since the first prepares the second.
 """
 
+import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -18,13 +18,19 @@ THREADS = 2
 
 
 def main() -> None:
-    """Calls it twice."""
-    program, model, image, result, *rest = sys.argv[1:]
-    device = torch.device(rest[0] if rest else "cpu")
+    """Calls the sliding window twice."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("program", choices=("autoseg", "nnunet"))
+    parser.add_argument("model", type=Path)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("device", type=torch.device)
+    arguments = parser.parse_args()
+    device = arguments.device
     if device.type == "cpu":
         torch.set_num_threads(THREADS)
-    array = np.load(image)
-    predict = (ours if program == "autoseg" else theirs)(Path(model), device)
+    array = np.load(arguments.image)
+    predict = {"autoseg": load_ours, "nnunet": load_theirs}[arguments.program](arguments.model, device)
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
@@ -32,12 +38,12 @@ def main() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
-    np.save(result, logits.argmax(0).to(torch.uint8).cpu().numpy())
+    np.save(arguments.result, logits.argmax(0).to(torch.uint8).cpu().numpy())
     print(json.dumps({"seconds": min(seconds)}))
 
 
-def ours(model: Path, device: torch.device):
-    """The program's own, with mirroring."""
+def load_ours(model: Path, device: torch.device):
+    """Returns autoseg's function from an image to logits, with mirroring."""
     from autoseg.imaging.postprocessing import NO_RULES
     from autoseg.inference.segmenter import make_segmenter
     from autoseg.inference.sliding_window import predict_volume
@@ -53,8 +59,8 @@ def ours(model: Path, device: torch.device):
     )
 
 
-def theirs(model: Path, device: torch.device):
-    """nnU-Net's, as its commands call it."""
+def load_theirs(model: Path, device: torch.device):
+    """Returns nnU-Net's function from an image to logits, as its commands call it."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False)

@@ -1,10 +1,10 @@
-"""One resampling in a process of its own, by autoseg or by nnU-Net; the program that `preprocessing.py` measures.
+"""Measures one resampling by autoseg or by nnU-Net; the program that `preprocessing.py` starts.
 
-    PYTHON tests/benchmarks/one_resampling.py autoseg|nnunet image|labels|export INPUT.npy OUTPUT.npy Z Y X
+    PYTHON tests/benchmarks/measure_resampling.py autoseg|nnunet image|labels|export INPUT.npy OUTPUT.npy Z Y X
 
 Reads an array, brings it to Z x Y x X voxels, writes the result, and prints seconds and bytes as JSON. Imports, reading
-and writing are not counted. Memory is the most that the system saw in the process's own books during the call, above
-what it held just before. Needs Linux, numpy, and the program it measures.
+and writing are not counted. The memory is the peak that the system counted for this process during the call, and how
+far it is above what the process held just before. Needs Linux, numpy, and the program that it measures.
 """
 
 import argparse
@@ -30,25 +30,25 @@ def main() -> None:
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("shape", type=int, nargs=3)
-    parser.add_argument("--classes", type=int, metavar="N", help="of the logits, only the first N")
+    parser.add_argument("--classes", type=int, metavar="N", help="resample only the first N classes of the logits")
     arguments = parser.parse_args()
     choose = {"autoseg": choose_ours, "nnunet": choose_theirs}[arguments.program]
     work = choose(arguments.task, tuple(arguments.shape))
     array = np.load(arguments.input, mmap_mode="r")
     array = np.array(array[: arguments.classes] if arguments.classes else array)
 
-    before = start_books()
+    before = reset_peak()
     started = time.perf_counter()
     result = work(array)
     seconds = time.perf_counter() - started
-    most = read_books("VmHWM")
+    most = read_memory("VmHWM")
 
     np.save(arguments.output, result)
     print(json.dumps({"seconds": seconds, "growth": most - before, "most": most}))
 
 
 def choose_ours(task: str, shape: tuple[int, int, int]) -> Resampling:
-    """What autoseg calls in preprocessing and export."""
+    """Returns the function that autoseg calls in preprocessing or export."""
     from autoseg.preprocessing.label_resampling import choose_class, resample_and_choose, resample_labels
     from autoseg.preprocessing.resampling import resample_image
 
@@ -60,7 +60,7 @@ def choose_ours(task: str, shape: tuple[int, int, int]) -> Resampling:
 
 
 def choose_theirs(task: str, shape: tuple[int, int, int]) -> Resampling:
-    """What nnU-Net calls in preprocessing and export, with the settings of its default plan."""
+    """Returns the function that nnU-Net calls in preprocessing or export, with the settings of its default plan."""
     from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
@@ -78,16 +78,16 @@ def choose_theirs(task: str, shape: tuple[int, int, int]) -> Resampling:
     return export if task == "export" else lambda array: resample(array[np.newaxis])[0]
 
 
-def start_books() -> int:
-    """Forgets the most that this process ever held; returns what it holds now, in bytes."""
+def reset_peak() -> int:
+    """Lets the system count the peak of this process's memory anew; returns what it holds now, in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
-    return read_books("VmRSS")
+    return read_memory("VmRSS")
 
 
-def read_books(name: str) -> int:
-    """A size in bytes from the system's books of this process."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+def read_memory(name: str) -> int:
+    """Returns a size in bytes from the system's record of this process; 0 if it keeps none of that name."""
+    match = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(match[1]) * 1024 if match else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The metrics of a folder by MONAI or by MedPy, in a process of its own; the program that `metrics.py` measures.
+"""Measures the metrics of a folder by MONAI or by MedPy; the program that `metrics.py` starts and times.
 
-    PYTHON tests/benchmarks/one_metrics.py monai|medpy REFERENCES PREDICTIONS OUTPUT.json TOLERANCE
+    PYTHON tests/benchmarks/measure_metrics.py monai|medpy REFERENCES PREDICTIONS OUTPUT.json TOLERANCE
 
-Writes case -> number of the label -> metric -> value. Needs SimpleITK and the package, and no autoseg.
+Writes a table in JSON: case, number of the label, metric, value. Needs SimpleITK and the package, but not autoseg.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 
 def main() -> None:
-    """Measures every pair, one after the other."""
+    """Measures one pair of label maps after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("package", choices=("monai", "medpy"))
     parser.add_argument("references", type=Path)
@@ -37,14 +37,14 @@ def main() -> None:
 
 
 def measure_by_monai(ground_truth, guess, labels, spacing, tolerance):
-    """All labels of a case at once, as MONAI likes it: one-hot, of shape (1, labels, z, y, x)."""
+    """Returns the metrics of all labels of a case by MONAI, which takes them at once: one-hot, (1, labels, z, y, x)."""
     import torch
     from monai import metrics
 
     numbers = np.array(labels).reshape(-1, 1, 1, 1)
     y, y_pred = (torch.from_numpy((label_map == numbers)[np.newaxis]) for label_map in (ground_truth, guess))
     both = {"y_pred": y_pred, "y": y, "include_background": True}
-    found = {
+    scores = {
         "dice": metrics.compute_dice(**both),
         "iou": metrics.compute_iou(**both),
         "nsd": metrics.compute_surface_dice(**both, class_thresholds=[tolerance] * len(labels), spacing=spacing),
@@ -52,13 +52,13 @@ def measure_by_monai(ground_truth, guess, labels, spacing, tolerance):
         "assd_mm": metrics.compute_average_surface_distance(**both, symmetric=True, spacing=spacing),
     }
     return {
-        str(label): {metric: float(values[0, column]) for metric, values in found.items()}
+        str(label): {metric: float(values[0, column]) for metric, values in scores.items()}
         for column, label in enumerate(labels)
     }
 
 
 def measure_by_medpy(ground_truth, guess, labels, spacing, _):
-    """Label by label."""
+    """Returns the metrics of a case by MedPy, which takes one label after the other."""
     from medpy.metric import binary
 
     return {

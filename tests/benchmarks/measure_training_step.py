@@ -1,13 +1,14 @@
-"""Times some training steps of one program and prints seconds and losses as JSON; see training_step.py.
+"""Times training steps of one program; the program that `training_step.py` starts.
 
-    python one_step.py {autoseg,nnunet} FOLDER STEPS
+    PYTHON tests/benchmarks/measure_training_step.py autoseg|nnunet FOLDER STEPS
 
 FOLDER holds network.json (features, kernels, strides, classes) and batch.npz (images, labels). nnU-Net's run leaves its
-first weights there, weights.npz, with which autoseg's begins, so that both must have the same first loss.
+initial weights there as weights.npz, and autoseg's begins with them if they are there, so that both must have the same
+first loss. Prints the seconds and losses of all steps as JSON.
 """
 
+import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -19,14 +20,20 @@ THREADS = 2
 
 def main() -> None:
     """Runs the steps on the CPU."""
-    program, folder, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("program", choices=("autoseg", "nnunet"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("steps", type=int)
+    arguments = parser.parse_args()
+    folder = arguments.folder
     torch.set_num_threads(THREADS)
     network = json.loads((folder / "network.json").read_text())
     batch = np.load(folder / "batch.npz")
     images, labels = torch.from_numpy(batch["images"]), torch.from_numpy(batch["labels"])
-    step = (make_our_step if program == "autoseg" else make_their_step)(network, images, labels, folder)
+    make_step = {"autoseg": make_our_step, "nnunet": make_their_step}[arguments.program]
+    step = make_step(network, images, labels, folder)
     seconds, losses = [], []
-    for _ in range(steps):
+    for _ in range(arguments.steps):
         started = time.perf_counter()
         losses.append(step())
         seconds.append(time.perf_counter() - started)
@@ -34,7 +41,7 @@ def main() -> None:
 
 
 def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, folder: Path):
-    """The program's own step: forward, loss, backward, clipping, optimizer; in the precision of the CPU."""
+    """Returns autoseg's training step: forward, loss, backward, clipping, optimizer; in the precision of the CPU."""
     from types import SimpleNamespace
 
     from autoseg.dataloading.batch import Batch
@@ -57,8 +64,9 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
     )
     settings = TrainingSettings()
     state = start_training(build_network(architecture), settings, torch.device("cpu"), scaled=False)
-    weights = np.load(folder / "weights.npz")
-    state.network.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
+    if (folder / "weights.npz").is_file():
+        weights = np.load(folder / "weights.npz")
+        state.network.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
     targets = Targets.of_labels({str(label): label for label in range(1, network["classes"])})
     run = SimpleNamespace(
         settings=settings,
@@ -72,7 +80,7 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
 
 
 def make_their_step(network: dict, images: torch.Tensor, labels: torch.Tensor, folder: Path):
-    """The step of nnU-Net's trainer on a CPU: its network, loss and optimizer, in float32."""
+    """Returns the step of nnU-Net's trainer on a CPU: its network, loss and optimizer, in float32."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
     from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
@@ -111,7 +119,7 @@ def make_their_step(network: dict, images: torch.Tensor, labels: torch.Tensor, f
 
 
 def rename(weights: dict[str, torch.Tensor], stages: int) -> dict[str, np.ndarray]:
-    """nnU-Net's weights under autoseg's names; its decoder counts from the coarsest level."""
+    """Returns nnU-Net's weights under autoseg's names; nnU-Net counts its decoder from the coarsest level."""
     renamed = {}
     for name, value in weights.items():
         parts = name.split(".")

@@ -1,0 +1,248 @@
+"""Every benchmark still runs: each script at small size on made-up data, as a process of its own.
+
+Most tests here are slow. Halves that need nnU-Net are skipped unless AUTOSEG_NNUNET_PYTHON names the python of an
+environment with nnunetv2 2.8.1, as for tests/parity; those that need MONAI and MedPy, unless AUTOSEG_PEER_PYTHON names
+that of an environment as tests/benchmarks/metrics.py describes it. gpu_training.py runs on the CPU and without nnU-Net,
+whose benchmark trainer needs a GPU.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+import pytest
+from made_up_hippocampi import TASK, write_hippocampi
+from made_up_model import make_model
+from phantoms import REALDATA
+from programs import NUMBER, import_hippocampus
+
+import autoseg
+from autoseg.imaging.files import read_label_map, write_label_map
+from autoseg.imaging.geometry import Volume
+from autoseg.workspace import Workspace
+
+FOLDER = Path(__file__).parent
+CHECKOUT = FOLDER.parents[1]
+NNUNET_VARIABLE, PEER_VARIABLE = "AUTOSEG_NNUNET_PYTHON", "AUTOSEG_PEER_PYTHON"
+
+
+class Benchmark(NamedTuple):
+    """How a script is run at small size.
+
+    Attributes:
+        script: Name of the script.
+        options: Its arguments; names in braces stand for the folders of the fixture `folders`.
+        rows: Beginnings of rows of its tables, each of which must hold a figure.
+    """
+
+    script: str
+    options: str
+    rows: tuple[str, ...]
+
+
+FINGERPRINT = Benchmark(
+    "fingerprint.py", "{task} {fresh} --pairs 1", ("autoseg, 6 cases", "autoseg, all 6 cases", "autoseg")
+)
+PREDICTION = Benchmark(
+    "prediction.py",
+    "{model} {fresh} --scans {scans} --pairs 1 --scale 0.08",
+    ("sliding window over 32 x 32 x 32 voxels", "2 scans, whole command", "12 x 32 x 32 voxels, 25 classes", "48 x 41"),
+)
+PREPROCESSING = Benchmark(
+    "preprocessing.py",
+    "{fresh} --rows image labels export many cases hippocampus --source {task} --scale 0.06 --pairs 1 --cases 2",
+    (
+        "image, cubic",
+        "label map of 15",
+        "logits of 25",
+        "logits of 117",
+        "2 scans of 7 x 31 x 31",
+        "6 hippocampus cases",
+    ),
+)
+REFERENCE_PLANS = Benchmark("reference_plans.py", "{fresh} --datasets 1", ("",))
+TRAINING_STEP = Benchmark(
+    "training_step.py", "--patch 16 16 16 --batch 2 --steps 2 --pairs 1", ("patch 16 x 16 x 16, batch 2",)
+)
+METRICS = Benchmark("metrics.py", "{labels} {masks} --cases 2 --rounds 1 --spacing 3 0.8 0.7", ("autoseg", "hd95_mm"))
+BESIDE_NNUNET = (FINGERPRINT, PREDICTION, PREPROCESSING, REFERENCE_PLANS, TRAINING_STEP)
+ALONE = (
+    Benchmark("augmentation.py", "--sizes 12,16,12 --rounds 1", ("rotation and scaling", "noise", "whole table")),
+    Benchmark("gpu_step.py", "--device cpu --patch 16 16 16", ("step", "its convolutions alone")),
+    Benchmark(
+        "gpu_training.py",
+        "{fresh} --source {task} --report {fresh}/report.md --device cpu --epochs 1 --fold-epochs 1 --folds 0 "
+        "--steps 2 --patch 16 16 16 --scale 0.08",
+        ("epoch, ", "multiply-adds of a step", "hippocampus, mean Dice after 1 epochs, fold 0"),
+    ),
+    Benchmark("hippocampus.py", "{task} {fresh} --budget 2s", ("train", "predict", "evaluate")),
+    Benchmark("large_metrics.py", "--shape 20 30 30 --structures 3 5", ("3", "5")),
+    Benchmark("memory.py", '--only "2D, V-Net"', ("2D, V-Net stages",)),
+    Benchmark("memory_order.py", "--patch 16 16 16 --steps 2", ("of the device", "float32")),
+    Benchmark("network_schedules.py", "{workspace} --budget 1s --only attention_unet", ("attention_unet",)),
+    Benchmark("network_sizes.py", "{workspace} --steps 2", ("16 to 128 features", "small again, other seed")),
+    Benchmark(
+        "networks.py",
+        "--patch 16 16 16 --steps 2 --only usual attention_unet --dataset 4 --workspace {workspace} --budget 1s",
+        ("usual", "attention_unet"),
+    ),
+    Benchmark("planning.py", "--datasets 2", ("plans", "mean processor time of a plan")),
+    Benchmark("small_schedule.py", "{workspace} --budget 1s", ("0.01", "0.4")),
+    Benchmark(
+        "store.py",
+        "{fresh} --size 24 32 32 --patch 16 16 16 --patches 2 --rounds 1 --cases 1 --only store",
+        ("plain .npy", "**store**"),
+    ),
+)
+BENCHMARKS = (*ALONE, *BESIDE_NNUNET, METRICS)
+STARTED_BY = {
+    "measure_metrics.py": "metrics.py",
+    "measure_prediction.py": "prediction.py",
+    "measure_resampling.py": "preprocessing.py",
+    "measure_training_step.py": "training_step.py",
+    "nnunet_twin.py": "prediction.py",
+}
+"""Programs that a script starts as processes of their own."""
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of made-up data: the task, two of its scans, label maps and their predictions, a workspace, a model."""
+    root = tmp_path_factory.mktemp("benchmarks")
+    names = ("workspace", "model", "scans", "labels", "masks")
+    folders = {"task": write_hippocampi(root), **{name: root / name for name in names}}
+    for name in ("hippocampus_001.nii.gz", "hippocampus_002.nii.gz"):
+        label = read_label_map(folders["task"] / "labelsTr" / name)
+        write_label_map(folders["labels"] / name, label)
+        shifted = Volume(array=label.array[::-1].copy(), geometry=label.geometry)
+        write_label_map(folders["masks"] / name, shifted)
+        folders["scans"].mkdir(exist_ok=True)
+        (folders["scans"] / name).symlink_to(folders["task"] / "imagesTr" / name)
+    make_model(folders["model"], classes=3, spacing_mm=(1.0, 1.0, 1.0), patch=(16, 16, 16), features=4)
+    with patch("autoseg.datasets.fingerprint.FOREGROUND_SAMPLES", 10_000):
+        import_hippocampus(folders["task"], Workspace(root=folders["workspace"]))
+        autoseg.plan_and_preprocess(NUMBER, preset="small", workspace=folders["workspace"])
+    return folders
+
+
+@pytest.fixture
+def folders(made_up: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    """The folders of made-up data, and an empty folder."""
+    return {**made_up, "fresh": tmp_path}
+
+
+def run(benchmark: Benchmark, folders: dict[str, Path], *further: object) -> str:
+    """Runs a script and gives back its output."""
+    words = shlex.split(benchmark.options.format(**folders))
+    command = [sys.executable, FOLDER / benchmark.script, *words, *further]
+    path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        check=False,
+        text=True,
+        cwd=folders["fresh"],
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^Measured on: .*\d+ cores, .*; networks in \w+; torch \d", done.stdout, re.MULTILINE), (
+        done.stdout
+    )
+    return done.stdout
+
+
+def rows_of(output: str) -> list[list[str]]:
+    """The cells of all rows of tables, without the lines under their heads."""
+    lines = [line.strip() for line in output.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def find_row(output: str, beginning: str) -> list[str]:
+    """The last row that begins so; fails if there is none."""
+    rows = [row for row in rows_of(output) if row[0].startswith(beginning)]
+    assert rows, f"no row of {beginning!r} in\n{output}"
+    return rows[-1]
+
+
+def environment(variable: str) -> str:
+    """The interpreter that an environment variable names; skips without one."""
+    python = os.environ.get(variable)
+    if not python:
+        pytest.skip(f"{variable} does not name the python of an environment with the other program")
+    return python
+
+
+def by_script(benchmark: Benchmark) -> str:
+    """The name of a benchmark in its test."""
+    return benchmark.script.removesuffix(".py")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("benchmark_run", BENCHMARKS, ids=by_script)
+def test_runs_without_other_programs(benchmark_run: Benchmark, folders: dict[str, Path]) -> None:
+    """Every row that the script is to print is there, with a figure."""
+    output = run(benchmark_run, folders)
+    for beginning in benchmark_run.rows:
+        assert re.search(r"\d", "|".join(find_row(output, beginning)[1:])), output
+    if benchmark_run.script == "gpu_training.py":
+        report = (folders["fresh"] / "report.md").read_text(encoding="utf-8")
+        assert report.startswith("Measured on: ")
+        assert "fold 0" in report
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("benchmark_run", BESIDE_NNUNET, ids=by_script)
+def test_runs_beside_nnunet(benchmark_run: Benchmark, folders: dict[str, Path]) -> None:
+    """Nothing fails, and a row compares both programs."""
+    output = run(benchmark_run, folders, "--nnunet", environment(NNUNET_VARIABLE))
+    if benchmark_run is REFERENCE_PLANS:
+        assert "planned by autoseg alone" not in output
+        assert "the same in every decision" in output or "not planned by nnU-Net" in output
+    elif benchmark_run is FINGERPRINT:
+        assert "Shapes and spacings of all cases agree: yes." in output
+        assert re.search(r"nnU-Net takes \d+\.\d times as long", output)
+    else:
+        compared = [find_row(output, beginning) for beginning in benchmark_run.rows if beginning != "48 x 41"]
+        assert all(re.fullmatch(r"\*\*\d+\.\d\*\* \(\d+\.\d\)", row[3]) for row in compared), output
+
+
+@pytest.mark.slow
+def test_metrics_beside_monai(folders: dict[str, Path]) -> None:
+    """MONAI is among the packages that tests need, so its half runs everywhere; both programs agree."""
+    output = run(METRICS, folders, "--peer", sys.executable, "--packages", "monai")
+    assert rows_of(output)[-6][2:] == ["MONAI", "largest difference"]
+    for metric in ("dice", "iou", "nsd", "hd95_mm", "assd_mm"):
+        assert float(find_row(output, metric)[3]) < 1e-4
+
+
+@pytest.mark.slow
+def test_metrics_beside_monai_and_medpy(folders: dict[str, Path]) -> None:
+    """The columns of both packages are filled."""
+    output = run(METRICS, folders, "--peer", environment(PEER_VARIABLE))
+    assert all(re.fullmatch(r"[\d.e+-]+", cell) for cell in find_row(output, "hd95_mm")[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.timeout(600)
+def test_runs_on_real_scans(folders: dict[str, Path]) -> None:
+    """The commands take the dataset of the Decathlon itself."""
+    if not (REALDATA / TASK).is_dir():
+        pytest.skip("no real scans beside the checkout")
+    output = run(Benchmark("fingerprint.py", "{task} {fresh} --pairs 1", ()), {**folders, "task": REALDATA / TASK})
+    assert find_row(output, "autoseg, all 260 cases")[1]
+
+
+def test_no_script_is_forgotten() -> None:
+    """Every program of the folder is run here, or started by one that is."""
+    programs = {path.name for path in FOLDER.glob("*.py") if "\nif __name__ ==" in path.read_text("utf-8")}
+    assert programs == {benchmark.script for benchmark in BENCHMARKS} | set(STARTED_BY)
+    for program, starter in STARTED_BY.items():
+        assert program.removesuffix(".py") in (FOLDER / starter).read_text("utf-8")
