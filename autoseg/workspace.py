@@ -309,6 +309,10 @@ def dataset_folder_name(number: int, name: str) -> str:
 
     Raises:
         UsageError: The number or the name cannot be part of a folder name.
+
+    Example:
+        >>> dataset_folder_name(4, "Hippocampus")
+        'Dataset004_Hippocampus'
     """
     folder = f"Dataset{number:03d}_{name}"
     if not 0 < number < 1000 or not FOLDER_NAME.match(folder):
