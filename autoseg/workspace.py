@@ -32,6 +32,7 @@ from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
 FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w.-]*)\Z")
 
 ENSEMBLES = "ensembles"
+CHECKPOINT = "checkpoint.pt"
 PLAN_NAME = re.compile(r"^[A-Za-z][\w-]{0,40}\Z", re.ASCII)
 MODEL_NAME = re.compile(r"^[A-Za-z][\w-]{0,60}\Z", re.ASCII)
 
@@ -42,6 +43,16 @@ Fold = int | str
 def list_folds(folds: Fold | Sequence[Fold]) -> list[Fold]:
     """One fold, or several, as a list."""
     return [folds] if isinstance(folds, int | str) else list(folds)
+
+
+def checkpoint_file(fold: Path) -> Path:
+    """Returns the path of the checkpoint in the folder of a fold, wherever that folder is."""
+    return fold / CHECKPOINT
+
+
+def overlay_name(rank: str) -> str:
+    """Returns the file name of the picture of the "worst" or of the "median" held-out case."""
+    return f"overlay_{rank}.png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +94,7 @@ class ModelFolder:
 
     def checkpoint(self, fold: Fold) -> Path:
         """Weights and all that rebuilds them."""
-        return self.fold(fold) / "checkpoint.pt"
+        return checkpoint_file(self.fold(fold))
 
     def progress(self, fold: Fold, ending: str) -> Path:
         """The record of a training run: "csv" and "jsonl" for tools, "png" for eyes."""
@@ -110,9 +121,13 @@ class ModelFolder:
         """Segmentations of the held-out cases, their summary and pictures."""
         return self.fold(fold) / "validation"
 
+    def overlay(self, fold: Fold, rank: str) -> Path:
+        """Returns the path of the picture of the "worst" or of the "median" held-out case of a fold."""
+        return self.validation(fold) / overlay_name(rank)
+
     def trained_folds(self) -> list[Fold]:
         """Folds that have a checkpoint: numbers in order, then "all"."""
-        return self._folds_with("checkpoint.pt")
+        return self._folds_with(CHECKPOINT)
 
     def running_folds(self) -> list[Fold]:
         """Folds that a run holds; after `kill -9` also the one that it held. See `lock`."""
@@ -155,9 +170,13 @@ class DatasetFolders:
         """What is known of each case until the fingerprint is complete."""
         return self.preprocessed / "fingerprint_parts"
 
+    def fingerprint_part(self, case: str) -> Path:
+        """Returns the path of what is known of one case until the fingerprint is complete."""
+        return self.fingerprint_parts / f"{case}.npz"
+
     @property
-    def work_log(self) -> Path:
-        """Which cases are being prepared; see `work_log`."""
+    def crash_log(self) -> Path:
+        """Which cases are being prepared; see `runtime.crash_log`."""
         return self.preprocessed / ".in_work"
 
     @property

@@ -26,6 +26,7 @@ def demo(
     is kept and used.
     """
     from autoseg.cli.terminal import console
+    from autoseg.datasets.dataset import TEST_IMAGES, TRAINING_LABELS
     from autoseg.importing.demo_dataset import make_demo_dataset
     from autoseg.workspace import Workspace
 
@@ -56,14 +57,14 @@ def demo(
             ),
         ),
         (
-            f"predict {options} -i {folders.raw / 'imagesTs'} -o {masks} {where}",
+            f"predict {options} -i {folders.raw / TEST_IMAGES} -o {masks} {where}",
             lambda: prediction.predict(
-                folders.raw / "imagesTs", masks, number=NUMBER, device=device, workspace=workspace
+                folders.raw / TEST_IMAGES, masks, number=NUMBER, device=device, workspace=workspace
             ),
         ),
         (
-            f"evaluate {folders.raw / 'labelsTr'} {model.validation(0)}",
-            lambda: scores.evaluate(folders.raw / "labelsTr", model.validation(0)),
+            f"evaluate {folders.raw / TRAINING_LABELS} {model.validation(0)}",
+            lambda: scores.evaluate(folders.raw / TRAINING_LABELS, model.validation(0)),
         ),
     ]
     if not folders.raw.exists():
@@ -75,5 +76,5 @@ def demo(
     for command, run in steps:
         console.print(f"\n$ autoseg {command}", style="bold")
         run()
-    console.print(f"\npicture of the worst held-out case: {model.validation(0) / 'overlay_worst.png'}")
+    console.print(f"\npicture of the worst held-out case: {model.overlay(0, 'worst')}")
     console.print("next, your own data: autoseg import SOURCE -d 2")

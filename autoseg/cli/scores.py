@@ -30,11 +30,12 @@ def evaluate(
     """
     from autoseg.cli.score_tables import print_scores
     from autoseg.cli.terminal import Terminal, console
+    from autoseg.evaluation.summary import summary_file
     from autoseg.pipeline.scores import evaluate
 
     summary = evaluate(reference, prediction, tolerance_mm=tolerance, reporter=Terminal())
     print_scores(summary, title="1 case" if len(summary.cases) == 1 else f"{len(summary.cases)} cases")
-    console.print(f"also in {prediction / 'summary.json'} and summary.csv")
+    console.print(f"also in {summary_file(prediction)} and summary.csv")
 
 
 def compare(

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.datasets.file_list import FileList
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import DatasetError, ProblemsError
 from autoseg.imaging.formats import COLOUR_ENDINGS
 from autoseg.imaging.tiff import find_spacing_file
 
+TRAINING_IMAGES, TRAINING_LABELS, TEST_IMAGES = "imagesTr", "labelsTr", "imagesTs"
 CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
 
 
@@ -77,12 +78,12 @@ class Dataset:
         Raises:
             DatasetError: dataset.json is missing or wrong, or there are no training cases at all.
         """
-        if not (folder / "dataset.json").is_file():
+        if not info_file(folder).is_file():
             raise DatasetError(
                 f"{folder} has no dataset.json",
                 "write one that states channel_names, labels and file_ending, or bring the data with 'autoseg import'",
             )
-        info, files = DatasetInfo.load(folder / "dataset.json"), FileList.load(folder / "dataset.json")
+        info, files = DatasetInfo.load(info_file(folder)), FileList.load(info_file(folder))
         found = _list_folders(folder, info) if files.cases is None else _list_places(files, folder, info)
         cases = tuple(case for case, problem in found if problem is None)
         problems = tuple(problem for _, problem in found if problem is not None)
@@ -158,12 +159,12 @@ def group_channels(folder: Path, info: DatasetInfo, known: Iterable[str] = ()) -
 
 def _list_folders(folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem | None]]:
     """The cases of imagesTr and labelsTr, and what is wrong with the files of each."""
-    label_names = _names(folder / "labelsTr", info.file_ending)
-    labels = {name: folder / "labelsTr" / (name + info.file_ending) for name in label_names}
-    images = group_channels(folder / "imagesTr", info, known=label_names)
+    label_names = _names(folder / TRAINING_LABELS, info.file_ending)
+    labels = {name: folder / TRAINING_LABELS / (name + info.file_ending) for name in label_names}
+    images = group_channels(folder / TRAINING_IMAGES, info, known=label_names)
     if not images and not labels:
         raise DatasetError(
-            f"{folder / 'imagesTr'} holds no file that ends in {info.file_ending}",
+            f"{folder / TRAINING_IMAGES} holds no file that ends in {info.file_ending}",
             "copy images and labels there, or correct file_ending in dataset.json",
         )
     names = sorted(images.keys() | labels.keys())

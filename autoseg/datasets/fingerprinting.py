@@ -93,7 +93,7 @@ def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Rep
     info = sha256(dataset.info.model_dump_json().encode()).hexdigest()
 
     def look(case: Case) -> _ReadCase:
-        path = _part_path(folders, case.name)
+        path = folders.fingerprint_part(case.name)
         origin = FileState(program=__version__, info=info, files=state_of_files(case.files), draws=draws)
         part = _load_part(path, origin)
         return _read_case(case, dataset, path, origin) if part is None else _take_over(case, part)
@@ -107,7 +107,7 @@ def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Rep
         raise ProblemsError([str(problem) for problem in problems])
 
     def read_draws(name: str, channel: int) -> NDArray[np.float32]:
-        return _read_draws(_part_path(folders, name), channel)
+        return _read_draws(folders.fingerprint_part(name), channel)
 
     summaries = [one.summary for one in looks if one.summary is not None]
     fingerprint = fingerprint_dataset(summaries, draws=draws, read_draws=read_draws)
@@ -143,10 +143,6 @@ def _take_over(case: Case, part: FingerprintPart) -> _ReadCase:
     """A case that an earlier run found sound."""
     findings = Inspection(name=case.name, image=None, label=None, problems=(), labels_seen=part.labels_seen)
     return _ReadCase(inspection=findings, summary=part.summary, taken_over=True)
-
-
-def _part_path(folders: DatasetFolders, name: str) -> Path:
-    return folders.fingerprint_parts / f"{name}.npz"
 
 
 def _save_part(path: Path, part: FingerprintPart, drawn: NDArray[np.float32]) -> None:

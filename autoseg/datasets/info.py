@@ -28,6 +28,11 @@ LONGEST_PATTERN = 200
 """Characters of the regular expression that groups cases. Decision: whatever is longer was not meant as one."""
 
 
+def info_file(folder: Path) -> Path:
+    """Returns the path of the dataset.json of a folder: of a raw dataset, or of label maps."""
+    return folder / "dataset.json"
+
+
 def compile_groups(pattern: str) -> re.Pattern[str]:
     """Reads the regular expression whose first bracket, or whole match, in a case's name is its group.
 

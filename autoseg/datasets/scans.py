@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.datasets.dataset import Case, group_channels
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import DatasetError, ProblemsError
 from autoseg.imaging.formats import split_ending
 from autoseg.imaging.geometry import Volume
@@ -100,8 +100,8 @@ def find_info(reference: Path, prediction: Path) -> DatasetInfo | None:
         DatasetError: dataset.json is wrong.
     """
     for folder in (reference, reference.parent, prediction):
-        if (folder / "dataset.json").is_file():
-            return DatasetInfo.load(folder / "dataset.json")
+        if info_file(folder).is_file():
+            return DatasetInfo.load(info_file(folder))
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from autoseg.datasets.dataset import Dataset
-from autoseg.datasets.info import DatasetInfo, compile_groups
+from autoseg.datasets.info import DatasetInfo, compile_groups, info_file
 from autoseg.datasets.nnunet_files import SPLITS_FILE, read_splits
 from autoseg.datasets.splits import FOLDS, Split, Splits, find_leak, list_units, make_splits
 from autoseg.errors import ArtifactError, DatasetError, UsageError
@@ -127,7 +127,7 @@ def _check_groups(names: Sequence[str], group_of: Mapping[str, str], folders: Da
         unknown -= {case.name for case in dataset.cases} | {problem.case for problem in dataset.problems}
         if unknown:
             what = f"{min(unknown)!r}, which {folders.raw.name} does not have ({len(unknown)} such names)"
-            raise DatasetError(f'"groups" in {folders.raw / "dataset.json"} names {what}', "correct the names there")
+            raise DatasetError(f'"groups" in {info_file(folders.raw)} names {what}', "correct the names there")
 
 
 def _say_groups(names: Sequence[str], group_of: Mapping[str, str], rule: GroupRule, reporter: Reporter) -> None:

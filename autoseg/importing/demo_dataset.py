@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from autoseg.datasets.dataset import Dataset
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.dataset import TEST_IMAGES, TRAINING_IMAGES, TRAINING_LABELS, Dataset
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import UsageError
 from autoseg.imaging.files import write_image, write_label_map
 from autoseg.imaging.geometry import Geometry, Matrix, Vector, Volume
@@ -80,15 +80,15 @@ def make_demo_dataset(folder: Path, *, cases: int = 12, seed: int = 0) -> Datase
         name="Demo",
     )
     with atomic_folder(folder) as writing:
-        for name in ("imagesTr", "labelsTr", "imagesTs"):
+        for name in (TRAINING_IMAGES, TRAINING_LABELS, TEST_IMAGES):
             (writing / name).mkdir()
         for number in range(1, cases + TEST_SCANS + 1):
             image, label = make_case(np.random.default_rng([seed, number]))
             name = f"demo_{number:03d}"
-            _write_channels(image, writing / ("imagesTr" if number <= cases else "imagesTs"), name)
+            _write_channels(image, writing / (TRAINING_IMAGES if number <= cases else TEST_IMAGES), name)
             if number <= cases:
-                write_label_map(writing / "labelsTr" / f"{name}.nii.gz", label)
-        info.save(writing / "dataset.json", {"numTraining": cases})
+                write_label_map(writing / TRAINING_LABELS / f"{name}.nii.gz", label)
+        info.save(info_file(writing), {"numTraining": cases})
     return Dataset.open(folder)
 
 

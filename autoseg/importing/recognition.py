@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autoseg.datasets.dataset import Case, Dataset
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.dataset import TEST_IMAGES, TRAINING_IMAGES, TRAINING_LABELS, Case, Dataset
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.nnunet_files import SPLITS_FILE, read_splits
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.files import channels_in
@@ -91,7 +91,7 @@ def recognise(source: Path | tuple[Path, Path], reporter: Reporter) -> Source:
             raise UsageError(f"{folder} is not a folder", "check the path")
     if isinstance(source, tuple):
         return _from_folders(*source, None, reporter)
-    if (source / "dataset.json").is_file():
+    if info_file(source).is_file():
         return _from_description(source, reporter)
     if folders := find_case_folders(source):
         return _from_case_folders(source, folders, reporter)
@@ -104,7 +104,7 @@ def recognise(source: Path | tuple[Path, Path], reporter: Reporter) -> Source:
 
 def _from_description(folder: Path, reporter: Reporter) -> Source:
     """A folder of the Decathlon or of nnU-Net: dataset.json says what the files are."""
-    path = folder / "dataset.json"
+    path = info_file(folder)
     try:
         content = json.loads(read_text(path))
     except ValueError as error:
@@ -116,7 +116,7 @@ def _from_description(folder: Path, reporter: Reporter) -> Source:
     info = _describe(content, pairing.common_ending(cases), path)
     cases = _keep_complete(cases, _count_channels(cases, info.channels, reporter), info.channels, reporter)
     notes = {key: value for key, value in content.items() if key not in RESTATED}
-    tests = pairing.group_tests(pairing.list_images(folder / "imagesTs", ending), len(cases[0].images), reporter)
+    tests = pairing.group_tests(pairing.list_images(folder / TEST_IMAGES, ending), len(cases[0].images), reporter)
     splits = _find_splits(folder, cases, reporter)
     return Source(info=info, cases=cases, tests=tests, notes=notes, splits=splits)
 
@@ -130,8 +130,8 @@ def _describe(content: dict[str, Any], ending: str, path: Path) -> DatasetInfo:
 
 
 def _described_cases(folder: Path, content: dict[str, Any], reporter: Reporter) -> tuple[Case, ...]:
-    images = pairing.list_images(folder / "imagesTr", str(content.get("file_ending") or "") or None)
-    masks = _listed_masks(folder, content) or pairing.masks_by_image(folder / "labelsTr", images)
+    images = pairing.list_images(folder / TRAINING_IMAGES, str(content.get("file_ending") or "") or None)
+    masks = _listed_masks(folder, content) or pairing.masks_by_image(folder / TRAINING_LABELS, images)
     return pairing.pair_by_name(images, masks, folder, reporter)
 
 

@@ -10,8 +10,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.datasets.dataset import CHANNEL_SUFFIX, Case, Dataset
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.dataset import CHANNEL_SUFFIX, TEST_IMAGES, TRAINING_IMAGES, TRAINING_LABELS, Case, Dataset
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import ImageError, UsageError
 from autoseg.imaging.files import convert_image, read_label_map, write_label_map
 from autoseg.imaging.formats import PLANE_ENDINGS
@@ -75,7 +75,7 @@ def _write_list(source: Source, folder: Path) -> None:
     refuse_unless_in_place(source)
     info, notes = describe_in_place(source)
     with atomic_folder(folder) as writing:
-        info.save(writing / "dataset.json", notes)
+        info.save(info_file(writing), notes)
         _bring_splits(source, writing)
 
 
@@ -89,19 +89,19 @@ def _write(source: Source, folder: Path, reporter: Reporter) -> None:
 
         def write(case: Case) -> None:
             if case.label is None:
-                _write_images(case, writing / "imagesTs", source.info)
+                _write_images(case, writing / TEST_IMAGES, source.info)
             else:
-                _write_images(case, writing / "imagesTr", source.info)
-                target = writing / "labelsTr" / (case.name + source.info.file_ending)
+                _write_images(case, writing / TRAINING_IMAGES, source.info)
+                target = writing / TRAINING_LABELS / (case.name + source.info.file_ending)
                 if source.structures is not None:
                     write_label_map(target, combine_masks(case.label, source.structures))
                 else:
                     _write_label(case.label, target, source.numbers)
 
-        for name in ("imagesTr", "labelsTr", *(("imagesTs",) if source.tests else ())):
+        for name in (TRAINING_IMAGES, TRAINING_LABELS, *((TEST_IMAGES,) if source.tests else ())):
             (writing / name).mkdir()
         results_or_raise(map_in_threads(write, source.cases + source.tests, title="importing", reporter=reporter))
-        source.info.save(writing / "dataset.json", {"numTraining": len(source.cases), **source.notes})
+        source.info.save(info_file(writing), {"numTraining": len(source.cases), **source.notes})
         _bring_splits(source, writing)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from autoseg.datasets.info import info_file
 from autoseg._version import __version__
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import BACKGROUND, DatasetInfo
@@ -16,9 +17,6 @@ from autoseg.inference.report import ReportWriter, describe_remarkable, name_tab
 from autoseg.inference.scan_pipeline import ScanReport, segment_each
 from autoseg.runtime.artifact import Artifact, atomic_file
 from autoseg.runtime.reporting import Reporter
-
-LABELS_FILE = "dataset.json"
-"""Written beside the segmentations, to say what their numbers mean."""
 
 PROVENANCE_FILE = "prediction.json"
 
@@ -233,7 +231,7 @@ def segment_scans(
         provenance = PredictionProvenance.of(segmenter)
         if not provenance.is_in(output):
             provenance.save(output / PROVENANCE_FILE)
-        segmenter.info.save(output / LABELS_FILE)
+        segmenter.info.save(info_file(output))
 
     try:
         for report in segment_each(segmenter, scans, output, maps, reporter, begin=begin):

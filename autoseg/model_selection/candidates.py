@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autoseg.evaluation.summary import summary_file
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ModelError, UsageError
@@ -18,7 +19,7 @@ from autoseg.models.best_model import MemberName, name_member, name_together
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName, Plan
-from autoseg.planning.plan_file import load_decisions, load_plan, open_planned, with_own_cases
+from autoseg.planning.plan_file import load_decisions, load_plan, open_planned, list_stored_configurations
 from autoseg.preprocessing.provenance import PreprocessingSettings
 from autoseg.workspace import DatasetFolders, ModelFolder
 
@@ -50,7 +51,7 @@ class PlannedConfiguration:
     @property
     def cases_owner(self) -> ConfigurationName:
         """The configuration whose preprocessed cases it uses; another one for a cascade."""
-        return with_own_cases(self.plan, [self.name])[0]
+        return list_stored_configurations(self.plan, [self.name])[0]
 
     @property
     def cases_folder(self) -> Path:
@@ -245,7 +246,7 @@ def _load_results(selection: ModelSelection, model: ModelFolder) -> HeldOutResul
     """Loads the scores of the held-out cases from the validation of each fold."""
     folders = {fold: model.validation(fold) for fold in range(len(selection.splits.folds))}
     results = {
-        fold: {case.name: case for case in Summary.load(folder / "summary.json").cases}
+        fold: {case.name: case for case in Summary.load(summary_file(folder)).cases}
         for fold, folder in folders.items()
     }
     return {case: (folders[fold], results[fold][case]) for case, fold in sorted(selection.held_out.items())}

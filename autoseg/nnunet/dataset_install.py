@@ -41,7 +41,7 @@ from autoseg.nnunet.held_out import read_held_out
 from autoseg.nnunet.install import Models, install_standalone, opened_models
 from autoseg.nnunet.models import NnunetModel
 from autoseg.planning.plan import ConfigurationName, Plan
-from autoseg.planning.plan_file import save_plan, with_own_cases
+from autoseg.planning.plan_file import list_stored_configurations, save_plan
 from autoseg.preprocessing.dataset import prepare_cases
 from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.device import resolve_device
@@ -267,7 +267,7 @@ def _validate_remaining(installation: _DatasetInstall, device: torch.device, rep
         if first_stage is not None and not _is_validated_in_all_folds(folders.model(first_stage), installation.splits):
             reporter.say(f"{name} is not judged: that takes all folds of {first_stage}")
             continue
-        prepare_cases(dataset, plan, with_own_cases(plan, [name]), folders, reporter)
+        prepare_cases(dataset, plan, list_stored_configurations(plan, [name]), folders, reporter)
         request = TrainingRequest(
             number=installation.number,
             folders=folders,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.fingerprinting import compute_fingerprint
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.splitting import resolve_splits
 from autoseg.pipeline.options import resolve_options
 from autoseg.planning.plan import ConfigurationName, Plan, PresetName, RulesName
@@ -16,11 +16,11 @@ from autoseg.planning.plan_file import (
     check_names,
     choose_configurations,
     list_cases,
+    list_stored_configurations,
     load_fingerprint,
     load_plan,
     open_planned,
     save_plan,
-    with_own_cases,
 )
 from autoseg.planning.planner import make_plan
 from autoseg.preprocessing.dataset import prepare_cases
@@ -70,7 +70,7 @@ def plan_configurations(
         ArtifactError: dataset.json or the fingerprint is damaged.
     """
     folders = find_workspace(workspace).dataset(number, plan_name)
-    info = DatasetInfo.load(folders.raw / "dataset.json")
+    info = DatasetInfo.load(info_file(folders.raw))
     options = resolve_options(
         folders.raw.name, memory=memory, preset=preset, rules=rules, network=network, reporter=reporter
     )
@@ -171,7 +171,7 @@ def plan_and_preprocess(
 
         save_plan(made, folders, reporter)
         folds.save(folders.splits)
-        prepare_cases(dataset, made, with_own_cases(made, chosen), folders, reporter)
+        prepare_cases(dataset, made, list_stored_configurations(made, chosen), folders, reporter)
     return made
 
 
@@ -208,11 +208,11 @@ def preprocess(
     with run_alone(folders.preprocessed):
         made = load_plan(number, folders)
         names = list_cases(folders)
-        info = DatasetInfo.load(folders.raw / "dataset.json")
+        info = DatasetInfo.load(info_file(folders.raw))
         source = None if splits is None else Path(splits)
         folds = resolve_splits(names, folders, info, reporter, groups=groups, source=source)
         dataset = open_planned(number, folders, made, folds)
         chosen = choose_configurations(made, configurations)
         folds.save(folders.splits)
-        prepare_cases(dataset, made, with_own_cases(made, chosen), folders, reporter)
+        prepare_cases(dataset, made, list_stored_configurations(made, chosen), folders, reporter)
     return made

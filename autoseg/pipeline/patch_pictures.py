@@ -16,7 +16,7 @@ from autoseg.errors import UsageError
 from autoseg.evaluation.panels import Panel, draw_panels
 from autoseg.imaging.targets import Targets
 from autoseg.planning.plan import Configuration, ConfigurationName
-from autoseg.planning.plan_file import choose_configurations, load_decisions, open_planned, with_own_cases
+from autoseg.planning.plan_file import choose_configurations, list_stored_configurations, load_decisions, open_planned
 from autoseg.preprocessing.dataset import check_prepared
 from autoseg.preprocessing.store import StoredCase, open_stored
 from autoseg.workspace import find_workspace
@@ -63,7 +63,7 @@ def draw_augmentations(
     folders = find_workspace(workspace).dataset(number, plan_name)
     plan, splits = load_decisions(number, folders)
     [name] = choose_configurations(plan, [configuration])
-    [owner] = with_own_cases(plan, [name])
+    [owner] = list_stored_configurations(plan, [name])
     dataset = open_planned(number, folders, plan, splits)
     check_prepared(dataset, plan, owner, folders, number)
     random = np.random.default_rng(SEED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from autoseg.evaluation.folders import compare_folders
 from autoseg.evaluation.paired import Comparison, compare_summaries
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
-from autoseg.evaluation.summary import Summary
+from autoseg.evaluation.summary import Summary, summary_file
 from autoseg.planning.plan import ConfigurationName
 from autoseg.planning.plan_file import check_names
 from autoseg.runtime.lock import run_alone
@@ -30,7 +30,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
         ArtifactError: There is no such file, or it is damaged.
         DatasetError: The two cannot be compared.
     """
-    one, other = (Summary.load(path / "summary.json" if path.is_dir() else path) for path in (first, second))
+    one, other = (Summary.load(summary_file(path) if path.is_dir() else path) for path in (first, second))
     return compare_summaries(one, other, names=(str(first), str(second)))
 
 

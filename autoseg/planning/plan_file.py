@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import Fingerprint
+from autoseg.datasets.info import info_file
 from autoseg.datasets.nnunet_files import read_fingerprint
 from autoseg.datasets.splits import Splits
 from autoseg.errors import UsageError
@@ -81,7 +82,7 @@ def open_planned(number: int, folders: DatasetFolders, plan: Plan, splits: Split
     if {(one.image_channels, one.architecture.out_channels) for one in configurations} != {
         (dataset.info.channels, dataset.info.targets.outputs)
     }:
-        what = f"{folders.raw / 'dataset.json'} names other channels or labels than those that plan.json was made for"
+        what = f"{info_file(folders.raw)} names other channels or labels than those that plan.json was made for"
         raise UsageError(
             what, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' again"
         )
@@ -99,7 +100,7 @@ def check_names(configurations: Sequence[str] | None) -> None:
             raise UsageError(f"there is no configuration {name!r}", f"choose from {', '.join(CONFIGURATION_NAMES)}")
 
 
-def with_own_cases(plan: Plan, names: Sequence[ConfigurationName]) -> list[ConfigurationName]:
+def list_stored_configurations(plan: Plan, names: Sequence[ConfigurationName]) -> list[ConfigurationName]:
     """The configurations whose cases must be prepared for these: a cascade sees those of "3d_fullres"."""
     owners: list[ConfigurationName] = [
         "3d_fullres" if plan.configurations[name].previous is not None else name for name in names

@@ -13,11 +13,11 @@ import numpy as np
 from autoseg._version import __version__
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.errors import UsageError
-from autoseg.evaluation.summary import Summary
+from autoseg.evaluation.summary import Summary, summary_file
 from autoseg.imaging.label_encoding import CaseLabels, code_base, encode_cascade
 from autoseg.imaging.label_files import load_result
 from autoseg.planning.plan import ConfigurationName, Plan
-from autoseg.planning.plan_file import with_own_cases
+from autoseg.planning.plan_file import list_stored_configurations
 from autoseg.preprocessing.case import PreprocessedCase, preprocess_segmentation
 from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
 from autoseg.preprocessing.store import StoredCase, is_up_to_date, save_case
@@ -62,7 +62,7 @@ def write_cascade_labels(
         raise UsageError(
             message, f"run 'autoseg train -d {number} -c {configuration.previous} -f cv{folders.plan_option}' first"
         )
-    [owner] = with_own_cases(plan, [name])
+    [owner] = list_stored_configurations(plan, [name])
     settings = PreprocessingSettings.of(plan, name, dataset.info).model_copy(update={"structures": ()})
     targets, source, target = dataset.info.targets, folders.cases(owner), folders.cases(name)
 
@@ -92,8 +92,7 @@ def _find_held_out(model: ModelFolder) -> Mapping[str, Path]:
     paths = {}
     for fold in model.trained_folds():
         folder = model.validation(fold)
-        if (folder / "summary.json").is_file():
-            paths.update(
-                {case.name: folder / case.prediction_file for case in Summary.load(folder / "summary.json").cases}
-            )
+        if summary_file(folder).is_file():
+            cases = Summary.load(summary_file(folder)).cases
+            paths.update({case.name: folder / case.prediction_file for case in cases})
     return paths

@@ -8,7 +8,7 @@ from autoseg.datasets.splitting import check_leaks
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.checkpoint import check_resumable
 from autoseg.planning.plan import ConfigurationName
-from autoseg.planning.plan_file import choose_configurations, load_decisions, open_planned, with_own_cases
+from autoseg.planning.plan_file import choose_configurations, list_stored_configurations, load_decisions, open_planned
 from autoseg.preprocessing.cascade import write_cascade_labels
 from autoseg.preprocessing.dataset import check_prepared
 from autoseg.preprocessing.store import open_stored
@@ -69,7 +69,7 @@ def make_jobs(request: TrainingRequest) -> list[FoldJob]:
     plan, splits = load_decisions(number, folders)
     plan = request.length.apply(plan)
     [name] = choose_configurations(plan, [request.configuration])
-    [owner] = with_own_cases(plan, [name])
+    [owner] = list_stored_configurations(plan, [name])
     dataset = open_planned(number, folders, plan, splits)
     check_prepared(dataset, plan, owner, folders, number)
     check_leaks(splits, folders, dataset.info)
