@@ -1,4 +1,4 @@
-"""The demo: every command, one after the other, on a small dataset that is made on the spot."""
+"""The demo: the commands of a whole project, run one after the other on a small synthetic dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def demo(
     """
     from autoseg.cli.terminal import console
     from autoseg.datasets.dataset import TEST_IMAGES, TRAINING_LABELS
-    from autoseg.importing.demo_dataset import make_demo_dataset
+    from autoseg.pipeline import make_demo_dataset
     from autoseg.workspace import Workspace
 
     source = workspace / "source" / "Dataset001_Demo"

@@ -101,11 +101,11 @@ def check_names(configurations: Sequence[str] | None) -> None:
 
 
 def list_stored_configurations(plan: Plan, names: Sequence[ConfigurationName]) -> list[ConfigurationName]:
-    """The configurations whose cases must be prepared for these: a cascade sees those of "3d_fullres"."""
-    owners: list[ConfigurationName] = [
+    """Returns the configurations whose prepared cases these use; a cascade uses those of "3d_fullres"."""
+    stored: list[ConfigurationName] = [
         "3d_fullres" if plan.configurations[name].previous is not None else name for name in names
     ]
-    return list(dict.fromkeys(owners))
+    return list(dict.fromkeys(stored))
 
 
 def choose_configurations(plan: Plan, names: Sequence[str] | None) -> list[ConfigurationName]:

@@ -168,7 +168,7 @@ def test_damaged_cases_are_listed(tmp_path):
 def test_doctor_shows_what_it_found(state, code, monkeypatch):
     """A table; a failure is an error, a warning is not."""
     finding = Finding(state=state, title="disk", value="3 GB", advice="free some space")
-    monkeypatch.setattr("autoseg.pipeline.doctor.examine", lambda _: [finding])
+    monkeypatch.setattr("autoseg.pipeline.doctor.examine_machine", lambda _: [finding])
     output = run("doctor", code=code)
     for text in (state, "disk", "3 GB", "free some space"):
         assert text in output

@@ -33,13 +33,16 @@ def load(name: str):
 
 @pytest.mark.parametrize("name", list(modules_with_examples()))
 def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Every example of the module prints what its docstring says; relative paths lie in an empty folder."""
-    monkeypatch.chdir(tmp_path)
+    """Every example of the module prints what its docstring says, in an empty folder of its own."""
     monkeypatch.delenv("AUTOSEG_WORKSPACE", raising=False)
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    result = doctest.testmod(load(name), optionflags=options, verbose=False)
-    assert result.failed == 0
-    assert result.attempted > 0, f"{name} has a prompt that is no example"
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE, verbose=False)
+    for number, example in enumerate(doctest.DocTestFinder(exclude_empty=True).find(load(name))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        runner.run(example)
+    assert runner.failures == 0
+    assert runner.tries > 0, f"{name} has a prompt that is no example"
 
 
 def test_there_are_examples():
