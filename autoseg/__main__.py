@@ -3,8 +3,8 @@
 import os
 import sys
 
-# By default, OpenMP threads that wait for work keep their cores busy, and so slow down the threads that make batches: on
-# two cores, with another program running, steps became several times slower. It must be set before torch is loaded.
+# By default, OpenMP threads that wait for work keep their cores busy, which slows down the threads that make batches.
+# On two cores, with another program running, steps became several times slower. Must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from autoseg.errors import AutosegError, Stopped
 
-# Errors that a disk, a network drive or a wrong path can cause; any other OSError is a bug and shown with its traceback.
+# Errors that a disk, a network drive or a wrong path can cause; any other OSError is a bug and shows its traceback.
 FIXABLE_OS_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,

@@ -49,7 +49,7 @@ def print_scores(summary: "Summary", *, title: str) -> None:
 
 
 def print_comparison(comparison: "Comparison") -> None:
-    """Prints a row for each metric and label; with many labels all metrics of the foreground, and Dice of each label."""
+    """Prints a row for each metric and label; with many labels, those of the foreground and Dice of each label."""
     console.print(f"A: {comparison.first}")
     console.print(f"B: {comparison.second}")
     for run, names in (("A", comparison.only_first), ("B", comparison.only_second)):

@@ -81,7 +81,8 @@ def _check_region_order(structures: Mapping[str, Numbers], region_class_order: N
         if [name for name, numbers in structures.items() if written in numbers] != regions:
             raise ValueError(
                 f"'regions_class_order' {list(region_class_order)} would write {written} where {number} is, which "
-                "belongs to other regions; name the regions from the largest to the smallest, each with a number of its own"
+                "belongs to other regions; name the regions from the largest to the smallest, each with a number of "
+                "its own"
             )
 
 
@@ -103,9 +104,10 @@ class DatasetInfo(BaseModel):
         name: Name of the dataset for people.
         groups: Cases that belong together, such as the scans of one patient: case name to group, or a regular
             expression whose first bracket, or whole match, in a case's name is its group.
-        overwrite_image_reader_writer: Reader of nnU-Net that is used regardless of the file ending; see `orientation`.
+        overwrite_image_reader_writer: Reader of nnU-Net that is used regardless of the file ending;
+            "NibabelIOWithReorient" reorients every volume first.
         sides: Pairs of words that distinguish left and right in label names, such as ["links", "rechts"]; by default
-            the words of `planning.sides`; if it is empty, labels have no sides.
+            "left" and "right" in many languages; if it is empty, labels have no sides.
 
     Example:
         >>> text = '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}'

@@ -232,6 +232,7 @@ def read_docstring(section: type[BaseModel]) -> tuple[str, dict[tuple[str, ...],
     meanings: dict[tuple[str, ...], str] = {}
     for one in section.__mro__:
         _, _, attributes = (inspect.getdoc(one) or "").partition("Attributes:\n")
+        attributes, *_ = re.split(r"\n(?=\S)", attributes)  # up to the next section, such as an example
         for entry in re.split(r"\n(?=    \w)", attributes.rstrip()):
             names = tuple(entry.strip().partition(": ")[0].split(", "))
             if all(name in section.model_fields for name in names):
