@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli import datasets, prediction, scores, sharing, training
+from autoseg.cli import datasets, prediction, raw_datasets, scores, sharing, training
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demo import demo
 from autoseg.cli.doctor import doctor
@@ -24,8 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which people need them
-    "import": datasets.import_dataset,
-    "check": datasets.check,
+    "import": raw_datasets.import_dataset,
+    "check": raw_datasets.check,
     "plan_and_preprocess": datasets.plan_and_preprocess,
     "train": training.train,
     "find_best": scores.find_best,

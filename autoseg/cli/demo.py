@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.cli import datasets, prediction, scores, training
+from autoseg.cli import datasets, prediction, raw_datasets, scores, training
 from autoseg.cli.options import Device
 
 NUMBER = 1
@@ -42,7 +42,7 @@ def demo(
     steps: list[tuple[str, Callable[[], None]]] = [
         (
             f"check {options} {where}",
-            lambda: datasets.check(NUMBER, workspace=workspace),
+            lambda: raw_datasets.check(NUMBER, workspace=workspace),
         ),
         (
             f"plan_and_preprocess {options} -c {CONFIGURATION} --preset small {where}",
@@ -70,7 +70,7 @@ def demo(
     if not folders.raw.exists():
         importing = (
             f"import {source} {options} {where}",
-            lambda: datasets.import_dataset(source, NUMBER, workspace=workspace),
+            lambda: raw_datasets.import_dataset(source, NUMBER, workspace=workspace),
         )
         steps.insert(0, importing)
     for command, run in steps:

@@ -141,8 +141,8 @@ class Dataset:
             DatasetError: A name is not a case of this dataset.
         """
         names = set(names)
-        known = {case.name for case in self.cases} | {problem.case for problem in self.problems}
-        unknown = sorted(names - known)
+        present = {case.name for case in self.cases} | {problem.case for problem in self.problems}
+        unknown = sorted(names - present)
         if unknown:
             raise DatasetError(f"{self.name} has no case {unknown[0]!r}", "check the name given to --skip")
         return replace(

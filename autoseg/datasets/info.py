@@ -1,13 +1,13 @@
 """The content of dataset.json: channels, labels, and which cases belong together."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from autoseg.datasets.groups import compile_groups
 from autoseg.errors import DatasetError
 from autoseg.imaging.targets import Numbers, Targets
 from autoseg.runtime.artifact import atomic_file, first_mistake, read_text
@@ -24,31 +24,10 @@ REORIENTING, REORIENTED = "NibabelIOWithReorient", "SAR"
 FIRST_ENDING = ".nii.gz"
 """The only file ending of the format's first version, which does not state it."""
 
-LONGEST_PATTERN = 200
-"""Longest regular expression that groups cases, in characters. Decision: longer text is taken for a mistake."""
-
 
 def info_file(folder: Path) -> Path:
     """Returns the path of the dataset.json of a folder: of a raw dataset, or of label maps."""
     return folder / "dataset.json"
-
-
-def compile_groups(pattern: str) -> re.Pattern[str]:
-    """Compiles the regular expression whose first bracket, or whole match, in a case's name is its group.
-
-    Raises:
-        ValueError: It is not a regular expression, or longer than `LONGEST_PATTERN`.
-
-    Example:
-        >>> compile_groups("^(.+?)_").search("patient7_scan2")[1]
-        'patient7'
-    """
-    if len(pattern) > LONGEST_PATTERN:
-        raise ValueError(f"a pattern of {len(pattern)} characters is too long; {LONGEST_PATTERN} are allowed")
-    try:
-        return re.compile(pattern)
-    except (re.error, OverflowError) as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
 def _numbered(value: object) -> object:

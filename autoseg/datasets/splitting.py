@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from autoseg.datasets.dataset import Dataset
-from autoseg.datasets.info import DatasetInfo, compile_groups, info_file
+from autoseg.datasets.groups import compile_groups
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.nnunet_files import SPLITS_FILE, read_splits
 from autoseg.datasets.splits import FOLDS, Split, Splits, find_leak, list_units, make_splits
 from autoseg.errors import ArtifactError, DatasetError, UsageError

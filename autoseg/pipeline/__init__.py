@@ -11,7 +11,8 @@
 Stages are functions from values to values. The files between them are read and written by these functions, and by the
 rooms below: `datasets`, `planning`, `preprocessing`, `training`, `model_selection` and `inference`.
 
-    datasets.py        import_dataset, check, extract_fingerprint, plan_configurations, preprocess, plan_and_preprocess
+    raw_datasets.py    import_dataset, check
+    datasets.py        plan_and_preprocess, or its parts: extract_fingerprint, plan_configurations, preprocess
     networks.py        list_networks
     patch_pictures.py  draw_augmentations
     training.py        train, stop
@@ -29,25 +30,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoseg.pipeline.datasets import (
-        check,
-        extract_fingerprint,
-        import_dataset,
-        plan_and_preprocess,
-        plan_configurations,
-        preprocess,
-    )
+    from autoseg.pipeline.datasets import extract_fingerprint, plan_and_preprocess, plan_configurations, preprocess
     from autoseg.pipeline.demo import make_demo_dataset
     from autoseg.pipeline.doctor import examine_machine
     from autoseg.pipeline.networks import list_networks
     from autoseg.pipeline.patch_pictures import draw_augmentations
     from autoseg.pipeline.prediction import predict
+    from autoseg.pipeline.raw_datasets import check, import_dataset
     from autoseg.pipeline.scores import compare, evaluate, find_best
     from autoseg.pipeline.sharing import export_model, export_nnunet, install_model, install_nnunet
     from autoseg.pipeline.training import stop, train
 
 MODULES = {
-    "check": "datasets",
+    "check": "raw_datasets",
     "compare": "scores",
     "draw_augmentations": "patch_pictures",
     "evaluate": "scores",
@@ -56,7 +51,7 @@ MODULES = {
     "export_nnunet": "sharing",
     "extract_fingerprint": "datasets",
     "find_best": "scores",
-    "import_dataset": "datasets",
+    "import_dataset": "raw_datasets",
     "install_model": "sharing",
     "install_nnunet": "sharing",
     "list_networks": "networks",

@@ -173,7 +173,7 @@ def correct_plan(plan: Plan, name: ConfigurationName, least_bytes: Mapping[int, 
     Args:
         plan: As it stands.
         name: Of the configuration.
-        least_bytes: PatchSizes at once, to what a step with them takes at least: tensors only, the weights included.
+        least_bytes: Number of patches at once to the least bytes that a step with them takes: tensors and weights only.
         recomputed: Whether feature maps were calculated again on the way back.
     """
     one = plan.configurations[name]

@@ -73,7 +73,7 @@ def training_bytes(
     Args:
         architecture: The network.
         patch_size: Voxels per axis, divisible by the network's strides.
-        batch_size: PatchSizes of the step.
+        batch_size: Number of patches of the step.
         network: See `Configuration`. Of one that an installed package offers nothing is known, and the usual network
             is counted; of one of MONAI's little: see `networks.monai`.
     """

@@ -85,7 +85,7 @@ class Configuration(Section):
             first axis, which keeps its own spacing.
         patch_size: Voxels that the network sees at once, per axis. Of some networks the logits are smaller: see
             `patches`.
-        batch_size: PatchSizes per training step.
+        batch_size: Number of patches per training step.
         median_shape: Median shape of the resampled training cases, per axis.
         normalization: One per channel.
         batch_dice: Whether the Dice loss pools the patches of a batch before it divides.

@@ -33,7 +33,7 @@ class Limits:
     Attributes:
         features: Channels of the feature maps.
         patch_voxels: Voxels of a patch, padding included; None if memory alone decides.
-        batch_size: PatchSizes of a training step; None if memory and the size of the dataset alone decide.
+        batch_size: Number of patches of a training step; None if memory and the size of the dataset alone decide.
     """
 
     features: int

@@ -179,8 +179,8 @@ class TrainingSettings(Section):
         average_decay: Share of the running average of the weights that one step keeps; 0 switches the average off.
             The averaged weights are the ones that are validated and predict.
         loss: What is minimized.
-        micro_batch_size: PatchSizes that are on the device at once; a step adds up the gradients of its micro-batches.
-            Left out, the whole batch, or as many as fit if the memory of the device runs out.
+        micro_batch_size: Number of patches that are on the device at once; a step adds up the gradients of its
+            micro-batches. Left out, the whole batch, or as many as fit if the memory of the device runs out.
         recompute_activations: Whether feature maps are calculated again on the way back instead of being kept: the same
             weights for less memory and about a third more time.
         compile: Whether the network is compiled for the device: "auto" does it on a CUDA GPU.

@@ -120,7 +120,7 @@ def commands_page() -> str:
         shows its options, and `autoseg --version` shows the version.
 
         The exit code is 0 if the command is done, or was ended by `autoseg stop`; 2 if there is something that you can
-        mend, and each error is one line that says what is wrong, where, and what to do about it; 130 after Ctrl-C; and
+        fix, and each error is one line that says what is wrong, where, and what to do about it; 130 after Ctrl-C; and
         143 if a training was ended by SIGTERM and saved to its last step.
         """
     parsed = typer.main.get_command(app)
