@@ -1,4 +1,4 @@
-"""START HERE. Every command once, as a function that bears its name; each line of such a function is a stage.
+"""START HERE. Every command of the program as a function, in which each line is a stage.
 
     raw scans and masks
       -> fingerprint   what the data look like                      fingerprint.json
@@ -22,8 +22,9 @@ rooms below: `datasets`, `planning`, `preprocessing`, `training`, `model_selecti
     doctor.py          examine_machine
     demo.py            make_demo_dataset
 
-``from autoseg.pipeline import train`` loads the module of `train` only: up to preprocessing nothing needs torch, which
-takes a second to load, so whatever needs torch is imported inside the function that uses it.
+``from autoseg.pipeline import train`` loads the module of `train` only. Up to preprocessing nothing needs torch, which
+takes a second to load, so training, prediction and `find_best` import it inside the function that uses it; `doctor`,
+`patch_pictures` and `sharing` need it from the start.
 """
 
 from importlib import import_module
