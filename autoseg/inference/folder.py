@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from autoseg.datasets.info import info_file
 from autoseg._version import __version__
 from autoseg.datasets.dataset import Case
-from autoseg.datasets.info import BACKGROUND, DatasetInfo
+from autoseg.datasets.info import BACKGROUND, DatasetInfo, info_file
 from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, result_ending
 from autoseg.errors import ProblemsError, UsageError, WriteError
 from autoseg.imaging.label_files import file_stem, result_path

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from autoseg.workspace import overlay_name
-from autoseg.evaluation.summary import summary_file
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.datasets.scans import check_values, result_ending
 from autoseg.evaluation.overlay import draw_overlay
 from autoseg.evaluation.postprocessing_search import find_rules
-from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize
+from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize, summary_file
 from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.label_files import load_result, save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
@@ -24,7 +22,7 @@ from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.reporting import SILENT, Reporter, Task
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.training.fold_job import FoldJob
-from autoseg.workspace import Fold, ModelFolder
+from autoseg.workspace import Fold, ModelFolder, overlay_name
 
 
 def is_validated(model: ModelFolder, fold: Fold) -> bool:
@@ -33,7 +31,7 @@ def is_validated(model: ModelFolder, fold: Fold) -> bool:
     The scores are written last and removed together with the segmentations, so they always belong to the weights beside
     them.
     """
-    return (summary_file(model.validation(fold))).is_file()
+    return summary_file(model.validation(fold)).is_file()
 
 
 def validate_fold(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> None:
