@@ -7,7 +7,8 @@
     autoseg.predict("scans", "masks", number=4)
     mask = autoseg.load_model("results/Dataset004_Hippocampus/3d_fullres").predict("scan.nii.gz")
 
-The names below load their modules when they are first used, so that importing the package costs nothing.
+Every command is a function here, defined in `pipeline`. The names load their modules when they are first used, so that
+importing the package costs nothing.
 """
 
 from importlib import import_module
@@ -19,13 +20,28 @@ if TYPE_CHECKING:
     from autoseg.datasets.dataset import Dataset
     from autoseg.errors import AutosegError
     from autoseg.inference.model import Model, load_model
-    from autoseg.models.bundle import export_model, install_model
-    from autoseg.nnunet.dataset_install import install_nnunet
-    from autoseg.nnunet.export import export_nnunet
-    from autoseg.pipeline.datasets import extract_fingerprint, plan_and_preprocess, plan_configurations, preprocess
-    from autoseg.pipeline.prediction import predict
-    from autoseg.pipeline.scores import evaluate, find_best
-    from autoseg.pipeline.training import train
+    from autoseg.pipeline import (
+        check,
+        compare,
+        draw_augmentations,
+        evaluate,
+        examine_machine,
+        export_model,
+        export_nnunet,
+        extract_fingerprint,
+        find_best,
+        import_dataset,
+        install_model,
+        install_nnunet,
+        list_networks,
+        make_demo_dataset,
+        plan_and_preprocess,
+        plan_configurations,
+        predict,
+        preprocess,
+        stop,
+        train,
+    )
     from autoseg.planning.plan import Plan
     from autoseg.planning.plugins import register_loss, register_network, register_transform
 
@@ -34,22 +50,30 @@ _MODULES = {
     "Dataset": "datasets.dataset",
     "Model": "inference.model",
     "Plan": "planning.plan",
-    "evaluate": "pipeline.scores",
-    "export_model": "models.bundle",
-    "export_nnunet": "nnunet.export",
-    "extract_fingerprint": "pipeline.datasets",
-    "find_best": "pipeline.scores",
-    "install_model": "models.bundle",
-    "install_nnunet": "nnunet.dataset_install",
+    "check": "pipeline",
+    "compare": "pipeline",
+    "draw_augmentations": "pipeline",
+    "evaluate": "pipeline",
+    "examine_machine": "pipeline",
+    "export_model": "pipeline",
+    "export_nnunet": "pipeline",
+    "extract_fingerprint": "pipeline",
+    "find_best": "pipeline",
+    "import_dataset": "pipeline",
+    "install_model": "pipeline",
+    "install_nnunet": "pipeline",
+    "list_networks": "pipeline",
     "load_model": "inference.model",
-    "plan_and_preprocess": "pipeline.datasets",
-    "plan_configurations": "pipeline.datasets",
-    "predict": "pipeline.prediction",
-    "preprocess": "pipeline.datasets",
+    "make_demo_dataset": "pipeline",
+    "plan_and_preprocess": "pipeline",
+    "plan_configurations": "pipeline",
+    "predict": "pipeline",
+    "preprocess": "pipeline",
     "register_loss": "planning.plugins",
     "register_network": "planning.plugins",
     "register_transform": "planning.plugins",
-    "train": "pipeline.training",
+    "stop": "pipeline",
+    "train": "pipeline",
 }
 
 __all__ = [
@@ -58,14 +82,21 @@ __all__ = [
     "Model",
     "Plan",
     "__version__",
+    "check",
+    "compare",
+    "draw_augmentations",
     "evaluate",
+    "examine_machine",
     "export_model",
     "export_nnunet",
     "extract_fingerprint",
     "find_best",
+    "import_dataset",
     "install_model",
     "install_nnunet",
+    "list_networks",
     "load_model",
+    "make_demo_dataset",
     "plan_and_preprocess",
     "plan_configurations",
     "predict",
@@ -73,6 +104,7 @@ __all__ = [
     "register_loss",
     "register_network",
     "register_transform",
+    "stop",
     "train",
 ]
 

@@ -3,15 +3,15 @@
 import os
 import sys
 
-# Threads that wait for work by spinning take the cores from those that make batches: on two cores with another program
-# running, steps became several times slower. Must be set before torch is loaded.
+# By default, OpenMP threads that wait for work keep their cores busy, which slows down the threads that make batches.
+# On two cores, with another program running, steps became several times slower. Must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:
     """Runs the command line."""
     try:
-        from autoseg.cli.app import app  # noqa: PLC0415 - so that Ctrl-C is quiet while it loads too
+        from autoseg.cli.app import app  # noqa: PLC0415 - so that Ctrl-C during the import prints no traceback
     except KeyboardInterrupt:
         sys.exit(130)
     app(prog_name="autoseg")

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Each says what is wrong, where, and what to do about it, in one line."""
+"""Errors that a user can fix. Each says in one line what is wrong, where, and what to do about it."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,10 @@ class AutosegError(Exception):
     Args:
         what: What is wrong and where, for example ``"case 'liver_017': label shape (4, 4, 4) differs"``.
         fix: What to do about it, as an imperative.
+
+    Example:
+        >>> print(AutosegError("there is no fold 7", "take a number from 0 to 4"))
+        there is no fold 7; take a number from 0 to 4
     """
 
     def __init__(self, what: str, fix: str) -> None:
@@ -19,7 +23,7 @@ class AutosegError(Exception):
         self.fix = fix
 
     def __reduce__(self) -> tuple[type["AutosegError"], tuple[str, str]]:
-        """Errors cross process borders whole."""
+        """Supports pickling, which carries the error from one process to another."""
         return type(self), (self.what, self.fix)
 
 
@@ -28,7 +32,7 @@ class ImageError(AutosegError):
 
 
 class DatasetError(AutosegError):
-    """A dataset, or a case of it, that is incomplete or contradicts itself."""
+    """A dataset, or a case of it, that is incomplete or inconsistent."""
 
 
 class ArtifactError(AutosegError):
@@ -36,7 +40,7 @@ class ArtifactError(AutosegError):
 
 
 class WriteError(ArtifactError):
-    """A full disk, or a folder that may not be written. It ends the work: every other case would meet it too."""
+    """A full disk, or a folder that may not be written. It ends the work, since it would affect every other case."""
 
 
 class ModelError(AutosegError):
@@ -47,12 +51,12 @@ class UsageError(AutosegError):
     """Options that contradict each other or name something that does not exist."""
 
 
-class Stopped(Exception):  # noqa: N818 - nothing is wrong
-    """Training ended before its time because it was asked to. What it did is saved, to the last step.
+class Stopped(Exception):  # noqa: N818 - it is not an error
+    """Training ended early because it was asked to. Everything up to the last step is saved.
 
     Args:
-        by: Who or what asked: "'autoseg stop'", "SIGTERM".
-        exit_code: What a command that was stopped in this way ends with.
+        by: Origin of the request: "'autoseg stop'", "SIGTERM".
+        exit_code: Exit code of a command that was stopped in this way.
     """
 
     def __init__(self, by: str, exit_code: int) -> None:
@@ -62,15 +66,15 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong
         self.by, self.exit_code = by, exit_code
 
     def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int]]:
-        """It crosses process borders whole, as errors do."""
+        """Supports pickling, as for errors."""
         return type(self), (self.by, self.exit_code)
 
 
 class ProblemsError(AutosegError):
-    """More than one thing to mend, a line each: one bad case never hides the others.
+    """Several problems, with a line for each: one bad case never hides the others.
 
     Args:
-        lines: One clear line per problem.
+        lines: One line per problem.
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
@@ -79,5 +83,5 @@ class ProblemsError(AutosegError):
         self.lines = tuple(lines)
 
     def __reduce__(self) -> tuple[type["ProblemsError"], tuple[tuple[str, ...]]]:  # type: ignore[override]
-        """Errors cross process borders whole."""
+        """Supports pickling, which carries the error from one process to another."""
         return type(self), (self.lines,)

@@ -1,23 +1,26 @@
-"""Where each file lives. No other module builds a path inside the workspace.
+"""The paths of all files in a workspace; no other module builds a path inside it.
 
-raw/Dataset004_Name/                      what the user brings (see `dataset`)
+raw/Dataset004_Name/                      the user's data (see `datasets.dataset`)
 preprocessed/Dataset004_Name/
     fingerprint.json  plan.json  splits.json
-    fingerprint_parts/                    while the fingerprint is taken: what is known of each case (see `inspection`)
-    3d_fullres/                           preprocessed cases (see `data.store`)
-    NAME/plan.json  NAME/3d_fullres/      the same of a plan that was given a name
+    fingerprint_parts/                    measurements of each case until fingerprint.json is complete
+    3d_fullres/                           prepared cases (see `preprocessing.store`)
+    NAME/plan.json  NAME/3d_fullres/      the same for a plan that has a name
 results/Dataset004_Name/
-    best.json                             which of the configurations predict together (see `models.best_model`)
-    NAME/3d_fullres/  NAME/best.json      the same of a plan that was given a name
-    ensembles/2d+3d_fullres/              held-out cases segmented by two of them together, summary.json, summary.csv
+    best.json                             the configurations that predict together (see `models.best_model`)
+    NAME/3d_fullres/  NAME/best.json      the same for a plan that has a name
+    ensembles/2d+3d_fullres/              held-out cases segmented by both together, summary.json, summary.csv
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
     postprocessing.json  training_statistics.json  summary.json  summary.csv  mlflow/
     fold_0/
         checkpoint.pt  progress.csv  progress.jsonl  progress.png  tensorboard/
         stop                              asks the run that trains this fold to end
         validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png
-models/NAME/                              an installed model (see `bundle`)
-    MODEL_CARD.md  3d_fullres/            what it is; its model folders, and best.json if there are several
+models/NAME/                              an installed model (see `models.bundle`)
+    MODEL_CARD.md  3d_fullres/            its description; its model folders, and best.json if there are several
+
+Files that also occur in folders of the user, such as dataset.json and summary.json, have a function for their path in
+the module that reads and writes them.
 """
 
 import os
@@ -32,90 +35,108 @@ from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
 FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w.-]*)\Z")
 
 ENSEMBLES = "ensembles"
+CHECKPOINT = "checkpoint.pt"
 PLAN_NAME = re.compile(r"^[A-Za-z][\w-]{0,40}\Z", re.ASCII)
 MODEL_NAME = re.compile(r"^[A-Za-z][\w-]{0,60}\Z", re.ASCII)
 
 Fold = int | str
-"""A fold's number, or "all" for a model that is trained on every case. Users may say "cv" for each number."""
+"""Number of a fold, or "all" for a model that is trained on every case; "cv" stands for each number in options."""
 
 
 def list_folds(folds: Fold | Sequence[Fold]) -> list[Fold]:
-    """One fold, or several, as a list."""
+    """Returns one fold, or several, as a list."""
     return [folds] if isinstance(folds, int | str) else list(folds)
+
+
+def checkpoint_file(fold: Path) -> Path:
+    """Returns the path of the checkpoint in the folder of a fold, wherever that folder is."""
+    return fold / CHECKPOINT
+
+
+def overlay_name(rank: str) -> str:
+    """Returns the file name of the picture of the "worst" or of the "median" held-out case."""
+    return f"overlay_{rank}.png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFolder:
-    """The folder of one trained configuration, in a workspace or copied anywhere else; or the folder of several.
+    """The folder of one trained configuration, in a workspace or anywhere else; or the folder of several.
 
-    In the folder of several, best.json says which of them predict.
+    In the folder of several, best.json states which of them predict.
+
+    Attributes:
+        path: The folder.
     """
 
     path: Path
 
     @property
     def best_model(self) -> Path:
-        """In a folder of several configurations: which of them predict together."""
+        """The file best.json of a folder of several configurations: states which of them predict together."""
         return self.path / "best.json"
 
     def member(self, configuration: str) -> "ModelFolder":
-        """In a folder of several configurations: the folder of one."""
+        """Returns the folder of one configuration in a folder of several."""
         return ModelFolder(path=self.path / configuration)
 
     @property
     def postprocessing(self) -> Path:
-        """The rules that were found on the held-out cases."""
+        """The file of the postprocessing rules that improve the held-out cases."""
         return self.path / "postprocessing.json"
 
     @property
     def training_statistics(self) -> Path:
-        """The ranges of the training cases, which images to segment are compared with."""
+        """The file of statistics of the training cases, which new images are compared with."""
         return self.path / "training_statistics.json"
 
     @property
     def old_training_statistics(self) -> Path:
-        """The same file by the name that version 0.1 gave it; read, and written no more."""
+        """The name of this file in version 0.1; it is read, but no longer written."""
         return self.path / "expectation.json"
 
     def fold(self, fold: Fold) -> Path:
-        """The folder of one fold."""
+        """Returns the folder of one fold."""
         return self.path / f"fold_{fold}"
 
     def checkpoint(self, fold: Fold) -> Path:
-        """Weights and all that rebuilds them."""
-        return self.fold(fold) / "checkpoint.pt"
+        """Returns the path of the checkpoint of one fold: its weights, and all that is needed to use them."""
+        return checkpoint_file(self.fold(fold))
 
     def progress(self, fold: Fold, ending: str) -> Path:
-        """The record of a training run: "csv" and "jsonl" for tools, "png" for eyes."""
+        """Returns the path of the training log of one fold: "csv" and "jsonl" for programs, "png" for people."""
         return self.fold(fold) / f"progress.{ending}"
 
     def stop_file(self, fold: Fold) -> Path:
-        """What, once it is there, asks the run that trains this fold to end."""
+        """Returns the path of the file whose presence asks the run that trains this fold to end."""
         return self.fold(fold) / "stop"
 
     def tensorboard(self, fold: Fold) -> Path:
-        """What TensorBoard reads, if it was asked for."""
+        """Returns the folder of the TensorBoard logs of one fold."""
         return self.fold(fold) / "tensorboard"
 
     def mlflow_run(self, fold: Fold) -> Path:
-        """Under which id MLflow knows this fold, if it was asked for."""
+        """Returns the path of the file that holds the id of the MLflow run of this fold."""
         return self.fold(fold) / "mlflow_run.txt"
 
     @property
     def mlflow(self) -> Path:
-        """What MLflow stores of all folds, if it was asked for and has no server."""
+        """The folder in which MLflow stores the runs of all folds if it has no server."""
         return self.path / "mlflow"
 
     def validation(self, fold: Fold) -> Path:
-        """Segmentations of the held-out cases, their summary and pictures."""
+        """Returns the folder of the segmentations of the held-out cases, their summary and pictures."""
         return self.fold(fold) / "validation"
 
+    def overlay(self, fold: Fold, rank: str) -> Path:
+        """Returns the path of the picture of the "worst" or of the "median" held-out case of a fold."""
+        return self.validation(fold) / overlay_name(rank)
+
     def trained_folds(self) -> list[Fold]:
-        """Folds that have a checkpoint: numbers in order, then "all"."""
-        return self._folds_with("checkpoint.pt")
+        """Returns the folds that have a checkpoint: numbers in order, then "all"."""
+        return self._folds_with(CHECKPOINT)
 
     def running_folds(self) -> list[Fold]:
-        """Folds that a run holds; after `kill -9` also the one that it held. See `lock`."""
+        """Returns the folds that a run has locked, including one whose run was killed; see `runtime.lock`."""
         return self._folds_with(LOCK_NAME)
 
     def _folds_with(self, file: str) -> list[Fold]:
@@ -126,13 +147,15 @@ class ModelFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFolders:
-    """The three places of one dataset, as one of its plans sees them.
+    """The three folders of one dataset, for one of its plans.
 
     Attributes:
-        raw: What the user brings.
-        preprocessed: Facts and splits, which all plans share, and what was decided and prepared.
-        results: Trained models.
-        plan_name: Of a plan that stands beside the usual one, and keeps its cases and models in folders of its name.
+        raw: Folder of the user's data.
+        preprocessed: Folder of the fingerprint and the splits, which all plans share, of the plans, and of the prepared
+            cases.
+        results: Folder of the trained models.
+        plan_name: Name of a plan beside the usual one, whose cases and models are in folders of this name; None for the
+            usual plan.
     """
 
     raw: Path
@@ -142,74 +165,78 @@ class DatasetFolders:
 
     @property
     def fingerprint(self) -> Path:
-        """What the data look like."""
+        """The file of the fingerprint that this program took."""
         return self.preprocessed / "fingerprint.json"
 
     @property
     def nnunet_fingerprint(self) -> Path:
-        """The same, as nnU-Net found it."""
+        """The file of the fingerprint that nnU-Net took."""
         return self.preprocessed / "dataset_fingerprint.json"
 
     @property
     def fingerprint_parts(self) -> Path:
-        """What is known of each case until the fingerprint is complete."""
+        """The folder of the measurements of each case until the fingerprint is complete."""
         return self.preprocessed / "fingerprint_parts"
 
+    def fingerprint_part(self, case: str) -> Path:
+        """Returns the path of the measurements of one case until the fingerprint is complete."""
+        return self.fingerprint_parts / f"{case}.npz"
+
     @property
-    def work_log(self) -> Path:
-        """Which cases are being prepared; see `work_log`."""
+    def crash_log(self) -> Path:
+        """The file that lists the cases that are being prepared; see `runtime.crash_log`."""
         return self.preprocessed / ".in_work"
 
     @property
     def plan(self) -> Path:
-        """What was decided."""
+        """The file of the plan."""
         return self.preprocessed / (self.plan_name or "") / "plan.json"
 
     @property
     def replaced_plan(self) -> Path:
-        """The plan that the present one replaced."""
+        """The file of the plan that the present one replaced."""
         return self.plan.with_name("plan_before.json")
 
     @property
     def splits(self) -> Path:
-        """Which cases are held out in which fold."""
+        """The file of the folds."""
         return self.preprocessed / "splits.json"
 
     @property
     def plan_option(self) -> str:
-        """What a command that is advised must add to mean the same plan: " --plan NAME", or nothing."""
+        """The option that selects this plan, for commands in messages: " --plan NAME", or empty for the usual plan."""
         return "" if self.plan_name is None else f" --plan {self.plan_name}"
 
     @property
     def models(self) -> Path:
-        """The trained configurations."""
+        """The folder of the trained configurations of this plan."""
         return self.results / (self.plan_name or "")
 
     @property
     def best_model(self) -> Path:
-        """Which of the trained configurations predict together."""
+        """The file best.json: states which of the trained configurations predict together."""
         return ModelFolder(path=self.models).best_model
 
     def ensemble(self, name: str) -> Path:
-        """Held-out cases, segmented by several configurations together, and their summary.
+        """Returns the folder of held-out cases that several configurations segmented together, and their summary.
 
         Args:
-            name: "2d+3d_fullres", or "2d+NAME/3d_fullres" if one is of a plan with a name, whose folder has a dot
-                for the slash.
+            name: "2d+3d_fullres", or "2d+NAME/3d_fullres" if one belongs to a plan with a name; the folder has a dot
+                in place of the slash.
         """
         return self.models / ENSEMBLES / name.replace("/", ".")
 
     @property
     def named_plans(self) -> list[str]:
-        """The plans that stand beside the usual one."""
+        """The names of the plans beside the usual one."""
         paths = self.preprocessed.glob("*/plan.json")
         return sorted(path.parent.name for path in paths if PLAN_NAME.match(path.parent.name))
 
     def with_plan(self, name: str | None) -> "DatasetFolders":
-        """The folders as the plan of this name sees them; None for the usual plan.
+        """Returns the folders for the plan of this name; None for the usual plan.
 
         Raises:
-            UsageError: The name cannot be one of a folder, or is taken.
+            UsageError: The name cannot be that of a folder, or is reserved.
         """
         if name is not None and (not PLAN_NAME.match(name) or name in (self.fingerprint_parts.name, ENSEMBLES)):
             raise UsageError(
@@ -219,45 +246,54 @@ class DatasetFolders:
         return replace(self, plan_name=name)
 
     def cases(self, configuration: str) -> Path:
-        """The preprocessed cases of one configuration."""
+        """Returns the folder of the prepared cases of one configuration."""
         return self.preprocessed / (self.plan_name or "") / configuration
 
     def model(self, configuration: str) -> ModelFolder:
-        """The trained folds of one configuration."""
+        """Returns the model folder of one configuration."""
         return ModelFolder(path=self.models / configuration)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """A folder with raw data, preprocessed data and results."""
+    """A folder with raw data, preprocessed data and results.
+
+    Attributes:
+        root: The folder.
+
+    Example:
+        >>> folders = Workspace(root=Path("work")).folders("Dataset004_Hippocampus")
+        >>> folders.model("3d_fullres").checkpoint(0).as_posix()
+        'work/results/Dataset004_Hippocampus/3d_fullres/fold_0/checkpoint.pt'
+    """
 
     root: Path
 
     @property
     def raw(self) -> Path:
-        """All raw datasets."""
+        """The folder of all raw datasets."""
         return self.root / "raw"
 
     @property
     def preprocessed(self) -> Path:
-        """What was found, decided and prepared, per dataset."""
+        """The folder of the fingerprints, plans and prepared cases of all datasets."""
         return self.root / "preprocessed"
 
     @property
     def results(self) -> Path:
-        """All trained models."""
+        """The folder of all trained models."""
         return self.root / "results"
 
     @property
     def models(self) -> Path:
-        """All models that others passed on."""
+        """The folder of all installed models."""
         return self.root / "models"
 
     def installed(self, name: str) -> Path:
-        """The place of an installed model, whether it is there or not.
+        """Returns the folder of an installed model, whether it exists or not.
 
         Raises:
-            UsageError: The name cannot be one of a folder.
+            UsageError: The name cannot be that of a folder.
         """
         if not MODEL_NAME.match(name):
             raise UsageError(
@@ -267,11 +303,11 @@ class Workspace:
         return self.models / name
 
     def dataset(self, number: int, plan: str | None = None) -> DatasetFolders:
-        """The folders of the dataset with this number, as the plan of this name sees them.
+        """Returns the folders of the dataset with this number, for the plan of this name.
 
         Raises:
-            DatasetError: There is none, or there are several.
-            UsageError: There can be no plan of this name.
+            DatasetError: There is no such dataset, or several have this number.
+            UsageError: A plan cannot have this name.
         """
         names = self.names(number)
         if not names:
@@ -285,19 +321,19 @@ class Workspace:
         return self.folders(names[0]).with_plan(plan)
 
     def names(self, number: int) -> list[str]:
-        """Names of the raw datasets with this number."""
+        """Returns the names of the raw datasets with this number."""
         if not self.raw.is_dir():
             return []
         matches = ((path.name, FOLDER_NAME.match(path.name)) for path in self.raw.iterdir() if path.is_dir())
         return sorted(name for name, match in matches if match and int(match[1]) == number)
 
     def folders(self, name: str) -> DatasetFolders:
-        """The folders of a dataset by its full name, whether they exist or not."""
+        """Returns the folders of a dataset by its full name, whether they exist or not."""
         return DatasetFolders(raw=self.raw / name, preprocessed=self.preprocessed / name, results=self.results / name)
 
 
 def dataset_of(model: Path) -> DatasetFolders | None:
-    """The folders of the dataset whose results a folder is among; None if it was copied elsewhere."""
+    """Returns the folders of the dataset whose results contain a model folder; None if it was copied elsewhere."""
     for folder in (model.resolve(), *model.resolve().parents):
         if FOLDER_NAME.match(folder.name) and folder.parent.name == "results":
             return Workspace(root=folder.parent.parent).folders(folder.name)
@@ -305,10 +341,14 @@ def dataset_of(model: Path) -> DatasetFolders | None:
 
 
 def dataset_folder_name(number: int, name: str) -> str:
-    """The folder name of a dataset: "Dataset004_Hippocampus" for 4 and "Hippocampus".
+    """Returns the folder name of a dataset: "Dataset004_Hippocampus" for 4 and "Hippocampus".
 
     Raises:
         UsageError: The number or the name cannot be part of a folder name.
+
+    Example:
+        >>> dataset_folder_name(4, "Hippocampus")
+        'Dataset004_Hippocampus'
     """
     folder = f"Dataset{number:03d}_{name}"
     if not 0 < number < 1000 or not FOLDER_NAME.match(folder):
@@ -320,5 +360,5 @@ def dataset_folder_name(number: int, name: str) -> str:
 
 
 def find_workspace(path: str | os.PathLike[str] | None = None) -> Workspace:
-    """The workspace that a user means: the path given, else AUTOSEG_WORKSPACE, else the current folder."""
+    """Returns the workspace at this path; by default at $AUTOSEG_WORKSPACE, else the current folder."""
     return Workspace(root=Path(path or os.environ.get("AUTOSEG_WORKSPACE") or Path.cwd()))

@@ -1,4 +1,4 @@
-"""The command line, put together: which commands there are, and the options that stand before them."""
+"""The program: the list of commands, and the options that stand before the command."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli import datasets, prediction, scores, sharing, training
+from autoseg.cli import datasets, prediction, raw_datasets, scores, sharing, training
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demo import demo
 from autoseg.cli.doctor import doctor
 from autoseg.cli.guide import guide
+from autoseg.cli.networks import networks
 
 app = typer.Typer(
     name="autoseg",
@@ -22,10 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# In the order in which people need them.
-COMMANDS: dict[str, Callable[..., None]] = {
-    "import": datasets.import_dataset,
-    "check": datasets.check,
+COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which people need them
+    "import": raw_datasets.import_dataset,
+    "check": raw_datasets.check,
     "plan_and_preprocess": datasets.plan_and_preprocess,
     "train": training.train,
     "find_best": scores.find_best,
@@ -39,7 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fingerprint": datasets.fingerprint,
     "plan": datasets.plan,
     "preprocess": datasets.preprocess,
-    "networks": datasets.networks,
+    "networks": networks,
     "augmentations": datasets.augmentations,
     "demo": demo,
     "doctor": doctor,
@@ -49,14 +49,16 @@ for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"autoseg {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
-    """Takes the options that stand before the command."""
+    """Accepts the options that stand before the command; each acts by its callback."""

@@ -1,7 +1,7 @@
-"""How every command behaves: options that take several values, errors in one line, exit codes.
+"""The behaviour that all commands share: options with several values, errors in one line, exit codes.
 
-Exit codes: 0 done, or ended by 'autoseg stop'; 2 something that the user can mend; 130 stopped by Ctrl-C; 143 a
-training that was ended by SIGTERM and saved to its last step.
+Exit codes: 0 for success, or a training that 'autoseg stop' ended; 2 for an error that the user can fix; 130 for
+Ctrl-C; 143 for a training that SIGTERM ended, after it was saved to its last step.
 """
 
 import errno
@@ -15,8 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from autoseg.errors import AutosegError, Stopped
 
-# What a disk, a network drive or a wrong path may do; any other error of the system is a bug and shown whole.
-MENDABLE_OS_ERRORS = {
+# Errors that a disk, a network drive or a wrong path can cause; any other OSError is a bug and shows its traceback.
+FIXABLE_OS_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EACCES,
@@ -38,7 +38,7 @@ class Command(TyperCommand):
     """A command whose repeatable options also take several values at once: ``-f 0 1 2`` for ``-f 0 -f 1 -f 2``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Spreads the values of repeatable options, then parses as usual."""
+        """Repeats each repeatable option before each of its values, then parses as usual."""
         repeatable = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
         with _in_one_line(ctx):
             return super().parse_args(ctx, spread(args, repeatable))
@@ -56,17 +56,17 @@ class Command(TyperCommand):
             sys.stderr.write("stopped; nothing is left half-written, and the same command goes on or begins anew\n")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except OSError as error:
-            if error.errno not in MENDABLE_OS_ERRORS:
+            if error.errno not in FIXABLE_OS_ERRORS:
                 raise
-            place = f" {error.filename}" if error.filename else ""
-            fail(f"cannot write or read{place}: {error.strerror}; free some space or choose another folder")
+            path = f" {error.filename}" if error.filename else ""
+            fail(f"cannot write or read{path}: {error.strerror}; free some space or choose another folder")
 
 
 class Commands(TyperGroup):
-    """The program: a misspelt command or option is one line too."""
+    """The program; it reports a misspelt command or option in one line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Reads the options that stand before the command."""
+        """Parses the options that stand before the command."""
         if not args:
             return super().parse_args(ctx, args)  # shows the help
         with _in_one_line(ctx):
@@ -78,13 +78,13 @@ class Commands(TyperGroup):
             return super().resolve_command(ctx, args)
 
 
-# The base of what typer raises about options; it has a public name in no version.
+# Base class of the errors that typer raises about options; typer does not export it.
 _OptionError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 @contextmanager
 def _in_one_line(ctx: Any) -> Iterator[None]:
-    """Says in one line what is wrong with the options."""
+    """Reports an error in the options in one line."""
     try:
         yield
     except _OptionError as error:
@@ -93,7 +93,7 @@ def _in_one_line(ctx: Any) -> Iterator[None]:
 
 
 def fail(text: str) -> None:
-    """Ends the command: every line of `text` is one problem."""
+    """Ends the command with an error message; every line of `text` is one problem."""
     for line in text.splitlines():
         sys.stderr.write(f"error: {line}\n")
     raise typer.Exit(EXIT_ERROR)
@@ -102,8 +102,13 @@ def fail(text: str) -> None:
 def spread(args: list[str], repeatable: set[str]) -> list[str]:
     """Repeats an option before each of its values.
 
-    Example: ``["-d", "4", "-f", "0", "1", "-c", "2d"]`` with ``{"-f"}`` becomes
-    ``["-d", "4", "-f", "0", "-f", "1", "-c", "2d"]``.
+    Args:
+        args: Arguments as the user typed them.
+        repeatable: Options that take several values.
+
+    Example:
+        >>> spread(["-d", "4", "-f", "0", "1", "-c", "2d"], {"-f"})
+        ['-d', '4', '-f', '0', '-f', '1', '-c', '2d']
     """
     result: list[str] = []
     current = ""

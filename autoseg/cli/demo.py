@@ -1,4 +1,4 @@
-"""The demo: every command, one after the other, on a small dataset that is made on the spot."""
+"""The demo: the commands of a whole project, run one after the other on a small synthetic dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.cli import datasets, prediction, scores, training
+from autoseg.cli import datasets, prediction, raw_datasets, scores, training
 from autoseg.cli.options import Device
 
 NUMBER = 1
@@ -26,7 +26,8 @@ def demo(
     is kept and used.
     """
     from autoseg.cli.terminal import console
-    from autoseg.importing.demo_dataset import make_demo_dataset
+    from autoseg.datasets.dataset import TEST_IMAGES, TRAINING_LABELS
+    from autoseg.pipeline import make_demo_dataset
     from autoseg.workspace import Workspace
 
     source = workspace / "source" / "Dataset001_Demo"
@@ -41,7 +42,7 @@ def demo(
     steps: list[tuple[str, Callable[[], None]]] = [
         (
             f"check {options} {where}",
-            lambda: datasets.check(NUMBER, workspace=workspace),
+            lambda: raw_datasets.check(NUMBER, workspace=workspace),
         ),
         (
             f"plan_and_preprocess {options} -c {CONFIGURATION} --preset small {where}",
@@ -56,24 +57,24 @@ def demo(
             ),
         ),
         (
-            f"predict {options} -i {folders.raw / 'imagesTs'} -o {masks} {where}",
+            f"predict {options} -i {folders.raw / TEST_IMAGES} -o {masks} {where}",
             lambda: prediction.predict(
-                folders.raw / "imagesTs", masks, number=NUMBER, device=device, workspace=workspace
+                folders.raw / TEST_IMAGES, masks, number=NUMBER, device=device, workspace=workspace
             ),
         ),
         (
-            f"evaluate {folders.raw / 'labelsTr'} {model.validation(0)}",
-            lambda: scores.evaluate(folders.raw / "labelsTr", model.validation(0)),
+            f"evaluate {folders.raw / TRAINING_LABELS} {model.validation(0)}",
+            lambda: scores.evaluate(folders.raw / TRAINING_LABELS, model.validation(0)),
         ),
     ]
     if not folders.raw.exists():
         importing = (
             f"import {source} {options} {where}",
-            lambda: datasets.import_dataset(source, NUMBER, workspace=workspace),
+            lambda: raw_datasets.import_dataset(source, NUMBER, workspace=workspace),
         )
         steps.insert(0, importing)
     for command, run in steps:
         console.print(f"\n$ autoseg {command}", style="bold")
         run()
-    console.print(f"\npicture of the worst held-out case: {model.validation(0) / 'overlay_worst.png'}")
+    console.print(f"\npicture of the worst held-out case: {model.overlay(0, 'worst')}")
     console.print("next, your own data: autoseg import SOURCE -d 2")

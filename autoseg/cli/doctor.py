@@ -1,4 +1,4 @@
-"""autoseg doctor."""
+"""The command that examines the machine."""
 
 import typer
 
@@ -12,10 +12,9 @@ def doctor(workspace: WorkspacePath = None) -> None:
     Shows versions, devices, memory and folders, and tries a convolution.
     """
     from autoseg.cli.terminal import print_table
-    from autoseg.pipeline.doctor import examine
-    from autoseg.workspace import find_workspace
+    from autoseg.pipeline import examine_machine
 
-    findings = examine(find_workspace(workspace))
+    findings = examine_machine(workspace)
     rows = [(finding.state, finding.title, finding.value, finding.advice) for finding in findings]
     print_table("", ("", "what", "found", "advice"), rows)
     if any(finding.state == "failure" for finding in findings):

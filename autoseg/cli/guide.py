@@ -65,18 +65,18 @@ def list_pages() -> list[Page]:
     return pages
 
 
-def read_page(name: str, known: list[str]) -> str:
+def read_page(name: str, names: list[str]) -> str:
     """Returns the Markdown text of a page.
 
     Args:
         name: Name of the page.
-        known: Names of all pages.
+        names: Names of all pages.
 
     Raises:
         UsageError: There is no such page; the text names similar ones.
     """
-    if name not in known:
-        similar = get_close_matches(name.lower(), known)
+    if name not in names:
+        similar = get_close_matches(name.lower(), names)
         hint = f"did you mean {' or '.join(similar)}? " if similar else ""
         raise UsageError(f"the guide has no page {name!r}", f"{hint}'autoseg guide' lists all pages")
     return _read(name)

@@ -1,4 +1,4 @@
-"""Options that several commands share, with one meaning and one help text each."""
+"""Options that several commands share, each with one meaning and one help text."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -96,10 +96,14 @@ Skip = Annotated[list[str] | None, typer.Option("--skip", help="Names of cases t
 
 
 def parse_folds(values: list[str]) -> "list[Fold]":
-    """Fold names as typed: numbers, "all", or "cv", which stands for each number that splits.json has.
+    """Parses the folds that the user typed: numbers, "all", or "cv", which stands for each number of splits.json.
 
     Raises:
         UsageError: A value is none of these.
+
+    Example:
+        >>> parse_folds(["0", "2", "all"])
+        [0, 2, 'all']
     """
     folds: list[Fold] = []
     for value in values:

@@ -1,4 +1,4 @@
-"""autoseg predict."""
+"""The command that segments scans."""
 
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -86,7 +86,7 @@ def predict(
     """
     from autoseg.cli.terminal import Terminal, console
     from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER
-    from autoseg.pipeline.prediction import predict
+    from autoseg.pipeline import predict
 
     written = predict(
         source,

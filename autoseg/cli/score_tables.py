@@ -1,6 +1,6 @@
-"""Scores as people see them: the worst cases, means with confidence intervals, and two runs beside each other.
+"""Tables of scores: the worst cases, means with confidence intervals, and the comparison of two runs.
 
-Tables fit into 100 columns, and into 80 for a few labels with short names.
+Tables fit into 100 columns, and into 80 columns for a few labels with short names.
 """
 
 import math
@@ -25,18 +25,18 @@ MOST_CASES = 20
 MOST_COLUMNS = 6
 WIDEST = 100
 INTERVAL_WIDTH = 23  # of "0.877 (0.861 to 0.892)"
-LABEL_WIDTH = 18  # longer names go on in the next line
-HEADING_WIDTH = 8  # likewise
+LABEL_WIDTH = 18  # longer names are wrapped
+HEADING_WIDTH = 8  # longer headings are wrapped
 TITLE_WIDTH = 18  # of "volume error, mm3"
 
-# What stands beside each label where labels have a row each. The first has its interval, the others are in the files.
+# Metrics in tables with a row for each label. The first is shown with its interval; all are in the files.
 SHORT = ("dice", "iou", "nsd", "hd95_mm", "assd_mm", "lesion_f1", "relative_volume_error")
 
 
 def print_scores(summary: "Summary", *, title: str) -> None:
-    """Prints Dice per case and label, worst case first, and the means of all metrics.
+    """Prints Dice for each case and label, worst case first, and the means of all metrics.
 
-    If there are too many labels for a screen, each has a row of means.
+    If there are too many labels for the columns of a table, each label has a row of means.
     """
     if len(summary.mean) <= MOST_COLUMNS:
         console.print(_case_table(summary, title))
@@ -49,7 +49,7 @@ def print_scores(summary: "Summary", *, title: str) -> None:
 
 
 def print_comparison(comparison: "Comparison") -> None:
-    """Prints a row per metric of each label; of many labels the Dice alone, after all metrics of the foreground."""
+    """Prints a row for each metric and label; with many labels, those of the foreground and Dice of each label."""
     console.print(f"A: {comparison.first}")
     console.print(f"B: {comparison.second}")
     for run, names in (("A", comparison.only_first), ("B", comparison.only_second)):
@@ -76,7 +76,7 @@ def print_comparison(comparison: "Comparison") -> None:
 
 
 def _case_table(summary: "Summary", title: str) -> Table:
-    """A row per case, a column per label; of many cases only the worst."""
+    """Returns a table with a row per case and a column per label; of many cases, only the worst are listed."""
     scores = {case.name: case for case in summary.cases}
     shown = summary.ranked()[:MOST_CASES]
     part = f", the worst {len(shown)} of {len(scores)}" if len(shown) < len(scores) else ""
@@ -90,7 +90,7 @@ def _case_table(summary: "Summary", title: str) -> Table:
 
 
 def _metric_rows(summary: "Summary", shown: "Sequence[tuple[str, MeanScores]]") -> Table:
-    """A row per metric, a column per label: means with intervals. Metrics that no label has are left out."""
+    """Returns a table of means and intervals with a row per metric and a column per label; empty rows are left out."""
     table = _table(f"means over {_count_cases(len(summary.cases))} (95 % confidence intervals)")
     table.add_column("")
     for name, _ in shown:
@@ -102,7 +102,7 @@ def _metric_rows(summary: "Summary", shown: "Sequence[tuple[str, MeanScores]]") 
 
 
 def _label_rows(summary: "Summary", shown: "Sequence[tuple[str, MeanScores]]", title: str) -> Table:
-    """A row per label, a column per metric; Dice with its interval."""
+    """Returns a table with a row per label and a column per metric; Dice is shown with its interval."""
     table = _table(f"{title}: means over {_count_cases(len(summary.cases))} (95 % CI; all of them in summary.json)")
     table.add_column("label", overflow="fold", min_width=min(LABEL_WIDTH, max(len(name) for name, _ in shown)))
     for metric in SHORT:

@@ -1,4 +1,4 @@
-"""The commands about scores, as functions of their options; see `commands`."""
+"""The commands that evaluate segmentations, compare runs, and find the best configuration."""
 
 import math
 from pathlib import Path
@@ -30,11 +30,12 @@ def evaluate(
     """
     from autoseg.cli.score_tables import print_scores
     from autoseg.cli.terminal import Terminal, console
-    from autoseg.pipeline.scores import evaluate
+    from autoseg.evaluation.summary import summary_file
+    from autoseg.pipeline import evaluate
 
     summary = evaluate(reference, prediction, tolerance_mm=tolerance, reporter=Terminal())
     print_scores(summary, title="1 case" if len(summary.cases) == 1 else f"{len(summary.cases)} cases")
-    console.print(f"also in {prediction / 'summary.json'} and summary.csv")
+    console.print(f"also in {summary_file(prediction)} and summary.csv")
 
 
 def compare(
@@ -53,20 +54,15 @@ def compare(
     """
     from autoseg.cli.score_tables import print_comparison
     from autoseg.cli.terminal import console
-    from autoseg.evaluation.folders import check_ending, save_comparison
-    from autoseg.pipeline.scores import compare_runs
+    from autoseg.pipeline import compare
 
+    print_comparison(compare(first, second, output=output))
     if output is not None:
-        check_ending(output)
-    comparison = compare_runs(first, second)
-    print_comparison(comparison)
-    if output is not None:
-        save_comparison(comparison, output)
         console.print(f"also in {output}")
 
 
 MOST_LABELS = 4
-"""With a column each in the table of candidates. Decision: more do not fit beside the reason."""
+"""Number of labels up to which each has a column in the table of candidates. Decision: more do not fit."""
 
 
 def find_best(
@@ -91,10 +87,10 @@ def find_best(
     beside the usual one, or taken over from nnU-Net, takes part as PLAN/CONFIGURATION; --plan compares one plan alone.
     """
     from autoseg.cli.terminal import Terminal, console
-    from autoseg.pipeline.scores import find_best
+    from autoseg.pipeline import find_best
     from autoseg.workspace import find_workspace
 
-    choice = find_best(
+    best = find_best(
         number,
         configurations=cast("Any", configurations),
         ensembles=not no_ensembles,
@@ -104,29 +100,29 @@ def find_best(
         reporter=Terminal(),
     )
     folders = find_workspace(workspace).dataset(number, plan_name)
-    _print_candidates(choice)
-    for trial in choice.rules.evidence:
+    _print_candidates(best)
+    for trial in best.rules.evidence:
         console.print(f"- {trial.describe()}")
-    console.print(choice.rules.describe())
+    console.print(best.rules.describe())
     console.print(f"{folders.best_model}: 'autoseg predict -d {number}{folders.plan_option}' goes by it")
 
 
-def _print_candidates(choice: "BestModel") -> None:
+def _print_candidates(best: "BestModel") -> None:
     """Prints a row per candidate: its Dice, and why it was chosen or not."""
     from autoseg.cli.terminal import print_table
 
-    labels = list(choice.candidates[0].dice)
+    labels = list(best.candidates[0].dice)
     shown = labels if len(labels) <= MOST_LABELS else []
     rows = [
         (
-            f"{'* ' if one.chosen else '  '}{one.name}",
-            *(_four_digits(one.dice[label]) for label in shown),
-            _four_digits(one.mean_dice),
-            one.reason,
+            f"{'* ' if candidate.chosen else '  '}{candidate.name}",
+            *(_four_digits(candidate.dice[label]) for label in shown),
+            _four_digits(candidate.mean_dice),
+            candidate.reason,
         )
-        for one in choice.candidates
+        for candidate in best.candidates
     ]
-    title = f"{choice.dataset}, {choice.candidates[0].cases} held-out cases: mean Dice"
+    title = f"{best.dataset}, {best.candidates[0].cases} held-out cases: mean Dice"
     print_table(title, ("", *shown, "mean" if shown else f"mean of {len(labels)} labels", ""), rows)
 
 

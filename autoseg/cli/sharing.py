@@ -1,4 +1,4 @@
-"""The commands that pass models on, as functions of their options; see `commands`."""
+"""The commands that pass models on, and take models from and to nnU-Net."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -59,37 +59,38 @@ def export(
     cases, no pictures, and nothing that training would need to go on.
     """
     from autoseg.cli.terminal import console
-    from autoseg.models.bundle import describe_bundle, export_model
+    from autoseg.models.bundle import describe_bundle
+    from autoseg.pipeline import export_model
     from autoseg.runtime.units import describe_memory
 
     if (model is None) == (number is None):
         raise UsageError("a model is named by its folder or by its dataset", "give either a folder or -d NUMBER")
     source = cast("Any", number if model is None else model)
-    which: dict[str, Any] = {
+    selection: dict[str, Any] = {
         "configuration": configuration,
         "folds": parse_folds(folds) if folds else None,
         "plan_name": plan_name,
         "workspace": workspace,
     }
     if form == "nnunet":
-        _export_nnunet(source, output, which, unused={"--licence": licence, "--about": about})
+        _export_nnunet(source, output, selection, unused={"--licence": licence, "--about": about})
         return
     if form != "autoseg":
         raise UsageError(f"--format {form!r} is unknown", "choose autoseg or nnunet")
-    file = export_model(source, output, licence=licence, about=about, **which)
-    _show(describe_bundle(file))
+    file = export_model(source, output, licence=licence, about=about, **selection)
+    _print_description(describe_bundle(file))
     console.print(f"{describe_memory(file.stat().st_size)}, with its card, MODEL_CARD.md, inside: {file}")
 
 
-def _export_nnunet(source: Any, output: Path, which: "Mapping[str, Any]", unused: "Mapping[str, str]") -> None:
+def _export_nnunet(source: Any, output: Path, selection: "Mapping[str, Any]", unused: "Mapping[str, str]") -> None:
     from autoseg.cli.terminal import Terminal, console
-    from autoseg.nnunet.export import export_nnunet
     from autoseg.nnunet.folders import NnunetFolder
+    from autoseg.pipeline import export_nnunet
 
     for option, value in unused.items():
         if value:
             raise UsageError(f"{option} is for the card, which nnU-Net's models do not have", "leave it out")
-    for folder in export_nnunet(source, output, reporter=Terminal(), **which):
+    for folder in export_nnunet(source, output, reporter=Terminal(), **selection):
         folds = " ".join(map(str, NnunetFolder(path=folder).checkpoints))
         console.print(f"use it: nnUNetv2_predict_from_modelfolder -i scans/ -o masks/ -m {folder} -f {folds}")
 
@@ -107,11 +108,12 @@ def install(
     Every file of it is checked first, and none can run anything. Then 'autoseg predict -m NAME' finds it.
     """
     from autoseg.cli.terminal import console
-    from autoseg.models.bundle import describe_installed, install_model
+    from autoseg.models.bundle import describe_installed
     from autoseg.models.bundle_format import CARD
+    from autoseg.pipeline import install_model
 
     folder = install_model(file, workspace, name=name, replace=replace)
-    _show(describe_installed(folder))
+    _print_description(describe_installed(folder))
     console.print(f"what its authors say: {folder / CARD}")
     console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
 
@@ -152,9 +154,9 @@ def install_nnunet(
     """
     from autoseg.cli.terminal import Terminal, console
     from autoseg.models.bundle import describe_installed
-    from autoseg.nnunet.dataset_install import install_nnunet as install_it
+    from autoseg.pipeline import install_nnunet
 
-    folder = install_it(
+    folder = install_nnunet(
         source,
         workspace,
         number=number,
@@ -166,14 +168,14 @@ def install_nnunet(
         reporter=Terminal(),
     )
     if number is None:
-        _show(describe_installed(folder))
+        _print_description(describe_installed(folder))
         console.print(f"use it: autoseg predict -m {folder.name} -i scans/ -o masks/")
         return
     console.print(f"compare it with what was trained here: autoseg find_best -d {number}")
     console.print(f"use it: autoseg predict -d {number} --plan {folder.name} -i scans/ -o masks/")
 
 
-def _show(rows: "Sequence[tuple[str, str]]") -> None:
+def _print_description(rows: "Sequence[tuple[str, str]]") -> None:
     from autoseg.cli.terminal import print_table
 
     print_table("", ("", ""), rows)

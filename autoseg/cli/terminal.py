@@ -1,4 +1,4 @@
-"""What people see: progress bars with the time that is left, remarks, and tables; scores have `score_tables`."""
+"""Output on the terminal: progress bars with the remaining time, remarks, and tables; see `score_tables` for scores."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from autoseg.runtime.units import describe_memory
 if TYPE_CHECKING:
     from autoseg.planning.plan import Plan
 
-# Names and paths are shown as they are, whatever brackets and colons they hold.
+# Names and paths are printed unchanged, whatever brackets and colons they contain.
 console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -25,16 +25,16 @@ class _Bar:
         self._progress, self._task = progress, task
 
     def advance(self, units: float = 1) -> None:
-        """Moves the bar on."""
+        """Advances the bar."""
         self._progress.update(self._task, advance=units)
 
 
 class Terminal:
-    """A reporter that draws bars and prints remarks above them."""
+    """A reporter that draws progress bars, and prints remarks above them."""
 
     @contextmanager
     def task(self, title: str, total: float) -> Iterator[Task]:
-        """Draws a bar while the work goes on; it stays when the work is done."""
+        """Draws a progress bar during the work; it remains when the work is done."""
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
@@ -46,7 +46,7 @@ class Terminal:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(title, total=total)
             yield _Bar(progress, task)
-            progress.update(task, completed=total)  # shares of a scan may add up to a little less than one
+            progress.update(task, completed=total)  # the fractions of a scan may add up to a little less than one
 
     def say(self, line: str) -> None:
         """Prints a remark."""
@@ -54,21 +54,21 @@ class Terminal:
 
 
 def print_plan(plan: "Plan", *, explain: bool) -> None:
-    """Prints a table of the configurations and, if asked for, a sentence for every decision."""
+    """Prints a table of the configurations and, with `explain`, the reason for every decision."""
     title = f"{plan.dataset}, by preset {plan.preset}"
     table = Table(
         "configuration", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1)
     )
     for column in ("voxels in mm", "typical image", "patch", "batch", "memory"):
         table.add_column(column, justify="right")
-    for name, one in plan.configurations.items():
+    for name, configuration in plan.configurations.items():
         table.add_row(
             name,
-            "x".join(f"{step:.3g}" for step in one.spacing_mm),
-            "x".join(map(str, one.median_shape)),
-            "x".join(map(str, one.patch_size)),
-            str(one.batch_size),
-            describe_memory(one.estimated_bytes),
+            "x".join(f"{step:.3g}" for step in configuration.spacing_mm),
+            "x".join(map(str, configuration.median_shape)),
+            "x".join(map(str, configuration.patch_size)),
+            str(configuration.batch_size),
+            describe_memory(configuration.estimated_bytes),
         )
     console.print(table)
     if explain:
@@ -79,7 +79,7 @@ def print_plan(plan: "Plan", *, explain: bool) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a plain table; words that are too long for it, such as paths, go on in the next line."""
+    """Prints a plain table; words that are too long for a column, such as paths, are wrapped."""
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")

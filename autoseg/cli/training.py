@@ -1,7 +1,4 @@
-"""The commands, as functions of their options. Each imports what it needs when it runs, so that help answers at once.
-
-The name, the help and the options of a command are those of its function; `app` lists them.
-"""
+"""The commands that train, and stop a training."""
 
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -91,7 +88,7 @@ def train(
     """
     from autoseg.cli.score_tables import print_scores
     from autoseg.cli.terminal import Terminal, console
-    from autoseg.pipeline.training import train
+    from autoseg.pipeline import train
     from autoseg.training.ranks import is_main_process
     from autoseg.workspace import find_workspace
 
@@ -139,7 +136,7 @@ def stop(
     on from there.
     """
     from autoseg.cli.terminal import console
-    from autoseg.pipeline.training import stop
+    from autoseg.pipeline import stop
 
     asked = stop(
         number,

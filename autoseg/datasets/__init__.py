@@ -1,1 +1,1 @@
-"""A raw dataset: dataset.json and its cases, their integrity, their fingerprint, and the split into folds."""
+"""Raw datasets: dataset.json and the cases, their integrity, their fingerprint, and the folds."""

@@ -1,10 +1,10 @@
-"""What dataset.json says of a dataset's files: how many cases there are, and, for files in place, where each one is.
+"""The keys of dataset.json about files: the number of cases, and the paths of files that are not in imagesTr.
 
     "numTraining": 260
     "dataset": {"case_1": {"images": ["/data/a.nii.gz", "../b.nii.gz"], "label": "$HOME/masks/a.nii.gz"}, ...}
 
 Source: nnU-Net v2.8.1's raw format. A path is relative to the folder of dataset.json unless it is absolute, and names
-of environment variables in it are replaced by their values; if there is a list, imagesTr and labelsTr do not count.
+of environment variables in it are replaced by their values. If there is a list, imagesTr and labelsTr are ignored.
 """
 
 import os
@@ -21,7 +21,7 @@ LONGEST_NAME = 200
 
 
 def _as_case_name(name: str) -> str:
-    """A name that files of the case can have."""
+    """Checks that files can be named after the case."""
     if not name.isprintable() or set(name) & set("/\\") or name.startswith(".") or not 0 < len(name) <= LONGEST_NAME:
         raise ValueError(f"{name[:LONGEST_NAME]!r} cannot be the name of a case, because files are named by it")
     return name
@@ -32,11 +32,11 @@ ListedPath = Annotated[str, Field(min_length=1)]
 
 
 class ListedCase(BaseModel):
-    """The files of one case, as they are written in dataset.json.
+    """The files of one case, as dataset.json lists them.
 
     Attributes:
-        images: One per channel, in the order of the channels; or one that holds them all.
-        label: The label map.
+        images: Path of each channel, in the order of the channels; or of one file that holds all channels.
+        label: Path of the label map.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,10 +46,9 @@ class ListedCase(BaseModel):
 
 
 class FileList(BaseModel):
-    """What dataset.json says of the files; all its other keys are left to `DatasetInfo`.
+    """The keys of dataset.json about files; `DatasetInfo` has all other keys.
 
-    It is no part of that, because what dataset.json says of channels and labels travels with each model, and where the
-    files of patients are does not.
+    They are separate because channels and labels are stored with each model, and the paths of patients' files are not.
 
     Attributes:
         count: Number of training cases, if it is stated.
@@ -66,7 +65,7 @@ class FileList(BaseModel):
         """Reads dataset.json.
 
         Raises:
-            DatasetError: A name or a path is missing or impossible, or the file is no JSON.
+            DatasetError: A name or a path is missing or invalid, or the file is not JSON.
             ArtifactError: The file is missing.
         """
         try:
@@ -75,10 +74,10 @@ class FileList(BaseModel):
             raise DatasetError(f"{path}: {first_mistake(error)}", "mend that field") from error
 
     def locate(self, folder: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
-        """Where the listed images and the label map of each case are, by name of the case.
+        """Returns the paths of the images and of the label map of each case, by case name.
 
         Args:
-            folder: That of dataset.json.
+            folder: Folder of dataset.json.
         """
         return {
             name: (tuple(_locate(image, folder) for image in case.images), _locate(case.label, folder))
@@ -87,5 +86,5 @@ class FileList(BaseModel):
 
 
 def _locate(path: str, folder: Path) -> Path:
-    """Where a listed file is; ".." leads out of the folder itself if it is reached by a link, as the system has it."""
+    """Returns the path of a listed file; like the system, it resolves ".." from the target of a linked folder."""
     return folder / os.path.expandvars(path)

@@ -1,8 +1,7 @@
-"""What the data look like: facts of each case, gathered into the facts of the dataset; fingerprint.json.
+"""The fingerprint of a dataset: shapes, spacings, labels and intensities of all cases; fingerprint.json.
 
-Source of the contents and of the sampling rule: the reference method (nnU-Net v2.8.1, fingerprint extractor). All
-facts are in the array order of the files, before any axis is moved. The voxels that are held do not grow with the
-number of cases.
+Source of the contents and of the sampling rule: nnU-Net v2.8.1, fingerprint extractor. All values are in the array
+order of the files, before any axis is moved. The memory for sampled voxels does not grow with the number of cases.
 """
 
 import math
@@ -16,25 +15,29 @@ from autoseg.imaging.cropping import box_around
 from autoseg.imaging.geometry import Shape, Vector, Volume
 from autoseg.runtime.artifact import Artifact
 
-# Foreground voxels drawn from all cases together, for the percentiles. Decision: of two to four million draws, a 0.5 %
-# percentile lies between the true ones of 0.49 % and 0.51 %. The reference draws 25 times as many.
+# Number of foreground voxels sampled from all cases together, for the percentiles. Decision: with two to four million
+# samples, the 0.5 % percentile lies between the true percentiles of 0.49 % and 0.51 %. nnU-Net samples 25 times as
+# many.
 FOREGROUND_SAMPLES = 4_000_000
-SAMPLING_SEED = 1234  # Source: the reference method
+SAMPLING_SEED = 1234  # Source: nnU-Net v2.8.1
 
-# Voxels looked at in one step. Decision: few enough for the processor's cache, and a slice of 512 x 512 in full.
+# Number of voxels that are processed in one step. Decision: they fit into the processor's cache, and a slice of
+# 512 x 512 is processed in full.
 BLOCK_VOXELS = 2**18
 
 
-class _Facts(BaseModel):
+class _FrozenModel(BaseModel):
+    """Base of the parts of a fingerprint."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LabelFacts(_Facts):
+class LabelFacts(_FrozenModel):
     """One label in one case.
 
     Attributes:
-        label: Its number.
-        voxels: How many carry it.
+        label: Label number.
+        voxels: Number of voxels with this label.
         center: Mean position of these voxels along (z, y, x), as a fraction of the cropped case: 0 at one border, 1 at
             the other.
     """
@@ -44,18 +47,18 @@ class LabelFacts(_Facts):
     center: Vector
 
 
-class CaseFacts(_Facts):
-    """One case. What a fingerprint of nnU-Net does not hold is None or empty where one was read.
+class CaseFacts(_FrozenModel):
+    """One case. Fields that nnU-Net's fingerprint does not have are None or empty if that was read.
 
     Attributes:
-        name: Of the case.
-        shape: Voxels along (z, y, x).
-        shape_after_crop: The same, after cropping to the non-zero region.
+        name: Name of the case.
+        shape: Number of voxels along (z, y, x).
+        shape_after_crop: Number of voxels along (z, y, x) after cropping to the non-zero region.
         spacing_mm: Distance of neighbouring voxels along (z, y, x).
-        orientation: Where in the patient each array axis leads, such as "SPL" for (superior, posterior, left), the
-            order of most volumes; None for pictures, which do not know.
-        intensities: Per channel, smallest and largest value of the whole image.
-        labels: The foreground labels that occur, by number.
+        orientation: Direction in the patient to which each array axis points, such as "SPL" for (superior, posterior,
+            left), the order of most volumes; None for pictures, which have no orientation.
+        intensities: Smallest and largest value of each channel of the whole image.
+        labels: Foreground labels that occur, ordered by number.
     """
 
     name: str = ""
@@ -67,7 +70,7 @@ class CaseFacts(_Facts):
     labels: tuple[LabelFacts, ...] = ()
 
 
-class ChannelFacts(_Facts):
+class ChannelFacts(_FrozenModel):
     """Intensities of one channel over the foreground voxels of all cases."""
 
     mean: float
@@ -80,12 +83,12 @@ class ChannelFacts(_Facts):
 
 
 class Fingerprint(Artifact):
-    """The facts of a dataset, from which alone the plan follows.
+    """The measurements of a dataset; the plan follows from them and from dataset.json.
 
     Attributes:
-        cases: By name.
-        channels: In the order of the channels.
-        median_relative_size_after_crop: Median over the cases of the share of voxels that cropping keeps.
+        cases: Measurements of each case, ordered by name.
+        channels: Intensities of each channel, in the order of the channels.
+        median_relative_size_after_crop: Median over the cases of the fraction of voxels that cropping keeps.
     """
 
     format_version: int = 2
@@ -95,13 +98,13 @@ class Fingerprint(Artifact):
     median_relative_size_after_crop: float
 
 
-class CaseSummary(_Facts):
-    """What the facts of the dataset need to know of one case, beside the voxels that are drawn.
+class CaseSummary(_FrozenModel):
+    """Measurements of one case, from which, with its sampled voxels, those of the dataset are computed.
 
     Attributes:
-        facts: See there.
-        foreground: Mean, deviation, minimum and maximum of each channel over all foreground voxels; empty if there are
-            none.
+        facts: Measurements that become part of the fingerprint.
+        foreground: Mean, standard deviation, minimum and maximum of each channel over all foreground voxels; empty if
+            there are none.
     """
 
     facts: CaseFacts
@@ -109,33 +112,38 @@ class CaseSummary(_Facts):
 
 
 def draws_per_case(number_of_cases: int) -> int:
-    """How many foreground voxels stand for each case, whatever its size, so that each weighs the same.
+    """Returns the number of foreground voxels that are sampled from each case, so that all cases have equal weight.
 
-    Decision: an even share of `FOREGROUND_SAMPLES`, rounded down to a power of two. So the number seldom changes when a
-    few cases are left out or added, and what is known of the others stays of use.
+    Decision: an equal share of `FOREGROUND_SAMPLES`, rounded down to a power of two. So the number seldom changes when
+    a few cases are left out or added, and the samples of the other cases can be reused.
+
+    Example:
+        >>> draws_per_case(260)
+        8192
     """
     share = max(1, FOREGROUND_SAMPLES // max(1, number_of_cases))
     return 1 << (share.bit_length() - 1)
 
 
 def fingerprint_case(name: str, image: Volume, label: Volume, *, draws: int) -> tuple[CaseSummary, NDArray[np.float32]]:
-    """Takes the facts of one case, and draws from its foreground: the same voxels each time.
+    """Measures one case, and samples voxels from its foreground; the same voxels each time.
 
     Args:
-        name: Of the case.
-        image: Shape (c, z, y, x).
-        label: Shape (z, y, x) on the same grid; every value above 0 is foreground. The largest value should be small,
-            as the time and memory for it is spent even if it occurs once.
-        draws: See `draws_per_case`.
+        name: Name of the case.
+        image: Image, shape (c, z, y, x).
+        label: Label map, shape (z, y, x), on the same grid; every value above 0 is foreground. The largest value should
+            be small, because time and memory grow with it.
+        draws: Number of voxels to sample; see `draws_per_case`.
 
     Returns:
-        The facts, and the intensities of the drawn voxels, shape (c, n): n is `draws`, with replacement as in the
-        reference, or less if the case has no more foreground voxels; then each is there once.
+        The measurements, and the intensities of the sampled voxels, shape (c, n). n is `draws`, sampled with
+        replacement as in nnU-Net; if the case has no more foreground voxels than that, n is their number, and each is
+        taken once.
     """
     box = box_around(np.any(image.array, axis=0))  # filling holes does not move its borders
     inside = image.array[(..., *box.slices)]
     label_inside = label.array[box.slices]
-    foreground, drawn = _look_at_foreground(inside, label_inside, draws)
+    foreground, drawn = _sample_foreground(inside, label_inside, draws)
     facts = CaseFacts(
         name=name,
         shape=image.geometry.shape,
@@ -151,16 +159,17 @@ def fingerprint_case(name: str, image: Volume, label: Volume, *, draws: int) -> 
 def fingerprint_dataset(
     cases: Sequence[CaseSummary], *, draws: int, read_draws: Callable[[str, int], NDArray[np.float32]]
 ) -> Fingerprint:
-    """Gathers the facts of all cases; channels without any foreground voxel count as constant zero.
+    """Pools the measurements of all cases; channels without any foreground voxel count as constant zero.
 
-    Mean and deviation are what the reference's draws have on average: those of a mixture in which each case with
-    foreground weighs the same. Decision: they and the extremes are exact; the percentiles are of the draws.
+    Mean and standard deviation are the expected values of nnU-Net's samples: those of a mixture in which all cases with
+    foreground have equal weight. Decision: they and the extremes are exact; the percentiles are those of the samples.
 
     Args:
-        cases: In any order, at least one.
-        draws: Voxels that stand for each case with foreground; where fewer were drawn, they are repeated evenly.
-        read_draws: Gives the drawn voxels for the name of a case and a channel, 1 to `draws` of them. It is called
-            again for each channel, so that the voxels of a single channel are held at a time.
+        cases: Measurements of the cases, in any order, at least one.
+        draws: Number of voxels that represent each case with foreground; if fewer were sampled, they are repeated
+            evenly.
+        read_draws: Returns the sampled voxels of a case, by its name and the channel, 1 to `draws` of them. It is
+            called again for each channel, so that the voxels of only one channel are in memory at a time.
     """
     cases = sorted(cases, key=lambda case: case.facts.name)
     filled = [case for case in cases if case.foreground]
@@ -173,12 +182,19 @@ def fingerprint_dataset(
         parts = np.array([case.foreground[channel] for case in filled] or [(0, 0, 0, 0)], dtype=np.float64)
         channels.append(_channel_facts(parts, pooled))
     facts = tuple(case.facts for case in cases)
-    kept = np.median([math.prod(one.shape_after_crop) / math.prod(one.shape or one.shape_after_crop) for one in facts])
+    kept = np.median(
+        [math.prod(case.shape_after_crop) / math.prod(case.shape or case.shape_after_crop) for case in facts]
+    )
     return Fingerprint(cases=facts, channels=tuple(channels), median_relative_size_after_crop=float(kept))
 
 
 def _channel_facts(parts: NDArray[np.float64], pooled: NDArray[np.float32]) -> ChannelFacts:
-    """Facts of one channel from those of its cases, (cases, 4), and their draws, which are put into another order."""
+    """Pools the intensities of one channel.
+
+    Args:
+        parts: Mean, standard deviation, minimum and maximum of each case, shape (cases, 4).
+        pooled: Sampled voxels of all cases; they are reordered in place.
+    """
     mean, std, minimum, maximum = (float(fact) for fact in _combine(parts, np.ones(len(parts))))
     low, median, high = (float(value) for value in np.percentile(pooled, (0.5, 50, 99.5), overwrite_input=True))
     facts = {"mean": mean, "median": median, "std": std, "minimum": minimum, "maximum": maximum}
@@ -186,7 +202,7 @@ def _channel_facts(parts: NDArray[np.float64], pooled: NDArray[np.float32]) -> C
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
-    """Cuts a grid into blocks of whole slices, or of whole rows where a slice is larger than a block may be."""
+    """Divides a grid into blocks of whole slices, or of whole rows if a slice is larger than a block may be."""
     z, y, x = shape
     slices = max(1, BLOCK_VOXELS // (y * x))
     rows = max(1, min(y, BLOCK_VOXELS // x))
@@ -196,28 +212,30 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
 
 
 def _label_facts(label: NDArray[np.integer]) -> tuple[LabelFacts, ...]:
-    """All labels in one pass, by runs: voxels of one label that follow each other in a row.
+    """Measures all labels in one pass over the runs: neighbouring voxels of a row that have the same label.
 
-    A label map has far fewer runs than voxels. The row 0 0 3 3 3 0 5 5 0 0 has two of foreground: label 3, 3 voxels,
-    mean place 3; and label 5, 2 voxels, mean place 6.5.
+    A label map has far fewer runs than voxels. The row 0 0 3 3 3 0 5 5 0 0 has two foreground runs: label 3 with 3
+    voxels and mean position 3, and label 5 with 2 voxels and mean position 6.5.
     """
     numbers = max(0, int(label.max())) + 1
-    voxels, sums = np.zeros(numbers), np.zeros((3, numbers))  # whole and half numbers, which floats hold exactly
+    voxels, sums = np.zeros(numbers), np.zeros((3, numbers))  # multiples of 0.5, which floats represent exactly
     for block in _blocks(label.shape):
-        values, lengths, places = _runs(label[block])
+        values, lengths, positions = _find_runs(label[block])
         voxels += np.bincount(values, weights=lengths, minlength=numbers)
-        for axis, place in enumerate(places):
-            sums[axis] += np.bincount(values, weights=lengths * (place + block[axis].start), minlength=numbers)
-    found = np.flatnonzero(voxels)
-    centers = (sums[:, found] / voxels[found] + 0.5).T / label.shape
+        for axis, position in enumerate(positions):
+            sums[axis] += np.bincount(values, weights=lengths * (position + block[axis].start), minlength=numbers)
+    present = np.flatnonzero(voxels)
+    centers = (sums[:, present] / voxels[present] + 0.5).T / label.shape
     return tuple(
         LabelFacts(label=int(number), voxels=int(voxels[number]), center=(float(z), float(y), float(x)))
-        for number, (z, y, x) in zip(found, centers, strict=True)
+        for number, (z, y, x) in zip(present, centers, strict=True)
     )
 
 
-def _runs(label: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[NDArray[np.generic], ...]]:
-    """Label, length and mean place (z, y, x) of each run of foreground."""
+def _find_runs(
+    label: NDArray[np.integer],
+) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[NDArray[np.generic], ...]]:
+    """Returns the label, the length and the mean position (z, y, x) of each foreground run."""
     _, height, width = label.shape
     flat = label.ravel()
     begins = np.empty(flat.size, dtype=bool)
@@ -232,14 +250,14 @@ def _runs(label: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp
     return flat[starts].astype(np.intp), lengths, (z, y, x + (lengths - 1) / 2)
 
 
-def _look_at_foreground(
+def _sample_foreground(
     image: NDArray[np.float32], label: NDArray[np.integer], draws: int
 ) -> tuple[tuple[tuple[float, float, float, float], ...], NDArray[np.float32]]:
-    """What a summary holds of the foreground, and the drawn voxels, shape (c, n); both empty if there is none.
+    """Returns `CaseSummary.foreground` and the sampled voxels, shape (c, n); both are empty without foreground.
 
-    Which voxels are drawn is settled first, as numbers among all foreground voxels in the order of the blocks, so that
-    each block gives its own in passing. Of blocks of 3, 0 and 4 foreground voxels, numbers 1, 1 and 5 are the second
-    voxel of the first block, twice, and the third of the last.
+    The voxels are chosen first, as indices among all foreground voxels in the order of the blocks, so that each block
+    is read once. With blocks of 3, 0 and 4 foreground voxels, the indices 1, 1 and 5 are the second voxel of the first
+    block, twice, and the third voxel of the last block.
     """
     blocks = list(_blocks(label.shape))
     sizes = [int(np.count_nonzero(label[block] > 0)) for block in blocks]
@@ -251,11 +269,11 @@ def _look_at_foreground(
         numbers = np.sort(np.random.default_rng(SAMPLING_SEED).integers(ends[-1], size=draws))
     numbers_by_block = np.split(numbers, np.searchsorted(numbers, ends[:-1]))
     drawn, measured = [], []
-    for block, size, end, here in zip(blocks, sizes, ends, numbers_by_block, strict=True):
+    for block, size, end, block_numbers in zip(blocks, sizes, ends, numbers_by_block, strict=True):
         if size:
             mask = label[block] > 0
             values = np.stack([channel[block][mask] for channel in image])
-            drawn.append(values[:, here - (end - size)])
+            drawn.append(values[:, block_numbers - (end - size)])
             measured.append(_measure(values))
     facts = _combine(np.stack(measured), np.array([size for size in sizes if size], dtype=np.float64))
     foreground = tuple((float(mean), float(std), float(low), float(high)) for mean, std, low, high in facts.T)
@@ -263,13 +281,13 @@ def _look_at_foreground(
 
 
 def _measure(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean, deviation, minimum and maximum of each channel; from (c, n) to (4, c)."""
+    """Returns mean, standard deviation, minimum and maximum of each channel; from shape (c, n) to (4, c)."""
     mean, std = values.mean(axis=1, dtype=np.float64), values.std(axis=1, dtype=np.float64)
     return np.stack([mean, std, values.min(axis=1), values.max(axis=1)])
 
 
 def _combine(parts: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean, deviation, minimum and maximum of a mixture, from those of its parts; from (parts, 4, ...) to (4, ...).
+    """Returns mean, standard deviation, minimum and maximum of a mixture; from (parts, 4, ...) to (4, ...).
 
     The variance of a mixture is the mean variance of its parts plus the variance of their means.
     """

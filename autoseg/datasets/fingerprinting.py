@@ -1,8 +1,8 @@
-"""A dataset on disk, looked at: every case is read once, checked and measured.
+"""Takes the fingerprint of a dataset on disk: every case is read once, checked and measured.
 
-Each sound case leaves a part file beside fingerprint.json to be: its facts and the voxels that were drawn from it. So
-the memory does not grow with the number of cases, and a run that was stopped, or that found bad cases, need not read
-the others again. The parts go when the fingerprint is complete.
+For each sound case a part file is written: its measurements and its sampled voxels. So the memory does not grow with
+the number of cases, and after a run that was stopped, or that found bad cases, the others need not be read again. The
+part files are removed when fingerprint.json is complete.
 """
 
 import shutil
@@ -26,18 +26,18 @@ from autoseg.runtime.reporting import Reporter
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders
 
-# What reading a file can raise that is cut off, overwritten, or was never one of ours.
+# Errors of reading a file that is truncated, overwritten, or was not written by this program.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, ArtifactError)
 
 
 class FileState(BaseModel):
-    """All that a part follows from; if any of it has changed, the case is read again.
+    """Everything that a part file depends on; if any of it changes, the case is read again.
 
     Attributes:
         program: Version of this program.
-        info: Digest of what dataset.json says.
-        files: Of each image and of the label map: name, bytes, and nanoseconds of the last change.
-        draws: Voxels drawn from the foreground.
+        info: Digest of the content of dataset.json.
+        files: Name, size in bytes, and time of the last change in nanoseconds, of each image and of the label map.
+        draws: Number of voxels sampled from the foreground.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,12 +49,12 @@ class FileState(BaseModel):
 
 
 class FingerprintPart(Artifact):
-    """What is kept of one sound case until the fingerprint is complete, beside its draws.
+    """The content of a part file, beside the sampled voxels.
 
     Attributes:
-        origin: See there.
-        labels_seen: See `Inspection`.
-        summary: Its facts.
+        origin: State of the files that the part was made from.
+        labels_seen: Values of the label map; see `Inspection`.
+        summary: Measurements of the case.
     """
 
     origin: FileState
@@ -64,52 +64,58 @@ class FingerprintPart(Artifact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ReadCase:
-    """A case after it was looked at; its summary is None if it has problems."""
+    """A case after it was read.
+
+    Attributes:
+        inspection: Its problems.
+        summary: Its measurements; None if it has problems.
+        reused: Whether an earlier run read it.
+    """
 
     inspection: Inspection
     summary: CaseSummary | None
-    taken_over: bool = False
+    reused: bool = False
 
 
 def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Reporter) -> Fingerprint:
-    """Checks every case and takes its facts; goes on where an earlier run was stopped.
+    """Checks and measures every case; goes on where an earlier run was stopped.
 
-    The same cases give the same fingerprint, however many threads there are and however often the run was stopped.
-    fingerprint.json is written here and the parts go after that, so that nothing is lost in between.
+    The same cases give the same fingerprint, for any number of threads and however often the run was stopped. The part
+    files are removed after fingerprint.json is written, so that nothing is lost in between.
 
     Args:
-        dataset: The cases to look at.
-        folders: Where fingerprint.json and, until then, the parts belong.
-        reporter: Shows progress, and is told how many cases were taken over.
+        dataset: The dataset.
+        folders: Folders that receive fingerprint.json and the part files.
+        reporter: Shows progress, and is told how many cases an earlier run had read.
 
     Raises:
-        ProblemsError: Cases are damaged or incomplete, each with its line. What was found of the others is kept.
+        ProblemsError: Cases are damaged or incomplete, with a line for each. The measurements of the others are kept.
         WriteError: The disk is full, or the folder cannot be written.
-        ArtifactError: Another run of the same kind removed the parts meanwhile.
+        ArtifactError: Another run removed the part files meanwhile.
     """
     for remark in dataset.remarks:
         reporter.say(remark)
     draws = draws_per_case(len(dataset.cases))
     info = sha256(dataset.info.model_dump_json().encode()).hexdigest()
 
-    def look(case: Case) -> _ReadCase:
-        path = _part_path(folders, case.name)
+    def examine(case: Case) -> _ReadCase:
+        path = folders.fingerprint_part(case.name)
         origin = FileState(program=__version__, info=info, files=state_of_files(case.files), draws=draws)
         part = _load_part(path, origin)
-        return _read_case(case, dataset, path, origin) if part is None else _take_over(case, part)
+        return _read_case(case, dataset, path, origin) if part is None else _reuse_part(case, part)
 
-    looks = results_or_raise(map_in_threads(look, dataset.cases, title="reading cases", reporter=reporter))
-    taken_over = sum(one.taken_over for one in looks)
-    if taken_over:
-        reporter.say(f"{taken_over} of {len(looks)} cases were read by an earlier run and are taken over")
-    problems = find_problems(dataset, [one.inspection for one in looks])
+    cases = results_or_raise(map_in_threads(examine, dataset.cases, title="reading cases", reporter=reporter))
+    reused = sum(case.reused for case in cases)
+    if reused:
+        reporter.say(f"{reused} of {len(cases)} cases were read by an earlier run and are taken over")
+    problems = find_problems(dataset, [case.inspection for case in cases])
     if problems:
         raise ProblemsError([str(problem) for problem in problems])
 
     def read_draws(name: str, channel: int) -> NDArray[np.float32]:
-        return _read_draws(_part_path(folders, name), channel)
+        return _read_draws(folders.fingerprint_part(name), channel)
 
-    summaries = [one.summary for one in looks if one.summary is not None]
+    summaries = [case.summary for case in cases if case.summary is not None]
     fingerprint = fingerprint_dataset(summaries, draws=draws, read_draws=read_draws)
     fingerprint.save(folders.fingerprint)
     shutil.rmtree(folders.fingerprint_parts, ignore_errors=True)
@@ -117,47 +123,43 @@ def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Rep
 
 
 def _read_case(case: Case, dataset: Dataset, path: Path, origin: FileState) -> _ReadCase:
-    """Reads, checks and measures a case, and leaves a part of it if it is sound."""
+    """Reads, checks and measures a case; writes a part file if it is sound."""
     inspection = inspect_case(case, dataset.info)
-    findings, seen = inspection.without_voxels(), inspection.labels_seen
-    if inspection.problems or inspection.image is None or inspection.label is None or seen is None:
+    findings, labels_seen = inspection.without_voxels(), inspection.labels_seen
+    if inspection.problems or inspection.image is None or inspection.label is None or labels_seen is None:
         return _ReadCase(inspection=findings, summary=None)
-    image = _turned(inspection.image, dataset.info.orientation)
-    label = _turned(_without(inspection.label, dataset.info.targets.ignore), dataset.info.orientation)
+    image = _reorient(inspection.image, dataset.info.orientation)
+    label = _reorient(_remove_ignored(inspection.label, dataset.info.targets.ignore), dataset.info.orientation)
     summary, drawn = fingerprint_case(case.name, image, label, draws=origin.draws)
-    _save_part(path, FingerprintPart(origin=origin, labels_seen=seen, summary=summary), drawn)
+    _save_part(path, FingerprintPart(origin=origin, labels_seen=labels_seen, summary=summary), drawn)
     return _ReadCase(inspection=findings, summary=summary)
 
 
-def _without(label: Volume, ignore: int | None) -> Volume:
-    """A label map in which voxels that nobody labelled are background."""
+def _remove_ignored(label: Volume, ignore: int | None) -> Volume:
+    """Returns a label map in which the ignore label is replaced by background."""
     return label if ignore is None else replace(label, array=np.where(label.array == ignore, 0, label.array))
 
 
-def _turned(volume: Volume, orientation: str | None) -> Volume:
-    """A volume as the network will see it, if dataset.json asks for an orientation; planes know of none."""
+def _reorient(volume: Volume, orientation: str | None) -> Volume:
+    """Returns a volume in the orientation that dataset.json asks for, if it does; 2D images stay as they are."""
     return volume if orientation is None or volume.geometry.dimensions == 2 else volume.reoriented(orientation)
 
 
-def _take_over(case: Case, part: FingerprintPart) -> _ReadCase:
-    """A case that an earlier run found sound."""
+def _reuse_part(case: Case, part: FingerprintPart) -> _ReadCase:
+    """Returns a case that an earlier run found sound, from its part file."""
     findings = Inspection(name=case.name, image=None, label=None, problems=(), labels_seen=part.labels_seen)
-    return _ReadCase(inspection=findings, summary=part.summary, taken_over=True)
-
-
-def _part_path(folders: DatasetFolders, name: str) -> Path:
-    return folders.fingerprint_parts / f"{name}.npz"
+    return _ReadCase(inspection=findings, summary=part.summary, reused=True)
 
 
 def _save_part(path: Path, part: FingerprintPart, drawn: NDArray[np.float32]) -> None:
-    """Writes a part: its values as JSON, and each channel of its draws as an array that can be read alone."""
+    """Writes a part file: the values as JSON, and the samples of each channel as a separate array."""
     text = np.frombuffer(part.model_dump_json().encode(), dtype=np.uint8)
-    with atomic_file(path, durable=False) as writing:  # its checksums tell whether it is whole
+    with atomic_file(path, durable=False) as writing:  # its checksums show whether it is complete
         np.savez(writing, part=text, **{_key(channel): values for channel, values in enumerate(drawn)})
 
 
 def _load_part(path: Path, origin: FileState) -> FingerprintPart | None:
-    """Reads a part if it is there, whole, and of the same origin."""
+    """Reads a part file; returns None if it is missing, incomplete, or made from other files."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
@@ -171,10 +173,10 @@ def _load_part(path: Path, origin: FileState) -> FingerprintPart | None:
 
 
 def _read_draws(path: Path, channel: int) -> NDArray[np.float32]:
-    """Reads the draws of one channel.
+    """Reads the sampled voxels of one channel from a part file.
 
     Raises:
-        ArtifactError: The part is gone or damaged.
+        ArtifactError: The file is missing or damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

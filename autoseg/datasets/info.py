@@ -1,54 +1,42 @@
 """The content of dataset.json: channels, labels, and which cases belong together."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from autoseg.datasets.groups import compile_groups
 from autoseg.errors import DatasetError
 from autoseg.imaging.targets import Numbers, Targets
 from autoseg.runtime.artifact import atomic_file, first_mistake, read_text
 
 BACKGROUND, IGNORE = "background", "ignore"
-"""Names of labels with a meaning. Voxels of the second, the highest number, were not labelled."""
+"""Label names with a special meaning. "ignore", which has the highest number, marks voxels that nobody labelled."""
 
 READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO")
-"""Those of nnU-Net v2.8.1. All but one take files as they lie, as `imageio` does for every kind of file."""
+"""Readers of nnU-Net v2.8.1. All but one keep the orientation of the files, as `imaging.files` does."""
 
 REORIENTING, REORIENTED = "NibabelIOWithReorient", "SAR"
-"""The one that turns each volume first, and how: x to the right, y to the front, z to the head."""
+"""The reader that reorients each volume, and its target orientation: z to the head, y to the front, x to the right."""
 
 FIRST_ENDING = ".nii.gz"
-"""The only file type of the format's first version, which does not name it."""
-
-LONGEST_PATTERN = 200
-"""Characters of the regular expression that groups cases. Decision: whatever is longer was not meant as one."""
+"""The only file ending of the format's first version, which does not state it."""
 
 
-def compile_groups(pattern: str) -> re.Pattern[str]:
-    """Reads the regular expression whose first bracket, or whole match, in a case's name is its group.
-
-    Raises:
-        ValueError: It is none, or longer than `LONGEST_PATTERN`.
-    """
-    if len(pattern) > LONGEST_PATTERN:
-        raise ValueError(f"a pattern of {len(pattern)} characters is too long; {LONGEST_PATTERN} are allowed")
-    try:
-        return re.compile(pattern)
-    except (re.error, OverflowError) as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+def info_file(folder: Path) -> Path:
+    """Returns the path of the dataset.json of a folder: of a raw dataset, or of label maps."""
+    return folder / "dataset.json"
 
 
 def _numbered(value: object) -> object:
-    """Accepts the field's older spelling of channel names, a plain list."""
+    """Accepts the older form of channel names, a plain list."""
     return {str(index): name for index, name in enumerate(value)} if isinstance(value, list) else value
 
 
-def _text_or_none(value: object) -> object:
-    """What people call a dataset, if it is a text; nothing depends on it."""
+def _text_or_empty(value: object) -> object:
+    """Returns the name of the dataset if it is text, else an empty text; nothing depends on it."""
     return value if isinstance(value, str) else ""
 
 
@@ -61,23 +49,24 @@ def _as_numbers(value: int | Numbers) -> Numbers:
 
 
 def _check_region_order(structures: Mapping[str, Numbers], region_class_order: Numbers) -> None:
-    """Makes sure that a label map from which regions were read, and to which they are written, holds them again.
+    """Checks that writing the regions of a label map gives a label map with the same regions.
 
-    With whole = 1 2, core = 2 and the order 1 2, a voxel of 2 is painted 1, then 2. The other way round it would end as
-    1, which is not in the core.
+    With whole = 1 2, core = 2 and the order 1 2, a voxel of label 2 is written as 1, then as 2. With the order 2 1 it
+    would end as 1, which is not in the core.
     """
     for number in sorted({number for numbers in structures.values() for number in numbers}):
         regions = [name for name, numbers in structures.items() if number in numbers]
-        last = region_class_order[list(structures).index(regions[-1])]
-        if [name for name, numbers in structures.items() if last in numbers] != regions:
+        written = region_class_order[list(structures).index(regions[-1])]
+        if [name for name, numbers in structures.items() if written in numbers] != regions:
             raise ValueError(
-                f"'regions_class_order' {list(region_class_order)} would write {last} where {number} is, which belongs "
-                "to other regions; name the regions from the largest to the smallest, each with a number of its own"
+                f"'regions_class_order' {list(region_class_order)} would write {written} where {number} is, which "
+                "belongs to other regions; name the regions from the largest to the smallest, each with a number of "
+                "its own"
             )
 
 
 class DatasetInfo(BaseModel):
-    """The content of dataset.json: nnU-Net's format, of which unknown keys are left alone.
+    """The content of dataset.json in nnU-Net's format; unknown keys are ignored.
 
     Attributes:
         channel_names: Channel number ("0", "1", ...) to name. The name chooses the normalization: "CT", "noNorm",
@@ -85,19 +74,25 @@ class DatasetInfo(BaseModel):
         labels: Name to number; "background" is 0 and the numbers are consecutive. Or name to several numbers: a region,
             such as "whole tumor", which may overlap others. The highest number may be called "ignore".
         regions_class_order: If there are regions, the number that each of them writes into a segmentation, in the order
-            of `labels`. A later one covers those before it, so the largest region comes first.
+            of `labels`. A later region overwrites those before it, so the largest region comes first.
         masks: Whether labels of several numbers are structures that are segmented as a mask each; then a number stands
             for a combination of structures.
-        annotated: For each case in which not all labels were looked for: those that were. Where the others are is not
-            known there, so background may be one of them.
+        annotated: For each case in which not all labels were annotated: the annotated labels. Voxels of the other
+            labels are unknown there, so background may belong to one of them.
         file_ending: Ending of every image and label file, such as ".nii.gz".
-        name: What people call the dataset.
+        name: Name of the dataset for people.
         groups: Cases that belong together, such as the scans of one patient: case name to group, or a regular
             expression whose first bracket, or whole match, in a case's name is its group.
-        overwrite_image_reader_writer: Which of nnU-Net's readers is to take the files, whatever their ending says; see
-            `orientation`.
-        sides: Pairs of words that tell left from right in label names, such as ["links", "rechts"]; left out, the
-            usual ones; empty, labels have no sides.
+        overwrite_image_reader_writer: Reader of nnU-Net that is used regardless of the file ending;
+            "NibabelIOWithReorient" reorients every volume first.
+        sides: Pairs of words that distinguish left and right in label names, such as ["links", "rechts"]; by default
+            "left" and "right" in many languages; if it is empty, labels have no sides.
+
+    Example:
+        >>> text = '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}'
+        >>> info = DatasetInfo.parse(text, source="dataset.json")
+        >>> info.channels, info.targets.structures
+        (1, {'liver': (1,)})
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -108,7 +103,7 @@ class DatasetInfo(BaseModel):
     masks: bool = False
     annotated: dict[str, tuple[str, ...]] | None = None
     file_ending: str = Field(pattern=r"^\.\w[\w.]*$")
-    name: Annotated[str, BeforeValidator(_text_or_none)] = ""
+    name: Annotated[str, BeforeValidator(_text_or_empty)] = ""
     overwrite_image_reader_writer: str | None = None
     groups: dict[str, str] | str | None = None
     sides: tuple[tuple[str, str], ...] | None = None
@@ -116,9 +111,9 @@ class DatasetInfo(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_as_nnunet_does(cls, data: Any) -> Any:
-        """Takes the first version's keys, and leaves out what nnU-Net v2.8.1 makes nothing of.
+        """Accepts the keys of the format's first version, and removes what nnU-Net v2.8.1 ignores.
 
-        Without a label of several numbers, 'regions_class_order' has no meaning there, and labels exclude each other.
+        Without a label of several numbers, 'regions_class_order' has no effect in nnU-Net.
         """
         if not isinstance(data, dict):
             return data
@@ -212,7 +207,7 @@ class DatasetInfo(BaseModel):
         return self
 
     def unannotated_in(self, case: str) -> tuple[str, ...]:
-        """The structures that nobody looked for in a case."""
+        """Returns the structures that were not annotated in a case."""
         annotated = (self.annotated or {}).get(case)
         return () if annotated is None else tuple(name for name in self.targets.names if name not in annotated)
 
@@ -228,14 +223,14 @@ class DatasetInfo(BaseModel):
         for name, group in groups.items():
             if not isinstance(group, str | int) or isinstance(group, bool) or group == "":
                 raise ValueError(f"the group of {name!r} must be a text or a number; leave out cases that stand alone")
-        return {name: str(group) for name, group in groups.items()}  # numbers of patients are names, too
+        return {name: str(group) for name, group in groups.items()}  # patient numbers may be written without quotes
 
     @field_validator("sides")
     @classmethod
     def _sides_differ(cls, sides: tuple[tuple[str, str], ...] | None) -> tuple[tuple[str, str], ...] | None:
         left, right = ({pair[side].casefold() for pair in sides or ()} for side in (0, 1))
         for word in left | right:
-            if not any(sign.isalnum() for sign in word):
+            if not any(character.isalnum() for character in word):
                 raise ValueError(f"{word!r} of sides is no word; give pairs such as ['links', 'rechts']")
         for word in left & right:
             raise ValueError(f"{word!r} of sides cannot mean both left and right")
@@ -248,12 +243,12 @@ class DatasetInfo(BaseModel):
 
     @property
     def orientation(self) -> str | None:
-        """Where the axes of every volume are made to lead before all else, such as "SAR"; None leaves them alone."""
+        """Orientation that every volume is brought into first, such as "SAR"; None keeps that of the files."""
         return REORIENTED if self.overwrite_image_reader_writer == REORIENTING else None
 
     @property
     def targets(self) -> Targets:
-        """What a network learns."""
+        """The structures that a network learns."""
         ignore = self.labels.get(IGNORE)
         return Targets(
             structures={
@@ -266,12 +261,17 @@ class DatasetInfo(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> "DatasetInfo":
-        """Reads dataset.json; raises as `parse` does, and ArtifactError if the file is missing."""
+        """Reads dataset.json.
+
+        Raises:
+            DatasetError: The file is not JSON, or a field is missing or wrong.
+            ArtifactError: The file is missing.
+        """
         return cls.parse(read_text(path), source=str(path))
 
     @classmethod
     def parse(cls, text: str, source: str) -> "DatasetInfo":
-        """Reads the text of a dataset.json; `source` says where it came from, for errors.
+        """Parses the text of a dataset.json; `source` names its origin in errors.
 
         Raises:
             DatasetError: The text is not JSON, or a field is missing or wrong.
@@ -282,7 +282,7 @@ class DatasetInfo(BaseModel):
             raise DatasetError(f"{source}: {first_mistake(error)}", "mend that field") from error
 
     def save(self, path: Path, notes: Mapping[str, object] | None = None) -> None:
-        """Writes dataset.json, atomically, with further keys such as numTraining, which nnU-Net asks for."""
+        """Writes dataset.json atomically, with further keys such as numTraining, which nnU-Net requires."""
         content = {key: value for key, value in self.model_dump(mode="json").items() if value not in ("", None, False)}
         content.update(notes or {})
         with atomic_file(path) as writing:

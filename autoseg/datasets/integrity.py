@@ -1,7 +1,7 @@
-"""Whether the voxels of a dataset are fit for training. Checks that need no voxels live in `dataset`.
+"""Checks whether the voxels of a dataset are fit for training; `dataset` has the checks that need no voxels.
 
-`autoseg check` lists every problem of every case. The pipeline asks the same functions while it reads the cases for the
-fingerprint, so that each file is read once.
+`autoseg check` lists every problem of every case. Taking the fingerprint calls the same functions while it reads the
+cases, so that each file is read once.
 """
 
 from collections import Counter
@@ -19,19 +19,20 @@ from autoseg.imaging.geometry import Volume
 from autoseg.runtime.reporting import SILENT, Reporter, list_names
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 
-CASES_NEEDED = 2  # one to train on and one to hold out
+CASES_NEEDED = 2  # one for training and one for validation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """One case that was read, and what was found in it.
+    """One case that was read, and its problems.
 
     Attributes:
-        name: Of the case.
-        image: Shape (c, z, y, x), float32; None if it cannot be read.
-        label: Shape (z, y, x), int32; None if it cannot be read.
-        problems: What keeps the case from being used. If there is none, image and label are there and fit together.
-        labels_seen: Values of the label map, the background included; None if it cannot be read.
+        name: Name of the case.
+        image: Image, shape (c, z, y, x), float32; None if it cannot be read.
+        label: Label map, shape (z, y, x), int32; None if it cannot be read.
+        problems: Problems that prevent the use of the case. If there is none, image and label map are present and fit
+            together.
+        labels_seen: Values of the label map, including the background; None if it cannot be read.
     """
 
     name: str
@@ -41,12 +42,12 @@ class Inspection:
     labels_seen: frozenset[int] | None
 
     def without_voxels(self) -> "Inspection":
-        """The findings alone, which are small enough to be kept for all cases."""
+        """Returns the inspection without image and label map, which is small enough to be kept for all cases."""
         return replace(self, image=None, label=None)
 
 
 def check_dataset(dataset: Dataset, reporter: Reporter = SILENT) -> list[Problem]:
-    """Reads every case and lists all problems; a bad case never hides another one."""
+    """Reads every case and lists all problems; one bad case never hides another."""
 
     def inspect(case: Case) -> Inspection:
         return inspect_case(case, dataset.info).without_voxels()
@@ -56,18 +57,18 @@ def check_dataset(dataset: Dataset, reporter: Reporter = SILENT) -> list[Problem
 
 
 def find_problems(dataset: Dataset, inspections: Sequence[Inspection]) -> list[Problem]:
-    """Lists all problems of a dataset: of missing files, then of voxels by case, then of the dataset as a whole.
+    """Lists all problems of a dataset: missing files, then the voxels of each case, then the dataset as a whole.
 
     Args:
         dataset: The dataset.
-        inspections: One per case of it; the voxels are not needed any more.
+        inspections: One for each of its cases; the voxels are not needed.
     """
-    of_cases = [problem for inspection in inspections for problem in inspection.problems]
-    return [*dataset.problems, *of_cases, *_common_problems(dataset.info, inspections)]
+    case_problems = [problem for inspection in inspections for problem in inspection.problems]
+    return [*dataset.problems, *case_problems, *_common_problems(dataset.info, inspections)]
 
 
 def inspect_case(case: Case, info: DatasetInfo) -> Inspection:
-    """Reads one case and checks it; files that cannot be read are among the problems, never raised."""
+    """Reads and checks one case; unreadable files are listed as problems and raise no error."""
     problems = []
     image = label = None
     try:
@@ -78,21 +79,21 @@ def inspect_case(case: Case, info: DatasetInfo) -> Inspection:
         label = _read_label(case)
     except AutosegError as error:
         problems.append(_problem(case.name, error.what, error.fix))
-    seen = _values(label.array) if label else None
+    values = _find_values(label.array) if label else None
     if image:
         problems += _image_problems(image, case.name, info)
     if image and label:
         problems += _grid_problems(image, label, case.name)
-    problems += _label_problems(seen or (), case.name, info)
-    problems += _annotation_problems(seen or (), case.name, info)
-    return Inspection(name=case.name, image=image, label=label, problems=tuple(problems), labels_seen=seen)
+    problems += _label_problems(values or (), case.name, info)
+    problems += _annotation_problems(values or (), case.name, info)
+    return Inspection(name=case.name, image=image, label=label, problems=tuple(problems), labels_seen=values)
 
 
 def load_case(case: Case, info: DatasetInfo) -> tuple[Volume, Volume]:
     """Reads one case that must be sound.
 
     Returns:
-        The image, (c, z, y, x), and its label map, (z, y, x), on one grid.
+        The image, shape (c, z, y, x), and its label map, shape (z, y, x), on the same grid.
 
     Raises:
         DatasetError: The case has a problem; the text states the first.
@@ -105,9 +106,9 @@ def load_case(case: Case, info: DatasetInfo) -> tuple[Volume, Volume]:
 
 
 def _common_problems(info: DatasetInfo, inspections: Sequence[Inspection]) -> list[Problem]:
-    """What only the cases together show: too few of them, or labels that occur in none.
+    """Lists the problems of the dataset as a whole: too few cases, or labels that occur in no case.
 
-    Labels are judged only if every label map could be read, because an unread one may hold them.
+    Labels are checked only if every label map could be read, because an unreadable one may hold them.
     """
     problems = []
     if len(inspections) < CASES_NEEDED:
@@ -151,22 +152,23 @@ def _grid_problems(image: Volume, label: Volume, name: str) -> list[Problem]:
     return [_problem(name, what, "resample the label map onto the image")]
 
 
-def _label_problems(seen: Iterable[int], name: str, info: DatasetInfo) -> list[Problem]:
-    known = info.targets.values
-    unknown = sorted(set(seen) - known)
+def _label_problems(values: Iterable[int], name: str, info: DatasetInfo) -> list[Problem]:
+    named = info.targets.values
+    unknown = sorted(set(values) - named)
     if not unknown:
         return []
-    values = list_names(unknown, count_rest=False)
-    what = f"its label map holds {values}, but dataset.json names 0 to {max(known)}"
+    listed = list_names(unknown, count_rest=False)
+    what = f"its label map holds {listed}, but dataset.json names 0 to {max(named)}"
     return [_problem(name, what, "correct the label map or dataset.json")]
 
 
-def _annotation_problems(seen: Collection[int], name: str, info: DatasetInfo) -> list[Problem]:
-    """Structures that the label map holds though dataset.json says that nobody looked for them."""
-    found = [one for one in info.unannotated_in(name) if not set(info.targets.structures[one]).isdisjoint(seen)]
-    if not found:
+def _annotation_problems(values: Collection[int], name: str, info: DatasetInfo) -> list[Problem]:
+    """Lists structures that the label map holds although dataset.json says that they were not annotated."""
+    structures = info.targets.structures
+    present = [label for label in info.unannotated_in(name) if not set(structures[label]).isdisjoint(values)]
+    if not present:
         return []
-    what = f"its label map holds {found[0]!r}, which 'annotated' in dataset.json leaves out"
+    what = f"its label map holds {present[0]!r}, which 'annotated' in dataset.json leaves out"
     return [_problem(name, what, "add the label there")]
 
 
@@ -174,17 +176,21 @@ def _problem(name: str, what: str, fix: str) -> Problem:
     return Problem(case=name, what=what, fix=f"{fix}, or leave the case out with 'plan_and_preprocess --skip {name}'")
 
 
-def _values(array: NDArray[np.integer]) -> frozenset[int]:
-    """The values of a label map, slice by slice to bound the memory; voxels like the one before need no sorting."""
-    found: set[int] = set()
+def _find_values(array: NDArray[np.integer]) -> frozenset[int]:
+    """Returns the values of a label map.
+
+    It is read slice by slice to limit the memory; voxels that equal their predecessor are left out before sorting.
+    """
+    values: set[int] = set()
     for plane in array:
         voxels = plane.ravel()
         begins_run = np.ones(len(voxels), dtype=bool)
         np.not_equal(voxels[1:], voxels[:-1], out=begins_run[1:])
-        found.update(np.unique(voxels[begins_run]).tolist())
-    return frozenset(found)
+        values.update(np.unique(voxels[begins_run]).tolist())
+    return frozenset(values)
 
 
 def _count_labels(info: DatasetInfo, inspections: Iterable[Inspection]) -> dict[str, int]:
+    """Returns, for each structure, in how many label maps its numbers occur."""
     counts = Counter(value for inspection in inspections for value in inspection.labels_seen or ())
     return {name: sum(counts[number] for number in numbers) for name, numbers in info.targets.structures.items()}

@@ -1,4 +1,4 @@
-"""What nnU-Net v2 found and decided about a dataset, read from its own files: its fingerprint and its splits."""
+"""Files that nnU-Net v2 wrote for a dataset: its fingerprint and its splits."""
 
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
@@ -10,7 +10,8 @@ from autoseg.errors import ArtifactError
 from autoseg.runtime.artifact import first_mistake, read_text
 
 SPLITS_FILE = "splits_final.json"
-"""The folds of nnU-Net. Source: nnU-Net v2.8.1: beside its preprocessed cases, copied there from the raw dataset."""
+"""Name of nnU-Net's file of folds. Source: nnU-Net v2.8.1: it lies beside the
+preprocessed cases, copied there from the raw dataset."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Spacing = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -20,7 +21,7 @@ Content = TypeVar("Content")
 
 
 class _Intensities(BaseModel):
-    """One channel, in nnU-Net's words; keys that are not listed are left alone, here and below."""
+    """One channel, in nnU-Net's words; other keys are ignored, here and below."""
 
     mean: Finite
     median: Finite
@@ -68,12 +69,12 @@ SPLITS: TypeAdapter[list[_Fold]] = TypeAdapter(Annotated[list[_Fold], Field(min_
 def read_fingerprint(path: Path) -> Fingerprint:
     """Reads nnU-Net's dataset_fingerprint.json.
 
-    It holds neither the names of the cases nor their shapes before cropping, orientations and labels: these keep the
-    defaults of `CaseFacts`. The order of the cases, and the through-plane spacing of pictures, which nnU-Net sets to
-    999 times that in the plane, stay as in the file.
+    It contains neither the names of the cases nor their shapes before cropping, orientations and labels: these keep the
+    defaults of `CaseFacts`. The order of the cases is that of the file, and so is the through-plane spacing of
+    pictures, which nnU-Net sets to 999 times the in-plane spacing.
 
     Raises:
-        ArtifactError: The file is missing or not JSON, or a field is missing or impossible; the text names it.
+        ArtifactError: The file is missing or not JSON, or a field is missing or invalid; the text names it.
     """
     content = _read(path, FINGERPRINT, "dataset_fingerprint.json")
     channels = content.foreground_intensity_properties_per_channel

@@ -1,26 +1,30 @@
-"""Finding files by name: scans to segment, and label maps to compare."""
+"""Lists files by name: scans to segment, and label maps to compare."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.datasets.dataset import Case, group_channels
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import DatasetError, ProblemsError
 from autoseg.imaging.formats import split_ending
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.targets import Targets
 
 PROBABILITIES_FOLDER = "probabilities"
-"""Beside segmentations: a map per scan and label that was asked for."""
+"""Subfolder of the segmentations with a probability map for each scan and requested label."""
 
 DISAGREEMENT_FOLDER = "disagreement"
-"""Likewise: a map per scan of where folds and mirror images disagree."""
+"""Subfolder of the segmentations with a map for each scan of where folds and mirror images disagree."""
 
 
 def result_ending(case: Case) -> str:
-    """The ending for the segmentation of a case: that of its image where possible.
+    """Returns the file ending for the segmentation of a case: that of its image where possible.
 
-    JPEG would change labels and becomes PNG; a MetaImage in two files, .mhd, becomes one, .mha.
+    JPEG compresses with loss and becomes PNG; a MetaImage of two files, .mhd, becomes a single file, .mha.
+
+    Example:
+        >>> result_ending(Case(name="photo", images=(Path("photo.jpg"),)))
+        '.png'
     """
     ending = split_ending(case.images[0])[1]
     return {".jpg": ".png", ".jpeg": ".png", ".mhd": ".mha"}.get(ending.lower(), ending)
@@ -30,11 +34,11 @@ def find_scans(source: Path, info: DatasetInfo) -> list[Case]:
     """Finds the scans that a model with these channels can segment.
 
     Args:
-        source: A folder, whose files are grouped as those of a dataset are, whatever image type they have; or one file.
-        info: Says the number of channels and the usual ending.
+        source: A folder, whose files of any image type are grouped as those of a dataset are; or one file.
+        info: States the number of channels and the usual file ending.
 
     Returns:
-        By name; files of one name but different types are one scan, which `check_channels` refuses.
+        The scans, ordered by name; files of one name but different types are one scan, which `check_channels` refuses.
 
     Raises:
         DatasetError: The folder is missing or holds no images.
@@ -54,10 +58,10 @@ def find_scans(source: Path, info: DatasetInfo) -> list[Case]:
 
 
 def check_channels(scan: Case, info: DatasetInfo) -> None:
-    """Makes sure that a scan has one file for each channel of a model; one file may hold them all.
+    """Checks that a scan has one file for each channel of a model; one file may hold all channels.
 
     Raises:
-        DatasetError: There are others, or several files are the same channel.
+        DatasetError: Channels are missing or surplus, or several files are the same channel.
     """
     stems = [split_ending(path)[0] for path in scan.images]
     if len(stems) == 1 or stems == [f"{scan.name}_{channel:04d}" for channel in range(info.channels)]:
@@ -75,15 +79,15 @@ def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, 
     """Pairs label maps of two folders by name, whatever image type they have.
 
     Returns:
-        Name to (reference, prediction), for every prediction.
+        Name to the paths of (reference, prediction), for every prediction.
 
     Raises:
         DatasetError: A folder is missing or empty.
-        ProblemsError: Predictions have no reference, or files of a folder differ in type only; each has its line.
+        ProblemsError: Predictions have no reference, or files of a folder differ only in type, with a line for each.
     """
-    references, predictions = _label_maps(reference), _label_maps(prediction)
-    doubled = [paths for found in (references, predictions) for paths in found.values() if len(paths) > 1]
-    problems = [f"{paths[0]} and {paths[1].name} have the same name; keep one of them" for paths in doubled]
+    references, predictions = _list_label_maps(reference), _list_label_maps(prediction)
+    duplicates = [paths for files in (references, predictions) for paths in files.values() if len(paths) > 1]
+    problems = [f"{paths[0]} and {paths[1].name} have the same name; keep one of them" for paths in duplicates]
     problems += [
         f"{predictions[name][0]} has no reference in {reference}; remove it or add its reference"
         for name in sorted(predictions.keys() - references.keys())
@@ -94,22 +98,22 @@ def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, 
 
 
 def find_info(reference: Path, prediction: Path) -> DatasetInfo | None:
-    """The dataset.json in or beside a folder of references, or among predictions; None if there is none.
+    """Reads the dataset.json in or beside the folder of references, or in that of predictions; None if there is none.
 
     Raises:
         DatasetError: dataset.json is wrong.
     """
     for folder in (reference, reference.parent, prediction):
-        if (folder / "dataset.json").is_file():
-            return DatasetInfo.load(folder / "dataset.json")
+        if info_file(folder).is_file():
+            return DatasetInfo.load(info_file(folder))
     return None
 
 
 def check_values(paths: Sequence[Path], label_maps: Sequence[Volume], targets: Targets) -> None:
-    """Makes sure that label maps hold only what a dataset.json names; its numbers have no gaps.
+    """Checks that label maps hold only values that dataset.json names; its numbers have no gaps.
 
     Raises:
-        DatasetError: One holds another value.
+        DatasetError: A label map holds another value.
     """
     highest = max(targets.values)
     for path, label_map in zip(paths, label_maps, strict=True):
@@ -119,21 +123,21 @@ def check_values(paths: Sequence[Path], label_maps: Sequence[Volume], targets: T
                 raise DatasetError(what, "correct the label map or dataset.json")
 
 
-def _label_maps(folder: Path) -> dict[str, list[Path]]:
-    """The label maps of a folder, and its folders of masks, by name; more than one if they have several types."""
+def _list_label_maps(folder: Path) -> dict[str, list[Path]]:
+    """Lists the label maps and the folders of masks in a folder, by name; several per name if their types differ."""
     if not folder.is_dir():
         raise DatasetError(f"{folder} does not exist", "give a folder of label maps")
-    found: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         name, ending = split_ending(path)
         if (
             path.is_dir()
             and path.name not in (PROBABILITIES_FOLDER, DISAGREEMENT_FOLDER)
-            and any(split_ending(one)[1] for one in path.iterdir())
+            and any(split_ending(mask)[1] for mask in path.iterdir())
         ):
             name, ending = path.name, "/"
         if ending and not path.name.startswith((".", "overlay_")):
-            found.setdefault(name, []).append(path)
-    if not found:
+            files.setdefault(name, []).append(path)
+    if not files:
         raise DatasetError(f"{folder} holds no label maps", "check the path")
-    return found
+    return files

@@ -1,4 +1,4 @@
-"""Which cases a fold learns from and which it is judged on; splits.json."""
+"""The training and validation cases of each fold; splits.json."""
 
 import json
 from collections import Counter
@@ -14,13 +14,15 @@ from autoseg.runtime.artifact import Artifact
 from autoseg.workspace import Fold
 
 FOLDS = 5
-SPLIT_SEED = 12345  # Source: the reference method (nnU-Net v2.8.1, crossval_split)
+SPLIT_SEED = 12345  # Source: nnU-Net v2.8.1, crossval_split
 
 
 class Split(BaseModel):
-    """One fold: names of the cases it is trained on and of those it is validated on.
+    """The cases of one fold.
 
-    A case that is listed twice among those to train on is drawn twice as often.
+    Attributes:
+        training: Names of the training cases; a case that is listed twice is sampled twice as often.
+        validation: Names of the held-out cases.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,13 +32,21 @@ class Split(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Differs as soon as a case is added, leaves, or changes sides; tells nothing about the names."""
+        """A digest that changes if a case is added, leaves, or changes sides, and does not reveal the names."""
         sides = (sorted(self.training), sorted(self.validation))
         return sha256(json.dumps(sides).encode()).hexdigest()[:16]
 
 
 class Splits(Artifact):
-    """All folds. Every case is held out in exactly one of them, unless the user edits the file or brings another."""
+    """All folds; every case is held out in exactly one, unless the user edits the file or brings another.
+
+    Example:
+        >>> splits = make_splits(["a", "b", "c", "d", "e", "f"])
+        >>> [fold.validation for fold in splits.folds]
+        [('d', 'f'), ('e',), ('a',), ('b',), ('c',)]
+        >>> Splits.parse(splits.to_json(), source="splits.json") == splits
+        True
+    """
 
     folds: tuple[Split, ...] = Field(min_length=1)
 
@@ -55,17 +65,17 @@ class Splits(Artifact):
 
     @property
     def names(self) -> set[str]:
-        """The cases of all folds together."""
+        """Names of the cases of all folds together."""
         return {name for fold in self.folds for name in (*fold.training, *fold.validation)}
 
     def expand(self, folds: Sequence[Fold]) -> list[Fold]:
-        """The folds that are meant: "cv" stands for each number, and doubles count once."""
-        every: list[Fold] = list(range(len(self.folds)))
-        meant = (every if fold == "cv" else [fold] for fold in folds)
-        return list(dict.fromkeys(chain.from_iterable(meant)))
+        """Returns the folds with "cv" replaced by each number, and without repetitions."""
+        numbers: list[Fold] = list(range(len(self.folds)))
+        expanded = (numbers if fold == "cv" else [fold] for fold in folds)
+        return list(dict.fromkeys(chain.from_iterable(expanded)))
 
     def fold(self, fold: Fold) -> Split:
-        """The cases of one fold; "all" trains on every case and holds none out.
+        """Returns the cases of one fold; "all" trains on every case and holds none out.
 
         Raises:
             UsageError: There is no such fold.
@@ -78,19 +88,24 @@ class Splits(Artifact):
 
 
 def make_splits(names: Sequence[str], groups: Mapping[str, str] | None = None, folds: int = FOLDS) -> Splits:
-    """Deals the cases into folds of nearly equal size, those of one group into the same.
+    """Assigns the cases to folds of nearly equal size; cases of one group share a fold.
 
-    The result depends on which cases belong together, not on what their groups are called. Without groups, each case
-    is one of its own, and the folds are the published ones. Source: the reference method: scikit-learn's
+    The result depends on which cases belong together, not on the names of the groups. Without groups, each case forms
+    a group of its own, and the folds equal nnU-Net's. Source: nnU-Net v2.8.1: scikit-learn's
     KFold(5, shuffle=True, random_state=12345) over the sorted names, so that results can be compared fold by fold.
 
     Args:
-        names: Of all cases, in any order.
-        groups: Case name to group, such as the patient; cases that are not in it stand alone.
-        folds: How many; with fewer groups than that, each is a fold of its own.
+        names: Names of all cases, in any order.
+        groups: Case name to group, such as the patient; a case that is not listed forms a group of its own.
+        folds: Number of folds; if there are fewer groups, each group is a fold.
 
     Raises:
         DatasetError: There is only one case, or only one group.
+
+    Example:
+        >>> splits = make_splits(["p1_a", "p1_b", "p2_a", "p3_a"], {"p1_a": "p1", "p1_b": "p1"}, folds=2)
+        >>> [fold.validation for fold in splits.folds]
+        [('p1_a', 'p1_b'), ('p2_a', 'p3_a')]
     """
     names, groups = sorted(names), groups or {}
     if len(names) < 2:
@@ -102,7 +117,7 @@ def make_splits(names: Sequence[str], groups: Mapping[str, str] | None = None, f
             'correct --groups, or "groups" in dataset.json',
         )
     folds = min(folds, len(units))
-    fold_of_unit = _deal([len(unit) for unit in units], folds)
+    fold_of_unit = _assign_units([len(unit) for unit in units], folds)
     fold_of = {name: fold for unit, fold in zip(units, fold_of_unit, strict=True) for name in unit}
     splits = [
         Split(
@@ -115,7 +130,10 @@ def make_splits(names: Sequence[str], groups: Mapping[str, str] | None = None, f
 
 
 def list_units(names: Sequence[str], groups: Mapping[str, str]) -> list[list[str]]:
-    """What is dealt as a whole: the cases of each group, and each case that stands alone; by their first names."""
+    """Returns the units that are assigned as a whole: the cases of each group, and each case without a group.
+
+    The units are in the order of their first names.
+    """
     units: dict[tuple[str, bool], list[str]] = {}
     for name in sorted(names):
         units.setdefault((groups.get(name, name), name in groups), []).append(name)
@@ -123,7 +141,12 @@ def list_units(names: Sequence[str], groups: Mapping[str, str]) -> list[list[str
 
 
 def find_leak(splits: Splits, groups: Mapping[str, str]) -> tuple[int, str, str] | None:
-    """The first fold that has cases of one group on both sides: its number, a case to train on, and one held out."""
+    """Finds the first fold that has cases of one group on both sides.
+
+    Returns:
+        Number of the fold, name of a training case, and name of a held-out case of the same group; None if no fold has
+        such cases.
+    """
     for number, fold in enumerate(splits.folds):
         held_out = {groups[name]: name for name in reversed(fold.validation) if name in groups}
         for name in fold.training:
@@ -132,16 +155,19 @@ def find_leak(splits: Splits, groups: Mapping[str, str]) -> tuple[int, str, str]
     return None
 
 
-def _deal(sizes: Sequence[int], folds: int) -> list[int]:
-    """The fold of each unit: shuffled once, then the largest first, each to the fold with the fewest cases so far.
+def _assign_units(sizes: Sequence[int], folds: int) -> list[int]:
+    """Returns the number of the fold of each unit.
 
-    KFold cuts the shuffled units into blocks. Here they are dealt in turns, one to each fold: the first of each block,
-    then the second of each, and so on. So units of equal size come into the same folds as there. For example, with the
-    order 4 1 0 3 2 and two folds, the blocks are 4 1 0 and 3 2, and the units are dealt as 4 3 1 2 0.
+    The units are shuffled once; then the largest come first, each into the fold with the fewest cases so far.
+
+    KFold cuts the shuffled units into blocks. Here they are assigned in turns, one to each fold: the first of each
+    block, then the second of each, and so on. So units of equal size come into the same folds as with KFold. For
+    example, with the order 4 1 0 3 2 and two folds, the blocks are 4 1 0 and 3 2, and the units are assigned in the
+    order 4 3 1 2 0.
 
     Args:
         sizes: Number of cases of each unit.
-        folds: At most as many as there are units, so that no fold is left empty.
+        folds: Number of folds; at most the number of units, so that no fold is left empty.
     """
     order = np.arange(len(sizes))
     np.random.RandomState(SPLIT_SEED).shuffle(order)  # the generator the published folds come from

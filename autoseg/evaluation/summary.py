@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def summary_file(folder: Path) -> Path:
+    """Returns the path of the summary.json of a folder of segmentations, or of a model folder."""
+    return folder / "summary.json"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentedCase:
     """A case with its reference and a segmentation of it. It is scored, and postprocessing rules are tried on it.
@@ -119,8 +124,8 @@ class Summary(Artifact):
 
     def write(self, folder: Path) -> None:
         """Writes summary.json and, as a table, summary.csv into a folder."""
-        self.save(folder / "summary.json")
-        self.save_csv(folder / "summary.csv")
+        self.save(summary_file(folder))
+        self.save_csv(summary_file(folder).with_suffix(".csv"))
 
     def ranked(self) -> list[str]:
         """Returns the names of the cases from the worst to the best mean Dice; ties are ordered by name.

@@ -1,1 +1,1 @@
-"""Bringing foreign data into the workspace: what a source is, which files belong together, what their masks hold."""
+"""Import of foreign data: recognition of the source, pairing of images and masks, label values; the demo's data."""

@@ -1,9 +1,10 @@
 """A small synthetic dataset to try everything on: an abdomen of four organs in two MR-like channels.
 
-Each organ has its usual place, size and contrast, which vary from case to case as patients do, so that a small network
-learns all of them within minutes. Nothing here is real anatomy.
+Each organ has a typical place, size and contrast, which vary from case to case as in patients, so that a small network
+learns all of them within minutes. The anatomy is not realistic.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from autoseg.datasets.dataset import Dataset
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.dataset import TEST_IMAGES, TRAINING_IMAGES, TRAINING_LABELS, Dataset
+from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import UsageError
 from autoseg.imaging.files import write_image, write_label_map
 from autoseg.imaging.geometry import Geometry, Matrix, Vector, Volume
@@ -24,22 +25,22 @@ Floats = NDArray[np.float64]
 TEST_SCANS = 2
 SPACING_MM = (2.5, 1.0, 1.0)
 LOWEST_SHAPE, HIGHEST_SHAPE = (24, 58, 58), (32, 70, 70)
-BODY_RADII_MM = (1000.0, 27.0, 29.0)  # along z the body leaves the field of view
+BODY_RADII_MM = (1000.0, 27.0, 29.0)  # along z the body extends beyond the field of view
 BODY_INTENSITIES = (300.0, 300.0)
 NOISE = 25.0
-BIAS = 0.1  # standard deviation of the smooth factor
+BIAS = 0.1  # standard deviation of the logarithm of the bias field
 LARGEST_TILT_DEGREES = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organ:
-    """An organ of the average patient.
+    """An organ of the average patient: one or several ellipsoids.
 
     Attributes:
-        label: Its name.
-        centres_mm: Of its parts, (z, y, x), from the centre of the body.
-        radii_mm: Of the ellipsoid that each part is, (z, y, x).
-        intensities: In each channel.
+        label: Name of the organ.
+        centres_mm: Centre of each ellipsoid, (z, y, x), relative to the centre of the body.
+        radii_mm: Radii of each ellipsoid, (z, y, x).
+        intensities: Mean intensity in each channel.
     """
 
     label: str
@@ -48,7 +49,7 @@ class Organ:
     intensities: tuple[float, float]
 
 
-# Where two overlap, the later one is seen.
+# Where two organs overlap, the later one wins.
 ORGANS = (
     Organ(label="liver", centres_mm=((4, -3, -12),), radii_mm=(16, 14, 12), intensities=(450, 180)),
     Organ(label="spleen", centres_mm=((8, 6, 17),), radii_mm=(11, 9, 7), intensities=(150, 330)),
@@ -57,18 +58,28 @@ ORGANS = (
 )
 
 
-def make_demo_dataset(folder: Path, *, cases: int = 12, seed: int = 0) -> Dataset:
-    """Makes the dataset, with two more scans without labels in imagesTs.
+def make_demo_dataset(folder: str | os.PathLike[str], *, cases: int = 12, seed: int = 0) -> Dataset:
+    """Makes a small synthetic dataset: four organs in two MR-like channels, and two more scans without labels.
 
     Args:
-        folder: Its folder, such as raw/Dataset001_Demo; must not exist.
+        folder: Folder of the dataset, such as raw/Dataset001_Demo; must not exist.
         cases: Number of training cases.
-        seed: The same seed makes the same voxels.
+        seed: Seed of the random numbers; the same seed makes the same voxels.
+
+    Returns:
+        The dataset; the scans without labels are in imagesTs.
 
     Raises:
         UsageError: The folder exists or the number of cases is not positive.
         ArtifactError: The folder cannot be written.
+
+    Example:
+        >>> import autoseg
+        >>> dataset = autoseg.make_demo_dataset("raw/Dataset001_Demo", cases=2)
+        >>> [case.name for case in dataset.cases], list(dataset.info.labels)
+        (['demo_001', 'demo_002'], ['background', 'liver', 'spleen', 'kidneys', 'pancreas'])
     """
+    folder = Path(folder)
     if folder.exists():
         raise UsageError(f"{folder} exists already", "choose another folder or remove it")
     if cases < 1:
@@ -80,27 +91,27 @@ def make_demo_dataset(folder: Path, *, cases: int = 12, seed: int = 0) -> Datase
         name="Demo",
     )
     with atomic_folder(folder) as writing:
-        for name in ("imagesTr", "labelsTr", "imagesTs"):
+        for name in (TRAINING_IMAGES, TRAINING_LABELS, TEST_IMAGES):
             (writing / name).mkdir()
         for number in range(1, cases + TEST_SCANS + 1):
             image, label = make_case(np.random.default_rng([seed, number]))
             name = f"demo_{number:03d}"
-            _write_channels(image, writing / ("imagesTr" if number <= cases else "imagesTs"), name)
+            _write_channels(image, writing / (TRAINING_IMAGES if number <= cases else TEST_IMAGES), name)
             if number <= cases:
-                write_label_map(writing / "labelsTr" / f"{name}.nii.gz", label)
-        info.save(writing / "dataset.json", {"numTraining": cases})
+                write_label_map(writing / TRAINING_LABELS / f"{name}.nii.gz", label)
+        info.save(info_file(writing), {"numTraining": cases})
     return Dataset.open(folder)
 
 
 def make_case(random: np.random.Generator) -> tuple[Volume, Volume]:
-    """Draws one patient.
+    """Draws one random patient.
 
     Returns:
-        The image, shape (2, z, y, x), float32, and its label map, shape (z, y, x), uint8, with every organ present.
+        The image, shape (2, z, y, x), float32, and its label map, shape (z, y, x), uint8, which holds every organ.
     """
     geometry = _draw_geometry(random)
     position = _positions_mm(geometry)
-    size = random.uniform(0.92, 1.08)  # of the patient, against the average
+    size = random.uniform(0.92, 1.08)  # of the patient, relative to the average
     label = np.zeros(geometry.shape, np.uint8)
     inside_body = _ellipsoid(position, (0.0, 0.0, 0.0), _scaled(BODY_RADII_MM, size)) < 1
     image = np.where(inside_body, np.reshape(BODY_INTENSITIES, (2, 1, 1, 1)), 0.0)
@@ -108,12 +119,12 @@ def make_case(random: np.random.Generator) -> tuple[Volume, Volume]:
         mask = _draw_organ(organ, position, geometry, size, random) & inside_body
         label[mask] = number
         image[:, mask] = np.reshape(organ.intensities, (2, 1)) * random.uniform(0.95, 1.05)
-    image = _scan(image, geometry, random)
+    image = _simulate_scan(image, geometry, random)
     return Volume(array=image, geometry=geometry), Volume(array=label, geometry=geometry)
 
 
 def _draw_geometry(random: np.random.Generator) -> Geometry:
-    """Shape, spacing and the tilt of the slices differ from case to case."""
+    """Draws the shape, spacing, origin and tilt of a scan."""
     z, y, x = (int(size) for size in random.integers(LOWEST_SHAPE, HIGHEST_SHAPE, endpoint=True))
     spacing = np.round(np.asarray(SPACING_MM) * random.uniform(0.95, 1.05, size=3), 3)
     angles = random.uniform(-LARGEST_TILT_DEGREES, LARGEST_TILT_DEGREES, size=3)
@@ -129,18 +140,18 @@ def _draw_geometry(random: np.random.Generator) -> Geometry:
 def _draw_organ(
     organ: Organ, position: Floats, geometry: Geometry, size: float, random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """An ellipsoid per part, shifted, stretched, and dented by smooth noise."""
+    """Draws an ellipsoid for each part of an organ: shifted, scaled, and deformed by smooth noise."""
     mask = np.zeros(geometry.shape, bool)
     for centre in organ.centres_mm:
-        moved = np.asarray(centre) * size + random.normal(0.0, 1.0, size=3)
+        shifted_centre = np.asarray(centre) * size + random.normal(0.0, 1.0, size=3)
         radii = np.asarray(organ.radii_mm) * size * random.uniform(0.9, 1.1, size=3)
         dents = 0.08 * _smooth_noise(geometry, 6.0, random)
-        mask |= _ellipsoid(position, _vector(moved), _vector(radii)) + dents < 1
+        mask |= _ellipsoid(position, _vector(shifted_centre), _vector(radii)) + dents < 1
     return mask
 
 
-def _scan(tissue: Floats, geometry: Geometry, random: np.random.Generator) -> NDArray[np.float32]:
-    """What a scanner makes of tissue intensities: a gain, a smooth bias, a little blur, noise, whole numbers."""
+def _simulate_scan(tissue: Floats, geometry: Geometry, random: np.random.Generator) -> NDArray[np.float32]:
+    """Simulates a scanner: multiplies by a gain and a smooth bias field, blurs a little, adds noise, and rounds."""
     channels = []
     for values in tissue:
         gain = random.uniform(0.8, 1.2)
@@ -152,7 +163,7 @@ def _scan(tissue: Floats, geometry: Geometry, random: np.random.Generator) -> ND
 
 
 def _smooth_noise(geometry: Geometry, width_mm: float, random: np.random.Generator) -> Floats:
-    """Noise of mean 0 and standard deviation 1 that changes over about `width_mm`."""
+    """Returns noise of mean 0 and standard deviation 1 that varies over distances of about `width_mm`."""
     noise = gaussian_filter(random.normal(size=geometry.shape), _sigma(geometry, width_mm), mode="wrap")
     standardized: Floats = (noise - noise.mean()) / noise.std()
     return standardized
@@ -163,7 +174,7 @@ def _sigma(geometry: Geometry, width_mm: float) -> list[float]:
 
 
 def _positions_mm(geometry: Geometry) -> Floats:
-    """Position of each voxel from the centre of the grid, along the array axes; shape (3, z, y, x)."""
+    """Returns the position of each voxel from the centre of the grid, along the array axes; shape (3, z, y, x)."""
     axes = [
         (np.arange(count) - (count - 1) / 2) * spacing
         for count, spacing in zip(geometry.shape, geometry.spacing_mm, strict=True)
@@ -172,7 +183,7 @@ def _positions_mm(geometry: Geometry) -> Floats:
 
 
 def _ellipsoid(position: Floats, centre_mm: Vector, radii_mm: Vector) -> Floats:
-    """Distance from the centre, 1 on the surface; shape (z, y, x)."""
+    """Returns the distance of each voxel from the centre, scaled to be 1 on the surface; shape (z, y, x)."""
     offset = position - np.reshape(centre_mm, (3, 1, 1, 1))
     distance: Floats = np.linalg.norm(offset / np.reshape(radii_mm, (3, 1, 1, 1)), axis=0)
     return distance

@@ -1,7 +1,7 @@
-"""A raw dataset whose files stay where they are: dataset.json lists them, and nothing else is written.
+"""Raw datasets whose files are not copied: dataset.json lists the paths, and nothing else is written.
 
-Decision: a list, which is nnU-Net's own format, and no symbolic links: those need a privilege on Windows, and are lost
-or followed by many tools that copy and pack. Paths are absolute, since a workspace is moved more often than its data.
+Decision: the list of paths is nnU-Net's own format. Symbolic links would need a privilege on Windows, and many tools
+that copy or pack lose or follow them. Paths are absolute, since a workspace is moved more often than its data.
 """
 
 import os
@@ -12,26 +12,26 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import UsageError
 from autoseg.imaging.files import is_series
 from autoseg.importing import pairing
-from autoseg.importing.label_values import stay
+from autoseg.importing.label_values import is_identity
 from autoseg.importing.recognition import Source
 
 
-def refuse_unless_in_place(source: Source) -> None:
-    """Makes sure that every file can be used as it is.
+def check_linkable(source: Source) -> None:
+    """Checks that every file can be used without conversion.
 
     Raises:
-        UsageError: Some must be converted; the text says why.
+        UsageError: Some files must be converted; the text says why.
         ImageError: A file cannot be read.
     """
-    if reason := _why_converted(source):
+    if reason := _find_conversion(source):
         raise UsageError(f"the files cannot stay where they are, because {reason}", "import a copy, without --link")
 
 
-def describe_in_place(source: Source) -> tuple[DatasetInfo, dict[str, object]]:
-    """The content of dataset.json and its further keys, among them the list of files.
+def describe_linked(source: Source) -> tuple[DatasetInfo, dict[str, object]]:
+    """Returns the content of dataset.json and its further keys, among them the list of files.
 
     Raises:
-        UsageError: A path holds the name of an environment variable, which nnU-Net would replace.
+        UsageError: A path contains the name of an environment variable, which nnU-Net would expand.
     """
     listed = {
         case.name: {"images": [_absolute(path) for path in case.images], "label": _absolute(case.label)}
@@ -42,25 +42,26 @@ def describe_in_place(source: Source) -> tuple[DatasetInfo, dict[str, object]]:
     return info, {"numTraining": len(listed), **source.notes, "dataset": listed}
 
 
-def _why_converted(source: Source) -> str | None:
+def _find_conversion(source: Source) -> str | None:
+    """Returns why files must be converted; None if they need not be."""
     if source.structures is not None:
         return "masks of single structures must be joined into label maps"
-    if not stay(source.numbers):
+    if not is_identity(source.numbers):
         values = ", ".join(map(str, sorted(source.numbers)))
         return f"the mask values {values} must be numbered 0 to {max(source.numbers.values())}"
-    several = (case.images[0] for case in source.cases if source.info.channels > len(case.images))
-    series = next((path for path in several if is_series(path)), None)
+    multichannel = (case.images[0] for case in source.cases if source.info.channels > len(case.images))
+    series = next((path for path in multichannel if is_series(path)), None)
     return None if series is None else f"{series} holds all channels as a fourth dimension, which must be split"
 
 
 def _ending(cases: tuple[Case, ...]) -> str:
-    """What all files share; else as if they were copied."""
+    """Returns the file ending that all files share, else the ending that copies would have."""
     endings = {pairing.ending_of(path) for case in cases for path in (*case.images, case.label) if path}
     return endings.pop() if len(endings) == 1 else pairing.common_ending(cases)
 
 
 def _absolute(path: Path) -> str:
-    """The path from the root; a file that is a link itself stays one."""
+    """Returns the absolute path; if the file itself is a symbolic link, the link is kept."""
     absolute = str(path.parent.resolve() / path.name)
     if os.path.expandvars(absolute) != absolute:
         raise UsageError(f"{absolute} holds the name of an environment variable", "rename that folder or file")

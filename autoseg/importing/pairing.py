@@ -1,4 +1,4 @@
-"""Foreign images and masks, joined by the names of their files; no file is opened here."""
+"""Pairs foreign images and masks by their file names; no file is opened."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,25 +13,27 @@ from autoseg.runtime.reporting import Reporter, list_names
 
 KEPT_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".png", ".bmp")  # one file, no loss
 MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|gt)$", re.IGNORECASE)
-NAMES_COMPARED = 50  # when nothing fits and the nearest names are looked for
+NAMES_COMPARED = 50  # if no name matches and the most similar ones are looked for
 
 
 def list_images(folder: Path, ending: str | None = None) -> list[Path]:
-    """The image files of a folder, hidden ones left out; empty if there is no such folder.
+    """Lists the image files of a folder, without hidden ones; empty if there is no such folder.
 
     Args:
-        folder: To look in.
-        ending: Only files with this ending; None takes every known one.
+        folder: The folder.
+        ending: File ending; None takes every supported one.
     """
     if not folder.is_dir():
         return []
-    wanted = (ending.lower(),) if ending else READABLE_ENDINGS
+    endings = (ending.lower(),) if ending else READABLE_ENDINGS
     paths = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in paths if ending_of(path) in wanted)
+    return sorted(path for path in paths if ending_of(path) in endings)
 
 
 def masks_by_image(folder: Path, images: Sequence[Path]) -> dict[str, Path]:
-    """Mask files by the name of their image: "a_mask.png" belongs to "a.png" unless there is an image "a_mask.png".
+    """Returns the mask files by the name of their image.
+
+    "a_mask.png" belongs to "a.png", unless there is an image "a_mask.png".
 
     Raises:
         DatasetError: Two masks belong to one image.
@@ -49,14 +51,14 @@ def masks_by_image(folder: Path, images: Sequence[Path]) -> dict[str, Path]:
 
 
 def pair_by_name(images: Sequence[Path], masks: dict[str, Path], folder: Path, reporter: Reporter) -> tuple[Case, ...]:
-    """Joins images and masks; what stays alone, and cases with a gap in their channels, are left out and said.
+    """Pairs images and masks; unpaired files, and cases that lack a channel, are left out and reported.
 
     "liver_01_0000.nii.gz" belongs to the mask of "liver_01_0000" if there is one, else to that of "liver_01".
 
     Args:
         images: Image files.
         masks: Mask files by the name of their image.
-        folder: Of the source, for errors.
+        folder: Folder of the source, for errors.
         reporter: Is told what is left out.
 
     Raises:
@@ -66,8 +68,8 @@ def pair_by_name(images: Sequence[Path], masks: dict[str, Path], folder: Path, r
     paired = {name: files for name, files in groups.items() if name in masks}
     if not paired:
         raise _nothing_to_pair(images, masks, folder)
-    say_left_out("Images without a mask", groups.keys() - paired.keys(), reporter)
-    say_left_out("Masks without an image", masks.keys() - paired.keys(), reporter)
+    report_left_out("Images without a mask", groups.keys() - paired.keys(), reporter)
+    report_left_out("Masks without an image", masks.keys() - paired.keys(), reporter)
     complete = _without_gaps(paired, reporter)
     if not complete:
         raise DatasetError(
@@ -77,20 +79,25 @@ def pair_by_name(images: Sequence[Path], masks: dict[str, Path], folder: Path, r
 
 
 def group_tests(paths: Sequence[Path], files_per_case: int, reporter: Reporter) -> tuple[Case, ...]:
-    """Groups scans without labels as the training images are grouped; incomplete ones are left out and said.
+    """Groups scans without labels by case; incomplete ones are left out and reported.
 
-    Without masks to go by, a number at the end of a name counts channels if training cases have several files, or if
-    every scan has the number 0; else it belongs to the name.
+    Without masks to compare with, a number at the end of a name is the channel if training cases have several files,
+    or if every scan has the number 0; else it belongs to the name.
+
+    Args:
+        paths: Image files.
+        files_per_case: Number of files of a training case.
+        reporter: Is told what is left out.
     """
     suffixed = files_per_case > 1 or all(stem_of(path).endswith("_0000") for path in paths)
     complete = _without_gaps(_group(paths, lambda _: not suffixed), reporter)
-    whole = {name: files for name, files in complete.items() if len(files) == files_per_case}
-    say_left_out("Test scans with another number of files", complete.keys() - whole.keys(), reporter)
-    return tuple(Case(name=name, images=files) for name, files in whole.items())
+    matching = {name: files for name, files in complete.items() if len(files) == files_per_case}
+    report_left_out("Test scans with another number of files", complete.keys() - matching.keys(), reporter)
+    return tuple(Case(name=name, images=files) for name, files in matching.items())
 
 
 def common_ending(cases: Iterable[Case]) -> str:
-    """The ending that the files share if it can stay; else ".png" for pictures and ".nii.gz" for all other files."""
+    """Returns the ending that all files share, if it is supported; else ".png" for pictures and ".nii.gz" otherwise."""
     endings = {ending_of(path) for case in cases for path in (*case.images, case.label) if path}
     if len(endings) == 1 and endings <= set(KEPT_ENDINGS):
         return endings.pop()
@@ -98,28 +105,33 @@ def common_ending(cases: Iterable[Case]) -> str:
 
 
 def ending_of(path: Path) -> str:
-    """The known ending of an image file, in lower case; empty for any other file."""
+    """Returns the supported ending of an image file, in lower case; empty for any other file.
+
+    Example:
+        >>> ending_of(Path("liver_01.NII.GZ")), stem_of(Path("liver_01.nii.gz"))
+        ('.nii.gz', 'liver_01')
+    """
     return split_ending(path)[1].lower()
 
 
 def stem_of(path: Path) -> str:
-    """The name of a file without its ending."""
+    """Returns the name of a file without its ending."""
     return split_ending(path)[0]
 
 
-def say_left_out(what: str, names: Iterable[str], reporter: Reporter) -> None:
-    """Says that some things are left out, if there are any; names the first few."""
+def report_left_out(what: str, names: Iterable[str], reporter: Reporter) -> None:
+    """Reports the names of files or cases that are left out, if there are any; lists the first few."""
     names = sorted(names)
     if names:
         reporter.say(f"Left out: {what[0].lower()}{what[1:]}: {list_names(names)}")
 
 
-def _group(paths: Sequence[Path], is_whole_name: Callable[[str], bool]) -> dict[str, dict[int, Path]]:
-    """Case name to its files by channel number."""
+def _group(paths: Sequence[Path], is_case_name: Callable[[str], bool]) -> dict[str, dict[int, Path]]:
+    """Returns the files of each case by channel number."""
     groups: dict[str, dict[int, Path]] = {}
     for path in paths:
         stem = stem_of(path)
-        match = None if is_whole_name(stem) else CHANNEL_SUFFIX.search(stem)
+        match = None if is_case_name(stem) else CHANNEL_SUFFIX.search(stem)
         name, channel = (stem[: match.start()], int(match[1])) if match else (stem, 0)
         files = groups.setdefault(name, {})
         if channel in files:
@@ -129,8 +141,9 @@ def _group(paths: Sequence[Path], is_whole_name: Callable[[str], bool]) -> dict[
 
 
 def _without_gaps(groups: dict[str, dict[int, Path]], reporter: Reporter) -> dict[str, tuple[Path, ...]]:
+    """Returns the files of each case in the order of the channels; cases that lack a channel are left out."""
     gaps = {name for name, files in groups.items() if sorted(files) != list(range(len(files)))}
-    say_left_out("Cases that lack a channel", gaps, reporter)
+    report_left_out("Cases that lack a channel", gaps, reporter)
     return {
         name: tuple(files[channel] for channel in sorted(files))
         for name, files in sorted(groups.items())
@@ -139,6 +152,7 @@ def _without_gaps(groups: dict[str, dict[int, Path]], reporter: Reporter) -> dic
 
 
 def _nothing_to_pair(images: Sequence[Path], masks: dict[str, Path], folder: Path) -> DatasetError:
+    """Makes the error that no image has a mask; it names the most similar names."""
     if not images or not masks:
         what = f"{folder}: found {len(images)} images and {len(masks)} masks"
         return DatasetError(what, f"bring files that end in one of {', '.join(READABLE_ENDINGS)}")

@@ -1,9 +1,9 @@
 """Datasets with a folder per case, and in it a mask per structure: TotalSegmentator's layout.
 
-    s0001/ct.nii.gz                       the image; of several channels ct_0000.nii.gz, ct_0001.nii.gz, ...
-    s0001/segmentations/liver.nii.gz      a mask of each structure; what has none was not looked for in this case
+    s0001/ct.nii.gz                       the image; with several channels ct_0000.nii.gz, ct_0001.nii.gz, ...
+    s0001/segmentations/liver.nii.gz      the mask of a structure; a structure without a mask was not annotated
 
-Masks may overlap; they become a label map of their combinations (see `combinations`).
+Masks may overlap; they become a label map of their combinations (see `imaging.label_combinations`).
 """
 
 from collections import Counter
@@ -23,16 +23,17 @@ from autoseg.imaging.targets import Numbers
 from autoseg.importing import pairing
 
 MASK_FOLDERS = ("segmentations", "segmentation", "masks", "labels", "structures")
-MOST_COMBINATIONS = 10_000  # Decision: far more than anatomy has; a number of each must fit into 16 bits
+MOST_COMBINATIONS = 10_000  # Decision: far more than anatomy has; all numbers must fit into 16 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structures:
-    """What the masks of all cases are.
+    """The structures of all cases, and the label numbers of their combinations.
 
     Attributes:
-        names: Of the structures, in order.
-        numbers: Number of each combination that occurs; the empty one has 0.
+        names: Names of the structures, in order.
+        numbers: Number of each combination that occurs; a combination lists indices of `names`, and the empty one has
+            the number 0.
     """
 
     names: tuple[str, ...]
@@ -40,50 +41,50 @@ class Structures:
 
     @property
     def overlap(self) -> bool:
-        """Whether a voxel of some case belongs to several."""
+        """Whether a voxel of some case belongs to several structures."""
         return any(len(combination) > 1 for combination in self.numbers)
 
     def labels(self) -> dict[str, int | Numbers]:
-        """Name to the numbers of all combinations that a structure is in, for dataset.json."""
-        found: dict[str, int | Numbers] = {"background": 0}
-        for place, name in enumerate(self.names):
-            found[name] = tuple(number for combination, number in self.numbers.items() if place in combination)
-        return found if self.overlap else {name: np.ravel(numbers)[0].item() for name, numbers in found.items()}
+        """Returns name to the numbers of all combinations that hold the structure, for dataset.json."""
+        labels: dict[str, int | Numbers] = {"background": 0}
+        for index, name in enumerate(self.names):
+            labels[name] = tuple(number for combination, number in self.numbers.items() if index in combination)
+        return labels if self.overlap else {name: np.ravel(numbers)[0].item() for name, numbers in labels.items()}
 
 
 def find_case_folders(source: Path) -> list[Path]:
-    """The folders below `source` that hold an image, and a folder of masks; empty if the layout is another."""
+    """Returns the subfolders of `source` that hold a folder of masks; empty if the layout is another."""
     return [folder for folder in sorted(source.iterdir()) if folder.is_dir() and _mask_folder(folder) is not None]
 
 
 def list_cases(folders: Sequence[Path]) -> tuple[Case, ...]:
-    """The case of each folder; its label is the folder of its masks.
+    """Returns the case of each folder; its label is the folder of its masks.
 
     Raises:
-        DatasetError: A folder holds no image, or several that are no channels.
+        DatasetError: A folder holds no image, or several that are not numbered as channels.
     """
     cases = []
     for folder in folders:
         images = sorted(pairing.list_images(folder))
         stems = [pairing.stem_of(path) for path in images]
         if not images or (len(images) > 1 and not all(CHANNEL_SUFFIX.search(stem) for stem in stems)):
-            found = ", ".join(path.name for path in images) or "none"
+            present = ", ".join(path.name for path in images) or "none"
             raise DatasetError(
-                f"{folder} must hold one image, not these: {found}", "name channels NAME_0000, NAME_0001, ..."
+                f"{folder} must hold one image, not these: {present}", "name channels NAME_0000, NAME_0001, ..."
             )
         cases.append(Case(name=folder.name, images=tuple(images), label=_mask_folder(folder)))
     return tuple(cases)
 
 
 def list_masks(folder: Path) -> dict[str, Path]:
-    """The masks of a case: name of the structure to file. A picture among volumes is a preview, and no mask."""
+    """Returns the mask files of a case by structure; a picture among volumes is taken for a preview and left out."""
     images = pairing.list_images(folder)
     ending, _ = Counter(map(pairing.ending_of, images)).most_common(1)[0] if images else ("", 0)
     return {pairing.stem_of(path): path for path in images if pairing.ending_of(path) == ending}
 
 
 def find_combinations(folder: Path, names: Sequence[str]) -> set[Combination]:
-    """Which structures voxels of a case belong to together.
+    """Returns the combinations of structures that occur in a case, as indices of `names`.
 
     Raises:
         ImageError: A mask cannot be read.
@@ -92,70 +93,80 @@ def find_combinations(folder: Path, names: Sequence[str]) -> set[Combination]:
     return set(_combine(folder, names)[1])
 
 
-def number_structures(names: Sequence[str], found: Iterable[set[Combination]], source: Path) -> Structures:
-    """Numbers all combinations: single structures in the order of their names, then what overlaps.
+def number_structures(names: Sequence[str], combinations: Iterable[set[Combination]], source: Path) -> Structures:
+    """Numbers all combinations: single structures in the order of their names, then those of several structures.
 
     Structures that occur in no case are left out.
+
+    Args:
+        names: Names of all structures.
+        combinations: Combinations that occur in each case, as indices of `names`.
+        source: Folder of the source, for errors.
 
     Raises:
         DatasetError: All masks are empty, or there are more combinations than numbers.
     """
-    every = set().union(*found) - {()}
-    if not every:
+    occurring = set().union(*combinations) - {()}
+    if not occurring:
         raise DatasetError(f"the masks in {source} are all empty", "check that they are the masks")
-    if len(every) > MOST_COMBINATIONS:
+    if len(occurring) > MOST_COMBINATIONS:
         raise DatasetError(
-            f"the structures in {source} overlap in {len(every)} ways, more than {MOST_COMBINATIONS}",
+            f"the structures in {source} overlap in {len(occurring)} ways, more than {MOST_COMBINATIONS}",
             "leave out structures that are drawn without care, or import them as several datasets",
         )
-    present = sorted({place for combination in every for place in combination})
-    place_of = {old: new for new, old in enumerate(present)}
-    ordered = sorted((tuple(place_of[place] for place in combination) for combination in every), key=_order)
+    present = sorted({index for combination in occurring for index in combination})
+    new_index = {old: new for new, old in enumerate(present)}
+    ordered = sorted((tuple(new_index[index] for index in combination) for combination in occurring), key=_sort_key)
     numbers = {(): 0, **{combination: number for number, combination in enumerate(ordered, start=1)}}
-    return Structures(names=tuple(names[place] for place in present), numbers=numbers)
+    return Structures(names=tuple(names[index] for index in present), numbers=numbers)
 
 
 def combine_masks(folder: Path, structures: Structures) -> Volume:
-    """The label map of a case: at each voxel the number of its combination; see `find_combinations` for errors."""
+    """Returns the label map of a case: at each voxel the number of its combination.
+
+    Raises:
+        ImageError: A mask cannot be read.
+        DatasetError: Masks lie on different grids.
+    """
     codes, combinations = _combine(folder, structures.names)
     numbers = np.array([structures.numbers[combination] for combination in combinations], dtype=np.int32)
     return Volume(array=numbers[codes.array], geometry=codes.geometry)
 
 
 def find_annotated(cases: Sequence[Case], structures: Structures) -> dict[str, tuple[str, ...]]:
-    """For each case that lacks masks: the structures that it has."""
-    found = {}
+    """Returns, for each case that lacks masks, the structures that were annotated in it."""
+    annotated = {}
     for case in cases:
-        there = list_masks(case.label).keys() if case.label else set()
-        names = tuple(name for name in structures.names if name in there)
+        masks = list_masks(case.label).keys() if case.label else set()
+        names = tuple(name for name in structures.names if name in masks)
         if len(names) < len(structures.names):
-            found[case.name] = names
-    return found
+            annotated[case.name] = names
+    return annotated
 
 
-def _order(combination: Combination) -> tuple[int, Combination]:
+def _sort_key(combination: Combination) -> tuple[int, Combination]:
     return len(combination), combination
 
 
 def _mask_folder(folder: Path) -> Path | None:
-    below = [one for one in sorted(folder.iterdir()) if one.is_dir() and one.name.lower() in MASK_FOLDERS]
-    return below[0] if len(below) == 1 and pairing.list_images(below[0]) else None
+    matches = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.lower() in MASK_FOLDERS]
+    return matches[0] if len(matches) == 1 and pairing.list_images(matches[0]) else None
 
 
 def _combine(folder: Path, names: Sequence[str]) -> tuple[Volume, list[Combination]]:
-    """Codes of all voxels, and the combination that each code stands for."""
+    """Returns a code for each voxel, shape (z, y, x), and the combination that each code stands for."""
     files = list_masks(folder)
-    present = [(place, files[name]) for place, name in enumerate(names) if name in files]
+    present = [(index, files[name]) for index, name in enumerate(names) if name in files]
     if not present:
         raise DatasetError(f"{folder} holds no mask of a known structure", "add masks, or remove the case")
     grid = read_label_map(present[0][1]).geometry
 
     def read_each() -> Iterator[tuple[int, NDArray[np.integer]]]:
-        for place, path in present:
+        for index, path in present:
             mask = read_label_map(path)
             if (difference := grid.difference(mask.geometry)) is not None:
                 raise DatasetError(f"the masks in {folder} lie on different grids: {difference}", "put all on one grid")
-            yield place, mask.array
+            yield index, mask.array
 
     codes, combinations = combine(read_each(), grid.shape)
     return Volume(array=codes, geometry=grid), combinations

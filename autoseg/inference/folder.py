@@ -7,7 +7,7 @@ from typing import Self
 
 from autoseg._version import __version__
 from autoseg.datasets.dataset import Case
-from autoseg.datasets.info import BACKGROUND, DatasetInfo
+from autoseg.datasets.info import BACKGROUND, DatasetInfo, info_file
 from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, result_ending
 from autoseg.errors import ProblemsError, UsageError, WriteError
 from autoseg.imaging.label_files import file_stem, result_path
@@ -16,9 +16,6 @@ from autoseg.inference.report import ReportWriter, describe_remarkable, name_tab
 from autoseg.inference.scan_pipeline import ScanReport, segment_each
 from autoseg.runtime.artifact import Artifact, atomic_file
 from autoseg.runtime.reporting import Reporter
-
-LABELS_FILE = "dataset.json"
-"""Written beside the segmentations, to say what their numbers mean."""
 
 PROVENANCE_FILE = "prediction.json"
 
@@ -235,7 +232,7 @@ def segment_scans(
         provenance = PredictionProvenance.of(segmenter)
         if not provenance.is_in(output):
             provenance.save(output / PROVENANCE_FILE)
-        segmenter.info.save(output / LABELS_FILE)
+        segmenter.info.save(info_file(output))
 
     try:
         for report in segment_each(segmenter, scans, output, maps, reporter, begin=begin):

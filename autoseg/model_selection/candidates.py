@@ -12,7 +12,7 @@ from pathlib import Path
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ModelError, UsageError
-from autoseg.evaluation.summary import CaseResult, Summary, summarize
+from autoseg.evaluation.summary import CaseResult, Summary, summarize, summary_file
 from autoseg.model_selection.validation import is_validated
 from autoseg.models.best_model import MemberName, name_member, name_together
 from autoseg.models.checkpoint import load_checkpoint
@@ -250,8 +250,7 @@ def _load_results(selection: ModelSelection, model: ModelFolder) -> HeldOutResul
     """Loads the scores of the held-out cases from the validation of each fold."""
     folders = {fold: model.validation(fold) for fold in range(len(selection.splits.folds))}
     results = {
-        fold: {case.name: case for case in Summary.load(folder / "summary.json").cases}
-        for fold, folder in folders.items()
+        fold: {case.name: case for case in Summary.load(summary_file(folder)).cases} for fold, folder in folders.items()
     }
     return {case: (folders[fold], results[fold][case]) for case, fold in sorted(selection.held_out.items())}
 

@@ -10,7 +10,7 @@ from autoseg.datasets.dataset import Case, Dataset
 from autoseg.datasets.scans import check_values, result_ending
 from autoseg.evaluation.overlay import draw_overlay
 from autoseg.evaluation.postprocessing_search import find_rules
-from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize
+from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize, summary_file
 from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.label_files import load_result, save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
@@ -22,7 +22,7 @@ from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.reporting import SILENT, Reporter, Task
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.training.fold_job import FoldJob
-from autoseg.workspace import Fold, ModelFolder
+from autoseg.workspace import Fold, ModelFolder, overlay_name
 
 
 def is_validated(model: ModelFolder, fold: Fold) -> bool:
@@ -31,7 +31,7 @@ def is_validated(model: ModelFolder, fold: Fold) -> bool:
     The scores are written last and removed together with the segmentations, so they always belong to the weights beside
     them.
     """
-    return (model.validation(fold) / "summary.json").is_file()
+    return summary_file(model.validation(fold)).is_file()
 
 
 def validate_fold(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> None:
@@ -114,7 +114,7 @@ def _write_summary(summary: Summary, cases: Sequence[Case], folder: Path, target
     ranked = summary.ranked()
     for rank, name in {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2]}.items():
         case = next(case for case in cases if case.name == name)
-        _draw_case(case, folder, f"overlay_{rank}.png", summary, targets)
+        _draw_case(case, folder, overlay_name(rank), summary, targets)
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def pool_validation(dataset: Dataset, model: ModelFolder) -> tuple[Postprocessin
     """
     targets = dataset.info.targets
     validated = [fold for fold in model.trained_folds() if is_validated(model, fold)]
-    summaries = {fold: Summary.load(model.validation(fold) / "summary.json") for fold in validated}
+    summaries = {fold: Summary.load(summary_file(model.validation(fold))) for fold in validated}
     results = [(model.validation(fold), result) for fold, summary in summaries.items() for result in summary.cases]
     rules = find_rules_for(dataset, results)
     rules.save(model.postprocessing)

@@ -62,6 +62,11 @@ def export_model(
         ModelError: There is no such model, or a fold of it is missing, damaged or not trained to its end.
         UsageError: It is not clear which model is meant.
         WriteError: The file cannot be written.
+
+    Example:
+        The model that `find_best` chose for dataset 4::
+
+            autoseg.export_model(4, "Hippocampus.zip", licence="CC BY 4.0", about="Who made it, for what.")
     """
     file = Path(file)
     if file.suffix != ".zip":
@@ -115,6 +120,12 @@ def install_model(
         ModelError: The file is no sound bundle; see `bundle_format`.
         UsageError: There is a model of that name, or the name cannot be one.
         WriteError: The disk is full, or the workspace cannot be written.
+
+    Example:
+        From a file, into models/Hippocampus of the workspace::
+
+            autoseg.install_model("Hippocampus.zip")
+            model = autoseg.load_model("Hippocampus")
     """
     file = _find_file(Path(file))
     manifest = read_manifest(file)

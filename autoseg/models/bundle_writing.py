@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ArtifactError, ModelError, UsageError
-from autoseg.evaluation.summary import CaseResult, Summary, summarize
+from autoseg.evaluation.summary import CaseResult, Summary, summarize, summary_file
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.models.best_model import MemberName, name_member, split_member
 from autoseg.models.bundle_format import SCORES
@@ -57,7 +57,7 @@ def find_content(
     model, scores = resolve_members(path, folds), None
     if model.best_model is not None:
         results = DatasetFolders(raw=Path(), preprocessed=Path(), results=model.folder.path)
-        summaries = (results.ensemble(model.best_model.name) / "summary.json", model.folder.path / SCORES)
+        summaries = (summary_file(results.ensemble(model.best_model.name)), model.folder.path / SCORES)
         scores = next((summary for summary in summaries if summary.is_file()), None)
     return BundleContent(model=model, scores=scores, cases=_count_cases(folders))
 
@@ -160,7 +160,7 @@ def _list_folds(folder: ModelFolder, asked: Sequence[Fold]) -> list[Fold]:
 
 def _pool_scores(folder: ModelFolder, asked: Sequence[Fold]) -> HeldOutScores | None:
     """Pools the scores of the cases that the exported folds held out; an installed model has pooled ones already."""
-    paths = [folder.validation(fold) / "summary.json" for fold in _list_folds(folder, asked)]
+    paths = [summary_file(folder.validation(fold)) for fold in _list_folds(folder, asked)]
     summaries = [Summary.load(path) for path in paths if path.is_file()]
     if not summaries:
         return _load_scores(folder.path / SCORES) if (folder.path / SCORES).is_file() else None

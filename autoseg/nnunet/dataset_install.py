@@ -97,6 +97,12 @@ def install_nnunet(
             on other channels, labels or folds than those of the dataset, or not to its end.
         ProblemsError: Cases of the dataset are missing, each with its line.
         WriteError: The disk is full, or the workspace cannot be written.
+
+    Example:
+        As a model of its own, or among the trained models of dataset 4::
+
+            autoseg.install_nnunet("nnUNetTrainer__nnUNetPlans__3d_fullres")
+            autoseg.install_nnunet("nnUNet_results/Dataset004_Hippocampus", number=4)
     """
     if number is None:
         if plan_name is not None or splits is not None:

@@ -59,6 +59,11 @@ def export_nnunet(
         ModelError: There is no such model, or nnU-Net has no such network; the text says which can be exported.
         UsageError: It is ambiguous which model is meant, or the folder is not empty.
         WriteError: The folder cannot be written.
+
+    Example:
+        The model that `find_best` chose for dataset 4, planned by ``--rules nnunet``::
+
+            autoseg.export_nnunet(4, "nnUNetTrainer__nnUNetPlans__3d_fullres")
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -1,6 +1,6 @@
-"""Looks at the machine before the user loses a day to it: versions, devices, memory, folders, and a convolution.
+"""Checks of the machine: versions, devices, memory, folders, and the speed of a convolution.
 
-Nothing is printed here and nothing is changed; each finding says what to do if it is not well.
+Nothing is printed here and nothing is changed; each finding says what to do about it.
 """
 
 import os
@@ -18,10 +18,10 @@ from typing import Literal
 import torch
 
 from autoseg.errors import UsageError
-from autoseg.planning.plugins import GROUPS, Kind, find_plugin, list_available
+from autoseg.planning.plugins import GROUPS, Kind, find_plugin
 from autoseg.runtime.device import autocast, precision, resolve_device
 from autoseg.runtime.machine import count_cores
-from autoseg.workspace import Workspace
+from autoseg.workspace import Workspace, find_workspace
 
 State = Literal["ok", "warning", "failure"]
 
@@ -39,13 +39,13 @@ FEATURES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        title: What.
-        value: What was found.
+        title: Subject of the check, such as "memory".
+        value: What was found, such as "15.6 GiB".
         state: "failure" stops some command, "warning" slows it down or may surprise.
-        advice: What to do; empty if all is well.
+        advice: What to do; empty if nothing is to be done.
     """
 
     title: str
@@ -54,8 +54,21 @@ class Finding:
     advice: str = ""
 
 
-def examine(workspace: Workspace) -> list[Finding]:
-    """Looks at everything; takes about five seconds, most of them for the convolution."""
+def examine_machine(workspace: str | os.PathLike[str] | None = None) -> list[Finding]:
+    """Looks for what could go wrong on this machine; takes about five seconds, most of them for the convolution.
+
+    Args:
+        workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
+            folder.
+
+    Returns:
+        A finding for each version, device and folder that was examined; nothing is raised.
+
+    Example:
+        All that needs the user's attention::
+
+            [finding for finding in autoseg.examine_machine() if finding.state != "ok"]
+    """
     return [
         *examine_versions(),
         *examine_torch(torch.__version__),
@@ -64,12 +77,12 @@ def examine(workspace: Workspace) -> list[Finding]:
         examine_memory(),
         *examine_devices(),
         examine_convolution(resolve_device("auto")),
-        *examine_folders(workspace),
+        *examine_folders(find_workspace(workspace)),
     ]
 
 
 def examine_versions() -> list[Finding]:
-    """The versions of Python and of each dependency; a missing dependency is a failure."""
+    """Returns the versions of Python and of each dependency; a missing dependency is a failure."""
     findings = [Finding(title="python", value=f"{platform.python_version()} on {platform.platform()}")]
     for package in DEPENDENCIES:
         try:
@@ -81,7 +94,7 @@ def examine_versions() -> list[Finding]:
 
 
 def examine_torch(version: str) -> list[Finding]:
-    """Known traps of this version of torch; empty if there is none.
+    """Returns the known faults of this version of torch; empty if there is none.
 
     Source: pytorch issue 166122: in 2.9, 3D convolutions in mixed precision run several times slower.
     """
@@ -93,7 +106,7 @@ def examine_torch(version: str) -> list[Finding]:
 
 
 def examine_extensions() -> list[Finding]:
-    """Networks, losses and transforms that installed packages offer; one that cannot be loaded is a failure."""
+    """Returns the networks, losses and transforms of installed packages; one that cannot be loaded is a failure."""
     return [_examine_offer(kind, name, source) for kind in GROUPS for name, source in list_available(kind).items()] or [
         Finding(title="extensions", value="no package offers networks, losses or transforms")
     ]
@@ -108,12 +121,12 @@ def _examine_offer(kind: Kind, name: str, source: str) -> Finding:
 
 
 def examine_cores() -> Finding:
-    """Cores that this process may use, which can be fewer than the machine has."""
+    """Returns the number of cores that this process may use, which can be fewer than the machine has."""
     return Finding(title="cores", value=f"{count_cores()} of {os.cpu_count() or 1} usable")
 
 
 def examine_memory() -> Finding:
-    """Main memory."""
+    """Returns the size of the main memory; a warning if it is small."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     except (AttributeError, ValueError, OSError):  # not on Windows
@@ -125,7 +138,7 @@ def examine_memory() -> Finding:
 
 
 def examine_devices() -> list[Finding]:
-    """GPUs with their memory."""
+    """Returns the GPUs with their memory; a warning if there is none."""
     if torch.cuda.is_available():
         return [_examine_gpu(index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -139,7 +152,7 @@ def examine_devices() -> list[Finding]:
 
 
 def examine_convolution(device: torch.device) -> Finding:
-    """Times a 3D convolution, forwards and backwards, in float32 and in the precision that training takes here."""
+    """Times a 3D convolution, forward and backward, in float32 and in the precision that training uses here."""
     title = f"convolution on {device.type}"
     name = str(precision(device)).removeprefix("torch.")
     try:
@@ -154,7 +167,13 @@ def examine_convolution(device: torch.device) -> Finding:
 
 
 def judge_convolution(title: str, value: str, slowdown: float) -> Finding:
-    """A warning if mixed precision takes longer than float32: `slowdown` is its time over that of float32."""
+    """Returns a warning if mixed precision takes longer than float32.
+
+    Args:
+        title: Title of the finding.
+        value: The measured times, in words.
+        slowdown: Time in mixed precision divided by the time in float32.
+    """
     if slowdown <= 1:
         return Finding(title=title, value=value)
     return Finding(
@@ -166,7 +185,7 @@ def judge_convolution(title: str, value: str, slowdown: float) -> Finding:
 
 
 def examine_folders(workspace: Workspace) -> list[Finding]:
-    """Whether each folder of the workspace can be written, and the free space there."""
+    """Returns for each folder of the workspace whether it can be written, and the free space there."""
     folders = (workspace.root, workspace.raw, workspace.preprocessed, workspace.results)
     return [_examine_folder("workspace" if path == workspace.root else path.name, path) for path in folders]
 
@@ -181,14 +200,19 @@ def _examine_gpu(index: int) -> Finding:
 
 
 def _time_convolution(device: torch.device, context: AbstractContextManager[None]) -> float:
-    """Milliseconds of the fastest of several passes; the forward one runs in the context, which can be re-entered."""
+    """Returns the milliseconds of the fastest of several passes.
+
+    Args:
+        device: Device on which the convolution runs.
+        context: Context of the forward pass; it is entered once per pass.
+    """
     random = torch.Generator().manual_seed(0)
     side = PATCH[device.type]
     image = torch.randn((2, FEATURES, side, side, side), generator=random).to(device)
     layer = torch.nn.Conv3d(FEATURES, FEATURES, 3, padding=1).to(device)
     wait = _synchronizer(device)
 
-    def run() -> float:
+    def time_pass() -> float:
         wait()
         start = time.perf_counter()
         with context:
@@ -197,16 +221,16 @@ def _time_convolution(device: torch.device, context: AbstractContextManager[None
         wait()
         return time.perf_counter() - start
 
-    run()  # the first pass chooses algorithms
+    time_pass()  # the first pass chooses algorithms
     end = time.perf_counter() + SECONDS_PER_PRECISION
-    fastest = run()
+    fastest = time_pass()
     while time.perf_counter() < end:
-        fastest = min(fastest, run())
+        fastest = min(fastest, time_pass())
     return fastest * 1000
 
 
 def _synchronizer(device: torch.device) -> Callable[[], None]:
-    """What waits until the device has done all its work."""
+    """Returns a function that waits until the device has done all its work."""
     if device.type == "cuda":
         return torch.cuda.synchronize
     return torch.mps.synchronize if device.type == "mps" else lambda: None

@@ -1,4 +1,4 @@
-"""The options of planning, as planning takes them."""
+"""The options of planning: parsed, checked, and completed by what the machine offers."""
 
 import json
 import re
@@ -19,71 +19,84 @@ from autoseg.runtime.units import describe_memory, parse_memory
 def resolve_options(
     dataset: str, *, memory: str | None, preset: str | None, rules: str, network: str | None = None, reporter: Reporter
 ) -> PlanningOptions:
-    """What is to be decided by, from what the user said and what the GPU reports.
+    """Returns the options of planning from the options of the user and the memory of the GPU.
 
-    Without memory and preset, the memory is that of the GPU, though no more than has been shown to be of use; without a
-    GPU, it is that of the preset "8gb".
+    If neither memory nor preset is given, the memory is that of the GPU, but no more than has been shown to be useful;
+    without a GPU, it is that of the preset "8gb".
+
+    Args:
+        dataset: Name of the dataset.
+        memory: Memory of the device, such as "8GB"; None if it is not given.
+        preset: Name of the preset; None if it is not given.
+        rules: Name of the planning rules.
+        network: Name of a network, with settings behind a colon; None for the network of the preset.
+        reporter: Is told which memory was assumed.
 
     Raises:
-        UsageError: There are no such rules, they have no such preset, there is no such network, or the memory is no
-            amount.
+        UsageError: There are no such rules, they have no such preset, there is no such network, or the memory cannot be
+            read.
     """
-    named = None if network is None else _find_network(network, rules)
+    plugin = None if network is None else _find_network(network, rules)
     if rules not in RULES:
         raise UsageError(f"there are no rules {rules!r}", f"choose from {', '.join(RULES)}")
-    known = RULES[rules].presets
+    presets = RULES[rules].presets
     if preset is None and rules == "nnunet":
-        preset = known[0]
-    if preset is not None and preset not in known:
-        raise UsageError(f"there is no preset {preset!r} in the rules {rules!r}", f"choose from {', '.join(known)}")
+        preset = presets[0]
+    if preset is not None and preset not in presets:
+        raise UsageError(f"there is no preset {preset!r} in the rules {rules!r}", f"choose from {', '.join(presets)}")
     if memory is not None:
         budget_bytes = parse_memory(memory)
     elif preset is not None:
         budget_bytes = PRESETS[preset].memory_bytes
     else:
-        budget_bytes = _usual_memory(reporter)
-    return PlanningOptions(dataset=dataset, memory_budget_bytes=budget_bytes, preset=preset, rules=rules, network=named)
+        budget_bytes = _default_memory(reporter)
+    return PlanningOptions(
+        dataset=dataset, memory_budget_bytes=budget_bytes, preset=preset, rules=rules, network=plugin
+    )
 
 
-def _find_network(wanted: str, rules: str) -> Plugin:
-    """A network of the literature with the settings of its paper, but for those that stand behind a colon.
+def _find_network(option: str, rules: str) -> Plugin:
+    """Returns the network that ``--network`` names: the settings of its paper, changed by those behind the colon.
 
-    Example: "unet:padded=false,depth=4". Values are read as JSON.
+    In "unet:padded=false,depth=4", the network is "unet"; the values are read as JSON. In "monai:SwinUNETR:depth=2",
+    it is "monai:SwinUNETR".
     """
-    first, colon, rest = wanted.partition(":")
-    prefix = f"{first}{colon}" if is_monai(wanted) else ""
-    short, _, stated = (rest if prefix else wanted).partition(":")
-    name = f"{prefix}{short}"
+    first, colon, rest = option.partition(":")
+    prefix = f"{first}{colon}" if is_monai(option) else ""
+    short_name, _, settings_text = (rest if prefix else option).partition(":")
+    name = f"{prefix}{short_name}"
     if not prefix and name not in NETWORKS:
         fix = f"choose from {', '.join(NETWORKS)} (autoseg networks tells them); one of your own is named in plan.json"
         raise UsageError(f"there is no network {name!r}", fix)
     if rules == "nnunet":
         raise UsageError("the rules 'nnunet' plan for nnU-Net's own networks", "leave --rules or --network out")
     try:
-        given = _read_settings(stated)
-        return _complete_monai(name, given) if prefix else Plugin(name=name, settings=NETWORKS[name].complete(given))
+        settings = _read_settings(settings_text)
+        if prefix:
+            return _complete_monai(name, settings)
+        return Plugin(name=name, settings=NETWORKS[name].complete(settings))
     except ValueError as error:
-        raise UsageError(f"--network {wanted}: {error}", "write it as in unet:padded=false,depth=4") from error
+        raise UsageError(f"--network {option}: {error}", "write it as in unet:padded=false,depth=4") from error
 
 
-def _complete_monai(name: str, given: dict[str, JsonValue]) -> Plugin:
-    """A network of MONAI with all its settings, of which MONAI itself is asked."""
+def _complete_monai(name: str, changed: dict[str, JsonValue]) -> Plugin:
+    """Returns a network of MONAI with all its settings; MONAI states the defaults."""
     from autoseg.models.monai_networks import check_settings, list_settings
 
-    check_settings(Plugin(name=name, settings=given))
-    return Plugin(name=name, settings={**list_settings(name), **given})
+    check_settings(Plugin(name=name, settings=changed))
+    return Plugin(name=name, settings={**list_settings(name), **changed})
 
 
-def _read_settings(stated: str) -> dict[str, JsonValue]:
-    """Settings such as "padded=false,patch=[64,64]"; a comma divides them where a name and "=" follow."""
+def _read_settings(text: str) -> dict[str, JsonValue]:
+    """Parses settings such as "padded=false,patch=[64,64]"; a comma divides them where a name and "=" follow."""
     settings = {}
-    for one in re.split(r",(?=\w+=)", stated) if stated else ():
-        key, _, value = one.partition("=")
+    for setting in re.split(r",(?=\w+=)", text) if text else ():
+        key, _, value = setting.partition("=")
         settings[key] = json.loads(value)
     return settings
 
 
-def _usual_memory(reporter: Reporter) -> int:
+def _default_memory(reporter: Reporter) -> int:
     total = _gpu_memory_bytes() if may_have_gpu() else None
     if total is None:
         reporter.say(

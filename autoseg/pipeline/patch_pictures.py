@@ -1,4 +1,4 @@
-"""A picture of training patches: as they are, and as chance changes them by the plan."""
+"""A picture of training patches: unchanged, and augmented at random as the plan says."""
 
 import math
 import os
@@ -26,11 +26,11 @@ from autoseg.preprocessing.dataset import check_prepared
 from autoseg.preprocessing.store import StoredCase, open_stored
 from autoseg.workspace import find_workspace
 
-MOST_ROWS = 4  # Patches that are shown as they are
-FEWEST_COLUMNS = 3  # Of the same patch, changed
+MOST_ROWS = 4  # number of different patches
+FEWEST_COLUMNS = 3  # number of augmented copies of each patch
 MOST_PATCHES = 200
 SEED = 1
-AXIS_NAMES = ("z", "y", "x")  # of the array, in the plan's order
+AXIS_NAMES = ("z", "y", "x")  # array axes, in the plan's order
 
 
 def draw_augmentations(
@@ -42,17 +42,18 @@ def draw_augmentations(
     plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Draws a few patches as they are, and beside each what training may make of it, as a PNG file.
+    """Draws up to four patches, and beside each the same patch as training augments it, as a PNG file.
 
-    Of a patch with three axes the plane with the most labelled voxels is shown, of several channels the first.
+    Of a patch with three axes, the plane with the most labelled voxels is drawn; of several channels, the first.
 
     Args:
-        number: Of the dataset.
+        number: Number of the dataset.
         configuration: "2d", "3d_fullres" or "3d_lowres"; prepared, not necessarily trained.
-        output: The PNG file.
-        count: Changed patches.
-        plan_name: Of the plan, if it is not the usual one.
-        workspace: See `find_workspace`.
+        output: Path of the PNG file.
+        count: Number of augmented patches, 1 to 200.
+        plan_name: Name of the plan, if it is not the usual one.
+        workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
+            folder.
 
     Returns:
         The path of the picture.
@@ -61,7 +62,12 @@ def draw_augmentations(
         UsageError: The dataset is not preprocessed as its plan says, or there is no such configuration, or the count is
             out of range.
         ArtifactError: plan.json or splits.json is damaged, or the picture cannot be written.
-        ProblemsError: Preprocessed cases are damaged or missing, each with its line.
+        ProblemsError: Preprocessed cases are damaged or missing, with a line for each.
+
+    Example:
+        For dataset 4, after it was preprocessed::
+
+            autoseg.draw_augmentations(4, "3d_fullres", "patches.png")
     """
     if not 1 <= count <= MOST_PATCHES:
         raise UsageError(f"{count} patches make no picture", f"choose from 1 to {MOST_PATCHES} with --count")
@@ -73,8 +79,8 @@ def draw_augmentations(
     check_prepared(dataset, plan, owner, folders, number)
     random = np.random.default_rng(SEED)
     names = sorted(splits.names)
-    rows_wanted = min(MOST_ROWS, math.ceil(count / FEWEST_COLUMNS))
-    chosen = [names[place] for place in random.permutation(len(names))[:rows_wanted]]
+    row_count = min(MOST_ROWS, math.ceil(count / FEWEST_COLUMNS))
+    chosen = [names[index] for index in random.permutation(len(names))[:row_count]]
     cases = list(open_stored(folders.cases(owner), chosen).values())
     rows = make_tiles(cases, plan.configurations[name], count, random, dataset.info.targets)
     draw_panels(
@@ -94,29 +100,39 @@ def make_tiles(
     random: np.random.Generator,
     targets: Targets,
 ) -> list[list[Panel]]:
-    """A row of tiles for each case: a patch centred on foreground, then the same patch, changed again and again."""
+    """Makes a row of panels for each case: a patch centred on foreground, then augmented copies of it.
+
+    Args:
+        cases: The cases, at most `MOST_ROWS`.
+        configuration: Its patch size and augmentation are used.
+        count: Number of augmented patches in all rows together.
+        random: Source of the patches' places and of their changes.
+        targets: Structures of the dataset.
+    """
     size, beyond = configuration.patch_size, find_beyond(configuration, targets)
-    plain = []
+    unchanged = []
     for case in cases:
         start = place_patch(case, configuration, forced=True, random=random)
-        plain.append(PatchRegion(case=case, start=start, patch_size=size, beyond=beyond))
-    rows: list[list[Panel]] = [[tile] for tile in _show(plain, configuration, [(case.name,) for case in cases])]
+        unchanged.append(PatchRegion(case=case, start=start, patch_size=size, beyond=beyond))
+    rows: list[list[Panel]] = [
+        [tile] for tile in _read_panels(unchanged, configuration, [(case.name,) for case in cases])
+    ]
     for left in range(count, 0, -len(cases)):
-        regions = [
-            region.with_augmentation(configuration, [other for other in range(len(cases)) if other != row], random)
-            for row, region in enumerate(plain)
+        augmented = [
+            patch.with_augmentation(configuration, [other for other in range(len(cases)) if other != row], random)
+            for row, patch in enumerate(unchanged)
         ]
-        tiles = _show(regions, configuration, [describe(region.augmentation, len(size)) for region in regions])
+        tiles = _read_panels(augmented, configuration, [describe(patch.augmentation, len(size)) for patch in augmented])
         for row, tile in zip(rows[:left], tiles, strict=False):
             row.append(tile)
     return rows
 
 
-def _show(
-    regions: Sequence[PatchRegion], configuration: Configuration, captions: Sequence[Sequence[str]]
+def _read_panels(
+    patches: Sequence[PatchRegion], configuration: Configuration, captions: Sequence[Sequence[str]]
 ) -> Iterator[Panel]:
-    """Reads and changes the patches of a batch as the threads of training do; labels are shown where they count."""
-    batch = augment_on_cpu([region.read(configuration.augmentation) for region in regions], regions, configuration)
+    """Reads and augments the patches of a batch as training does; labels outside the scored centre are left out."""
+    batch = augment_on_cpu([patch.read(configuration.augmentation) for patch in patches], patches, configuration)
     labels, margin = torch.zeros_like(batch.labels), configuration.patches.margin
     crop_to_centre(labels, margin).copy_(crop_to_centre(batch.labels, margin))
     for image, label, caption in zip(batch.images.numpy(), labels.numpy(), captions, strict=True):
@@ -125,18 +141,26 @@ def _show(
 
 
 def choose_plane(labels: NDArray[np.integer]) -> int:
-    """The plane of a label map (z, y, x) with the most labelled voxels; the middle one of several, or of none."""
+    """Returns the index of the plane of a label map (z, y, x) that has the most labelled voxels.
+
+    If several planes have the same number, the middle one of them is taken; without any label, the middle plane.
+    """
     counts = (labels > 0).sum(axis=(1, 2))
     best = np.flatnonzero(counts == counts.max())
     return int(best[len(best) // 2])
 
 
 def describe(draw: AugmentationParameters, axes: int) -> list[str]:
-    """What happens to the first channel of a patch of 2 or 3 axes, in the words of the table."""
-    return [*_describe_places(draw, axes), *_describe_values(draw)] or ["unchanged"]
+    """Returns a line for each change of the first channel of a patch.
+
+    Args:
+        draw: The random parameters of the patch.
+        axes: Number of axes of the patch, 2 or 3.
+    """
+    return [*_describe_transform(draw, axes), *_describe_intensities(draw)] or ["unchanged"]
 
 
-def _describe_values(draw: AugmentationParameters) -> Iterator[str]:
+def _describe_intensities(draw: AugmentationParameters) -> Iterator[str]:
     if draw.partner is not None:
         yield "histogram of another"
     if draw.noise_std is not None:
@@ -156,7 +180,7 @@ def _describe_values(draw: AugmentationParameters) -> Iterator[str]:
             yield f"{name} {amounts[0]:.2f}"
 
 
-def _describe_places(draw: AugmentationParameters, axes: int) -> Iterator[str]:
+def _describe_transform(draw: AugmentationParameters, axes: int) -> Iterator[str]:
     if draw.affine is not None:
         lengths = np.linalg.norm(draw.affine, axis=1)
         cosine = (np.trace(draw.affine / lengths[:, np.newaxis]) - (axes - 2)) / 2

@@ -3,15 +3,11 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autoseg.datasets.scans import PROBABILITIES_FOLDER, find_scans
 from autoseg.planning.plan import ConfigurationName
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import Fold
-
-if TYPE_CHECKING:
-    pass
 
 
 def predict(
@@ -36,41 +32,51 @@ def predict(
     """Segments all scans of a folder.
 
     Each result has the name, grid, geometry and file type of its scan; structures that may overlap become a folder of
-    this name, with a mask for each. A scan that cannot be segmented does not stop the others. While one is written, the
-    network sees the next, and a third is read. A table, report.csv, holds the volumes of all scans, how far folds and
-    mirror images agree, and what looks unlike training.
+    this name, with a mask for each. A scan that cannot be segmented does not stop the others. While one scan is
+    written, the network segments the next, and a third is read. The table report.csv holds the volumes of all scans,
+    how far folds and mirror images agree, and what looks unlike training.
 
     Args:
         source: Folder of scans, named as for training, or one file of a single-channel scan.
         output: Folder for the segmentations; made if it is missing.
-        model: A model folder, or a folder of several that holds best.json; instead of `number` and `configuration`.
-        number: Of the dataset that was trained.
-        configuration: Which one; by default what `find_best` chose, or, if it was not asked or folds are named, the
-            only one that is trained, else "3d_fullres".
-        folds: Which to average; by default all that are trained.
-        probabilities: Labels whose probabilities are wanted as well, or "all", which leaves out the background. Each
+        model: A model folder, a folder of several that holds best.json, a bundle, or the name of an installed model;
+            instead of `number` and `configuration`.
+        number: Number of the dataset that was trained.
+        configuration: Configuration that predicts; by default the choice of `find_best`, or, if `find_best` was not run
+            or folds are named, the only one that is trained, else "3d_fullres".
+        folds: Folds whose predictions are averaged; by default all that are trained.
+        probabilities: Labels whose probabilities are written as well, or "all", which leaves out the background. Each
             becomes a file of numbers from 0 to 255, for 0 to 1, on the grid of the scan, and without postprocessing:
             probabilities/CASE_LABEL.nii.gz in `output`.
-        disagreement: Write where folds and mirror images disagree as well: the share of them that would have decided
+        disagreement: Whether to write where folds and mirror images disagree: the share of them that would have decided
             otherwise, 0 to 255 for 0 to 1, in disagreement/CASE.nii.gz.
-        mirroring: Average over mirror images, which takes several times as long and is a little more accurate.
-        exact: Calculate in float32, whatever is faster: so label maps are those of any other machine, and nnU-Net's.
-        resume: Leave out scans whose results of this very model are there, as after a stop.
-        part: "2/4" segments the second of four parts of the scans: give each of four machines another.
+        mirroring: Whether to average over mirror images, which takes several times as long and is a little more
+            accurate.
+        exact: Whether to calculate in float32 even where lower precision is faster, so that label maps equal those of
+            any other machine, and nnU-Net's.
+        resume: Whether to leave out scans whose results of this very model are there, as after a stop.
+        part: "2/4" segments the second of four parts of the scans, for four machines that share the work.
         device: "auto", "cpu", "cuda" or "mps".
-        plan_name: Of the plan that was trained, if it is not the usual one.
-        workspace: See `find_workspace`.
+        plan_name: Name of the plan that was trained, if it is not the usual one.
+        workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
+            folder.
         reporter: Shows progress, and is told which results deserve a look.
 
     Returns:
-        The segmentations that were written.
+        The paths of the segmentations that were written.
 
     Raises:
         UsageError: The model was named in both ways or in none, there is no such device or label, or `output` holds the
             scans.
         ModelError: The model or a fold of it is missing or damaged.
         DatasetError: There are no scans, or no such dataset.
-        ProblemsError: Some scans could not be segmented, each with its line; the others are done.
+        ProblemsError: Some scans could not be segmented, with a line for each; the others are done.
+
+    Example:
+        With the model that `find_best` chose for dataset 4, or with any model::
+
+            autoseg.predict("scans", "masks", number=4)
+            autoseg.predict("scans", "masks", model="Hippocampus.zip")
     """
     from autoseg.inference.folder import (
         ask_for_disagreement,

@@ -1,37 +1,21 @@
-"""Scores: segmentations compared with references, runs compared with each other, the best configuration found."""
+"""Scores: the best configuration, segmentations compared with references, and runs compared with each other."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.evaluation.folders import compare_folders
+from autoseg.evaluation.folders import check_ending, compare_folders, save_comparison
 from autoseg.evaluation.paired import Comparison, compare_summaries
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
-from autoseg.evaluation.summary import Summary
+from autoseg.evaluation.summary import Summary, summary_file
 from autoseg.planning.plan import ConfigurationName
-from autoseg.planning.plan_file import check_configuration_names
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import find_workspace
 
 if TYPE_CHECKING:
     from autoseg.models.best_model import BestModel
-
-
-def compare_runs(first: Path, second: Path) -> Comparison:
-    """Compares the scores of two runs on the cases that both have.
-
-    Args:
-        first: A summary.json, or a folder that holds one: of segmentations, or a model folder.
-        second: Another.
-
-    Raises:
-        ArtifactError: There is no such file, or it is damaged.
-        DatasetError: The two cannot be compared.
-    """
-    one, other = (Summary.load(path / "summary.json" if path.is_dir() else path) for path in (first, second))
-    return compare_summaries(one, other, names=(str(first), str(second)))
 
 
 def find_best(
@@ -46,17 +30,18 @@ def find_best(
 ) -> "BestModel":
     """Finds out which trained configuration, or pair of them, is best, and what postprocessing helps it.
 
-    All are judged on the same held-out cases: those of all folds, each segmented by the fold that never saw it. The
-    decision is written to best.json, by which `predict` goes from then on. A run that was stopped goes on.
+    All are compared on the same held-out cases: those of all folds, each segmented by the fold that was not trained on
+    it. The decision is written to best.json, which `predict` follows from then on. A run that was stopped goes on.
 
     Args:
-        number: Of the dataset.
-        configurations: Which may be chosen; by default all of the plan, and what is trained by plans beside the usual
-            one. Those that are not trained in all folds are left out.
-        ensembles: Whether pairs are tried as well, whose probabilities are averaged.
-        device: Where pairs predict: "auto", "cpu", "cuda" or "mps".
-        plan_name: Of a plan beside the usual one, whose configurations are then compared with no others.
-        workspace: See `find_workspace`.
+        number: Number of the dataset.
+        configurations: Configurations that may be chosen; by default all of the plan, and all that are trained by plans
+            beside the usual one. Those that are not trained in all folds are left out.
+        ensembles: Whether pairs, whose probabilities are averaged, are tried as well.
+        device: Device on which pairs predict: "auto", "cpu", "cuda" or "mps".
+        plan_name: Name of a plan beside the usual one, whose configurations are then compared with no others.
+        workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
+            folder.
         reporter: Shows progress, and is told what is left out.
 
     Returns:
@@ -64,22 +49,29 @@ def find_best(
 
     Raises:
         DatasetError: There is no such dataset.
-        UsageError: It is not preprocessed as its plan says, or has no such configuration; or another run does the same.
-        ProblemsError: No configuration is trained in all folds; each has its line.
-        ArtifactError: A file of plan or results is damaged, or the disk is full.
+        UsageError: The dataset is not preprocessed as its plan says, or has no such configuration; or another run does
+            the same.
+        ProblemsError: No configuration is trained in all folds, with a line for each.
+        ArtifactError: The plan or a file of the results is damaged, or the disk is full.
+
+    Example:
+        After all folds of two configurations were trained::
+
+            best = autoseg.find_best(4)
+            best.configurations
     """
     from autoseg.model_selection.candidates import open_model_selection
     from autoseg.model_selection.find_best import choose_best_model
     from autoseg.runtime.device import resolve_device
 
     check_configuration_names(configurations)
-    place = resolve_device(device) if ensembles else None
+    ensemble_device = resolve_device(device) if ensembles else None
     folders = find_workspace(workspace).dataset(number, plan_name)
     selection = open_model_selection(number, folders, configurations)
     with run_alone(folders.models):
-        choice = choose_best_model(selection, place, reporter)
-        choice.save(folders.best_model)
-    return choice
+        best = choose_best_model(selection, ensemble_device, reporter)
+        best.save(folders.best_model)
+    return best
 
 
 def evaluate(
@@ -95,11 +87,11 @@ def evaluate(
     Writes summary.json and summary.csv into the folder of the segmentations.
 
     Args:
-        reference: Label maps.
-        prediction: Segmentations; each must have its reference, but references may have none.
+        reference: Folder of reference label maps.
+        prediction: Folder of segmentations; each must have its reference, but a reference may lack a segmentation.
         labels: Name to number, the background left out; by default those of the dataset.json in or beside the folder of
             references or among the segmentations, else the numbers that the references hold.
-        tolerance_mm: How far surfaces may be apart for NSD, the normalized surface Dice.
+        tolerance_mm: Distance up to which surfaces agree for NSD, the normalized surface Dice.
         reporter: Shows progress.
 
     Returns:
@@ -108,9 +100,55 @@ def evaluate(
     Raises:
         UsageError: The tolerance is no distance.
         DatasetError: Nothing can be compared.
-        ProblemsError: Pairs are damaged, lie on different grids or hold values that dataset.json does not name; each
-            has its line.
+        ProblemsError: Pairs are damaged, lie on different grids or hold values that dataset.json does not name, with a
+            line for each.
+
+    Example:
+        >>> import autoseg
+        >>> labels = autoseg.make_demo_dataset("Dataset001_Demo", cases=2).folder / "labelsTr"
+        >>> autoseg.evaluate(labels, labels).mean["liver"].dice
+        1.0
     """
     summary = compare_folders(Path(reference), Path(prediction), labels, reporter, tolerance_mm=tolerance_mm)
     summary.write(Path(prediction))
     return summary
+
+
+def compare(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] | None = None,
+) -> Comparison:
+    """Compares the scores of two runs, case by case, on the cases that both have.
+
+    Args:
+        first: A summary.json, or a folder that holds one: a folder of segmentations, or a model folder.
+        second: The summary.json, or the folder, of the other run.
+        output: File for the comparison: .csv for the table, .json for everything.
+
+    Returns:
+        For each label and metric: both means, the mean difference with its confidence interval, and a p value.
+
+    Raises:
+        UsageError: `output` ends neither in .csv nor in .json.
+        ArtifactError: There is no such summary, or it is damaged.
+        DatasetError: The two have no case or label in common, or were evaluated differently.
+        WriteError: `output` cannot be written.
+
+    Example:
+        >>> import autoseg
+        >>> labels = autoseg.make_demo_dataset("Dataset001_Demo", cases=2).folder / "labelsTr"
+        >>> summary = autoseg.evaluate(labels, labels)
+        >>> comparison = autoseg.compare(labels, labels)
+        >>> comparison.cases, comparison.rows[0].metric, comparison.rows[0].difference
+        (('demo_001', 'demo_002'), 'dice', 0.0)
+    """
+    if output is not None:
+        check_ending(Path(output))  # before the comparison, which takes seconds
+    runs = [Path(first), Path(second)]
+    summaries = [Summary.load(summary_file(path) if path.is_dir() else path) for path in runs]
+    comparison = compare_summaries(*summaries, names=(str(first), str(second)))
+    if output is not None:
+        save_comparison(comparison, Path(output))
+    return comparison

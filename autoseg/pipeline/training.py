@@ -34,33 +34,35 @@ def train(
     workspace: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> Summary | None:
-    """Trains folds one after the other and judges each on its held-out cases.
+    """Trains folds one after the other and validates each on its held-out cases.
 
-    A fold that was begun goes on where it was stopped, or after a crash where its last epoch ended; one that is
-    finished is not trained again. SIGTERM, or a word from `stop`, ends the run cleanly.
+    A fold that was begun goes on where it was stopped, or after a crash where its last epoch ended; a finished fold is
+    not trained again. SIGTERM, or a call of `stop`, ends the run cleanly.
 
     Args:
-        number: Of the dataset.
+        number: Number of the dataset.
         configuration: "2d", "3d_fullres", "3d_lowres", or "3d_cascade_fullres" after all folds of "3d_lowres".
         folds: A number from 0 to 4 or several, "cv" for each of them, or "all" for a model of all cases, which holds
             none out.
-        epochs: Instead of the plan's.
+        epochs: Number of epochs instead of the plan's.
         budget: Instead of epochs: "quick", "standard" (as the plan says), "full", or a time per fold such as "2h"; see
             `training.duration`.
         extend: Epochs, such as "50", or a time, such as "30m", by which finished folds go on; the learning rate falls
             once more, from where the longer schedule would be by then.
         device: "auto", "cpu", "cuda" or "mps".
-        gpus: How many CUDA GPUs of this machine train each fold together, in a process each; see `training.launch`.
-            Processes that torchrun started, on any number of machines that share the workspace, do so by themselves.
-        augment_on: Where patches are changed at random: on the "cpu" or on the "device" of the network; "auto" is the
-            device if that is a CUDA GPU. The changes are the same, up to rounding.
-        restart: Forget what was trained of these folds.
-        init: Begin with the weights of a trained model, where they fit: a model folder, the folder of one of its folds,
+        gpus: Number of CUDA GPUs of this machine that train each fold together, with a process each; see
+            `training.launch`. Processes that torchrun started, on any number of machines that share the workspace, do
+            so by themselves.
+        augment_on: Where patches are augmented: on the "cpu" or on the "device" of the network; "auto" is the device if
+            that is a CUDA GPU. The changes are the same, up to rounding.
+        restart: Whether to discard what was trained of these folds.
+        init: Trained model whose weights to begin with, where they fit: a model folder, the folder of one of its folds,
             or a checkpoint.pt. See `training.initial_weights`.
-        freeze: Weights that stay as they were there: "encoder", "decoder" or "all_but_heads".
-        log: "tensorboard", "mlflow", or both: where the numbers of each epoch go as well.
-        plan_name: Of the plan, if it is not the usual one.
-        workspace: See `find_workspace`.
+        freeze: Weights of `init` that are not trained: "encoder", "decoder" or "all_but_heads".
+        log: "tensorboard", "mlflow", or both: where the numbers of each epoch are logged as well.
+        plan_name: Name of the plan, if it is not the usual one.
+        workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
+            folder.
         reporter: Shows progress and states results.
 
     Returns:
@@ -71,11 +73,17 @@ def train(
             options contradict each other or the run to be continued.
         DatasetError: There is no such dataset.
         ArtifactError: plan.json or splits.json is damaged, or the disk is full.
-        ProblemsError: Raw or preprocessed cases are damaged or missing, each with its line.
+        ProblemsError: Raw or preprocessed cases are damaged or missing, with a line for each.
         ModelError: The plan changed since a fold was begun, or its checkpoint, or the model to begin with, is damaged
             or missing.
         AutosegError: The loss is no longer a number, or the device's memory is full.
         Stopped: The run was asked to stop, and did after having saved all.
+
+    Example:
+        After `plan_and_preprocess`, which prepared dataset 4::
+
+            summary = autoseg.train(4, "3d_fullres", [0], budget="5m")
+            summary.foreground_mean.dice
     """
     from autoseg.training.duration import LengthRequest
     from autoseg.training.initial_weights import InitialWeightsRequest
@@ -99,14 +107,14 @@ def train(
 
 
 def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
-    """What `train` does in its process, or in each of several."""
+    """Trains and validates all folds of a request; with several GPUs each process runs this."""
     from autoseg.model_selection.validation import pool_validation, validate_fold
     from autoseg.training.fold import train_to_end
     from autoseg.training.jobs import describe_concerns, make_jobs, prepare_cascade_labels
     from autoseg.training.ranks import init_ranks
 
     jobs = make_jobs(request)
-    first = jobs[0]
+    first = jobs[0]  # dataset, model folder, device and ranks are the same for all jobs
     init_ranks(first.ranks, first.device)
     reporter = reporter if first.ranks.is_main else SILENT
     prepare_cascade_labels(first, request.number, reporter)
@@ -134,18 +142,23 @@ def stop(
     """Asks runs of `train`, on this machine or another that shares the workspace, to end after their present step.
 
     Args:
-        number: Of the dataset.
-        configuration: Which is being trained.
-        folds: Which are being trained; by default all that are.
-        plan_name: Of the plan, if it is not the usual one.
-        workspace: See `find_workspace`.
+        number: Number of the dataset.
+        configuration: Configuration that is being trained.
+        folds: Folds to stop; by default all that are being trained.
+        plan_name: Name of the plan, if it is not the usual one.
+        workspace: See `train`.
 
     Returns:
         The folds that were asked.
 
     Raises:
         DatasetError: There is no such dataset.
-        UsageError: None of these is being trained.
+        UsageError: None of these folds is being trained.
+
+    Example:
+        From another process, while `train` runs::
+
+            autoseg.stop(4, "3d_fullres")
     """
     from autoseg.training.stopping import ask_to_stop
 

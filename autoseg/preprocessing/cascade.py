@@ -13,7 +13,7 @@ import numpy as np
 from autoseg._version import __version__
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.errors import UsageError
-from autoseg.evaluation.summary import Summary
+from autoseg.evaluation.summary import Summary, summary_file
 from autoseg.imaging.label_encoding import CaseLabels, code_base, encode_cascade
 from autoseg.imaging.label_files import load_result
 from autoseg.planning.plan import ConfigurationName, Plan
@@ -92,8 +92,7 @@ def _find_held_out(model: ModelFolder) -> Mapping[str, Path]:
     paths = {}
     for fold in model.trained_folds():
         folder = model.validation(fold)
-        if (folder / "summary.json").is_file():
-            paths.update(
-                {case.name: folder / case.prediction_file for case in Summary.load(folder / "summary.json").cases}
-            )
+        if summary_file(folder).is_file():
+            cases = Summary.load(summary_file(folder)).cases
+            paths.update({case.name: folder / case.prediction_file for case in cases})
     return paths

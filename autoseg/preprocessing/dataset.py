@@ -102,7 +102,7 @@ def prepare_cases(
                     )
         return not missing
 
-    with run_alone(folders.preprocessed), open_crash_log(folders.work_log) as log:
+    with run_alone(folders.preprocessed), open_crash_log(folders.crash_log) as log:
         last = [case for case in dataset.cases if case.name in log.killed_at]
         first = [case for case in dataset.cases if case.name not in log.killed_at]
         bytes_each = _estimate_each([target.settings for target in targets], folders)

@@ -10,7 +10,7 @@ from torch import nn
 
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.checkpoint import Checkpoint, Weights, load_checkpoint
-from autoseg.workspace import Fold, ModelFolder
+from autoseg.workspace import Fold, ModelFolder, checkpoint_file
 
 Freeze = Literal["encoder", "decoder", "all_but_heads"]
 
@@ -96,8 +96,8 @@ class InitialWeightsRequest:
             ModelError: There is no such checkpoint, or it is damaged.
         """
         path = Path() if self.path is None else self.path
-        if path.is_file() or (path / "checkpoint.pt").is_file():
-            path = path if path.is_file() else path / "checkpoint.pt"
+        if path.is_file() or checkpoint_file(path).is_file():
+            path = path if path.is_file() else checkpoint_file(path)
             if path.resolve() == own.resolve():
                 raise UsageError(f"fold {fold} cannot begin with its own weights", "use --extend to train it on")
             return path, load_checkpoint(path, mapped=True)

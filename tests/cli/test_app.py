@@ -168,7 +168,7 @@ def test_damaged_cases_are_listed(tmp_path):
 def test_doctor_shows_what_it_found(state, code, monkeypatch):
     """A table; a failure is an error, a warning is not."""
     finding = Finding(state=state, title="disk", value="3 GB", advice="free some space")
-    monkeypatch.setattr("autoseg.pipeline.doctor.examine", lambda _: [finding])
+    monkeypatch.setattr("autoseg.pipeline.doctor.examine_machine", lambda _: [finding])
     output = run("doctor", code=code)
     for text in (state, "disk", "3 GB", "free some space"):
         assert text in output
@@ -180,7 +180,7 @@ def test_demo_goes_all_the_way(tmp_path, monkeypatch):
     def make_fewer(folder: Path) -> Dataset:
         return make_demo_dataset(folder, cases=2)
 
-    monkeypatch.setattr("autoseg.importing.demo_dataset.make_demo_dataset", make_fewer)
+    monkeypatch.setattr("autoseg.pipeline.demo.make_demo_dataset", make_fewer)
     coarse = {"SPACING_MM": (5.0, 2.0, 2.0), "LOWEST_SHAPE": (12, 29, 29), "HIGHEST_SHAPE": (16, 35, 35)}
     for name, value in {**coarse, "TEST_SCANS": 1}.items():
         monkeypatch.setattr(f"autoseg.importing.demo_dataset.{name}", value)

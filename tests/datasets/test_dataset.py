@@ -170,7 +170,7 @@ def test_numbers_of_a_single_channel_belong_to_the_name(tmp_path: Path) -> None:
     """With one channel "liver_0001" is a case, and "liver_0000" is the image of "liver" unless there is such a case."""
     touch(tmp_path, "liver_0000.nii.gz", "liver_0001.nii.gz")
     assert list(group_channels(tmp_path, make_info())) == ["liver", "liver_0001"]
-    assert list(group_channels(tmp_path, make_info(), known=["liver_0000"])) == ["liver_0000", "liver_0001"]
+    assert list(group_channels(tmp_path, make_info(), case_names=["liver_0000"])) == ["liver_0000", "liver_0001"]
 
 
 def test_two_files_of_one_channel_are_a_problem(tmp_path: Path) -> None:

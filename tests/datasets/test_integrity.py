@@ -11,7 +11,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.integrity import check_dataset, find_problems, inspect_case, load_case
 from autoseg.errors import DatasetError
 from autoseg.imaging.files import write_image, write_label_map
-from autoseg.importing.sources import import_dataset
+from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 
 
@@ -188,5 +188,5 @@ def test_real_scans_on_different_grids_are_found(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="no real scans beside the checkout")
 def test_real_hippocampus_is_sound(tmp_path: Path) -> None:
     """A published dataset passes."""
-    dataset = import_dataset(REALDATA / "Task04_Hippocampus", workspace=Workspace(root=tmp_path), number=4)
+    dataset = import_source(REALDATA / "Task04_Hippocampus", workspace=Workspace(root=tmp_path), number=4)
     assert check_dataset(dataset) == []

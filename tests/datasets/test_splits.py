@@ -39,7 +39,7 @@ def test_folds_equal_those_of_the_reference_method(count, held_out):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 200), st.booleans())
-def test_cases_that_stand_alone_are_dealt_as_kfold_deals_them(count, in_groups_of_one):
+def test_cases_that_stand_alone_are_assigned_as_kfold_assigns_them(count, in_groups_of_one):
     """The folds are consecutive blocks of the shuffled cases, as scikit-learn's KFold cuts them."""
     names = [f"case_{index:03d}" for index in range(count)]
     order = np.random.RandomState(12345).permutation(count)
@@ -88,7 +88,7 @@ def test_only_what_belongs_together_matters(numbers, random):
     assert make_splits(shuffled, mapping) == make_splits(names, groups)
 
 
-def test_groups_of_equal_size_are_dealt_as_cases_are():
+def test_groups_of_equal_size_are_assigned_as_cases_are():
     """Two scans of each of ten patients: the published folds of ten cases, with patients in the place of cases."""
     names = [f"c{patient:02d}_{scan}" for patient in range(10) for scan in "ab"]
     splits = make_splits(names, {name: name[:3] for name in names})
@@ -131,7 +131,7 @@ def test_a_group_on_both_sides_is_found():
     assert find_leak(Splits(folds=(sound, leaking)), {}) is None
 
 
-def test_thousands_of_cases_are_dealt_at_once():
+def test_thousands_of_cases_are_assigned_at_once():
     """Five thousand slices of a thousand patients take far less than a second."""
     names = [f"patient_{index // 5:04d}_{index}" for index in range(5000)]
     groups = {name: name[:12] for name in names}

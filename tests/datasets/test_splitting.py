@@ -1,4 +1,4 @@
-"""Folds on disk: dealt, kept or taken over; told to the user; and never with a patient on both sides."""
+"""Folds on disk: assigned, kept or loaded; reported to the user; and never with a patient on both sides."""
 
 import json
 
@@ -131,7 +131,7 @@ def test_groups_of_one_are_remarked(folders):
     """The pattern does nothing, which the user may not have meant."""
     splits, lines = settle(folders, STANDING, groups=r"^c\d\d")
     assert splits == make_splits(STANDING)
-    assert lines == ["no two cases have the same group, so the cases are dealt as if there were none"]
+    assert lines == ["no two cases have the same group, so the cases are assigned as if there were none"]
 
 
 @pytest.mark.parametrize(
@@ -217,24 +217,24 @@ def test_listed_cases_that_do_not_exist_are_refused(folders):
     )
 
 
-def test_folds_of_other_cases_are_dealt_anew(folders):
+def test_folds_of_other_cases_are_assigned_anew(folders):
     """Folds that nobody edited follow the cases, with groups and without."""
     settle(folders, STANDING)[0].save(folders.splits)
     splits, lines = settle(folders, STANDING[1:])
     assert splits == make_splits(STANDING[1:])
-    assert lines == [f"dealt the cases anew, because {folders.splits} held others"]
+    assert lines == [f"assigned the cases anew, because {folders.splits} held others"]
     settle(folders, SLICES, groups=PATIENTS)[0].save(folders.splits)
     splits, lines = settle(folders, SLICES[:-1], groups=PATIENTS)
     assert splits == make_splits(SLICES[:-1], PATIENT_OF)
-    assert lines[-1] == f"dealt the cases anew, because {folders.splits} held others"
+    assert lines[-1] == f"assigned the cases anew, because {folders.splits} held others"
 
 
-def test_folds_without_the_groups_are_dealt_anew(folders):
+def test_folds_without_the_groups_are_assigned_anew(folders):
     """Groups that are given later mend folds that nobody edited."""
     settle(folders, SLICES)[0].save(folders.splits)
     splits, lines = settle(folders, SLICES, groups=PATIENTS)
     assert splits == make_splits(SLICES, PATIENT_OF)
-    assert lines[-1] == f"dealt the cases anew, because {folders.splits} did not keep the groups together"
+    assert lines[-1] == f"assigned the cases anew, because {folders.splits} did not keep the groups together"
 
 
 def test_folds_with_groups_outlive_a_forgotten_option(folders):
@@ -243,7 +243,7 @@ def test_folds_with_groups_outlive_a_forgotten_option(folders):
     grouped.save(folders.splits)
     splits, lines = settle(folders, SLICES)
     assert splits == grouped
-    assert lines == [f"kept the folds of {folders.splits}; remove it to have the cases dealt anew"]
+    assert lines == [f"kept the folds of {folders.splits}; remove it to have the cases assigned anew"]
 
 
 def test_edited_folds_are_kept(folders):
@@ -252,7 +252,7 @@ def test_edited_folds_are_kept(folders):
     splits, lines = settle(folders, STANDING)
     assert splits == Splits.load(folders.splits)
     assert lines == [
-        f"kept the folds of {folders.splits}; remove it to have the cases dealt anew",
+        f"kept the folds of {folders.splits}; remove it to have the cases assigned anew",
         "cases in no fold: 6 of 10, such as 'c04'; they are neither trained on nor validated",
     ]
 
@@ -263,7 +263,7 @@ def test_edited_folds_of_cases_that_went_are_refused(folders):
     before = folders.splits.read_bytes()
     assert refusal(UsageError, folders, STANDING) == (
         f"{folders.splits} names 'c11', which Dataset001_Heart does not have, or --skip leaves out (2 such names); "
-        "correct the file, or remove it to have the cases dealt anew"
+        "correct the file, or remove it to have the cases assigned anew"
     )
     assert folders.splits.read_bytes() == before
 
@@ -273,7 +273,7 @@ def test_edited_folds_that_tear_a_group_are_refused(folders):
     write_ours(folders.splits, ("a_1 b_1", "c_1"), ("a_1 b_1", "b_2"))
     assert refusal(UsageError, folders, ["a_1", "b_1", "b_2", "c_1"], groups="^(.)_") == (
         f"{folders.splits}: fold 1 trains on 'b_1' and is validated on 'b_2', which both belong to the group 'b'; "
-        "correct the file, or remove it to have the cases dealt anew"
+        "correct the file, or remove it to have the cases assigned anew"
     )
 
 
@@ -309,7 +309,7 @@ def test_folds_of_nnunet_are_taken_over(folders, place):
 
 
 def test_edited_folds_go_before_those_of_nnunet(folders):
-    """What was dealt does not."""
+    """Those that this program assigned do not."""
     settle(folders, STANDING[:4])[0].save(folders.splits)
     write_nnunet(folders.raw / "splits_final.json", ("c00 c01 c03", "c02"))
     assert len(settle(folders, STANDING[:4])[0].folds) == 1

@@ -120,7 +120,7 @@ def commands_page() -> str:
         shows its options, and `autoseg --version` shows the version.
 
         The exit code is 0 if the command is done, or was ended by `autoseg stop`; 2 if there is something that you can
-        mend, and each error is one line that says what is wrong, where, and what to do about it; 130 after Ctrl-C; and
+        fix, and each error is one line that says what is wrong, where, and what to do about it; 130 after Ctrl-C; and
         143 if a training was ended by SIGTERM and saved to its last step.
         """
     parsed = typer.main.get_command(app)
@@ -232,7 +232,7 @@ def read_docstring(section: type[BaseModel]) -> tuple[str, dict[tuple[str, ...],
     meanings: dict[tuple[str, ...], str] = {}
     for one in section.__mro__:
         _, _, attributes = (inspect.getdoc(one) or "").partition("Attributes:\n")
-        attributes, _, _ = attributes.partition("\n\nExample")
+        attributes, *_ = re.split(r"\n(?=\S)", attributes)  # up to the next section, such as an example
         for entry in re.split(r"\n(?=    \w)", attributes.rstrip()):
             names = tuple(entry.strip().partition(": ")[0].split(", "))
             if all(name in section.model_fields for name in names):

@@ -197,7 +197,7 @@ def test_python_runs(page: str, folder: Path) -> None:
     assert 'budget="5m"' in first
     exec(first.replace('budget="5m"', 'budget="1s"'), names)  # noqa: S102 - the page's own example
     assert names["mask"].shape == names["array"].shape[::-1]
-    assert names["found"].segmentation.GetSize() == scan.GetSize()
+    assert names["result"].segmentation.GetSize() == scan.GetSize()
     for block in others:
         exec(block, names)  # noqa: S102 - likewise
     assert names["model"].predict("scan.nii.gz").GetSize() == scan.GetSize()

@@ -19,7 +19,7 @@ from autoseg.evaluation.summary import Summary
 from autoseg.imaging.files import read_label_map, write_label_map
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules, largest_component
-from autoseg.importing.sources import import_dataset
+from autoseg.importing.sources import import_source
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.pipeline.datasets import plan_and_preprocess, preprocess
 from autoseg.pipeline.prediction import predict
@@ -223,7 +223,7 @@ def test_regions_are_imported(tmp_path: Path) -> None:
     folders = write_volumes(tmp_path / "theirs")
     describe(folders, labels=REGIONS, regions_class_order=[1, 2])
     workspace = Workspace(root=tmp_path / "ours")
-    dataset = import_dataset(folders.raw, workspace=workspace, number=2, reporter=Listener())
+    dataset = import_source(folders.raw, workspace=workspace, number=2, reporter=Listener())
     assert dataset.info.targets.structures == {"both": (1, 2), "dark": (2,)}
     assert dataset.info.targets.region_class_order == (1, 2)
 
@@ -261,7 +261,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a trained fold of three structures that overlap."""
     root = tmp_path_factory.mktemp("masks")
     write_structures(root)
-    import_dataset(root / "cases", workspace=Workspace(root=root), number=NUMBER, name="Tiny")
+    import_source(root / "cases", workspace=Workspace(root=root), number=NUMBER, name="Tiny")
     learn(root, steps=160)
     return root
 

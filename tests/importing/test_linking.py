@@ -13,7 +13,7 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.integrity import check_dataset
 from autoseg.errors import UsageError
 from autoseg.imaging.files import write_image, write_label_map
-from autoseg.importing.sources import import_dataset
+from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 
 
@@ -24,7 +24,7 @@ def run(source: Path | tuple[Path, Path], root: Path, *, link: bool = True) -> t
     listener = Listener()
     workspace = Workspace(root=root / "ws")
     try:
-        dataset = import_dataset(source, workspace=workspace, number=7, name="X", link=link, reporter=listener)
+        dataset = import_source(source, workspace=workspace, number=7, name="X", link=link, reporter=listener)
     finally:
         assert before == [{path: path.read_bytes() for path in one.rglob("*") if path.is_file()} for one in folders]
     return dataset, listener
@@ -126,5 +126,5 @@ def test_folds_come_along(tmp_path: Path, link: bool) -> None:
     assert json.loads((dataset.folder / "splits_final.json").read_text()) == folds
     (tmp_path / "source" / "labelsTr" / "case_2.nii.gz").unlink()
     dataset, listener = run(tmp_path / "source", tmp_path / "two", link=link)
-    assert "splits_final.json, which names 'case_2', a case that is not brought along" in listener.text
+    assert "splits_final.json, which names 'case_2', a case that is not imported" in listener.text
     assert not (dataset.folder / "splits_final.json").exists()

@@ -13,14 +13,14 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.integrity import check_dataset, load_case
 from autoseg.errors import AutosegError, DatasetError, UsageError
 from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
-from autoseg.importing.sources import import_dataset
+from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 
 
 def run(source: Path | tuple[Path, Path], root: Path, name: str | None = None) -> tuple[Dataset, Listener]:
     """Imports as dataset 7 and listens."""
     listener = Listener()
-    dataset = import_dataset(source, workspace=Workspace(root=root / "ws"), number=7, name=name, reporter=listener)
+    dataset = import_source(source, workspace=Workspace(root=root / "ws"), number=7, name=name, reporter=listener)
     return dataset, listener
 
 

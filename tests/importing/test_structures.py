@@ -10,7 +10,7 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.errors import DatasetError, ProblemsError, UsageError
 from autoseg.imaging.files import read_label_map, write_image, write_label_map
 from autoseg.imaging.geometry import Geometry, Volume
-from autoseg.importing.sources import import_dataset
+from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 
 SHAPE = (4, 6, 8)
@@ -39,7 +39,7 @@ def bring(tmp_path: Path) -> tuple[Dataset, str]:
     """Imports the cases; returns the dataset and what was said."""
     listener = Listener()
     workspace = Workspace(root=tmp_path / "workspace")
-    return import_dataset(tmp_path / "source", workspace=workspace, number=3, reporter=listener), listener.text
+    return import_source(tmp_path / "source", workspace=workspace, number=3, reporter=listener), listener.text
 
 
 def labels_of(dataset: Dataset, name: str) -> np.ndarray:
@@ -117,5 +117,5 @@ def test_what_cannot_be_read_as_such_is_said(tmp_path: Path) -> None:
     with pytest.raises(ProblemsError, match=r"the masks in .*segmentations lie on different grids: spacing"):
         bring(tmp_path)
     with pytest.raises(UsageError, match="nor folders of cases"):
-        import_dataset(tmp_path, workspace=Workspace(root=tmp_path / "w"), number=1)
+        import_source(tmp_path, workspace=Workspace(root=tmp_path / "w"), number=1)
     assert not (tmp_path / "workspace").exists() or not list((tmp_path / "workspace").rglob("*.nii.gz"))

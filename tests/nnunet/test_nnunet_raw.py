@@ -14,7 +14,7 @@ from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.splits import Splits
 from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
 from autoseg.imaging.geometry import Volume
-from autoseg.importing.sources import import_dataset
+from autoseg.importing.sources import import_source
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.pipeline.datasets import plan_and_preprocess
 from autoseg.pipeline.training import train
@@ -67,7 +67,7 @@ def test_all_ways_to_a_dataset_lead_to_the_same(theirs: Path, tmp_path: Path) ->
     found = [prepare(tmp_path / "linked")[0]]
     for link in (False, True):
         workspace = Workspace(root=tmp_path / f"imported_{link}")
-        import_dataset(theirs / NAME, workspace=workspace, number=NUMBER, link=link)
+        import_source(theirs / NAME, workspace=workspace, number=NUMBER, link=link)
         found.append(prepare(workspace.root)[0])
     assert before == {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
 

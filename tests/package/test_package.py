@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import autoseg
+from autoseg import pipeline
+from autoseg.cli.app import COMMANDS
 
 HEAVY = ("torch", "SimpleITK", "matplotlib", "pandas", "scipy", "skimage", "blosc2")
 
@@ -28,6 +30,13 @@ def heavy_modules_after(code: str) -> list[str]:
 def test_importing_the_package_loads_nothing_heavy():
     """Nor does looking at what it offers."""
     assert heavy_modules_after("import autoseg; dir(autoseg); autoseg.__all__; autoseg.__version__") == []
+
+
+def test_importing_the_pipeline_loads_nothing_heavy():
+    """A command loads what it needs when it is used."""
+    assert heavy_modules_after("import autoseg.pipeline; dir(autoseg.pipeline)") == []
+    loaded = heavy_modules_after("from autoseg.pipeline import plan_configurations, train, predict, stop")
+    assert "torch" not in loaded
 
 
 def test_vocabulary_needs_neither_torch_nor_images():
@@ -69,6 +78,35 @@ def test_every_public_name_loads():
     assert sorted(autoseg.__all__) == autoseg.__all__ == sorted({*autoseg._MODULES, "__version__"})
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = autoseg.nothing
+
+
+def test_every_command_is_a_function_of_the_pipeline():
+    """All but the demo, which runs other commands, and the guide, which shows pages; the package exports them all."""
+    functions = {
+        "import": "import_dataset",
+        "export": "export_model",
+        "install": "install_model",
+        "fingerprint": "extract_fingerprint",
+        "plan": "plan_configurations",
+        "networks": "list_networks",
+        "augmentations": "draw_augmentations",
+        "doctor": "examine_machine",
+        "demo": "make_demo_dataset",
+    }
+    names = {functions.get(command, command) for command in COMMANDS if command != "guide"}
+    assert names | {"export_nnunet"} == set(pipeline.__all__)
+    assert sorted(pipeline.MODULES) == sorted(pipeline.__all__) == pipeline.__all__
+    assert set(pipeline.__all__) <= set(dir(pipeline)) & set(autoseg.__all__)
+    for name in pipeline.__all__:
+        assert getattr(pipeline, name) is getattr(autoseg, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = pipeline.nothing
+
+
+def test_every_public_function_has_an_example():
+    """Either one that the tests run, or a block of code."""
+    for name in pipeline.__all__:
+        assert "Example:" in (inspect.getdoc(getattr(pipeline, name)) or ""), name
 
 
 def test_names_are_listed_before_they_are_loaded():

@@ -10,9 +10,9 @@ import torch
 from autoseg.pipeline import doctor
 from autoseg.pipeline.doctor import (
     Finding,
-    examine,
     examine_convolution,
     examine_folders,
+    examine_machine,
     examine_torch,
     judge_convolution,
 )
@@ -25,7 +25,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor, "SECONDS_PER_PRECISION", 0.05)
-        return examine(Workspace(root=root))
+        return examine_machine(root)
 
 
 def test_everything_is_looked_at(findings: list[Finding]) -> None:

@@ -275,15 +275,15 @@ def test_edited_folds_are_obeyed(tmp_path):
     assert "fold 0: 2 cases, 2 held out" in listener.text
 
 
-def test_folds_of_other_cases_are_dealt_anew(tmp_path):
+def test_folds_of_other_cases_are_assigned_anew(tmp_path):
     """After a case came or went the old folds cannot stand, and the user is told."""
     folders = write_volumes(tmp_path, cases=3)
     first, second = Listener(), Listener()
     plan_and_preprocess(NUMBER, preset="small", workspace=tmp_path, reporter=first)
     plan_and_preprocess(NUMBER, preset="small", workspace=tmp_path, skip=["case_2"], reporter=second)
     assert "3 cases make 3 folds instead of 5" in first.text
-    assert "dealt the cases anew" not in first.text
-    assert "dealt the cases anew" in second.text
+    assert "assigned the cases anew" not in first.text
+    assert "assigned the cases anew" in second.text
     assert Splits.load(folders.splits).names == {"case_1", "case_3"}
     assert not list(folders.cases("3d_fullres").glob("case_2*"))
 

@@ -337,7 +337,7 @@ def test_a_case_that_killed_a_run_comes_last_and_alone(folders, monkeypatch):
     """Whatever it does to the next run, all others are finished by then."""
     before = contents(folders)
     shutil.rmtree(folders.cases(NAME))
-    folders.work_log.write_text('+"case_1"\n+"case_2"\n-"case_1"\n+"case')
+    folders.crash_log.write_text('+"case_1"\n+"case_2"\n-"case_1"\n+"case')
     monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: 2)
     load, finished = module.load_case, []
 
@@ -351,13 +351,13 @@ def test_a_case_that_killed_a_run_comes_last_and_alone(folders, monkeypatch):
     assert text == "an earlier run was killed, perhaps for lack of memory, at case_2: now last and alone"
     assert finished[-1] == ("case_2", ["case_1", "case_3", "case_4", "case_5"])
     assert contents(folders) == before
-    assert not folders.work_log.exists()
+    assert not folders.crash_log.exists()
 
 
 def test_a_stop_forgets_no_case_that_killed_a_run(folders, monkeypatch):
     """The run that was stopped did not come to it."""
     shutil.rmtree(folders.cases(NAME))
-    folders.work_log.write_text('+"case_2"\n')
+    folders.crash_log.write_text('+"case_2"\n')
 
     def stop(case, info):
         raise KeyboardInterrupt
@@ -367,7 +367,7 @@ def test_a_stop_forgets_no_case_that_killed_a_run(folders, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             prepare(folders)
     assert "at case_2: now last and alone" in prepare(folders)
-    assert not folders.work_log.exists()
+    assert not folders.crash_log.exists()
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------
