@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 
 from autoseg.errors import UsageError
-from autoseg.planning.plugins import GROUPS, Kind, find_plugin
+from autoseg.planning.plugins import GROUPS, Kind, find_plugin, list_available
 from autoseg.runtime.device import autocast, precision, resolve_device
 from autoseg.runtime.machine import count_cores
 from autoseg.workspace import Workspace, find_workspace

@@ -10,6 +10,7 @@ from autoseg.evaluation.paired import Comparison, compare_summaries
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
 from autoseg.evaluation.summary import Summary, summary_file
 from autoseg.planning.plan import ConfigurationName
+from autoseg.planning.plan_file import check_configuration_names
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import find_workspace
