@@ -19,7 +19,8 @@ from autoseg.dataloading.augmentation_parameters import Amounts, AugmentationPar
 from autoseg.dataloading.histogram_matching import match_histograms
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
-from autoseg.planning.plugins import CustomTransform, find_transform
+from autoseg.planning.plugin_settings import CustomTransform
+from autoseg.planning.plugins import find_transform
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.runtime.device import copy_to
 

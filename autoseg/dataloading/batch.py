@@ -1,10 +1,12 @@
 """The batch of patches that the loader gives to a training step, and the form that a loader thread prepares it in."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from autoseg.dataloading.device_augmentation import UnaugmentedBatch
+if TYPE_CHECKING:
+    from autoseg.dataloading.device_augmentation import UnaugmentedBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,5 +36,5 @@ class PreparedBatch:
         unknown: Structures that are not annotated; see `Batch`.
     """
 
-    patches: Batch | UnaugmentedBatch
+    patches: "Batch | UnaugmentedBatch"
     unknown: torch.Tensor | None

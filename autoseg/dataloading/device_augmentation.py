@@ -32,7 +32,7 @@ from autoseg.errors import UsageError
 from autoseg.imaging.label_encoding import TargetLabels, encode_targets
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.networks.architecture import Axes
-from autoseg.planning.plugins import CustomTransform
+from autoseg.planning.plugin_settings import CustomTransform
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.runtime.device import copy_to
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from autoseg.datasets.dataset import Case, Dataset, Problem
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import AutosegError, DatasetError
-from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_image, read_label_map
 from autoseg.runtime.reporting import SILENT, Reporter, list_names
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 

@@ -10,7 +10,7 @@ from autoseg.errors import DatasetError, UsageError
 from autoseg.evaluation.paired import Comparison
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
 from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize
-from autoseg.imaging.files import read_label_map
+from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_files import load_result
 from autoseg.imaging.targets import Targets
 from autoseg.runtime.reporting import Reporter

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.imaging.files import read_image
 from autoseg.imaging.geometry import IDENTITY, Geometry, Matrix, Vector, Volume, direction_of
-from autoseg.imaging.sitk import from_sitk, to_sitk
+from autoseg.imaging.image_files import read_image
+from autoseg.imaging.sitk_conversion import from_sitk, to_sitk
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from autoseg.errors import ImageError
-from autoseg.imaging.nifti import check_nifti, check_shadowed
+from autoseg.imaging.nifti_checks import check_nifti, check_shadowed
 from autoseg.imaging.tiff import check_bits
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError, UsageError
-from autoseg.imaging.files import read_label_map, write_label_map
 from autoseg.imaging.formats import split_ending
 from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.image_files import read_label_map, write_label_map
 from autoseg.imaging.label_combinations import number_masks
 from autoseg.imaging.targets import Targets
 from autoseg.runtime.artifact import atomic_folder

@@ -16,8 +16,8 @@ from scipy.spatial.transform import Rotation
 from autoseg.datasets.dataset import TEST_IMAGES, TRAINING_IMAGES, TRAINING_LABELS, Dataset
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import UsageError
-from autoseg.imaging.files import write_image, write_label_map
 from autoseg.imaging.geometry import Geometry, Matrix, Vector, Volume
+from autoseg.imaging.image_files import write_image, write_label_map
 from autoseg.runtime.artifact import atomic_folder
 
 Floats = NDArray[np.float64]

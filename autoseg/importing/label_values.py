@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.files import read_label_map
+from autoseg.imaging.image_files import read_label_map
 from autoseg.runtime.reporting import Reporter
 
 MOST_LABELS = 256

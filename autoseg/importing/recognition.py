@@ -19,8 +19,8 @@ from autoseg.datasets.dataset import TEST_IMAGES, TRAINING_IMAGES, TRAINING_LABE
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.nnunet_files import SPLITS_FILE, read_splits
 from autoseg.errors import DatasetError, UsageError
-from autoseg.imaging.files import channels_in
 from autoseg.imaging.formats import PLANE_ENDINGS
+from autoseg.imaging.image_files import channels_in
 from autoseg.imaging.label_combinations import Combination
 from autoseg.importing import pairing
 from autoseg.importing.label_values import MaskValues, number_values, read_values

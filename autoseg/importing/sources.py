@@ -13,8 +13,8 @@ from pathlib import Path
 from autoseg.datasets.dataset import CHANNEL_SUFFIX, TEST_IMAGES, TRAINING_IMAGES, TRAINING_LABELS, Case, Dataset
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import ImageError, UsageError
-from autoseg.imaging.files import convert_image, read_label_map, write_label_map
 from autoseg.imaging.formats import PLANE_ENDINGS
+from autoseg.imaging.image_files import convert_image, read_label_map, write_label_map
 from autoseg.importing import pairing
 from autoseg.importing.label_values import is_identity, renumber
 from autoseg.importing.linking import check_linkable, describe_linked

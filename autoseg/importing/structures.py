@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from autoseg.datasets.dataset import CHANNEL_SUFFIX, Case
 from autoseg.errors import DatasetError
-from autoseg.imaging.files import read_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_combinations import Combination, combine
 from autoseg.imaging.targets import Numbers
 from autoseg.importing import pairing

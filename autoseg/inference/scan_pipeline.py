@@ -13,7 +13,7 @@ import torch
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, check_channels, result_ending
 from autoseg.errors import AutosegError, WriteError
-from autoseg.imaging.files import read_image, write_probabilities
+from autoseg.imaging.image_files import read_image, write_probabilities
 from autoseg.imaging.label_files import save_result
 from autoseg.inference.interfaces import ImagePrediction, ImageSegmenter, PreparedImage
 from autoseg.inference.quality_checks import ImageProperties, check_quality

@@ -7,7 +7,7 @@ import torch
 
 from autoseg.errors import ProblemsError
 from autoseg.model_selection.candidates import Candidate, Exclusion, ModelSelection, examine
-from autoseg.model_selection.ensembles import validate_ensembles
+from autoseg.model_selection.ensemble_validation import validate_ensembles
 from autoseg.model_selection.validation import find_rules_for
 from autoseg.models.best_model import BestModel, BestModelFold, CandidateScores
 from autoseg.preprocessing.cascade import write_cascade_labels

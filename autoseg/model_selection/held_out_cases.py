@@ -6,8 +6,8 @@ from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
 from autoseg.evaluation.summary import SegmentedCase
-from autoseg.imaging.files import read_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_encoding import CascadeCodes, code_base, decode_previous
 from autoseg.imaging.targets import Targets
 from autoseg.inference.segmenter import show_previous

@@ -11,7 +11,7 @@ from autoseg.datasets.scans import check_values, result_ending
 from autoseg.evaluation.overlay import draw_overlay
 from autoseg.evaluation.postprocessing_search import find_rules
 from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize, summary_file
-from autoseg.imaging.files import read_image, read_label_map
+from autoseg.imaging.image_files import read_image, read_label_map
 from autoseg.imaging.label_files import load_result, save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.imaging.targets import Targets

@@ -10,10 +10,11 @@ from autoseg.models.monai_networks import build_monai, check_settings
 from autoseg.networks.convolutions import replace_convolutions
 from autoseg.networks.default_unet import build_network
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.monai import is_monai
+from autoseg.networks.monai_names import is_monai
 from autoseg.networks.torch_network import build_torch_network
 from autoseg.planning.plan import Configuration
-from autoseg.planning.plugins import NetworkBuilder, Plugin, check_no_name_conflict, find_network
+from autoseg.planning.plugin_settings import Plugin
+from autoseg.planning.plugins import NetworkBuilder, check_no_name_conflict, find_network
 
 
 def make_network(configuration: Configuration, seed: int, error: type[AutosegError] = UsageError) -> nn.Module:

@@ -18,7 +18,7 @@ import torch
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import AutosegError, ModelError
 from autoseg.models.monai_networks import count_monai
-from autoseg.networks.monai import is_monai
+from autoseg.networks.monai_names import is_monai
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.runtime.artifact import atomic_file
 from autoseg.workspace import Fold

@@ -15,7 +15,8 @@ from autoseg.models.model_facts import (
     format_score,
     sanitize,
 )
-from autoseg.networks.monai import INSTALL, is_monai
+from autoseg.networks.monai import INSTALL
+from autoseg.networks.monai_names import is_monai
 from autoseg.planning.plan import Configuration
 from autoseg.runtime.units import describe_duration
 

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from autoseg.errors import AutosegError, UsageError
-from autoseg.networks.monai import INSTALL, PREFIX, complete, describe
+from autoseg.networks.monai import INSTALL, complete, describe
+from autoseg.networks.monai_names import PREFIX
 from autoseg.networks.monai_table import TABLE
 from autoseg.planning.plan import Configuration
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 
 CHANNELS = ("in_channels", "out_channels")
 """Arguments that the constructor of each network that predicts logits of images has."""

@@ -17,18 +17,12 @@ from typing import cast
 from pydantic import JsonValue
 
 from autoseg.networks.architecture import Architecture, Axes, Stage
+from autoseg.networks.monai_names import PREFIX
 from autoseg.networks.monai_table import TABLE, UNKNOWN, MonaiFacts, Settings
 from autoseg.networks.ops import per_axis
 from autoseg.networks.patch_sizes import PatchSizes
 
-PREFIX = "monai:"
-NAME_PATTERN = rf"{PREFIX}[A-Z][A-Za-z0-9]*"
 INSTALL = "pip install autoseg[monai]"
-
-
-def is_monai(name: str) -> bool:
-    """Returns whether a name in a plan means a network of MONAI, such as "monai:SwinUNETR"."""
-    return name.startswith(PREFIX)
 
 
 def describe(name: str) -> MonaiFacts:

@@ -7,9 +7,9 @@ from pydantic import JsonValue
 
 from autoseg.errors import UsageError
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.monai import is_monai
+from autoseg.networks.monai_names import is_monai
 from autoseg.planning.planner import PlanningOptions
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
 from autoseg.runtime.machine import may_have_gpu
 from autoseg.runtime.reporting import Reporter

@@ -18,7 +18,7 @@ from autoseg.planning.memory import (
     weight_bytes,
 )
 from autoseg.planning.plan import Configuration, ConfigurationName, MeasuredMemory, Plan
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import FeatureMapReference, Preset
 from autoseg.runtime.units import describe_memory
 

@@ -13,7 +13,7 @@ from autoseg.planning.memory import training_bytes
 from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
 from autoseg.planning.network_fit import find_incompatibility, fit_network
 from autoseg.planning.normalization import choose_normalization, explain_normalization
-from autoseg.planning.patch import PlanningConstraints, TypicalImage, fit_patch, format_size
+from autoseg.planning.patch_size import PlanningConstraints, TypicalImage, fit_patch, format_size
 from autoseg.planning.plan import Configuration, ConfigurationName, Normalization
 from autoseg.planning.presets import Rules
 from autoseg.planning.spacing import TargetGrid, choose_grid, explain_grid

@@ -9,7 +9,7 @@ from autoseg.planning.budget import FREE_SHARE, ByteBudget
 from autoseg.planning.low_resolution import LITTLE_CONTEXT, MIN_VOXEL_RATIO
 from autoseg.planning.memory import bytes_per_patch, feature_map_elements, training_bytes
 from autoseg.planning.network_fit import explain_named_network
-from autoseg.planning.patch import FittedPatch, PlanningConstraints, TypicalImage, format_size
+from autoseg.planning.patch_size import FittedPatch, PlanningConstraints, TypicalImage, format_size
 from autoseg.planning.plan import Configuration, ConfigurationName, PresetName
 from autoseg.planning.presets import PRESETS, Preset
 from autoseg.runtime.units import describe_memory

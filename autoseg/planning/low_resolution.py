@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from autoseg.planning.budget import SMALLEST_BATCH
-from autoseg.planning.patch import FittedPatch, PlanningConstraints, TypicalImage, fit_batch, fit_patch
+from autoseg.planning.patch_size import FittedPatch, PlanningConstraints, TypicalImage, fit_batch, fit_patch
 from autoseg.planning.plan import Spacing
 from autoseg.planning.topology import SMALLEST_EDGE, Topology
 

@@ -47,9 +47,10 @@ from math import prod
 
 from autoseg.networks.architecture import Architecture, count_weights
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.monai import describe, is_monai
+from autoseg.networks.monai import describe
+from autoseg.networks.monai_names import is_monai
 from autoseg.networks.spec import NetworkCosts
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 
 ELEMENT_BYTES = 2  # of a feature map under bfloat16 or float16 autocast
 

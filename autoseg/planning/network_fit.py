@@ -8,17 +8,18 @@ from pydantic import JsonValue
 from autoseg.networks import monai
 from autoseg.networks.architecture import Architecture
 from autoseg.networks.literature.table import NETWORKS
+from autoseg.networks.monai_names import is_monai
 from autoseg.networks.patch_sizes import PatchSizes
 from autoseg.networks.spec import NetworkSpec
 from autoseg.planning.memory import bytes_per_patch
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.settings import TrainingSettings
 from autoseg.planning.topology import Topology, initial_patch, two_or_three
 
 
 def find_spec(network: Plugin) -> NetworkSpec | monai.MonaiSpec:
     """Returns the specification of a network of the literature or of MONAI."""
-    return monai.MonaiSpec(network.name) if monai.is_monai(network.name) else NETWORKS[network.name]
+    return monai.MonaiSpec(network.name) if is_monai(network.name) else NETWORKS[network.name]
 
 
 def make_architecture(network: Plugin, dimensions: int, *, in_channels: int, out_channels: int) -> Architecture:

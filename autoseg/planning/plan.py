@@ -11,10 +11,11 @@ from pydantic import Field, ValidationError, model_validator
 from autoseg.networks.architecture import Architecture, Axes, PositiveInt, Section, count_weights
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.networks.monai import MonaiSpec, is_monai
+from autoseg.networks.monai import MonaiSpec
+from autoseg.networks.monai_names import is_monai
 from autoseg.networks.patch_sizes import PatchSizes
 from autoseg.networks.spec import NetworkSpec
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.settings import AugmentationSettings, PositiveFloat, TrainingSettings
 from autoseg.runtime.artifact import Artifact
 

@@ -15,9 +15,9 @@ from autoseg.planning.explanation import (
     explain_refusal,
 )
 from autoseg.planning.network_fit import adapt_training, find_spec
-from autoseg.planning.patch import PlanningConstraints, format_size
+from autoseg.planning.patch_size import PlanningConstraints, format_size
 from autoseg.planning.plan import Plan, PresetName, RulesName
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import LADDER, PRESETS, RULES
 from autoseg.planning.schedule import choose_training, explain_training
 

@@ -13,33 +13,25 @@ Plans and models only contain the name of such a function. Its code comes from i
 a plan or model from someone else cannot run any code.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import JsonValue
 
 from autoseg.errors import AutosegError, UsageError
-from autoseg.networks import monai
-from autoseg.networks.architecture import Architecture, Section
+from autoseg.networks.architecture import Architecture
 from autoseg.networks.literature.table import NETWORKS
+from autoseg.planning.plugin_settings import NAME_PATTERN
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from autoseg.training.ground_truth import GroundTruth
-
 Kind = Literal["network", "loss", "transform"]
 GROUPS: dict[Kind, str] = {"network": "autoseg.networks", "loss": "autoseg.losses", "transform": "autoseg.transforms"}
 """The groups of entry points."""
-
-NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
-PLAN_PATTERN = rf"{NAME_PATTERN}|^{monai.NAME_PATTERN}$"
-"""Pattern of the names that a plan may contain, including networks of MONAI."""
 
 Settings = Mapping[str, JsonValue]
 
@@ -62,6 +54,30 @@ class NetworkBuilder(Protocol):
         """Builds the network."""
 
 
+class LossGroundTruth(Protocol):
+    """The ground truth of a batch of patches as a loss gets it; `training.ground_truth.GroundTruth` describes it."""
+
+    @property
+    def classes(self) -> "torch.Tensor":
+        """Class of each voxel, shape (n, *size), int64, if structures exclude each other."""
+
+    @property
+    def present(self) -> "torch.Tensor":
+        """Mask of each structure, shape (n, structures, *size), bool."""
+
+    @property
+    def counted(self) -> "torch.Tensor | None":
+        """Mask of the voxels that were labelled, shape (n, 1 or structures, *size), bool; None if all were."""
+
+    @property
+    def unknown(self) -> "torch.Tensor | None":
+        """Structures that were not annotated in the case of a patch, shape (n, structures), bool; None if all were."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether structures exclude each other."""
+
+
 class LossFunction(Protocol):
     """Calculates the loss of logits at one resolution; deep supervision sums the resolutions with weights.
 
@@ -78,7 +94,7 @@ class LossFunction(Protocol):
         A scalar through which gradients flow.
     """
 
-    def __call__(self, logits: "torch.Tensor", ground_truth: "GroundTruth", settings: Settings, /) -> "torch.Tensor":
+    def __call__(self, logits: "torch.Tensor", ground_truth: LossGroundTruth, settings: Settings, /) -> "torch.Tensor":
         """Calculates the loss."""
 
 
@@ -101,40 +117,6 @@ class PatchTransform(Protocol):
         self, image: "torch.Tensor", label: "torch.Tensor", random: "np.random.Generator", settings: Settings, /
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
         """Augments one patch."""
-
-
-class Plugin(Section):
-    """A network of the literature or of MONAI, or a network or loss of an installed package, by its name.
-
-    Attributes:
-        name: The name: of a network of the literature; "monai:" and the name of a class of MONAI; or the name under
-            which an installed package, or the running program, provides the network, loss or transform.
-        settings: Settings that are passed to the network, loss or transform, as plain JSON values.
-    """
-
-    name: Annotated[str, Field(pattern=PLAN_PATTERN)]
-    settings: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @field_validator("settings")
-    @classmethod
-    def _are_plain(cls, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        json.dumps(settings, allow_nan=False)  # infinities and NaN would come back from a file as something else
-        return settings
-
-    @property
-    def read_only_settings(self) -> Settings:
-        """The settings as functions get them: read-only, since they are a part of the plan."""
-        return MappingProxyType(self.settings)
-
-
-class CustomTransform(Plugin):
-    """A transform of an installed package, which augments training patches at random.
-
-    Attributes:
-        probability: Probability that a patch is transformed.
-    """
-
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
 _REGISTERED: dict[tuple[Kind, str], Callable[..., Any]] = {}

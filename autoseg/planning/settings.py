@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.planning.plugins import CustomTransform, Plugin
+from autoseg.planning.plugin_settings import CustomTransform, Plugin
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

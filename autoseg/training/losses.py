@@ -15,7 +15,8 @@ from autoseg.errors import UsageError
 from autoseg.imaging.label_encoding import TargetLabels
 from autoseg.imaging.targets import Targets
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
-from autoseg.planning.plugins import Plugin, find_loss
+from autoseg.planning.plugin_settings import Plugin
+from autoseg.planning.plugins import find_loss
 from autoseg.planning.settings import LossSettings
 from autoseg.training.auxiliary_loss import auxiliary_loss
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
@@ -71,11 +72,11 @@ class Loss:
         return total
 
     def weigh(self, outputs: Sequence[torch.Tensor]) -> tuple[float, ...]:
-        """Returns the weight of each output: by `supervision_weights`, or the own weight of an auxiliary output."""
+        """Returns the weight of each output: `deep_supervision_weights`, or the own weight of an auxiliary output."""
         kinds = self._assign(outputs)
         sizes = [logits.shape[2:] for logits, auxiliary in zip(outputs, kinds, strict=True) if auxiliary is None]
         return (
-            *supervision_weights(sizes),
+            *deep_supervision_weights(sizes),
             *(auxiliary.weight for auxiliary in kinds if auxiliary is not None),
         )
 
@@ -226,18 +227,18 @@ def _each_voxel(
     return losses, weights
 
 
-def supervision_weights(sizes: Sequence[Sequence[int]]) -> tuple[float, ...]:
+def deep_supervision_weights(sizes: Sequence[Sequence[int]]) -> tuple[float, ...]:
     """Returns the weights of outputs by their sizes: halved for each coarser size, 0 for the coarsest, together 1.
 
     Outputs of the same size weigh the same. Decision: so networks that bring the outputs of all levels to full
     resolution train each as much as the others, as UNet++ and UNet 3+ do.
 
     Example:
-        >>> [round(7 * weight) for weight in supervision_weights([(40,), (20,), (10,), (5,)])]
+        >>> [round(7 * weight) for weight in deep_supervision_weights([(40,), (20,), (10,), (5,)])]
         [4, 2, 1, 0]
-        >>> supervision_weights([(40, 40), (40, 40)])
+        >>> deep_supervision_weights([(40, 40), (40, 40)])
         (0.5, 0.5)
-        >>> supervision_weights([(40,)])
+        >>> deep_supervision_weights([(40,)])
         (1.0,)
 
     Args:

@@ -16,7 +16,7 @@ from autoseg.errors import UsageError
 from autoseg.models.build import check_network
 from autoseg.models.monai_networks import first_line
 from autoseg.networks.default_unet import UNet
-from autoseg.networks.monai import is_monai
+from autoseg.networks.monai_names import is_monai
 from autoseg.planning.plan import Configuration
 from autoseg.planning.plugins import find_loss, find_transform
 from autoseg.planning.settings import TrainingSettings

@@ -3,12 +3,11 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from autoseg.dataloading.loader import Batches
 from autoseg.models.checkpoint import Weights
 from autoseg.networks.default_unet import UNet
 from autoseg.planning.settings import TrainingSettings
@@ -19,6 +18,9 @@ from autoseg.training.monitoring.progress import EpochReport
 from autoseg.training.optimization import make_optimizer
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.stopping import NEVER, StopRequest
+
+if TYPE_CHECKING:
+    from autoseg.dataloading.loader import Batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,8 @@ class Run:
     """
 
     settings: TrainingSettings
-    training: Batches
-    validation: Batches
+    training: "Batches"
+    validation: "Batches"
     loss: Loss
     device: torch.device
     workers: int

@@ -14,8 +14,8 @@ from scipy.special import ndtr
 from smooth_scans import make_field
 
 from autoseg.datasets.info import DatasetInfo
-from autoseg.imaging.files import write_image
 from autoseg.imaging.geometry import Geometry, Shape, Volume
+from autoseg.imaging.image_files import write_image
 from autoseg.models.checkpoint import Checkpoint, save_checkpoint
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.default_unet import build_network

@@ -18,7 +18,7 @@ from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.planner import PlanningOptions, make_plan
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import PRESETS
 from autoseg.runtime.units import parse_duration
 from autoseg.workspace import Workspace

@@ -32,8 +32,8 @@ from nnunet_twin import write_twin
 from programs import MEGABYTE, Run, limit_cores, watch
 from smooth_scans import scale
 
-from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Shape
+from autoseg.imaging.image_files import read_image, read_label_map
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.preprocessing.case import preprocess_case
 from autoseg.runtime.device import resolve_device

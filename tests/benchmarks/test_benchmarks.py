@@ -22,8 +22,8 @@ from phantoms import REALDATA
 from programs import NUMBER, import_hippocampus
 
 import autoseg
-from autoseg.imaging.files import read_label_map, write_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_label_map, write_label_map
 from autoseg.workspace import Workspace
 
 FOLDER = Path(__file__).parent

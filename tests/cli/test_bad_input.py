@@ -25,8 +25,8 @@ from typer.testing import CliRunner
 from autoseg.cli.app import app
 from autoseg.cli.command import EXIT_ERROR, EXIT_INTERRUPTED
 from autoseg.cli.terminal import console
-from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_image, read_label_map, write_image, write_label_map
 from autoseg.workspace import DatasetFolders
 
 NOBODY = 65534

@@ -13,7 +13,7 @@ from autoseg.cli.app import app
 from autoseg.cli.terminal import console
 from autoseg.evaluation.paired import Comparison
 from autoseg.evaluation.summary import Summary
-from autoseg.imaging.files import read_label_map, write_label_map
+from autoseg.imaging.image_files import read_label_map, write_label_map
 
 
 @pytest.fixture(autouse=True)

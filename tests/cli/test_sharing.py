@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from autoseg.cli.app import app
 from autoseg.cli.terminal import console
-from autoseg.imaging.files import read_label_map
+from autoseg.imaging.image_files import read_label_map
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from changed_patches import change, cut_out, make_case, only
 from custom_parts import own_run
 
 from autoseg.dataloading.augmentation_parameters import draw_parameters
-from autoseg.planning.plugins import CustomTransform, register_transform
+from autoseg.planning.plugin_settings import CustomTransform
+from autoseg.planning.plugins import register_transform
 from autoseg.planning.settings import AugmentationSettings
 
 pytestmark = pytest.mark.usefixtures("empty_registry")

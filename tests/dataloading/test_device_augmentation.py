@@ -12,7 +12,7 @@ from autoseg.dataloading.device_augmentation import augments_on_device, stack_un
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
-from autoseg.planning.plugins import CustomTransform
+from autoseg.planning.plugin_settings import CustomTransform
 from autoseg.preprocessing.foreground import sample_foreground
 
 

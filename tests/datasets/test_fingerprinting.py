@@ -18,7 +18,7 @@ from autoseg.datasets.fingerprinting import FileState, FingerprintPart, compute_
 from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.integrity import check_dataset, inspect_case
 from autoseg.errors import ArtifactError, ProblemsError, WriteError
-from autoseg.imaging.files import write_image, write_label_map
+from autoseg.imaging.image_files import write_image, write_label_map
 from autoseg.runtime.reporting import SILENT
 from autoseg.workspace import DatasetFolders, Workspace
 

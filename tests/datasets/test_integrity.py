@@ -10,7 +10,7 @@ from autoseg.datasets.dataset import Case, Dataset, Problem
 from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.integrity import check_dataset, find_problems, inspect_case, load_case
 from autoseg.errors import DatasetError
-from autoseg.imaging.files import write_image, write_label_map
+from autoseg.imaging.image_files import write_image, write_label_map
 from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 

@@ -19,7 +19,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.plan import Configuration, MeasuredMemory, Normalization, Plan
-from autoseg.planning.plugins import CustomTransform, Plugin
+from autoseg.planning.plugin_settings import CustomTransform, Plugin
 from autoseg.planning.settings import AugmentationSettings, LossSettings, TrainingSettings
 
 GUIDE = Path(str(files("autoseg"))) / "guide"

@@ -11,8 +11,8 @@ from tiny_workspaces import folders_of
 
 from autoseg.errors import ImageError
 from autoseg.imaging.conversion import convert_to_volume
-from autoseg.imaging.files import read_image, write_image
 from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.image_files import read_image, write_image
 from autoseg.inference.model import load_model
 
 nibabel = pytest.importorskip("nibabel")

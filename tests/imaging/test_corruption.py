@@ -11,7 +11,7 @@ from phantoms import noise, write_picture
 from autoseg.errors import ImageError
 from autoseg.imaging import corruption
 from autoseg.imaging.corruption import check_file, check_picture
-from autoseg.imaging.files import read_image
+from autoseg.imaging.image_files import read_image
 
 GREY = noise(0, (40, 50)).astype(np.uint8)
 COLOURS = noise(1, (40, 50, 3)).astype(np.uint8)

@@ -16,8 +16,8 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.errors import DatasetError, ProblemsError, UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.imaging.files import read_label_map, write_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_label_map, write_label_map
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules, largest_component
 from autoseg.importing.sources import import_source
 from autoseg.models.checkpoint import load_checkpoint

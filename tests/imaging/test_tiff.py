@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from phantoms import noise, write_picture
 
 from autoseg.errors import ImageError
-from autoseg.imaging.files import read_image
+from autoseg.imaging.image_files import read_image
 from autoseg.imaging.tiff import check_bits, find_spacing_file, read_spacing, write_spacing
 
 

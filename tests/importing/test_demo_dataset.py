@@ -7,7 +7,7 @@ import pytest
 
 from autoseg.datasets.integrity import check_dataset, load_case
 from autoseg.errors import UsageError
-from autoseg.imaging.files import read_image
+from autoseg.imaging.image_files import read_image
 from autoseg.importing.demo_dataset import ORGANS, make_case, make_demo_dataset
 
 

@@ -12,7 +12,7 @@ from phantoms import Listener, blocks, noise, place, write_dataset, write_json, 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.integrity import check_dataset
 from autoseg.errors import UsageError
-from autoseg.imaging.files import write_image, write_label_map
+from autoseg.imaging.image_files import write_image, write_label_map
 from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 

@@ -12,7 +12,7 @@ from phantoms import REALDATA, SHAPE, Listener, blocks, noise, place, write_data
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.integrity import check_dataset, load_case
 from autoseg.errors import AutosegError, DatasetError, UsageError
-from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
+from autoseg.imaging.image_files import read_image, read_label_map, write_image, write_label_map
 from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 

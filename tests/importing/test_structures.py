@@ -8,8 +8,8 @@ from phantoms import Listener
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.errors import DatasetError, ProblemsError, UsageError
-from autoseg.imaging.files import read_label_map, write_image, write_label_map
 from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.image_files import read_label_map, write_image, write_label_map
 from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 

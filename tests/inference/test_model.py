@@ -10,9 +10,9 @@ from tiny_workspaces import LABELS, NUMBER, boxes, folders_of, plan_tiny, scan, 
 
 import autoseg
 from autoseg.errors import ImageError, UsageError
-from autoseg.imaging.files import read_image
 from autoseg.imaging.geometry import Volume
-from autoseg.imaging.sitk import to_sitk
+from autoseg.imaging.image_files import read_image
+from autoseg.imaging.sitk_conversion import to_sitk
 from autoseg.inference.model import Model, load_model
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.pipeline.prediction import predict

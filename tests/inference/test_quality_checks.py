@@ -9,8 +9,8 @@ from phantoms import REALDATA
 
 from autoseg.datasets.fingerprint import draws_per_case, fingerprint_case, fingerprint_dataset
 from autoseg.datasets.info import DatasetInfo
-from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.image_files import read_image, read_label_map
 from autoseg.imaging.targets import Targets
 from autoseg.inference.quality_checks import (
     ImageProperties,

@@ -14,7 +14,7 @@ from tiny_workspaces import NUMBER, folders_of
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.scans import pair_label_maps
 from autoseg.errors import UsageError
-from autoseg.imaging.files import read_image, read_label_map, write_image
+from autoseg.imaging.image_files import read_image, read_label_map, write_image
 from autoseg.inference.folder import ask_for_disagreement, leave_out_finished
 from autoseg.inference.report import ReportWriter, describe_remarkable, name_table
 from autoseg.inference.scan_pipeline import ScanReport

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from autoseg.cli.app import app
 from autoseg.datasets.dataset import Case
 from autoseg.errors import ModelError, ProblemsError, UsageError, WriteError
-from autoseg.imaging.files import read_label_map, write_image
+from autoseg.imaging.image_files import read_label_map, write_image
 from autoseg.imaging.label_files import save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference import scan_pipeline

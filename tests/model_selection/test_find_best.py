@@ -16,12 +16,12 @@ from autoseg.cli.terminal import console
 from autoseg.datasets.dataset import Dataset
 from autoseg.errors import ArtifactError, ModelError, ProblemsError, UsageError
 from autoseg.evaluation.summary import Summary, summarize
-from autoseg.imaging.files import read_image, read_label_map, write_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_image, read_label_map, write_label_map
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsembleSegmenter, make_ensemble
 from autoseg.inference.loading import PredictionOptions, load_segmenter
-from autoseg.model_selection import ensembles
+from autoseg.model_selection import ensemble_validation
 from autoseg.models.best_model import BestModel
 from autoseg.pipeline.prediction import predict
 from autoseg.pipeline.scores import find_best
@@ -168,7 +168,7 @@ def test_a_stopped_comparison_goes_on(
     """Nothing is decided before the end; finished cases are reused; the result is the same."""
     root = shutil.copytree(trained, tmp_path / "workspace")
     folders, written = folders_of(root), []
-    save = ensembles.save_result
+    save = ensemble_validation.save_result
 
     def stop_at_third(prediction, path):
         if len(written) == 2:
@@ -177,7 +177,7 @@ def test_a_stopped_comparison_goes_on(
         return save(prediction, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ensembles, "save_result", stop_at_third)
+        patch.setattr(ensemble_validation, "save_result", stop_at_third)
         with pytest.raises(KeyboardInterrupt):
             find_best(NUMBER, workspace=root, device="cpu")
     assert not folders.best_model.exists()

@@ -8,7 +8,8 @@ from small_models import small_configuration
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.build import make_network
 from autoseg.networks.default_unet import UNet
-from autoseg.planning.plugins import Plugin, register_network
+from autoseg.planning.plugin_settings import Plugin
+from autoseg.planning.plugins import register_network
 
 
 def named(name, **settings):

@@ -10,7 +10,7 @@ from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.model_card import write_card
 from autoseg.models.model_facts import MemberFacts, ModelFacts, sanitize
 from autoseg.planning.plan import Normalization
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 
 
 def facts_of(checkpoint: Checkpoint, **changes: object) -> ModelFacts:

@@ -22,7 +22,7 @@ from autoseg.models.monai_networks import Monai, build_monai, count_monai, list_
 from autoseg.networks.monai import MonaiSpec
 from autoseg.networks.monai_table import TABLE
 from autoseg.planning.plan import Configuration
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.training.plugin_checks import try_out
 
 OUTPUTS = {"BasicUNetPlusPlus": 4, "DynUNet": 3, "SegResNetDS": 2, "SegResNetDS2": 4, "MedNeXt": 3}

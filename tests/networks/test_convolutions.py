@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from autoseg.models.build import make_network
 from autoseg.networks.blocks import channels_last
 from autoseg.networks.convolutions import Conv2d, Conv3d, convolve, replace_convolutions, writes_beyond_workspace
-from autoseg.planning.plugins import Plugin, register_network
+from autoseg.planning.plugin_settings import Plugin
+from autoseg.planning.plugins import register_network
 
 
 @pytest.mark.parametrize("threads", [1, 2])

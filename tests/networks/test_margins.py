@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import autoseg
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.errors import ArtifactError, UsageError
-from autoseg.imaging.files import read_image
+from autoseg.imaging.image_files import read_image
 from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.sliding_window import predict_volume

@@ -17,7 +17,7 @@ import autoseg
 from autoseg.cli.app import app
 from autoseg.cli.terminal import console
 from autoseg.errors import ArtifactError, Stopped
-from autoseg.imaging.files import read_image
+from autoseg.imaging.image_files import read_image
 from autoseg.models.build import check_network, make_network
 from autoseg.models.bundle_format import CARD
 from autoseg.models.checkpoint import load_checkpoint

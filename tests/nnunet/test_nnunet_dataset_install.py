@@ -23,8 +23,8 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.splits import Splits
 from autoseg.errors import AutosegError, ModelError, UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.imaging.files import read_image, read_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_image, read_label_map
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.model_selection.validation import is_validated

@@ -12,8 +12,8 @@ from tiny_workspaces import NAME, NUMBER, edit_training, files_in, folders_of, w
 
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.splits import Splits
-from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_image, read_label_map, write_image, write_label_map
 from autoseg.importing.sources import import_source
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.pipeline.datasets import plan_and_preprocess

@@ -18,8 +18,8 @@ from scipy import ndimage
 from skimage import io
 
 from autoseg.datasets.info import DatasetInfo
-from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
 from autoseg.imaging.geometry import IDENTITY, Geometry, Vector, Volume
+from autoseg.imaging.image_files import read_image, read_label_map, write_image, write_label_map
 from autoseg.planning.plan import ConfigurationName
 
 TRAINING_CASES, TEST_CASES = 12, 3

@@ -12,8 +12,8 @@ from scipy import ndimage
 from small_models import SMALL_INFO
 from small_nnunet import REGIONS, change_json, plain_configuration, residual_configuration, save_model, unpack
 
-from autoseg.imaging.files import read_label_map, write_image
 from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.image_files import read_label_map, write_image
 from autoseg.nnunet.export import export_nnunet
 from autoseg.nnunet.install import install_standalone
 from autoseg.pipeline.prediction import predict

@@ -8,7 +8,7 @@ import pytest
 from both_programs import ask
 from parity_judged import JUDGED
 
-from autoseg.imaging.files import read_label_map
+from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.postprocessing import apply_rules
 from autoseg.nnunet.postprocessing_file import read_rules
 

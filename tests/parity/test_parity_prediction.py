@@ -12,7 +12,7 @@ from parity_sets import SETS
 from phantoms import write_json
 
 from autoseg.datasets.scans import find_scans
-from autoseg.imaging.files import read_image, read_label_map
+from autoseg.imaging.image_files import read_image, read_label_map
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.model import load_model

@@ -29,7 +29,7 @@ from tiny_workspaces import (
 from autoseg.datasets.splits import Splits
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.imaging.files import read_label_map
+from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.postprocessing import PostprocessingRules, largest_component
 from autoseg.pipeline.datasets import plan_and_preprocess, preprocess
 from autoseg.pipeline.prediction import predict

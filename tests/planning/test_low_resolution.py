@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoseg.planning.budget import ByteBudget
 from autoseg.planning.low_resolution import LITTLE_CONTEXT, MIN_VOXEL_RATIO, choose_low_resolution, has_little_context
-from autoseg.planning.patch import PlanningConstraints, TypicalImage, fit_patch
+from autoseg.planning.patch_size import PlanningConstraints, TypicalImage, fit_patch
 from autoseg.planning.presets import PRESETS
 
 shapes = st.tuples(*[st.integers(16, 700)] * 3)

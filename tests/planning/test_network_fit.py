@@ -15,7 +15,7 @@ from autoseg.networks.monai import complete
 from autoseg.planning.memory import BYTES_PER_WEIGHT, CONTEXT_BYTES, bytes_per_patch, training_bytes, weight_bytes
 from autoseg.planning.network_fit import fit_network, patches_for
 from autoseg.planning.plan import Plan
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import PRESETS
 from autoseg.planning.settings import TrainingSettings
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from autoseg.errors import ArtifactError
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.planning.plan import Configuration, Normalization, Plan
-from autoseg.planning.plugins import CustomTransform, Plugin
+from autoseg.planning.plugin_settings import CustomTransform, Plugin
 from autoseg.planning.settings import AugmentationSettings, TrainingSettings
 
 

@@ -12,7 +12,7 @@ from autoseg.planning.memory import bytes_per_patch
 from autoseg.planning.network_fit import patches_for
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.planning.planner import PlanningOptions, make_plan
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 
 VALID = {"padded": False}
 FORMS = [("unet", 2), ("unet_3d", 3)]

@@ -16,7 +16,7 @@ from tiny_workspaces import LABELS, NUMBER, boxes, dice, folders_of, plan_tiny, 
 
 import autoseg
 from autoseg.errors import ModelError, UsageError
-from autoseg.imaging.files import read_image
+from autoseg.imaging.image_files import read_image
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.planning import plugins
 

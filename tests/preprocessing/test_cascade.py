@@ -14,7 +14,7 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ModelError, UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.imaging.files import read_label_map
+from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_encoding import code_base, decode_labels, decode_previous
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter

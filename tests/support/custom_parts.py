@@ -9,7 +9,8 @@ from small_models import small_run, small_state
 from torch import nn
 
 from autoseg.dataloading.batch import Batch
-from autoseg.planning.plugins import CustomTransform, Plugin, register_loss, register_network, register_transform
+from autoseg.planning.plugin_settings import CustomTransform, Plugin
+from autoseg.planning.plugins import register_loss, register_network, register_transform
 from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT

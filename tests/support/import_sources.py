@@ -7,7 +7,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from phantoms import blocks, noise, place, write_json
 
-from autoseg.imaging.files import write_image, write_label_map
+from autoseg.imaging.image_files import write_image, write_label_map
 
 
 def files(folder: Path) -> list[str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from phantoms import write_json
 from tiny_workspaces import boxes, scan
 
-from autoseg.imaging.files import write_image, write_label_map
 from autoseg.imaging.geometry import Geometry, Shape, Volume
+from autoseg.imaging.image_files import write_image, write_label_map
 
 TASK = "Task04_Hippocampus"
 SHAPE: Shape = (16, 20, 14)

@@ -4,7 +4,7 @@ from planning_cases import fingerprint_of, info_of
 
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.planner import PlanningOptions, make_plan
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 
 GB = 10**9
 

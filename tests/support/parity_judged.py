@@ -13,8 +13,8 @@ from phantoms import write_json
 from autoseg.datasets.info import DatasetInfo
 from autoseg.evaluation.postprocessing_search import find_rules
 from autoseg.evaluation.summary import SegmentedCase, Summary, score_case, summarize
-from autoseg.imaging.files import write_label_map
 from autoseg.imaging.geometry import IDENTITY, Geometry, Volume
+from autoseg.imaging.image_files import write_label_map
 from autoseg.imaging.postprocessing import PostprocessingRules
 
 MEANS = {"dice": "Dice", "iou": "IoU"}

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.info import DatasetInfo
-from autoseg.imaging.files import write_image, write_label_map
 from autoseg.imaging.geometry import Geometry, Vector, Volume
+from autoseg.imaging.image_files import write_image, write_label_map
 from autoseg.runtime.reporting import Task
 
 SHAPE = (6, 9, 8)

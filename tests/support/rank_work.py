@@ -16,7 +16,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.targets import Targets
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.pipeline.training import train
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT

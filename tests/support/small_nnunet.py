@@ -9,8 +9,8 @@ import torch
 from small_models import SMALL_INFO, small_plan
 
 from autoseg.datasets.info import DatasetInfo
-from autoseg.imaging.files import write_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import write_label_map
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint, save_checkpoint
 from autoseg.networks.architecture import Architecture, Stage

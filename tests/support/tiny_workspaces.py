@@ -10,8 +10,8 @@ from phantoms import write_json, write_picture
 from scipy.spatial.transform import Rotation
 
 from autoseg.datasets.info import DatasetInfo
-from autoseg.imaging.files import write_image, write_label_map
 from autoseg.imaging.geometry import IDENTITY, Geometry, Matrix, Shape, Vector, Volume
+from autoseg.imaging.image_files import write_image, write_label_map
 from autoseg.pipeline.datasets import plan_and_preprocess
 from autoseg.planning.plan import Plan
 from autoseg.workspace import DatasetFolders, Workspace

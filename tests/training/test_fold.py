@@ -21,8 +21,8 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ModelError, UsageError
 from autoseg.evaluation.summary import Summary
-from autoseg.imaging.files import read_label_map, write_label_map
 from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_label_map, write_label_map
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.model_selection import validation
 from autoseg.model_selection.validation import pool_validation

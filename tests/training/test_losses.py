@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from autoseg.imaging.targets import Targets
-from autoseg.planning.plugins import Plugin, register_loss
+from autoseg.planning.plugin_settings import Plugin
+from autoseg.planning.plugins import register_loss
 from autoseg.planning.settings import LossSettings
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
-from autoseg.training.losses import Loss, coarsen, overlap_loss, supervision_weights, voxelwise_loss
+from autoseg.training.losses import Loss, coarsen, deep_supervision_weights, overlap_loss, voxelwise_loss
 
 LABELS = Targets(structures={"first": (1,), "second": (2,)})
 SPARSE = Targets(structures={"first": (1,), "second": (2,)}, ignore=3)
@@ -89,13 +90,14 @@ def test_regions_with_unlabelled_voxels_are_golden_in_both_terms(golden):
 )
 def test_weights_of_the_resolutions_are_golden(outputs, weights):
     """They are halved at each level, the coarsest is 0, and the sum is 1."""
-    assert supervision_weights([(64 // 2**level, 64) for level in range(outputs)]) == pytest.approx(weights, abs=1e-6)
+    sizes = [(64 // 2**level, 64) for level in range(outputs)]
+    assert deep_supervision_weights(sizes) == pytest.approx(weights, abs=1e-6)
 
 
 def test_outputs_of_the_same_size_count_alike():
     """They do so beside coarser ones too; with a single size, no output is left out."""
-    assert supervision_weights([(8, 8)] * 4) == pytest.approx([0.25] * 4)
-    assert supervision_weights([(8, 8), (8, 8), (4, 8), (4, 4)]) == pytest.approx([0.4, 0.4, 0.2, 0])
+    assert deep_supervision_weights([(8, 8)] * 4) == pytest.approx([0.25] * 4)
+    assert deep_supervision_weights([(8, 8), (8, 8), (4, 8), (4, 4)]) == pytest.approx([0.4, 0.4, 0.2, 0])
 
 
 # --- The forms of the terms -------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from autoseg.runtime import device
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.launch import launch
 from autoseg.training.loop import train_fold
-from autoseg.training.losses import supervision_weights
+from autoseg.training.losses import deep_supervision_weights
 from autoseg.training.plugin_checks import check_presence, describe_limits, find_idle, try_out
 from autoseg.training.state import pack_state, unpack_state
 
@@ -118,7 +118,7 @@ def test_trial_changes_nothing():
 
 def test_weights_that_the_loss_leaves_out_are_found():
     """They are those of the coarsest of several logits, found without changing anything."""
-    assert supervision_weights([(8,), (4,), (2,)])[2] == 0
+    assert deep_supervision_weights([(8,), (4,), (2,)])[2] == 0
     for levels, idle in ((1, []), (3, ["heads.2.weight", "heads.2.bias"])):
         run = own_run(given={"levels": levels})
         state, before = small_state(run), torch.get_rng_state()

@@ -12,7 +12,7 @@ from autoseg.networks.literature.nnformer import NNFORMER
 from autoseg.networks.literature.swin import count_heads, drop_path_rates
 from autoseg.networks.shape_ops import ShapeOps
 from autoseg.networks.torch_network import build_torch_network
-from autoseg.training.losses import supervision_weights
+from autoseg.training.losses import deep_supervision_weights
 
 ORGANS = {"features": 192, "token": [2, 4, 4], "decoder_head_features": 32}
 HEART = {
@@ -73,7 +73,7 @@ def test_logits_are_of_three_resolutions(patch, given, sizes):
     noting, logits = run_on_shapes(patch, **given)
     assert [one.size for one in logits] == sizes
     assert {one.channels for one in logits} == {4}
-    assert supervision_weights(sizes) == (2 / 3, 1 / 3, 0)
+    assert deep_supervision_weights(sizes) == (2 / 3, 1 / 3, 0)
     predicting = ShapeOps(3, training=False)
     assert [one.size for one in NNFORMER.forward(predicting, FeatureMap(1, patch), 4, NNFORMER.parse(given))] == sizes[
         :1

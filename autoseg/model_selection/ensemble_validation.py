@@ -17,7 +17,7 @@ from autoseg.datasets.dataset import Case
 from autoseg.datasets.scans import result_ending
 from autoseg.errors import ArtifactError
 from autoseg.evaluation.summary import CaseResult, score_case
-from autoseg.imaging.files import read_label_map
+from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_files import save_result
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsemblePrediction

@@ -28,8 +28,8 @@ from autoseg.errors import ImageError
 from autoseg.imaging.corruption import check_file
 from autoseg.imaging.formats import PLANE_ENDINGS
 from autoseg.imaging.geometry import Geometry, Volume
-from autoseg.imaging.nifti import is_cut_off
-from autoseg.imaging.sitk import from_sitk, set_spacing, to_sitk
+from autoseg.imaging.nifti_checks import is_cut_off
+from autoseg.imaging.sitk_conversion import from_sitk, set_spacing, to_sitk
 from autoseg.imaging.tiff import is_tiff, read_spacing, write_spacing
 from autoseg.runtime.artifact import atomic_file
 

@@ -14,7 +14,8 @@ from phantoms import blocks, noise, place, write_picture
 from scipy.spatial.transform import Rotation
 
 from autoseg.errors import ArtifactError, ImageError
-from autoseg.imaging.files import (
+from autoseg.imaging.geometry import Geometry, Shape, Volume
+from autoseg.imaging.image_files import (
     channels_in,
     convert_image,
     read_image,
@@ -23,8 +24,7 @@ from autoseg.imaging.files import (
     write_label_map,
     write_probabilities,
 )
-from autoseg.imaging.geometry import Geometry, Shape, Volume
-from autoseg.imaging.sitk import from_sitk, to_sitk
+from autoseg.imaging.sitk_conversion import from_sitk, to_sitk
 
 VOLUME_ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha"]
 STRAIGHT_ENDINGS = [".gipl", ".tif", ".tiff"]  # formats that know no direction

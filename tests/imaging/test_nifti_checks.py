@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from phantoms import REALDATA, blocks, noise, place
 
 from autoseg.errors import ImageError
-from autoseg.imaging.files import read_image, read_label_map, write_image, write_label_map
-from autoseg.imaging.nifti import check_nifti, is_cut_off
+from autoseg.imaging.image_files import read_image, read_label_map, write_image, write_label_map
+from autoseg.imaging.nifti_checks import check_nifti, is_cut_off
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,7 +11,7 @@ from autoseg.planning.budget import FREE_SHARE, SMALLEST_BATCH, Budget
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.network_fit import bytes_per_voxel, make_architecture, patches_for
 from autoseg.planning.plan import Spacing
-from autoseg.planning.plugins import Plugin
+from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import Preset
 from autoseg.planning.topology import Topology, choose_topology, design_network, initial_patch, smaller_topologies
 
@@ -53,7 +53,7 @@ class PlanningConstraints:
         budget_bytes: The memory budget in bytes, for error messages.
         in_channels, out_channels: Numbers of input and output channels of the network.
         monotonic: Whether a larger budget must never give fewer voxels per training step.
-        named: A network of the literature, instead of that of the preset.
+        named_network: A network of the literature, instead of that of the preset.
     """
 
     preset_name: str
