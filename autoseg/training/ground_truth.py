@@ -11,7 +11,7 @@ from autoseg.imaging.targets import Targets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundTruth:
-    """Ground truth of a batch of patches, on one grid. Custom losses get it too; see `extensions`.
+    """Ground truth of a batch of patches, on one grid. Custom losses get it too; see `planning.plugins`.
 
     Attributes:
         classes: Class of each voxel, shape (n, *size), int64, if structures exclude each other: 0 for background and
