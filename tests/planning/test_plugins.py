@@ -12,10 +12,9 @@ from autoseg.errors import ModelError, UsageError
 from autoseg.models.build import find_builder
 from autoseg.pipeline.doctor import examine_extensions
 from autoseg.planning import plugins
+from autoseg.planning.plugin_settings import CustomTransform, Plugin
 from autoseg.planning.plugins import (
     GROUPS,
-    CustomTransform,
-    Plugin,
     find_loss,
     find_network,
     find_transform,
