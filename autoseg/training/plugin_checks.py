@@ -1,6 +1,7 @@
 """Checks of networks, losses and transforms that are not built in, when the training of a fold begins.
 
-The interface that each must keep to is documented in `planning.plugins`. Errors that they raise themselves are not caught.
+The interface that each must keep to is documented in `planning.plugins`. Errors that they raise themselves are not
+caught.
 """
 
 import copy
