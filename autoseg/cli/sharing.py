@@ -84,7 +84,7 @@ def export(
 
 def _export_nnunet(source: Any, output: Path, selection: "Mapping[str, Any]", unused: "Mapping[str, str]") -> None:
     from autoseg.cli.terminal import Terminal, console
-    from autoseg.nnunet.folders import NnunetFolder
+    from autoseg.nnunet.model_folders import NnunetFolder
     from autoseg.pipeline import export_nnunet
 
     for option, value in unused.items():

@@ -12,7 +12,7 @@ from autoseg.networks.architecture import Axes, count_weights
 from autoseg.nnunet.architectures import read_architecture
 from autoseg.nnunet.checkpoint_file import NnunetCheckpoint
 from autoseg.nnunet.plans import CANNOT, SCHEMES, ConfigurationPlan, NnunetPlans
-from autoseg.planning.augmentation import choose_augmentation
+from autoseg.planning.augmentation_choice import choose_augmentation
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.plan import Configuration, Normalization, Spacing
 from autoseg.planning.settings import AugmentationSettings

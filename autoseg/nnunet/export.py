@@ -17,7 +17,7 @@ from autoseg.models.bundle_writing import find_content, write_files
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint
 from autoseg.models.training_statistics import load_training_statistics
 from autoseg.nnunet.export_plans import DEFAULT_ENDING, PLANS, READERS, REORIENTING_READERS, describe_plans
-from autoseg.nnunet.folders import POOLED
+from autoseg.nnunet.model_folders import POOLED
 from autoseg.nnunet.postprocessing_file import write_rules
 from autoseg.nnunet.weight_names import export_weights
 from autoseg.planning.plan import ConfigurationName

@@ -16,7 +16,7 @@ from autoseg.models.checkpoint import Checkpoint, save_checkpoint
 from autoseg.models.model_facts import CardMetadata
 from autoseg.models.training_statistics import Spread, TrainingStatistics
 from autoseg.models.weight_digest import digest_weights
-from autoseg.nnunet.folders import NnunetFolder, find_choice_rules, find_folders, find_sibling, read_choice
+from autoseg.nnunet.model_folders import NnunetFolder, find_choice_rules, find_folders, find_sibling, read_choice
 from autoseg.nnunet.models import NnunetModel, make_checkpoints, name_models, read_model
 from autoseg.nnunet.postprocessing_file import read_rules
 from autoseg.nnunet.zip_source import opened_source

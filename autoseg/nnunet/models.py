@@ -14,7 +14,7 @@ from autoseg.imaging.targets import Targets
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.nnunet.checkpoint_file import NnunetCheckpoint, read_nnunet_checkpoint
 from autoseg.nnunet.configurations import read_configuration
-from autoseg.nnunet.folders import NnunetFolder
+from autoseg.nnunet.model_folders import NnunetFolder
 from autoseg.nnunet.plans import CANNOT, NnunetPlans
 from autoseg.nnunet.postprocessing_file import read_rules
 from autoseg.nnunet.trainers import is_known

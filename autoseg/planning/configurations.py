@@ -6,7 +6,7 @@ from math import ceil
 
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
-from autoseg.planning.augmentation import choose_augmentation
+from autoseg.planning.augmentation_choice import choose_augmentation
 from autoseg.planning.explanation import PlannedConfiguration, explain_full_resolution
 from autoseg.planning.low_resolution import choose_low_resolution
 from autoseg.planning.memory import training_bytes

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planning_cases import fingerprint_of, golden_fingerprint, golden_info, info_of, plan_of
 
 from autoseg.errors import AutosegError, DatasetError, UsageError
-from autoseg.planning.augmentation import choose_augmentation
+from autoseg.planning.augmentation_choice import choose_augmentation
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.plan import Plan
 from autoseg.planning.presets import LADDER, PRESETS
