@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.imaging.geometry import Geometry, Number, Vector, Volume
+from autoseg.imaging.orientation import Reorientation
 
 # For each axis across which a reoriented volume is sliced: name of the plane, and directions at its left and its top.
 PLANES = (("axial", "R", "A"), ("coronal", "R", "S"), ("sagittal", "A", "S"))
@@ -50,29 +51,6 @@ class PlaneView:
     def width_mm(self) -> float:
         """Width of the plane."""
         return float(self.column_mm * self.image.shape[1])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reorientation:
-    """Permutation and flips of the axes of a volume, so that they point to superior, posterior and left.
-
-    Attributes:
-        axes: Array axis that comes first, second and third.
-        flipped: Whether each axis is reversed after the permutation.
-    """
-
-    axes: tuple[int, int, int]
-    flipped: tuple[bool, bool, bool]
-
-    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Reorients an array of shape (z, y, x); the result is a view of the same memory.
-
-        >>> reorientation = Reorientation(axes=(0, 1, 2), flipped=(False, False, True))
-        >>> reorientation.apply(np.array([[[1, 2, 3]]])).tolist()
-        [[[3, 2, 1]]]
-        """
-        steps = tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flipped)
-        return array.transpose(self.axes)[steps]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +111,7 @@ def _slice(case: _ReorientedCase, axis: int) -> PlaneView:
     rows, columns = _crop_zeros(planes)
     name, left, top = PLANES[axis]
     slices = case.shape[axis]
-    number_in_file = slices - index if case.reorientation.flipped[axis] else index + 1
+    number_in_file = slices - index if case.reorientation.reversed[axis] else index + 1
     row_mm, column_mm = _without(case.spacing_mm, axis)
     return PlaneView(
         image=planes[0][rows, columns],
@@ -177,17 +155,17 @@ def find_reorientation(geometry: Geometry) -> Reorientation:
 
     >>> direction = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
     >>> find_reorientation(Geometry(shape=(2, 3, 4), spacing_mm=(1.0, 1.0, 1.0), direction=direction))
-    Reorientation(axes=(0, 1, 2), flipped=(False, False, True))
+    Reorientation(axes=(0, 1, 2), reversed=(False, False, True))
     """
     if geometry.dimensions == 2:
-        return Reorientation(axes=(0, 1, 2), flipped=(False, False, False))
+        return Reorientation(axes=(0, 1, 2), reversed=(False, False, False))
     direction = np.asarray(geometry.direction)
     first, second, third = max(
         permutations(range(3)), key=lambda axes: sum(abs(direction[row, axis]) for row, axis in enumerate(axes))
     )
     return Reorientation(
         axes=(first, second, third),
-        flipped=(bool(direction[0, first] < 0), bool(direction[1, second] < 0), bool(direction[2, third] < 0)),
+        reversed=(bool(direction[0, first] < 0), bool(direction[1, second] < 0), bool(direction[2, third] < 0)),
     )
 
 

@@ -19,7 +19,7 @@ from autoseg.nnunet.install import Models
 from autoseg.nnunet.models import NnunetModel, make_checkpoints
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
-from autoseg.planning.plan_file import list_cases
+from autoseg.planning.plan_file import list_planned_cases
 from autoseg.preprocessing.provenance import PreprocessingSettings
 from autoseg.runtime.artifact import first_mistake
 from autoseg.runtime.reporting import SILENT, Reporter
@@ -105,7 +105,7 @@ def resolve_nnunet_folds(
         UsageError: A fold held out other cases, or does not exist, or `source` contradicts splits.json.
         ArtifactError: A file of folds is damaged.
     """
-    names, info = list_cases(folders), dataset.info
+    names, info = list_planned_cases(folders), dataset.info
     if folders.splits.is_file():
         splits, origin = Splits.load(folders.splits), str(folders.splits)
         check_leaks(splits, folders, info)

@@ -15,7 +15,7 @@ from autoseg.planning.plan_file import (
     check_configuration_names,
     choose_configurations,
     configurations_to_preprocess,
-    list_cases,
+    list_planned_cases,
     load_fingerprint,
     load_plan,
     open_planned_dataset,
@@ -165,7 +165,7 @@ def preprocess(
         plan = load_plan(number, folders)
         info = DatasetInfo.load(info_file(folders.raw))
         source = None if splits is None else Path(splits)
-        folds = resolve_splits(list_cases(folders), folders, info, reporter, groups=groups, source=source)
+        folds = resolve_splits(list_planned_cases(folders), folders, info, reporter, groups=groups, source=source)
         dataset = open_planned_dataset(number, folders, plan, folds)
         chosen = choose_configurations(plan, configurations)
         folds.save(folders.splits)

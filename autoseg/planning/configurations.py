@@ -7,7 +7,7 @@ from math import ceil
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.planning.augmentation_choice import choose_augmentation
-from autoseg.planning.explanation import PlannedConfiguration, explain_full_resolution
+from autoseg.planning.explanation import ConfigurationDecisions, explain_full_resolution
 from autoseg.planning.low_resolution import choose_low_resolution
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
@@ -66,20 +66,20 @@ def decide_dataset(fingerprint: Fingerprint, info: DatasetInfo, rules: Rules) ->
     )
 
 
-def plan_2d(decisions: DatasetDecisions, constraints: PlanningConstraints) -> Iterator[PlannedConfiguration | str]:
+def plan_2d(decisions: DatasetDecisions, constraints: PlanningConstraints) -> Iterator[ConfigurationDecisions | str]:
     """Yields the 2D configuration, or a sentence on why there is none."""
     image = decisions.typical_image("2d")
     too_thin = decisions.rules.flat_axis_first and min(image.median_shape) <= decisions.rules.flat_voxels
     if (reason := _find_incompatibility(constraints, 2)) is not None:
         yield f"There is no 2d: {reason}."
     elif image.is_trainable and not too_thin:
-        yield PlannedConfiguration(name="2d", image=image, fit=fit_patch(image, constraints), batch_dice=True)
+        yield ConfigurationDecisions(name="2d", image=image, fit=fit_patch(image, constraints), batch_dice=True)
     else:
         size = format_size(image.median_shape)
         yield f"There is no 2d: slices of {size} voxels are too small to halve the resolution."
 
 
-def plan_3d(decisions: DatasetDecisions, constraints: PlanningConstraints) -> Iterator[PlannedConfiguration | str]:
+def plan_3d(decisions: DatasetDecisions, constraints: PlanningConstraints) -> Iterator[ConfigurationDecisions | str]:
     """Yields the 3D configurations, and sentences on why some are missing.
 
     Source: the reference method, also for `batch_dice`: where a low-resolution configuration is worthwhile, a patch at
@@ -99,11 +99,11 @@ def plan_3d(decisions: DatasetDecisions, constraints: PlanningConstraints) -> It
         return
     full = fit_patch(image, constraints)
     low = choose_low_resolution(image, constraints, full)
-    yield PlannedConfiguration(name="3d_fullres", image=image, fit=full, batch_dice=low is not None)
+    yield ConfigurationDecisions(name="3d_fullres", image=image, fit=full, batch_dice=low is not None)
     if low is None:
         yield explain_full_resolution(image, full)
         return
-    yield PlannedConfiguration(name="3d_lowres", image=low.image, fit=low.fit, batch_dice=False, finer=(image, full))
+    yield ConfigurationDecisions(name="3d_lowres", image=low.image, fit=low.fit, batch_dice=False, finer=(image, full))
     if not decisions.info.targets.fits_cascade:
         yield "There is no cascade: it would need one label map of fewer than 180 numbers to look at."
         return
@@ -113,7 +113,7 @@ def plan_3d(decisions: DatasetDecisions, constraints: PlanningConstraints) -> It
         return
     # The reference method reuses patch and batch of 3d_fullres; the additional input channels take little memory.
     fit = fit_patch(image, cascade) if constraints.monotonic else full.with_network(cascade)
-    yield PlannedConfiguration(name="3d_cascade_fullres", image=image, fit=fit, batch_dice=True, previous="3d_lowres")
+    yield ConfigurationDecisions(name="3d_cascade_fullres", image=image, fit=fit, batch_dice=True, previous="3d_lowres")
 
 
 def _find_incompatibility(constraints: PlanningConstraints, dimensions: int) -> str | None:
@@ -125,7 +125,7 @@ def _find_incompatibility(constraints: PlanningConstraints, dimensions: int) -> 
 
 
 def make_configuration(
-    planned: PlannedConfiguration, decisions: DatasetDecisions, constraints: PlanningConstraints
+    planned: ConfigurationDecisions, decisions: DatasetDecisions, constraints: PlanningConstraints
 ) -> Configuration:
     """Returns a planned configuration as it is written to the plan."""
     patch_size = planned.fit.topology.patch_size

@@ -16,7 +16,7 @@ from autoseg.runtime.units import describe_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedConfiguration:
+class ConfigurationDecisions:
     """A planned configuration: the typical image with patch, batch and network.
 
     Attributes:
@@ -88,7 +88,7 @@ def explain_full_resolution(image: TypicalImage, fit: FittedPatch) -> str:
 
 
 def explain_configuration(
-    planned: PlannedConfiguration, configuration: Configuration, constraints: PlanningConstraints
+    planned: ConfigurationDecisions, configuration: Configuration, constraints: PlanningConstraints
 ) -> Iterator[str]:
     """Yields sentences on what each number of a configuration follows from."""
     if planned.finer is not None:
@@ -107,7 +107,7 @@ def explain_configuration(
     yield _explain_augmentation(planned, configuration)
 
 
-def _explain_coarsening(planned: PlannedConfiguration, full: TypicalImage, fit: FittedPatch) -> Iterator[str]:
+def _explain_coarsening(planned: ConfigurationDecisions, full: TypicalImage, fit: FittedPatch) -> Iterator[str]:
     spacing = " x ".join(f"{step:.4g}" for step in planned.image.spacing_mm)
     before, after = fit.topology.voxels / full.voxels, planned.fit.topology.voxels / planned.image.voxels
     yield (
@@ -117,7 +117,7 @@ def _explain_coarsening(planned: PlannedConfiguration, full: TypicalImage, fit: 
     )
 
 
-def _explain_patch(planned: PlannedConfiguration, configuration: Configuration) -> Iterator[str]:
+def _explain_patch(planned: ConfigurationDecisions, configuration: Configuration) -> Iterator[str]:
     patch_size, stages = configuration.patch_size, configuration.architecture.stages
     reason, has_margin = planned.fit.patch_reason, configuration.patches.has_margin
     covered = [
@@ -164,7 +164,7 @@ def _long_voxels(architecture: Architecture) -> str:
 
 
 def _explain_batch(
-    planned: PlannedConfiguration, configuration: Configuration, constraints: PlanningConstraints
+    planned: ConfigurationDecisions, configuration: Configuration, constraints: PlanningConstraints
 ) -> str:
     network, patch_size = configuration.architecture, configuration.patch_size
     fixed = training_bytes(network, patch_size, 0, configuration.network)
@@ -179,7 +179,7 @@ def _explain_batch(
     )
 
 
-def _explain_loss(planned: PlannedConfiguration, configuration: Configuration) -> str:
+def _explain_loss(planned: ConfigurationDecisions, configuration: Configuration) -> str:
     share = min(1.0, prod(configuration.centre_size) / planned.image.voxels)
     covered = f"a patch covers {_percent(share)} of the typical image"
     if planned.name == "2d":
@@ -188,7 +188,7 @@ def _explain_loss(planned: PlannedConfiguration, configuration: Configuration) -
     return f"{planned.name}: the overlap of prediction and label is scored {pooled}, because {covered}."
 
 
-def _explain_augmentation(planned: PlannedConfiguration, configuration: Configuration) -> str:
+def _explain_augmentation(planned: ConfigurationDecisions, configuration: Configuration) -> str:
     settings, dimensions = configuration.augmentation, configuration.architecture.dimensions
     about = "about all axes" if len(settings.rotation_axes) > 1 else "within their slices"
     flipped = len(settings.mirror_axes)

@@ -55,7 +55,9 @@ def choose_low_resolution(
         full: Patch and batch at full resolution.
 
     Returns:
-        None if the patch covers enough at full resolution, or the coarser volume would not be much smaller.
+        None if the patch covers enough at full resolution, or the coarser volume would not be much smaller. None as
+        well if the volume is so thin that coarsening leaves fewer than four slices before a sufficient patch is within
+        the budget; with more memory there may be one.
     """
     if not has_little_context(image, full):
         return None

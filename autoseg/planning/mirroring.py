@@ -14,7 +14,7 @@ from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import Shape
 from autoseg.planning.settings import AugmentationSettings
-from autoseg.planning.sides import PairNumbers, differ_in_numbers_only, pair_by_name
+from autoseg.planning.sides import PairNumbers, differ_in_numbers_only, pair_sides_by_name
 from autoseg.planning.spacing import AXIS_NAMES
 from autoseg.planning.symmetry import compare_positions
 
@@ -94,7 +94,7 @@ def choose_mirroring(fingerprint: Fingerprint, info: DatasetInfo) -> Mirroring:
         info: The content of dataset.json.
     """
     axes, axis_is_known, reversed_cases = _left_right_axes(fingerprint)
-    by_name, unpaired = pair_by_name(info)
+    by_name, unpaired = pair_sides_by_name(info)
     if not info.targets.exclusive:
         unpaired += tuple(output for pair in by_name for output in pair)
         return Mirroring(

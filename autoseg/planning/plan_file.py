@@ -74,7 +74,7 @@ def load_plan_and_splits(number: int, folders: DatasetFolders) -> tuple[Plan, Sp
     return plan, Splits.load(folders.splits)
 
 
-def list_cases(folders: DatasetFolders) -> list[str]:
+def list_planned_cases(folders: DatasetFolders) -> list[str]:
     """Returns the names of the planned cases; all of the dataset if the fingerprint is from nnU-Net, without names."""
     if folders.fingerprint.is_file():
         return [case.name for case in Fingerprint.load(folders.fingerprint).cases]

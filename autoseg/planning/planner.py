@@ -9,7 +9,7 @@ from autoseg.errors import DatasetError, UsageError
 from autoseg.planning.budget import make_budget
 from autoseg.planning.configurations import DatasetDecisions, decide_dataset, make_configuration, plan_2d, plan_3d
 from autoseg.planning.explanation import (
-    PlannedConfiguration,
+    ConfigurationDecisions,
     explain_configuration,
     explain_preset,
     explain_refusal,
@@ -139,7 +139,7 @@ def _plan(decisions: DatasetDecisions, preset_name: PresetName, options: Plannin
     configurations = {
         planned.name: make_configuration(planned, decisions, constraints)
         for planned in results
-        if isinstance(planned, PlannedConfiguration)
+        if isinstance(planned, ConfigurationDecisions)
     }
     if not configurations:
         raise _no_configuration(decisions, options, [result for result in results if isinstance(result, str)])

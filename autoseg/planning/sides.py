@@ -88,14 +88,14 @@ class _ParsedName:
         return self.rest == other.rest and self.sides == tuple(1 - side for side in other.sides)
 
 
-def pair_by_name(info: DatasetInfo) -> tuple[tuple[PairNumbers, ...], tuple[int, ...]]:
+def pair_sides_by_name(info: DatasetInfo) -> tuple[tuple[PairNumbers, ...], tuple[int, ...]]:
     """Pairs the labels whose names become equal when side words are exchanged.
 
     Decision: a name with both sides, such as "left_and_right_lung", has no side. A name with two possible counterparts,
     such as "kidney_right" beside "kidney_left" and "Kidney left", is paired with neither.
 
     >>> labels = {"background": 0, "kidney_left": 1, "Kidney Right": 2, "liver": 3, "left lung": 4}
-    >>> pair_by_name(DatasetInfo(channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz"))
+    >>> pair_sides_by_name(DatasetInfo(channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz"))
     (((1, 2),), (4,))
 
     Args:

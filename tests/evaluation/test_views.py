@@ -80,7 +80,7 @@ def test_oblique_axes_count_as_the_nearest_direction():
     )
     turn = find_reorientation(tilted)
     assert turn.axes == (0, 1, 2)
-    assert turn.flipped == (False, False, True)
+    assert turn.reversed == (False, False, True)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])

@@ -15,7 +15,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
 from autoseg.planning.mirroring import choose_mirroring, explain_mirroring, mirror_settings
 from autoseg.planning.settings import AugmentationSettings
-from autoseg.planning.sides import differ_in_numbers_only, pair_by_name, split_words
+from autoseg.planning.sides import differ_in_numbers_only, pair_sides_by_name, split_words
 
 SHAPE, SPACING_MM = (100, 200, 200), (2.0, 1.5, 1.5)  # 200 x 300 x 300 mm
 KIDNEYS = {1: (0.5, 0.6, 0.75), 2: (0.47, 0.6, 0.27)}
@@ -113,8 +113,8 @@ def sentences(fingerprint: Fingerprint, info: DatasetInfo) -> str:
 )
 def test_names_are_paired(left, right):
     """Pairs are found in any language, spelling and order of the labels; the left one comes first."""
-    assert pair_by_name(named("liver", left, right)) == (((2, 3),), ())
-    assert pair_by_name(named(right, "liver", left)) == (((3, 1),), ())
+    assert pair_sides_by_name(named("liver", left, right)) == (((2, 3),), ())
+    assert pair_sides_by_name(named(right, "liver", left)) == (((3, 1),), ())
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_names_are_paired(left, right):
 )
 def test_names_without_sides_stay_alone(names):
     """Side words inside of words, and letters and short words without their counterpart, have no side."""
-    assert pair_by_name(named(*names)) == ((), ())
+    assert pair_sides_by_name(named(*names)) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_names_without_sides_stay_alone(names):
 )
 def test_labels_without_counterpart_are_found(names, lone):
     """A side word whose counterpart is missing or ambiguous is unpaired."""
-    assert pair_by_name(named(*names))[1] == lone
+    assert pair_sides_by_name(named(*names))[1] == lone
 
 
 @given(
@@ -162,9 +162,9 @@ def test_exchanging_all_sides_gives_the_counterpart(words):
     opposite = {"l": "r", "r": "l", "left": "right", "rechts": "links", "sin": "dex", "左": "右"}
     name, other = "_".join(words), "_".join(opposite.get(word, word) for word in words)
     if name == other:
-        assert pair_by_name(named(name)) == ((), ())
+        assert pair_sides_by_name(named(name)) == ((), ())
     else:
-        pairs, lone = pair_by_name(named(name, other))
+        pairs, lone = pair_sides_by_name(named(name, other))
         assert sorted(pairs[0]) == [1, 2]
         assert not lone
 
@@ -188,9 +188,9 @@ def test_names_that_tell_nothing_apart():
 def test_sides_of_the_dataset_replace_the_words():
     """Words of dataset.json replace the built-in ones; an empty list means no sides."""
     info = named("nyre_a", "nyre_b", "kidney_left", "kidney_right", sides=(("A", "B"),))
-    assert pair_by_name(info) == (((1, 2),), ())
-    assert pair_by_name(named("nyre_a", "milt", sides=(("a", "b"),))) == ((), (1,))
-    assert pair_by_name(named("k_near side", "k_farSide", sides=(("near side", "far side"),))) == (((1, 2),), ())
+    assert pair_sides_by_name(info) == (((1, 2),), ())
+    assert pair_sides_by_name(named("nyre_a", "milt", sides=(("a", "b"),))) == ((), (1,))
+    assert pair_sides_by_name(named("k_near side", "k_farSide", sides=(("near side", "far side"),))) == (((1, 2),), ())
     mirroring = choose_mirroring(facts_of(KIDNEYS), named("kidney_left", "kidney_right", sides=()))
     assert not mirroring.has_sides
     assert not choose_mirroring(facts_of(KIDNEYS), named("organ_1", "organ_2", sides=())).has_sides

@@ -54,7 +54,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.literature.swin import Stage, count_heads, drop_path_rates, swin_stage
+from autoseg.networks.literature.swin import SwinStage, count_heads, drop_path_rates, swin_stage
 from autoseg.networks.ops import Ops
 from autoseg.networks.spec import NetworkSpec, adam
 
@@ -112,10 +112,10 @@ class NnFormerSettings(Section):
         second = tuple(edge // step for edge, step in zip(self.token, first, strict=True))
         return (first, second, *self.reductions)
 
-    def stage(self, level: int, side: Literal["encoder", "decoder"]) -> Stage:
+    def stage(self, level: int, side: Literal["encoder", "decoder"]) -> SwinStage:
         """Returns the blocks at a resolution of the encoder or the decoder."""
         head_features = self.head_features if side == "encoder" else self.decoder_head_features
-        return Stage(
+        return SwinStage(
             name=f"{side}.{level}",
             heads=count_heads(self.features, head_features) * 2**level,
             edges=self.windows[level],

@@ -49,7 +49,7 @@ def drop_path_rates(largest: float, blocks: Sequence[int]) -> list[list[float]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class SwinStage:
     """The blocks at one resolution.
 
     Attributes:
@@ -65,7 +65,7 @@ class Stage:
     drop_path_rates: Sequence[float]
 
 
-def swin_stage(ops: Ops[Value], x: Value, stage: Stage, skip: Value | None = None) -> Value:
+def swin_stage(ops: Ops[Value], x: Value, stage: SwinStage, skip: Value | None = None) -> Value:
     """Applies the blocks of a stage; with a skip, a map of the same shape, the first block has skip attention.
 
     Its queries are the map itself, without a linear layer, and its keys and values come from the skip. Source: Zhou et
@@ -77,7 +77,7 @@ def swin_stage(ops: Ops[Value], x: Value, stage: Stage, skip: Value | None = Non
     return x
 
 
-def _swin_block(ops: Ops[Value], x: Value, stage: Stage, number: int, skip: Value | None) -> Value:
+def _swin_block(ops: Ops[Value], x: Value, stage: SwinStage, number: int, skip: Value | None) -> Value:
     name, rate, features = f"{stage.name}.{number}", stage.drop_path_rates[number], ops.features(x)
     if skip is None:
         source = ops.layer_norm(x, f"{name}.norm0")

@@ -33,7 +33,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from autoseg.networks.architecture import PositiveInt, Section
-from autoseg.networks.literature.swin import Stage, count_heads, drop_path_rates, swin_stage
+from autoseg.networks.literature.swin import SwinStage, count_heads, drop_path_rates, swin_stage
 from autoseg.networks.ops import Ops
 from autoseg.networks.spec import NetworkSpec, adam
 
@@ -91,7 +91,7 @@ def forward(ops: Ops[Value], image: Value, classes: int, settings: SwinUnetSetti
 
 
 def _blocks(ops: Ops[Value], x: Value, side: str, level: int, settings: SwinUnetSettings) -> Value:
-    stage = Stage(
+    stage = SwinStage(
         name=f"{side}.{level}",
         heads=count_heads(settings.features, settings.head_features) * 2**level,
         edges=settings.window,
