@@ -42,7 +42,8 @@ class NnunetModel:
         folder: Its model folder.
         nnunet_name: nnU-Net's name of the configuration.
         nnunet_previous: nnU-Net's name of the first stage, for the second stage of a cascade.
-        configuration: The converted configuration; its `previous` is a placeholder.
+        configuration: The converted configuration. In a cascade its `previous` is "3d_lowres", whatever name the first
+            stage gets; the plan of the installed model names it.
         plans: The content of plans.json.
         info: Channels and labels.
         checkpoints: Fold to the content of its checkpoint.
