@@ -5,7 +5,7 @@ nor a stop and a resume of the training. Threads share the memory of the process
 and there is no worker process that could die silently or hang.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from threading import get_ident
@@ -31,6 +31,7 @@ from autoseg.imaging.label_encoding import (
 )
 from autoseg.imaging.structure_masks import structure_channels
 from autoseg.imaging.targets import Targets
+from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.plan import Configuration
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.store import MEMORY_FOR_CASES_BYTES, StoredCase
@@ -84,6 +85,10 @@ class Batches:
             The batch, on `augmentation_device` or else on the CPU.
         """
         return self._finish(self._prepare(number))
+
+    def at_stage(self, stage: PatchStage) -> "Batches":
+        """Returns the supply of batches with patches of another number and size; see `planning.patch_growth`."""
+        return replace(self, configuration=self.configuration.model_copy(update={**dict(stage), "patch_growth": ()}))
 
     def _prepare(self, number: int) -> PreparedBatch:
         """Draws and reads the patches of a batch, and augments them unless a device does; called in a loader thread."""
@@ -185,7 +190,7 @@ class Batches:
         others = [other for other in range(count) if other != index]
         return region.with_augmentation(configuration, others, random) if self.augmented else region
 
-    def ahead(self, numbers: range, *, workers: int, on_wait: OnWait | None = None) -> Iterator[Batch]:
+    def ahead(self, numbers: range, *, workers: int, on_wait: OnWait | None = None) -> Generator[Batch, None, None]:
         """Gives batches in order, while threads prepare the next ones.
 
         Args:

@@ -92,7 +92,8 @@ class Segmenter:
         parts = (
             self.networks,
             str(self.votes),
-            self.configuration.model_dump_json(by_alias=True),  # with the names of version 0.1, so that it stays
+            # With the names of version 0.1, and without what only training reads, so that it stays.
+            self.configuration.model_dump_json(by_alias=True, exclude={"patch_growth"}),
             str(self.axis_order),
             self.rules.describe(),
             previous,

@@ -17,9 +17,10 @@ from autoseg.planning.memory import (
     training_bytes,
     weight_bytes,
 )
-from autoseg.planning.plan import Configuration, ConfigurationName, MeasuredMemory, Plan
+from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import FeatureMapReference, Preset
+from autoseg.planning.settings import MeasuredMemory
 from autoseg.runtime.units import describe_memory
 
 SMALLEST_BATCH = 2

@@ -15,8 +15,15 @@ from autoseg.networks.monai import MonaiSpec
 from autoseg.networks.monai_names import is_monai
 from autoseg.networks.patch_sizes import PatchSizes
 from autoseg.networks.spec import NetworkSpec
+from autoseg.planning.patch_growth import PatchStage, find_growth_problem
 from autoseg.planning.plugin_settings import Plugin
-from autoseg.planning.settings import AugmentationSettings, PositiveFloat, TrainingSettings
+from autoseg.planning.settings import (
+    AugmentationSettings,
+    MeasuredMemory,
+    PositiveFloat,
+    TrainingSettings,
+    default_augmentation,
+)
 from autoseg.runtime.artifact import Artifact
 
 ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
@@ -58,27 +65,6 @@ class Normalization(Section):
         return self
 
 
-def _default_augmentation(fields: dict[str, Any]) -> AugmentationSettings:
-    """Returns the default augmentation of a configuration with the other `fields`."""
-    architecture = fields.get("architecture")
-    if isinstance(architecture, Architecture) and architecture.dimensions == 2:
-        return AugmentationSettings(rotation_degrees=180, rotation_axes=(0,), mirror_axes=(0, 1))
-    return AugmentationSettings()
-
-
-class MeasuredMemory(Section):
-    """The memory of a patch in training, as it was measured when the memory of a device ran out.
-
-    Attributes:
-        factor: Ratio of the measured memory of a patch to the estimate of `planning.memory`.
-        recomputed: Whether feature maps were recomputed in the backward pass when it was measured; the factor holds
-            only for training of the same kind.
-    """
-
-    factor: PositiveFloat
-    recomputed: bool = False
-
-
 class Configuration(Section):
     """A configuration: the resolution, patches, network and augmentation of one model.
 
@@ -101,6 +87,8 @@ class Configuration(Section):
             measured.
         measured_memory: The measurement behind `estimated_bytes`, if the memory of a device ran out in training.
         previous: The configuration whose segmentation is an additional input: "3d_lowres" in a cascade.
+        patch_growth: Smaller patches that training begins with, in their order; see `planning.patch_growth`. Each of
+            them, and `patch_size` at the end, gets an equal share of the training. Empty if patches do not grow.
         augmentation: Random augmentation of the patches; left out, the one for patches with equal edges.
     """
 
@@ -115,7 +103,8 @@ class Configuration(Section):
     estimated_bytes: PositiveInt
     measured_memory: MeasuredMemory | None = None
     previous: ConfigurationName | None = None
-    augmentation: AugmentationSettings = Field(default_factory=_default_augmentation)
+    patch_growth: tuple[PatchStage, ...] = ()
+    augmentation: AugmentationSettings = Field(default_factory=default_augmentation)
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +129,8 @@ class Configuration(Section):
         for name in ("spacing_mm", "patch_size", "median_shape"):
             if len(getattr(self, name)) != dimensions:
                 raise ValueError(f"{name} must have {dimensions} values, as the network's kernels have")
-        if (problem := self.patches.find_problem(self.patch_size)) is not None:
+        problem = self.patches.find_problem(self.patch_size)
+        if problem or (problem := find_growth_problem(self.patch_growth, self.patch_size, self.patches)):
             raise ValueError(problem)
         if self.previous is None and self.previous_channels:
             raise ValueError(f"normalization needs one entry per image channel, {self.architecture.in_channels}")
@@ -156,6 +146,8 @@ class Configuration(Section):
         only = spec.fixed_patch(spec.parse(network.settings))
         if only not in (None, self.patch_size):
             raise ValueError(f"patch_size {self.patch_size} must be settings.patch of {spec.title}, which is {only}")
+        if only is not None and self.patch_growth:
+            raise ValueError(f"patch_growth must be empty: {spec.title} takes patches of one size only")
         return self
 
     @model_validator(mode="after")
@@ -226,6 +218,15 @@ class Configuration(Section):
     def step_voxels(self) -> int:
         """Number of voxels of all patches of a training step."""
         return self.patch_voxels * self.batch_size
+
+    @property
+    def stages(self) -> tuple[PatchStage, ...]:
+        """Patches and batches of the training in their order, the full ones last; each gets an equal share of it."""
+        return (*self.patch_growth, PatchStage(patch_size=self.patch_size, batch_size=self.batch_size))
+
+    def stage_at(self, progress: float) -> PatchStage:
+        """Returns patch and batch when a share of the training, from 0 to 1, is done."""
+        return self.stages[min(int(progress * len(self.stages)), len(self.stages) - 1)]
 
     @property
     def image_channels(self) -> int:

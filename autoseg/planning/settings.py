@@ -1,10 +1,10 @@
 """The types of the sections of plan.json on augmentation, loss and training."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
-from autoseg.networks.architecture import PositiveInt, Section
+from autoseg.networks.architecture import Architecture, PositiveInt, Section
 from autoseg.planning.plugin_settings import CustomTransform, Plugin
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -107,6 +107,14 @@ class AugmentationSettings(Section):
         if len(set(axes)) != len(axes):
             raise ValueError(f"each axis may be named once, not {axes}")
         return axes
+
+
+def default_augmentation(fields: dict[str, Any]) -> AugmentationSettings:
+    """Returns the default augmentation of a configuration with the other `fields`."""
+    architecture = fields.get("architecture")
+    if isinstance(architecture, Architecture) and architecture.dimensions == 2:
+        return AugmentationSettings(rotation_degrees=180, rotation_axes=(0,), mirror_axes=(0, 1))
+    return AugmentationSettings()
 
 
 class LossSettings(Section):
@@ -236,3 +244,16 @@ class TrainingSettings(Section):
         ):  # each step is as long as that, whatever the gradient
             raise ValueError(f"learning_rate {self.learning_rate} is too high for {self.optimizer!r}; take about 0.001")
         return self
+
+
+class MeasuredMemory(Section):
+    """The memory of a patch in training, as it was measured when the memory of a device ran out.
+
+    Attributes:
+        factor: Ratio of the measured memory of a patch to the estimate of `planning.memory`.
+        recomputed: Whether feature maps were recomputed in the backward pass when it was measured; the factor holds
+            only for training of the same kind.
+    """
+
+    factor: PositiveFloat
+    recomputed: bool = False

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from time import monotonic
 
 import torch
@@ -12,6 +13,7 @@ from autoseg.dataloading.batch import Batch
 from autoseg.errors import Stopped
 from autoseg.imaging.label_encoding import TargetLabels
 from autoseg.imaging.targets import Targets
+from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.device import autocast, memory_named
 from autoseg.runtime.reporting import Reporter, Task
@@ -88,6 +90,7 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
     for batch in remaining_batches(state, run, reporter):
         run.stop.check()
         done = progress(state, run.settings)
+        epoch.patches += run.training.configuration.stage_at(done).batch_size
         epoch.losses.append(train_step(state, batch, run, reporter))
         state.step += 1
         if len(epoch.losses) % STEPS_BETWEEN_LOOKS == 0:
@@ -111,7 +114,7 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
         learning_rate=epoch.learning_rate,
         seconds=state.elapsed_seconds - epoch.began_at_seconds,
         elapsed_seconds=state.elapsed_seconds,
-        patches_per_second=len(epoch.losses) * run.training.configuration.batch_size / trained_seconds,
+        patches_per_second=epoch.patches / trained_seconds,
         waiting_share=min(1.0, epoch.waited_seconds / trained_seconds),
         device_memory_bytes=gpu_usage.memory_bytes,
         device_utilization=gpu_usage.utilization,
@@ -119,7 +122,10 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
 
 
 def remaining_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterator[Batch]:
-    """Yields the remaining batches of the epoch; adds the time that was spent waiting for them to the epoch."""
+    """Yields the remaining batches of the epoch, each with the patches of the progress that the training has then.
+
+    Adds the time that was spent waiting for them to the epoch.
+    """
 
     def on_wait(seconds: int, work: str) -> None:
         if run.ranks.alone:  # several ranks stop together, between two steps
@@ -127,15 +133,21 @@ def remaining_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterat
         if seconds == SILENT_SECONDS:
             reporter.say(describe_stall(seconds, work))
 
-    left = run.settings.steps_per_epoch - len(state.epoch.losses)
-    batches = run.training.ahead(range(state.step, state.step + left), workers=run.workers, on_wait=on_wait)
-    while True:
-        asked = monotonic()
-        batch = next(batches, None)
-        state.epoch.waited_seconds += monotonic() - asked
-        if batch is None:
-            return
-        yield batch
+    end = state.step + run.settings.steps_per_epoch - len(state.epoch.losses)
+    while state.step < end:
+        stage = current_stage(state, run)
+        numbers = range(state.step, end)
+        with closing(run.training.at_stage(stage).ahead(numbers, workers=run.workers, on_wait=on_wait)) as batches:
+            while state.step < end and current_stage(state, run) == stage:
+                asked = monotonic()
+                batch = next(batches)
+                state.epoch.waited_seconds += monotonic() - asked
+                yield batch
+
+
+def current_stage(state: TrainState, run: Run) -> PatchStage:
+    """Returns patch and batch of the next step."""
+    return run.training.configuration.stage_at(progress(state, run.settings))
 
 
 def check_numbers(state: TrainState) -> None:

@@ -1,6 +1,7 @@
 """A step that fits into the memory of the device: tried again in smaller micro-batches until it does."""
 
 from dataclasses import replace
+from math import prod
 from typing import cast
 
 import torch
@@ -76,12 +77,12 @@ def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter
         available_bytes = gpu_memory_within_reach(run.device)
         restore_random_state(run.device, random_numbers)
     if size < start:
-        state.micro_batch_size = size
-        reporter.say(_describe_micro_batches(run, size, available_bytes))
+        state.micro_batch_size = max(1, size // _count_in_full_patch(batch, run))
         whole = len(batch.images)
+        reporter.say(_describe_micro_batches(run, size, whole, available_bytes))
         least_bytes = {_largest_part(whole, failed_size): available_bytes}
         least_bytes[_largest_part(whole, size)] = peak_bytes(run.device)
-        state.note_memory(least_bytes)
+        state.note_memory(least_bytes if _count_in_full_patch(batch, run) == 1 else {})
     return loss
 
 
@@ -95,6 +96,8 @@ def _try_alone(state: TrainState, batch: Batch, run: Run, reporter: Reporter) ->
     """
     if run.ranks.alone or not tells_when_full(run.device):
         return
+    if run.training.configuration.patch_growth:
+        batch = run.training.make(state.step)  # of full size, which the first steps have not yet
     trial = replace(state, forward=cast(Forward, state.network), plain_forward=cast(Forward, state.network))
     alone = replace(run, ranks=ALONE, loss=replace(run.loss, ranks=ALONE))
     start, random_numbers = _resolve_size(state, batch, run), random_state(run.device)
@@ -118,9 +121,18 @@ def _try_alone(state: TrainState, batch: Batch, run: Run, reporter: Reporter) ->
 
 
 def _resolve_size(state: TrainState, batch: Batch, run: Run) -> int:
-    """Returns the number of patches at once: all, or as many as the settings or an earlier step allow."""
-    limits = (run.settings.micro_batch_size, state.micro_batch_size)
-    return min([len(batch.images), *(limit for limit in limits if limit is not None)])
+    """Returns the number of patches at once: all, or as many as the settings or an earlier step allow.
+
+    The limits are for patches of the full size; of the smaller ones that training may begin with, as many more are
+    allowed as have the same number of voxels.
+    """
+    limits, smaller = (run.settings.micro_batch_size, state.micro_batch_size), _count_in_full_patch(batch, run)
+    return min([len(batch.images), *(limit * smaller for limit in limits if limit is not None)])
+
+
+def _count_in_full_patch(batch: Batch, run: Run) -> int:
+    """Returns how many patches of a batch have at most the voxels of a patch of full size."""
+    return max(1, run.training.configuration.patch_voxels // prod(batch.images.shape[2:]))
 
 
 def _largest_part(patches: int, size: int) -> int:
@@ -146,13 +158,13 @@ def _describe_shares(run: Run, size: int) -> str:
     )
 
 
-def _describe_micro_batches(run: Run, size: int, available_bytes: int | None) -> str:
+def _describe_micro_batches(run: Run, size: int, patches: int, available_bytes: int | None) -> str:
     configuration = run.training.configuration
     estimate = f"plan.json estimates {describe_memory(configuration.estimated_bytes)}"
     if configuration.is_foreign:
         estimate = "no estimate knows this network"
     available = "" if available_bytes is None else f", and {describe_memory(available_bytes)} could be had"
     return (
-        f"the memory of the device {run.device} is too small for a step of {configuration.batch_size} patches at once "
+        f"the memory of the device {run.device} is too small for a step of {patches} patches at once "
         f"({estimate}{available}); from now on each step takes {size} at a time and adds up their gradients"
     )

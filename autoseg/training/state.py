@@ -61,28 +61,31 @@ class OpenEpoch:
         learning_rate: Learning rate at the start of the epoch.
         began_at_seconds: Training time of the run when the epoch began.
         waited_seconds: Seconds of the epoch that were spent waiting for patches.
+        patches: Number of patches that it was trained on so far, over all ranks.
         losses: Training losses of its steps so far, scalars on the device.
     """
 
     learning_rate: float = 0.0
     began_at_seconds: float = 0.0
     waited_seconds: float = 0.0
+    patches: int = 0
     losses: list[torch.Tensor] = field(default_factory=list)
 
     def pack(self) -> dict[str, Any]:
         """Returns the epoch as tensors and plain values, for a checkpoint."""
         losses = torch.stack(self.losses).cpu() if self.losses else torch.empty(0)
-        return {name: getattr(self, name) for name in TIMES} | {"losses": losses}
+        return {name: getattr(self, name) for name in NUMBERS} | {"losses": losses}
 
     @classmethod
     def unpack(cls, packed: dict[str, Any], device: torch.device) -> "OpenEpoch":
         """Returns the epoch of which `pack` gave the values; a new one if there are none, as in older checkpoints."""
         if not packed:
             return cls()
-        return cls(**{name: packed[name] for name in TIMES}, losses=list(packed["losses"].to(device)))
+        numbers = {name: packed[name] for name in NUMBERS if name in packed}  # older checkpoints lack `patches`
+        return cls(**numbers, losses=list(packed["losses"].to(device)))
 
 
-TIMES = ("learning_rate", "began_at_seconds", "waited_seconds")
+NUMBERS = ("learning_rate", "began_at_seconds", "waited_seconds", "patches")
 """Attributes of `OpenEpoch` that are plain numbers."""
 
 

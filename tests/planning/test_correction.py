@@ -8,7 +8,8 @@ from small_models import small_plan
 from autoseg.networks.architecture import count_weights
 from autoseg.planning.budget import count_fitting_patches, estimate_step_bytes, update_memory_estimate
 from autoseg.planning.memory import BYTES_PER_WEIGHT, bytes_per_patch, training_bytes
-from autoseg.planning.plan import MeasuredMemory, Plan
+from autoseg.planning.plan import Plan
+from autoseg.planning.settings import MeasuredMemory
 
 NAME = "3d_fullres"
 ONE = small_plan().configurations[NAME]
