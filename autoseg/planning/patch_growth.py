@@ -9,11 +9,12 @@ equal shares from the smallest that the network takes, with batches that shrink 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
+from typing import cast
 
 from autoseg.networks.architecture import Axes, PositiveInt, Section
 from autoseg.networks.patch_sizes import PatchSizes
-
 
 STAGES = 4
 """Number of sizes that patches have in the course of a training, the full one included."""
@@ -33,11 +34,6 @@ class PatchStage(Section):
     patch_size: Axes
     batch_size: PositiveInt
 
-    @property
-    def voxels(self) -> int:
-        """Number of voxels of all patches of a training step."""
-        return prod(self.patch_size) * self.batch_size
-
 
 def find_growth_problem(stages: Sequence[PatchStage], patch_size: Sequence[int], patches: PatchSizes) -> str | None:
     """Returns why training cannot go through these stages to the full patch; None if it can.
@@ -50,8 +46,7 @@ def find_growth_problem(stages: Sequence[PatchStage], patch_size: Sequence[int],
         patch_size: Size of the full patch in voxels.
         patches: The sizes that the network takes.
     """
-    sizes = [stage.patch_size for stage in stages]
-    for size, larger in zip(sizes, [*sizes[1:], tuple(patch_size)], strict=True):
+    for size, larger in pairwise([*(stage.patch_size for stage in stages), tuple(patch_size)]):
         if len(size) != len(larger):
             return f"patch_growth must have patches of {len(patch_size)} axes, as patch_size has"
         if (problem := patches.find_problem(size)) is not None:
@@ -81,10 +76,10 @@ def grow_patches(
         patches: The sizes that the network takes.
         stages: Number of stages, with that of the full patch.
     """
-    full = PatchStage(patch_size=patch_size, batch_size=batch_size)
+    step_voxels = prod(patch_size) * batch_size
     sizes = [_grown(patch_size, patches, number / (stages - 1)) for number in range(stages - 1)]
     return tuple(
-        PatchStage(patch_size=size, batch_size=full.voxels // prod(size))
+        PatchStage(patch_size=cast(Axes, size), batch_size=step_voxels // prod(size))
         for size in dict.fromkeys(sizes)
         if size != tuple(patch_size)
     )

@@ -1,0 +1,94 @@
+"""Which patches training begins with, and which it refuses."""
+
+from itertools import pairwise
+from math import prod
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from small_models import small_configuration
+
+from autoseg.networks.patch_sizes import PatchSizes
+from autoseg.planning.patch_growth import PatchStage, grow_patches
+from autoseg.planning.plan import Configuration
+
+DIVISORS = st.sampled_from([1, 2, 4, 8, 16, 32])
+
+
+@given(st.lists(st.tuples(DIVISORS, st.integers(1, 12)), min_size=2, max_size=3), st.integers(1, 60), st.integers(2, 6))
+def test_patches_grow_along_all_axes_within_the_voxels_of_a_step(axes, batch_size, stages):
+    """Every patch is one that the network takes, and no step has more voxels than the last ones."""
+    divisor, patch = [step for step, _ in axes], [step * count for step, count in axes]
+    patches = PatchSizes.divisible_by(divisor)
+    grown = grow_patches(patch, batch_size, patches, stages=stages)
+    assert len(grown) < stages
+    sizes = [*(stage.patch_size for stage in grown), tuple(patch)]
+    assert len(set(sizes)) == len(sizes)
+    for smaller, larger in pairwise(sizes):
+        assert all(edge <= next_edge for edge, next_edge in zip(smaller, larger, strict=True))
+    for stage in grown:
+        assert patches.find_problem(stage.patch_size) is None
+        assert prod(stage.patch_size) * stage.batch_size <= prod(patch) * batch_size
+        assert prod(stage.patch_size) * (stage.batch_size + 1) > prod(patch) * batch_size
+
+
+def test_smallest_patch_keeps_two_voxels_at_the_coarsest_resolution():
+    """A patch that is no larger has no smaller ones before it."""
+    assert grow_patches((64, 64), 4, PatchSizes.divisible_by((16, 16)))[0] == PatchStage(
+        patch_size=(32, 32), batch_size=16
+    )
+    assert grow_patches((32, 32), 4, PatchSizes.divisible_by((16, 16))) == ()
+
+
+def test_patch_with_a_margin_begins_with_the_smallest_centres():
+    """Voxels are those that the network sees, margin included."""
+    unpadded = PatchSizes(smallest=(188, 188), step=(16, 16), margin=(92, 92))
+    grown = grow_patches((572, 572), 2, unpadded)
+    assert [stage.patch_size for stage in grown] == [(204, 204), (332, 332), (444, 444)]
+    assert [stage.batch_size for stage in grown] == [15, 5, 3]
+
+
+def edited(**changes):
+    """A small configuration as somebody has edited it."""
+    return Configuration.model_validate({**small_configuration().model_dump(by_alias=True), **changes})
+
+
+@pytest.mark.parametrize(
+    ("stages", "problem"),
+    [
+        ([((4, 4), 2)], "patch_growth must have patches of 3 axes, as patch_size has"),
+        ([((4, 4, 5), 2)], r"patch_growth: patch_size \(4, 4, 5\) must be divisible by \(2, 2, 2\)"),
+        ([((2, 2, 2), 2)], "patch_growth: .* leaves one voxel at the coarsest resolution"),
+        ([((4, 4, 16), 2)], r"patch_growth goes from \(4, 4, 16\) to \(8, 8, 8\), which is smaller"),
+        ([((6, 6, 6), 2), ((8, 4, 8), 2)], r"patch_growth goes from \(6, 6, 6\) to \(8, 4, 8\), which is smaller"),
+        ([((4, 4, 4), 0)], "batch_size"),
+    ],
+)
+def test_edited_growth_that_cannot_be_is_named(stages, problem):
+    """The line names what does not fit."""
+    growth = [{"patch_size": size, "batch_size": batch} for size, batch in stages]
+    with pytest.raises(ValidationError, match=problem):
+        edited(patch_growth=growth)
+
+
+def test_network_of_one_patch_size_does_not_grow():
+    """Its positions are learned for that size."""
+    with pytest.raises(ValidationError, match="patch_growth must be empty: TransUNet takes patches of one size only"):
+        edited_transunet(patch_growth=[{"patch_size": (32, 32), "batch_size": 2}])
+
+
+def edited_transunet(**changes):
+    """A 2D configuration of a network with a fixed patch."""
+    fields = small_configuration(2).model_dump(by_alias=True)
+    network = {"name": "transunet", "settings": {"patch": [64, 64]}}
+    return Configuration.model_validate({**fields, "network": network, "patch_size": (64, 64), **changes})
+
+
+@pytest.mark.parametrize(
+    ("progress", "edge"), [(0.0, 4), (0.33, 4), (0.34, 6), (0.6666, 6), (0.6667, 8), (0.999, 8), (1.0, 8)]
+)
+def test_each_stage_has_an_equal_share(progress, edge):
+    """The full patch comes last, and stays when the training is done."""
+    growth = [{"patch_size": (4, 4, 4), "batch_size": 9}, {"patch_size": (6, 6, 6), "batch_size": 4}]
+    assert edited(patch_growth=growth).stage_at(progress).patch_size == (edge,) * 3
