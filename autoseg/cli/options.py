@@ -71,6 +71,15 @@ Network = Annotated[
         metavar="NAME",
     ),
 ]
+Patches = Annotated[
+    str | None,
+    typer.Option(
+        "--patches",
+        help="growing: training begins with small patches, which teach more for their cost; fixed: one size from first "
+        "to last. [default: growing with --preset small, else fixed]",
+        metavar="NAME",
+    ),
+]
 PlanName = Annotated[
     str | None,
     typer.Option("--plan", help="Name of a plan beside the usual one. [default: the usual one]", metavar="NAME"),

@@ -15,7 +15,7 @@ from autoseg.models.best_model import BestModel, MemberName
 from autoseg.models.bundle_format import SCORES
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint
 from autoseg.models.training_statistics import load_training_statistics
-from autoseg.planning.plan import Normalization
+from autoseg.planning.settings import Normalization
 from autoseg.runtime.artifact import Artifact, Score
 from autoseg.workspace import Fold, ModelFolder
 

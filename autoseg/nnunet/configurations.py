@@ -14,8 +14,8 @@ from autoseg.nnunet.checkpoint_file import NnunetCheckpoint
 from autoseg.nnunet.plans import CANNOT, SCHEMES, ConfigurationPlan, NnunetPlans
 from autoseg.planning.augmentation_choice import choose_augmentation
 from autoseg.planning.memory import training_bytes
-from autoseg.planning.plan import Configuration, Normalization, Spacing
-from autoseg.planning.settings import AugmentationSettings
+from autoseg.planning.plan import Configuration, Spacing
+from autoseg.planning.settings import AugmentationSettings, Normalization
 from autoseg.runtime.artifact import first_mistake
 
 LARGEST_GROWTH = 2

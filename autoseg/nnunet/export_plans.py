@@ -7,7 +7,8 @@ from autoseg.models.checkpoint import Checkpoint
 from autoseg.nnunet.architectures import describe_architecture
 from autoseg.nnunet.models import REORIENTING
 from autoseg.nnunet.plans import LABELLER, PREPROCESSOR, RESAMPLER, RESAMPLING, SCHEMES
-from autoseg.planning.plan import ConfigurationName, Normalization
+from autoseg.planning.plan import ConfigurationName
+from autoseg.planning.settings import Normalization
 
 PLANS = "nnUNetPlans"
 

@@ -12,8 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from autoseg.errors import ModelError
 from autoseg.networks.architecture import PositiveInt
-from autoseg.planning.plan import NormalizationScheme
-from autoseg.planning.settings import PositiveFloat
+from autoseg.planning.settings import NormalizationScheme, PositiveFloat
 from autoseg.runtime.artifact import first_mistake, read_text
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]

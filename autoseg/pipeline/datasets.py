@@ -10,6 +10,7 @@ from autoseg.datasets.fingerprinting import compute_fingerprint
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.splitting import resolve_splits
 from autoseg.pipeline.options import resolve_options
+from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.plan_file import (
     check_configuration_names,
@@ -76,6 +77,7 @@ def plan_configurations(
     preset: PresetName | None = None,
     rules: RulesName = "autoseg",
     network: str | None = None,
+    patches: PatchesName | None = None,
     plan_name: str | None = None,
     workspace: FilePath | None = None,
     reporter: Reporter = SILENT,
@@ -94,6 +96,8 @@ def plan_configurations(
         network: Name of a network of the literature (see `list_networks`), with settings that differ from the paper's
             behind a colon, as in "unet:padded=false,depth=4"; or a network of MONAI, such as "monai:SwinUNETR"; by
             default the network of the preset.
+        patches: "growing" begins the training with small patches, "fixed" does not; by default as the preset says. See
+            `planning.patch_growth`.
         plan_name: Name of a plan beside the usual one.
         workspace: See `extract_fingerprint`.
         reporter: Is told what is not as usual.
@@ -118,7 +122,13 @@ def plan_configurations(
     folders = find_workspace(workspace).dataset(number, plan_name)
     info = DatasetInfo.load(info_file(folders.raw))
     options = resolve_options(
-        folders.raw.name, memory=memory, preset=preset, rules=rules, network=network, reporter=reporter
+        folders.raw.name,
+        memory=memory,
+        preset=preset,
+        rules=rules,
+        network=network,
+        patches=patches,
+        reporter=reporter,
     )
     with run_alone(folders.preprocessed):
         plan = make_plan(load_fingerprint(number, folders), info, options)
@@ -181,6 +191,7 @@ def plan_and_preprocess(
     preset: PresetName | None = None,
     rules: RulesName = "autoseg",
     network: str | None = None,
+    patches: PatchesName | None = None,
     plan_name: str | None = None,
     groups: str | None = None,
     splits: FilePath | None = None,
@@ -195,10 +206,11 @@ def plan_and_preprocess(
     Args:
         number: Number of the dataset: 4 for "Dataset004_Hippocampus".
         configurations: Configurations to prepare; by default all that the plan has.
-        memory: See `plan_configurations`, for this and the next four arguments.
+        memory: See `plan_configurations`, for this and the next five arguments.
         preset: Size of the network.
         rules: "autoseg" or "nnunet".
         network: Name of a network of the literature, such as "vnet" or "unet:padded=false".
+        patches: "growing" or "fixed".
         plan_name: Name of a plan beside the usual one.
         groups: Regular expression that finds the patient in a case's name; see `resolve_splits`.
         splits: File of folds to train by, in this program's format or nnU-Net's; by default the cases are assigned.
@@ -227,7 +239,13 @@ def plan_and_preprocess(
     folders = find_workspace(workspace).dataset(number, plan_name)
     dataset = Dataset.open(folders.raw).without(skip)
     options = resolve_options(
-        dataset.name, memory=memory, preset=preset, rules=rules, network=network, reporter=reporter
+        dataset.name,
+        memory=memory,
+        preset=preset,
+        rules=rules,
+        network=network,
+        patches=patches,
+        reporter=reporter,
     )
 
     with run_alone(folders.preprocessed):

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from autoseg.errors import UsageError
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai_names import is_monai
+from autoseg.planning.patch_growth import PATCHES_NAMES
 from autoseg.planning.planner import PlanningOptions
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
@@ -17,7 +18,14 @@ from autoseg.runtime.units import describe_memory, parse_memory
 
 
 def resolve_options(
-    dataset: str, *, memory: str | None, preset: str | None, rules: str, network: str | None = None, reporter: Reporter
+    dataset: str,
+    *,
+    memory: str | None,
+    preset: str | None,
+    rules: str,
+    network: str | None = None,
+    patches: str | None = None,
+    reporter: Reporter,
 ) -> PlanningOptions:
     """Returns the options of planning from the options of the user and the memory of the GPU.
 
@@ -30,11 +38,12 @@ def resolve_options(
         preset: Name of the preset; None if it is not given.
         rules: Name of the planning rules.
         network: Name of a network, with settings behind a colon; None for the network of the preset.
+        patches: "growing" or "fixed"; None leaves it to the preset.
         reporter: Is told which memory was assumed.
 
     Raises:
-        UsageError: There are no such rules, they have no such preset, there is no such network, or the memory cannot be
-            read.
+        UsageError: There are no such rules, they have no such preset, there is no such network, patches are neither
+            growing nor fixed, or the memory cannot be read.
     """
     plugin = None if network is None else _find_network(network, rules)
     if rules not in RULES:
@@ -44,6 +53,8 @@ def resolve_options(
         preset = presets[0]
     if preset is not None and preset not in presets:
         raise UsageError(f"there is no preset {preset!r} in the rules {rules!r}", f"choose from {', '.join(presets)}")
+    if patches is not None and patches not in PATCHES_NAMES:
+        raise UsageError(f"patches cannot be {patches!r}", f"choose from {', '.join(PATCHES_NAMES)}")
     if memory is not None:
         budget_bytes = parse_memory(memory)
     elif preset is not None:
@@ -51,7 +62,12 @@ def resolve_options(
     else:
         budget_bytes = _default_memory(reporter)
     return PlanningOptions(
-        dataset=dataset, memory_budget_bytes=budget_bytes, preset=preset, rules=rules, network=plugin
+        dataset=dataset,
+        memory_budget_bytes=budget_bytes,
+        preset=preset,
+        rules=rules,
+        network=plugin,
+        patches=patches,
     )
 
 

@@ -13,9 +13,11 @@ from autoseg.planning.memory import training_bytes
 from autoseg.planning.mirroring import Mirroring, choose_mirroring, explain_mirroring, mirror_settings
 from autoseg.planning.network_fit import find_incompatibility, fit_network
 from autoseg.planning.normalization import choose_normalization, explain_normalization
+from autoseg.planning.patch_growth import grow_patches
 from autoseg.planning.patch_size import PlanningConstraints, TypicalImage, fit_patch, format_size
-from autoseg.planning.plan import Configuration, ConfigurationName, Normalization
+from autoseg.planning.plan import Configuration, ConfigurationName
 from autoseg.planning.presets import Rules
+from autoseg.planning.settings import Normalization
 from autoseg.planning.spacing import TargetGrid, choose_grid, explain_grid
 from autoseg.planning.topology import two_or_three
 
@@ -133,7 +135,7 @@ def make_configuration(
     augmentation = choose_augmentation(patch_size)
     if decisions.mirroring is not None:
         augmentation = mirror_settings(decisions.mirroring, decisions.grid.axis_order, len(patch_size), augmentation)
-    return Configuration(
+    configuration = Configuration(
         spacing_mm=planned.image.spacing_mm,
         patch_size=patch_size,
         batch_size=planned.fit.batch_size,
@@ -146,3 +148,7 @@ def make_configuration(
         previous=planned.previous,
         augmentation=augmentation,
     )
+    if constraints.patches == "fixed" or not configuration.takes_other_patches:
+        return configuration
+    growth = grow_patches(patch_size, configuration.batch_size, configuration.patches)
+    return configuration.model_copy(update={"patch_growth": growth})

@@ -102,6 +102,7 @@ def explain_configuration(
         )
         return
     yield from _explain_patch(planned, configuration)
+    yield from _explain_growth(planned, configuration, constraints)
     yield _explain_batch(planned, configuration, constraints)
     yield _explain_loss(planned, configuration)
     yield _explain_augmentation(planned, configuration)
@@ -150,6 +151,23 @@ def _explain_patch(planned: ConfigurationDecisions, configuration: Configuration
             f"{planned.name}: its convolutions are not padded, so of a patch it predicts the {centre} voxels in the "
             "middle; beyond the border of an image it sees the mirror image."
         )
+
+
+def _explain_growth(
+    planned: ConfigurationDecisions, configuration: Configuration, constraints: PlanningConstraints
+) -> Iterator[str]:
+    if constraints.patches == "fixed":
+        return
+    if not configuration.patch_growth:
+        reason = "it is as small as it can be" if configuration.takes_other_patches else "the network takes one size"
+        yield f"{planned.name}: the patch does not grow during the training, because {reason}."
+        return
+    sizes = [f"{stage.batch_size} of {format_size(stage.patch_size)}" for stage in configuration.stages]
+    yield (
+        f"{planned.name}: patches grow during the training, with about as many voxels in each step: {', '.join(sizes)} "
+        "voxels, each for an equal share of it, because many small patches teach more at the same cost than few large "
+        "ones, which are needed at the end to see what lies further apart."
+    )
 
 
 def _long_voxels(architecture: Architecture) -> str:

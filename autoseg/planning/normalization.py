@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from autoseg.datasets.fingerprint import ChannelFacts, Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
-from autoseg.planning.plan import Normalization, NormalizationScheme
+from autoseg.planning.settings import Normalization, NormalizationScheme
 
 # The scheme by the casefolded name of the channel; any other name means "zscore". Source: nnU-Net's dataset format.
 SCHEMES: dict[str, NormalizationScheme] = {

@@ -11,10 +11,13 @@ equal shares from the smallest that the network takes, with batches that shrink 
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from typing import cast
+from typing import Literal, cast, get_args
 
 from autoseg.networks.architecture import Axes, PositiveInt, Section
 from autoseg.networks.patch_sizes import PatchSizes
+
+PatchesName = Literal["fixed", "growing"]
+PATCHES_NAMES: tuple[PatchesName, ...] = get_args(PatchesName)
 
 STAGES = 4
 """Number of sizes that patches have in the course of a training, the full one included."""

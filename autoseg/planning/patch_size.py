@@ -10,6 +10,7 @@ from autoseg.networks.architecture import Architecture
 from autoseg.planning.budget import FREE_SHARE, SMALLEST_BATCH, Budget
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.network_fit import bytes_per_voxel, make_architecture, patches_for
+from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.plan import Spacing
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import Preset
@@ -54,6 +55,7 @@ class PlanningConstraints:
         in_channels, out_channels: Numbers of input and output channels of the network.
         monotonic: Whether a larger budget must never give fewer voxels per training step.
         named_network: A network of the literature, instead of that of the preset.
+        patches: Whether patches have one size during the training or grow to it.
     """
 
     preset_name: str
@@ -64,6 +66,7 @@ class PlanningConstraints:
     out_channels: int
     monotonic: bool
     named_network: Plugin | None = None
+    patches: PatchesName = "fixed"
 
     @property
     def max_voxels(self) -> float:

@@ -20,6 +20,7 @@ from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.settings import (
     AugmentationSettings,
     MeasuredMemory,
+    Normalization,
     PositiveFloat,
     TrainingSettings,
     default_augmentation,
@@ -34,35 +35,8 @@ PresetName = Literal[
     "small", "4gb", "8gb", "11gb", "16gb", "24gb", "40gb", "80gb", "plain", "resenc_m", "resenc_l", "resenc_xl"
 ]
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
-NormalizationScheme = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
 
 Spacing = tuple[PositiveFloat, PositiveFloat] | tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-
-
-class Normalization(Section):
-    """How the intensities of one channel are normalized.
-
-    Attributes:
-        scheme: "ct" clips to [lower, upper], then subtracts `mean` and divides by `std`, all four measured over the
-            foreground of the dataset; "zscore" subtracts the image's own mean and divides by its own standard
-            deviation; "rescale_to_0_1" maps the image's own range to 0 to 1; "rgb_to_0_1" divides by 255; "none"
-            leaves values unchanged.
-        only_nonzero: Whether "zscore" normalizes over the non-zero region and leaves the other voxels at zero.
-        lower, upper, mean, std: The parameters of "ct", in the unit of the image (Hounsfield units).
-    """
-
-    scheme: NormalizationScheme
-    only_nonzero: bool = False
-    lower: float | None = None
-    upper: float | None = None
-    mean: float | None = None
-    std: float | None = None
-
-    @model_validator(mode="after")
-    def _ct_is_complete(self) -> Self:
-        if self.scheme == "ct" and None in (self.lower, self.upper, self.mean, self.std):
-            raise ValueError("the scheme 'ct' needs lower, upper, mean and std")
-        return self
 
 
 class Configuration(Section):
@@ -218,6 +192,13 @@ class Configuration(Section):
     def step_voxels(self) -> int:
         """Number of voxels of all patches of a training step."""
         return self.patch_voxels * self.batch_size
+
+    @property
+    def takes_other_patches(self) -> bool:
+        """Whether it is known that the network takes patches of other sizes than `patch_size` as well."""
+        if self.network is None or self.spec is None:
+            return self.network is None
+        return self.spec.fixed_patch(self.spec.parse(self.network.settings)) is None
 
     @property
     def stages(self) -> tuple[PatchStage, ...]:

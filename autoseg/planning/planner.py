@@ -15,6 +15,7 @@ from autoseg.planning.explanation import (
     explain_refusal,
 )
 from autoseg.planning.network_fit import adapt_training, find_spec
+from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.patch_size import PlanningConstraints, format_size
 from autoseg.planning.plan import Plan, PresetName, RulesName
 from autoseg.planning.plugin_settings import Plugin
@@ -33,6 +34,7 @@ class PlanningOptions:
         rules: "autoseg", the rules of this project, or "nnunet", those of the reference method, which need one of its
             own presets.
         network: A network of the literature instead of that of the preset; not with the rules "nnunet".
+        patches: Whether patches have one size during the training or grow to it; None leaves it to the preset.
     """
 
     dataset: str
@@ -40,6 +42,7 @@ class PlanningOptions:
     preset: PresetName | None = None
     rules: RulesName = "autoseg"
     network: Plugin | None = None
+    patches: PatchesName | None = None
 
 
 def make_plan(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOptions) -> Plan:
@@ -134,6 +137,7 @@ def _plan(decisions: DatasetDecisions, preset_name: PresetName, options: Plannin
         out_channels=decisions.info.targets.outputs,
         monotonic=decisions.rules.monotonic,
         named_network=options.network,
+        patches=options.patches or preset.patches,
     )
     results = [*plan_2d(decisions, constraints), *plan_3d(decisions, constraints)]
     configurations = {

@@ -19,6 +19,7 @@ every preset of this project limits the fraction of a dataset that one batch may
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.plan import PresetName, RulesName
 from autoseg.planning.settings import TrainingSettings
 
@@ -73,6 +74,7 @@ class Preset:
         batch_share: Largest fraction of the voxels of all training cases that one batch may hold.
         reference: Set for presets of the reference method only, which does not count bytes.
         training: The training settings.
+        patches: Whether patches have one size during the training or grow to it; see `patch_growth`.
         epochs_by_size: Whether the number of epochs of the training settings is for 2D images only, and that for
             volumes follows from their size; see `schedule`.
     """
@@ -88,6 +90,7 @@ class Preset:
     batch_share: float = BATCH_SHARE
     reference: FeatureMapReference | None = None
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    patches: PatchesName = "fixed"
     epochs_by_size: bool = False
 
     def limits(self, dimensions: int) -> Limits:
@@ -149,6 +152,7 @@ PRESETS: dict[PresetName, Preset] = {
             momentum=0.9,
             average_decay=0.99,
         ),
+        patches="growing",
     ),
     "4gb": _standard(4),
     "8gb": _standard(8),

@@ -1,4 +1,4 @@
-"""The types of the sections of plan.json on augmentation, loss and training."""
+"""The types of the sections of plan.json on normalization, augmentation, loss, training and measured memory."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +12,34 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 InnerFraction = Annotated[float, Field(gt=0, lt=1)]
 ShareKept = Annotated[float, Field(ge=0, lt=1)]
 AxisNumbers = tuple[Annotated[int, Field(ge=0, le=2)], ...]
+NormalizationScheme = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
 CUSTOM = AliasChoices("custom", "own")  # Plans of version 0.1 say "own".
+
+
+class Normalization(Section):
+    """How the intensities of one channel are normalized.
+
+    Attributes:
+        scheme: "ct" clips to [lower, upper], then subtracts `mean` and divides by `std`, all four measured over the
+            foreground of the dataset; "zscore" subtracts the image's own mean and divides by its own standard
+            deviation; "rescale_to_0_1" maps the image's own range to 0 to 1; "rgb_to_0_1" divides by 255; "none"
+            leaves values unchanged.
+        only_nonzero: Whether "zscore" normalizes over the non-zero region and leaves the other voxels at zero.
+        lower, upper, mean, std: The parameters of "ct", in the unit of the image (Hounsfield units).
+    """
+
+    scheme: NormalizationScheme
+    only_nonzero: bool = False
+    lower: float | None = None
+    upper: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    @model_validator(mode="after")
+    def _ct_is_complete(self) -> Self:
+        if self.scheme == "ct" and None in (self.lower, self.upper, self.mean, self.std):
+            raise ValueError("the scheme 'ct' needs lower, upper, mean and std")
+        return self
 
 
 class AugmentationSettings(Section):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.planning.plan import Normalization
+from autoseg.planning.settings import Normalization
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -11,7 +11,8 @@ from autoseg._version import __version__
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.targets import Numbers
-from autoseg.planning.plan import ConfigurationName, Normalization, Plan, Spacing
+from autoseg.planning.plan import ConfigurationName, Plan, Spacing
+from autoseg.planning.settings import Normalization
 from autoseg.preprocessing.case import PreprocessRecord
 from autoseg.runtime.artifact import Artifact, state_of_files
 

@@ -15,7 +15,7 @@ from autoseg.dataloading.loader import Batches
 from autoseg.errors import AutosegError
 from autoseg.imaging.label_encoding import code_base, encode_cascade
 from autoseg.imaging.targets import OUTSIDE, Targets
-from autoseg.planning.plan import Normalization
+from autoseg.planning.settings import Normalization
 from autoseg.preprocessing.foreground import Foreground
 from autoseg.runtime import thread_pool
 

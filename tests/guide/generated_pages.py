@@ -18,9 +18,15 @@ from autoseg.cli.app import COMMANDS, app
 from autoseg.datasets.info import DatasetInfo
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.literature.table import NETWORKS
-from autoseg.planning.plan import Configuration, Normalization, Plan
+from autoseg.planning.plan import Configuration, Plan
 from autoseg.planning.plugin_settings import CustomTransform, Plugin
-from autoseg.planning.settings import AugmentationSettings, LossSettings, MeasuredMemory, TrainingSettings
+from autoseg.planning.settings import (
+    AugmentationSettings,
+    LossSettings,
+    MeasuredMemory,
+    Normalization,
+    TrainingSettings,
+)
 
 GUIDE = Path(str(files("autoseg"))) / "guide"
 SECTIONS: dict[type[BaseModel], tuple[str, str]] = {

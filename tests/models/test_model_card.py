@@ -9,8 +9,8 @@ from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.model_card import write_card
 from autoseg.models.model_facts import MemberFacts, ModelFacts, sanitize
-from autoseg.planning.plan import Normalization
 from autoseg.planning.plugin_settings import Plugin
+from autoseg.planning.settings import Normalization
 
 
 def facts_of(checkpoint: Checkpoint, **changes: object) -> ModelFacts:

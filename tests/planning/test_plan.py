@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from autoseg.errors import ArtifactError
 from autoseg.networks.architecture import Architecture, Stage
-from autoseg.planning.plan import Configuration, Normalization, Plan
+from autoseg.planning.plan import Configuration, Plan
 from autoseg.planning.plugin_settings import CustomTransform, Plugin
-from autoseg.planning.settings import AugmentationSettings, TrainingSettings
+from autoseg.planning.settings import AugmentationSettings, Normalization, TrainingSettings
 
 
 def architecture(dimensions):

@@ -17,7 +17,8 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import CaseFacts
 from autoseg.errors import ProblemsError, UsageError, WriteError
 from autoseg.pipeline.datasets import plan_and_preprocess
-from autoseg.planning.plan import Normalization, Plan
+from autoseg.planning.plan import Plan
+from autoseg.planning.settings import Normalization
 from autoseg.preprocessing import dataset as module
 from autoseg.preprocessing.archive import write_archive
 from autoseg.preprocessing.dataset import PreprocessingSettings, check_prepared, estimate_bytes, prepare_cases

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.planning.plan import Normalization, NormalizationScheme
+from autoseg.planning.settings import Normalization, NormalizationScheme
 from autoseg.preprocessing.normalization import normalize
 
 SHAPE = (1, 3, 5, 4)

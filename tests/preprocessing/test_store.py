@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ArtifactError, WriteError
 from autoseg.imaging.geometry import Box, Geometry, Shape
-from autoseg.planning.plan import Normalization
+from autoseg.planning.settings import Normalization
 from autoseg.preprocessing.archive import read_part, write_archive
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
