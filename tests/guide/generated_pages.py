@@ -18,6 +18,7 @@ from autoseg.cli.app import COMMANDS, app
 from autoseg.datasets.info import DatasetInfo
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.literature.table import NETWORKS
+from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.planning.plugin_settings import CustomTransform, Plugin
 from autoseg.planning.settings import (
@@ -36,6 +37,7 @@ SECTIONS: dict[type[BaseModel], tuple[str, str]] = {
     Architecture: ("Architecture", "configurations.NAME.architecture"),
     Stage: ("Stage", "configurations.NAME.architecture.stages[...]"),
     Plugin: ("Network or loss by name", "configurations.NAME.network` and `training.loss.custom"),
+    PatchStage: ("Stage of growing patches", "configurations.NAME.patch_growth[...]"),
     MeasuredMemory: ("Measured memory", "configurations.NAME.measured_memory"),
     AugmentationSettings: ("Augmentation", "configurations.NAME.augmentation"),
     CustomTransform: ("Transform by name", "configurations.NAME.augmentation.custom[...]"),

@@ -6,12 +6,17 @@ from math import prod
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planning_cases import golden_fingerprint, golden_info
 from pydantic import ValidationError
 from small_models import small_configuration
 
+from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.patch_sizes import PatchSizes
+from autoseg.planning.memory import training_bytes
 from autoseg.planning.patch_growth import PatchStage, grow_patches
 from autoseg.planning.plan import Configuration
+from autoseg.planning.planner import PlanningOptions, make_plan
+from autoseg.planning.plugin_settings import Plugin
 
 DIVISORS = st.sampled_from([1, 2, 4, 8, 16, 32])
 
@@ -92,3 +97,55 @@ def test_each_stage_has_an_equal_share(progress, edge):
     """The full patch comes last, and stays when the training is done."""
     growth = [{"patch_size": (4, 4, 4), "batch_size": 9}, {"patch_size": (6, 6, 6), "batch_size": 4}]
     assert edited(patch_growth=growth).stage_at(progress).patch_size == (edge,) * 3
+
+
+def planned(preset="small", **options):
+    """The plan of typical hippocampi."""
+    fingerprint, info = golden_fingerprint("Hippo"), golden_info("Hippo")
+    options = PlanningOptions(dataset="Dataset004_Hippo", memory_budget_bytes=8 * 10**9, preset=preset, **options)
+    return make_plan(fingerprint, info, options)
+
+
+@pytest.mark.parametrize(
+    ("preset", "patches", "grows"),
+    [
+        ("small", None, True),
+        ("small", "fixed", False),
+        ("8gb", None, False),
+        ("8gb", "growing", True),
+        ("24gb", "growing", True),
+    ],
+)
+def test_preset_and_option_decide_whether_patches_grow(preset, patches, grows):
+    """In 2D and 3D alike, with the reason for the stages in the plan."""
+    plan = planned(preset, patches=patches)
+    for name, configuration in plan.configurations.items():
+        assert bool(configuration.patch_growth) == grows
+        sentences = [sentence for sentence in plan.why if sentence.startswith(f"{name}: patches grow")]
+        assert len(sentences) == grows
+        for stage in configuration.patch_growth:
+            assert f"{stage.batch_size} of {' x '.join(map(str, stage.patch_size))}" in sentences[0]
+            needed = training_bytes(configuration.architecture, stage.patch_size, stage.batch_size)
+            assert needed <= configuration.estimated_bytes
+
+
+@pytest.mark.parametrize(
+    ("network", "grows"),
+    [("vnet", True), ("unet", True), ("attention_unet", True), ("transunet", False)],
+)
+def test_networks_of_the_literature_grow_if_they_take_other_sizes(network, grows):
+    """A network whose patch is fixed keeps it, and the plan says so."""
+    plan = planned(network=Plugin(name=network, settings=NETWORKS[network].complete({})))
+    for name, configuration in plan.configurations.items():
+        assert bool(configuration.patch_growth) == grows
+        if not grows:
+            assert (
+                f"{name}: the patch does not grow during the training, because the network takes one size." in plan.why
+            )
+
+
+def test_network_of_an_installed_package_does_not_grow():
+    """Nothing is known about its patches."""
+    configuration = edited(network={"name": "somebodys_network"})
+    assert not configuration.takes_other_patches
+    assert edited().takes_other_patches
