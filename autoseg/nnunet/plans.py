@@ -122,7 +122,7 @@ class Intensities(BaseModel):
     percentile_99_5: Finite
 
     def as_normalization(self) -> dict[str, float]:
-        """Returns the statistics by the names of `planning.plan.Normalization`."""
+        """Returns the statistics by the names of `planning.settings.Normalization`."""
         return {"lower": self.percentile_00_5, "upper": self.percentile_99_5, "mean": self.mean, "std": self.std}
 
 
