@@ -1,7 +1,7 @@
 """One case on the grid of a configuration, and the way back: `preprocess_case` and its inverse `restore_case`.
 
 >>> from autoseg.planning.plan import Configuration
-from autoseg.planning.settings import Normalization
+>>> from autoseg.planning.settings import Normalization
 >>> geometry = Geometry(shape=(1, 1, 4), spacing_mm=(1.0, 1.0, 1.0))
 >>> image = Volume(array=np.array([[[[0, 2, 4, 0]]]], dtype=np.float32), geometry=geometry)
 >>> label = Volume(array=np.array([[[0, 2, 1, 0]]]), geometry=geometry)
