@@ -13,6 +13,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import IDENTITY, Geometry, Matrix, Shape, Vector, Volume
 from autoseg.imaging.image_files import write_image, write_label_map
 from autoseg.pipeline.datasets import plan_and_preprocess
+from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.plan import Plan
 from autoseg.workspace import DatasetFolders, Workspace
 
@@ -98,10 +99,10 @@ def write_pictures(root: Path, *, colours: int, cases: int = 3) -> DatasetFolder
     return folders
 
 
-def plan_tiny(root: Path, **training: float) -> Plan:
+def plan_tiny(root: Path, patches: PatchesName = "growing", **training: float) -> Plan:
     """Plans and preprocesses, then edits plan.json, as a user would, so that training takes a moment."""
     with patch("autoseg.datasets.fingerprint.FOREGROUND_SAMPLES", 10_000):  # the usual number takes a second
-        plan_and_preprocess(NUMBER, preset="small", workspace=root)
+        plan_and_preprocess(NUMBER, preset="small", patches=patches, workspace=root)
     return edit_training(root, **{**TRAINING, **training})
 
 

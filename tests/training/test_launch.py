@@ -65,8 +65,8 @@ def checkpoint_of(root):
 def assert_nearly_the_same(one, other):
     """Asserts that weights, their average, and reports are equal up to rounding."""
     for name, value in one.weights.items():
-        torch.testing.assert_close(value, other.weights[name], atol=1e-4, rtol=0)
-        torch.testing.assert_close(one.training["weights"][name], other.training["weights"][name], atol=1e-4, rtol=0)
+        torch.testing.assert_close(value, other.weights[name], atol=5e-4, rtol=0)
+        torch.testing.assert_close(one.training["weights"][name], other.training["weights"][name], atol=5e-4, rtol=0)
     for mine, theirs in zip(one.training["reports"], other.training["reports"], strict=True):
         for name in ("training_loss", "validation_loss", "learning_rate"):
             assert mine[name] == pytest.approx(theirs[name], abs=1e-3), name

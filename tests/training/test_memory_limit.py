@@ -31,7 +31,7 @@ def prepared(tmp_path_factory):
     """Returns a workspace that was planned and preprocessed but not trained."""
     root = tmp_path_factory.mktemp("prepared")
     write_volumes(root)
-    plan_tiny(root, epochs=1, steps_per_epoch=2)
+    plan_tiny(root, patches="fixed", epochs=1, steps_per_epoch=2)
     return root
 
 
