@@ -1,10 +1,11 @@
-"""Convolutions that avoid two faults of torch on a CPU; all networks use them in place of torch's.
+"""Convolutions that avoid two faults of torch on a CPU, and its slow path; all networks use them in place of torch's.
 
 Our own networks are built of them; in networks of other packages, `replace_convolutions` substitutes them for torch's.
 They hold the same parameters under the same names, and calculate the same function.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,12 @@ from torch.nn import functional as F
 
 BLOCK = 16
 """Number of channels that oneDNN processes together with AVX-512; with AVX2 it is 8."""
+
+SMALL_MAPS, SMALL_BATCH = 20480, 16
+"""Largest number of values, and smallest batch, for which torch chooses between two kinds of convolutions.
+
+Source: `ConvParams::use_mkldnn` of torch 2.6 to 2.13.
+"""
 
 
 class Conv2d(nn.Conv2d):
@@ -48,14 +55,94 @@ def convolve(  # noqa: PLR0913, PLR0917 - the parameters of torch
     dilation: Sequence[int],
     groups: int = 1,
 ) -> Tensor:
-    """Calculates `F.conv2d` or `F.conv3d` such that the gradients are right on a CPU as well."""
-    function = F.conv2d if weight.ndim == 4 else F.conv3d
+    """Calculates `F.conv2d` or `F.conv3d` such that on a CPU the gradients are right, and no path is slow.
+
+    Example:
+        >>> maps, weight = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 3, 3)
+        >>> convolve(maps, weight, None, stride=(1, 1), padding=(1, 1), dilation=(1, 1)).flatten()[:4].tolist()
+        [4.0, 6.0, 6.0, 4.0]
+    """
     if reads_beyond_maps(x, weight, dilation):
         with torch.autocast("cpu", enabled=False):
-            return function(x.float(), weight, bias, stride, padding, dilation, groups)
+            return _calculate(x.float(), weight, bias, stride, padding, dilation, groups)
     if writes_beyond_workspace(x, weight, stride, padding, groups):
         x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+    return _calculate(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _calculate(  # noqa: PLR0913, PLR0917 - the parameters of torch
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int] | str,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Calculates a convolution by oneDNN where torch would leave it to its own code.
+
+    Decision: a kernel of 1 is a matrix product, which keeps the order of the memory; a single sample is divided into
+    two samples, so that oneDNN takes it. `torch.mkldnn_convolution` would take a single sample as it is, but torch
+    would choose its own code for the gradients all the same.
+    """
+    if is_left_to_torch(x, weight, stride, dilation, groups) and not isinstance(padding, str):
+        if _is_pointwise(weight, stride, padding):
+            if x.stride(1) == 1:
+                return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+        elif len(x) == 1:
+            return _convolve_halves(x, weight, bias, stride, padding, dilation)
+    function = F.conv2d if weight.ndim == 4 else F.conv3d
     return function(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _is_pointwise(weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
+    """Returns whether each voxel of the output depends on the same voxel of the input alone."""
+    return max(weight.shape[2:]) == 1 and max(stride) == 1 and max(padding) == 0
+
+
+def _convolve_halves(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Convolves the two halves of a single sample as two samples, each with the voxels that its border needs.
+
+    The halves are those of the output's longest axis; if its length is odd, the second half is a row longer than
+    needed.
+    """
+    reach = [step * (length - 1) + 1 for step, length in zip(dilation, weight.shape[2:], strict=True)]
+    axes = zip(x.shape[2:], padding, reach, stride, strict=True)
+    rows = [(length + 2 * border - extent) // step + 1 for length, border, extent, step in axes]
+    axis = rows.index(max(rows))
+    half = (rows[axis] + 1) // 2
+    start, length = half * stride[axis], (half - 1) * stride[axis] + reach[axis]
+    after = start + length - x.shape[2 + axis] - padding[axis]  # negative if the stride leaves voxels over
+    x = F.pad(x, (0, 0) * (x.ndim - 3 - axis) + (padding[axis], after))
+    halves = torch.cat([x.narrow(2 + axis, 0, length), x.narrow(2 + axis, start, length)])
+    padding = [0 if number == axis else border for number, border in enumerate(padding)]
+    first, second = convolve(halves, weight, bias, stride, padding, dilation).split(1)
+    return torch.cat([first, second.narrow(2 + axis, 0, rows[axis] - half)], dim=2 + axis)
+
+
+def is_left_to_torch(x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int) -> bool:
+    """Returns whether torch would calculate a convolution by its own code rather than by oneDNN.
+
+    It does so in float32 for a kernel of 1 on one thread, and for a single sample of small maps unless the kernel is
+    large. Its own code copies every neighbourhood of a volume, takes up to six times as long, and returns the
+    channels-last order to the other one, which the following layers inherit.
+
+    Source: `ConvParams::use_mkldnn` of torch 2.6 to 2.13.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or groups > 1:
+        return False
+    last = weight.shape[-2:]
+    small = len(x) == 1 and min(last) <= 3 and prod(x.shape[:4]) <= SMALL_MAPS
+    steps = max(*stride, *dilation)
+    alone = len(x) < SMALL_BATCH and max(last) == 1 and steps == 1 and torch.get_num_threads() == 1
+    return (small or alone) and torch.backends.mkldnn.is_available()
 
 
 def reads_beyond_maps(x: Tensor, weight: Tensor, dilation: Sequence[int]) -> bool:
@@ -90,7 +177,7 @@ def writes_beyond_workspace(
         and groups == 1
         and weight.shape[2:] == (1, 1)
         and max(stride) > 1
-        and padding in ((0, 0), "valid")
+        and (padding == "valid" or tuple(padding) == (0, 0))
         and not any(length % step for length, step in zip(x.shape[2:], stride, strict=True))
         and x.stride(1) == 1
         and weight.requires_grad
