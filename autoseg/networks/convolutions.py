@@ -151,7 +151,9 @@ def reads_beyond_maps(x: Tensor, weight: Tensor, dilation: Sequence[int]) -> boo
     It does so on a CPU where the first axis of a volume is shorter than the kernel: the gradient then differs from run
     to run, and is often NaN. Source: tried with torch 2.13 on a CPU with bfloat16. In float32 it is right.
     """
-    return x.device.type == "cpu" and weight.ndim == 5 and x.shape[2] < dilation[0] * (weight.shape[2] - 1) + 1
+    if x.device.type != "cpu" or x.dtype == torch.float64 or weight.ndim != 5:
+        return False
+    return x.shape[2] < dilation[0] * (weight.shape[2] - 1) + 1
 
 
 def writes_beyond_workspace(

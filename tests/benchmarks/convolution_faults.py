@@ -3,11 +3,11 @@
     python tests/benchmarks/convolution_faults.py [--cases 6000] [--repetitions 2] [--seed 0]
         [--instructions AVX2 AVX512_CORE DEFAULT] [--programs torch autoseg]
 
-The cases are drawn from a grid: 2D and 3D maps of several sizes, 1, 2 and 8 samples, 1 to 16 channels in and out, cubic
-and flat kernels of 1 to 7, strides of 1 to 3 and of the kernel, dilation, groups, depthwise and transposed convolutions,
-both orders of memory, float32, bfloat16 where the instruction set has it, one and two threads. Each result and gradient
-is compared with double precision. Cases run in processes whose memory the C library of GNU checks; a process that ends
-is a fault of its case, or, if that alone does nothing, of the case among those before it that does.
+The cases are drawn from a grid: 2D and 3D maps of several sizes, 1, 2 and 8 samples, 1 to 16 channels in and out,
+cubic and flat kernels of 1 to 7, strides of 1 to 3 and of the kernel, dilation, groups, depthwise and transposed
+convolutions, both orders of memory, float32, bfloat16 where the instruction set has it, one and two threads. Each
+result and gradient is compared with double precision. Cases run in processes whose memory the C library of GNU checks;
+a process that ends is a fault of its case, or, if that alone does nothing, of the case among those before it that does.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from measure_convolution_faults import Case
 from measured_on import print_machine
@@ -173,7 +172,7 @@ def find_faults(cases: Sequence[Case], program: str, instructions: str, repetiti
             yield from judge(case, errors)
         if ended:
             yield from find_crash(part[: len(measured) + 1], program, instructions)
-        position += len(measured) + ended
+        position += min(len(measured) + ended, len(part))
 
 
 def judge(case: Case, errors: Sequence[float]) -> Iterator[Fault]:
@@ -215,7 +214,7 @@ def run(cases: Sequence[Case], program: str, instructions: str, repetitions: int
     measured = [json.loads(line) for line in output.splitlines() if line.startswith("[")]
     if process.returncode == 1:
         raise RuntimeError(messages)  # an error of Python is one of this benchmark
-    return measured, process.returncode != 0 and len(measured) < len(cases) or process.returncode < 0
+    return measured, process.returncode != 0
 
 
 def describe(faults: Sequence[Fault], cases: Sequence[Case]) -> Iterator[str]:
@@ -242,8 +241,9 @@ def kind_of(case: Case) -> str:
 def ranges(faults: Sequence[Fault]) -> Iterator[tuple[str, str]]:
     """Yields the values that the cases of some faults have in common, or between which they are."""
     for name in ("batch", "channels", "features", "size", "kernel", "stride", "padding", "threads"):
-        values: list[Any] = sorted({getattr(fault.case, name) for fault in faults})
-        yield name, " ".join(str(value).replace(" ", "") for value in (values if len(values) < 4 else values[:: len(values) - 1]))
+        values = sorted({getattr(fault.case, name) for fault in faults})
+        shown = values if len(values) < 4 else (values[0], "to", values[-1])
+        yield name, " ".join(str(value).replace(" ", "") for value in shown)
 
 
 if __name__ == "__main__":

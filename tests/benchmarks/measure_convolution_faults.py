@@ -39,7 +39,7 @@ class Case(NamedTuple):
         padding: Zeros on each side of the maps.
         transposed: Whether it is a transposed convolution.
         order: "channels last" or "voxels last".
-        precision: Type of the maps, "float32" or "bfloat16"; in this, weights are float32 under autocast, as in training.
+        precision: Type of the maps, "float32" or "bfloat16"; weights are float32, and bfloat16 is that of autocast.
         threads: Threads that calculate.
     """
 
@@ -76,9 +76,7 @@ def find_convolution(case: Case, program: str) -> Convolution:
     """Returns the function of torch that calculates a case, or the program's own; it has no transposed ones."""
     if case.transposed:
         function = F.conv_transpose2d if len(case.size) == 2 else F.conv_transpose3d
-        return partial(
-            function, stride=case.stride, padding=case.padding, groups=case.groups, dilation=case.dilation
-        )
+        return partial(function, stride=case.stride, padding=case.padding, groups=case.groups, dilation=case.dilation)
     function = convolve
     if program == "torch":
         function = F.conv2d if len(case.size) == 2 else F.conv3d

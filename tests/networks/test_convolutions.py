@@ -15,7 +15,14 @@ from torch.nn import functional as F
 
 from autoseg.models.build import make_network
 from autoseg.networks.blocks import channels_last
-from autoseg.networks.convolutions import Conv2d, Conv3d, convolve, replace_convolutions, writes_beyond_workspace
+from autoseg.networks.convolutions import (
+    Conv2d,
+    Conv3d,
+    convolve,
+    is_left_to_torch,
+    replace_convolutions,
+    writes_beyond_workspace,
+)
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import register_network
 
@@ -33,6 +40,113 @@ def test_gradients_of_strided_convolutions_are_right(instructions, threads):
         check=False,
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    """So many threads for a test, afterwards as many as before."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(usual)
+
+
+SINGLE = [  # size, kernel, stride, padding, dilation
+    ((8, 8), 3, 1, 1, 1),
+    ((1, 9), 3, 1, 1, 1),
+    ((9, 6), (2, 3), (2, 1), (0, 1), 1),
+    ((4, 3), 1, (2, 1), (0, 2), 1),
+    ((8, 6), 1, 2, 0, 1),
+    ((9, 8), 3, 1, 2, 2),
+    ((12, 12), 7, 3, 3, 1),
+    ((5, 7, 5), 3, 1, 1, 1),
+    ((2, 6, 5), 3, 2, 1, 1),
+    ((7, 4, 9), (1, 3, 3), (1, 2, 2), (0, 1, 1), 1),
+    ((7, 5, 4), 2, 2, 0, 1),
+    ((3, 3, 3), 3, 1, 0, 1),
+    ((6, 4, 4), 1, 1, 0, 1),
+]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding", "dilation"), SINGLE)
+def test_single_samples_are_calculated_by_onednn(size, kernel, stride, padding, dilation):
+    """Result and gradients are equal to double precision, the order is kept, and none of torch's own code runs."""
+    torch.manual_seed(0)
+    layer = (Conv2d if len(size) == 2 else Conv3d)(5, 6, kernel, stride, padding, dilation)
+    maps = channels_last(torch.randn(1, 5, *size)).requires_grad_()
+    with torch.profiler.profile() as profile:
+        result = layer(maps)
+        coefficients = torch.randn(result.shape)
+        result.backward(channels_last(coefficients))
+    ran = {event.name for event in profile.events()}
+    assert not any("slow" in name or "thnn" in name for name in ran)
+    assert max(result.shape[2:]) == 1 or result.stride(1) == 1
+    plain = (nn.Conv2d if len(size) == 2 else nn.Conv3d)(5, 6, kernel, stride, padding, dilation).double()
+    plain.load_state_dict(layer.state_dict())
+    exact = maps.detach().double().requires_grad_()
+    expected = plain(exact)
+    expected.backward(coefficients.double())
+    pairs = [(result, expected), (maps.grad, exact.grad), *zip(gradients(layer), gradients(plain), strict=True)]
+    for ours, right in pairs:
+        torch.testing.assert_close(ours, right.float(), rtol=1e-4, atol=1e-5)
+
+
+def gradients(module):
+    """Those of the weights and the bias."""
+    return [weight.grad for weight in module.parameters()]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("order", [channels_last, torch.clone])
+def test_single_tiles_keep_their_order(order):
+    """Without gradients as well, in either order of the memory."""
+    layer, maps = Conv3d(8, 8, 3, padding=1), order(torch.randn(1, 8, 5, 6, 7))
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        result = layer(maps)
+    assert result.stride() == maps.stride()
+    assert not any("slow" in event.name for event in profile.events())
+
+
+@pytest.mark.parametrize(
+    ("changes", "alone", "together"),
+    [
+        ({}, True, True),
+        ({"samples": 2}, False, False),
+        ({"kernel": 5}, False, False),
+        ({"kernel": (5, 3, 5)}, True, True),
+        ({"size": (30, 30, 3)}, True, True),
+        ({"size": (80, 80, 3)}, False, False),
+        ({"groups": 2}, False, False),
+        ({"kernel": 1, "samples": 2}, True, False),
+        ({"kernel": 1, "samples": 16}, False, False),
+        ({"kernel": 1, "samples": 2, "stride": 2}, False, False),
+        ({"dtype": torch.bfloat16}, False, False),
+        ({"dtype": torch.float64}, False, False),
+        ({"device": "meta"}, False, False),
+    ],
+)
+def test_what_torch_calculates_by_itself_is_known(changes, alone, together, threads):
+    """It depends on the number of threads only for kernels of 1; what torch then runs agrees."""
+    case = {"samples": 1, "size": (6, 6, 6), "kernel": 3, "stride": 1, "groups": 1, "dtype": torch.float32}
+    case |= {"device": "cpu"} | changes
+    options = {"dtype": case["dtype"], "device": case["device"]}
+    layer = nn.Conv3d(4, 4, case["kernel"], case["stride"], groups=case["groups"], **options)
+    maps = torch.randn(case["samples"], 4, *case["size"], **options)
+    expected = alone if threads == 1 else together
+    assert is_left_to_torch(maps, layer.weight, layer.stride, layer.dilation, layer.groups) == expected
+    if case["dtype"] == torch.float32 and case["device"] == "cpu":
+        with torch.profiler.profile() as profile:
+            layer(maps)
+        assert any("slow" in event.name for event in profile.events()) == expected
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not is_left_to_torch(maps, layer.weight, layer.stride, layer.dilation, layer.groups)
+
+
+def test_thin_volumes_in_double_precision_stay_so():
+    """Only 16 bits are at fault."""
+    layer = Conv3d(2, 4, 3, padding=1).double()
+    assert layer(torch.randn(1, 2, 1, 6, 6, dtype=torch.float64)).dtype == torch.float64
 
 
 @pytest.mark.parametrize(
