@@ -123,7 +123,7 @@ def _convolve_halves(
     x = F.pad(x, (0, 0) * (x.ndim - 3 - axis) + (padding[axis], after))
     halves = torch.cat([x.narrow(2 + axis, 0, length), x.narrow(2 + axis, start, length)])
     padding = [0 if number == axis else border for number, border in enumerate(padding)]
-    first, second = convolve(halves, weight, bias, stride, padding, dilation).split(1)
+    first, second = convolve(halves, weight, bias, stride, padding, dilation).chunk(2)
     return torch.cat([first, second.narrow(2 + axis, 0, rows[axis] - half)], dim=2 + axis)
 
 
@@ -142,7 +142,7 @@ def is_left_to_torch(x: Tensor, weight: Tensor, stride: Sequence[int], dilation:
     small = len(x) == 1 and min(last) <= 3 and prod(x.shape[:4]) <= SMALL_MAPS
     steps = max(*stride, *dilation)
     alone = len(x) < SMALL_BATCH and max(last) == 1 and steps == 1 and torch.get_num_threads() == 1
-    return (small or alone) and torch.backends.mkldnn.is_available()
+    return (small or alone) and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def reads_beyond_maps(x: Tensor, weight: Tensor, dilation: Sequence[int]) -> bool:

@@ -120,14 +120,13 @@ def is_wrong(convolution: Convolution, shape: tuple[int, ...], *, kernel: int, s
     maps = channels_last(torch.randn(shape, generator=generator))
     weight = torch.randn(8, shape[1], *(kernel,) * axes, generator=generator).requires_grad_()
     options = {"stride": (stride,) * axes, "padding": (kernel // 2,) * axes, "dilation": (1,) * axes}
-    reference = F.conv2d if axes == 2 else F.conv3d
 
     def gradient(function: Convolution, x: Tensor, w: Tensor) -> Tensor:
         result = function(x, w, None, **options)
         coefficients = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(result.dtype)
         return torch.autograd.grad(result, w, channels_last(coefficients))[0].double()
 
-    right = gradient(reference, maps.double(), weight.double())
+    right = gradient(_plain, maps.double(), weight.double())
     for _ in range(REPETITIONS):
         with torch.autocast("cpu", torch.bfloat16, enabled=lower):
             error = float((gradient(convolution, maps, weight) - right).abs().max() / right.abs().max())
@@ -150,8 +149,8 @@ def _say(word: str) -> None:
 
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor | None, **options: tuple[int, ...]) -> Tensor:
-    function = F.conv2d if weight.ndim == 4 else F.conv3d
-    return function(x, weight, bias, **options)  # type: ignore[arg-type]
+    function: Convolution = F.conv2d if weight.ndim == 4 else F.conv3d
+    return function(x, weight, bias, **options)
 
 
 if __name__ == "__main__":
