@@ -37,9 +37,32 @@ class Conv3d(nn.Conv3d):
         return convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """A transposed convolution of volumes, for networks of other packages.
+
+    The gradient of its weights is wrong in bfloat16 where the first axis of its output is shorter than the kernel, as
+    that of a convolution is in `reads_beyond_maps`; its padding is then cut off afterwards.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Maps (n, in_channels, *size) to (n, out_channels, *output)."""
+        border = self.padding[0]
+        reach = self.dilation[0] * (self.kernel_size[0] - 1) + 1
+        rows = (x.shape[2] - 1) * self.stride[0] + reach + self.output_padding[0] - 2 * int(border)
+        if x.device.type != "cpu" or output_size is not None or rows >= reach:
+            return super().forward(x, output_size)
+        padding = (0, *self.padding[1:])
+        whole = F.conv_transpose3d(
+            x, self.weight, self.bias, self.stride, padding, self.output_padding, self.groups, self.dilation
+        )
+        return whole.narrow(2, int(border), rows)
+
+
 def replace_convolutions(network: nn.Module) -> None:
     """Replaces torch's convolutions in a network by ours, in place; those that pad with anything but 0 stay."""
     for module in network.modules():
+        if type(module) is nn.ConvTranspose3d:
+            module.__class__ = ConvTranspose3d
         if type(module) is nn.Conv2d and module.padding_mode == "zeros":
             module.__class__ = Conv2d
         elif type(module) is nn.Conv3d and module.padding_mode == "zeros":
@@ -63,8 +86,7 @@ def convolve(  # noqa: PLR0913, PLR0917 - the parameters of torch
         [4.0, 6.0, 6.0, 4.0]
     """
     if reads_beyond_maps(x, weight, dilation):
-        with torch.autocast("cpu", enabled=False):
-            return _calculate(x.float(), weight, bias, stride, padding, dilation, groups)
+        x, padding = _pad_first_axis(x, weight, padding, dilation)
     if writes_beyond_workspace(x, weight, stride, padding, groups):
         x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
     return _calculate(x, weight, bias, stride, padding, dilation, groups)
@@ -93,6 +115,21 @@ def _calculate(  # noqa: PLR0913, PLR0917 - the parameters of torch
             return _convolve_halves(x, weight, bias, stride, padding, dilation)
     function = F.conv2d if weight.ndim == 4 else F.conv3d
     return function(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _pad_first_axis(
+    x: Tensor, weight: Tensor, padding: Sequence[int] | str, dilation: Sequence[int]
+) -> tuple[Tensor, Sequence[int]]:
+    """Pads the first axis of a volume with zeros, so that it is at least as long as the kernel.
+
+    Returns:
+        The volume, and the padding that is left to the convolution.
+    """
+    if padding == "same":
+        both = [step * (length - 1) for step, length in zip(dilation, weight.shape[2:], strict=True)]
+        return F.pad(x, [end for length in reversed(both) for end in (length // 2, length - length // 2)]), (0, 0, 0)
+    first, *others = (0, 0, 0) if isinstance(padding, str) else padding
+    return F.pad(x, (0, 0, 0, 0, first, first)), (0, *others)
 
 
 def _is_pointwise(weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
@@ -146,10 +183,12 @@ def is_left_to_torch(x: Tensor, weight: Tensor, stride: Sequence[int], dilation:
 
 
 def reads_beyond_maps(x: Tensor, weight: Tensor, dilation: Sequence[int]) -> bool:
-    """Returns whether the 16-bit gradient of a convolution's weights would read memory beyond the feature maps.
+    """Returns whether the gradient of a convolution's weights would read memory beyond the feature maps.
 
-    It does so on a CPU where the first axis of a volume is shorter than the kernel: the gradient then differs from run
-    to run, and is often NaN. Source: tried with torch 2.13 on a CPU with bfloat16. In float32 it is right.
+    It does so on a CPU with AVX-512 where the first axis of a volume is shorter than the kernel: in bfloat16, and in
+    float32 with a kernel of 7 and a stride of 2. The gradient then differs from run to run, is often NaN, and now and
+    then the program crashes. If zeros are added to the axis beforehand instead of by the convolution, it is right.
+    Source: tried with torch 2.13 (oneDNN 3.12) by `tests/benchmarks/convolution_faults.py`.
     """
     if x.device.type != "cpu" or x.dtype == torch.float64 or weight.ndim != 5:
         return False

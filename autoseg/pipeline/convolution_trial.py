@@ -24,7 +24,7 @@ LARGEST_ERROR = 0.05
 """As a share of the largest gradient. Decision: 16 bits are right to 0.01, and wrong gradients wrong by 0.3 or more."""
 REPETITIONS = 5
 
-THIN = "16-bit 3D convolutions of volumes thinner than their kernel"
+THIN = "3D convolutions of volumes thinner than their kernel"
 STRIDED = "2D convolutions of kernel 1 with a stride and few channels"
 OURS, TORCH = "autoseg", "torch"
 STEPS = tuple(product((OURS, TORCH), (THIN, STRIDED)))

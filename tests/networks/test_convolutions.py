@@ -9,7 +9,7 @@ import pytest
 import strided_gradients
 import torch
 from custom_parts import own_run
-from small_models import small_configuration
+from small_models import PRECISIONS, small_configuration
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,7 +18,7 @@ from autoseg.networks.blocks import channels_last
 from autoseg.networks.convolutions import (
     Conv2d,
     Conv3d,
-    convolve,
+    ConvTranspose3d,
     is_left_to_torch,
     replace_convolutions,
     writes_beyond_workspace,
@@ -143,12 +143,6 @@ def test_what_torch_calculates_by_itself_is_known(changes, alone, together, thre
             assert not is_left_to_torch(maps, layer.weight, layer.stride, layer.dilation, layer.groups)
 
 
-def test_thin_volumes_in_double_precision_stay_so():
-    """Only 16 bits are at fault."""
-    layer = Conv3d(2, 4, 3, padding=1).double()
-    assert layer(torch.randn(1, 2, 1, 6, 6, dtype=torch.float64)).dtype == torch.float64
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -194,20 +188,65 @@ def test_convolutions_are_those_of_torch(kernel, stride):
         torch.testing.assert_close(ours(channels_last(maps)), expected)
 
 
-def test_thin_volumes_leave_16_bits():
-    """Holds where the first axis is shorter than the kernel, and nowhere else."""
-    layer, thin = Conv3d(2, 4, 3, padding=1), torch.randn(1, 2, 2, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(thin).dtype == torch.float32
-        assert layer(thin.bfloat16()).dtype == torch.float32
-        assert layer(torch.randn(1, 2, 3, 8, 8)).dtype == torch.bfloat16
-        assert convolve(thin, torch.zeros(4, 2, 1, 3, 3), None, (1,) * 3, (0, 1, 1), (1,) * 3).dtype == torch.bfloat16
-    torch.testing.assert_close(layer(thin), F.conv3d(thin, layer.weight, layer.bias, padding=1))
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((2, 8, 8), 3, 1, 1),
+        ((1, 6, 9), 3, 2, 1),
+        ((4, 9, 8), 7, 1, 3),
+        ((5, 16, 9), 7, 2, 3),
+        ((6, 5, 8), 7, 2, 3),
+        ((2, 8, 6), (3, 1, 3), 1, (1, 0, 1)),
+        ((2, 6, 6), 3, 1, "same"),
+        ((4, 6, 6), 5, 1, "same"),
+        ((4, 6, 6), 3, 1, "valid"),
+    ],
+)
+def test_gradients_of_thin_volumes_are_right(size, kernel, stride, padding, precision):
+    """In each precision the maps stay what they are; the gradients are those of double precision."""
+    torch.manual_seed(0)
+    layer = Conv3d(8, 8, kernel, stride, padding)
+    layer.weight.data, layer.bias.data = (values.data.bfloat16().float() for values in layer.parameters())
+    maps = torch.randn(8, 8, *size).to(precision)
+    exact = nn.Conv3d(8, 8, kernel, stride, padding).double()
+    exact.load_state_dict(layer.state_dict())
+    assert_right(layer, exact, maps)
+
+
+def assert_right(layer, exact, maps):
+    """Compares result and gradients of a layer, in the precision of the maps, with its copy in double precision."""
+    expected = exact(maps.double())
+    coefficients = torch.randn(expected.shape).to(maps.dtype)
+    expected.backward(coefficients.double())
+    with torch.autocast("cpu", torch.bfloat16, enabled=maps.dtype == torch.bfloat16):
+        result = layer(channels_last(maps))
+    assert result.dtype == maps.dtype
+    result.backward(channels_last(coefficients))
+    for ours, right in [(result, expected), *zip(gradients(layer), gradients(exact), strict=True)]:
+        error = float((ours.detach() - right.detach()).abs().max() / right.detach().abs().max())
+        assert error < (1e-4 if maps.dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "output_padding"),
+    [((1, 6, 6), 3, 2, 1, 1), ((3, 12, 12), 6, 2, 3, 0), ((3, 9, 9), 4, 1, 2, 0), ((4, 5, 6), 3, 2, 1, (0, 1, 1))],
+)
+def test_gradients_of_thin_transposed_convolutions_are_right(size, kernel, stride, padding, output_padding, precision):
+    """The last case is not thin."""
+    torch.manual_seed(0)
+    layer = ConvTranspose3d(8, 8, kernel, stride, padding, output_padding)
+    layer.weight.data, layer.bias.data = (values.data.bfloat16().float() for values in layer.parameters())
+    maps = torch.randn(2, 8, *size).to(precision)
+    exact = nn.ConvTranspose3d(8, 8, kernel, stride, padding, output_padding).double()
+    exact.load_state_dict(layer.state_dict())
+    assert_right(layer, exact, maps)
 
 
 @pytest.mark.usefixtures("empty_registry")
 def test_networks_of_other_packages_get_our_convolutions():
-    """Names are kept; convolutions with other padding than zeros stay, and so do subclasses."""
+    """Names are kept; convolutions with other padding than zeros stay, and so do subclasses and 2D transposed ones."""
 
     class Special(nn.Conv2d):
         pass
@@ -217,6 +256,7 @@ def test_networks_of_other_packages_get_our_convolutions():
             nn.Conv2d(1, 4, 3),
             nn.Sequential(nn.Conv3d(1, 4, 3), nn.ConvTranspose2d(4, 4, 2)),
             nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+            nn.ConvTranspose3d(4, 4, 3),
             Special(4, 4, 1),
         )
 
@@ -224,7 +264,7 @@ def test_networks_of_other_packages_get_our_convolutions():
     names = list(build(None, None).state_dict())
     network = make_network(small_configuration().model_copy(update={"network": Plugin(name="foreign", settings={})}), 0)
     kinds = [type(module) for module in network.modules() if not isinstance(module, nn.Sequential)]
-    assert kinds == [Conv2d, Conv3d, nn.ConvTranspose2d, nn.Conv2d, Special]
+    assert kinds == [Conv2d, Conv3d, nn.ConvTranspose2d, nn.Conv2d, ConvTranspose3d, Special]
     assert list(network.state_dict()) == names
 
 
