@@ -216,7 +216,7 @@ def judge_gradients(title: str, trial: Trial, *, own_networks: bool) -> Finding:
     value = f"right; torch {torch.__version__} has a fault in {' and '.join(trial.torch)}, which autoseg avoids"
     if not own_networks:
         return Finding(title=title, value=value)
-    advice = "networks of packages: use nn.Conv2d and nn.Conv3d, not subclasses of them or F.conv2d and F.conv3d"
+    advice = "in networks of packages use nn.Conv2d and nn.Conv3d, not subclasses or F.conv2d; see the page on plugins"
     return Finding(title=title, value=value, state="warning", advice=advice)
 
 
