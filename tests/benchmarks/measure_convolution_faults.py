@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from autoseg.networks.blocks import channels_last
-from autoseg.networks.convolutions import convolve
+from autoseg.networks.convolutions import ConvTranspose3d, convolve
 
 Convolution = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -73,14 +74,17 @@ def main() -> None:
 
 
 def find_convolution(case: Case, program: str) -> Convolution:
-    """Returns the function of torch that calculates a case, or the program's own; it has no transposed ones."""
+    """Returns the function of torch that calculates a case, or the program's own; it has no 2D transposed ones."""
+    options = {"stride": case.stride, "padding": case.padding, "dilation": case.dilation, "groups": case.groups}
+    flat = len(case.size) == 2
+    if program == "autoseg" and case.transposed and not flat:
+        layer = ConvTranspose3d(case.channels, case.features, case.kernel, **options)
+        return lambda maps, weight, bias: functional_call(layer, {"weight": weight, "bias": bias}, maps)
     if case.transposed:
-        function = F.conv_transpose2d if len(case.size) == 2 else F.conv_transpose3d
-        return partial(function, stride=case.stride, padding=case.padding, groups=case.groups, dilation=case.dilation)
-    function = convolve
-    if program == "torch":
-        function = F.conv2d if len(case.size) == 2 else F.conv3d
-    return partial(function, stride=case.stride, padding=case.padding, dilation=case.dilation, groups=case.groups)
+        return partial(F.conv_transpose2d if flat else F.conv_transpose3d, **options)
+    if program == "autoseg":
+        return partial(convolve, **options)
+    return partial(F.conv2d if flat else F.conv3d, **options)
 
 
 def measure(case: Case, convolution: Convolution, repetitions: int) -> list[float]:
