@@ -2,7 +2,8 @@
 
     python tests/benchmarks/single_tiles.py [--patch 40 56 40] [--rounds 5]
 
-Set ONEDNN_MAX_CPU_ISA=AVX2 where the processor has bfloat16. In float32 torch leaves a single sample of small maps to its own slow convolution, see `autoseg.networks.convolutions`.
+Set ONEDNN_MAX_CPU_ISA=AVX2 where the processor has bfloat16. In float32 torch leaves a single sample of small maps to
+its own slow convolution, see `autoseg.networks.convolutions`.
 The table gives the milliseconds of processor time of a tile or patch, of all threads together, by the small 3D network
 in float32; the variants take turns, and the fastest of the rounds counts.
 """
