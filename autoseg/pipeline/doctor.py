@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 
 from autoseg.errors import UsageError
+from autoseg.pipeline.convolution_trial import Trial, try_convolutions
 from autoseg.planning.plugins import GROUPS, Kind, find_plugin, list_available
 from autoseg.runtime.device import autocast, precision, resolve_device
 from autoseg.runtime.machine import count_cores
@@ -55,7 +56,7 @@ class Finding:
 
 
 def examine_machine(workspace: str | os.PathLike[str] | None = None) -> list[Finding]:
-    """Looks for what could go wrong on this machine; takes about five seconds, most of them for the convolution.
+    """Looks for what could go wrong on this machine; takes about eight seconds, most of them for convolutions.
 
     Args:
         workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
@@ -77,6 +78,7 @@ def examine_machine(workspace: str | os.PathLike[str] | None = None) -> list[Fin
         examine_memory(),
         *examine_devices(),
         examine_convolution(resolve_device("auto")),
+        examine_gradients(),
         *examine_folders(find_workspace(workspace)),
     ]
 
@@ -182,6 +184,40 @@ def judge_convolution(title: str, value: str, slowdown: float) -> Finding:
         state="warning",
         advice="install another version of torch",
     )
+
+
+def examine_gradients() -> Finding:
+    """Tries convolutions whose gradients some versions of torch calculate wrongly on some CPUs."""
+    title, advice = (
+        "gradients on cpu",
+        "run doctor again when the machine is idle, else install another version of torch",
+    )
+    try:
+        trial = try_convolutions()
+    except RuntimeError as error:
+        value = f"unknown, because the process that tries convolutions failed: {error}"
+        return Finding(title=title, value=value, state="warning", advice=advice)
+    return judge_gradients(title, trial, own_networks=bool(list_available("network")))
+
+
+def judge_gradients(title: str, trial: Trial, *, own_networks: bool) -> Finding:
+    """Returns a failure if the program's own convolutions are wrong, and tells whether torch's are.
+
+    Args:
+        title: Title of the finding.
+        trial: Which convolutions are wrong.
+        own_networks: Whether packages offer networks, which may call torch's convolutions by themselves.
+    """
+    if trial.ours:
+        value = f"wrong, or the program crashes: {' and '.join(trial.ours)}"
+        return Finding(title=title, value=value, state="failure", advice="install another version of torch")
+    if not trial.torch:
+        return Finding(title=title, value="right")
+    value = f"right; torch {torch.__version__} has a fault in {' and '.join(trial.torch)}, which autoseg avoids"
+    if not own_networks:
+        return Finding(title=title, value=value)
+    advice = "in networks of packages use nn.Conv2d and nn.Conv3d, not subclasses or F.conv2d; see the page on plugins"
+    return Finding(title=title, value=value, state="warning", advice=advice)
 
 
 def examine_folders(workspace: Workspace) -> list[Finding]:

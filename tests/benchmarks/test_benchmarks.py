@@ -73,6 +73,7 @@ METRICS = Benchmark("metrics.py", "{labels} {masks} --cases 2 --rounds 1 --spaci
 BESIDE_NNUNET = (FINGERPRINT, PREDICTION, PREPROCESSING, REFERENCE_PLANS, TRAINING_STEP)
 ALONE = (
     Benchmark("augmentation.py", "--sizes 12,16,12 --rounds 1", ("rotation and scaling", "noise", "whole table")),
+    Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
     Benchmark("gpu_step.py", "--device cpu --patch 16 16 16", ("step", "its convolutions alone")),
     Benchmark(
         "gpu_training.py",
@@ -92,6 +93,7 @@ ALONE = (
         ("usual", "attention_unet"),
     ),
     Benchmark("planning.py", "--datasets 2", ("plans", "mean processor time of a plan")),
+    Benchmark("single_tiles.py", "--patch 16 16 16 --rounds 1", ("tile", "training patch")),
     Benchmark("small_schedule.py", "{workspace} --budget 1s", ("0.01", "0.4")),
     Benchmark(
         "store.py",
@@ -101,6 +103,7 @@ ALONE = (
 )
 BENCHMARKS = (*ALONE, *BESIDE_NNUNET, METRICS)
 STARTED_BY = {
+    "measure_convolution_faults.py": "convolution_faults.py",
     "measure_metrics.py": "metrics.py",
     "measure_prediction.py": "prediction.py",
     "measure_resampling.py": "preprocessing.py",

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from autoseg.pipeline import doctor
+from autoseg.pipeline.convolution_trial import STRIDED, THIN, Trial
 from autoseg.pipeline.doctor import (
     Finding,
     examine_convolution,
     examine_folders,
+    examine_gradients,
     examine_machine,
     examine_torch,
     judge_convolution,
+    judge_gradients,
 )
 from autoseg.workspace import Workspace
 
@@ -35,6 +38,7 @@ def test_everything_is_looked_at(findings: list[Finding]) -> None:
         assert titles.count(title) == 1
     assert any(title.startswith(("device", "GPU")) for title in titles)
     assert any(title.startswith("convolution") for title in titles)
+    assert titles.count("gradients on cpu") == 1
     assert [finding for finding in findings if finding.state == "failure"] == []
 
 
@@ -96,6 +100,28 @@ def test_broken_device_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_time_convolution", fail)
     finding = examine_convolution(torch.device("cpu"))
     assert (finding.state, finding.value) == ("failure", "no kernel image")
+
+
+def test_fault_of_torch_is_named() -> None:
+    """It is no cause for concern unless networks of packages may call torch's convolutions by themselves."""
+    assert judge_gradients("g", Trial((), ()), own_networks=True).value == "right"
+    avoided = judge_gradients("g", Trial((), (STRIDED, THIN)), own_networks=False)
+    assert avoided.state == "ok"
+    assert all(words in avoided.value for words in (STRIDED, THIN, torch.__version__, "autoseg avoids"))
+    told = judge_gradients("g", Trial((), (STRIDED,)), own_networks=True)
+    assert (told.state, "nn.Conv2d" in told.advice) == ("warning", True)
+    assert judge_gradients("g", Trial((STRIDED,), (STRIDED,)), own_networks=False).state == "failure"
+
+
+def test_trial_that_fails_does_not_stop_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not known is a warning with the cause."""
+
+    def fail() -> Trial:
+        raise RuntimeError("it did not begin within 30 seconds")
+
+    monkeypatch.setattr(doctor, "try_convolutions", fail)
+    finding = examine_gradients()
+    assert (finding.state, "did not begin within 30 seconds" in finding.value) == ("warning", True)
 
 
 def test_folders_are_resolved_and_left_alone(tmp_path: Path) -> None:
