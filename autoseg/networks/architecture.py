@@ -1,5 +1,6 @@
 """The architecture of the network as a plan describes it; equal values always build equal networks."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Annotated, Literal, Self
 
@@ -117,3 +118,45 @@ def _convolution_weights(stage: Stage, channels: int, convolutions: int) -> int:
     """Counts kernel, bias, scale and shift of a stage's convolutions; the first has `channels` input channels."""
     inputs = channels + (convolutions - 1) * stage.features
     return (inputs * prod(stage.kernel) + 3 * convolutions) * stage.features
+
+
+def count_multiply_adds(architecture: Architecture, patch_size: Sequence[int]) -> int:
+    """Counts the multiply-adds of a forward pass of one patch: those of convolutions, upsampling and heads.
+
+    Norms, activations and sums are not counted. In training, the backward pass takes twice as many again.
+
+    >>> fine = Stage(features=32, kernel=(3, 3), stride=(1, 1), convolutions=2)
+    >>> coarse = Stage(features=64, kernel=(3, 3), stride=(2, 2), convolutions=2)
+    >>> architecture = Architecture(residual="none", in_channels=1, out_channels=2, stages=(fine, coarse))
+    >>> count_multiply_adds(architecture, (64, 64))
+    217448448
+
+    Args:
+        architecture: The architecture of the network.
+        patch_size: Voxels along each axis, divisible by `Architecture.divisor`.
+    """
+    stages = architecture.stages
+    has_blocks = architecture.residual == "block"
+    width, voxels, total = architecture.in_channels, prod(patch_size), 0
+    if has_blocks:
+        total += voxels * _convolution_inputs(stages[0], width, 1)
+        width = stages[0].features
+    finer: Stage | None = None
+    for number, stage in enumerate(stages):
+        finer_voxels, voxels = voxels, voxels // prod(stage.stride)
+        total += voxels * _convolution_inputs(stage, width, stage.blocks * stage.convolutions)
+        if has_blocks and stage.features != width:
+            total += voxels * width * stage.features  # the convolution of a shortcut
+        if finer is not None:
+            decoder = finer.decoder_convolutions or finer.convolutions
+            total += finer_voxels * stage.features * finer.features  # the upsampling
+            total += finer_voxels * _convolution_inputs(finer, 2 * finer.features, decoder)
+        if number < (len(stages) - 1 if architecture.deep_supervision else 1):
+            total += voxels * stage.features * architecture.out_channels  # a head
+        finer, width = stage, stage.features
+    return total
+
+
+def _convolution_inputs(stage: Stage, channels: int, convolutions: int) -> int:
+    """Returns the multiply-adds per voxel of a stage's convolutions; the first has `channels` input channels."""
+    return (channels + (convolutions - 1) * stage.features) * stage.features * prod(stage.kernel)

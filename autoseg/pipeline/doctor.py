@@ -8,7 +8,6 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,7 +19,7 @@ import torch
 from autoseg.errors import UsageError
 from autoseg.pipeline.convolution_trial import Trial, try_convolutions
 from autoseg.planning.plugins import GROUPS, Kind, find_plugin, list_available
-from autoseg.runtime.device import autocast, precision, resolve_device
+from autoseg.runtime.device import autocast, precision, resolve_device, wait_for
 from autoseg.runtime.machine import count_cores
 from autoseg.workspace import Workspace, find_workspace
 
@@ -246,15 +245,14 @@ def _time_convolution(device: torch.device, context: AbstractContextManager[None
     side = PATCH[device.type]
     image = torch.randn((2, FEATURES, side, side, side), generator=random).to(device)
     layer = torch.nn.Conv3d(FEATURES, FEATURES, 3, padding=1).to(device)
-    wait = _synchronizer(device)
 
     def time_pass() -> float:
-        wait()
+        wait_for(device)
         start = time.perf_counter()
         with context:
             output = layer(image)
         output.sum().backward()
-        wait()
+        wait_for(device)
         return time.perf_counter() - start
 
     time_pass()  # the first pass chooses algorithms
@@ -263,13 +261,6 @@ def _time_convolution(device: torch.device, context: AbstractContextManager[None
     while time.perf_counter() < end:
         fastest = min(fastest, time_pass())
     return fastest * 1000
-
-
-def _synchronizer(device: torch.device) -> Callable[[], None]:
-    """Returns a function that waits until the device has done all its work."""
-    if device.type == "cuda":
-        return torch.cuda.synchronize
-    return torch.mps.synchronize if device.type == "mps" else lambda: None
 
 
 def _examine_folder(title: str, path: Path) -> Finding:

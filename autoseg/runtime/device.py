@@ -129,6 +129,14 @@ def make_ready(device: torch.device) -> None:
         retain_freed_memory()
 
 
+def wait_for(device: torch.device) -> None:
+    """Waits until a device has done all its work; a CPU works at once."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copies a tensor to a device, unless it is there already.
 

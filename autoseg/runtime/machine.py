@@ -1,9 +1,14 @@
-"""The resources of this machine: cores and free memory, and whether there may be a GPU."""
+"""The resources of this machine: processor, cores and free memory, and whether there may be a GPU."""
 
 import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
+
+PROCESSOR_FACTS = Path("/proc/cpuinfo")
+SPEED_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS")
+"""Environment variables that limit the instruction set, or the threads, of torch."""
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
@@ -23,6 +28,27 @@ LARGEST_KEPT = 2**30
 def count_cores() -> int:
     """Returns the number of cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def identify_machine() -> str:
+    """Returns the processor, its cores and the limits of the environment: what decides how fast torch calculates.
+
+    An example: "Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz, 4 cores".
+    """
+    limits = [f"{name}={os.environ[name]}" for name in SPEED_LIMITS if os.environ.get(name)]
+    return ", ".join([_processor(), f"{count_cores()} cores", *limits])
+
+
+def _processor() -> str:
+    """Returns the model of the processor, as far as the system tells it."""
+    try:
+        for line in PROCESSOR_FACTS.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown processor"
 
 
 def free_memory_bytes() -> int | None:

@@ -1,0 +1,188 @@
+"""The measured speed of a machine without a CUDA GPU, and what steps, folds and scans take at that speed.
+
+Work is counted in multiply-adds (of convolutions, linear layers and attention), so it is known before anything is
+calculated. The work of a step grows with the patch and the batch; a training whose patches change is the sum of its
+parts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log2, prod
+
+from autoseg.networks.architecture import count_multiply_adds
+from autoseg.planning.plan import Configuration
+from autoseg.planning.settings import PositiveFloat, TrainingSettings
+from autoseg.runtime.artifact import Artifact
+from autoseg.runtime.units import describe_duration
+
+TRAINING_PASSES = 3
+"""Multiply-adds of a training step, relative to those of a forward pass: the gradients of the maps and those of the
+weights take as many each."""
+
+STEP_OVERHEAD = 1.25
+"""Time of a training step relative to forward and backward pass of the network alone. Decision: loss, optimizer,
+average of the weights, and patches that are augmented on the same cores (measured: tests/benchmarks/RESULTS.md)."""
+
+OVERLAP_STEP = 0.5
+"""Largest distance of neighbouring tiles, as a fraction of a tile. Source: the reference method."""
+
+
+class MachineSpeed(Artifact):
+    """The speed at which a device calculates the networks of this project; machine_speed.json.
+
+    Attributes:
+        machine: The machine that was measured; see `runtime.machine.identify_machine`.
+        device: Type of the device: "cpu" or "mps".
+        precision: Number format in which networks calculate there, such as "float32".
+        training: Multiply-adds per second in training, where a step takes three times those of the forward pass.
+        prediction: Multiply-adds per second in prediction.
+    """
+
+    machine: str
+    device: str
+    precision: str
+    training: PositiveFloat
+    prediction: PositiveFloat
+
+    @property
+    def rounded(self) -> "MachineSpeed":
+        """The speed in coarse steps, each 1.4 times the last, since measurements of one machine differ a little.
+
+        >>> speed = MachineSpeed(
+        ...     machine="any, 2 cores", device="cpu", precision="float32", training=43e9, prediction=8.1e10
+        ... )
+        >>> speed.rounded.training, speed.rounded.prediction
+        (45000000000.0, 91000000000.0)
+        """
+        update = {"training": _round_coarsely(self.training), "prediction": _round_coarsely(self.prediction)}
+        return self.model_copy(update=update)
+
+    def describe(self) -> str:
+        """Returns the speed in training as text, such as "45 billion multiply-adds per second in float32"."""
+        billions = self.training / 1e9
+        number = f"{billions:.0f}" if billions >= 10 else f"{billions:.2g}"
+        return f"{number} billion multiply-adds per second in {self.precision}"
+
+    def step_seconds(self, patch_work: int, batch_size: int) -> float:
+        """Returns the seconds of a training step.
+
+        Args:
+            patch_work: Multiply-adds of the forward pass of a patch; see `count_patch_work`.
+            batch_size: Number of patches of the step.
+        """
+        return TRAINING_PASSES * STEP_OVERHEAD * patch_work * batch_size / self.training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPart:
+    """A number of training steps with one size of patch and batch.
+
+    Attributes:
+        patch_work: Multiply-adds of the forward pass of a patch.
+        batch_size: Number of patches of a step.
+        steps: Number of steps.
+    """
+
+    patch_work: int
+    batch_size: int
+    steps: int
+
+    def seconds(self, speed: MachineSpeed) -> float:
+        """Returns the seconds of all steps."""
+        return self.steps * speed.step_seconds(self.patch_work, self.batch_size)
+
+
+def count_patch_work(configuration: Configuration, patch_size: Sequence[int] | None = None) -> int | None:
+    """Returns the multiply-adds of the forward pass of a patch.
+
+    Args:
+        configuration: The configuration.
+        patch_size: Size of the patch; left out, that of the configuration.
+
+    Returns:
+        None for a network of MONAI or of an installed package, about which planning knows nothing; see
+        `models.work.measure_patch_work`.
+    """
+    size = tuple(configuration.patch_size if patch_size is None else patch_size)
+    if configuration.network is None:
+        return count_multiply_adds(configuration.architecture, size)
+    spec = configuration.spec
+    if spec is None:
+        return None
+    return spec.count(configuration.network.settings, configuration.architecture, size).multiply_adds
+
+
+def fold_seconds(
+    configuration: Configuration, training: TrainingSettings, speed: MachineSpeed, patch_work: int
+) -> float:
+    """Returns the seconds of the training of a fold, with the held-out patches that are measured after each epoch.
+
+    Args:
+        configuration: The configuration.
+        training: Gives the number of epochs and of steps.
+        speed: The speed of the machine.
+        patch_work: See `count_patch_work`.
+    """
+    steps = training.epochs * training.steps_per_epoch
+    part = TrainingPart(patch_work=patch_work, batch_size=configuration.batch_size, steps=steps)
+    held_out = training.epochs * training.validation_steps * configuration.batch_size * patch_work
+    return part.seconds(speed) + held_out / speed.prediction
+
+
+def scan_seconds(
+    configuration: Configuration, shape: Sequence[float], speed: MachineSpeed, patch_work: int, *, votes: int
+) -> float:
+    """Returns the seconds in which the networks predict a scan; reading, resampling and writing are not counted.
+
+    Args:
+        configuration: The configuration.
+        shape: Shape (z, y, x) of the scan at the spacing of the configuration, in the order of the plan's axes; for a
+            2D configuration, the first axis is that of the slices.
+        speed: The speed of the machine.
+        patch_work: See `count_patch_work`.
+        votes: Number of predictions of each tile that are averaged: mirror images times folds.
+    """
+    return count_tiles(configuration, shape) * votes * patch_work / speed.prediction
+
+
+def count_tiles(configuration: Configuration, shape: Sequence[float]) -> int:
+    """Returns the number of tiles that a scan is divided into; see `inference.tiling`.
+
+    Args:
+        configuration: Gives the size of the tiles.
+        shape: Shape (z, y, x) of the scan; see `scan_seconds`.
+    """
+    patches, tile = configuration.patches, configuration.centre_size
+    slices = [1] * (3 - len(tile))
+    if patches.has_margin:
+        distances = [float(max(step, size // step * step)) for size, step in zip(tile, patches.step, strict=True)]
+    else:
+        distances = [max(1.0, size * OVERLAP_STEP) for size in tile]
+    axes = zip(shape, (*slices, *tile), (*map(float, slices), *distances), strict=True)
+    return prod(ceil(max(0.0, round(length) - size) / distance) + 1 for length, size, distance in axes)
+
+
+def describe_roughly(seconds: float) -> str:
+    """Returns a duration as an estimate deserves it, in one or two digits.
+
+    >>> [describe_roughly(seconds) for seconds in (0.063, 0.58, 47, 1640, 9100, 200_000)]
+    ['0.06 s', '0.6 s', '50 s', '25 min', '2 h 30 min', '2.3 days']
+    """
+    if seconds < 10:
+        return f"{float(f'{seconds:.1g}'):g} s"
+    if seconds < 90:
+        return f"{round(seconds, -1):.0f} s"
+    minutes = seconds / 60
+    if minutes < 10:
+        return f"{minutes:.0f} min"
+    if minutes < 60:
+        return f"{5 * round(minutes / 5):.0f} min"
+    if minutes < 24 * 60:
+        return describe_duration(600 * round(minutes / 10))
+    return f"{minutes / 24 / 60:.2g} days"
+
+
+def _round_coarsely(per_second: float) -> float:
+    """Returns the nearest power of the square root of two, in two digits of billions."""
+    billions = 2 ** (round(2 * log2(per_second / 1e9)) / 2)
+    return float(f"{billions:.2g}") * 1e9
