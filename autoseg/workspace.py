@@ -183,6 +183,11 @@ class DatasetFolders:
         return self.fingerprint_parts / f"{case}.npz"
 
     @property
+    def machine_speed(self) -> Path:
+        """The file of the speed of the machine that planned without a CUDA GPU."""
+        return self.preprocessed / "machine_speed.json"
+
+    @property
     def crash_log(self) -> Path:
         """The file that lists the cases that are being prepared; see `runtime.crash_log`."""
         return self.preprocessed / ".in_work"

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from autoseg.errors import ImageError
 from autoseg.imaging.corruption import check_file
 from autoseg.imaging.formats import PLANE_ENDINGS
-from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.geometry import Geometry, Shape, Vector, Volume
 from autoseg.imaging.nifti_checks import is_cut_off
 from autoseg.imaging.sitk_conversion import from_sitk, set_spacing, to_sitk
 from autoseg.imaging.tiff import is_tiff, read_spacing, write_spacing
@@ -162,6 +162,17 @@ def is_series(path: Path) -> bool:
         ImageError: The file is missing or no image.
     """
     return bool(_read_header(path).GetDimension() == 4)
+
+
+def read_grid(path: Path) -> tuple[Shape, Vector]:
+    """Returns shape (z, y, x) and spacing in mm of a volume, or of a plane as one slice, from the header of its file.
+
+    Raises:
+        ImageError: The file is missing or no image.
+    """
+    reader = _read_header(path)
+    (x, y, z), (step_x, step_y, step_z) = (*reader.GetSize(), 1)[:3], (*reader.GetSpacing(), 1.0)[:3]
+    return (z, y, x), (step_z, step_y, step_x)
 
 
 def convert_image(source: Path, targets: tuple[Path, ...]) -> None:

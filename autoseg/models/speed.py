@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import torch
 
-from autoseg.networks.architecture import count_multiply_adds
-from autoseg.networks.default_unet import UNet, build_network
-from autoseg.planning.machine_speed import TRAINING_PASSES, MachineSpeed
+from autoseg.networks.architecture import Architecture, count_multiply_adds
+from autoseg.networks.default_unet import build_network
+from autoseg.planning.cpu_preset import TWO_AVX2_CORES
+from autoseg.planning.machine_speed import TRAINING_PASSES, MachineSpeed, describe_roughly
 from autoseg.planning.presets import PRESETS
 from autoseg.planning.topology import choose_topology, design_network
 from autoseg.runtime.device import autocast, exactly, precision, wait_for
@@ -20,9 +21,6 @@ PATCH = (40, 56, 40)
 BATCH = 2
 """Patches of a step of the preset `small`."""
 
-LONG_PASS_SECONDS = 1.0
-"""A first pass that takes longer counts, although it includes preparations; a shorter one does not."""
-
 ENOUGH_SECONDS = 0.6
 """Time after which no further pass is begun, in training and in prediction."""
 
@@ -32,19 +30,23 @@ def measure_speed(device: torch.device, *, exact: bool = False) -> MachineSpeed:
     """Measures the speed of a device with the network of the preset `small`, in the precision that is used there.
 
     The fastest of several passes counts, because other programs can only slow one down. Each process measures a device
-    once. It takes one or two seconds; on a core that needs longer than a second for a pass, two passes.
+    once. It takes one or two seconds, or two passes in training and in prediction where these take longer.
 
     Args:
         device: The device.
         exact: Whether to calculate in float32 even where training takes a lower precision.
     """
-    network, images = _make_network(device), torch.zeros(BATCH, 1, *PATCH, device=device)
+    network, random = (
+        build_network(design_probe(), torch.Generator().manual_seed(0)).to(device),
+        torch.Generator().manual_seed(0),
+    )
+    images = torch.randn((BATCH, 1, *PATCH), generator=random).to(device)  # zeros would make tiny, slow gradients
     work = BATCH * count_multiply_adds(network.architecture, PATCH)
 
     def train() -> None:
         with exactly(device) if exact else autocast(device):
             outputs = network.train()(images)
-        sum(logits.float().mean() for logits in outputs).backward()
+        sum(logits.float().square().mean() for logits in outputs).backward()
         network.zero_grad()
 
     @torch.inference_mode()
@@ -61,15 +63,44 @@ def measure_speed(device: torch.device, *, exact: bool = False) -> MachineSpeed:
     )
 
 
-def _make_network(device: torch.device) -> UNet:
-    """Returns the network that the preset `small` has for patches of the probe."""
+def measure_potential(device: torch.device) -> MachineSpeed:
+    """Measures the speed that a device reaches when nothing else runs on it, as far as that can be told.
+
+    Threads that share their cores with another program wait for each other, and all of them together may be slower
+    than one alone. So a CPU that seems slow is measured with a single thread as well, and the faster speed counts. Use
+    it for plans, which are to hold for longer than the present load.
+
+    Args:
+        device: The device.
+    """
+    speed, threads = measure_speed(device), torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or speed.training >= TWO_AVX2_CORES:
+        return speed
+    torch.set_num_threads(1)
+    try:
+        alone = measure_speed.__wrapped__(device)
+    finally:
+        torch.set_num_threads(threads)
+    return max(speed, alone, key=lambda measured: measured.training)
+
+
+def design_probe() -> Architecture:
+    """Returns the network that the preset `small` has for the patches of the probe."""
     topology = choose_topology((1.0, 1.0, 1.0), tuple(map(float, PATCH)))
-    architecture = design_network(topology.strides, topology.kernels, PRESETS["small"], in_channels=1, out_channels=3)
-    return build_network(architecture, torch.Generator().manual_seed(0)).to(device)
+    return design_network(topology.strides, topology.kernels, PRESETS["small"], in_channels=1, out_channels=3)
+
+
+def describe_use(speed: MachineSpeed) -> str:
+    """Returns how long a training step of the preset `small` takes at a speed, and a fold of hippocampi, in words."""
+    settings = PRESETS["small"].training
+    step_seconds = speed.step_seconds(count_multiply_adds(design_probe(), PATCH), BATCH)
+    fold = describe_roughly(step_seconds * settings.epochs * settings.steps_per_epoch)
+    step = f"preset small: about {describe_roughly(step_seconds)} per training step"
+    return f"{step}, a fold of hippocampus in about {fold}; {speed.describe()}"
 
 
 def _fastest_pass(run: Callable[[], None], device: torch.device) -> float:
-    """Returns the seconds of the fastest of several calls; the first does not count unless it is long."""
+    """Returns the seconds of the fastest of several calls, without the first."""
 
     def time_pass() -> float:
         wait_for(device)
@@ -78,9 +109,7 @@ def _fastest_pass(run: Callable[[], None], device: torch.device) -> float:
         wait_for(device)
         return time.perf_counter() - started
 
-    first = time_pass()
-    if first > LONG_PASS_SECONDS:
-        return first
+    time_pass()  # the first pass chooses algorithms
     end = time.perf_counter() + ENOUGH_SECONDS
     fastest = time_pass()
     while time.perf_counter() < end:

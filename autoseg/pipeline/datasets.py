@@ -89,9 +89,10 @@ def plan_configurations(
 
     Args:
         number: Number of the dataset.
-        memory: Device memory that training may use, such as "8GB"; by default the memory of the GPU, up to 24 GB, or
-            that of the preset.
-        preset: Size of the network; by default the largest that is worth its time in this memory.
+        memory: Device memory that training may use, such as "8GB"; by default that of the preset, or the memory of the
+            GPU, up to 24 GB.
+        preset: Size of the network; by default the largest that is worth its time in this memory, or, if no memory is
+            given and there is no CUDA GPU, "small", in a smaller version on a slow machine.
         rules: "autoseg", or "nnunet" for the plans of nnU-Net.
         network: Name of a network of the literature (see `list_networks`), with settings that differ from the paper's
             behind a colon, as in "unet:padded=false,depth=4"; or a network of MONAI, such as "monai:SwinUNETR"; by
@@ -122,7 +123,7 @@ def plan_configurations(
     folders = find_workspace(workspace).dataset(number, plan_name)
     info = DatasetInfo.load(info_file(folders.raw))
     options = resolve_options(
-        folders.raw.name,
+        folders,
         memory=memory,
         preset=preset,
         rules=rules,
@@ -239,7 +240,7 @@ def plan_and_preprocess(
     folders = find_workspace(workspace).dataset(number, plan_name)
     dataset = Dataset.open(folders.raw).without(skip)
     options = resolve_options(
-        dataset.name,
+        folders,
         memory=memory,
         preset=preset,
         rules=rules,

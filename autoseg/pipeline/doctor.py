@@ -17,10 +17,13 @@ from typing import Literal
 import torch
 
 from autoseg.errors import UsageError
+from autoseg.models.speed import describe_use, measure_speed
 from autoseg.pipeline.convolution_trial import Trial, try_convolutions
 from autoseg.planning.plugins import GROUPS, Kind, find_plugin, list_available
-from autoseg.runtime.device import autocast, precision, resolve_device, wait_for
+from autoseg.planning.presets import LADDER, PRESETS
+from autoseg.runtime.device import autocast, gpu_memory_bytes, precision, resolve_device, wait_for
 from autoseg.runtime.machine import count_cores
+from autoseg.runtime.processor import describe_instructions
 from autoseg.workspace import Workspace, find_workspace
 
 State = Literal["ok", "warning", "failure"]
@@ -55,7 +58,7 @@ class Finding:
 
 
 def examine_machine(workspace: str | os.PathLike[str] | None = None) -> list[Finding]:
-    """Looks for what could go wrong on this machine; takes about eight seconds, most of them for convolutions.
+    """Looks for what could go wrong on this machine; takes about ten seconds, most of them for convolutions.
 
     Args:
         workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
@@ -78,6 +81,7 @@ def examine_machine(workspace: str | os.PathLike[str] | None = None) -> list[Fin
         *examine_devices(),
         examine_convolution(resolve_device("auto")),
         examine_gradients(),
+        examine_speed(resolve_device("auto")),
         *examine_folders(find_workspace(workspace)),
     ]
 
@@ -148,7 +152,7 @@ def examine_devices() -> list[Finding]:
         advice = "install the CUDA build of torch that fits the driver, see pytorch.org"
         value = f"an NVIDIA driver is here, but torch {torch.__version__} does not see a GPU"
         return [Finding(title="device", value=value, state="warning", advice=advice)]
-    advice = "plan with --preset small and train with --budget"
+    advice = "plans suit this machine by themselves; for a GPU elsewhere, plan with --memory 24GB"
     return [Finding(title="device", value="CPU only", state="warning", advice=advice)]
 
 
@@ -217,6 +221,16 @@ def judge_gradients(title: str, trial: Trial, *, own_networks: bool) -> Finding:
         return Finding(title=title, value=value)
     advice = "in networks of packages use nn.Conv2d and nn.Conv3d, not subclasses or F.conv2d; see the page on plugins"
     return Finding(title=title, value=value, state="warning", advice=advice)
+
+
+def examine_speed(device: torch.device) -> Finding:
+    """Returns what the machine is good for: on a CUDA GPU by its memory, else by the speed that a probe measures."""
+    memory = gpu_memory_bytes(device)
+    if memory is not None:
+        preset = [name for name in LADDER if PRESETS[name].memory_bytes <= memory or name == LADDER[0]][-1]
+        return Finding(title="good for", value=f"plans up to preset {preset}, by the memory of the GPU")
+    instructions = describe_instructions() if device.type == "cpu" else device.type
+    return Finding(title="good for", value=f"{describe_use(measure_speed(device))} ({instructions})")
 
 
 def examine_folders(workspace: Workspace) -> list[Finding]:

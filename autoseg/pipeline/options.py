@@ -2,23 +2,27 @@
 
 import json
 import re
+from dataclasses import replace
 
 from pydantic import JsonValue
 
-from autoseg.errors import UsageError
+from autoseg.errors import ArtifactError, UsageError
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai_names import is_monai
+from autoseg.planning.cpu_preset import CPU_PRESET
+from autoseg.planning.machine_speed import MachineSpeed
 from autoseg.planning.patch_growth import PATCHES_NAMES
 from autoseg.planning.planner import PlanningOptions
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
-from autoseg.runtime.machine import may_have_gpu
+from autoseg.runtime.machine import identify_machine, may_have_gpu
 from autoseg.runtime.reporting import Reporter
 from autoseg.runtime.units import describe_memory, parse_memory
+from autoseg.workspace import DatasetFolders
 
 
 def resolve_options(
-    dataset: str,
+    folders: DatasetFolders,
     *,
     memory: str | None,
     preset: str | None,
@@ -27,19 +31,20 @@ def resolve_options(
     patches: str | None = None,
     reporter: Reporter,
 ) -> PlanningOptions:
-    """Returns the options of planning from the options of the user and the memory of the GPU.
+    """Returns the options of planning from the options of the user, and the GPU or the speed of this machine.
 
     If neither memory nor preset is given, the memory is that of the GPU, but no more than has been shown to be useful;
-    without a GPU, it is that of the preset "8gb".
+    without a CUDA GPU, the preset is `small`, for a machine of the speed that is measured here.
 
     Args:
-        dataset: Name of the dataset.
+        folders: The folders of the dataset. The measured speed is kept there, so that the same machine plans the same
+            again.
         memory: Memory of the device, such as "8GB"; None if it is not given.
         preset: Name of the preset; None if it is not given.
         rules: Name of the planning rules.
         network: Name of a network, with settings behind a colon; None for the network of the preset.
         patches: "growing" or "fixed"; None leaves it to the preset.
-        reporter: Is told which memory was assumed.
+        reporter: Is told what was assumed.
 
     Raises:
         UsageError: There are no such rules, they have no such preset, there is no such network, patches are neither
@@ -55,20 +60,42 @@ def resolve_options(
         raise UsageError(f"there is no preset {preset!r} in the rules {rules!r}", f"choose from {', '.join(presets)}")
     if patches is not None and patches not in PATCHES_NAMES:
         raise UsageError(f"patches cannot be {patches!r}", f"choose from {', '.join(PATCHES_NAMES)}")
-    if memory is not None:
-        budget_bytes = parse_memory(memory)
-    elif preset is not None:
-        budget_bytes = PRESETS[preset].memory_bytes
-    else:
-        budget_bytes = _default_memory(reporter)
-    return PlanningOptions(
-        dataset=dataset,
-        memory_budget_bytes=budget_bytes,
-        preset=preset,
+    options = PlanningOptions(
+        dataset=folders.raw.name,
+        memory_budget_bytes=PRESETS[CPU_PRESET].memory_bytes,
         rules=rules,
         network=plugin,
         patches=patches,
     )
+    if memory is not None:
+        return replace(options, memory_budget_bytes=parse_memory(memory), preset=preset)
+    if preset is not None:
+        return replace(options, memory_budget_bytes=PRESETS[preset].memory_bytes, preset=preset)
+    total = _gpu_memory_bytes() if may_have_gpu() else None
+    if total is not None:
+        return replace(options, memory_budget_bytes=_limit_memory(total, reporter))
+    reporter.say(
+        f"there is no CUDA GPU here: planned for this machine, by preset {CPU_PRESET}; for a GPU elsewhere, as on a "
+        "login node, state its memory: --memory 24GB"
+    )
+    return replace(options, preset=CPU_PRESET, speed=load_or_measure_speed(folders))
+
+
+def load_or_measure_speed(folders: DatasetFolders) -> MachineSpeed:
+    """Returns the speed of this machine in coarse steps: as it was measured for this dataset, else measured now.
+
+    A machine is measured once for each dataset, since every measurement differs a little. It is measured anew if the
+    dataset has moved to another machine, if cores or instruction set are limited otherwise, or if machine_speed.json is
+    damaged or removed.
+    """
+    try:
+        speed = MachineSpeed.load(folders.machine_speed)
+    except (ArtifactError, OSError):
+        speed = None
+    if speed is None or speed.machine != identify_machine():
+        speed = _measure_speed()
+        speed.save(folders.machine_speed)
+    return speed.rounded
 
 
 def _find_network(option: str, rules: str) -> Plugin:
@@ -112,13 +139,8 @@ def _read_settings(text: str) -> dict[str, JsonValue]:
     return settings
 
 
-def _default_memory(reporter: Reporter) -> int:
-    total = _gpu_memory_bytes() if may_have_gpu() else None
-    if total is None:
-        reporter.say(
-            "there is no CUDA GPU here: planned for one of 8 GB; --memory states another, --preset small suits a CPU"
-        )
-        return PRESETS["8gb"].memory_bytes
+def _limit_memory(total: int, reporter: Reporter) -> int:
+    """Returns the memory to plan for on a GPU with this memory, in bytes."""
     if total > USEFUL_BYTES:
         reporter.say(
             f"the GPU has {describe_memory(total)}: planned for {describe_memory(USEFUL_BYTES)}, because more has cost "
@@ -131,3 +153,10 @@ def _gpu_memory_bytes() -> int | None:
     from autoseg.runtime.device import gpu_memory_bytes
 
     return gpu_memory_bytes()
+
+
+def _measure_speed() -> MachineSpeed:
+    from autoseg.models.speed import measure_potential
+    from autoseg.runtime.device import resolve_device
+
+    return measure_potential(resolve_device("auto"))

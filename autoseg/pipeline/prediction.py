@@ -60,7 +60,7 @@ def predict(
         plan_name: Name of the plan that was trained, if it is not the usual one.
         workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
             folder.
-        reporter: Shows progress, and is told which results deserve a look.
+        reporter: Shows progress, and is told how long it will take, and which results deserve a look.
 
     Returns:
         The paths of the segmentations that were written.
@@ -78,6 +78,7 @@ def predict(
             autoseg.predict("scans", "masks", number=4)
             autoseg.predict("scans", "masks", model="Hippocampus.zip")
     """
+    from autoseg.inference.estimate import describe_prediction_time
     from autoseg.inference.folder import (
         ask_for_disagreement,
         choose_labels,
@@ -108,4 +109,7 @@ def predict(
     waiting = leave_out_finished(segmenter, scans, output, labels) if resume else scans
     if len(waiting) < len(scans):
         reporter.say(f"{len(scans) - len(waiting)} of {len(scans)} scans are segmented already")
+    if reporter is not SILENT:
+        for line in describe_prediction_time(segmenter, waiting):
+            reporter.say(line)
     return segment_scans(segmenter, waiting, output, labels, reporter, part=part)

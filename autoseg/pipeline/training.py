@@ -63,7 +63,7 @@ def train(
         plan_name: Name of the plan, if it is not the usual one.
         workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
             folder.
-        reporter: Shows progress and states results.
+        reporter: Shows progress and states results, and first how long it will take; see `training.estimate`.
 
     Returns:
         Scores of the held-out cases of all folds trained so far, before postprocessing; None if none is held out.
@@ -109,6 +109,7 @@ def train(
 def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
     """Trains and validates all folds of a request; with several GPUs each process runs this."""
     from autoseg.model_selection.validation import pool_validation, validate_fold
+    from autoseg.training.estimate import describe_training_time, paced
     from autoseg.training.fold import train_to_end
     from autoseg.training.jobs import describe_concerns, make_jobs, prepare_cascade_labels
     from autoseg.training.ranks import init_ranks
@@ -120,8 +121,11 @@ def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | No
     prepare_cascade_labels(first, request.number, reporter)
     for line in describe_concerns(first):
         reporter.say(line)
-    for job in jobs:
-        checkpoint = train_to_end(job, reporter)
+    if reporter is not SILENT:
+        for line in describe_training_time(jobs):
+            reporter.say(line)
+    for number, job in enumerate(jobs):
+        checkpoint = train_to_end(job, paced(job, reporter, folds=len(jobs) - number))
         validate_fold(job, checkpoint, reporter)
     first.ranks.shutdown()
     if not first.ranks.is_main or all(job.fold == "all" for job in jobs):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil, log2, prod
 
 from autoseg.networks.architecture import count_multiply_adds
-from autoseg.planning.plan import Configuration
+from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.settings import PositiveFloat, TrainingSettings
 from autoseg.runtime.artifact import Artifact
 from autoseg.runtime.units import describe_duration
@@ -145,6 +145,21 @@ def scan_seconds(
     return count_tiles(configuration, shape) * votes * patch_work / speed.prediction
 
 
+def typical_shape(plan: Plan, name: ConfigurationName) -> tuple[int, ...]:
+    """Returns the shape (z, y, x) of a typical image at the spacing of a configuration, with the slices of a 2D one."""
+    shape, full = plan.configurations[name].median_shape, plan.configurations.get("3d_fullres")
+    if len(shape) == 3:
+        return shape
+    return (1 if full is None else full.median_shape[0], *shape)
+
+
+def validation_seconds(plan: Plan, name: ConfigurationName, speed: MachineSpeed, patch_work: int) -> float:
+    """Returns the seconds in which the networks of a fold predict a typical image with all mirror images."""
+    configuration = plan.configurations[name]
+    votes = 2 ** len(configuration.augmentation.mirror_axes)
+    return scan_seconds(configuration, typical_shape(plan, name), speed, patch_work, votes=votes)
+
+
 def count_tiles(configuration: Configuration, shape: Sequence[float]) -> int:
     """Returns the number of tiles that a scan is divided into; see `inference.tiling`.
 
@@ -165,11 +180,11 @@ def count_tiles(configuration: Configuration, shape: Sequence[float]) -> int:
 def describe_roughly(seconds: float) -> str:
     """Returns a duration as an estimate deserves it, in one or two digits.
 
-    >>> [describe_roughly(seconds) for seconds in (0.063, 0.58, 47, 1640, 9100, 200_000)]
-    ['0.06 s', '0.6 s', '50 s', '25 min', '2 h 30 min', '2.3 days']
+    >>> [describe_roughly(seconds) for seconds in (0.063, 0.58, 1.72, 47, 1640, 9100, 200_000)]
+    ['0.06 s', '0.6 s', '1.7 s', '50 s', '25 min', '2 h 30 min', '2.3 days']
     """
     if seconds < 10:
-        return f"{float(f'{seconds:.1g}'):g} s"
+        return f"{float(f'{seconds:.1g}' if seconds < 1 else f'{seconds:.2g}'):g} s"
     if seconds < 90:
         return f"{round(seconds, -1):.0f} s"
     minutes = seconds / 60

@@ -8,18 +8,20 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError, UsageError
 from autoseg.planning.budget import make_budget
 from autoseg.planning.configurations import DatasetDecisions, decide_dataset, make_configuration, plan_2d, plan_3d
+from autoseg.planning.cpu_preset import CPU_PRESET, explain_speed, list_cpu_presets, suits_speed
 from autoseg.planning.explanation import (
     ConfigurationDecisions,
     explain_configuration,
     explain_preset,
     explain_refusal,
 )
+from autoseg.planning.machine_speed import MachineSpeed
 from autoseg.planning.network_fit import adapt_training, find_spec
 from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.patch_size import PlanningConstraints, format_size
 from autoseg.planning.plan import Plan, PresetName, RulesName
 from autoseg.planning.plugin_settings import Plugin
-from autoseg.planning.presets import LADDER, PRESETS, RULES
+from autoseg.planning.presets import LADDER, PRESETS, RULES, Preset
 from autoseg.planning.schedule import choose_training, explain_training
 
 
@@ -35,6 +37,8 @@ class PlanningOptions:
             own presets.
         network: A network of the literature instead of that of the preset; not with the rules "nnunet".
         patches: Whether patches have one size during the training or grow to it; None leaves it to the preset.
+        speed: The measured speed of a machine without a CUDA GPU, for which the preset `small` is planned; a slow one
+            gets a smaller network. None if memory or preset were chosen.
     """
 
     dataset: str
@@ -43,6 +47,7 @@ class PlanningOptions:
     rules: RulesName = "autoseg"
     network: Plugin | None = None
     patches: PatchesName | None = None
+    speed: MachineSpeed | None = None
 
 
 def make_plan(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOptions) -> Plan:
@@ -73,7 +78,7 @@ def make_plan(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOpti
     Args:
         fingerprint: Measurements of the training cases.
         info: The content of dataset.json.
-        options: Memory budget, preset, rules and network.
+        options: Memory budget, preset, rules, network and speed.
 
     Returns:
         The plan, with the reasons in `Plan.why`.
@@ -84,6 +89,8 @@ def make_plan(fingerprint: Fingerprint, info: DatasetInfo, options: PlanningOpti
             not take these images.
     """
     decisions = decide_dataset(fingerprint, info, RULES[options.rules])
+    if options.speed is not None:
+        return _plan_by_speed(decisions, options, options.speed)
     if options.preset is None:
         return _plan_by_memory(decisions, options)
     return _plan(decisions, options.preset, options, budget_bytes=options.memory_budget_bytes)
@@ -114,6 +121,19 @@ def _plan_by_memory(decisions: DatasetDecisions, options: PlanningOptions) -> Pl
     return plan
 
 
+def _plan_by_speed(decisions: DatasetDecisions, options: PlanningOptions, speed: MachineSpeed) -> Plan:
+    """Plans for a machine without a CUDA GPU: the largest of its presets of which a fold is trained in time."""
+    plan, used = None, PRESETS[CPU_PRESET]
+    for preset in list_cpu_presets():
+        plan = _plan(decisions, CPU_PRESET, options, budget_bytes=options.memory_budget_bytes, preset=preset)
+        used = preset
+        if options.network is not None or suits_speed(plan, speed):
+            break
+    if plan is None:
+        raise ValueError("the list of presets is empty")
+    return plan.model_copy(update={"why": (*plan.why, *explain_speed(plan, used, speed))})
+
+
 def _have_different_networks(smaller: PresetName, larger: PresetName | None) -> bool:
     """Returns whether two presets have different networks; if not, only the larger one is planned."""
     return larger is None or replace(PRESETS[smaller], memory_bytes=0) != replace(PRESETS[larger], memory_bytes=0)
@@ -125,9 +145,16 @@ def _keeps_step_voxels(attempt: Plan, plan: Plan) -> bool:
     return all(attempt.configurations[name].step_voxels >= plan.configurations[name].step_voxels for name in both)
 
 
-def _plan(decisions: DatasetDecisions, preset_name: PresetName, options: PlanningOptions, *, budget_bytes: int) -> Plan:
-    """Makes the plan for one preset and budget."""
-    preset = PRESETS[preset_name]
+def _plan(
+    decisions: DatasetDecisions,
+    preset_name: PresetName,
+    options: PlanningOptions,
+    *,
+    budget_bytes: int,
+    preset: Preset | None = None,
+) -> Plan:
+    """Makes the plan for one preset, which may differ from the one of its name, and budget."""
+    preset = PRESETS[preset_name] if preset is None else preset
     constraints = PlanningConstraints(
         preset_name=preset_name,
         preset=preset,

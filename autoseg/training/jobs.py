@@ -170,5 +170,8 @@ def describe_concerns(job: FoldJob) -> Iterator[str]:
         job: Any fold of the configuration.
     """
     if job.plan.preset != "small" and job.device.type == "cpu":
-        yield "this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner"
+        yield (
+            "this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner (without a "
+            "GPU it is the default)"
+        )
     yield from describe_memory_limit(job)

@@ -7,7 +7,8 @@ has no limit. Each process probes its speed (`models.speed`), trains fold 0 of m
 hippocampus for two epochs, with augmentation beside it, of which the second counts, and segments a scan with eight
 mirror images twice, of which the second counts. Needs a processor that has the instructions; where it has not, oneDNN
 takes what there is, and a row repeats another one. Speeds are multiply-adds per second, in training those of forward
-and backward pass; "passes" is what these two take for a batch by that speed, "step" the whole step. Prints a table in Markdown for RESULTS.md.
+and backward pass; "passes" is what these two take for a batch at that speed, "step" the whole step. Prints a table in
+Markdown for RESULTS.md.
 """
 
 import argparse

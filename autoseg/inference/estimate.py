@@ -1,0 +1,109 @@
+"""How long a prediction will take: said before the first scan, from the headers of the scans and a probe of the CPU."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from autoseg.datasets.dataset import Case
+from autoseg.errors import ImageError
+from autoseg.imaging.image_files import read_grid
+from autoseg.inference.ensemble import EnsembleSegmenter
+from autoseg.inference.interfaces import ImageSegmenter
+from autoseg.inference.segmenter import Segmenter
+from autoseg.models.speed import measure_speed
+from autoseg.models.work import measure_patch_work
+from autoseg.planning.machine_speed import MachineSpeed, describe_roughly, scan_seconds
+from autoseg.preprocessing.target_grid import resampled_shape, target_spacing
+
+DAY = 24 * 3600.0
+SIMILAR = 1.5
+"""Ratio of the longest to the shortest scan up to which all of them are said to take equally long."""
+
+
+def describe_prediction_time(segmenter: ImageSegmenter, scans: Sequence[Case]) -> Iterator[str]:
+    """Yields lines on how long the networks take per scan and in all, and what to do if that is more than a day.
+
+    The device is measured for about a second. Nothing is said on a CUDA GPU, where the progress bar soon tells, nor for
+    a network whose work cannot be counted.
+
+    Args:
+        segmenter: The model.
+        scans: The scans, of which the headers are read; one that cannot be read does not count.
+    """
+    parts = _list_networks(segmenter)
+    if not parts or not scans or parts[0].device.type == "cuda":
+        return
+    work = [measure_patch_work(part.configuration) for part in parts]
+    counted = [(part, patch_work) for part, patch_work in zip(parts, work, strict=True) if patch_work is not None]
+    if len(counted) < len(parts):
+        return
+    speed = measure_speed(parts[0].device, exact=parts[0].exact)
+    model = CountedModel(parts=tuple(counted), speed=speed)
+    seconds = [value for value in (model.estimate(scan) for scan in scans) if value is not None]
+    if not seconds:
+        return
+    yield f"the networks take about {_describe_scans(seconds)} here, in {speed.precision} on {speed.device}"
+    if sum(seconds) > DAY:
+        yield f"that is more than a day; instead, {'; or '.join(_list_ways_out(parts))}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedModel:
+    """The configurations that segment a scan one after the other, with their work.
+
+    Attributes:
+        parts: Each configuration with the multiply-adds of the forward pass of a patch.
+        speed: The speed of the device.
+    """
+
+    parts: tuple[tuple[Segmenter, int], ...]
+    speed: MachineSpeed
+
+    def estimate(self, scan: Case) -> float | None:
+        """Returns the seconds in which the networks predict a scan; None if its header cannot be read.
+
+        The scan is taken as it lies in its file, without the border of zeros being cut off.
+        """
+        try:
+            shape, spacing_mm = read_grid(scan.images[0])
+        except ImageError:
+            return None
+        total = 0.0
+        for part, work in self.parts:
+            first, second, third = part.axis_order
+            step_mm = spacing_mm[first], spacing_mm[second], spacing_mm[third]
+            target_mm = target_spacing(part.configuration.spacing_mm, step_mm)
+            size = resampled_shape((shape[first], shape[second], shape[third]), step_mm, target_mm)
+            total += scan_seconds(part.configuration, size, self.speed, work, votes=part.votes)
+        return total
+
+
+def _list_networks(segmenter: ImageSegmenter) -> list[Segmenter]:
+    """Returns the configurations whose networks run, each once, with the coarser ones of cascades."""
+    members = segmenter.members if isinstance(segmenter, EnsembleSegmenter) else (segmenter,)
+    networks: dict[int, Segmenter] = {}
+    for member in members:
+        if isinstance(member, Segmenter):
+            networks[id(member)] = member
+            if member.previous is not None:
+                networks[id(member.previous)] = member.previous
+    return list(networks.values())
+
+
+def _describe_scans(seconds: Sequence[float]) -> str:
+    """Returns the time of each scan and of all, in words."""
+    shortest, longest = min(seconds), max(seconds)
+    if len(seconds) == 1:
+        return f"{describe_roughly(longest)} for the scan"
+    each = describe_roughly(sum(seconds) / len(seconds))
+    if longest > SIMILAR * shortest:
+        each = f"{describe_roughly(shortest)} to {describe_roughly(longest)}"
+    return f"{each} per scan, {describe_roughly(sum(seconds))} for all {len(seconds)}"
+
+
+def _list_ways_out(parts: Sequence[Segmenter]) -> Iterator[str]:
+    """Yields what shortens a prediction that would take more than a day."""
+    mirrored = max(2 ** len(part.configuration.augmentation.mirror_axes) for part in parts)
+    if mirrored > 1 and any(part.votes % mirrored == 0 for part in parts):
+        yield f"--no-mirroring, which takes about a {'half' if mirrored == 2 else f'{mirrored}th'} of the time"
+    yield "--part 1/4 and so on, on several machines"
+    yield "a machine with a GPU"
