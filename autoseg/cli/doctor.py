@@ -9,8 +9,8 @@ from autoseg.cli.options import WorkspacePath
 def doctor(workspace: WorkspacePath = None) -> None:
     """Looks for what could go wrong on this machine.
 
-    Shows versions, devices, memory and folders, times a convolution, and tries the convolutions that some versions of
-    torch calculate wrongly.
+    Shows versions, devices, memory and folders, times a convolution, tries the convolutions that some versions of torch
+    calculate wrongly, and says what the machine is good for.
     """
     from autoseg.cli.terminal import print_table
     from autoseg.pipeline import examine_machine

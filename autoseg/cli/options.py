@@ -42,7 +42,8 @@ Memory = Annotated[
     str | None,
     typer.Option(
         "--memory",
-        help="Memory of the GPU that training may use: 8GB, 11.5GiB. [default: that of the GPU, up to 24GB, or 8GB]",
+        help="Memory of the GPU that training may use, here or elsewhere: 8GB, 11.5GiB. [default: that of the GPU, up "
+        "to 24GB; without a GPU, --preset small]",
         metavar="SIZE",
     ),
 ]
@@ -50,7 +51,8 @@ Preset = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help="small for CPUs and laptops; 4gb, 8gb, 11gb, 16gb, 24gb, 40gb, 80gb. [default: by memory]",
+        help="small for CPUs and laptops; 4gb, 8gb, 11gb, 16gb, 24gb, 40gb, 80gb. [default: by memory; without a GPU "
+        "small, and smaller still on a slow machine]",
         metavar="NAME",
     ),
 ]

@@ -83,7 +83,8 @@ def train(
 ) -> None:
     """Trains folds and judges each on unseen cases.
 
-    Without --epochs and --budget it trains as long as plan.json says. Run it again to go on after a stop: Ctrl-C, which
+    Without --epochs and --budget it trains as long as plan.json says, and says first how long that will take. Run it
+    again to go on after a stop: Ctrl-C, which
     costs the epoch that was running, 'autoseg stop' or SIGTERM, which cost nothing.
     """
     from autoseg.cli.score_tables import print_scores

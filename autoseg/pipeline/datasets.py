@@ -121,7 +121,7 @@ def plan_configurations(
         ['2d', '3d_fullres']
     """
     folders = find_workspace(workspace).dataset(number, plan_name)
-    info = DatasetInfo.load(info_file(folders.raw))
+    info, fingerprint = DatasetInfo.load(info_file(folders.raw)), load_fingerprint(number, folders)
     options = resolve_options(
         folders,
         memory=memory,
@@ -132,7 +132,7 @@ def plan_configurations(
         reporter=reporter,
     )
     with run_alone(folders.preprocessed):
-        plan = make_plan(load_fingerprint(number, folders), info, options)
+        plan = make_plan(fingerprint, info, options)
         save_plan(plan, folders, reporter)
     return plan
 

@@ -78,7 +78,6 @@ def predict(
             autoseg.predict("scans", "masks", number=4)
             autoseg.predict("scans", "masks", model="Hippocampus.zip")
     """
-    from autoseg.inference.estimate import describe_prediction_time
     from autoseg.inference.folder import (
         ask_for_disagreement,
         choose_labels,
@@ -88,6 +87,7 @@ def predict(
         segment_scans,
     )
     from autoseg.inference.loading import PredictionOptions, load_segmenter
+    from autoseg.inference.prediction_time import describe_prediction_time
     from autoseg.models.model_source import choose_source, find_model
 
     path = find_model(

@@ -63,7 +63,7 @@ def train(
         plan_name: Name of the plan, if it is not the usual one.
         workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
             folder.
-        reporter: Shows progress and states results, and first how long it will take; see `training.estimate`.
+        reporter: Shows progress and states results, and first how long it will take; see `training.training_time`.
 
     Returns:
         Scores of the held-out cases of all folds trained so far, before postprocessing; None if none is held out.
@@ -109,10 +109,10 @@ def train(
 def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
     """Trains and validates all folds of a request; with several GPUs each process runs this."""
     from autoseg.model_selection.validation import pool_validation, validate_fold
-    from autoseg.training.estimate import describe_training_time, paced
     from autoseg.training.fold import train_to_end
     from autoseg.training.jobs import describe_concerns, make_jobs, prepare_cascade_labels
     from autoseg.training.ranks import init_ranks
+    from autoseg.training.training_time import describe_training_time, paced
 
     jobs = make_jobs(request)
     first = jobs[0]  # dataset, model folder, device and ranks are the same for all jobs

@@ -171,7 +171,7 @@ def describe_concerns(job: FoldJob) -> Iterator[str]:
     """
     if job.plan.preset != "small" and job.device.type == "cpu":
         yield (
-            "this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner (without a "
-            "GPU it is the default)"
+            "this plan is made for a GPU; on a CPU, plan_and_preprocess with --preset small learns far sooner, and is "
+            "the default where there is no GPU"
         )
     yield from describe_memory_limit(job)

@@ -18,6 +18,7 @@ from autoseg.imaging.geometry import Geometry, Shape, Volume
 from autoseg.imaging.image_files import (
     channels_in,
     convert_image,
+    read_grid,
     read_image,
     read_label_map,
     write_image,
@@ -401,3 +402,18 @@ def test_a_volume_in_a_tiff_may_become_another_format(tmp_path: Path) -> None:
     result = read_image((tmp_path / "b.nii.gz",))
     np.testing.assert_array_equal(result.array[0], noise(0))
     assert result.geometry.spacing_mm == (5, 0.5, 0.25)
+
+
+def test_grids_are_read_from_headers(tmp_path: Path) -> None:
+    """A volume in the order of arrays, a plane as one slice, and several volumes as the first of them."""
+    geometry = oblique((3, 4, 5))
+    write_image(tmp_path / "volume.nii.gz", Volume(array=np.zeros((1, 3, 4, 5), np.float32), geometry=geometry))
+    shape, spacing_mm = read_grid(tmp_path / "volume.nii.gz")
+    assert shape == (3, 4, 5)
+    assert spacing_mm == pytest.approx(geometry.spacing_mm, rel=1e-5)
+    write_picture(tmp_path / "plane.png", np.zeros((6, 7), np.uint8))
+    assert read_grid(tmp_path / "plane.png") == ((1, 6, 7), (1.0, 1.0, 1.0))
+    series = write_array(tmp_path / "series.nii.gz", np.zeros((2, 3, 4, 5), np.float32))
+    assert read_grid(series)[0] == (3, 4, 5)
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_grid(tmp_path / "missing.nii.gz")

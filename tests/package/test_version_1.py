@@ -184,7 +184,7 @@ def test_plans_of_every_kind_are_read(plans: Path, workspace: Path, tmp_path: Pa
 def test_every_kind_of_dataset_is_planned_again(plans: Path) -> None:
     """From its dataset.json and its fingerprint, with a reason for every decision."""
     for number in range(1, 14):
-        run(f"plan -d {number} -w {plans} --plan again --explain")
+        run(f"plan -d {number} -w {plans} --plan again --memory 8GB --explain")
         [path] = plans.glob(f"preprocessed/Dataset{number:03d}_*/again/plan.json")
         assert autoseg.Plan.load(path).why
 

@@ -15,11 +15,15 @@ from autoseg.pipeline.doctor import (
     examine_folders,
     examine_gradients,
     examine_machine,
+    examine_speed,
     examine_torch,
     judge_convolution,
     judge_gradients,
 )
+from autoseg.planning.machine_speed import MachineSpeed
 from autoseg.workspace import Workspace
+
+SPEED = MachineSpeed(machine="any, 2 cores", device="cpu", precision="float32", training=45e9, prediction=64e9)
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +32,14 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor, "SECONDS_PER_PRECISION", 0.05)
+        patch.setattr(doctor, "measure_speed", lambda _: SPEED)
         return examine_machine(root)
 
 
 def test_everything_is_looked_at(findings: list[Finding]) -> None:
     """Versions, cores, memory, a device, a convolution and the folders each have a finding, and none is a failure."""
     titles = [finding.title for finding in findings]
-    for title in ("python", "torch", "cores", "memory", "workspace", "raw", "preprocessed", "results"):
+    for title in ("python", "torch", "cores", "memory", "good for", "workspace", "raw", "preprocessed", "results"):
         assert titles.count(title) == 1
     assert any(title.startswith(("device", "GPU")) for title in titles)
     assert any(title.startswith("convolution") for title in titles)
@@ -89,6 +94,28 @@ def test_convolution_is_timed_in_the_precision_of_training(monkeypatch: pytest.M
         monkeypatch.setattr(doctor, "precision", lambda _, dtype=dtype: dtype)
         finding = examine_convolution(torch.device("cpu"))
         assert (finding.state, "18.0" in finding.value) == (state, state == "warning")
+
+
+def test_a_cpu_is_good_for_the_small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its speed says how long a step and a fold take, and its instruction set why."""
+    monkeypatch.setattr(doctor, "measure_speed", lambda _: SPEED)
+    monkeypatch.setattr(doctor, "describe_instructions", lambda: "AVX2 without bfloat16")
+    finding = examine_speed(torch.device("cpu"))
+    assert (finding.title, finding.state) == ("good for", "ok")
+    assert finding.value == (
+        "preset small: about 0.6 s per training step, a fold of hippocampus in about 50 min; 45 billion multiply-adds "
+        "per second in float32 (AVX2 without bfloat16)"
+    )
+
+
+@pytest.mark.parametrize(("gigabytes", "preset"), [(2, "4gb"), (8.5, "8gb"), (24, "24gb"), (141, "80gb")])
+def test_a_gpu_is_good_for_the_preset_of_its_memory(
+    gigabytes: float, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is measured there."""
+    monkeypatch.setattr(doctor, "gpu_memory_bytes", lambda _: int(gigabytes * 1e9))
+    finding = examine_speed(torch.device("cuda"))
+    assert finding.value == f"plans up to preset {preset}, by the memory of the GPU"
 
 
 def test_broken_device_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

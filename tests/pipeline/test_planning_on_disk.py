@@ -15,8 +15,10 @@ from autoseg.pipeline import options
 from autoseg.pipeline.datasets import extract_fingerprint, plan_and_preprocess, plan_configurations, preprocess
 from autoseg.pipeline.prediction import predict
 from autoseg.pipeline.training import train
+from autoseg.planning.machine_speed import MachineSpeed
 from autoseg.planning.plan import Plan
 from autoseg.runtime import device
+from autoseg.runtime.machine import identify_machine
 from autoseg.workspace import DatasetFolders
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plans"
@@ -65,7 +67,7 @@ def test_our_own_fingerprint_comes_first(tmp_path):
     facts = extract_fingerprint(NUMBER, workspace=tmp_path)
     shutil.copy(GOLDEN / "LiverCT" / "dataset_fingerprint.json", folders.nnunet_fingerprint)
     shutil.rmtree(folders.raw / "imagesTr")
-    plan = plan_configurations(NUMBER, workspace=tmp_path)
+    plan = plan_configurations(NUMBER, preset="small", workspace=tmp_path)
     assert plan.configurations["3d_fullres"].median_shape == facts.cases[0].shape
 
 
@@ -78,27 +80,100 @@ def test_without_fingerprint_there_is_no_plan(tmp_path):
 
 @pytest.mark.parametrize(
     ("gigabytes", "budget", "remark"),
-    [
-        (None, 8 * 10**9, "there is no CUDA GPU here: planned for one of 8 GB"),
-        (11.8, int(11.8 * 10**9), None),
-        (85, 24 * 10**9, "the GPU has 85.0 GB: planned for 24.0 GB"),
-    ],
+    [(11.8, int(11.8 * 10**9), None), (85, 24 * 10**9, "the GPU has 85.0 GB: planned for 24.0 GB")],
 )
 def test_the_gpu_decides_where_nobody_does(tmp_path, monkeypatch, gigabytes, budget, remark):
-    """Its memory is used, though no more than is worth while; without a GPU, 8 GB."""
-    golden_workspace(tmp_path, "LiverCT")
-    total = None if gigabytes is None else int(gigabytes * 10**9)
-    monkeypatch.setattr(device, "gpu_memory_bytes", lambda: total)
+    """Its memory is used, though no more than is worth while, and nothing is measured."""
+    folders = golden_workspace(tmp_path, "LiverCT")
+    monkeypatch.setattr(device, "gpu_memory_bytes", lambda: int(gigabytes * 10**9))
     monkeypatch.setattr(options, "may_have_gpu", lambda: True)
     listener = Listener()
     plan = plan_configurations(NUMBER, workspace=tmp_path, reporter=listener)
     assert plan.memory_budget_bytes == budget
     assert listener.text == "" if remark is None else remark in listener.text
+    assert not folders.machine_speed.exists()
 
 
-def test_nothing_loads_torch_before_training_where_there_is_no_gpu(tmp_path):
-    """It takes a second, more than small datasets take."""
+@pytest.fixture
+def measured(monkeypatch):
+    """Pretends to be a machine without a GPU; returns the speeds, in billions, that its measurements will give."""
+    speeds: list[float] = []
+
+    def measure() -> MachineSpeed:
+        training = speeds.pop(0) * 1e9
+        return MachineSpeed(
+            machine=options.identify_machine(),
+            device="cpu",
+            precision="float32",
+            training=training,
+            prediction=1.3 * training,
+        )
+
+    monkeypatch.setattr(options, "may_have_gpu", lambda: False)
+    monkeypatch.setattr(options, "_measure_speed", measure)
+    return speeds
+
+
+def test_without_a_gpu_the_plan_is_for_this_machine(tmp_path, measured):
+    """It is that of the preset "small", the user is told how to plan for a GPU, and the figure is in the plan."""
+    golden_workspace(tmp_path, "LiverCT")
+    listener = Listener()
+    measured.append(47)
+    plan = plan_configurations(NUMBER, workspace=tmp_path, reporter=listener)
+    assert "no CUDA GPU here: planned for this machine, by preset small" in listener.text
+    assert "--memory 24GB" in listener.text
+    assert any("calculates about 45 billion multiply-adds per second in float32" in text for text in plan.why)
+    named = plan_configurations(NUMBER, preset="small", plan_name="named", workspace=tmp_path)
+    assert (plan.configurations, plan.training) == (named.configurations, named.training)
+
+
+def test_a_machine_is_measured_once(tmp_path, measured):
+    """So planning again gives the same plan, though the machine may be busy then; another machine is measured anew."""
+    folders = golden_workspace(tmp_path, "LiverCT")
+    measured.extend([47, 3])
+    first = plan_configurations(NUMBER, workspace=tmp_path)
+    assert plan_configurations(NUMBER, workspace=tmp_path) == first
+    assert measured == [3]
+    MachineSpeed.load(folders.machine_speed).model_copy(update={"machine": "another"}).save(folders.machine_speed)
+    slow = plan_configurations(NUMBER, workspace=tmp_path)
+    assert measured == []
+    assert slow.configurations["3d_fullres"].step_voxels < first.configurations["3d_fullres"].step_voxels
+
+
+def test_a_damaged_measurement_is_taken_again(tmp_path, measured):
+    """It is no decision of the user, so it is no error."""
+    folders = golden_workspace(tmp_path, "Hippo")
+    folders.machine_speed.write_text("{")
+    measured.append(47)
+    plan_configurations(NUMBER, workspace=tmp_path)
+    assert MachineSpeed.load(folders.machine_speed).training == 47e9
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"memory": "24GB"}, {"preset": "small"}, {"preset": "8gb"}, {"rules": "nnunet"}], ids=str
+)
+def test_who_chooses_is_not_measured(tmp_path, measured, chosen):
+    """A memory, a preset, and the rules of the reference method give the same plan on every machine."""
+    folders = golden_workspace(tmp_path, "Hippo")
+    listener = Listener()
+    plan_configurations(NUMBER, **chosen, workspace=tmp_path, reporter=listener)
+    assert listener.text == ""
+    assert not folders.machine_speed.exists()
+
+
+def test_without_fingerprint_nothing_is_measured(tmp_path, measured):
+    """What is wrong comes first."""
     write_volumes(tmp_path)
+    with pytest.raises(UsageError, match="has no fingerprint"):
+        plan_configurations(NUMBER, workspace=tmp_path)
+
+
+def test_nothing_loads_torch_before_training_where_the_speed_is_known(tmp_path):
+    """It takes a second, more than small datasets take."""
+    folders = write_volumes(tmp_path)
+    MachineSpeed(machine=identify_machine(), device="cpu", precision="float32", training=45e9, prediction=64e9).save(
+        folders.machine_speed
+    )
     script = """
 import sys
 from pathlib import Path

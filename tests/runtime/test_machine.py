@@ -112,3 +112,27 @@ def test_freed_memory_is_kept_until_it_is_given_back(how, expected):
     """The process keeps 200 MB if it was told to retain memory, until it releases it."""
     done = subprocess.run([sys.executable, "-c", KEEPING, how], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+def test_a_machine_is_known_by_processor_cores_and_limits(tmp_path, monkeypatch):
+    """What changes the speed of torch changes the name of the machine."""
+    facts = tmp_path / "cpuinfo"
+    facts.write_text("processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\nmodel name\t: Fast CPU @ 3 GHz\n")
+    monkeypatch.setattr(machine, "PROCESSOR_FACTS", facts)
+    for name in machine.SPEED_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    assert machine.identify_machine() == f"Fast CPU @ 3 GHz, {count_cores()} cores"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert machine.identify_machine().endswith(" cores, ONEDNN_MAX_CPU_ISA=AVX2")
+
+
+@pytest.mark.parametrize("text", [None, "processor: 0\n"])
+def test_a_machine_without_a_model_name_has_its_kind(tmp_path, monkeypatch, text):
+    """Systems without /proc, and processors that do not tell."""
+    facts = tmp_path / "cpuinfo"
+    if text is not None:
+        facts.write_text(text)
+    monkeypatch.setattr(machine, "PROCESSOR_FACTS", facts)
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "arm64")
+    assert machine.identify_machine().startswith("arm64, ")

@@ -81,8 +81,8 @@ def estimate_fold(job: FoldJob, speed: MachineSpeed, patch_work: int) -> FoldTim
     settings, configuration = job.plan.training, job.configuration
     checkpoint = None if job.restart else job.load_checkpoint(mapped=True)
     state = {} if checkpoint is None else checkpoint.training
-    if checkpoint is not None and checkpoint.finished:
-        left = 0.0
+    if checkpoint is not None and not state:
+        left = 0.0  # it was trained elsewhere, to its end
     elif settings.budget_seconds is not None:
         left = max(0.0, settings.budget_seconds - state.get("elapsed_seconds", 0.0))
     else:

@@ -104,6 +104,6 @@ def _list_ways_out(parts: Sequence[Segmenter]) -> Iterator[str]:
     """Yields what shortens a prediction that would take more than a day."""
     mirrored = max(2 ** len(part.configuration.augmentation.mirror_axes) for part in parts)
     if mirrored > 1 and any(part.votes % mirrored == 0 for part in parts):
-        yield f"--no-mirroring, which takes about a {'half' if mirrored == 2 else f'{mirrored}th'} of the time"
+        yield f"--no-mirroring, which takes about 1/{mirrored} of the time"
     yield "--part 1/4 and so on, on several machines"
     yield "a machine with a GPU"
