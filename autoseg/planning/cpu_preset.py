@@ -12,6 +12,7 @@ from autoseg.planning.machine_speed import (
     count_patch_work,
     describe_roughly,
     fold_seconds,
+    mean_step_seconds,
     validation_seconds,
 )
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan, PresetName
@@ -23,7 +24,7 @@ COARSE: ConfigurationName = "3d_lowres"
 
 TWO_AVX2_CORES = 32e9
 """Multiply-adds per second in training from which on a machine gets the whole preset `small`. Source: two cores with
-AVX2 reach 45 to 90 billion in float32 (tests/benchmarks/RESULTS.md); a busy one may measure a little less."""
+AVX2 reach 79 billion in float32 (tests/benchmarks/RESULTS.md); laptops that reach half of it count as such, too."""
 
 FOLD_SECONDS = 3 * 3600.0
 """Time in which a slower machine is to train a fold. Decision: what begins after work is then trained before the night,
@@ -102,7 +103,7 @@ def _describe_changes(preset: Preset) -> str:
             changes.append(f"patches of {kind}s have at most {limits.patch_voxels} voxels, not {before.patch_voxels}")
     if preset.base_features != whole.base_features:
         changes.append(f"the network begins with {preset.base_features} features, not {whole.base_features}")
-    return " and ".join(changes)
+    return " and ".join([", ".join(changes[:-1]), changes[-1]] if len(changes) > 1 else changes)
 
 
 def _explain_configuration(
@@ -114,7 +115,7 @@ def _explain_configuration(
     scan = validation_seconds(plan, name, speed, work)
     text = (
         f"{name}: on this machine a training step takes about "
-        f"{describe_roughly(speed.step_seconds(work, configuration.batch_size))}, a fold of "
+        f"{describe_roughly(mean_step_seconds(configuration, speed, work))}, a fold of "
         f"{plan.training.epochs * plan.training.steps_per_epoch} steps about {describe_roughly(seconds)}, and a "
         f"typical image about {describe_roughly(scan)} to predict"
     )

@@ -1,12 +1,10 @@
 """The measured speed of a machine without a CUDA GPU, and what steps, folds and scans take at that speed.
 
 Work is counted in multiply-adds (of convolutions, linear layers and attention), so it is known before anything is
-calculated. The work of a step grows with the patch and the batch; a training whose patches change is the sum of its
-parts.
+calculated. Where patches grow during the training, a step is the mean of the stages, which have equal shares of it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, log2, prod
 
 from autoseg.networks.architecture import count_multiply_adds
@@ -20,8 +18,9 @@ TRAINING_PASSES = 3
 weights take as many each."""
 
 STEP_OVERHEAD = 1.25
-"""Time of a training step relative to forward and backward pass of the network alone. Decision: loss, optimizer,
-average of the weights, and patches that are augmented on the same cores (measured: tests/benchmarks/RESULTS.md)."""
+"""Time of a training step relative to forward and backward pass of the network alone: loss, optimizer, average of the
+weights, and patches that are augmented on the same cores. Decision: 1.1 was measured in float32, and 1.3 in bfloat16
+(tests/benchmarks/RESULTS.md); rather too long than too short."""
 
 OVERLAP_STEP = 0.5
 """Largest distance of neighbouring tiles, as a fraction of a tile. Source: the reference method."""
@@ -73,25 +72,6 @@ class MachineSpeed(Artifact):
         return TRAINING_PASSES * STEP_OVERHEAD * patch_work * batch_size / self.training
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPart:
-    """A number of training steps with one size of patch and batch.
-
-    Attributes:
-        patch_work: Multiply-adds of the forward pass of a patch.
-        batch_size: Number of patches of a step.
-        steps: Number of steps.
-    """
-
-    patch_work: int
-    batch_size: int
-    steps: int
-
-    def seconds(self, speed: MachineSpeed) -> float:
-        """Returns the seconds of all steps."""
-        return self.steps * speed.step_seconds(self.patch_work, self.batch_size)
-
-
 def count_patch_work(configuration: Configuration, patch_size: Sequence[int] | None = None) -> int | None:
     """Returns the multiply-adds of the forward pass of a patch.
 
@@ -112,6 +92,24 @@ def count_patch_work(configuration: Configuration, patch_size: Sequence[int] | N
     return spec.count(configuration.network.settings, configuration.architecture, size).multiply_adds
 
 
+def mean_step_seconds(configuration: Configuration, speed: MachineSpeed, patch_work: int) -> float:
+    """Returns the seconds of a training step, in the mean over the stages of patches that grow.
+
+    Args:
+        configuration: The configuration.
+        speed: The speed of the machine.
+        patch_work: Multiply-adds of the forward pass of a full patch; see `count_patch_work`. Where planning cannot
+            count those of smaller patches, they are taken to be as much less as their voxels.
+    """
+    seconds = []
+    for stage in configuration.stages:
+        work = count_patch_work(configuration, stage.patch_size)
+        if work is None:
+            work = round(patch_work * prod(stage.patch_size) / configuration.patch_voxels)
+        seconds.append(speed.step_seconds(work, stage.batch_size))
+    return sum(seconds) / len(seconds)
+
+
 def fold_seconds(
     configuration: Configuration, training: TrainingSettings, speed: MachineSpeed, patch_work: int
 ) -> float:
@@ -121,12 +119,11 @@ def fold_seconds(
         configuration: The configuration.
         training: Gives the number of epochs and of steps.
         speed: The speed of the machine.
-        patch_work: See `count_patch_work`.
+        patch_work: See `mean_step_seconds`.
     """
-    steps = training.epochs * training.steps_per_epoch
-    part = TrainingPart(patch_work=patch_work, batch_size=configuration.batch_size, steps=steps)
-    held_out = training.epochs * training.validation_steps * configuration.batch_size * patch_work
-    return part.seconds(speed) + held_out / speed.prediction
+    step = mean_step_seconds(configuration, speed, patch_work)
+    held_out = training.validation_steps * configuration.batch_size * patch_work / speed.prediction
+    return training.epochs * (training.steps_per_epoch * step + held_out)
 
 
 def scan_seconds(

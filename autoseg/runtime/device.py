@@ -1,6 +1,7 @@
 """The device that a network runs on: its choice, precision, memory and random state."""
 
 import gc
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,6 +10,10 @@ import torch
 
 from autoseg.errors import AutosegError, UsageError
 from autoseg.runtime.machine import retain_freed_memory
+
+IMITATES_BFLOAT16 = ("AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of ONEDNN_MAX_CPU_ISA with which oneDNN takes bfloat16, but imitates it: a training step then takes longer
+than in float32 with AVX2. Source: measured with tests/benchmarks/instruction_sets.py."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -75,6 +80,8 @@ def _cpu_has_bfloat16() -> bool:
     """
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     if probe is None or not probe() or not torch._C._has_mkldnn:
+        return False
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in IMITATES_BFLOAT16:
         return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from autoseg.models.speed import measure_speed
 from autoseg.models.work import measure_patch_work
 from autoseg.planning.cpu_preset import COARSE, CPU_PRESET
-from autoseg.planning.machine_speed import MachineSpeed, describe_roughly, fold_seconds, validation_seconds
+from autoseg.planning.machine_speed import (
+    MachineSpeed,
+    describe_roughly,
+    fold_seconds,
+    mean_step_seconds,
+    validation_seconds,
+)
 from autoseg.runtime.device import wait_for
 from autoseg.runtime.reporting import Reporter, Task
 from autoseg.runtime.units import describe_duration
@@ -91,7 +97,7 @@ def estimate_fold(job: FoldJob, speed: MachineSpeed, patch_work: int) -> FoldTim
     scan = validation_seconds(job.plan, job.configuration_name, speed, patch_work)
     return FoldTime(
         job=job,
-        step_seconds=speed.step_seconds(patch_work, configuration.batch_size),
+        step_seconds=mean_step_seconds(configuration, speed, patch_work),
         training_seconds=left,
         validation_seconds=len(job.split.validation) * scan if left > 0 else 0.0,
     )

@@ -9,14 +9,15 @@ from planning_cases import golden_fingerprint, golden_info, plan_of
 from autoseg.inference.tiling import tile_image
 from autoseg.planning.machine_speed import (
     MachineSpeed,
-    TrainingPart,
     count_patch_work,
     count_tiles,
     describe_roughly,
     fold_seconds,
+    mean_step_seconds,
     typical_shape,
     validation_seconds,
 )
+from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.plugin_settings import Plugin
 
 SPEED = MachineSpeed(machine="any", device="cpu", precision="float32", training=45e9, prediction=64e9)
@@ -38,18 +39,27 @@ def test_close_measurements_are_rounded_alike(factor, step):
 
 
 def test_a_step_takes_the_work_of_its_patches(liver):
-    """Twice the batch, or half the speed, takes twice as long; parts of a training add up."""
+    """Twice the batch, or half the speed, takes twice as long."""
     work = count_patch_work(liver.configurations["3d_fullres"])
     step = SPEED.step_seconds(work, 2)
     assert SPEED.step_seconds(work, 4) == pytest.approx(2 * step)
     slower = SPEED.model_copy(update={"training": SPEED.training / 2})
     assert slower.step_seconds(work, 2) == pytest.approx(2 * step)
-    half = count_patch_work(liver.configurations["3d_fullres"], (32, 64, 64))
-    parts = [
-        TrainingPart(patch_work=half, batch_size=4, steps=10),
-        TrainingPart(patch_work=work, batch_size=2, steps=10),
-    ]
-    assert sum(part.seconds(SPEED) for part in parts) == pytest.approx(20 * step)
+
+
+def test_steps_of_growing_patches_are_the_mean_of_their_stages(liver):
+    """Each stage is counted with its own patch and batch; for an unknown network, its voxels count."""
+    configuration = liver.configurations["3d_fullres"]
+    work, half = count_patch_work(configuration), count_patch_work(configuration, (32, 64, 64))
+    grown = configuration.model_copy(
+        update={"patch_growth": (PatchStage(patch_size=(32, 64, 64), batch_size=6),), "batch_size": 2}
+    )
+    expected = (SPEED.step_seconds(half, 6) + SPEED.step_seconds(work, 2)) / 2
+    assert mean_step_seconds(grown, SPEED, work) == pytest.approx(expected)
+    foreign = grown.model_copy(update={"network": Plugin(name="monai:SwinUNETR")})
+    assert mean_step_seconds(foreign, SPEED, 1000) == pytest.approx(
+        (SPEED.step_seconds(500, 6) + SPEED.step_seconds(1000, 2)) / 2
+    )
 
 
 def test_a_fold_takes_all_its_steps_and_measurements(liver):
@@ -57,7 +67,7 @@ def test_a_fold_takes_all_its_steps_and_measurements(liver):
     configuration, training = liver.configurations["3d_fullres"], liver.training
     work = count_patch_work(configuration)
     seconds = fold_seconds(configuration, training, SPEED, work)
-    steps = 5000 * SPEED.step_seconds(work, 2)
+    steps = 5000 * mean_step_seconds(configuration, SPEED, work)
     assert seconds == pytest.approx(steps + 1000 * 2 * work / SPEED.prediction)
 
 

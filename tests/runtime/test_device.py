@@ -148,3 +148,11 @@ def test_other_errors_of_the_device_are_bugs():
     """They are raised as they are."""
     with pytest.raises(RuntimeError, match="illegal access"), memory_named(CPU, "take a smaller patch"):
         raise RuntimeError("illegal access")
+
+
+@pytest.mark.parametrize("limit", ["AVX512_CORE", "avx512_core_vnni"])
+def test_imitated_bfloat16_is_not_taken(limit, monkeypatch):
+    """A processor that has bfloat16 is kept from it by the environment; oneDNN would imitate it slowly."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert precision(torch.device("cpu")) == torch.float32
