@@ -4,11 +4,12 @@
 
 A process for each instruction set is kept to it by ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY; the last row, "native",
 has no limit. Each process probes its speed (`models.speed`), trains fold 0 of made-up scans of the shape of a
-hippocampus for two epochs, with augmentation beside it, of which the second counts, and segments a scan with eight
-mirror images twice, of which the second counts. Needs a processor that has the instructions; where it has not, oneDNN
-takes what there is, and a row repeats another one. Speeds are multiply-adds per second, in training those of forward
-and backward pass; "passes" is what these two take for a batch at that speed, "step" the whole step. Prints a table in
-Markdown for RESULTS.md.
+hippocampus with augmentation beside it, and segments a scan with eight mirror images twice, of which the second counts.
+It trains with patches of one size for two epochs, of which the second counts, and with patches that grow for an epoch
+per size, of which all count. Needs a processor that has the instructions; where it has not, oneDNN takes what there is,
+and a row repeats another one. Speeds are multiply-adds per second, in training those of forward and backward pass;
+"passes" is what these two take for a batch at that speed, "step" the whole step, "growing" the mean step where patches
+grow. Prints a table in Markdown for RESULTS.md.
 """
 
 import argparse
@@ -50,7 +51,7 @@ CAPABILITIES = {
 def main() -> None:
     """Prepares the scans, measures one instruction set after the other and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=15, help="training steps of each of the two epochs")
+    parser.add_argument("--steps", type=int, default=15, help="training steps of each epoch")
     parser.add_argument("--shape", type=int, nargs=3, default=(40, 56, 40), metavar=("Z", "Y", "X"))
     parser.add_argument("--only", nargs="+", choices=CAPABILITIES, default=list(CAPABILITIES))
     parser.add_argument("--measure", type=Path, metavar="WORKSPACE", help="measure this process alone")
@@ -63,22 +64,32 @@ def main() -> None:
     print_machine()
     with TemporaryDirectory() as folder:
         prepare(Workspace(root=Path(folder)), tuple(arguments.shape), arguments.steps)
-        print("| instruction set | precision | training, 10^9/s | prediction, 10^9/s | passes, s | step, s | scan, s |")
-        print("|---|---|---:|---:|---:|---:|---:|")
+        print(
+            "| instruction set | precision | training, 10^9/s | prediction | passes, s | step, s | growing, s | scan, s |"
+        )
+        print("|---|---|---:|---:|---:|---:|---:|---:|")
         for name in arguments.only:
             print(f"| {' | '.join([name, *call(name, folder)])} |", flush=True)
 
 
 def prepare(workspace: Workspace, shape: tuple[int, int, int], steps: int) -> None:
-    """Writes made-up scans and prepares them by a plan of two short epochs."""
+    """Writes made-up scans and prepares them by two plans of a few short epochs."""
     source = write_hippocampi(workspace.root / "source", cases=6, shape=shape)
     folders = import_hippocampus(source, workspace)
     with patch("autoseg.datasets.fingerprint.FOREGROUND_SAMPLES", 10_000):
-        plan = autoseg.plan_and_preprocess(
-            NUMBER, preset="small", configurations=[CONFIGURATION], workspace=workspace.root
-        )
-    training = plan.training.model_copy(update={"epochs": 2, "steps_per_epoch": steps, "validation_steps": 1})
-    plan.model_copy(update={"training": training}).save(folders.plan)
+        for patches in ("fixed", "growing"):
+            plan = autoseg.plan_and_preprocess(
+                NUMBER,
+                preset="small",
+                patches=patches,
+                plan_name=patches,
+                configurations=[CONFIGURATION],
+                workspace=workspace.root,
+            )
+            epochs = len(plan.configurations[CONFIGURATION].stages) if patches == "growing" else 2
+            changes = {"epochs": epochs, "steps_per_epoch": steps, "validation_steps": 1}
+            training = plan.training.model_copy(update=changes)
+            plan.model_copy(update={"training": training}).save(folders.with_plan(patches).plan)
 
 
 def call(name: str, workspace: str) -> list[str]:
@@ -95,28 +106,38 @@ def call(name: str, workspace: str) -> list[str]:
         f"{figures['prediction'] / 1e9:.0f}",
         f"{figures['pass_seconds']:.3f}",
         f"{figures['step_seconds']:.3f}",
+        f"{figures['growing_seconds']:.3f}",
         f"{figures['scan_seconds']:.2f}",
     ]
 
 
 def measure(workspace: Workspace) -> dict[str, object]:
     """Returns the figures of this process."""
-    device, folders = torch.device("cpu"), workspace.dataset(NUMBER)
-    speed = measure_speed(device)
-    autoseg.train(NUMBER, CONFIGURATION, [0], device="cpu", restart=True, workspace=workspace.root)
-    checkpoint = load_checkpoint(folders.model(CONFIGURATION).checkpoint(0))
-    configuration = checkpoint.configuration
-    patches_per_second = checkpoint.training["reports"][-1]["patches_per_second"]
+    speed, fixed = measure_speed(torch.device("cpu")), workspace.dataset(NUMBER).with_plan("fixed")
+    steps = step_seconds(workspace, "fixed")
+    growing = step_seconds(workspace, "growing")
+    configuration = load_checkpoint(fixed.model(CONFIGURATION).checkpoint(0)).configuration
     work = count_patch_work(configuration)
     return {
         "machine": machine_line(),
         "precision": speed.precision,
         "training": speed.training,
         "prediction": speed.prediction,
-        "step_seconds": configuration.batch_size / patches_per_second,
+        "step_seconds": steps[-1],
+        "growing_seconds": sum(growing) / len(growing),
         "pass_seconds": speed.step_seconds(work, configuration.batch_size) / STEP_OVERHEAD,
-        "scan_seconds": scan_seconds(folders),
+        "scan_seconds": scan_seconds(fixed),
     }
+
+
+def step_seconds(workspace: Workspace, plan_name: str) -> list[float]:
+    """Trains fold 0 by a plan; returns the mean seconds of a step of each epoch."""
+    autoseg.train(NUMBER, CONFIGURATION, [0], device="cpu", restart=True, plan_name=plan_name, workspace=workspace.root)
+    model = workspace.dataset(NUMBER).with_plan(plan_name).model(CONFIGURATION)
+    checkpoint = load_checkpoint(model.checkpoint(0))
+    reports, configuration = checkpoint.training["reports"], checkpoint.configuration
+    stages = [configuration.stage_at(number / len(reports)) for number in range(len(reports))]
+    return [stage.batch_size / report["patches_per_second"] for stage, report in zip(stages, reports, strict=True)]
 
 
 def scan_seconds(folders: DatasetFolders) -> float:

@@ -82,6 +82,7 @@ ALONE = (
         ("epoch, ", "multiply-adds of a step", "hippocampus, mean Dice after 1 epochs, fold 0"),
     ),
     Benchmark("hippocampus.py", "{task} {fresh} --budget 2s", ("train", "predict", "evaluate")),
+    Benchmark("instruction_sets.py", "--steps 2 --shape 16 20 14 --only AVX2 native", ("AVX2", "native")),
     Benchmark("large_metrics.py", "--shape 20 30 30 --structures 3 5", ("3", "5")),
     Benchmark("memory.py", '--only "2D, V-Net"', ("2D, V-Net stages",)),
     Benchmark("memory_order.py", "--patch 16 16 16 --steps 2", ("of the device", "float32")),
