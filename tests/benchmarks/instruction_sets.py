@@ -65,7 +65,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         prepare(Workspace(root=Path(folder)), tuple(arguments.shape), arguments.steps)
         print(
-            "| instruction set | precision | training, 10^9/s | prediction | passes, s | step, s | growing, s | scan, s |"
+            "| instruction set | precision | training, 10^9/s | prediction | passes, s | step, s | growing | scan, s |"
         )
         print("|---|---|---:|---:|---:|---:|---:|---:|")
         for name in arguments.only:
