@@ -116,8 +116,8 @@ def _describe_budget(fold: FoldTime) -> Iterator[str]:
     """Yields how many steps fit into the time that is left, and a warning if they are far fewer than in the plan."""
     settings = fold.job.plan.training
     fitting, planned = fold.training_seconds / fold.step_seconds, settings.epochs * settings.steps_per_epoch
-    number = int(float(f"{fitting:.1g}")) if fitting >= 1 else 1
-    text = f"about {number} steps fit into {describe_duration(fold.training_seconds)}; the plan provides {planned}"
+    number = f"about {float(f'{fitting:.1g}'):.0f} steps fit" if fitting >= 1.5 else "a single step fits"
+    text = f"{number} into {describe_duration(fold.training_seconds)}; the plan provides {planned}"
     if fitting < FEW_STEPS * planned:
         whole = describe_roughly(planned * fold.step_seconds)
         text += f", about {whole}: labels may stay half-learned, so give more time or leave --budget out"

@@ -106,7 +106,7 @@ def test_a_limit_of_time_says_how_many_steps_fit(root, machine, step_seconds, st
 def test_a_limit_that_is_too_short_for_a_step_still_takes_one(root, machine):
     """Training stops after the step that exceeds its time."""
     machine(30)
-    assert "about 1 steps fit into 2 s" in list(describe_training_time(jobs_of(root, budget="2s")))[1]
+    assert "a single step fits into 2 s" in list(describe_training_time(jobs_of(root, budget="2s")))[1]
 
 
 def test_validation_is_part_of_the_end(root, machine, monkeypatch):
