@@ -13,6 +13,7 @@ from autoseg.models.speed import measure_speed
 from autoseg.models.work import measure_patch_work
 from autoseg.planning.machine_speed import MachineSpeed, describe_roughly, scan_seconds
 from autoseg.preprocessing.target_grid import resampled_shape, target_spacing
+from autoseg.runtime.machine import is_busy
 
 DAY = 24 * 3600.0
 SIMILAR = 1.5
@@ -41,7 +42,8 @@ def describe_prediction_time(segmenter: ImageSegmenter, scans: Sequence[Case]) -
     seconds = [value for value in (model.estimate(scan) for scan in scans) if value is not None]
     if not seconds:
         return
-    yield f"the networks take about {_describe_scans(seconds)} here, in {speed.precision} on {speed.device}"
+    beside = ", beside other programs" if is_busy() else ""
+    yield f"the networks take about {_describe_scans(seconds)} here, in {speed.precision} on {speed.device}{beside}"
     if sum(seconds) > DAY:
         yield f"that is more than a day; instead, {'; or '.join(_list_ways_out(parts))}"
 

@@ -39,6 +39,14 @@ def identify_machine() -> str:
     return ", ".join([_processor(), f"{count_cores()} cores", *limits])
 
 
+def is_busy() -> bool:
+    """Returns whether other programs have kept the cores busy for the last minute, as far as the system tells.
+
+    Decision: three quarters of the cores; with fewer, two threads find cores of their own.
+    """
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] >= 0.75 * count_cores()
+
+
 def _processor() -> str:
     """Returns the model of the processor, as far as the system tells it."""
     try:

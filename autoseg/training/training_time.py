@@ -16,6 +16,7 @@ from autoseg.planning.machine_speed import (
     validation_seconds,
 )
 from autoseg.runtime.device import wait_for
+from autoseg.runtime.machine import is_busy
 from autoseg.runtime.reporting import Reporter, Task
 from autoseg.runtime.units import describe_duration
 from autoseg.training.fold_job import FoldJob
@@ -68,7 +69,8 @@ def describe_training_time(jobs: Sequence[FoldJob]) -> Iterator[str]:
     times = [time for time in (estimate_fold(job, speed, work) for job in jobs) if time.seconds > 0]
     if not times:
         return
-    step = f"a training step takes about {describe_roughly(times[0].step_seconds)} here ({speed.describe()})"
+    beside = ", beside other programs" if is_busy() else ""
+    step = f"a training step takes about {describe_roughly(times[0].step_seconds)} here ({speed.describe()}{beside})"
     yield f"{step}: {describe_end(times)}"
     if times[0].job.plan.training.budget_seconds is not None:
         yield from _describe_budget(times[0])

@@ -50,6 +50,7 @@ def machine(monkeypatch):
 
     monkeypatch.setattr(prediction_time, "measure_speed", measure)
     monkeypatch.setattr(prediction_time, "measure_patch_work", lambda _: 10**6)
+    monkeypatch.setattr(prediction_time, "is_busy", lambda: False)
     return factor
 
 
@@ -57,6 +58,13 @@ def test_a_scan_takes_its_tiles_and_mirror_images(segmenter, scans):
     """One tile and eight mirror images of half a second each."""
     [line] = describe_prediction_time(segmenter, scans[:1])
     assert line == "the networks take about 4 s for the scan here, in float32 on cpu"
+
+
+def test_a_busy_machine_is_said_to_be(segmenter, scans, monkeypatch):
+    """The scans may become quicker when the other programs end."""
+    monkeypatch.setattr(prediction_time, "is_busy", lambda: True)
+    [line] = describe_prediction_time(segmenter, scans[:1])
+    assert line.endswith("in float32 on cpu, beside other programs")
 
 
 def test_many_scans_take_their_sum(segmenter, scans):

@@ -136,3 +136,16 @@ def test_a_machine_without_a_model_name_has_its_kind(tmp_path, monkeypatch, text
     monkeypatch.setattr(machine.platform, "processor", lambda: "")
     monkeypatch.setattr(machine.platform, "machine", lambda: "arm64")
     assert machine.identify_machine().startswith("arm64, ")
+
+
+@pytest.mark.parametrize(("load_per_core", "busy"), [(0.1, False), (0.7, False), (0.8, True), (4, True)])
+def test_a_machine_is_busy_by_its_load(monkeypatch, load_per_core, busy):
+    """The mean of the last minute counts."""
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (load_per_core * count_cores(), 0, 0))
+    assert machine.is_busy() == busy
+
+
+def test_a_system_without_a_load_is_not_busy(monkeypatch):
+    """Windows does not tell."""
+    monkeypatch.delattr(machine.os, "getloadavg")
+    assert not machine.is_busy()

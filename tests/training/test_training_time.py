@@ -39,6 +39,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(training_time, "measure_speed", lambda _: speed)
 
     monkeypatch.setattr(training_time, "measure_patch_work", lambda _: TINY_WORK)
+    monkeypatch.setattr(training_time, "is_busy", lambda: False)
     return set_step
 
 
@@ -61,6 +62,14 @@ def test_a_fold_says_its_step_and_its_end(root, machine):
     [line] = describe_training_time(jobs_of(root))
     assert line.startswith("a training step takes about 0.6 s here (")
     assert "multiply-adds per second in float32): fold 0 ends in about 50 min" in line
+
+
+def test_a_busy_machine_is_said_to_be(root, machine, monkeypatch):
+    """The step may become quicker when the other programs end."""
+    machine(0.6)
+    monkeypatch.setattr(training_time, "is_busy", lambda: True)
+    [line] = describe_training_time(jobs_of(root))
+    assert "in float32, beside other programs): fold 0 ends in about 50 min" in line
 
 
 def test_all_folds_say_their_end(root, machine):
