@@ -62,7 +62,7 @@ class MachineSpeed(Artifact):
         number = f"{billions:.0f}" if billions >= 10 else f"{billions:.2g}"
         return f"{number} billion multiply-adds per second in {self.precision}"
 
-    def step_seconds(self, patch_work: int, batch_size: int) -> float:
+    def step_seconds(self, patch_work: float, batch_size: int) -> float:
         """Returns the seconds of a training step.
 
         Args:
@@ -101,12 +101,11 @@ def mean_step_seconds(configuration: Configuration, speed: MachineSpeed, patch_w
         patch_work: Multiply-adds of the forward pass of a full patch; see `count_patch_work`. Where planning cannot
             count those of smaller patches, they are taken to be as much less as their voxels.
     """
-    seconds = []
+    full, seconds = count_patch_work(configuration), []
     for stage in configuration.stages:
         work = count_patch_work(configuration, stage.patch_size)
-        if work is None:
-            work = round(patch_work * prod(stage.patch_size) / configuration.patch_voxels)
-        seconds.append(speed.step_seconds(work, stage.batch_size))
+        share = prod(stage.patch_size) / configuration.patch_voxels if work is None or full is None else work / full
+        seconds.append(speed.step_seconds(share * patch_work, stage.batch_size))
     return sum(seconds) / len(seconds)
 
 

@@ -17,7 +17,7 @@ def configuration():
 
 def with_network(configuration, **plugin):
     """The configuration with another network."""
-    content = {**configuration.model_dump(by_alias=True), "patch_size": (48, 64, 48)}
+    content = {**configuration.model_dump(by_alias=True), "patch_size": (48, 64, 48), "patch_growth": ()}
     return configuration.model_validate({**content, "network": Plugin(**plugin)})
 
 

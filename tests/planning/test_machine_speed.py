@@ -92,7 +92,7 @@ def test_tiles_are_counted_as_they_are_cut(liver, name, shape):
 def test_tiles_of_a_network_with_a_margin_do_not_overlap(liver):
     """An unpadded U-Net predicts the centre of its patches, whose tiles are counted as they are cut as well."""
     configuration = liver.configurations["2d"]
-    content = {**configuration.model_dump(by_alias=True), "patch_size": (252, 252)}
+    content = {**configuration.model_dump(by_alias=True), "patch_size": (252, 252), "patch_growth": ()}
     content["network"] = Plugin(name="unet", settings={"padded": False})
     unpadded = configuration.model_validate(content)
     tiles = tile_image(torch.zeros(1, 2, 200, 300), unpadded.patch_size, unpadded.patches).tiles

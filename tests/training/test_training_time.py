@@ -23,8 +23,18 @@ def root(tmp_path_factory):
     """Returns a workspace that was planned and preprocessed for 100 epochs of 50 steps."""
     root = tmp_path_factory.mktemp("timed")
     write_volumes(root)
-    plan_tiny(root, epochs=100, steps_per_epoch=50, validation_steps=10)
+    plan_without_growth(root, epochs=100, steps_per_epoch=50, validation_steps=10)
     return root
+
+
+def plan_without_growth(root, **training):
+    """Plans and preprocesses; patches have one size, so that each step takes as long as any other."""
+    plan = plan_tiny(root, **training)
+    configurations = {
+        name: configuration.model_copy(update={"patch_growth": ()})
+        for name, configuration in plan.configurations.items()
+    }
+    plan.model_copy(update={"configurations": configurations}).save(folders_of(root).plan)
 
 
 @pytest.fixture
@@ -133,7 +143,7 @@ def test_validation_is_part_of_the_end(root, machine, monkeypatch):
 def test_a_begun_fold_counts_what_is_left_and_a_finished_one_nothing(tmp_path, machine):
     """The rest of the steps, not all of them."""
     write_volumes(tmp_path)
-    plan_tiny(tmp_path, epochs=1)
+    plan_without_growth(tmp_path, epochs=1)
     train(NUMBER, "3d_fullres", [0], device="cpu", workspace=tmp_path)
     machine(1.0)
     assert list(describe_training_time(jobs_of(tmp_path))) == []
