@@ -9,7 +9,8 @@ import pytest
 
 from autoseg.errors import Stopped, UsageError
 from autoseg.training import stopping
-from autoseg.training.stopping import NEVER, ask_to_stop, watch_for_stop
+from autoseg.training.stopping import NEVER, ask_to_stop
+from autoseg.training.watchdog import watch_for_stop
 from autoseg.workspace import ModelFolder
 
 NO_FILE = Path("nowhere") / "stop"
