@@ -1,7 +1,7 @@
 """The behaviour that all commands share: options with several values, errors in one line, exit codes.
 
 Exit codes: 0 for success, or a training that 'autoseg stop' ended; 2 for an error that the user can fix; 130 for
-Ctrl-C; 143 for a training that SIGTERM ended, after it was saved to its last step.
+Ctrl-C; 143 for a training that SIGTERM ended. A training is saved to its last step in either case.
 """
 
 import errno

@@ -153,6 +153,8 @@ def stop(
 ) -> list[Fold]:
     """Asks runs of `train`, on this machine or another that shares the workspace, to end after their present step.
 
+    A run on the command line gives up a step that takes longer than a few seconds.
+
     Args:
         number: Number of the dataset.
         configuration: Configuration that is being trained.
