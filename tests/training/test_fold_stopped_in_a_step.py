@@ -53,9 +53,9 @@ def move_batch(batch, device, original=loop.move_batch):
         take_a_minute()
     return original(batch, device)
 
-def count_step(state, loss, original=TrainState.count_step):
+def count_step(state, *rest, original=TrainState.count_step):
     global steps_done
-    original(state, loss)
+    original(state, *rest)
     steps_done = state.step
 
 def load_preprocessed(name, *rest, original=validation.load_preprocessed):
