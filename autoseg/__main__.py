@@ -12,9 +12,12 @@ def main() -> None:
     """Runs the command line."""
     try:
         from autoseg.cli.app import app  # noqa: PLC0415 - so that Ctrl-C during the import prints no traceback
+        from autoseg.cli.command import end_process  # noqa: PLC0415
+        from autoseg.runtime.process_end import allow_process_end  # noqa: PLC0415
     except KeyboardInterrupt:
         sys.exit(130)
-    app(prog_name="autoseg")
+    with allow_process_end(end_process):
+        app(prog_name="autoseg")
 
 
 if __name__ == "__main__":

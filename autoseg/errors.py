@@ -52,18 +52,19 @@ class UsageError(AutosegError):
 
 
 class Stopped(Exception):  # noqa: N818 - it is not an error
-    """Training ended early because it was asked to. Everything up to the last step is saved.
+    """Training ended early because it was asked to.
 
     Args:
-        by: Origin of the request: "'autoseg stop'", "SIGTERM".
+        by: Origin of the request: "'autoseg stop'", "SIGTERM", "Ctrl-C".
         exit_code: Exit code of a command that was stopped in this way.
+        saved: Whether everything up to the last step is saved; if not, the run goes on after the last epoch.
     """
 
-    def __init__(self, by: str, exit_code: int) -> None:
-        super().__init__(
-            f"stopped by {by}, and saved to the last step; the same command goes on (without --extend, --restart)"
-        )
-        self.by, self.exit_code = by, exit_code
+    def __init__(self, by: str, exit_code: int, *, saved: bool = True) -> None:
+        at_once = f"ended at once by a second {by}; what followed the last saved epoch is lost"
+        how = f"stopped by {by}, and saved to the last step" if saved else at_once
+        super().__init__(f"{how}; the same command goes on (without --extend, --restart)")
+        self.by, self.exit_code, self.saved = by, exit_code, saved
 
     def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int]]:
         """Supports pickling, as for errors."""

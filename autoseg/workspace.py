@@ -15,6 +15,7 @@ results/Dataset004_Name/3d_fullres/       a model folder: all that prediction ne
     fold_0/
         checkpoint.pt  progress.csv  progress.jsonl  progress.png  tensorboard/
         stop                              asks the run that trains this fold to end
+        .validating/                      held-out cases that are segmented so far, until all of them are
         validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png
 models/NAME/                              an installed model (see `models.bundle`)
     MODEL_CARD.md  3d_fullres/            its description; its model folders, and best.json if there are several
@@ -126,6 +127,10 @@ class ModelFolder:
     def validation(self, fold: Fold) -> Path:
         """Returns the folder of the segmentations of the held-out cases, their summary and pictures."""
         return self.fold(fold) / "validation"
+
+    def unfinished_validation(self, fold: Fold) -> Path:
+        """Returns the folder of the held-out cases that are segmented so far, until all of them are."""
+        return self.fold(fold) / ".validating"
 
     def overlay(self, fold: Fold, rank: str) -> Path:
         """Returns the path of the picture of the "worst" or of the "median" held-out case of a fold."""

@@ -1,11 +1,13 @@
 """The behaviour that all commands share: options with several values, errors in one line, exit codes.
 
 Exit codes: 0 for success, or a training that 'autoseg stop' ended; 2 for an error that the user can fix; 130 for
-Ctrl-C; 143 for a training that SIGTERM ended, after it was saved to its last step.
+Ctrl-C; 143 for a training that SIGTERM ended. A training is saved to its last step in either case.
 """
 
 import errno
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from autoseg.errors import AutosegError, Stopped
+from autoseg.runtime.process_end import call_briefly
 
 # Errors that a disk, a network drive or a wrong path can cause; any other OSError is a bug and shows its traceback.
 FIXABLE_OS_ERRORS = {
@@ -30,8 +33,11 @@ FIXABLE_OS_ERRORS = {
     errno.EMFILE,
     errno.ENAMETOOLONG,
 }
+EXIT_BUG = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+INTERRUPTED = "stopped; nothing is left half-written, and the same command goes on or begins anew"
 
 
 class Command(TyperCommand):
@@ -52,8 +58,8 @@ class Command(TyperCommand):
         except Stopped as stopped:
             sys.stderr.write(f"{stopped}\n")
             raise typer.Exit(stopped.exit_code) from None
-        except KeyboardInterrupt:
-            sys.stderr.write("stopped; nothing is left half-written, and the same command goes on or begins anew\n")
+        except KeyboardInterrupt as interrupt:
+            sys.stderr.write(f"{str(interrupt) or INTERRUPTED}\n")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except OSError as error:
             if error.errno not in FIXABLE_OS_ERRORS:
@@ -94,9 +100,43 @@ def _in_one_line(ctx: Any) -> Iterator[None]:
 
 def fail(text: str) -> None:
     """Ends the command with an error message; every line of `text` is one problem."""
+    _write_error(text)
+    raise typer.Exit(EXIT_ERROR)
+
+
+def _write_error(text: str) -> None:
     for line in text.splitlines():
         sys.stderr.write(f"error: {line}\n")
-    raise typer.Exit(EXIT_ERROR)
+
+
+def end_process(reason: BaseException) -> None:
+    """Ends the process from any thread, while others are busy, with the message and exit code that a command has.
+
+    Args:
+        reason: The error, or the `Stopped`, that ends it.
+    """
+    call_briefly(lambda: _report_end(reason))
+    os._exit(_exit_code(reason))
+
+
+def _exit_code(reason: BaseException) -> int:
+    if isinstance(reason, Stopped):
+        return reason.exit_code
+    return EXIT_ERROR if isinstance(reason, AutosegError) else EXIT_BUG
+
+
+def _report_end(reason: BaseException) -> None:
+    from autoseg.cli.terminal import close_bars
+
+    close_bars()
+    if isinstance(reason, Stopped):
+        sys.stderr.write(f"{reason}\n")
+    elif isinstance(reason, AutosegError):
+        _write_error(str(reason))
+    else:
+        traceback.print_exception(reason)
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def spread(args: list[str], repeatable: set[str]) -> list[str]:

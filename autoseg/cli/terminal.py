@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+_bars: list[Progress] = []
+"""The progress bars that are being drawn."""
+
+
+def close_bars() -> None:
+    """Stops drawing progress bars, and shows the cursor again, because the process is about to end."""
+    for progress in _bars[:]:
+        progress.stop()
+
+
 class _Bar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
@@ -45,7 +55,11 @@ class Terminal:
         )
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(title, total=total)
-            yield _Bar(progress, task)
+            _bars.append(progress)
+            try:
+                yield _Bar(progress, task)
+            finally:
+                _bars.remove(progress)
             progress.update(task, completed=total)  # the fractions of a scan may add up to a little less than one
 
     def say(self, line: str) -> None:

@@ -83,9 +83,9 @@ def train(
 ) -> None:
     """Trains folds and judges each on unseen cases.
 
-    Without --epochs and --budget it trains as long as plan.json says, and says first how long that will take. Run it
-    again to go on after a stop: Ctrl-C, which
-    costs the epoch that was running, 'autoseg stop' or SIGTERM, which cost nothing.
+    Without --epochs and --budget it trains as long as plan.json says; how long that takes here is said first. Ctrl-C,
+    SIGTERM and 'autoseg stop' end it within ten seconds and cost nothing but a step that takes longer; a second Ctrl-C
+    costs the epoch. Run it again to go on.
     """
     from autoseg.cli.score_tables import print_scores
     from autoseg.cli.terminal import Terminal, console
@@ -133,8 +133,8 @@ def stop(
 ) -> None:
     """Ends a training cleanly, from another terminal.
 
-    The run ends within seconds, after the step that it is at, and saves all that it did; the same 'autoseg train' goes
-    on from there.
+    The run ends within ten seconds, after the step that it is at, or before it if the step takes longer, and saves all
+    that it did; the same 'autoseg train' goes on from there.
     """
     from autoseg.cli.terminal import console
     from autoseg.pipeline import stop

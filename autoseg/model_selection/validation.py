@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.datasets.dataset import Case, Dataset
@@ -17,11 +17,12 @@ from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.imaging.targets import Targets
 from autoseg.inference.segmenter import Segmenter, make_segmenter
 from autoseg.model_selection.held_out_cases import label_file, load_preprocessed, pair_with_label
+from autoseg.model_selection.kept_cases import KeptCases
 from autoseg.models.checkpoint import Checkpoint
-from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.reporting import SILENT, Reporter, Task
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.training.fold_job import FoldJob
+from autoseg.training.stopping import NEVER, StopRequest
 from autoseg.workspace import Fold, ModelFolder, overlay_name
 
 
@@ -34,46 +35,83 @@ def is_validated(model: ModelFolder, fold: Fold) -> bool:
     return summary_file(model.validation(fold)).is_file()
 
 
-def validate_fold(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> None:
+def validate_fold(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter, stop: StopRequest = NEVER) -> None:
     """Validates a fold and reports its mean Dice, unless it holds no case out or is validated already.
 
     Args:
         job: The fold.
         checkpoint: Its weights.
         reporter: Shows progress and the mean Dice.
+        stop: The request to stop.
+
+    Raises:
+        Stopped: The run was asked to stop. The cases that were segmented by then are kept for the next run.
     """
     if job.split.validation and not job.ranks.broadcast(is_validated(job.model, job.fold)):
         reporter = reporter if job.ranks.is_main else SILENT
-        summary = segment_held_out(job, checkpoint, reporter)
+        summary = segment_held_out(job, checkpoint, reporter, stop)
         reporter.say(f"fold {job.fold}: mean Dice of whole held-out cases {summary.foreground_mean.dice:.4f}")
 
 
-def segment_held_out(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter) -> Summary:
+def segment_held_out(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter, stop: StopRequest = NEVER) -> Summary:
     """Segments the held-out cases of a fold as a whole and scores them.
 
     Writes the segmentation of each case in the file type of its image, or as a folder of masks; summary.json and
-    summary.csv; and pictures of the worst and of the median case. All of them appear at once when all are written. With
-    several ranks, each rank segments its share of the cases.
+    summary.csv; and pictures of the worst and of the median case. All of them appear at once when all are written; the
+    cases that an earlier run has segmented are not segmented again, see `kept_cases`. With several ranks, each rank
+    segments its share of the cases.
 
     Args:
         job: The fold.
         checkpoint: Its weights.
         reporter: Shows progress.
+        stop: The request to stop.
 
     Returns:
         The scores before postprocessing.
+
+    Raises:
+        Stopped: The run was asked to stop.
     """
     segmenter = make_segmenter([checkpoint], NO_RULES, job.device)
-    targets, ranks = job.dataset.info.targets, job.ranks
+    targets, ranks, kept = job.dataset.info.targets, job.ranks, KeptCases(job=job, model=segmenter.digest)
     cases = job.dataset.only(job.split.validation).cases
-    own_cases = cases[ranks.number :: ranks.count]
-    with _shared_folder(job) as folder, reporter.task("validating", len(own_cases)) as task:
-        shares = ranks.all_gather([_segment_and_score(case, job, segmenter, folder, task) for case in own_cases])
-        results = {result.name: result for share in shares for result in share}
+    results = ranks.broadcast(kept.load(cases) if ranks.is_main else {})
+    if results:
+        reporter.say(f"{len(results)} of {len(cases)} held-out cases were segmented by an earlier run")
+    own_cases = [case for case in cases if case.name not in results][ranks.number :: ranks.count]
+    with reporter.task("validating", len(own_cases) + len(results)) as task:
+        task.advance(len(results))
+
+        def segment_and_keep(case: Case) -> CaseResult:
+            result = _segment_and_score(case, job, segmenter, kept.folder, _StoppableTask(task, stop))
+            kept.save(case, result)
+            return result
+
+        shares = ranks.all_gather([segment_and_keep(case) for case in own_cases])
+        results |= {result.name: result for share in shares for result in share}
         summary = summarize([results[case.name] for case in cases], targets.names)
         if ranks.is_main:
-            _write_summary(summary, cases, folder, targets)
+            _write_summary(summary, cases, kept.folder, targets)
+            kept.move_to(job.model.validation(job.fold))
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _StoppableTask:
+    """A task that ends with an error when the run was asked to stop."""
+
+    task: Task
+    stop: StopRequest
+
+    def advance(self, units: float = 1) -> None:
+        """Advances the task.
+
+        Raises:
+            Stopped: The run was asked to stop.
+        """
+        self.stop.check_alone()
+        self.task.advance(units)
 
 
 def validate_masks(dataset: Dataset, masks: Mapping[str, Path], folder: Path, reporter: Reporter) -> Summary:
@@ -115,18 +153,6 @@ def _write_summary(summary: Summary, cases: Sequence[Case], folder: Path, target
     for rank, name in {"worst": ranked[0], "median": ranked[(len(ranked) - 1) // 2]}.items():
         case = next(case for case in cases if case.name == name)
         _draw_case(case, folder, overlay_name(rank), summary, targets)
-
-
-@contextmanager
-def _shared_folder(job: FoldJob) -> Iterator[Path]:
-    """Gives all ranks the same temporary folder; the main rank makes it and moves it to its place at the end."""
-    target = job.model.validation(job.fold)
-    if job.ranks.is_main:
-        with atomic_folder(target) as folder:
-            job.ranks.broadcast(folder.name)
-            yield folder
-    else:
-        yield target.with_name(job.ranks.broadcast(""))
 
 
 def _segment_and_score(case: Case, job: FoldJob, segmenter: Segmenter, folder: Path, task: Task) -> CaseResult:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.errors import Stopped
 from autoseg.evaluation.summary import Summary
 from autoseg.planning.plan import ConfigurationName
 from autoseg.runtime.reporting import SILENT, Reporter
@@ -37,7 +38,10 @@ def train(
     """Trains folds one after the other and validates each on its held-out cases.
 
     A fold that was begun goes on where it was stopped, or after a crash where its last epoch ended; a finished fold is
-    not trained again. SIGTERM, or a call of `stop`, ends the run cleanly.
+    not trained again. SIGTERM, Ctrl-C, or a call of `stop`, ends the run once its present step has ended and is saved;
+    held-out cases that are segmented by then are kept as well. A second signal does what it does by default. On the
+    command line, and with `gpus`, a step that takes longer than a few seconds is given up, so that the run ends within
+    ten seconds; a call of this function never ends the program that calls it.
 
     Args:
         number: Number of the dataset.
@@ -78,6 +82,7 @@ def train(
             or missing.
         AutosegError: The loss is no longer a number, or the device's memory is full.
         Stopped: The run was asked to stop, and did after having saved all.
+        KeyboardInterrupt: Likewise, by Ctrl-C.
 
     Example:
         After `plan_and_preprocess`, which prepared dataset 4::
@@ -89,6 +94,7 @@ def train(
     from autoseg.training.initial_weights import InitialWeightsRequest
     from autoseg.training.jobs import TrainingRequest
     from autoseg.training.launch import launch
+    from autoseg.training.stopping import EXIT_INTERRUPTED
 
     request = TrainingRequest(
         number=number,
@@ -101,15 +107,20 @@ def train(
         augment_on=augment_on,
         trackers=tuple(log),
     )
-    if gpus is None:
-        return _train_folds(request, reporter)
-    return launch(partial(_train_folds, request), gpus, device, reporter)
+    try:
+        if gpus is None:
+            return _train_folds(request, reporter)
+        return launch(partial(_train_folds, request), gpus, device, reporter)
+    except Stopped as stopped:
+        if stopped.exit_code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt(str(stopped)) from None
+        raise
 
 
 def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
     """Trains and validates all folds of a request; with several GPUs each process runs this."""
     from autoseg.model_selection.validation import pool_validation, validate_fold
-    from autoseg.training.fold import train_to_end
+    from autoseg.training.fold import hold_fold, train_to_end
     from autoseg.training.jobs import describe_concerns, make_jobs, prepare_cascade_labels
     from autoseg.training.ranks import init_ranks
     from autoseg.training.training_time import describe_training_time, paced
@@ -125,8 +136,9 @@ def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | No
         for line in describe_training_time(jobs):
             reporter.say(line)
     for number, job in enumerate(jobs):
-        checkpoint = train_to_end(job, paced(job, reporter, folds=len(jobs) - number))
-        validate_fold(job, checkpoint, reporter)
+        with hold_fold(job, reporter) as stop:
+            checkpoint = train_to_end(job, stop, paced(job, reporter, folds=len(jobs) - number))
+            validate_fold(job, checkpoint, reporter, stop)
     first.ranks.shutdown()
     if not first.ranks.is_main or all(job.fold == "all" for job in jobs):
         return None
@@ -144,6 +156,8 @@ def stop(
     workspace: str | os.PathLike[str] | None = None,
 ) -> list[Fold]:
     """Asks runs of `train`, on this machine or another that shares the workspace, to end after their present step.
+
+    A run on the command line gives up a step that takes longer than a few seconds.
 
     Args:
         number: Number of the dataset.

@@ -29,6 +29,9 @@ NUMBERS = re.compile(r"\[\n([^\[\]{}\"]+)\n *\]")  # a list of numbers, as json 
 ABANDONED_SECONDS = 24 * 3600
 """Age from which a half-filled folder does not belong to a running process. Decision: one day without a new file."""
 
+_unfinished: set[Path] = set()
+"""Temporary files and folders that this process is writing; see `remove_unfinished`."""
+
 
 @contextmanager
 def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
@@ -60,6 +63,7 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         with _write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
+        _unfinished.add(writing)
         with _write_errors(path):
             yield writing
             if durable:
@@ -73,6 +77,7 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         if writing.parent.is_dir():
             writing.unlink(missing_ok=True)
+        _unfinished.discard(writing)
 
 
 @contextmanager
@@ -91,6 +96,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     replaced = folder.with_name(folder.name + "_replaced")
     with _write_errors(path.parent):
         folder.mkdir(parents=True)
+    _unfinished.add(folder)
     with _write_errors(path):
         try:
             yield folder
@@ -98,9 +104,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         finally:
             for leftover in (folder, replaced):
                 _remove(leftover)
+            _unfinished.discard(folder)
     for leftover in path.parent.glob(f".writing_{path.name}_*"):
         if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
             _remove(leftover)
+
+
+def remove_unfinished() -> None:
+    """Removes what this process has half-written, because it is about to end without unwinding its threads."""
+    for path in list(_unfinished):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _replace_folder(folder: Path, path: Path, replaced: Path) -> None:

@@ -25,6 +25,9 @@ HOLDER_BYTES = 200
 
 _held: ContextVar[frozenset[Path]] = ContextVar("_held", default=frozenset())
 
+_files: dict[Path, FileIO] = {}
+"""The open file of each lock that this process holds, by its path; see `release_locks`."""
+
 
 @contextmanager
 def run_alone(folder: Path) -> Iterator[None]:
@@ -54,7 +57,7 @@ def run_alone(folder: Path) -> Iterator[None]:
         yield
         return
     path = folder / FILE_NAME
-    file = _open_and_lock(path)
+    file = _files[path] = _open_and_lock(path)
     token = _held.set(_held.get() | {folder})
     try:
         with suppress(OSError):  # on a full disk the lock does not say who holds it, but holds
@@ -63,6 +66,13 @@ def run_alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         _held.reset(token)
+        del _files[path]
+        _remove_and_unlock(path, file)
+
+
+def release_locks() -> None:
+    """Removes and releases all locks of this process, which is about to end without unwinding its threads."""
+    for path, file in _files.copy().items():
         _remove_and_unlock(path, file)
 
 

@@ -1,6 +1,8 @@
 """One fold on disk: begun or resumed, trained to its end, and saved after every epoch."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from autoseg.dataloading.loader import Batches, open_cases
@@ -17,20 +19,38 @@ from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.training.fold_job import FoldJob
 from autoseg.training.initial_weights import InitialWeights
 from autoseg.training.initialization import find_initial_weights
-from autoseg.training.loop import progress, train_fold
+from autoseg.training.loop import is_finished, train_fold
 from autoseg.training.losses import Loss
 from autoseg.training.memory_limit import correct_estimate, limit_micro_batches
 from autoseg.training.monitoring.log_files import open_log_files
 from autoseg.training.monitoring.tracking import TrackedFold
 from autoseg.training.state import Run, TrainState, pack_state, start_training, unpack_state
-from autoseg.training.stopping import StopRequest, watch_for_stop
+from autoseg.training.stopping import StopRequest
+from autoseg.training.watchdog import watch_for_stop
 
 
-def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
+@contextmanager
+def hold_fold(job: FoldJob, reporter: Reporter) -> Iterator[StopRequest]:
+    """Keeps other runs away from a fold while it is trained and validated, and watches for requests to stop.
+
+    Args:
+        job: The fold.
+        reporter: Told that a request was heard.
+
+    Raises:
+        UsageError: Another run trains this fold.
+    """
+    alone = run_alone(job.model.fold(job.fold)) if job.ranks.is_main else nullcontext()
+    with alone, watch_for_stop(job.model.stop_file(job.fold), job.ranks, reporter) as stop:
+        yield stop
+
+
+def train_to_end(job: FoldJob, stop: StopRequest, reporter: Reporter) -> Checkpoint:
     """Trains a fold from its start, or from where it was stopped, and saves it after every epoch.
 
     Args:
         job: The fold, from `make_jobs`.
+        stop: The request to stop, from `hold_fold`.
         reporter: Shows progress and one line per epoch.
 
     Returns:
@@ -38,38 +58,35 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
 
     Raises:
         Stopped: The run was asked to stop. It is saved to the last step.
-        UsageError: Another run trains this fold.
     """
     if not job.ranks.is_main:
-        return _train_on_other_rank(job)
+        return _train_on_other_rank(job, stop)
     reporter.say(job.describe())
-    with run_alone(job.model.fold(job.fold)):
-        if job.restart:
-            _empty(job.model.fold(job.fold))
-        job.ranks.barrier()
-        state, checkpoint = _begin_or_resume(job, reporter)
-        if state is None:
-            reporter.say(f"fold {job.fold} was trained elsewhere, to its end; --restart would train it anew")
-            return checkpoint
-        if checkpoint.finished:
-            reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew, --extend longer")
-            return checkpoint
-        save_training_statistics(job.folders.fingerprint, job.dataset.info, job.model.training_statistics)
-        shutil.rmtree(job.model.validation(job.fold), ignore_errors=True)  # scores of a fold that is extended
-        tracked = TrackedFold(
-            dataset=job.plan.dataset,
-            model=job.model,
-            fold=job.fold,
-            settings=job.plan.training,
-            epochs_done=len(state.reports),
-        )
-        with (
-            watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop,
-            open_log_files(tracked, job.trackers, state.reports, reporter) as log_files,
-        ):
+    if job.restart:
+        _empty(job.model.fold(job.fold))
+    job.ranks.barrier()
+    state, checkpoint = _begin_or_resume(job, reporter)
+    if state is None:
+        reporter.say(f"fold {job.fold} was trained elsewhere, to its end; --restart would train it anew")
+        return checkpoint
+    if checkpoint.finished:
+        reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew, --extend longer")
+        return checkpoint
+    save_training_statistics(job.folders.fingerprint, job.dataset.info, job.model.training_statistics)
+    shutil.rmtree(job.model.validation(job.fold), ignore_errors=True)  # scores of a fold that is extended
+    tracked = TrackedFold(
+        dataset=job.plan.dataset,
+        model=job.model,
+        fold=job.fold,
+        settings=job.plan.training,
+        epochs_done=len(state.reports),
+    )
+    with open_log_files(tracked, job.trackers, state.reports, reporter) as log_files:
+        stop.at_end.append(log_files.close)
 
-            def save(state: TrainState) -> None:
-                nonlocal checkpoint
+        def save(state: TrainState) -> None:
+            nonlocal checkpoint
+            with stop.guarded():
                 checkpoint = _make_checkpoint(job, state)
                 save_checkpoint(checkpoint, job.checkpoint)
                 log_files.update(state.reports, finished=checkpoint.finished)
@@ -77,21 +94,20 @@ def train_to_end(job: FoldJob, reporter: Reporter) -> Checkpoint:
                     correct_estimate(job, state.measured_bytes, reporter)
                     state.measured_bytes.clear()
 
-            train_fold(state, _make_run(job, stop), reporter, save)
-            stop.check()
+        train_fold(state, _make_run(job, stop), reporter, save)
+        stop.check()
     return checkpoint
 
 
-def _train_on_other_rank(job: FoldJob) -> Checkpoint:
+def _train_on_other_rank(job: FoldJob, stop: StopRequest) -> Checkpoint:
     """Trains a fold as `train_to_end` does, on a rank that is not the main one: it reports and saves nothing."""
     job.ranks.barrier()  # until the main rank has emptied the folder
     state, checkpoint = _begin_or_resume(job, SILENT)
     if state is None:
         return checkpoint
     if not checkpoint.finished:
-        with watch_for_stop(job.model.stop_file(job.fold), job.ranks) as stop:
-            train_fold(state, _make_run(job, stop), SILENT, lambda _: None)
-            stop.check()
+        train_fold(state, _make_run(job, stop), SILENT, lambda _: None)
+        stop.check()
     return _make_checkpoint(job, state)
 
 
@@ -184,6 +200,6 @@ def _make_checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:
         fold=job.fold,
         cases=job.split.digest,
         weights=state.weights,
-        finished=progress(state, job.plan.training) >= 1,
+        finished=is_finished(state, job.plan.training),
         training=pack_state(state),
     )

@@ -5,26 +5,25 @@ present step, or to end at once. If a worker process dies, in whatever way, all 
 cause is raised.
 """
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 from torch.multiprocessing import get_context
 
-from autoseg.errors import AutosegError, UsageError
+from autoseg.errors import AutosegError, Stopped, UsageError
 from autoseg.runtime.device import resolve_device
 from autoseg.runtime.reporting import Reporter, Task
 from autoseg.training.ranks import check_device, is_distributed
-from autoseg.training.worker import INTERRUPT, STOP, Message, run_as_rank
+from autoseg.training.watchdog import handled_signals
+from autoseg.training.worker import INTERRUPT, Message, run_as_rank
 
 CAUSE_SECONDS = 2.0
 """How long further messages are awaited after a failure: a process that lost another one fails too, perhaps earlier."""
@@ -87,8 +86,12 @@ def launch(work: Callable[..., T], count: int, device: str, reporter: Reporter) 
     try:
         for rank in range(count):
             workers.append(_start_worker(work, rank, count, store.port))
-        with _forward_sigterm(workers):
+        with handled_signals(partial(_send_to_all, workers)):
             return cast(T, _Receiver(reporter, workers).receive_all())
+    except Stopped:  # rank 0 has saved all, and the others save nothing
+        for worker in workers:
+            worker.process.kill()
+        raise
     finally:
         _end_workers(workers)
 
@@ -101,8 +104,8 @@ class _Worker:
     process: BaseProcess
     connection: "Connection[Any, Any]"
 
-    def send(self, request: str) -> None:
-        """Sends STOP or INTERRUPT; nothing happens if the process has ended."""
+    def send(self, request: str | int) -> None:
+        """Sends INTERRUPT, or the reason to stop; nothing happens if the process has ended."""
         with suppress(OSError):
             self.connection.send(request)
 
@@ -116,33 +119,14 @@ def _start_worker(work: Callable[..., Any], rank: int, count: int, port: int) ->
     return _Worker(rank=rank, process=process, connection=connection)
 
 
-@contextmanager
-def _forward_sigterm(workers: Sequence[_Worker]) -> Iterator[None]:
-    """Sends STOP to all workers at the first SIGTERM; a second one ends this process at once, and they end with it.
-
-    The signal is left alone if the program handles it already, and in other threads than the main one.
-    """
-
-    def forward(_signal: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for worker in workers:
-            worker.send(STOP)
-
-    in_main = threading.current_thread() is threading.main_thread()
-    handles = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if handles:
-        signal.signal(signal.SIGTERM, forward)
-    try:
-        yield
-    finally:
-        if handles:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _send_to_all(workers: Sequence[_Worker], request: str | int) -> None:
+    for worker in workers:
+        worker.send(request)
 
 
 def _end_workers(workers: Sequence[_Worker]) -> None:
     """Interrupts the workers that still run, and kills those that have not ended after a while."""
-    for worker in workers:
-        worker.send(INTERRUPT)
+    _send_to_all(workers, INTERRUPT)
     deadline = time.monotonic() + GRACE_SECONDS
     for worker in workers:
         worker.process.join(max(0.0, deadline - time.monotonic()))
@@ -178,7 +162,8 @@ class _Receiver:
                 if self._receive(running[connection]):  # type: ignore[index]
                     del running[connection]  # type: ignore[arg-type]
             if self.causes and deadline is None:
-                deadline = time.monotonic() + CAUSE_SECONDS
+                is_stopped = isinstance(self.causes[0][1], Stopped)
+                deadline = time.monotonic() + (0.0 if is_stopped else CAUSE_SECONDS)
         if not self.causes:
             return self.result
         cause = min(self.causes, key=lambda cause: cause[0])[1]

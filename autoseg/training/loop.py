@@ -51,26 +51,36 @@ def train_fold(state: TrainState, run: Run, reporter: Reporter, save: Save) -> N
         state: The state to go on from; changed in place.
         run: Batches, loss and settings.
         reporter: Shows the share of the training that is done, one line per epoch, and warnings.
-        save: Called after each epoch, and when the run was asked to stop in the middle of one. All weights and losses
-            of the state that it gets are finite.
+        save: Called after each epoch, and when the run was asked to stop in the middle of one, in that case perhaps in
+            another thread, while a step is running; see `watchdog`. All weights and losses of the state that it gets
+            are finite.
 
     Raises:
         Stopped: The run was asked to stop; `save` was called.
         AutosegError: The loss is no longer a number, no training data come, or the device's memory is full.
         UsageError: A network, loss or transform that is not built in does not keep to its interface.
     """
-    with reporter.task("training", total=1.0) as task, memory_named(run.device, advise_on_memory(run.ranks)):
+
+    def save_checked() -> None:
+        check_numbers(state)
+        save(state)
+
+    with (
+        run.stop.saving_by(save_checked),
+        reporter.task("training", total=1.0) as task,
+        memory_named(run.device, advise_on_memory(run.ranks)),
+    ):
         try_out(state.network, run)
         task.advance(progress(state, run.settings))
-        while progress(state, run.settings) < 1:
+        while not is_finished(state, run.settings):
             try:
                 report = train_epoch(state, run, reporter, task)
             except Stopped:
-                check_numbers(state)
-                save(state)
+                save_checked()
                 raise
-            state.reports.append(report)
-            state.epoch = OpenEpoch()
+            with run.stop.guarded():
+                state.reports.append(report)
+                state.epoch = OpenEpoch()
             for line in (describe_epoch(report), *find_alarms(state.reports)):
                 reporter.say(line)
             save(state)
@@ -79,6 +89,11 @@ def train_fold(state: TrainState, run: Run, reporter: Reporter, save: Save) -> N
 def progress(state: TrainState, settings: TrainingSettings) -> float:
     """Returns the share of the training that is done: of its seconds if they are limited, else of its steps."""
     return share_done(settings, state.step, state.elapsed_seconds)
+
+
+def is_finished(state: TrainState, settings: TrainingSettings) -> bool:
+    """Returns whether all steps are done, and the last epoch has been measured on held-out patches as well."""
+    return progress(state, settings) >= 1 and not state.epoch.losses
 
 
 def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> EpochReport:
@@ -90,9 +105,7 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
     for batch in remaining_batches(state, run, reporter):
         run.stop.check()
         done = progress(state, run.settings)
-        epoch.patches += run.training.configuration.stage_at(done).batch_size
-        epoch.losses.append(train_step(state, batch, run, reporter))
-        state.step += 1
+        train_step(state, batch, run, reporter)
         if len(epoch.losses) % STEPS_BETWEEN_LOOKS == 0:
             check_losses(epoch.losses, len(state.reports))
             gpu_usage.sample()
@@ -133,6 +146,8 @@ def remaining_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterat
         if seconds == SILENT_SECONDS:
             reporter.say(describe_stall(seconds, work))
 
+    if progress(state, run.settings) >= 1:
+        return
     end = state.step + run.settings.steps_per_epoch - len(state.epoch.losses)
     while state.step < end:
         stage = current_stage(state, run)
@@ -162,18 +177,27 @@ def check_numbers(state: TrainState) -> None:
 
 
 def train_step(state: TrainState, batch: Batch, run: Run, reporter: Reporter) -> torch.Tensor:
-    """Takes one step of the optimizer; returns the loss, a scalar on the device."""
+    """Takes one step of the optimizer, and counts it; returns the loss, a scalar on the device.
+
+    Until its gradients are complete, the step changes nothing of the state but the buffers of the network, which are
+    kept; so it can be given up at any time. What follows is guarded from being saved when it is half done.
+    """
     set_learning_rate(state.optimizer, current_rate(state, run.settings))
     state.network.train()
     seed_layers(state, run)
+    state.keep_buffers()
+    patches = current_stage(state, run).batch_size
     loss = fill_gradients(state, batch, run, reporter)
-    state.scaler.unscale_(state.optimizer)
-    nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    if state.average is not state.network:
-        update_average(state.average.parameters(), state.network.parameters(), run.settings.average_decay, state.step)
-        copy_buffers(state.average, state.network)
+    with run.stop.guarded():
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.network.parameters(), run.settings.gradient_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.average is not state.network:
+            decay = run.settings.average_decay
+            update_average(state.average.parameters(), state.network.parameters(), decay, state.step)
+            copy_buffers(state.average, state.network)
+        state.count_step(loss, patches)
     return loss
 
 
@@ -198,7 +222,10 @@ def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
     """
     network.eval()
     losses, counts = [], torch.zeros(3, len(run.loss.targets.names), dtype=torch.int64)
-    for batch in run.validation.ahead(range(run.settings.validation_steps), workers=run.workers):
+    on_wait = (lambda *_: run.stop.check()) if run.ranks.alone else None  # several ranks stop between two batches
+    numbers = range(run.settings.validation_steps)
+    for batch in run.validation.ahead(numbers, workers=run.workers, on_wait=on_wait):
+        run.stop.check()
         moved = move_batch(batch, run.device)
         with autocast(run.device):
             logits = network(moved.images)

@@ -111,6 +111,8 @@ class TrainState:
             every start, and not saved; the same goes for `plain_forward`.
         plain_forward: The network without compiling, wrapped for the gradients of several ranks.
         initial_weights: The weights that the run began with, and which of them stay frozen.
+        buffers_before: Buffers of the network, such as running means, as they were before the step that is running, by
+            name; empty between steps, and of the built-in network, which has none. See `saved_weights`.
     """
 
     network: nn.Module
@@ -126,11 +128,37 @@ class TrainState:
     forward: Forward | None = None
     plain_forward: Forward | None = None
     initial_weights: InitialWeights = RANDOM
+    buffers_before: Weights = field(default_factory=dict)
 
     @property
     def weights(self) -> Weights:
         """The weights that predict, by name, on the CPU."""
+        if self.average is self.network:
+            return self.saved_weights
         return {name: value.detach().cpu() for name, value in self.average.state_dict().items()}
+
+    @property
+    def saved_weights(self) -> Weights:
+        """The weights and buffers of the network after the last step, by name, on the CPU.
+
+        A step that is running may have changed the buffers already, in its forward pass.
+        """
+        weights = {**self.network.state_dict(), **self.buffers_before}
+        return {name: value.detach().cpu() for name, value in weights.items()}
+
+    def keep_buffers(self) -> None:
+        """Copies the buffers of the network before a step, so that the state can be saved while the step is running."""
+        if next(self.network.buffers(), None) is not None:
+            parameters = {name for name, _ in self.network.named_parameters(remove_duplicate=False)}
+            weights = self.network.state_dict()
+            self.buffers_before = {name: weights[name].clone() for name in weights if name not in parameters}
+
+    def count_step(self, loss: torch.Tensor, patches: int) -> None:
+        """Adds a step that is done, its loss and its number of patches to the epoch that is being trained."""
+        self.epoch.losses.append(loss)
+        self.epoch.patches += patches
+        self.step += 1
+        self.buffers_before = {}
 
     def note_memory(self, least_bytes: Mapping[int, int | None]) -> None:
         """Adds measurements to `measured_bytes`; of several for the same number of patches, the largest is kept.
@@ -182,7 +210,7 @@ def start_training(
 def pack_state(state: TrainState) -> dict[str, Any]:
     """Returns the state as tensors and plain values; the averaged weights are stored apart, as those that predict."""
     return {
-        "weights": {name: value.detach().cpu() for name, value in state.network.state_dict().items()},
+        "weights": state.saved_weights,
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
         "step": state.step,

@@ -1,16 +1,14 @@
-"""Stops a run early: by a file that appears in the folder of its fold, or by SIGTERM.
+"""The request to stop a run early: by a file that appears in the folder of its fold, by SIGTERM, or by Ctrl-C.
 
-The run ends before its next step, when its state can be saved. Ctrl-C still ends it at once, and loses the epoch that
-was running.
+The run ends before its next step, when its state can be saved. If the step takes long, the `watchdog` saves the state
+as it was before that step and ends the process, where that is allowed.
 """
 
-import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from autoseg.errors import Stopped, UsageError
 from autoseg.training.ranks import ALONE, Ranks
@@ -20,32 +18,45 @@ LOOK_SECONDS = 1.0
 """Time between two looks for the file. Decision: seldom enough for slow network drives, where a look may take as long
 as a short step."""
 
-TERMINATED = threading.Event()
-"""Set in a worker process when the process that started it received SIGTERM; see `worker`."""
-
 EXIT_STOPPED = 0
 EXIT_TERMINATED = 128 + 15
-"""Exit code of a run that SIGTERM stopped. Source: the code that shells report of such a program."""
+EXIT_INTERRUPTED = 128 + 2
+"""Exit codes of a run that was stopped. Source: the codes that shells report of a program that a signal ended."""
 
-REASONS = (("'autoseg stop'", EXIT_STOPPED), ("SIGTERM", EXIT_TERMINATED))
+NO_REASON, BY_FILE, BY_SIGTERM, BY_INTERRUPT = -1, 0, 1, 2
+"""Numbers of the reasons to stop. If several ranks have different ones, the largest counts."""
+
+REASONS = (("'autoseg stop'", EXIT_STOPPED), ("SIGTERM", EXIT_TERMINATED), ("Ctrl-C", EXIT_INTERRUPTED))
 """The ways in which a run can be asked to stop, each with its exit code."""
 
 
 class StopRequest:
-    """Whether a run was asked to stop, by its file or by a noted SIGTERM.
+    """Whether a run was asked to stop, by its file or by a reason that was noted.
 
     If several ranks train together and one of them was asked, all end after the same step.
+
+    Attributes:
+        ranks: The processes of the run.
+        guarded_until: When guarded work last ended, in seconds of the monotonic clock; see `guarded`.
+        save_state: Saves the state of the run as of its last step; None if there is nothing that could be saved.
+        at_end: What to call before the process is ended without unwinding.
     """
 
-    def __init__(self, file: Path | None = None, ranks: Ranks = ALONE) -> None:
-        self._file, self._ranks = file, ranks
-        self._terminated = False
-        self._looked_at = -LOOK_SECONDS
+    forwarded = NO_REASON
+    """The reason that another process passed on to this one, whatever it trains; see `worker`."""
 
-    def note_sigterm(self, _signal: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
-        """Remembers the signal, to stop at the next check; a second one ends the program at once, as usual."""
-        self._terminated = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def __init__(self, file: Path | None = None, ranks: Ranks = ALONE) -> None:
+        self._file, self.ranks = file, ranks
+        self._reason = NO_REASON
+        self._looked_at = -LOOK_SECONDS
+        self._guard = threading.RLock()
+        self.guarded_until = 0.0
+        self.save_state: Callable[[], None] | None = None
+        self.at_end: list[Callable[[], None]] = []
+
+    def note(self, reason: int) -> None:
+        """Remembers a reason to stop at the next check, such as `BY_SIGTERM`."""
+        self._reason = max(self._reason, reason)
 
     def check(self) -> None:
         """Ends the run if it was asked to stop. All ranks must call this together.
@@ -53,50 +64,66 @@ class StopRequest:
         Raises:
             Stopped: The run was asked to stop.
         """
-        reason = self._ranks.all_reduce_max(self._find_reason())
-        if reason >= 0:
-            raise Stopped(*REASONS[reason])
+        self._raise_for(self.ranks.all_reduce_max(self.find_reason()))
 
-    def _find_reason(self) -> int:
-        """Returns the index of the reason to stop in `REASONS`, or -1."""
-        if self._terminated or TERMINATED.is_set():
-            return 1
-        if self._file is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
-            return -1
+    def check_alone(self) -> None:
+        """Ends the work of this rank if this rank was asked to stop, without asking the others.
+
+        Raises:
+            Stopped: It was asked to stop.
+        """
+        self._raise_for(self.find_reason())
+
+    def find_reason(self) -> int:
+        """Returns the index of the reason to stop in `REASONS`, or `NO_REASON`. Called from several threads."""
+        reason = max(self._reason, StopRequest.forwarded)
+        if reason != NO_REASON or self._file is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return reason
         self._looked_at = time.monotonic()
-        return 0 if self._file.exists() else -1
+        if self._file.exists():
+            self.note(BY_FILE)
+        return self._reason
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Keeps others from guarded work until this has ended: changes of the state, and saving it.
+
+        So the state is saved by one thread at a time, and never in the middle of a change.
+        """
+        with self._guard:
+            try:
+                yield
+            finally:
+                self.guarded_until = time.monotonic()
+
+    def try_guarded(self, work: Callable[[], None]) -> bool:
+        """Does guarded work, unless other guarded work is going on; returns whether it did."""
+        if not self._guard.acquire(blocking=False):
+            return False
+        try:
+            work()
+        finally:
+            self._guard.release()
+        return True
+
+    @contextmanager
+    def saving_by(self, save_state: Callable[[], None]) -> Iterator[None]:
+        """Sets `save_state` for the duration of the context."""
+        self.save_state = save_state
+        try:
+            yield
+        finally:
+            with self.guarded():
+                self.save_state = None
+
+    @staticmethod
+    def _raise_for(reason: int) -> None:
+        if reason != NO_REASON:
+            raise Stopped(*REASONS[reason])
 
 
 NEVER = StopRequest()
 """The request of a run that is never asked to stop."""
-
-
-@contextmanager
-def watch_for_stop(file: Path, ranks: Ranks = ALONE) -> Iterator[StopRequest]:
-    """Watches for the file and for SIGTERM while a run goes on.
-
-    A file from before was meant for an earlier run, and is removed; so is the one that ended this run. The signal is
-    left alone if the program handles it already, and in other threads than the main one, which receive no signals in
-    Python. If several ranks train, the main one watches for the file.
-
-    Args:
-        file: Path of the file that asks the run to stop.
-        ranks: The processes of the run.
-    """
-    if ranks.is_main:
-        file.unlink(missing_ok=True)
-    request = StopRequest(file if ranks.is_main else None, ranks)
-    in_main = threading.current_thread() is threading.main_thread()
-    handles = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if handles:
-        signal.signal(signal.SIGTERM, request.note_sigterm)
-    try:
-        yield request
-    finally:
-        if handles:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if ranks.is_main:
-            file.unlink(missing_ok=True)
 
 
 def ask_to_stop(model: ModelFolder, folds: Sequence[Fold] | None) -> list[Fold]:

@@ -18,11 +18,12 @@ from types import FrameType
 from typing import Any
 
 from autoseg.errors import AutosegError, Stopped
-from autoseg.runtime.reporting import SILENT, Reporter, Task
-from autoseg.training.stopping import TERMINATED
+from autoseg.runtime.process_end import allow_process_end, end_process_with
+from autoseg.runtime.reporting import SILENT, Task
+from autoseg.training.stopping import StopRequest
 
-STOP, INTERRUPT = "stop", "interrupt"
-"""Requests that a worker receives: to end after its present step, or at once."""
+INTERRUPT = "interrupt"
+"""Request that a worker receives: to end at once. To end after its present step, it receives the reason, a number."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,25 +67,30 @@ def run_as_rank(work: Callable[..., Any], rank: int, count: int, port: int, conn
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # torch then connects to the port, and opens none itself
     }
-    last = _run(work, rank, _RemoteReporter(connection) if rank == 0 else SILENT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is quick, and must not be interrupted
-    with suppress(OSError):
-        connection.send(last)
-    if last.kind != "done":
+    messages = _RemoteReporter(connection)
+
+    def end(reason: BaseException) -> None:
+        messages.send_last(_describe_end(reason, rank))
         sys.stderr.flush()
         os._exit(1)  # torch would wait for ranks that have ended
 
-
-def _run(work: Callable[..., Any], rank: int, reporter: Reporter) -> Message:
-    """Runs the work, and returns the last message: its result or its error."""
     try:
-        return Message(kind="done", values=(work(reporter=reporter),))
-    except Stopped as stopped:  # rank 0 may still be saving
-        return Message(kind="failed", values=(stopped,)) if rank == 0 else Message(kind="done", values=(None,))
-    except AutosegError as error:
-        return Message(kind="failed", values=(error,))
-    except BaseException:  # noqa: BLE001 - raised again where the result is received
-        return Message(kind="crashed", values=(traceback.format_exc(),))
+        with allow_process_end(end):
+            result = work(reporter=messages if rank == 0 else SILENT)
+    except BaseException as error:  # noqa: BLE001 - raised again where the message is received
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is quick, and must not be interrupted
+        end(error)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    messages.send_last(Message(kind="done", values=(result,)))
+
+
+def _describe_end(reason: BaseException, rank: int) -> Message:
+    """Returns the last message of a rank that ends without a result."""
+    if isinstance(reason, Stopped) and rank > 0:  # rank 0 may still be saving
+        return Message(kind="done", values=(None,))
+    if isinstance(reason, Stopped | AutosegError):
+        return Message(kind="failed", values=(reason,))
+    return Message(kind="crashed", values=("".join(traceback.format_exception(reason)),))
 
 
 def _interrupt_if_requested(_signal: int, _frame: FrameType | None) -> None:
@@ -97,12 +103,13 @@ def _process_requests(connection: "Connection[Any, Any]") -> None:
     """Carries out the requests that arrive; ends this process if the one that started it has ended."""
     with suppress(EOFError, OSError):
         while True:
-            if connection.recv() == STOP:
-                TERMINATED.set()
+            request = connection.recv()
+            if request != INTERRUPT:
+                StopRequest.forwarded = request
             else:
                 _INTERRUPTED.set()
                 signal.raise_signal(signal.SIGINT)
-    os._exit(1)
+    end_process_with(lambda _: os._exit(1), EOFError())
 
 
 class _RemoteReporter:
@@ -110,6 +117,7 @@ class _RemoteReporter:
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self._connection = connection
+        self._sending = threading.Lock()  # the watchdog of a run sends as well
         self._numbers = count_up()
 
     @contextmanager
@@ -125,7 +133,13 @@ class _RemoteReporter:
         self._send("say", line)
 
     def _send(self, kind: str, *values: Any) -> None:
-        self._connection.send(Message(kind=kind, values=values))
+        with self._sending:
+            self._connection.send(Message(kind=kind, values=values))
+
+    def send_last(self, message: Message) -> None:
+        """Sends the last message, if the process that started this one still listens."""
+        with suppress(OSError), self._sending:
+            self._connection.send(message)
 
 
 @dataclass(frozen=True, slots=True)

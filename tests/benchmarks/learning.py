@@ -23,7 +23,7 @@ from autoseg.models.work import measure_patch_work
 from autoseg.planning.patch_growth import PatchStage, grow_patches
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.runtime.reporting import SILENT
-from autoseg.training.fold import train_to_end
+from autoseg.training.fold import hold_fold, train_to_end
 from autoseg.training.fold_job import FoldJob
 from autoseg.training.jobs import TrainingRequest, make_jobs
 from autoseg.workspace import Workspace
@@ -138,7 +138,8 @@ def step_work(configuration: Configuration) -> float:
 
 def learn(job: FoldJob) -> str:
     """Trains and judges a fold; returns the rest of its row."""
-    checkpoint = train_to_end(job, SILENT)
+    with hold_fold(job, SILENT) as stop:
+        checkpoint = train_to_end(job, stop, SILENT)
     summary = segment_held_out(job, checkpoint, SILENT)
     training, labels = (
         job.plan.training,

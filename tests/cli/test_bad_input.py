@@ -1002,7 +1002,7 @@ def test_interrupted_command(trained: Path, tmp_path: Path, name: str) -> None:
     before = snapshot(trained / "preprocessed")
     code, errors = interrupt((*command, "-w", trained), slow, begun)
     assert code == EXIT_INTERRUPTED
-    assert re.fullmatch(r"stopped; .*\n", errors)
+    assert re.fullmatch(r"stopped( by Ctrl-C, and saved to the last step)?; .*\n", errors)
     assert not list(tmp_path.rglob(".*"))
     assert not (trained / "raw" / "Dataset002_Tiny").exists()
     if name != "plan_and_preprocess":

@@ -1,13 +1,16 @@
 """Options take several values; errors are one line and exit code 2."""
 
 import errno
+import os
+import re
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from autoseg.cli.command import Command, spread
+from autoseg.cli.command import Command, end_process, spread
 from autoseg.cli.options import parse_folds
+from autoseg.cli.terminal import Terminal
 from autoseg.errors import ProblemsError, Stopped, UsageError
 
 
@@ -81,6 +84,29 @@ def test_training_that_was_stopped_is_said_and_exits_as_it_was_asked(code):
     result = run_failing(Stopped("somebody", code))
     assert result.exit_code == code
     assert result.stderr.startswith("stopped by somebody, and saved to the last step; the same command goes on")
+
+
+def test_interrupt_says_what_is_saved():
+    """A training that Ctrl-C ended does."""
+    assert run_failing(KeyboardInterrupt("stopped by Ctrl-C, and saved")).stderr == "stopped by Ctrl-C, and saved\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "text"),
+    [
+        (Stopped("SIGTERM", 143), 143, "stopped by SIGTERM, and saved to the last step; .*\n"),
+        (UsageError("the disk is full", "free some space"), 2, "error: the disk is full; free some space\n"),
+        (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug\n"),
+    ],
+)
+def test_process_that_ends_from_another_thread_says_the_same(monkeypatch, capfd, reason, code, text):
+    """Message and exit code are those of a command that ends by itself; progress bars are no longer drawn."""
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with Terminal().task("training", 10):
+        end_process(reason)
+        assert codes == [code]
+        assert re.fullmatch(text, capfd.readouterr().err)
 
 
 def test_bugs_are_shown_whole():

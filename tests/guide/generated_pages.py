@@ -129,7 +129,7 @@ def commands_page() -> str:
 
         The exit code is 0 if the command is done, or was ended by `autoseg stop`; 2 if there is something that you can
         fix, and each error is one line that says what is wrong, where, and what to do about it; 130 after Ctrl-C; and
-        143 if a training was ended by SIGTERM and saved to its last step.
+        143 if a training was ended by SIGTERM. A training is saved to its last step in either case.
         """
     parsed = typer.main.get_command(app)
     sections = [_command_section(name, parsed.commands[name]) for name in COMMANDS]  # type: ignore[attr-defined]

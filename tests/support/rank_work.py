@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT
-from autoseg.training import loop, memory_trial
+from autoseg.training import loop, memory_trial, watchdog
 from autoseg.training.losses import Loss
 from autoseg.training.memory_trial import fill_gradients
 from autoseg.training.ranks import ALONE, find_ranks, init_ranks
@@ -48,6 +49,21 @@ def train_and_fail(root, how, device, *, reporter):
         return original(state, *rest)
 
     loop.train_step = step_or_fail
+    train(NUMBER, "3d_fullres", [0], device=device, workspace=root, reporter=reporter)
+
+
+def train_and_take_a_minute(root, number, device, *, reporter):
+    """Trains, but the main process takes a minute for one step, after the gradients of all are complete."""
+    original = loop.fill_gradients
+
+    def fill_gradients(state, *rest):
+        loss = original(state, *rest)
+        if state.step == number and os.environ["RANK"] == "0":
+            (Path(root) / "busy").touch()
+            time.sleep(60)
+        return loss
+
+    loop.fill_gradients, watchdog.PATIENCE_SECONDS = fill_gradients, 0.3
     train(NUMBER, "3d_fullres", [0], device=device, workspace=root, reporter=reporter)
 
 

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from phantoms import Listener
-from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
+from tiny_workspaces import NUMBER, edit_training, files_in, folders_of, plan_tiny, write_volumes
 
 from autoseg.dataloading.loader import open_cases
 from autoseg.datasets.dataset import Dataset
@@ -177,14 +177,15 @@ def test_finished_folds_are_passed_over(trained):
     assert all(torch.isfinite(value).all() for value in checkpoint_of(trained, 1).weights.values())
 
 
-def test_interrupted_validation_is_done_by_the_next_run(trained, monkeypatch):
-    """No incomplete results are left, and the fold is scored without being trained."""
+def test_interrupted_validation_is_done_by_the_next_run(trained, straight, monkeypatch):
+    """The fold is scored without being trained, and without segmenting again what was segmented."""
     shutil.rmtree(model_of(trained).validation(0))
     with monkeypatch.context() as patch:
         patch.setattr(validation, "_draw_case", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_train(trained)
     assert sorted(path.name for path in model_of(trained).fold(0).iterdir()) == [
+        ".validating",
         "checkpoint.pt",
         "progress.csv",
         "progress.jsonl",
@@ -192,8 +193,9 @@ def test_interrupted_validation_is_done_by_the_next_run(trained, monkeypatch):
     ]
     listener = run_train(trained)
     assert trained_epochs(listener) == []
-    assert listener.totals == {"validating": 1}
-    assert (model_of(trained).validation(0) / "summary.json").is_file()
+    assert listener.totals == listener.advanced == {"validating": 1}
+    assert "1 of 1 held-out cases were segmented by an earlier run" in listener.text
+    assert files_in(model_of(trained).fold(0)) == files_in(model_of(straight).fold(0))
 
 
 def test_restart_trains_anew(trained, straight):

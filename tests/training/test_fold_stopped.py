@@ -119,14 +119,32 @@ def test_stop_file_ends_a_run_within_an_epoch(fresh, straight, monkeypatch):
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
 
 
-def test_stop_during_the_last_step_is_heard(fresh, monkeypatch):
-    """The fold is finished, but not scored, so that the run ends quickly."""
-    before_step(2 * STEPS - 1, lambda: stop(NUMBER, CONFIGURATION, [0], workspace=fresh), monkeypatch)
-    with pytest.raises(Stopped):
-        run_train(fresh, [0, 1])
-    assert checkpoint_of(fresh).finished
+def test_stop_during_the_last_step_is_heard(fresh, straight, monkeypatch):
+    """The last epoch is not measured yet, and the fold not scored, so that the run ends quickly."""
+    with monkeypatch.context() as patch:
+        before_step(2 * STEPS - 1, lambda: stop(NUMBER, CONFIGURATION, [0], workspace=fresh), patch)
+        with pytest.raises(Stopped):
+            run_train(fresh, [0, 1])
+    assert checkpoint_of(fresh).training["step"] == 2 * STEPS
+    assert not checkpoint_of(fresh).finished
     assert not model_of(fresh).validation(0).exists()
     assert model_of(fresh).trained_folds() == [0]
+    listener = run_train(fresh)
+    assert_same_training(fresh, straight)
+    assert listener.totals.keys() == {"training", "validating"}
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
+def test_signal_ends_a_call_after_its_step(fresh, straight, monkeypatch, number, error):
+    """A call of the function never ends the process; Ctrl-C raises what it always raises, once all is saved."""
+    with monkeypatch.context() as patch:
+        before_step(STEPS + 1, lambda: os.kill(os.getpid(), number), patch)
+        with pytest.raises(error, match="saved to the last step"):
+            run_train(fresh)
+    assert checkpoint_of(fresh).training["step"] == STEPS + 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    run_train(fresh)
+    assert_same_training(fresh, straight)
 
 
 def test_stop_before_the_first_epoch_ended(fresh, monkeypatch):

@@ -201,8 +201,55 @@ def test_program_is_stopped_like_any_other(fresh):
     os.killpg(running.pid, signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
-    assert errors.startswith("stopped; nothing is left half-written")
+    assert "stopped by Ctrl-C, and saved to the last step" in errors
     assert_all_ended(running)
+    assert not (model_of(fresh).fold(0) / LOCK_NAME).exists()
+
+
+IN_A_LONG_CALL = """
+import signal, sys
+from functools import partial
+from phantoms import Listener
+from rank_work import train_and_take_a_minute
+from autoseg.errors import Stopped
+from autoseg.training.launch import launch
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background may be told to ignore it
+try:
+    launch(partial(train_and_take_a_minute, sys.argv[1], 2, "cpu"), 2, "cpu", Listener())
+except Stopped as stopped:
+    sys.exit(stopped.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param("file", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_step_of_a_minute_is_given_up_by_all(fresh, how, code):
+    """The main process saves the steps before, and all end within seconds."""
+    command = [sys.executable, "-c", IN_A_LONG_CALL, str(fresh)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 100
+    while not (fresh / "busy").exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    began = time.monotonic()
+    if how == "file":
+        stop(NUMBER, CONFIGURATION, workspace=fresh)
+    else:
+        os.killpg(running.pid, how)
+    _, errors = running.communicate(timeout=100)
+    assert time.monotonic() - began < 30
+    assert running.returncode == code, errors
+    assert_all_ended(running)
+    assert checkpoint_of(fresh).training["step"] == 2
+    assert files_in(model_of(fresh).fold(0)) == {"checkpoint.pt", "progress.jsonl"}
+    train(NUMBER, CONFIGURATION, [0], device="cpu", workspace=fresh)
+    assert checkpoint_of(fresh).finished
     assert not (model_of(fresh).fold(0) / LOCK_NAME).exists()
 
 

@@ -18,7 +18,7 @@ from autoseg.preprocessing.foreground import sample_foreground
 from autoseg.runtime import thread_pool
 from autoseg.runtime.reporting import SILENT
 from autoseg.training import loop
-from autoseg.training.loop import current_rate, progress, train_fold
+from autoseg.training.loop import current_rate, is_finished, progress, train_fold
 from autoseg.training.monitoring.progress import EpochReport
 from autoseg.training.optimization import learning_rate
 from autoseg.training.state import pack_state, unpack_state
@@ -84,7 +84,7 @@ def test_resumed_run_equals_an_uninterrupted_one(settings):
 
 
 class StopAt(StopRequest):
-    """Asks a run to stop before each of some steps, once."""
+    """Asks a run to stop after each of some steps, once; each is a number of steps, in all and in the epoch."""
 
     def __init__(self, *steps):
         super().__init__()
@@ -92,32 +92,38 @@ class StopAt(StopRequest):
 
     def check(self):
         """Raises the error."""
-        if self.state is not None and self.state.step in self.steps:
-            self.steps.remove(self.state.step)
+        done = None if self.state is None else (self.state.step, len(self.state.epoch.losses))
+        if done in self.steps:
+            self.steps.remove(done)
             raise Stopped("the test", 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("average_decay", [0.0, 0.9])
 def test_run_that_was_stopped_in_mid_epoch_equals_an_uninterrupted_one(workers, average_decay, tmp_path):
-    """It is stopped and saved four times, between epochs and within, and every bit is the same."""
+    """It is stopped and saved within epochs, between them, and while it is measured; every bit is the same."""
     run = replace(small_run(epochs=3, steps_per_epoch=4, average_decay=average_decay), workers=workers)
     straight = small_state(run)
     train_fold(straight, run, SILENT, ignore)
 
     def save(state):
-        torch.save({"training": pack_state(state), "weights": state.weights}, tmp_path / "state")
+        content = {
+            "training": pack_state(state),
+            "weights": state.weights,
+            "finished": is_finished(state, run.settings),
+        }
+        torch.save(content, tmp_path / "state")
 
-    stops = [1, 3, 4, 11]
+    stops = [(1, 1), (3, 3), (4, 4), (4, 0), (11, 3), (12, 4)]
     stop = StopAt(*stops)
-    for session in range(5):
+    for session in range(len(stops) + 1):
         state = stop.state = small_state(run, seed=5 + session)
         if session:
             content = torch.load(tmp_path / "state", weights_only=True)
-            assert content["training"]["step"] == stops[session - 1]
-            assert len(content["training"]["epoch"]["losses"]) == stops[session - 1] % 4
+            assert (content["training"]["step"], len(content["training"]["epoch"]["losses"])) == stops[session - 1]
+            assert not content["finished"]
             unpack_state(state, content["training"], content["weights"])
-        with pytest.raises(Stopped) if session < 4 else nullcontext():
+        with pytest.raises(Stopped) if session < len(stops) else nullcontext():
             train_fold(state, replace(run, stop=stop), SILENT, save)
     assert same_weights(state.network, straight.network)
     assert same_weights(state.average, straight.average)
@@ -197,8 +203,9 @@ def broken_at(step, monkeypatch, value=math.nan):
     original = loop.train_step
 
     def break_loss(state, *rest):
-        loss = original(state, *rest)
-        return loss * value if state.step == step else loss
+        original(state, *rest)
+        if state.step == step + 1:
+            state.epoch.losses[-1] *= value
 
     monkeypatch.setattr(loop, "train_step", break_loss)
 
@@ -225,7 +232,7 @@ def test_losses_are_seldom_looked_at(monkeypatch):
 
 def test_stopped_run_saves_no_broken_weights(monkeypatch):
     """A loss that became NaN just before the stop is an error, and no checkpoint is saved."""
-    stop = StopAt(4)
+    stop = StopAt((4, 4))
     run, saved = replace(small_run(epochs=1, steps_per_epoch=8), stop=stop), []
     broken_at(2, monkeypatch)
     state = stop.state = small_state(run)
@@ -240,10 +247,9 @@ def test_weights_that_broke_in_the_last_step_are_not_saved(monkeypatch):
     original = loop.train_step
 
     def break_weights(state, *rest):
-        loss = original(state, *rest)
+        original(state, *rest)
         with torch.no_grad():
-            next(state.network.parameters()).fill_(math.inf if state.step == 2 else 0)
-        return loss
+            next(state.network.parameters()).fill_(math.inf if state.step == 3 else 0)
 
     monkeypatch.setattr(loop, "train_step", break_weights)
     with pytest.raises(AutosegError, match="weights of the network are no longer numbers"):
@@ -301,7 +307,7 @@ def test_run_that_waits_for_its_disk_can_be_stopped(monkeypatch):
     release, original, saved = Event(), Batches._prepare, []
     monkeypatch.setattr(Batches, "_prepare", prepare)
     monkeypatch.setattr(thread_pool, "GRACE_SECONDS", 0.0)
-    stop = StopAt(1)
+    stop = StopAt((1, 1))
     run = replace(small_run(epochs=1), stop=stop)
     state = stop.state = small_state(run)
     with pytest.raises(Stopped):

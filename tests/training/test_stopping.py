@@ -1,4 +1,4 @@
-"""A run is asked to stop by a file or by SIGTERM, and ignores requests that were meant for another run."""
+"""A run is asked to stop by a file or by a signal, and ignores requests that were meant for another run."""
 
 import os
 import signal
@@ -9,7 +9,8 @@ import pytest
 
 from autoseg.errors import Stopped, UsageError
 from autoseg.training import stopping
-from autoseg.training.stopping import NEVER, ask_to_stop, watch_for_stop
+from autoseg.training.stopping import NEVER, ask_to_stop
+from autoseg.training.watchdog import watch_for_stop
 from autoseg.workspace import ModelFolder
 
 NO_FILE = Path("nowhere") / "stop"
@@ -49,16 +50,21 @@ def test_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
         request.check()
 
 
-def test_sigterm_stops_a_run_as_shells_expect():
-    """The exit code is 143, and afterwards the signal is handled as before."""
+@pytest.mark.parametrize(("name", "code", "by"), [("SIGTERM", 143, "SIGTERM"), ("SIGINT", 130, "Ctrl-C")])
+def test_signal_stops_a_run_as_shells_expect(name, code, by):
+    """The exit code is the usual one, and afterwards the signal is handled as before, also within the run."""
+    number = getattr(signal, name)
+    usual = signal.getsignal(number)
     with watch_for_stop(NO_FILE) as request:
         request.check()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one ends the program
-        with pytest.raises(Stopped, match="SIGTERM") as raised:
+        os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is usual  # a second one does what it always does
+        with pytest.raises(Stopped, match=f"stopped by {by}") as raised:
             request.check()
-    assert raised.value.exit_code == 143
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        with pytest.raises(Stopped):
+            request.check_alone()
+    assert raised.value.exit_code == code
+    assert signal.getsignal(number) is usual
 
 
 def test_program_that_listens_itself_keeps_the_signal():

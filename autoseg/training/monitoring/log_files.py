@@ -46,8 +46,9 @@ class LogFiles:
             self._drawn_at = reports[-1].elapsed_seconds
 
     def close(self) -> None:
-        """Closes the trackers, because the run ended."""
+        """Closes the trackers, because the run ended. May be called again."""
         self._call_trackers(lambda tracker: tracker.close(finished=self._finished))
+        self._trackers.clear()
 
     def _call_trackers(self, call: Callable[[Tracker], None]) -> None:
         """Calls all trackers; drops one that fails, such as when its server is away, which must not end a training."""
