@@ -74,6 +74,7 @@ BESIDE_NNUNET = (FINGERPRINT, PREDICTION, PREPROCESSING, REFERENCE_PLANS, TRAINI
 ALONE = (
     Benchmark("augmentation.py", "--sizes 12,16,12 --rounds 1", ("rotation and scaling", "noise", "whole table")),
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
+    Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
     Benchmark("gpu_step.py", "--device cpu --patch 16 16 16", ("step", "its convolutions alone")),
     Benchmark(
         "gpu_training.py",

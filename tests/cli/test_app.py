@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import typer
@@ -10,11 +9,8 @@ from tiny_workspaces import NUMBER, edit_training, files_in, folders_of, plan_ti
 from typer.testing import CliRunner
 
 import autoseg
-from autoseg.cli import demo
 from autoseg.cli.app import COMMANDS, app
 from autoseg.cli.terminal import console
-from autoseg.datasets.dataset import Dataset
-from autoseg.importing.demo_dataset import make_demo_dataset
 from autoseg.pipeline.doctor import Finding
 from autoseg.planning.plan import Plan
 
@@ -172,44 +168,3 @@ def test_doctor_shows_what_it_found(state, code, monkeypatch):
     output = run("doctor", code=code)
     for text in (state, "disk", "3 GB", "free some space"):
         assert text in output
-
-
-def test_demo_goes_all_the_way(tmp_path, monkeypatch):
-    """With fewer and coarser scans and less time than usual; what it prints can be typed, and it can be run again."""
-
-    def make_fewer(folder: Path) -> Dataset:
-        return make_demo_dataset(folder, cases=2)
-
-    monkeypatch.setattr("autoseg.pipeline.demo.make_demo_dataset", make_fewer)
-    coarse = {"SPACING_MM": (5.0, 2.0, 2.0), "LOWEST_SHAPE": (12, 29, 29), "HIGHEST_SHAPE": (16, 35, 35)}
-    for name, value in {**coarse, "TEST_SCANS": 1}.items():
-        monkeypatch.setattr(f"autoseg.importing.demo_dataset.{name}", value)
-    monkeypatch.setattr(demo, "TRAINING_TIME", "1s")
-    output = run(f"demo -w {tmp_path / 'demo'} --device cpu")
-    commands = re.findall(r"^\$ autoseg (.*)$", output, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == [
-        "import",
-        "check",
-        "plan_and_preprocess",
-        "train",
-        "predict",
-        "evaluate",
-    ]
-    for command in commands:
-        parse(command)
-    [picture] = re.findall(r"^picture .*: (.*)$", output, re.MULTILINE)
-    assert Path(picture).is_file()
-    assert [path.name for path in (tmp_path / "demo" / "masks").glob("*.nii.gz")] == ["demo_003.nii.gz"]
-
-    again = run(f"demo -w {tmp_path / 'demo'} --device cpu")
-    assert "$ autoseg import" not in again
-    assert "is trained to its end" in again
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_demo_learns_its_organs(tmp_path):
-    """As README promises it, on whatever this machine has."""
-    output = run(f"demo -w {tmp_path / 'demo'}")
-    [dice] = set(re.findall(r"mean foreground Dice (\d\.\d+)", output))
-    assert float(dice) > 0.6
