@@ -74,7 +74,12 @@ BESIDE_NNUNET = (FINGERPRINT, PREDICTION, PREPROCESSING, REFERENCE_PLANS, TRAINI
 ALONE = (
     Benchmark("augmentation.py", "--sizes 12,16,12 --rounds 1", ("rotation and scaling", "noise", "whole table")),
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
-    Benchmark("gpu_step.py", "--device cpu --patch 16 16 16", ("step", "its convolutions alone")),
+    Benchmark(
+        "busy_machine.py",
+        '--seconds 0.1 --rounds 1 --settings "the package\'s" --patch 16 16 16',
+        ("training", "prediction", "preprocessing"),
+    ),
+    Benchmark("gpu_step.py", "--device cpu --preset small --patch 16 16 16", ("step", "its convolutions alone")),
     Benchmark(
         "gpu_training.py",
         "{fresh} --source {task} --report {fresh}/report.md --device cpu --epochs 1 --fold-epochs 1 --folds 0 "
@@ -104,6 +109,7 @@ ALONE = (
 BENCHMARKS = (*ALONE, *BESIDE_NNUNET, METRICS)
 STARTED_BY = {
     "measure_convolution_faults.py": "convolution_faults.py",
+    "measure_busy_machine.py": "busy_machine.py",
     "measure_metrics.py": "metrics.py",
     "measure_prediction.py": "prediction.py",
     "measure_resampling.py": "preprocessing.py",

@@ -6,15 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.networks.architecture import Stage
-from autoseg.networks.blocks import (
-    ConvBlock,
-    ConvStage,
-    InstanceNorm,
-    ResidualBlock,
-    Upsampling,
-    average_pool,
-    channels_last,
-)
+from autoseg.networks.blocks import ConvBlock, ConvStage, ResidualBlock, Upsampling, average_pool
+from autoseg.networks.instance_norm import InstanceNorm, channels_last
 
 
 def plain_block(block: ConvBlock, x: Tensor, shortcut: Tensor | float = 0.0) -> Tensor:
