@@ -12,7 +12,8 @@ def convolve_both(convolution: Conv2d | Conv3d, first: Tensor, second: Tensor) -
     Decision: on a CPU in float32 each map is convolved by its own weights, and the results are added. So the maps are
     never copied into one, nor the gradient out of one; and with AVX2 the gradient of the weights of many channels takes
     a fifth longer than that of their halves (measured: 68 GFLOP/s from 64 channels to 32, 85 from 32 to 32, in maps of
-    40 x 56 x 40 voxels). In 16 bits the sum would be rounded once more.
+    40 x 56 x 40 voxels). Not so in 16 bits, where the sum would be rounded once more; nor for a batch of one, for which
+    torch takes a slow convolution if there are few channels.
 
     Args:
         convolution: The convolution, without groups.
@@ -22,7 +23,7 @@ def convolve_both(convolution: Conv2d | Conv3d, first: Tensor, second: Tensor) -
     Returns:
         Shape (n, out_channels, *size / stride).
     """
-    if not is_float32_on_cpu(first):
+    if len(first) == 1 or not is_float32_on_cpu(first):
         return convolution(torch.cat([first, second], dim=1))  # type: ignore[no-any-return]
     channels = first.shape[1]
     how = convolution.stride, convolution.padding, convolution.dilation

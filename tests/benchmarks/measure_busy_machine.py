@@ -144,13 +144,11 @@ def prepare_prediction(patch: Axes) -> Callable[[], object]:
 
 def prepare_preprocessing(patch: Axes) -> Callable[[], object]:
     """Returns a function that resamples four images, of four patches along each axis, to 1.2 times their voxels."""
-    images = [
-        make_field(tuple(4 * size for size in patch), np.random.default_rng(seed))[np.newaxis] for seed in range(CASES)
-    ]
-    shape = tuple(24 * size // 5 for size in patch)
+    old, new = (tuple(factor * size // 5 for size in patch) for factor in (20, 24))
+    images = [make_field(old, np.random.default_rng(seed))[np.newaxis] for seed in range(CASES)]
 
     def resample(image: np.ndarray) -> None:
-        resample_image(image, (1.2, 1.2, 1.2), shapes[1], (1.0, 1.0, 1.0))
+        resample_image(image, (1.2, 1.2, 1.2), new, (1.0, 1.0, 1.0))
 
     return lambda: map_in_threads(resample, images, title="", reporter=SILENT)
 
