@@ -13,7 +13,7 @@ from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.blocks import ConvBlock, ConvStage, ResidualBlock, Upsampling, residual_stage
 from autoseg.networks.convolutions import Conv2d, Conv3d
 from autoseg.networks.instance_norm import NEGATIVE_SLOPE, InstanceNorm, channels_last
-from autoseg.networks.joined_input import is_float32_on_cpu
+from autoseg.networks.joined_input import learns_in_float32_on_cpu
 
 
 class UNet(nn.Module):
@@ -133,10 +133,10 @@ class UNet(nn.Module):
 def segment(head: Conv2d | Conv3d, x: Tensor) -> Tensor:
     """Applies a segmentation head, a convolution of kernel 1: maps (n, features, *size) to (n, outputs, *size).
 
-    Decision: on a CPU in float32 it is a matrix product over the voxels, which takes half of the time; oneDNN makes
-    blocks of eight outputs, and most heads have fewer.
+    Decision: in training on a CPU in float32 it is a matrix product over the voxels, which takes half of the time;
+    oneDNN makes blocks of eight outputs, and most heads have fewer.
     """
-    if not is_float32_on_cpu(x):
+    if not learns_in_float32_on_cpu(x):
         return cast(Tensor, head(x))
     return F.linear(x.movedim(1, -1), head.weight.flatten(1), head.bias).movedim(-1, 1)
 

@@ -251,7 +251,7 @@ def kept_bytes(architecture: Architecture, patch_size: Axes, dtype: torch.dtype 
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            layers = patch("autoseg.networks.joined_input.is_float32_on_cpu", return_value=False)
+            layers = patch("autoseg.networks.joined_input.learns_in_float32_on_cpu", return_value=False)
             with layers, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 logits = [output.contiguous() for output in network(image)]
             usual_loss(architecture.out_channels)(logits, target)
