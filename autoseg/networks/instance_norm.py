@@ -107,7 +107,8 @@ class InstanceNorm(nn.Module):
     def activate(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Normalizes (n, features, *size), which it may overwrite, adds a shortcut, and applies the leaky ReLU."""
         if x.device.type == "cpu" and torch.is_grad_enabled():
-            return cast(Tensor, NormalizedActivation.apply(x, self.weight, self.bias, shortcut))
+            y = NormalizedActivation.apply(x, self.weight, self.bias, shortcut)  # type: ignore[no-untyped-call]
+            return cast(Tensor, y)
         y = self.normalize(x)
         if shortcut is not None:
             y = y.add_(shortcut.reshape(y.shape))
@@ -123,11 +124,11 @@ class NormalizedActivation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None) -> Tensor:
         """Maps x (n, features, *size), and a shortcut of the same shape or None, to a map of that shape."""
         y = torch.empty_like(x)
         statistics = torch.empty(len(x), 2, x.shape[1], dtype=weight.dtype)
-        for sample, normalized, (mean, scale) in zip(x.split(1), y.split(1), statistics, strict=True):
+        for sample, normalized, (mean, scale) in zip(x.chunk(len(x)), y.chunk(len(y)), statistics, strict=True):
             torch.native_batch_norm(
                 sample, weight, bias, None, None, True, 0, NORM_EPSILON, out=(normalized, mean, scale)
             )
@@ -138,8 +139,8 @@ class NormalizedActivation(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Returns the gradients of x, weight, bias and the shortcut."""
         x, y, weight, statistics = ctx.saved_tensors
         keeps_shortcut = ctx.needs_input_grad[3]
