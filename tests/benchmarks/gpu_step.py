@@ -9,6 +9,7 @@ gpu_training.py measures the same for its own table.
 
 import argparse
 import time
+from math import prod
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ def time_step(architecture: Architecture, device: torch.device, patch: Axes, bat
     network = build_network(architecture, torch.Generator().manual_seed(0))
     state = start_training(network, settings, device, scaled=needs_scaling(device))
     loss = Loss(targets=Targets.of_labels({"a": 1, "b": 2}), settings=LossSettings(), batch_dice=False)
-    training = SimpleNamespace(configuration=SimpleNamespace(architecture=architecture))
+    training = SimpleNamespace(configuration=SimpleNamespace(architecture=architecture, patch_voxels=prod(patch)))
     run = SimpleNamespace(settings=settings, loss=loss, device=device, training=training, ranks=ALONE)
     images = torch.randn(batch_size, architecture.in_channels, *patch, device=device)
     batch = Batch(images=images, labels=torch.randint(0, 3, (batch_size, *patch), device=device))
