@@ -16,10 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from autoseg.models.work import measure_patch_work
 from measured_on import print_machine
 
 from autoseg.model_selection.validation import segment_held_out
-from autoseg.models.work import measure_patch_work
 from autoseg.planning.patch_growth import PatchStage, grow_patches
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.runtime.reporting import SILENT
