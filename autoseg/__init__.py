@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from autoseg._version import __version__
+from autoseg.runtime.waiting_threads import let_waiting_threads_sleep as _let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from autoseg.datasets.dataset import Dataset
@@ -107,6 +108,8 @@ __all__ = [
     "stop",
     "train",
 ]
+
+_let_waiting_threads_sleep()  # before anything loads torch
 
 
 def __getattr__(name: str) -> Any:

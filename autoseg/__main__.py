@@ -1,11 +1,6 @@
 """``python -m autoseg`` and the ``autoseg`` command."""
 
-import os
 import sys
-
-# By default, OpenMP threads that wait for work keep their cores busy, which slows down the threads that make batches.
-# On two cores, with another program running, steps became several times slower. Must be set before torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:

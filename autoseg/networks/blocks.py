@@ -2,8 +2,8 @@
 
 On a CPU, and on a GPU with tensor cores, feature maps are stored with the channels last: convolutions then read and
 write them without reordering.
-Two layers of torch undo that order or are slow in it, and are replaced here; the replacements hold the same parameters
-under the same names.
+Two layers of torch undo that order or are slow in it, and are replaced, here and in `instance_norm`; the replacements
+hold the same parameters under the same names.
 """
 
 from collections.abc import Iterator
@@ -18,99 +18,8 @@ from torch.nn import functional as F
 
 from autoseg.networks.architecture import Stage
 from autoseg.networks.convolutions import Conv2d, Conv3d
-
-NEGATIVE_SLOPE = 0.01
-"""Negative slope of the leaky ReLU. Source: the reference method."""
-
-NORM_EPSILON = 1e-5
-"""Added to the variance of a feature map. Source: the reference method."""
-
-FEW_SAMPLES = 8
-"""Largest batch whose samples are normalized one by one on a GPU. Decision: batches of volumes are smaller; those of 2D
-images would start too many kernels."""
-
-_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Copies a batch (n, c, *size) so that the channels of a voxel are adjacent in memory.
-
-    It always copies, because torch takes a map of one channel for already reordered and would leave its strides alone;
-    then no convolution after it would see the order.
-    """
-    return x.clone(memory_format=_CHANNELS_LAST[x.ndim - 2])
-
-
-def has_channels_last(x: Tensor) -> bool:
-    """Returns whether the channels of a voxel are adjacent in memory, and the voxels of a feature map are not."""
-    return x.is_contiguous(memory_format=_CHANNELS_LAST[x.ndim - 2]) and not x.is_contiguous()
-
-
-class InstanceNorm(nn.Module):
-    """Instance norm: normalizes each feature of each sample to mean 0 and variance 1, then scales and shifts it.
-
-    Decision: on a CPU each sample goes through batch norm alone, which is the same function. `F.instance_norm` copies
-    channels-last maps to the other order, `F.group_norm` keeps the order but is over ten times slower in the backward
-    pass.
-    """
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalizes (n, features, *size); a map needs at least two voxels."""
-        return self.normalize(x if torch.is_grad_enabled() else x.clone()).view_as(x)
-
-    def normalize(self, x: Tensor) -> Tensor:
-        """Normalizes (n, features, *size), which it may overwrite, into a map that may be changed in place.
-
-        Decision: on a GPU the samples are stacked as (1, n * features, *size), so that one batch norm serves them all;
-        `F.instance_norm` does the same, but returns a view of the result. Changing a view in place costs the backward
-        pass four more maps. With the channels last, stacking copies the samples to the other order, and the next
-        convolution copies them back; so small batches are normalized one by one there as well.
-        """
-        if x.device.type == "cpu" or (len(x) <= FEW_SAMPLES and has_channels_last(x)):
-            return self.normalize_each(x)
-        return self.normalize_stacked(x)
-
-    def normalize_each(self, x: Tensor) -> Tensor:
-        """Normalizes (n, features, *size) sample by sample, which keeps the order of the memory.
-
-        On a CPU without gradients the result overwrites `x`, which saves half of the time.
-        """
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
-        statistics = torch.empty(2, x.shape[1], dtype=self.weight.dtype)
-        precise = x.dtype == self.weight.dtype and has_channels_last(x)
-        for sample in x.chunk(len(x)):
-            if precise:
-                self._normalize_precisely(sample)
-                continue
-            torch.native_batch_norm(
-                sample, self.weight, self.bias, None, None, True, 0, NORM_EPSILON, out=(sample, *statistics)
-            )
-        return x
-
-    def _normalize_precisely(self, sample: Tensor) -> None:
-        """Normalizes (1, features, *size) with the channels last, in place.
-
-        Decision: used in float32 alone. With the channels last, torch's batch norm sums the voxels of a feature
-        sequentially, which costs the logits two of their digits; 16 bits cannot represent these anyway.
-        """
-        voxels = sample.movedim(1, -1).view(-1, sample.shape[1])
-        voxels -= voxels.mean(dim=0)
-        scale = self.weight * (voxels.square().mean(dim=0) + NORM_EPSILON).rsqrt()
-        torch.addcmul(self.bias, voxels, scale, out=voxels)
-
-    def normalize_stacked(self, x: Tensor) -> Tensor:
-        """Normalizes (n, features, *size) as a GPU does; returns (1, n * features, *size)."""
-        stacked = x.reshape(1, -1, *x.shape[2:])
-        return self._batch_norm(stacked, self.weight.repeat(len(x)), self.bias.repeat(len(x)))
-
-    def _batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.batch_norm(x, None, None, weight, bias, training=True, eps=NORM_EPSILON)
+from autoseg.networks.instance_norm import InstanceNorm
+from autoseg.networks.joined_input import convolve_both
 
 
 class ConvBlock(nn.Module):
@@ -130,18 +39,16 @@ class ConvBlock(nn.Module):
         self.conv: Conv2d | Conv3d = convolution(in_features, features, kernel, stride, padding)  # type: ignore[arg-type]
         self.norm = InstanceNorm(features)
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
         """Maps (n, in_features, *size) to (n, features, *size / stride).
 
         Args:
             x: Input.
             shortcut: A map of the shape of the output that is added before the activation.
+            skip: The last channels of the input, if `x` holds the first ones alone.
         """
-        x = self.conv(x)
-        y = self.norm.normalize(x)
-        if shortcut is not None:
-            y = y.add_(shortcut.reshape(y.shape))
-        return F.leaky_relu_(y, NEGATIVE_SLOPE).view(x.shape)
+        x = self.conv(x) if skip is None else convolve_both(self.conv, x, skip)
+        return self.norm.activate(x, shortcut)
 
 
 class ConvStage(nn.Module):
@@ -167,10 +74,10 @@ class ConvStage(nn.Module):
         for _ in range(stage.blocks * stage.convolutions - 1):
             self.blocks.append(ConvBlock(stage.features, stage.features, stage.kernel, (1,) * len(stage.kernel)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (n, in_features, *size) to (n, features, *size / stride)."""
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Maps (n, in_features, *size) to (n, features, *size / stride); for `skip` see `ConvBlock`."""
         first, *others = self.blocks
-        x = shortcut = first(x)
+        x = shortcut = first(x, skip=skip)
         for number, block in enumerate(others, start=2):
             ends_block = number % self.convolutions == 0
             x = block(x, shortcut if self.residual and ends_block else None)

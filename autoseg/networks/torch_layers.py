@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.networks.blocks import InstanceNorm, Upsampling
+from autoseg.networks.blocks import Upsampling
 from autoseg.networks.convolutions import Conv2d, Conv3d, convolve
+from autoseg.networks.instance_norm import InstanceNorm
 from autoseg.networks.layer_spec import Kind, LayerSpec
 
 INITIAL_STD = 0.02

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from autoseg.networks.architecture import Architecture, Section
-from autoseg.networks.blocks import channels_last
+from autoseg.networks.instance_norm import channels_last
 from autoseg.networks.spec import NetworkSpec
 from autoseg.networks.torch_layers import initialize_weights, make_layer
 from autoseg.networks.torch_ops import TorchOps

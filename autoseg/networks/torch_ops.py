@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.networks.attention import deformable_attention, positional_encoding, window_attention
-from autoseg.networks.blocks import NEGATIVE_SLOPE
+from autoseg.networks.instance_norm import NEGATIVE_SLOPE
 from autoseg.networks.ops import ABSENCE_PENALTY, Edges, Window, per_axis
 
 

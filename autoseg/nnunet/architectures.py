@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from autoseg.errors import ModelError
 from autoseg.networks.architecture import Architecture, Axes, Stage
-from autoseg.networks.blocks import NEGATIVE_SLOPE, NORM_EPSILON
+from autoseg.networks.instance_norm import NEGATIVE_SLOPE, NORM_EPSILON
 from autoseg.nnunet.plans import CANNOT, LIBRARY, ArchitecturePlan, NetworkPlan, default_layers
 from autoseg.runtime.artifact import first_mistake
 

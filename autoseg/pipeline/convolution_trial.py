@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.networks.blocks import channels_last
 from autoseg.networks.convolutions import convolve
+from autoseg.networks.instance_norm import channels_last
 from autoseg.runtime.device import precision
 
 SECONDS = 30.0

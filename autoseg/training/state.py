@@ -233,7 +233,10 @@ def unpack_state(state: TrainState, packed: dict[str, Any], weights: Weights) ->
     state.network.load_state_dict(packed["weights"])
     if state.average is not state.network:
         state.average.load_state_dict(dict(weights))
+    fused = [group.get("fused") for group in state.optimizer.param_groups]
     state.optimizer.load_state_dict(packed["optimizer"])
+    for group, chosen in zip(state.optimizer.param_groups, fused, strict=True):
+        group["fused"] = chosen  # by the device of this run, which may be another one
     if packed["scaler"]:  # empty if the run was on a device that needs no scaling, and goes on where it is needed
         state.scaler.load_state_dict(packed["scaler"])
     state.step = packed["step"]

@@ -63,9 +63,7 @@ def main() -> None:
     arguments = parse_arguments()
     print_machine()
     folders = Workspace(root=arguments.workspace).dataset(arguments.number)
-    print(
-        "| training | fold | seed | steps | work | Dice of whole held-out cases | labels |\n|---|---|---|---|---|---|---|"
-    )
+    print("| training | fold | seed | steps | work | Dice of whole held-out cases | labels |", "|---" * 7 + "|", sep="\n")
     for fold in arguments.folds:
         request = TrainingRequest(
             number=arguments.number, folders=folders, configuration=arguments.configuration, folds=(fold,)

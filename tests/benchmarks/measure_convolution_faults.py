@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from autoseg.networks.blocks import channels_last
 from autoseg.networks.convolutions import ConvTranspose3d, convolve
+from autoseg.networks.instance_norm import channels_last
 
 Convolution = Callable[[Tensor, Tensor, Tensor], Tensor]
 

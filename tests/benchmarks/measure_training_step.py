@@ -68,11 +68,12 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
         weights = np.load(folder / "weights.npz")
         state.network.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
     targets = Targets.of_labels({str(label): label for label in range(1, network["classes"])})
+    configuration = SimpleNamespace(architecture=architecture, patch_voxels=images[0, 0].numel())
     run = SimpleNamespace(
         settings=settings,
         loss=Loss(targets=targets, settings=LossSettings(), batch_dice=False),
         device=torch.device("cpu"),
-        training=SimpleNamespace(configuration=SimpleNamespace(architecture=architecture)),
+        training=SimpleNamespace(configuration=configuration),
         ranks=ALONE,
     )
     batch = Batch(images=images, labels=labels)

@@ -13,6 +13,7 @@ held-out cases. Prints a table in Markdown for RESULTS.md.
 import argparse
 import time
 from dataclasses import dataclass
+from math import prod
 from statistics import median
 from types import SimpleNamespace
 
@@ -148,13 +149,14 @@ def seconds(subject: Subject, steps: int) -> float:
     state = start_training(network, settings, device, scaled=False)
     state.forward = state.plain_forward = network
     targets = Targets.of_labels({str(label): label for label in range(1, CLASSES)})
+    configuration = SimpleNamespace(architecture=subject.architecture, patch_voxels=prod(subject.patch))
     run = SimpleNamespace(
         settings=settings,
         loss=Loss(
             targets=targets, settings=LossSettings(), batch_dice=False, auxiliary_outputs=subject.auxiliary_outputs
         ),
         device=device,
-        training=SimpleNamespace(configuration=SimpleNamespace(architecture=subject.architecture), seed=(0, 0)),
+        training=SimpleNamespace(configuration=configuration, seed=(0, 0)),
         ranks=ALONE,
     )
     generator = torch.Generator().manual_seed(0)

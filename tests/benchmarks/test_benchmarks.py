@@ -73,9 +73,14 @@ METRICS = Benchmark("metrics.py", "{labels} {masks} --cases 2 --rounds 1 --spaci
 BESIDE_NNUNET = (FINGERPRINT, PREDICTION, PREPROCESSING, REFERENCE_PLANS, TRAINING_STEP)
 ALONE = (
     Benchmark("augmentation.py", "--sizes 12,16,12 --rounds 1", ("rotation and scaling", "noise", "whole table")),
+    Benchmark(
+        "busy_machine.py",
+        '--seconds 0.1 --rounds 1 --settings "the package\'s" --patch 16 16 16',
+        ("training", "prediction", "preprocessing"),
+    ),
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
     Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
-    Benchmark("gpu_step.py", "--device cpu --patch 16 16 16", ("step", "its convolutions alone")),
+    Benchmark("gpu_step.py", "--device cpu --preset small --patch 16 16 16", ("step", "its convolutions alone")),
     Benchmark(
         "gpu_training.py",
         "{fresh} --source {task} --report {fresh}/report.md --device cpu --epochs 1 --fold-epochs 1 --folds 0 "
@@ -85,6 +90,7 @@ ALONE = (
     Benchmark("hippocampus.py", "{task} {fresh} --budget 2s", ("train", "predict", "evaluate")),
     Benchmark("instruction_sets.py", "--steps 2 --shape 16 20 14 --only AVX2 native", ("AVX2", "native")),
     Benchmark("large_metrics.py", "--shape 20 30 30 --structures 3 5", ("3", "5")),
+    Benchmark("learning.py", "{workspace} -d 4 --seeds 1 --steps 2 --only fixed growing", ("fixed", "growing")),
     Benchmark("memory.py", '--only "2D, V-Net"', ("2D, V-Net stages",)),
     Benchmark("memory_order.py", "--patch 16 16 16 --steps 2", ("of the device", "float32")),
     Benchmark("network_schedules.py", "{workspace} --budget 1s --only attention_unet", ("attention_unet",)),
@@ -106,6 +112,7 @@ ALONE = (
 BENCHMARKS = (*ALONE, *BESIDE_NNUNET, METRICS)
 STARTED_BY = {
     "measure_convolution_faults.py": "convolution_faults.py",
+    "measure_busy_machine.py": "busy_machine.py",
     "measure_metrics.py": "metrics.py",
     "measure_prediction.py": "prediction.py",
     "measure_resampling.py": "preprocessing.py",

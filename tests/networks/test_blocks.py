@@ -1,20 +1,16 @@
 """Tests of the blocks of the network, against torch's own layers."""
 
+import unittest.mock
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.networks.architecture import Stage
-from autoseg.networks.blocks import (
-    ConvBlock,
-    ConvStage,
-    InstanceNorm,
-    ResidualBlock,
-    Upsampling,
-    average_pool,
-    channels_last,
-)
+from autoseg.networks.blocks import ConvBlock, ConvStage, ResidualBlock, Upsampling, average_pool
+from autoseg.networks.instance_norm import InstanceNorm, channels_last
+from autoseg.networks.joined_input import convolve_both
 
 
 def plain_block(block: ConvBlock, x: Tensor, shortcut: Tensor | float = 0.0) -> Tensor:
@@ -189,3 +185,87 @@ def test_norm_keeps_the_channels_last_on_a_gpu(samples, ordered, kept):
     y = norm(channels_last(x) if ordered else x)
     assert y.shape == x.shape
     assert y.is_contiguous(memory_format=torch.channels_last_3d) == kept
+
+
+@pytest.mark.parametrize("shortcut", [True, False])
+@pytest.mark.parametrize("order", ["channels first", "channels last"])
+@pytest.mark.parametrize("size", [(5, 6), (4, 5, 6)])
+def test_norm_and_activation_in_one_are_the_same(size, order, shortcut):
+    """Result and gradients are those of norm, sum and activation one after the other."""
+    generator = torch.Generator().manual_seed(3)
+    x, added = torch.randn(2, 3, 7, *size, generator=generator, dtype=torch.float64) * 5 + 2
+    weight, bias = torch.randn(2, 7, generator=generator, dtype=torch.float64)
+    norm = InstanceNorm(7)
+    inputs = (x, weight, bias, added) if shortcut else (x, weight, bias)
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None = None) -> Tensor:
+        ordered = channels_last(x) if order == "channels last" else x
+        with unittest.mock.patch.object(InstanceNorm, "forward", InstanceNorm.activate):
+            return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (ordered, added))
+
+    def theirs(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | float = 0.0) -> Tensor:
+        return F.leaky_relu(F.instance_norm(x, weight=weight, bias=bias, eps=1e-5) + added, 0.01)
+
+    for our, their in zip(gradients(ours, *inputs), gradients(theirs, *inputs), strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_and_activation_have_the_bits_of_the_single_layers(dtype):
+    """In training the values are those that norm, sum and activation one after the other have, in both precisions."""
+    block = InstanceNorm(5)
+    disturb(block)
+    x, added = torch.randn(2, 3, 5, 4, 6, 5, generator=torch.Generator().manual_seed(3)).to(dtype)
+    x, added = channels_last(x).requires_grad_(), channels_last(added)
+    expected = F.leaky_relu_(block.normalize_each(x).add_(added), 0.01)
+    y = block.activate(x, added)
+    assert torch.equal(y, expected)
+    assert y.is_contiguous(memory_format=torch.channels_last_3d)
+    weighting = channels_last(torch.randn(y.shape, generator=torch.Generator().manual_seed(4)).to(dtype))
+    ours, theirs = (torch.autograd.grad(value, (x, *block.parameters()), weighting) for value in (y, expected))
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("stride", [(1, 1), (1, 2), (1, 1, 1), (2, 1, 2)])
+def test_convolution_of_two_parts_is_that_of_the_joined_map(stride, samples):
+    """Result and gradients agree, whether the parts are joined or convolved by themselves."""
+    generator = torch.Generator().manual_seed(5)
+    kernel = (3,) * len(stride)
+    convolution = ConvBlock(9, 4, kernel, stride).conv
+    first, second = (
+        torch.randn(samples, channels, *(6, 8, 10)[: len(stride)], generator=generator) for channels in (6, 3)
+    )
+    weight, bias = torch.randn(4, 9, *kernel, generator=generator), torch.randn(4, generator=generator)
+
+    def ours(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        parameters = {"convolution.weight": weight, "convolution.bias": bias}
+        return torch.func.functional_call(Joined(convolution), parameters, (first, second))
+
+    def theirs(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        function = F.conv2d if len(stride) == 2 else F.conv3d
+        return function(torch.cat([first, second], dim=1), weight, bias, stride, 1)
+
+    inputs = channels_last(first), channels_last(second), weight, bias
+    for our, their in zip(gradients(ours, *inputs), gradients(theirs, *inputs), strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-4)
+
+
+class Joined(nn.Module):
+    """Applies a convolution to a map that comes in two parts."""
+
+    def __init__(self, convolution: nn.Module) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return convolve_both(self.convolution, first, second)
+
+
+def test_parts_are_not_rounded_in_16_bits():
+    """There the parts are joined, and the result has the bits of one convolution."""
+    convolution = ConvBlock(6, 4, (3, 3, 3), (1, 1, 1)).conv
+    maps = torch.randn(2, 6, 4, 5, 6, generator=torch.Generator().manual_seed(5))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(convolve_both(convolution, *maps.split((4, 2), dim=1)), convolution(maps))

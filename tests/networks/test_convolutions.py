@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoseg.models.build import make_network
-from autoseg.networks.blocks import channels_last
 from autoseg.networks.convolutions import (
     Conv2d,
     Conv3d,
@@ -23,6 +22,7 @@ from autoseg.networks.convolutions import (
     replace_convolutions,
     writes_beyond_workspace,
 )
+from autoseg.networks.instance_norm import channels_last
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import register_network
 

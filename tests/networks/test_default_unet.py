@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from autoseg.networks import default_unet
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.blocks import ResidualBlock
-from autoseg.networks.default_unet import UNet, build_network
+from autoseg.networks.default_unet import UNet, build_network, segment
 
 
 def architecture(
@@ -298,3 +298,19 @@ def test_feature_maps_keep_the_channels_last(dimensions, residual, dtype):
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         network(torch.zeros(16, 1, *(8, 8, 8)[:dimensions]))
     assert disordered == []
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 9])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_head_is_a_convolution_of_kernel_1(dimensions, outputs):
+    """The matrix product in its place has the same result and gradients."""
+    generator = torch.Generator().manual_seed(1)
+    head = (nn.Conv2d, nn.Conv3d)[dimensions - 2](5, outputs, 1)
+    x = torch.randn(2, 5, *(4, 6, 8)[:dimensions], generator=generator).requires_grad_()
+    results = head(x), segment(head, x)
+    weighting = torch.randn(results[0].shape, generator=generator)
+    torch.testing.assert_close(*results)
+    for theirs, ours in zip(
+        *(torch.autograd.grad(y, (x, *head.parameters()), weighting) for y in results), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

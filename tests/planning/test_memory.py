@@ -11,8 +11,8 @@ from pretended_gpu import peak_of_a_patch
 from small_models import PRECISIONS
 
 from autoseg.networks.architecture import Architecture, Stage
-from autoseg.networks.blocks import InstanceNorm
 from autoseg.networks.default_unet import UNet
+from autoseg.networks.instance_norm import InstanceNorm
 from autoseg.planning import memory
 from autoseg.planning.memory import (
     BYTES_PER_WEIGHT,

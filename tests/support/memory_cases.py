@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from typing import Literal
+from unittest.mock import patch
 
 import torch
 from small_models import small_run, usual_loss
@@ -235,7 +236,8 @@ def kept_bytes(architecture: Architecture, patch_size: Axes, dtype: torch.dtype 
     """Returns the bytes that a CPU keeps for one patch once its loss is known: image, target, logits, saved tensors.
 
     It is the difference between a batch of two and a batch of one, so weights and their 16-bit copies do not count. The
-    logits are put into the order that they have on a GPU, where the cross entropy needs no copy of them.
+    logits are put into the order that they have on a GPU, where the cross entropy needs no copy of them, and the layers
+    that a CPU calculates in another way in float32 are those of a GPU.
     """
     network = build_network(architecture, torch.Generator().manual_seed(0))
     kept = []
@@ -249,7 +251,8 @@ def kept_bytes(architecture: Architecture, patch_size: Axes, dtype: torch.dtype 
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            layers = patch("autoseg.networks.joined_input.learns_in_float32_on_cpu", return_value=False)
+            with layers, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 logits = [output.contiguous() for output in network(image)]
             usual_loss(architecture.out_channels)(logits, target)
         for tensor in (image, target, *logits):

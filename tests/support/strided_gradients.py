@@ -8,8 +8,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from autoseg.networks.blocks import channels_last
 from autoseg.networks.convolutions import Conv2d, Conv3d, replace_convolutions
+from autoseg.networks.instance_norm import channels_last
 from autoseg.networks.layer_spec import LayerSpec
 from autoseg.networks.torch_layers import StandardizedConv
 

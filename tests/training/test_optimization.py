@@ -1,5 +1,6 @@
 """The optimizer, its schedule and the running average follow their formulas."""
 
+import copy
 from typing import get_args
 
 import pytest
@@ -159,3 +160,31 @@ def test_average_of_constant_weights_is_those():
     for step in range(200):
         update_average(average, current, decay=0.9, step=step)
     torch.testing.assert_close(average[0], current[0])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fused_steps_of_a_cpu_are_those_of_the_formula(momentum):
+    """Gradient descent with Nesterov momentum and weight decay, as torch does it one operation after the other."""
+    plan = small_plan(learning_rate=0.2, momentum=momentum, weight_decay=0.01).training
+    generator = torch.Generator().manual_seed(1)
+    ours = torch.nn.Conv3d(3, 5, 3)
+    theirs = copy.deepcopy(ours)
+    fused = make_optimizer(ours, plan)
+    assert fused.param_groups[0]["fused"]
+    plain = torch.optim.SGD(
+        theirs.parameters(), lr=0.2, momentum=momentum, weight_decay=0.01, nesterov=momentum > 0, foreach=False
+    )
+    for _ in range(3):
+        for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+            our.grad = their.grad = torch.randn(our.shape, generator=generator)
+        fused.step()
+        plain.step()
+    for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(our, their)
+
+
+def test_optimizer_of_another_device_is_left_to_torch():
+    """Torch's meta device stands for a GPU."""
+    with torch.device("meta"):
+        network = torch.nn.Conv3d(3, 5, 3)
+    assert make_optimizer(network, small_plan().training).param_groups[0]["fused"] is None

@@ -93,3 +93,14 @@ def test_run_goes_on_where_gradients_need_another_scale(scaled):
     assert_equal(restored.network, state.network)
     assert restored.scaler.is_enabled() == scaled
     assert restored.step == state.step
+
+
+def test_steps_stay_those_of_this_device():
+    """A training that was begun on a GPU goes on with the fused steps of a CPU."""
+    packed = through_the_disk(pack_state(train(start())))
+    for group in packed["optimizer"]["param_groups"]:
+        assert group["fused"]
+        group["fused"] = None
+    restored = start()
+    unpack_state(restored, packed, restored.weights)
+    assert all(group["fused"] for group in restored.optimizer.param_groups)

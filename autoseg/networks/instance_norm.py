@@ -1,0 +1,162 @@
+"""Instance norm and the activation after it, in the order of the memory in which convolutions are fast.
+
+On a CPU, and on a GPU with tensor cores, feature maps are stored with the channels last. Torch's instance norm undoes
+that order, and is replaced here; the replacement holds the same parameters under the same names.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+NEGATIVE_SLOPE = 0.01
+"""Negative slope of the leaky ReLU. Source: the reference method."""
+
+NORM_EPSILON = 1e-5
+"""Added to the variance of a feature map. Source: the reference method."""
+
+FEW_SAMPLES = 8
+"""Largest batch whose samples are normalized one by one on a GPU. Decision: batches of volumes are smaller; those of 2D
+images would start too many kernels."""
+
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Copies a batch (n, c, *size) so that the channels of a voxel are adjacent in memory.
+
+    It always copies, because torch takes a map of one channel for already reordered and would leave its strides alone;
+    then no convolution after it would see the order.
+    """
+    return x.clone(memory_format=_CHANNELS_LAST[x.ndim - 2])
+
+
+def has_channels_last(x: Tensor) -> bool:
+    """Returns whether the channels of a voxel are adjacent in memory, and the voxels of a feature map are not."""
+    return x.is_contiguous(memory_format=_CHANNELS_LAST[x.ndim - 2]) and not x.is_contiguous()
+
+
+class InstanceNorm(nn.Module):
+    """Instance norm: normalizes each feature of each sample to mean 0 and variance 1, then scales and shifts it.
+
+    Decision: on a CPU each sample goes through batch norm alone, which is the same function. `F.instance_norm` copies
+    channels-last maps to the other order, `F.group_norm` keeps the order but is over ten times slower in the backward
+    pass.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size); a map needs at least two voxels."""
+        return self.normalize(x if torch.is_grad_enabled() else x.clone()).view_as(x)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size), which it may overwrite, into a map that may be changed in place.
+
+        Decision: on a GPU the samples are stacked as (1, n * features, *size), so that one batch norm serves them all;
+        `F.instance_norm` does the same, but returns a view of the result. Changing a view in place costs the backward
+        pass four more maps. With the channels last, stacking copies the samples to the other order, and the next
+        convolution copies them back; so small batches are normalized one by one there as well.
+        """
+        if x.device.type == "cpu" or (len(x) <= FEW_SAMPLES and has_channels_last(x)):
+            return self.normalize_each(x)
+        return self.normalize_stacked(x)
+
+    def normalize_each(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size) sample by sample, which keeps the order of the memory.
+
+        On a CPU without gradients the result overwrites `x`, which saves half of the time.
+        """
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
+        statistics = torch.empty(2, x.shape[1], dtype=self.weight.dtype)
+        precise = x.dtype == self.weight.dtype and has_channels_last(x)
+        for sample in x.chunk(len(x)):
+            if precise:
+                self._normalize_precisely(sample)
+                continue
+            torch.native_batch_norm(
+                sample, self.weight, self.bias, None, None, True, 0, NORM_EPSILON, out=(sample, *statistics)
+            )
+        return x
+
+    def _normalize_precisely(self, sample: Tensor) -> None:
+        """Normalizes (1, features, *size) with the channels last, in place.
+
+        Decision: used in float32 alone. With the channels last, torch's batch norm sums the voxels of a feature
+        sequentially, which costs the logits two of their digits; 16 bits cannot represent these anyway.
+        """
+        voxels = sample.movedim(1, -1).view(-1, sample.shape[1])
+        voxels -= voxels.mean(dim=0)
+        scale = self.weight * (voxels.square().mean(dim=0) + NORM_EPSILON).rsqrt()
+        torch.addcmul(self.bias, voxels, scale, out=voxels)
+
+    def normalize_stacked(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size) as a GPU does; returns (1, n * features, *size)."""
+        stacked = x.reshape(1, -1, *x.shape[2:])
+        return self._batch_norm(stacked, self.weight.repeat(len(x)), self.bias.repeat(len(x)))
+
+    def _batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=NORM_EPSILON)
+
+    def activate(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Normalizes (n, features, *size), which it may overwrite, adds a shortcut, and applies the leaky ReLU."""
+        if x.device.type == "cpu" and torch.is_grad_enabled():
+            y = NormalizedActivation.apply(x, self.weight, self.bias, shortcut)  # type: ignore[no-untyped-call]
+            return cast(Tensor, y)
+        y = self.normalize(x)
+        if shortcut is not None:
+            y = y.add_(shortcut.reshape(y.shape))
+        return F.leaky_relu_(y, NEGATIVE_SLOPE).view(x.shape)
+
+
+class NormalizedActivation(torch.autograd.Function):
+    """Instance norm, the sum with a shortcut, and leaky ReLU, on a CPU while gradients are recorded.
+
+    Function and gradients are those of `InstanceNorm.normalize_each`, an addition and `F.leaky_relu_`. Decision: the
+    normalized samples are written to their places in the result, instead of being joined afterwards, and each sample
+    goes backwards while its values are still in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None) -> Tensor:
+        """Maps x (n, features, *size), and a shortcut of the same shape or None, to a map of that shape."""
+        y = torch.empty_like(x)
+        statistics = torch.empty(len(x), 2, x.shape[1], dtype=weight.dtype)
+        for sample, normalized, (mean, scale) in zip(x.chunk(len(x)), y.chunk(len(y)), statistics, strict=True):
+            torch.native_batch_norm(
+                sample, weight, bias, None, None, True, 0, NORM_EPSILON, out=(normalized, mean, scale)
+            )
+        if shortcut is not None:
+            y += shortcut
+        F.leaky_relu_(y, NEGATIVE_SLOPE)
+        ctx.save_for_backward(x, y, weight, statistics)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Returns the gradients of x, weight, bias and the shortcut."""
+        x, y, weight, statistics = ctx.saved_tensors
+        keeps_shortcut = ctx.needs_input_grad[3]
+        of_shortcut = torch.empty_like(y) if keeps_shortcut else torch.empty_like(y[:1])
+        of_x = torch.empty_like(x)
+        of_weight, of_bias = torch.zeros(2, x.shape[1], dtype=weight.dtype)
+        for number, (mean, scale) in enumerate(statistics):
+            of_sum = of_shortcut[number : number + 1] if keeps_shortcut else of_shortcut
+            sample = slice(number, number + 1)
+            torch.ops.aten.leaky_relu_backward.grad_input(
+                gradient[sample], y[sample], NEGATIVE_SLOPE, True, grad_input=of_sum
+            )
+            of_sample, of_its_weight, of_its_bias = torch.ops.aten.native_batch_norm_backward(
+                of_sum, x[sample], weight, None, None, mean, scale, True, NORM_EPSILON, [True, True, True]
+            )
+            of_x[sample] = of_sample
+            of_weight += of_its_weight
+            of_bias += of_its_bias
+        return of_x, of_weight, of_bias, of_shortcut if keeps_shortcut else None
