@@ -63,7 +63,8 @@ def main() -> None:
     arguments = parse_arguments()
     print_machine()
     folders = Workspace(root=arguments.workspace).dataset(arguments.number)
-    print("| training | fold | seed | steps | work | Dice of whole held-out cases | labels |", "|---" * 7 + "|", sep="\n")
+    print("| training | fold | seed | steps | work | Dice of whole held-out cases | labels |")
+    print("|---" * 7 + "|", flush=True)
     for fold in arguments.folds:
         request = TrainingRequest(
             number=arguments.number, folders=folders, configuration=arguments.configuration, folds=(fold,)
