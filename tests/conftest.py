@@ -49,7 +49,7 @@ def trained_oblique(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_volumes(
         root, shape=(26, 30, 8), spacing_mm=(1.0, 0.8, 4.0), direction=tilted(20, -15, 30), channels=2, cases=2
     )
-    plan_tiny(root, epochs=2, steps_per_epoch=12)
+    plan_tiny(root, epochs=2, steps_per_epoch=20)
     train(NUMBER, CONFIGURATION, [0, "all"], device="cpu", workspace=root)
     return root
 

@@ -1,16 +1,19 @@
 """Patches that grow during the training: small ones at its start, the size of the plan at its end.
 
-Small patches of many cases show a network more of what differs between patients in a step of the same cost than large
-patches of few cases. The large patches at the end teach it what lies further apart. Every stage of the growth gets an
-equal share of the training; validation and prediction always see the full size.
+A step of small patches costs less, and it shows the network more cases. The large patches at the end teach it what lies
+further apart. Every stage of the growth gets an equal share of the training; validation and prediction always see the
+full size.
 
 Source: Fischer et al., Progressive Growing of Patch Size (MICCAI 2024 and arXiv 2510.23241), for growing patches in
 equal shares from the smallest that the network takes, with batches that shrink meanwhile.
+
+Decision: the batch grows with the square root of the ratio of the voxels. Of the same work, that learned more than
+steps with as many voxels, or as many patches, as those of full size (figures: tests/benchmarks/RESULTS.md).
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import prod
+from math import prod, sqrt
 from typing import Literal, cast, get_args
 
 from autoseg.networks.architecture import Axes, PositiveInt, Section
@@ -64,14 +67,14 @@ def grow_patches(
 ) -> tuple[PatchStage, ...]:
     """Returns the stages before the full patch, of which each step has at most as many voxels as with that.
 
-    All axes grow together, in equal parts, from `SMALLEST_STEPS` times the step of the network. Sizes that occur twice
+    A patch of a quarter of the voxels comes in batches of twice as many patches. All axes grow together, in equal parts, from `SMALLEST_STEPS` times the step of the network. Sizes that occur twice
     are left out, so that small patches grow in fewer stages, or not at all.
 
     >>> for stage in grow_patches((40, 56, 40), 2, PatchSizes.divisible_by((8, 8, 8))):
     ...     print(stage.patch_size, stage.batch_size)
-    (16, 16, 16) 43
-    (24, 32, 24) 9
-    (32, 40, 32) 4
+    (16, 16, 16) 9
+    (24, 32, 24) 4
+    (32, 40, 32) 3
 
     Args:
         patch_size: Size of the full patch in voxels.
@@ -79,10 +82,9 @@ def grow_patches(
         patches: The sizes that the network takes.
         stages: Number of stages, with that of the full patch.
     """
-    step_voxels = prod(patch_size) * batch_size
     sizes = [_grown(patch_size, patches, number / (stages - 1)) for number in range(stages - 1)]
     return tuple(
-        PatchStage(patch_size=cast(Axes, size), batch_size=step_voxels // prod(size))
+        PatchStage(patch_size=cast(Axes, size), batch_size=round(batch_size * sqrt(prod(patch_size) / prod(size))))
         for size in dict.fromkeys(sizes)
         if size != tuple(patch_size)
     )

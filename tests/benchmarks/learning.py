@@ -121,7 +121,7 @@ def change_job(job: FoldJob, variant: Variant, seed: int, full_steps: float, res
 
 
 def grow(configuration: Configuration, batch_power: float) -> Iterator[PatchStage]:
-    """Yields the stages of the plan, with batches by a power of the ratio of the voxels."""
+    """Yields the stages of a plan, with batches by a power of the ratio of the voxels."""
     for stage in grow_patches(configuration.patch_size, configuration.batch_size, configuration.patches):
         ratio = configuration.patch_voxels / prod(stage.patch_size)
         yield stage.model_copy(update={"batch_size": round(configuration.batch_size * ratio**batch_power)})

@@ -301,7 +301,7 @@ def test_edited_plan_is_prepared_and_trained(tmp_path):
     preprocess(NUMBER, configurations=["3d_fullres"], workspace=tmp_path)
     assert StoredCase.open(folders.cases("3d_fullres"), "case_1").shape == (7, 8, 9)
     assert files_in(folders.cases("2d")) == before
-    content["configurations"]["3d_fullres"]["patch_size"] = [8, 8, 8]
+    content["configurations"]["3d_fullres"] |= {"patch_size": [8, 8, 8], "patch_growth": []}
     assert plan.configurations["3d_fullres"].patch_size != (8, 8, 8)
     folders.plan.write_text(json.dumps(content))
     train(NUMBER, "3d_fullres", [0], device="cpu", workspace=tmp_path)
