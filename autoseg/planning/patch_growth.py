@@ -67,8 +67,9 @@ def grow_patches(
 ) -> tuple[PatchStage, ...]:
     """Returns the stages before the full patch, of which each step has at most as many voxels as with that.
 
-    A patch of a quarter of the voxels comes in batches of twice as many patches. All axes grow together, in equal parts, from `SMALLEST_STEPS` times the step of the network. Sizes that occur twice
-    are left out, so that small patches grow in fewer stages, or not at all.
+    A patch of a quarter of the voxels comes in batches of twice as many patches. All axes grow together, in equal
+    parts, from `SMALLEST_STEPS` times the step of the network. Sizes that occur twice are left out, so that small
+    patches grow in fewer stages, or not at all.
 
     >>> for stage in grow_patches((40, 56, 40), 2, PatchSizes.divisible_by((8, 8, 8))):
     ...     print(stage.patch_size, stage.batch_size)
