@@ -164,8 +164,9 @@ def _explain_growth(
         return
     sizes = [f"{stage.batch_size} of {format_size(stage.patch_size)}" for stage in configuration.stages]
     yield (
-        f"{planned.name}: patches grow during the training: {', '.join(sizes)} voxels, each for an equal share of it, "
-        "because small patches cost less for what they teach; the large ones at the end show what lies further apart."
+        f"{planned.name}: patches grow during the training: {', '.join(sizes)} voxels, each for an equal share of the "
+        "steps, because small patches cost less for what they teach; the large ones at the end show what lies further "
+        "apart."
     )
 
 

@@ -1,8 +1,8 @@
 """Patches that grow during the training: small ones at its start, the size of the plan at its end.
 
 A step of small patches costs less, and it shows the network more cases. The large patches at the end teach it what lies
-further apart. Every stage of the growth gets an equal share of the training; validation and prediction always see the
-full size.
+further apart. Every stage of the growth gets an equal share of the steps; validation and prediction always see the full
+size.
 
 Source: Fischer et al., Progressive Growing of Patch Size (MICCAI 2024 and arXiv 2510.23241), for growing patches in
 equal shares from the smallest that the network takes, with batches that shrink meanwhile.
@@ -39,6 +39,11 @@ class PatchStage(Section):
 
     patch_size: Axes
     batch_size: PositiveInt
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels of a training step."""
+        return prod(self.patch_size) * self.batch_size
 
 
 def find_growth_problem(stages: Sequence[PatchStage], patch_size: Sequence[int], patches: PatchSizes) -> str | None:

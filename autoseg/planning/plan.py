@@ -3,6 +3,7 @@
 Everything that affects the result is here; what affects a run alone (device, workers) is a command-line option.
 """
 
+from itertools import accumulate
 from math import prod
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -62,7 +63,7 @@ class Configuration(Section):
         measured_memory: The measurement behind `estimated_bytes`, if the memory of a device ran out in training.
         previous: The configuration whose segmentation is an additional input: "3d_lowres" in a cascade.
         patch_growth: Smaller patches that training begins with, in their order; see `planning.patch_growth`. Each of
-            them, and `patch_size` at the end, gets an equal share of the training. Empty if patches do not grow.
+            them, and `patch_size` at the end, gets an equal share of the steps. Empty if patches do not grow.
         augmentation: Random augmentation of the patches; left out, the one for patches with equal edges.
     """
 
@@ -202,12 +203,22 @@ class Configuration(Section):
 
     @property
     def stages(self) -> tuple[PatchStage, ...]:
-        """Patches and batches of the training in their order, the full ones last; each gets an equal share of it."""
+        """Patches and batches of the training in their order, the full ones last, each for an equal share of steps."""
         return (*self.patch_growth, PatchStage(patch_size=self.patch_size, batch_size=self.batch_size))
 
-    def stage_at(self, progress: float) -> PatchStage:
-        """Returns patch and batch when a share of the training, from 0 to 1, is done."""
-        return self.stages[min(int(progress * len(self.stages)), len(self.stages) - 1)]
+    def stage_at(self, progress: float, *, timed: bool = False) -> PatchStage:
+        """Returns patch and batch when a share of the training, from 0 to 1, is done.
+
+        Args:
+            progress: Share of the steps, or of the time of a training of limited time.
+            timed: Whether it is one of the time. Steps are taken to last as long as their voxels are many, so that all
+                stages get about as many steps.
+        """
+        parts = [stage.voxels if timed else 1 for stage in self.stages]
+        ends = accumulate(parts)
+        return next(
+            (s for s, end in zip(self.stages, ends, strict=True) if progress * sum(parts) < end), self.stages[-1]
+        )
 
     @property
     def image_channels(self) -> int:

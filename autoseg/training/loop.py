@@ -162,7 +162,8 @@ def remaining_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterat
 
 def current_stage(state: TrainState, run: Run) -> PatchStage:
     """Returns patch and batch of the next step."""
-    return run.training.configuration.stage_at(progress(state, run.settings))
+    timed = run.settings.budget_seconds is not None
+    return run.training.configuration.stage_at(progress(state, run.settings), timed=timed)
 
 
 def check_numbers(state: TrainState) -> None:

@@ -100,6 +100,16 @@ def test_each_stage_has_an_equal_share(progress, edge):
     assert edited(patch_growth=growth).stage_at(progress).patch_size == (edge,) * 3
 
 
+@pytest.mark.parametrize(("progress", "edge"), [(0.0, 4), (0.239, 4), (0.24, 6), (0.599, 6), (0.6, 8), (1.0, 8)])
+def test_time_is_shared_by_the_voxels_of_a_step(progress, edge):
+    """Steps of 6, 9 and 10 units of 64 voxels get shares of the time of 6, 9 and 10 of 25."""
+    growth = [{"patch_size": (4, 4, 4), "batch_size": 6}, {"patch_size": (4, 4, 6), "batch_size": 6}]
+    configuration = edited(patch_growth=growth, patch_size=(4, 8, 10), batch_size=2)
+    assert [stage.voxels // 64 for stage in configuration.stages] == [6, 9, 10]
+    edges = {4: (4, 4, 4), 6: (4, 4, 6), 8: (4, 8, 10)}
+    assert configuration.stage_at(progress, timed=True).patch_size == edges[edge]
+
+
 def planned(preset="small", **options):
     """The plan of typical hippocampi."""
     fingerprint, info = golden_fingerprint("Hippo"), golden_info("Hippo")
