@@ -105,8 +105,11 @@ class InstanceNorm(nn.Module):
         return F.batch_norm(x, None, None, weight, bias, training=True, eps=NORM_EPSILON)
 
     def activate(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Normalizes (n, features, *size), which it may overwrite, adds a shortcut, and applies the leaky ReLU."""
-        if x.device.type == "cpu" and torch.is_grad_enabled():
+        """Normalizes (n, features, *size), which it may overwrite, adds a shortcut, and applies the leaky ReLU.
+
+        A compiler gets the single layers, which it fuses by itself.
+        """
+        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             y = NormalizedActivation.apply(x, self.weight, self.bias, shortcut)  # type: ignore[no-untyped-call]
             return cast(Tensor, y)
         y = self.normalize(x)

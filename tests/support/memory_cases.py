@@ -235,13 +235,14 @@ CASES = (
 def kept_bytes(architecture: Architecture, patch_size: Axes, dtype: torch.dtype = torch.bfloat16) -> int:
     """Returns the bytes that a CPU keeps for one patch once its loss is known: image, target, logits, saved tensors.
 
-    It is the difference between a batch of two and a batch of one, so weights and their 16-bit copies do not count. The
-    logits are put into the order that they have on a GPU, where the cross entropy needs no copy of them, and the layers
-    that a CPU calculates in another way in float32 are those of a GPU.
+    It is the difference between a batch of three and a batch of two, so weights and their 16-bit copies do not count.
+    The small maps of a single patch would be divided in float32. The logits are put into the order that they have on a
+    GPU, where the cross entropy needs no copy of them, and the layers that a CPU calculates in another way in float32
+    are those of a GPU.
     """
     network = build_network(architecture, torch.Generator().manual_seed(0))
     kept = []
-    for batch_size in (1, 2):
+    for batch_size in (2, 3):
         image = torch.zeros(batch_size, architecture.in_channels, *patch_size)
         target = torch.zeros(batch_size, *patch_size, dtype=torch.int64)
         storages = {}
