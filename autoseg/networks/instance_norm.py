@@ -53,6 +53,8 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size); a map needs at least two voxels."""
+        if learns_on_cpu(x):
+            return _normalize_and_activate(x, self.weight, self.bias, None, 1.0)
         return self.normalize(x if torch.is_grad_enabled() else x.clone()).view_as(x)
 
     def normalize(self, x: Tensor) -> Tensor:
@@ -109,13 +111,22 @@ class InstanceNorm(nn.Module):
 
         A compiler gets the single layers, which it fuses by itself.
         """
-        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            y = NormalizedActivation.apply(x, self.weight, self.bias, shortcut)  # type: ignore[no-untyped-call]
-            return cast(Tensor, y)
+        if learns_on_cpu(x):
+            return _normalize_and_activate(x, self.weight, self.bias, shortcut, NEGATIVE_SLOPE)
         y = self.normalize(x)
         if shortcut is not None:
             y = y.add_(shortcut.reshape(y.shape))
         return F.leaky_relu_(y, NEGATIVE_SLOPE).view(x.shape)
+
+
+def learns_on_cpu(x: Tensor) -> bool:
+    """Returns whether a layer that calculates with a map on a CPU has its gradients recorded, and is not compiled."""
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _normalize_and_activate(x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, slope: float) -> Tensor:
+    y = NormalizedActivation.apply(x, weight, bias, shortcut, slope)  # type: ignore[no-untyped-call]
+    return cast(Tensor, y)
 
 
 class NormalizedActivation(torch.autograd.Function):
@@ -123,12 +134,19 @@ class NormalizedActivation(torch.autograd.Function):
 
     Function and gradients are those of `InstanceNorm.normalize_each`, an addition and `F.leaky_relu_`. Decision: the
     normalized samples are written to their places in the result, instead of being joined afterwards, and each sample
-    goes backwards while its values are still in the cache.
+    goes backwards while its values are still in the cache. The gradient is brought into the order of the map before it
+    goes through the norm: with a single sample whose map is contiguous, and a gradient with the channels last, torch's
+    own is wrong (tried with torch 2.13).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None) -> Tensor:
-        """Maps x (n, features, *size), and a shortcut of the same shape or None, to a map of that shape."""
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, slope: float
+    ) -> Tensor:
+        """Maps x (n, features, *size), and a shortcut of the same shape or None, to a map of that shape.
+
+        A slope of 1 leaves out the activation.
+        """
         y = torch.empty_like(x)
         statistics = torch.empty(len(x), 2, x.shape[1], dtype=weight.dtype)
         for sample, normalized, (mean, scale) in zip(x.chunk(len(x)), y.chunk(len(y)), statistics, strict=True):
@@ -137,29 +155,32 @@ class NormalizedActivation(torch.autograd.Function):
             )
         if shortcut is not None:
             y += shortcut
-        F.leaky_relu_(y, NEGATIVE_SLOPE)
-        ctx.save_for_backward(x, y, weight, statistics)
+        ctx.slope = slope
+        ctx.save_for_backward(x, None if slope == 1 else F.leaky_relu_(y, slope), weight, statistics)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
         """Returns the gradients of x, weight, bias and the shortcut."""
         x, y, weight, statistics = ctx.saved_tensors
         keeps_shortcut = ctx.needs_input_grad[3]
-        of_shortcut = torch.empty_like(y) if keeps_shortcut else torch.empty_like(y[:1])
+        of_shortcut = torch.empty_like(x if keeps_shortcut else x[:1])
         of_x = torch.empty_like(x)
         of_weight, of_bias = torch.zeros(2, x.shape[1], dtype=weight.dtype)
         for number, (mean, scale) in enumerate(statistics):
-            of_sum = of_shortcut[number : number + 1] if keeps_shortcut else of_shortcut
             sample = slice(number, number + 1)
-            torch.ops.aten.leaky_relu_backward.grad_input(
-                gradient[sample], y[sample], NEGATIVE_SLOPE, True, grad_input=of_sum
-            )
+            of_sum = of_shortcut[sample] if keeps_shortcut else of_shortcut
+            if y is None:
+                of_sum.copy_(gradient[sample])
+            else:
+                torch.ops.aten.leaky_relu_backward.grad_input(
+                    gradient[sample], y[sample], ctx.slope, True, grad_input=of_sum
+                )
             of_sample, of_its_weight, of_its_bias = torch.ops.aten.native_batch_norm_backward(
                 of_sum, x[sample], weight, None, None, mean, scale, True, NORM_EPSILON, [True, True, True]
             )
             of_x[sample] = of_sample
             of_weight += of_its_weight
             of_bias += of_its_bias
-        return of_x, of_weight, of_bias, of_shortcut if keeps_shortcut else None
+        return of_x, of_weight, of_bias, of_shortcut if keeps_shortcut else None, None

@@ -269,3 +269,21 @@ def test_parts_are_not_rounded_in_16_bits():
     maps = torch.randn(2, 6, 4, 5, 6, generator=torch.Generator().manual_seed(5))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(convolve_both(convolution, *maps.split((4, 2), dim=1)), convolution(maps))
+
+
+@pytest.mark.parametrize("activates", [False, True])
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_gradient_may_have_another_order_than_the_map(samples, activates, ordered):
+    """The gradient of torch's batch norm is wrong for a single sample whose gradient has the other order."""
+    generator = torch.Generator().manual_seed(6)
+    x, weighting = torch.randn(2, samples, 5, 4, 4, generator=generator)
+    norm = InstanceNorm(5)
+    disturb(norm)
+    x = (channels_last(x) if ordered else x).requires_grad_()
+    results = []
+    for gradient in (weighting.contiguous(), channels_last(weighting)):
+        y = norm.activate(x) if activates else norm(x)
+        results.append(torch.autograd.grad(y, (x, *norm.parameters()), gradient))
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
