@@ -140,9 +140,7 @@ class NormalizedActivation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, slope: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, slope: float) -> Tensor:
         """Maps x (n, features, *size), and a shortcut of the same shape or None, to a map of that shape.
 
         A slope of 1 leaves out the activation.

@@ -9,12 +9,12 @@ gpu_training.py measures the same for its own table.
 
 import argparse
 import time
-from math import prod
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from measured_on import print_machine
+from single_batch_run import make_single_batch_run
 from torch import nn
 
 from autoseg.dataloading.batch import Batch
@@ -29,7 +29,6 @@ from autoseg.runtime.device import autocast, needs_scaling, resolve_device
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step
 from autoseg.training.losses import Loss
-from autoseg.training.ranks import ALONE
 from autoseg.training.state import start_training
 
 STAGES = 6
@@ -106,8 +105,9 @@ def time_step(architecture: Architecture, device: torch.device, patch: Axes, bat
     network = build_network(architecture, torch.Generator().manual_seed(0))
     state = start_training(network, settings, device, scaled=needs_scaling(device))
     loss = Loss(targets=Targets.of_labels({"a": 1, "b": 2}), settings=LossSettings(), batch_dice=False)
-    training = SimpleNamespace(configuration=SimpleNamespace(architecture=architecture, patch_voxels=prod(patch)))
-    run = SimpleNamespace(settings=settings, loss=loss, device=device, training=training, ranks=ALONE)
+    run = make_single_batch_run(
+        architecture, loss, patch=patch, batch_size=batch_size, device=device, settings=settings
+    )
     images = torch.randn(batch_size, architecture.in_channels, *patch, device=device)
     batch = Batch(images=images, labels=torch.randint(0, 3, (batch_size, *patch), device=device))
     return clock(lambda: train_step(state, batch, run, SILENT), device)

@@ -42,7 +42,7 @@ def main() -> None:
 
 def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, folder: Path):
     """Returns autoseg's training step: forward, loss, backward, clipping, optimizer; in the precision of the CPU."""
-    from types import SimpleNamespace
+    from single_batch_run import make_single_batch_run
 
     from autoseg.dataloading.batch import Batch
     from autoseg.imaging.targets import Targets
@@ -52,7 +52,6 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
     from autoseg.runtime.reporting import SILENT
     from autoseg.training.loop import train_step
     from autoseg.training.losses import Loss
-    from autoseg.training.ranks import ALONE
     from autoseg.training.state import start_training
 
     stages = zip(network["features"], network["kernels"], network["strides"], strict=True)
@@ -68,13 +67,13 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
         weights = np.load(folder / "weights.npz")
         state.network.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
     targets = Targets.of_labels({str(label): label for label in range(1, network["classes"])})
-    configuration = SimpleNamespace(architecture=architecture, patch_voxels=images[0, 0].numel())
-    run = SimpleNamespace(
-        settings=settings,
-        loss=Loss(targets=targets, settings=LossSettings(), batch_dice=False),
+    run = make_single_batch_run(
+        architecture,
+        Loss(targets=targets, settings=LossSettings(), batch_dice=False),
+        patch=tuple(images.shape[2:]),
+        batch_size=len(images),
         device=torch.device("cpu"),
-        training=SimpleNamespace(configuration=configuration),
-        ranks=ALONE,
+        settings=settings,
     )
     batch = Batch(images=images, labels=labels)
     return lambda: float(train_step(state, batch, run, SILENT))

@@ -13,13 +13,12 @@ held-out cases. Prints a table in Markdown for RESULTS.md.
 import argparse
 import time
 from dataclasses import dataclass
-from math import prod
 from statistics import median
-from types import SimpleNamespace
 
 import torch
 from measured_on import print_machine
 from programs import CORES, limit_cores
+from single_batch_run import make_single_batch_run
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,7 +38,6 @@ from autoseg.planning.topology import choose_topology, design_network
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step
 from autoseg.training.losses import Loss
-from autoseg.training.ranks import ALONE
 from autoseg.training.state import start_training
 
 PATCHES, CLASSES = 2, 3
@@ -149,15 +147,9 @@ def seconds(subject: Subject, steps: int) -> float:
     state = start_training(network, settings, device, scaled=False)
     state.forward = state.plain_forward = network
     targets = Targets.of_labels({str(label): label for label in range(1, CLASSES)})
-    configuration = SimpleNamespace(architecture=subject.architecture, patch_voxels=prod(subject.patch))
-    run = SimpleNamespace(
-        settings=settings,
-        loss=Loss(
-            targets=targets, settings=LossSettings(), batch_dice=False, auxiliary_outputs=subject.auxiliary_outputs
-        ),
-        device=device,
-        training=SimpleNamespace(configuration=configuration, seed=(0, 0)),
-        ranks=ALONE,
+    loss = Loss(targets=targets, settings=LossSettings(), batch_dice=False, auxiliary_outputs=subject.auxiliary_outputs)
+    run = make_single_batch_run(
+        subject.architecture, loss, patch=subject.patch, batch_size=PATCHES, device=device, settings=settings
     )
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(PATCHES, 1, *subject.patch, generator=generator)
