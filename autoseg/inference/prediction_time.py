@@ -16,6 +16,8 @@ from autoseg.preprocessing.target_grid import resampled_shape, target_spacing
 from autoseg.runtime.machine import is_busy
 
 DAY = 24 * 3600.0
+SHORT_SECONDS = 2.0
+"""Time in all below which nothing is said. Decision: one may as well wait for the progress bar."""
 SIMILAR = 1.5
 """Ratio of the longest to the shortest scan up to which all of them are said to take equally long."""
 
@@ -23,8 +25,8 @@ SIMILAR = 1.5
 def describe_prediction_time(segmenter: ImageSegmenter, scans: Sequence[Case]) -> Iterator[str]:
     """Yields lines on how long the networks take per scan and in all, and what to do if that is more than a day.
 
-    The device is measured for about a second. Nothing is said on a CUDA GPU, where the progress bar soon tells, nor for
-    a network whose work cannot be counted.
+    The device is measured for about a second. Nothing is said if all are done within `SHORT_SECONDS`, on a CUDA GPU,
+    where the progress bar soon tells, nor for a network whose work cannot be counted.
 
     Args:
         segmenter: The model.
@@ -40,7 +42,7 @@ def describe_prediction_time(segmenter: ImageSegmenter, scans: Sequence[Case]) -
     speed = measure_speed(parts[0].device, exact=parts[0].exact)
     model = CountedModel(parts=tuple(counted), speed=speed)
     seconds = [value for value in (model.estimate(scan) for scan in scans) if value is not None]
-    if not seconds:
+    if sum(seconds) < SHORT_SECONDS:
         return
     beside = ", beside other programs" if is_busy() else ""
     yield f"the networks take about {_describe_scans(seconds)} here, in {speed.precision} on {speed.device}{beside}"

@@ -52,9 +52,17 @@ class ConvTranspose3d(nn.ConvTranspose3d):
         if x.device.type != "cpu" or output_size is not None or rows >= reach:
             return super().forward(x, output_size)
         padding = (0, *self.padding[1:])
-        whole = F.conv_transpose3d(
-            x, self.weight, self.bias, self.stride, padding, self.output_padding, self.groups, self.dilation
-        )
+        with torch.autocast("cpu", enabled=False):
+            whole = F.conv_transpose3d(
+                x.to(self.weight.dtype),
+                self.weight,
+                self.bias,
+                self.stride,
+                padding,
+                self.output_padding,
+                self.groups,
+                self.dilation,
+            )
         return whole.narrow(2, int(border), rows)
 
 
@@ -86,7 +94,10 @@ def convolve(  # noqa: PLR0913, PLR0917 - the parameters of torch
         [4.0, 6.0, 6.0, 4.0]
     """
     if reads_beyond_maps(x, weight, dilation):
-        x, padding = _pad_first_axis(x, weight, padding, dilation)
+        with torch.autocast("cpu", enabled=False):
+            wider = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+            padded, padding = _pad_first_axis(wider, weight, padding, dilation)
+            return _calculate(padded, weight, bias, stride, padding, dilation, groups)
     if writes_beyond_workspace(x, weight, stride, padding, groups):
         x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
     return _calculate(x, weight, bias, stride, padding, dilation, groups)
@@ -187,8 +198,9 @@ def reads_beyond_maps(x: Tensor, weight: Tensor, dilation: Sequence[int]) -> boo
 
     It does so on a CPU with AVX-512 where the first axis of a volume is shorter than the kernel: in bfloat16, and in
     float32 with a kernel of 7 and a stride of 2. The gradient then differs from run to run, is often NaN, and now and
-    then the program crashes. If zeros are added to the axis beforehand instead of by the convolution, it is right.
-    Source: tried with torch 2.13 (oneDNN 3.12) by `tests/benchmarks/convolution_faults.py`.
+    then the program crashes. In float32, with zeros that are added to the axis beforehand instead of by the
+    convolution, it is right; in bfloat16 that does not suffice if the second axis is shorter than the kernel as well.
+    Source: tried with torch 2.13 (oneDNN 3.12) by `tests/benchmarks/convolution_faults.py`, and with V-Net.
     """
     if x.device.type != "cpu" or x.dtype == torch.float64 or weight.ndim != 5:
         return False

@@ -9,7 +9,7 @@ from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.fingerprinting import compute_fingerprint
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.splitting import resolve_splits
-from autoseg.pipeline.options import resolve_options
+from autoseg.pipeline.options import add_speed, resolve_options
 from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.plan import ConfigurationName, Plan, PresetName, RulesName
 from autoseg.planning.plan_file import (
@@ -132,7 +132,7 @@ def plan_configurations(
         reporter=reporter,
     )
     with run_alone(folders.preprocessed):
-        plan = make_plan(fingerprint, info, options)
+        plan = make_plan(fingerprint, info, add_speed(options, folders, memory=memory, preset=preset))
         save_plan(plan, folders, reporter)
     return plan
 
@@ -251,9 +251,9 @@ def plan_and_preprocess(
 
     with run_alone(folders.preprocessed):
         fingerprint = compute_fingerprint(dataset, folders, reporter)
-        plan = make_plan(fingerprint, dataset.info, options)
         names, source = [case.name for case in dataset.cases], None if splits is None else Path(splits)
         folds = resolve_splits(names, folders, dataset.info, reporter, groups=groups, source=source)
+        plan = make_plan(fingerprint, dataset.info, add_speed(options, folders, memory=memory, preset=preset))
         chosen = choose_configurations(plan, configurations)
 
         save_plan(plan, folders, reporter)

@@ -31,14 +31,13 @@ def resolve_options(
     patches: str | None = None,
     reporter: Reporter,
 ) -> PlanningOptions:
-    """Returns the options of planning from the options of the user, and the GPU or the speed of this machine.
+    """Returns the options of planning from the options of the user, and the GPU of this machine.
 
     If neither memory nor preset is given, the memory is that of the GPU, but no more than has been shown to be useful;
-    without a CUDA GPU, the preset is `small`, for a machine of the speed that is measured here.
+    without a CUDA GPU, the preset is `small`, for a machine of the speed that `add_speed` measures.
 
     Args:
-        folders: The folders of the dataset. The measured speed is kept there, so that the same machine plans the same
-            again.
+        folders: The folders of the dataset.
         memory: Memory of the device, such as "8GB"; None if it is not given.
         preset: Name of the preset; None if it is not given.
         rules: Name of the planning rules.
@@ -78,7 +77,25 @@ def resolve_options(
         f"there is no CUDA GPU here: planned for this machine, by preset {CPU_PRESET}; for a GPU elsewhere, as on a "
         "login node, state its memory: --memory 24GB"
     )
-    return replace(options, preset=CPU_PRESET, speed=load_or_measure_speed(folders))
+    return replace(options, preset=CPU_PRESET)
+
+
+def add_speed(
+    options: PlanningOptions, folders: DatasetFolders, *, memory: str | None, preset: str | None
+) -> PlanningOptions:
+    """Returns the options with the speed of this machine if the plan is for its processor, because no other was named.
+
+    It may be measured, and is then written; so call this when nothing else can be wrong.
+
+    Args:
+        options: The options, from `resolve_options`.
+        folders: The folders of the dataset.
+        memory: Memory of the device as the user gave it.
+        preset: Name of the preset as the user gave it.
+    """
+    if memory is None and preset is None and options.preset == CPU_PRESET:
+        return replace(options, speed=load_or_measure_speed(folders))
+    return options
 
 
 def load_or_measure_speed(folders: DatasetFolders) -> MachineSpeed:

@@ -66,7 +66,8 @@ def run_alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         _held.reset(token)
-        del _files[path]
+        if _files.get(path) is file:  # without locks, another thread may have come after this one
+            del _files[path]
         _remove_and_unlock(path, file)
 
 

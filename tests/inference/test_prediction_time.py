@@ -60,6 +60,13 @@ def test_a_scan_takes_its_tiles_and_mirror_images(segmenter, scans):
     assert line == "the networks take about 4 s for the scan here, in float32 on cpu"
 
 
+def test_what_takes_no_time_needs_no_word(segmenter, scans, machine):
+    """Nothing is said of two seconds or less in all."""
+    machine[0] = 0.4
+    assert list(describe_prediction_time(segmenter, scans[:1])) == []
+    assert len(list(describe_prediction_time(segmenter, scans[:1] * 2))) == 1
+
+
 def test_a_busy_machine_is_said_to_be(segmenter, scans, monkeypatch):
     """The scans may become quicker when the other programs end."""
     monkeypatch.setattr(prediction_time, "is_busy", lambda: True)

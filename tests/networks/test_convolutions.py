@@ -201,10 +201,11 @@ def test_convolutions_are_those_of_torch(kernel, stride):
         ((2, 6, 6), 3, 1, "same"),
         ((4, 6, 6), 5, 1, "same"),
         ((4, 6, 6), 3, 1, "valid"),
+        ((1, 1, 2), 5, 1, 2),
     ],
 )
 def test_gradients_of_thin_volumes_are_right(size, kernel, stride, padding, precision):
-    """In each precision the maps stay what they are; the gradients are those of double precision."""
+    """They are those of double precision; where bfloat16 is wrong, the maps become float32."""
     torch.manual_seed(0)
     layer = Conv3d(8, 8, kernel, stride, padding)
     layer.weight.data, layer.bias.data = (values.data.bfloat16().float() for values in layer.parameters())
@@ -221,7 +222,7 @@ def assert_right(layer, exact, maps):
     expected.backward(coefficients.double())
     with torch.autocast("cpu", torch.bfloat16, enabled=maps.dtype == torch.bfloat16):
         result = layer(channels_last(maps))
-    assert result.dtype == maps.dtype
+    assert result.dtype in (maps.dtype, torch.float32)
     result.backward(channels_last(coefficients))
     for ours, right in [(result, expected), *zip(gradients(layer), gradients(exact), strict=True)]:
         error = float((ours.detach() - right.detach()).abs().max() / right.detach().abs().max())

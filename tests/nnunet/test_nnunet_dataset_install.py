@@ -159,7 +159,7 @@ def test_folds_lie_as_if_they_had_been_trained_here(work: Path, theirs: Path) ->
 
 def test_it_competes_with_what_was_trained_here(work: Path, theirs: Path, tmp_path: Path) -> None:
     """It is compared alone and in a pair; `predict`, `export` and bundles follow the choice."""
-    plan_tiny(work, epochs=1)
+    plan_tiny(work, patches="fixed", epochs=1)
     train(NUMBER, "2d", "cv", workspace=work, device="cpu")
     take(theirs, work)
     preprocess(NUMBER, plan_name="nnunet", workspace=work)

@@ -105,7 +105,7 @@ def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Plans, preprocesses, trains fold 0, and segments the new scan."""
     kind, root, listener = KINDS[request.param], tmp_path_factory.mktemp("journey"), Listener()
     folders = kind.write(root)
-    plan = plan_tiny(root, steps_per_epoch=6)
+    plan = plan_tiny(root, steps_per_epoch=12)
     where = {"device": "cpu", "workspace": root, "reporter": listener}
     summary = train(NUMBER, kind.configuration, [0], **where)
     written = predict(

@@ -371,10 +371,10 @@ def test_resumed_checkpoint_is_copied_once_and_not_kept(trained, monkeypatch):
         return checkpoint
 
     def step_without_the_loaded(state, *rest):
-        assert [reference() for _, reference in loads] == [None, None]
+        assert all(reference() is None for _, reference in loads)
         return step(state, *rest)
 
     monkeypatch.setattr(fold_job, "load_checkpoint", load_and_note)
     monkeypatch.setattr(loop, "train_step", step_without_the_loaded)
     assert trained_epochs(run_train(trained, extend="1")) == [EPOCHS]
-    assert [mapped for mapped, _ in loads] == [True, False]
+    assert [mapped for mapped, _ in loads] == [True, True, False]  # the second says how long the rest will take
