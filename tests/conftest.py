@@ -19,6 +19,10 @@ from autoseg.planning import plugins
 
 CONFIGURATION = "3d_fullres"
 
+# Programs that tests start find the modules of tests/support as the tests do.
+SUPPORT = str(Path(__file__).parent / "support")
+os.environ["PYTHONPATH"] = os.pathsep.join([SUPPORT, *filter(None, [os.environ.get("PYTHONPATH")])])
+
 # The same examples on every machine and day: what passed once must not fail by chance in someone else's change.
 settings.register_profile("same_each_time", derandomize=True)
 settings.load_profile("same_each_time")
