@@ -6,6 +6,7 @@ import os
 # loaded, and is inherited by the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ CONFIGURATION = "3d_fullres"
 # Programs that tests start find the modules of tests/support as the tests do.
 SUPPORT = str(Path(__file__).parent / "support")
 os.environ["PYTHONPATH"] = os.pathsep.join([SUPPORT, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+# A shell tells the programs that it runs in the background to ignore Ctrl-C; tests send themselves that signal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every machine and day: what passed once must not fail by chance in someone else's change.
 settings.register_profile("same_each_time", derandomize=True)
