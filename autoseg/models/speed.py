@@ -58,8 +58,8 @@ def measure_speed(device: torch.device, *, exact: bool = False) -> MachineSpeed:
         machine=identify_machine(),
         device=device.type,
         precision="float32" if exact else str(precision(device)).removeprefix("torch."),
-        training=TRAINING_PASSES * work / _fastest_pass(train, device),
-        prediction=work / _fastest_pass(predict, device),
+        training=TRAINING_PASSES * work / time_fastest(train, device, enough_seconds=ENOUGH_SECONDS),
+        prediction=work / time_fastest(predict, device, enough_seconds=ENOUGH_SECONDS),
     )
 
 
@@ -99,8 +99,14 @@ def describe_use(speed: MachineSpeed) -> str:
     return f"{step}, a fold of hippocampus in about {fold}; {speed.describe()}"
 
 
-def _fastest_pass(run: Callable[[], None], device: torch.device) -> float:
-    """Returns the seconds of the fastest of several calls, without the first."""
+def time_fastest(run: Callable[[], None], device: torch.device, *, enough_seconds: float) -> float:
+    """Returns the seconds of the fastest of several calls, without the first.
+
+    Args:
+        run: Work on the device.
+        device: The device, which is waited for.
+        enough_seconds: Time after which no further call begins.
+    """
 
     def time_pass() -> float:
         wait_for(device)
@@ -110,7 +116,7 @@ def _fastest_pass(run: Callable[[], None], device: torch.device) -> float:
         return time.perf_counter() - started
 
     time_pass()  # the first pass chooses algorithms
-    end = time.perf_counter() + ENOUGH_SECONDS
+    end = time.perf_counter() + enough_seconds
     fastest = time_pass()
     while time.perf_counter() < end:
         fastest = min(fastest, time_pass())

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import tempfile
-import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,11 +16,11 @@ from typing import Literal
 import torch
 
 from autoseg.errors import UsageError
-from autoseg.models.speed import describe_use, measure_speed
+from autoseg.models.speed import describe_use, measure_speed, time_fastest
 from autoseg.pipeline.convolution_trial import Trial, try_convolutions
 from autoseg.planning.plugins import GROUPS, Kind, find_plugin, list_available
 from autoseg.planning.presets import LADDER, PRESETS
-from autoseg.runtime.device import autocast, gpu_memory_bytes, precision, resolve_device, wait_for
+from autoseg.runtime.device import autocast, gpu_memory_bytes, precision, resolve_device
 from autoseg.runtime.machine import count_cores
 from autoseg.runtime.processor import describe_instructions
 from autoseg.workspace import Workspace, find_workspace
@@ -260,21 +259,12 @@ def _time_convolution(device: torch.device, context: AbstractContextManager[None
     image = torch.randn((2, FEATURES, side, side, side), generator=random).to(device)
     layer = torch.nn.Conv3d(FEATURES, FEATURES, 3, padding=1).to(device)
 
-    def time_pass() -> float:
-        wait_for(device)
-        start = time.perf_counter()
+    def run() -> None:
         with context:
             output = layer(image)
         output.sum().backward()
-        wait_for(device)
-        return time.perf_counter() - start
 
-    time_pass()  # the first pass chooses algorithms
-    end = time.perf_counter() + SECONDS_PER_PRECISION
-    fastest = time_pass()
-    while time.perf_counter() < end:
-        fastest = min(fastest, time_pass())
-    return fastest * 1000
+    return time_fastest(run, device, enough_seconds=SECONDS_PER_PRECISION) * 1000
 
 
 def _examine_folder(title: str, path: Path) -> Finding:
