@@ -9,20 +9,24 @@ the steps that are asked for, or a share of them. Nothing is timed.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 from measured_on import print_machine
 
 from autoseg.model_selection.validation import segment_held_out
 from autoseg.models.work import measure_patch_work
+from autoseg.networks.architecture import Architecture
 from autoseg.planning.patch_growth import PatchStage, grow_patches
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.runtime.reporting import SILENT
+from autoseg.training import losses
 from autoseg.training.fold import hold_fold, train_to_end
 from autoseg.training.fold_job import FoldJob
 from autoseg.training.jobs import TrainingRequest, make_jobs
@@ -39,10 +43,14 @@ class Variant:
         batch_power: The batch of a smaller patch grows with this power of the ratio of the voxels; None for patches of
             one size. With 1 every step has as many voxels, with 0 as many patches.
         settings: Settings of the training that differ from the plan's.
+        width: Factor of the number of features of each stage.
+        coarser_weight: Weight of an output of the network divided by that of the next finer one, in the loss.
     """
 
     batch_power: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    width: float = 1.0
+    coarser_weight: float = 0.5
 
 
 VARIANTS = {
@@ -55,6 +63,13 @@ VARIANTS = {
     "growing, momentum 0.95": Variant(batch_power=0.5, settings={"momentum": 0.95, "learning_rate": 0.15}),
     "growing, half on foreground": Variant(batch_power=0.5, settings={"foreground_fraction": 0.5}),
     "growing, rate 0.4": Variant(batch_power=0.5, settings={"learning_rate": 0.4}),
+    "growing, warm-up": Variant(batch_power=0.5, settings={"warmup_share": 0.05}),
+    "growing, last weights": Variant(batch_power=0.5, settings={"average_decay": 0.0}),
+    "growing, average 0.998": Variant(batch_power=0.5, settings={"average_decay": 0.998}),
+    "growing, finest output": Variant(batch_power=0.5, coarser_weight=0.0),
+    "growing, equal outputs": Variant(batch_power=0.5, coarser_weight=1.0),
+    "growing, half the features": Variant(batch_power=0.5, width=0.5),
+    "growing, 1.5 times the features": Variant(batch_power=0.5, width=1.5),
 }
 
 
@@ -72,7 +87,8 @@ def main() -> None:
         [job] = make_jobs(request)
         for seed in arguments.seeds:
             for name in arguments.only or VARIANTS:
-                with TemporaryDirectory() as results:
+                weigh = partial(weigh_outputs, coarser_weight=VARIANTS[name].coarser_weight)
+                with TemporaryDirectory() as results, patch.object(losses, "deep_supervision_weights", weigh):
                     changed = change_job(job, VARIANTS[name], seed, arguments.steps * arguments.share, Path(results))
                     print(f"| {name} | {fold} | {seed} | {learn(changed)} |", flush=True)
 
@@ -103,7 +119,9 @@ def change_job(job: FoldJob, variant: Variant, seed: int, full_steps: float, res
     """
     fixed = job.configuration.model_copy(update={"patch_growth": ()})
     growth = () if variant.batch_power is None else tuple(grow(fixed, variant.batch_power))
-    configuration = Configuration.model_validate({**fixed.model_dump(by_alias=True), "patch_growth": growth})
+    architecture = widen(fixed.architecture, variant.width)
+    changes = {"patch_growth": growth, "architecture": architecture.model_dump(by_alias=True)}
+    configuration = Configuration.model_validate({**fixed.model_dump(by_alias=True), **changes})
     steps = full_steps * step_work(fixed) / step_work(configuration)
     per_epoch = min(STEPS_PER_EPOCH, max(1, round(steps)))
     settings = {
@@ -125,6 +143,23 @@ def grow(configuration: Configuration, batch_power: float) -> Iterator[PatchStag
     for stage in grow_patches(configuration.patch_size, configuration.batch_size, configuration.patches):
         ratio = configuration.patch_voxels / prod(stage.patch_size)
         yield stage.model_copy(update={"batch_size": round(configuration.batch_size * ratio**batch_power)})
+
+
+def widen(architecture: Architecture, width: float) -> Architecture:
+    """Returns a network whose stages have other numbers of features, in multiples of 8."""
+    stages = tuple(
+        stage.model_copy(update={"features": 8 * max(1, round(width * stage.features / 8))})
+        for stage in architecture.stages
+    )
+    return architecture.model_copy(update={"stages": stages})
+
+
+def weigh_outputs(sizes: Sequence[Sequence[int]], *, coarser_weight: float) -> tuple[float, ...]:
+    """Returns the weights of outputs, finest first; like `losses.deep_supervision_weights` if they are halved."""
+    weights = [coarser_weight**level for level in range(len(sizes))]
+    if len(sizes) > 1:
+        weights[-1] = 0.0
+    return tuple(weight / sum(weights) for weight in weights)
 
 
 def step_work(configuration: Configuration) -> float:
