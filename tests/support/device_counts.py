@@ -21,7 +21,7 @@ import autoseg
 
 PACKAGE = Path(autoseg.__file__).parent
 TESTS = Path(__file__).parents[1]
-HARNESS = {str(Path(__file__).with_name(name)) for name in ("device_counts.py", "fake_cuda.py")}
+HARNESS = {Path(__file__).with_name(name) for name in ("device_counts.py", "fake_cuda.py", "fake_gpu_runs.py")}
 
 NO_KERNEL = {
     "aten::empty",
@@ -68,16 +68,15 @@ SIZED_BY_VALUES = ("aten::masked_select", "aten::unique_dim", "aten::_unique2", 
 
 
 def call_place() -> str:
-    """Returns file and line of the innermost frame in the package, or in the tests if the package is not involved."""
-    frame, in_tests = sys._getframe(1), ""
+    """Returns file and line of the innermost frame in the package or in the tests."""
+    frame = sys._getframe(1)
     while frame is not None:
-        path = frame.f_code.co_filename
-        if path.startswith(str(PACKAGE)):
-            return f"{Path(path).relative_to(PACKAGE)}:{frame.f_lineno}"
-        if not in_tests and path.startswith(str(TESTS)) and path not in HARNESS:
-            in_tests = f"{Path(path).relative_to(TESTS)}:{frame.f_lineno}"
+        path = Path(frame.f_code.co_filename)
+        for root in (PACKAGE, TESTS):
+            if path.is_relative_to(root) and path not in HARNESS:
+                return f"{path.relative_to(root)}:{frame.f_lineno}"
         frame = frame.f_back
-    return in_tests or "torch"
+    return "torch"
 
 
 class DeviceCounts(TorchDispatchMode):
@@ -178,13 +177,13 @@ class DeviceCounts(TorchDispatchMode):
     def _answer(self, name, args, kwargs):
         """Makes up the result of an operation that depends on values, in a tuple; None for any other operation.
 
-        Masks are true, integers 1 and other numbers 0. `nonzero` finds half of the elements, but nothing in a vector of
-        up to 1000, because the package asks such vectors for losses that are not finite.
+        See `_made_up_number`. `nonzero` finds half of the elements, but nothing in a vector of up to 1000, because the
+        package asks such vectors for losses that are not finite.
         """
         if name == "aten::_local_scalar_dense":
             if self._is_on_device(args[0]):
                 self.note_wait("item")
-            return (True if args[0].dtype == torch.bool else 0.0 if args[0].is_floating_point() else 1,)
+            return (_made_up_number(args[0]),)
         if name == "aten::equal":
             self._note_wait_of(args[0], "equal")
             return (False,)
@@ -274,3 +273,12 @@ def _returns(func) -> Sequence[torch._C.Argument]:
 
 def _is_mask(index: torch.Tensor | None) -> bool:
     return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+def _made_up_number(tensor: torch.Tensor) -> bool | int | float:
+    """Returns the value of a tensor: true, 1 or 1.0, but 0.0 on a GPU, where a gradient scaler asks for overflows."""
+    if tensor.dtype == torch.bool:
+        return True
+    if not tensor.is_floating_point():
+        return 1
+    return 1.0 if tensor.device.type == "cpu" else 0.0

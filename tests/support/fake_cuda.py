@@ -50,7 +50,7 @@ FOREACH_MODULES = ("torch.optim.optimizer", "torch.utils._foreach_utils")
 FOREACH_TYPES = [torch.Tensor, nn.Parameter, FakeTensor]
 """Types of tensors that optimizers change many at once, as they do on a GPU; torch's own lists lack fake ones."""
 
-NUMPY, TOLIST, DEEPCOPY = torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__deepcopy__
+NUMPY, DEEPCOPY = torch.Tensor.numpy, torch.Tensor.__deepcopy__
 
 FREE_BYTES, TOTAL_BYTES, HELD_BYTES = 130 * 2**30, 141 * 2**30, 2**30
 
@@ -204,7 +204,7 @@ def _torch_changes(counts: DeviceCounts, *, bfloat16: bool, free_bytes: int) -> 
         (torch._C, "_conv_determine_backend_memory_format", _cudnn_memory_format),
         *((importlib.import_module(name), "_foreach_supported_types", FOREACH_TYPES) for name in FOREACH_MODULES),
         (torch.Tensor, "numpy", _fake_numpy),
-        (torch.Tensor, "tolist", _fake_tolist),
+        (FakeTensor, "tolist", _fake_tolist),
         (torch.Tensor, "pin_memory", _fake_pin_memory),
         (torch.Tensor, "__deepcopy__", _fake_deepcopy),
         (nn.Module, "_apply", _apply_without_swapping),
@@ -226,8 +226,6 @@ def _fake_numpy(self, *args, **kwargs):
 
 
 def _fake_tolist(self):
-    if not isinstance(self, FakeTensor):
-        return TOLIST(self)
     if self.device.type == "cuda":
         PretendedStream.counts.note_wait("tolist")
     return _zeros(self).tolist()
