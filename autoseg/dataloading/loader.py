@@ -35,6 +35,7 @@ from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.plan import Configuration
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.store import MEMORY_FOR_CASES_BYTES, StoredCase
+from autoseg.runtime.device import copy_to
 from autoseg.runtime.reporting import list_names
 
 T = TypeVar("T")
@@ -131,7 +132,7 @@ class Batches:
         if not isinstance(patches, Batch):
             images, labels = patches.augment(cast(torch.device, self.augmentation_device))
             patches = Batch(images=images, labels=labels)
-        unknown = None if prepared.unknown is None else prepared.unknown.to(patches.labels.device)
+        unknown = None if prepared.unknown is None else copy_to(prepared.unknown, patches.labels.device)
         batch = self._show_previous(replace(patches, unknown=unknown))
         centres = crop_to_centre(batch.labels, self.configuration.patches.margin)
         return self._select_rank(replace(batch, labels=centres))

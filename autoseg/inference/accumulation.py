@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import AutosegError
+from autoseg.runtime.device import free_gpu_memory
 from autoseg.runtime.machine import free_memory_bytes, release_freed_memory
 from autoseg.runtime.units import describe_memory
 
@@ -53,7 +54,7 @@ def allocate_logits(shape: tuple[int, ...], device: torch.device) -> Tensor:
         AutosegError: Neither memory nor disk hold them.
     """
     values = prod(shape)
-    if device.type == "cuda" and 2 * FULL_BYTES * values < torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and 2 * FULL_BYTES * values < free_gpu_memory(device):
         return torch.zeros(shape, device=device)
     if HALF_BYTES * values > LARGE_BYTES:
         release_freed_memory()

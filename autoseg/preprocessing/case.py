@@ -139,7 +139,7 @@ def preprocess_case(
         label: `DatasetLabels` of shape (z, y, x) on the same grid, or None.
         axis_order: The axis order of the plan.
         configuration: Says how to normalize, and the spacing; a 2D configuration leaves the first axis as it is.
-        device: Where the image is resampled; None for the CPU without torch.
+        device: Where the image is resampled, if its memory suffices; None for the CPU without torch.
         orientation: Orientation to bring the image to before its axes are permuted, such as "SPL"; None to leave it as
             it is. Planes are never reoriented.
 
@@ -206,11 +206,13 @@ def preprocess_segmentation(label: Volume, record: PreprocessRecord) -> DatasetL
 def _resample(
     image: NDArray[np.float32], spacing_mm: Vector, shape: Shape, target_mm: Vector, device: torch.device | None
 ) -> NDArray[np.float32]:
-    if device is None:
-        return resample_image(image, spacing_mm, shape, target_mm)
-    from autoseg.preprocessing.device_resampling import resample_image_on  # noqa: PLC0415 - it needs torch
+    grids = spacing_mm, shape, target_mm
+    if device is not None:
+        from autoseg.preprocessing import device_resampling  # noqa: PLC0415 - it needs torch
 
-    return resample_image_on(device, image, spacing_mm, shape, target_mm)
+        if (resampled := device_resampling.resample_image_if_it_fits(device, image, *grids)) is not None:
+            return resampled
+    return resample_image(image, *grids)
 
 
 def restore_case(
@@ -264,8 +266,8 @@ def _choose_outputs(
     if not isinstance(logits, np.ndarray) and logits.device.type != "cpu":
         from autoseg.preprocessing import device_resampling  # noqa: PLC0415 - it needs torch
 
-        if device_resampling.fits_in_memory(logits, record.box.shape):
-            return device_resampling.resample_and_choose_on_device(logits, *grids, exclusive=exclusive)
+        if (chosen := device_resampling.choose_if_it_fits(logits, *grids, exclusive=exclusive)) is not None:
+            return chosen
     return resample_and_choose(logits_as_array(logits, record), choose_class if exclusive else choose_region, *grids)
 
 

@@ -4,7 +4,8 @@ A GPU multiplies whole matrices faster than it could search for mixed cells, so 
 everywhere, one after the other: only one of them, and the best so far, are in memory at the new size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing.resampling import IMAGE_ORDER, resampling_matrix, separate_axis
+from autoseg.runtime.device import free_cached_memory, free_gpu_memory, is_memory_full
+
+T = TypeVar("T")
 
 VOLUMES_HELD = 6
 """Number of float32 volumes of the new size that `resample_and_choose_on_device` holds at most, with its masks."""
@@ -85,12 +89,44 @@ def resample_and_choose_on_device(
     return result
 
 
+def resample_image_if_it_fits(
+    device: torch.device, image: NDArray[np.float32], spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector
+) -> NDArray[np.float32] | None:
+    """Returns what `resample_image_on` returns, or None if the memory of the device is full."""
+    return _unless_full(device, lambda: resample_image_on(device, image, spacing_mm, shape, target_spacing_mm))
+
+
+def choose_if_it_fits(
+    logits: Tensor, spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector, *, exclusive: bool
+) -> NDArray[np.uint8] | NDArray[np.int16] | None:
+    """Returns what `resample_and_choose_on_device` returns, or None if the memory of the device does not hold it."""
+    if not fits_in_memory(logits, shape):
+        return None
+    return _unless_full(
+        logits.device,
+        lambda: resample_and_choose_on_device(logits, spacing_mm, shape, target_spacing_mm, exclusive=exclusive),
+    )
+
+
 def fits_in_memory(logits: Tensor, shape: Shape) -> bool:
     """Returns whether the memory of the device of the logits holds what `resample_and_choose_on_device` needs."""
     if logits.device.type != "cuda":
         return True
-    free, _ = torch.cuda.mem_get_info(logits.device)
-    return VOLUMES_HELD * 4 * int(np.prod(shape)) < free
+    return VOLUMES_HELD * 4 * int(np.prod(shape)) < free_gpu_memory(logits.device)
+
+
+def _unless_full(device: torch.device, calculate: Callable[[], T]) -> T | None:
+    """Returns what a function calculates on a device, or None if the memory of the device is full.
+
+    Other programs, and other threads of this one, use the memory as well, so only the attempt tells.
+    """
+    try:
+        return calculate()
+    except RuntimeError as error:
+        if not is_memory_full(error):
+            raise
+    free_cached_memory(device)  # only after the handler, because the error holds on to the volumes of the attempt
+    return None
 
 
 def _interpolate_each(logits: Tensor, shape: Shape, separate: int | None) -> Iterator[Tensor]:

@@ -15,6 +15,21 @@ IMITATES_BFLOAT16 = ("AVX512_CORE", "AVX512_CORE_VNNI")
 """Values of ONEDNN_MAX_CPU_ISA with which oneDNN takes bfloat16, but imitates it: a training step then takes longer
 than in float32 with AVX2. Source: measured with tests/benchmarks/instruction_sets.py."""
 
+FULL_MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm",
+)
+"""Texts of errors about full memory. CUBLAS_STATUS_ALLOC_FAILED and CUDNN_STATUS_ALLOC_FAILED are those of NVIDIA's
+libraries that get no memory for themselves. The last two come from torch where cuDNN has no algorithm whose workspace
+fits; they also come where cuDNN cannot calculate a convolution at all, which fails again with a smaller batch."""
+
+GPU_ERROR_TEXTS = ("CUDA", "CUBLAS", "CUDNN", "cuDNN", "MPS")
+"""Texts by which an error about full memory is one of a GPU."""
+
 
 def resolve_device(name: str) -> torch.device:
     """Returns the device of a name.
@@ -95,8 +110,15 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
 
 
 def exactly(device: torch.device) -> AbstractContextManager[None]:
-    """Returns a context in which networks calculate in float32; on a CUDA GPU without TF32, which has fewer digits."""
-    return torch.backends.cudnn.flags(allow_tf32=False) if device.type == "cuda" else nullcontext()
+    """Returns a context in which networks calculate in float32; on a CUDA GPU without TF32, which has fewer digits.
+
+    Everything else that cuDNN is told stays as it is: torch's context would otherwise switch it off.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    return cudnn.flags(**kept, allow_tf32=False)
 
 
 def needs_scaling(device: torch.device) -> bool:
@@ -180,15 +202,14 @@ def restore_random_state(device: torch.device, state: RandomState) -> None:
 def is_memory_full(error: BaseException) -> bool:
     """Returns whether an error says that the memory of a device, or of this machine, is full.
 
-    In most cases only the text of torch's error tells.
+    In most cases only the text of torch's error tells; see `FULL_MEMORY_TEXTS`.
 
     Example:
         >>> is_memory_full(RuntimeError("CUDA out of memory")), is_memory_full(RuntimeError("shape mismatch"))
         (True, False)
     """
-    texts = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in FULL_MEMORY_TEXTS)
     )
 
 
@@ -210,8 +231,16 @@ def gpu_memory_within_reach(device: torch.device) -> int | None:
     """Returns the bytes of a CUDA GPU that this program has or could still allocate; None for another device."""
     if device.type != "cuda":
         return None
+    return int(free_gpu_memory(device) + torch.cuda.memory_allocated(device))
+
+
+def free_gpu_memory(device: torch.device) -> int:
+    """Returns the bytes of a CUDA GPU that new tensors of this program could take.
+
+    That is more than what the driver calls free, because torch keeps memory that it has freed for later tensors.
+    """
     free, _ = torch.cuda.mem_get_info(device)
-    return int(free + torch.cuda.memory_reserved(device))
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def forget_peak(device: torch.device) -> None:
@@ -230,7 +259,8 @@ def memory_named(device: torch.device, advice: str) -> Iterator[None]:
     """Turns an error about full memory into one line that names the device and says what to do.
 
     Args:
-        device: Device of the work inside the context.
+        device: Device of the work inside the context. Work of a CPU may ask a GPU for a part of it; if it is the memory
+            of that which is full, the line names the GPU.
         advice: What the user can do.
 
     Raises:
@@ -241,4 +271,5 @@ def memory_named(device: torch.device, advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_memory_full(error):
             raise
-        raise AutosegError(f"the memory of the device {device} is full", advice) from error
+        is_of_gpu = device.type == "cpu" and any(text in str(error) for text in GPU_ERROR_TEXTS)
+        raise AutosegError(f"the memory of the {'GPU' if is_of_gpu else f'device {device}'} is full", advice) from error

@@ -43,7 +43,7 @@ def auxiliary_loss(
     weights = _balance(positive, counted) if auxiliary.balanced else None
     losses = F.binary_cross_entropy_with_logits(logits, positive.float(), pos_weight=weights, reduction="none")
     if counted is None:
-        channels = torch.tensor(positive.shape[:2].numel(), device=logits.device)
+        channels = torch.tensor(positive.shape[:2].numel())  # a single number may stay on the CPU
         return losses.mean(axes).sum() / ranks.all_reduce(channels)
     voxels = counted.sum(axes)
     means = (losses * counted).sum(axes) / voxels.clamp_min(1)
@@ -112,7 +112,7 @@ def _balance(positive: torch.Tensor, counted: torch.Tensor | None) -> torch.Tens
     """Returns the weight of positive voxels, shape (n, outputs, 1, ...)."""
     axes = tuple(range(2, positive.ndim))
     if counted is None:
-        voxels = torch.tensor(prod(positive.shape[2:]), device=positive.device)
+        voxels = torch.tensor(prod(positive.shape[2:]))
         positives = positive.sum(axes, keepdim=True)
     else:
         voxels, positives = counted.sum(axes, keepdim=True), (positive & counted).sum(axes, keepdim=True)

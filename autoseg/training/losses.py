@@ -18,6 +18,7 @@ from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import find_loss
 from autoseg.planning.settings import LossSettings
+from autoseg.runtime.device import copy_to
 from autoseg.training.auxiliary_loss import auxiliary_loss
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
 from autoseg.training.ranks import ALONE, Ranks
@@ -192,17 +193,38 @@ def voxelwise_loss(
         and ground_truth.counted is None
         and ranks.alone
     ):
-        weight = None if settings.class_weights is None else logits.new_tensor(settings.class_weights)
+        weight = None if settings.class_weights is None else _class_weights(settings.class_weights, logits.device)
         return F.cross_entropy(logits, ground_truth.classes, weight=weight)
     losses, weights = _each_voxel(logits, ground_truth, settings)
     if settings.voxelwise == "top_k":
-        counted = losses[weights > 0]
-        return ranks.equal_share(
-            counted.topk(max(1, round(settings.top_k_share * len(counted)))).values.mean()
-            if len(counted)
-            else 0 * losses.sum()
-        )
+        counted = None if ground_truth.counted is None else ground_truth.counted.expand_as(losses)
+        return ranks.equal_share(_mean_of_highest(losses, counted, settings.top_k_share))
     return (losses * weights).sum() / ranks.all_reduce(weights.sum()).clamp_min(1e-8)
+
+
+def _mean_of_highest(losses: torch.Tensor, counted: torch.Tensor | None, share: float) -> torch.Tensor:
+    """Returns the mean of the highest losses; 0 if none counts.
+
+    How many losses count is not asked of the device, which would have to be waited for: as many are sorted as there
+    would be if all counted, and of these the mean is taken over the share of those that count.
+
+    Args:
+        losses: Losses of any shape.
+        counted: Which of them count, bool, in the same shape; None if all do.
+        share: Share of the losses that count over which the mean is taken; at least one.
+    """
+    most = max(1, round(share * losses.numel()))
+    if counted is None:
+        return losses.flatten().topk(most, sorted=False).values.mean()
+    highest = losses.masked_fill(~counted, -torch.inf).flatten().topk(most).values
+    number = (share * counted.sum()).round().clamp_min(1)
+    chosen = (torch.arange(most, device=losses.device) < number) & (highest > -torch.inf)
+    return torch.where(chosen, highest, 0.0).sum() / number
+
+
+def _class_weights(weights: Sequence[float], device: torch.device) -> torch.Tensor:
+    """Returns the weight of each class on a device, without waiting for the device."""
+    return copy_to(torch.tensor(weights), device)
 
 
 def _each_voxel(
@@ -221,7 +243,7 @@ def _each_voxel(
         else ground_truth.counted.expand_as(losses).to(losses.dtype)
     )
     if settings.class_weights is not None:
-        class_weights = logits.new_tensor(settings.class_weights)
+        class_weights = _class_weights(settings.class_weights, logits.device)
         spread = class_weights.reshape(1, -1, *[1] * (logits.ndim - 2))
         weights = weights * (class_weights[ground_truth.classes].unsqueeze(1) if ground_truth.exclusive else spread)
     return losses, weights

@@ -41,6 +41,23 @@ def test_half_of_the_free_memory_decides(monkeypatch, free, dtype, on_disk):
     assert logits_bytes(3, 120) == 4 * VALUES
 
 
+@pytest.mark.parametrize(("held", "on_gpu"), [(0, False), (8 * VALUES, True)])
+def test_memory_that_torch_keeps_counts_as_free(monkeypatch, held, on_gpu):
+    """Logits go to the GPU if the driver and torch's allocator together have twice their memory."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (VALUES, 100 * VALUES))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: held)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+    made = []
+
+    def zeros(shape, *, device=CPU, **_):
+        made.append(torch.device(device).type)
+        return torch.empty(0)
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    allocate_logits(SHAPE, torch.device("cuda"))
+    assert made == ["cuda" if on_gpu else "cpu"]
+
+
 @pytest.mark.parametrize("reserve", ["posix_fallocate", "writing"])
 def test_file_is_gone_with_the_tensor(monkeypatch, tmp_path, reserve):
     """It holds what is written, and no name of it is ever seen."""

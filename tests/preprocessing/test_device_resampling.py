@@ -1,16 +1,26 @@
 """Resampling with torch gives the same numbers as on the CPU, on every device."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from phantoms import place
 from scipy import ndimage
+from small_models import small_configuration
 
 from autoseg.imaging.geometry import Box, Geometry, Shape, Vector
 from autoseg.preprocessing import device_resampling
-from autoseg.preprocessing.case import PreprocessRecord, restore_case, restore_masks
-from autoseg.preprocessing.device_resampling import resample_and_choose_on_device, resample_image_on
+from autoseg.preprocessing.case import PreprocessRecord, preprocess_case, restore_case, restore_masks
+from autoseg.preprocessing.device_resampling import (
+    choose_if_it_fits,
+    fits_in_memory,
+    resample_and_choose_on_device,
+    resample_image_if_it_fits,
+    resample_image_on,
+)
 from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose
 from autoseg.preprocessing.probabilities import restore_probabilities
 from autoseg.preprocessing.resampling import resample_image
@@ -75,6 +85,56 @@ def test_many_outputs_are_told_apart() -> None:
     logits[299, 0, 0, 0], logits[7, 0, 0, 1] = 9, 9
     chosen = resample_and_choose_on_device(logits, ISOTROPIC, (1, 1, 4), ISOTROPIC, exclusive=True)
     np.testing.assert_array_equal(chosen.ravel(), [299, 299, 7, 7])
+
+
+def raise_full(*_: object, **__: object) -> None:
+    """Fails as torch does where the memory of a GPU is full."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_image_that_does_not_fit_is_resampled_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full GPU costs time, not the case."""
+    image = place(np.random.default_rng(0).normal(size=(1, 6, 7, 8)).astype(np.float32), spacing_mm=(2.0, 1.0, 1.0))
+    configuration = small_configuration()
+    cases = []
+    for device in (None, torch.device("cpu")):
+        cases.append(
+            preprocess_case(image, None, axis_order=(0, 1, 2), configuration=configuration, device=device).image
+        )
+        monkeypatch.setattr(device_resampling, "resample_image_on", raise_full)
+    np.testing.assert_array_equal(*cases)
+
+
+def test_other_errors_of_a_gpu_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only full memory is a reason to calculate elsewhere."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(device_resampling, "resample_image_on", fail)
+    with pytest.raises(RuntimeError, match="illegal"):
+        resample_image_if_it_fits(
+            torch.device("cpu"), np.ones((1, 2, 2, 2), np.float32), ISOTROPIC, (3, 3, 3), ISOTROPIC
+        )
+
+
+def test_logits_that_do_not_fit_are_left_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs may have taken the memory that was free a moment ago."""
+    grids = ISOTROPIC, (3, 3, 3), ISOTROPIC
+    logits = torch.zeros(2, 2, 2, 2)
+    assert choose_if_it_fits(logits, *grids, exclusive=True) is not None
+    monkeypatch.setattr(device_resampling, "resample_and_choose_on_device", raise_full)
+    assert choose_if_it_fits(logits, *grids, exclusive=True) is None
+
+
+def test_memory_that_torch_keeps_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch's allocator holds for later tensors can be used."""
+    on_gpu = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 10**6))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 1000)
+    for allocated, fits in ((0, True), (1000, False)):
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _, allocated=allocated: allocated)
+        assert fits_in_memory(on_gpu, (3, 3, 3)) == fits
 
 
 @pytest.mark.gpu

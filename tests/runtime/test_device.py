@@ -6,6 +6,10 @@ import torch
 from autoseg.errors import AutosegError, UsageError
 from autoseg.runtime.device import (
     autocast,
+    exactly,
+    free_gpu_memory,
+    gpu_memory_within_reach,
+    is_memory_full,
     make_ready,
     memory_named,
     needs_scaling,
@@ -16,7 +20,7 @@ from autoseg.runtime.device import (
     restore_random_state,
 )
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture
@@ -129,17 +133,18 @@ def test_random_numbers_go_on_where_they_were():
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("device", "error"),
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("MPS backend out of memory"),
+        ("cuda", torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+        ("mps", RuntimeError("MPS backend out of memory")),
+        ("cpu", MemoryError("Unable to allocate 2.00 GiB")),
     ],
 )
-def test_full_memory_is_said_in_one_line(error):
+def test_full_memory_is_said_in_one_line(device, error):
     """The line names the device and the advice, however long the device's message is."""
     with (
-        pytest.raises(AutosegError, match=r"^the memory of the device cpu is full; take a smaller patch$"),
-        memory_named(CPU, "take a smaller patch"),
+        pytest.raises(AutosegError, match=rf"^the memory of the device {device} is full; take a smaller patch$"),
+        memory_named(torch.device(device), "take a smaller patch"),
     ):
         raise error
 
@@ -148,6 +153,55 @@ def test_other_errors_of_the_device_are_bugs():
     """They are raised as they are."""
     with pytest.raises(RuntimeError, match="illegal access"), memory_named(CPU, "take a smaller patch"):
         raise RuntimeError("illegal access")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "MPS backend out of memory (MPS allocated: 17.00 GB)",
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
+        "GET was unable to find an engine to execute this computation",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_full_memory_is_recognized(text):
+    """Also where cuDNN or cuBLAS say it in their own words."""
+    assert is_memory_full(RuntimeError(text))
+    assert not is_memory_full(ValueError(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["CUDA out of memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "MPS backend out of memory"]
+)
+def test_full_gpu_is_not_called_the_cpu(text):
+    """Work of the CPU that asks a GPU for a part of it."""
+    with pytest.raises(AutosegError, match=r"^the memory of the GPU is full; wait$"), memory_named(CPU, "wait"):
+        raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("benchmark", [True, False])
+def test_exact_calculation_keeps_cudnn(benchmark, monkeypatch):
+    """Only TF32 is switched off, and only within the context."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", benchmark)
+    before = torch.backends.cudnn.allow_tf32
+    with exactly(CUDA):
+        assert torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.benchmark == benchmark
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_memory_that_torch_keeps_is_free(monkeypatch):
+    """What was freed stays with torch's allocator, and the driver does not call it free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 60)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 25)
+    assert free_gpu_memory(CUDA) == 10 + 60 - 25
+    assert gpu_memory_within_reach(CUDA) == 10 + 60
+    assert gpu_memory_within_reach(CPU) is None
 
 
 @pytest.mark.parametrize("limit", ["AVX512_CORE", "avx512_core_vnni"])

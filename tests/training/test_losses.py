@@ -9,7 +9,14 @@ from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import register_loss
 from autoseg.planning.settings import LossSettings
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
-from autoseg.training.losses import Loss, coarsen, deep_supervision_weights, overlap_loss, voxelwise_loss
+from autoseg.training.losses import (
+    Loss,
+    _mean_of_highest,
+    coarsen,
+    deep_supervision_weights,
+    overlap_loss,
+    voxelwise_loss,
+)
 
 LABELS = Targets(structures={"first": (1,), "second": (2,)})
 SPARSE = Targets(structures={"first": (1,), "second": (2,)}, ignore=3)
@@ -368,3 +375,20 @@ def test_own_loss_sees_the_background_stand_for_what_nobody_looked_for():
         expected.item()
     )
     assert loss_of(logits, labels, custom=Plugin(name="plain")).item() != pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.1, 0.25, 1.0])
+@pytest.mark.parametrize("kept", [0.0, 0.3, 1.0])
+def test_highest_losses_are_those_of_a_plain_choice(share, kept):
+    """The mean over the highest of the losses that count, and its gradient, without asking how many these are."""
+    random = torch.Generator().manual_seed(0)
+    losses = torch.rand(2, 1, 6, 7, generator=random, requires_grad=True)
+    counted = torch.rand(losses.shape, generator=random) < kept
+    mean = _mean_of_highest(losses, counted, share)
+    chosen = losses[counted]
+    plain = chosen.topk(max(1, round(share * len(chosen)))).values.mean() if len(chosen) else 0 * losses.sum()
+    assert mean.item() == pytest.approx(plain.item(), rel=1e-6)
+    gradients = [torch.autograd.grad(value, losses)[0] for value in (mean, plain)]
+    assert torch.allclose(*gradients)
+    if kept == 1.0:
+        assert _mean_of_highest(losses, None, share).item() == pytest.approx(plain.item(), rel=1e-6)

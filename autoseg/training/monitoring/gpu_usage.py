@@ -19,11 +19,12 @@ class GpuUsage:
     def sample(self) -> None:
         """Samples the share of the last moment in which the device calculated.
 
-        Torch asks NVIDIA's library, for which it needs a package that may be missing; then no further sample is taken.
+        Torch asks NVIDIA's library, for which it needs a package that may be missing; and the library raises an error
+        of its own on GPUs, such as parts of one, of which it does not know. Then no further sample is taken.
         """
         if self._can_sample:
             self._can_sample = False
-            with suppress(ImportError, RuntimeError):
+            with suppress(Exception):
                 self._shares.append(torch.cuda.utilization(self._device) / 100)
                 self._can_sample = True
 

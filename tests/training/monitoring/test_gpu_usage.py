@@ -32,13 +32,25 @@ def test_load_is_the_mean_of_what_was_seen(cuda, monkeypatch):
     assert gpu_usage.memory_bytes == 123
 
 
-def test_load_is_left_out_without_the_package_for_it(cuda, monkeypatch):
-    """Torch is asked only once."""
+class NVMLError(Exception):
+    """As NVIDIA's package has it: a plain exception."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("pynvml does not seem to be installed"),
+        RuntimeError("no driver"),
+        NVMLError("Not Supported"),
+    ],
+)
+def test_load_is_left_out_where_it_is_unknown(cuda, monkeypatch, error):
+    """Without the package for it, or on a GPU of which it does not know; torch is asked only once."""
     asked = []
 
     def refuse(_):
         asked.append(True)
-        raise ModuleNotFoundError("pynvml does not seem to be installed")
+        raise error
 
     monkeypatch.setattr(torch.cuda, "utilization", refuse)
     gpu_usage = GpuUsage(cuda)
