@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.inference.tiling import Slices, Tile
-from autoseg.runtime.device import autocast, exactly, free_cached_memory, is_memory_full, make_ready
+from autoseg.runtime.device import autocast, copy_to, exactly, free_cached_memory, is_memory_full, make_ready
 
 VOXELS_AT_ONCE, VOXELS_AT_MOST = 2**20, 2**22
 """Number of voxels that a CPU predicts together, in small and in large patches; see `count_at_once`."""
@@ -208,7 +208,7 @@ class MirroringPredictor(Predictor):
         channels = list(range(maps.shape[1]))
         for left, right in self.swapped_labels:
             channels[first_class + left], channels[first_class + right] = first_class + right, first_class + left
-        return maps[:, channels]
+        return maps.index_select(1, copy_to(torch.tensor(channels), maps.device))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
-import torch
-
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, check_channels, result_ending
 from autoseg.errors import AutosegError, WriteError
@@ -23,8 +21,6 @@ from autoseg.runtime.device import memory_named
 from autoseg.runtime.machine import free_memory_bytes
 from autoseg.runtime.prefetch import prefetch
 from autoseg.runtime.reporting import Reporter
-
-CPU = torch.device("cpu")
 
 SHARE_FOR_TWO = 0.25
 """Share of the free memory. Logits that take more are not computed while the result before them is still written.
@@ -129,7 +125,7 @@ def _as_stage(work: Callable[[_ScanInProgress], _ScanInProgress]) -> Callable[[_
             return item
         started = time.perf_counter()
         try:
-            with memory_named(CPU, "close other programs, or take a machine with more memory"):
+            with memory_named(None, "close other programs, or take a machine with more memory"):
                 item = work(item)
         except WriteError:
             raise

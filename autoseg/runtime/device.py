@@ -255,12 +255,12 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 @contextmanager
-def memory_named(device: torch.device, advice: str) -> Iterator[None]:
+def memory_named(device: torch.device | None, advice: str) -> Iterator[None]:
     """Turns an error about full memory into one line that names the device and says what to do.
 
     Args:
-        device: Device of the work inside the context. Work of a CPU may ask a GPU for a part of it; if it is the memory
-            of that which is full, the line names the GPU.
+        device: Device of the work inside the context; None if it uses the CPU and perhaps a GPU, of which the error
+            tells whose memory is full.
         advice: What the user can do.
 
     Raises:
@@ -271,5 +271,7 @@ def memory_named(device: torch.device, advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_memory_full(error):
             raise
-        is_of_gpu = device.type == "cpu" and any(text in str(error) for text in GPU_ERROR_TEXTS)
-        raise AutosegError(f"the memory of the {'GPU' if is_of_gpu else f'device {device}'} is full", advice) from error
+        name = f"device {device or 'cpu'}"
+        if device is None and any(text in str(error) for text in GPU_ERROR_TEXTS):
+            name = "GPU"
+        raise AutosegError(f"the memory of the {name} is full", advice) from error

@@ -48,10 +48,10 @@ def accumulate_gradients(
 
 def _share_of_batch(part: Batch, batch: Batch, ranks: Ranks) -> float:
     """Returns the number of patches of a micro-batch, over all ranks, divided by that of the whole batch."""
-    if len(part.images) == len(batch.images):
-        return 1.0
-    patches, whole = ranks.all_reduce(torch.tensor([len(part.images), len(batch.images)])).tolist()
-    return float(patches / whole)
+    patches, whole = len(part.images), len(batch.images)
+    if patches < whole and not ranks.alone:
+        patches, whole = ranks.all_reduce(torch.tensor([patches, whole])).tolist()
+    return patches / whole
 
 
 def split_batch(batch: Batch, size: int, ranks: Ranks = ALONE) -> Iterator[Batch]:

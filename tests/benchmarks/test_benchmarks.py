@@ -80,6 +80,7 @@ ALONE = (
     ),
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
     Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
+    Benchmark("gpu_counts.py", "--tiny", ("mean of 16 batches", "plain, 3 classes", "3 classes, with agreement")),
     Benchmark("gpu_step.py", "--device cpu --preset small --patch 16 16 16", ("step", "its convolutions alone")),
     Benchmark(
         "gpu_training.py",

@@ -301,7 +301,11 @@ def test_a_killed_run_goes_on(scans, output, tmp_path):
 def test_memory_that_is_full_is_the_scans_own_problem(segmenter, scans, output, monkeypatch):
     """Whatever asks for too much: one line, and the others are done."""
     prepare, calls = scan_pipeline._prepare, iter(range(100))
-    errors = {0: MemoryError(), 2: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")}
+    errors = {
+        0: MemoryError(),
+        1: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        2: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    }
 
     def greedy(*arguments):
         if (error := errors.get(next(calls))) is not None:
@@ -314,9 +318,10 @@ def test_memory_that_is_full_is_the_scans_own_problem(segmenter, scans, output, 
     lines = str(caught.value).splitlines()
     assert [line.split(";")[0] for line in lines] == [
         "case 'scan_0': the memory of the device cpu is full",
+        "case 'scan_1': the memory of the GPU is full",
         "case 'scan_2': the memory of the device cpu is full",
     ]
-    assert len(list(output.glob("scan_*"))) == 3
+    assert len(list(output.glob("scan_*"))) == 2
 
 
 def test_what_cannot_fit_is_refused_before_the_system_ends_the_program(segmenter, scans, output, monkeypatch):

@@ -178,7 +178,7 @@ def test_full_memory_is_recognized(text):
 )
 def test_full_gpu_is_not_called_the_cpu(text):
     """Work of the CPU that asks a GPU for a part of it."""
-    with pytest.raises(AutosegError, match=r"^the memory of the GPU is full; wait$"), memory_named(CPU, "wait"):
+    with pytest.raises(AutosegError, match=r"^the memory of the GPU is full; wait$"), memory_named(None, "wait"):
         raise RuntimeError(text)
 
 

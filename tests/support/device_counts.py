@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -277,6 +278,9 @@ def _is_mask(index: torch.Tensor | None) -> bool:
 
 def _made_up_number(tensor: torch.Tensor) -> bool | int | float:
     """Returns the value of a tensor: true, 1 or 1.0, but 0.0 on a GPU, where a gradient scaler asks for overflows."""
+    if getattr(tensor, "constant", None) is not None:  # numbers that the program itself made a tensor of
+        with no_dispatch():
+            return tensor.constant.item()
     if tensor.dtype == torch.bool:
         return True
     if not tensor.is_floating_point():

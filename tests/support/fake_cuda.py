@@ -37,6 +37,7 @@ from device_counts import DeviceCounts
 from torch import nn
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._mode_utils import no_dispatch
 
 CUDA = torch.device("cuda:0")
 
@@ -222,13 +223,13 @@ def _fake_numpy(self, *args, **kwargs):
         return NUMPY(self, *args, **kwargs)
     if self.device.type != "cpu":
         raise TypeError(f"can't convert {self.device} device type tensor to numpy")
-    return _zeros(self)
+    return _values(self)
 
 
 def _fake_tolist(self):
     if self.device.type == "cuda":
         PretendedStream.counts.note_wait("tolist")
-    return _zeros(self).tolist()
+    return _values(self).tolist()
 
 
 def _fake_pin_memory(self, *_):
@@ -248,7 +249,11 @@ def _fake_deepcopy(self, memo):
     return copied
 
 
-def _zeros(tensor: torch.Tensor) -> np.ndarray:
+def _values(tensor: FakeTensor) -> np.ndarray:
+    """Returns zeros, but the values of a tensor that was made of numbers and never changed, which torch keeps."""
+    if tensor.constant is not None:
+        with no_dispatch():
+            return NUMPY(tensor.constant)
     dtype = torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype
     return np.zeros(tuple(tensor.shape), dtype=str(dtype).removeprefix("torch."))
 

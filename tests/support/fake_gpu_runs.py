@@ -1,6 +1,6 @@
 """Networks, runs and batches without values on the pretended GPU of `fake_cuda`, of any size at no cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from unittest.mock import patch
@@ -13,6 +13,7 @@ from torch import nn
 
 from autoseg.dataloading.batch import Batch
 from autoseg.dataloading.device_augmentation import UnaugmentedBatch
+from autoseg.dataloading.loader import Batches
 from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Architecture, Axes
 from autoseg.networks.default_unet import UNet
@@ -88,6 +89,17 @@ def fake_state(run: Run) -> TrainState:
     """Returns the state of a run before its first step; call it within `pretended_cuda`."""
     network = UNet(run.training.configuration.architecture)
     return start_training(network, run.settings, run.device, scaled=needs_scaling(run.device))
+
+
+@contextmanager
+def prepared_before(batches: Batches, numbers: Iterable[int]) -> Iterator[None]:
+    """Prepares batches as loader threads do; those with these numbers are not prepared again within the context.
+
+    Enter it before `pretended_cuda`, because preparing needs values.
+    """
+    prepared = {number: batches._prepare(number) for number in numbers}
+    with patch.object(Batches, "_prepare", lambda _, number: prepared[number]):
+        yield
 
 
 @contextmanager
