@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from autoseg._version import __version__
+from autoseg.runtime.apple_gpu import let_apple_gpus_fall_back as _let_apple_gpus_fall_back
 from autoseg.runtime.waiting_threads import let_waiting_threads_sleep as _let_waiting_threads_sleep
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ __all__ = [
 ]
 
 _let_waiting_threads_sleep()  # before anything loads torch
+_let_apple_gpus_fall_back()
 
 
 def __getattr__(name: str) -> Any:

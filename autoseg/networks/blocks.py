@@ -163,7 +163,8 @@ class Upsampling(nn.Module):
     """Transposed convolution whose kernel equals its stride: every voxel becomes a block of voxels.
 
     Decision: such blocks do not overlap, so on a CPU they are calculated by one matrix product followed by a
-    reordering; the gradient of torch's transposed convolution takes several times as long there.
+    reordering; the gradient of torch's transposed convolution takes several times as long there. Volumes on an Apple
+    GPU too, for which torch has no transposed convolution before version 2.8. Source: pytorch issue 154615.
 
     Args:
         in_features: Channels of the input.
@@ -179,7 +180,7 @@ class Upsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (n, in_features, *size) to (n, features, *size * stride)."""
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" or (x.device.type == "mps" and len(self.stride) == 3):
             return self._multiply(x)
         if len(self.stride) == 2:
             return F.conv_transpose2d(x, self.weight, self.bias, self.stride)

@@ -165,6 +165,7 @@ class DeviceCounts(TorchDispatchMode):
         result = func(*args, **kwargs)
         made = _tensors_in(result)
         if any(self._is_on_device(tensor) for tensor in (*tensors, *made)):
+            self._check_types(made)
             self._note_copies(name, args, kwargs, made)
             is_view = any(value.alias_info is not None and not value.alias_info.is_write for value in _returns(func))
             if not is_view and name not in NO_KERNEL:
@@ -174,6 +175,10 @@ class DeviceCounts(TorchDispatchMode):
 
     def _is_on_device(self, tensor: torch.Tensor) -> bool:
         return tensor.device.type == self.device_type
+
+    def _check_types(self, made: Sequence[torch.Tensor]) -> None:
+        if self.device_type == "mps" and any(tensor.dtype == torch.float64 for tensor in made):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
 
     def _answer(self, name, args, kwargs):
         """Makes up the result of an operation that depends on values, in a tuple; None for any other operation.

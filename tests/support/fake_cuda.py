@@ -25,7 +25,7 @@ How to use it in a test:
 
 import ctypes
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -39,12 +39,12 @@ from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._mode_utils import no_dispatch
 
-CUDA = torch.device("cuda:0")
+CUDA, MPS = torch.device("cuda:0"), torch.device("mps:0")
 
 GUARDS = "_ZN3c104impl26device_guard_impl_registryE"
 """Torch's table of device guards, one entry for each type of device, as the linker names it."""
 
-CPU_ENTRY, CUDA_ENTRY = 0, 1
+CPU_ENTRY, CUDA_ENTRY, MPS_ENTRY = 0, 1, 13
 """Numbers of the types of devices. Source: c10/core/DeviceType.h."""
 
 FOREACH_MODULES = ("torch.optim.optimizer", "torch.utils._foreach_utils")
@@ -72,7 +72,7 @@ def why_no_pretended_cuda() -> str | None:
 
 def _guards() -> ctypes.Array[ctypes.c_void_p]:
     core = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
-    return (ctypes.c_void_p * 2).in_dll(core, GUARDS)
+    return (ctypes.c_void_p * (MPS_ENTRY + 1)).in_dll(core, GUARDS)
 
 
 requires_pretended_cuda = pytest.mark.skipif(
@@ -94,12 +94,52 @@ def pretended_cuda(
     Yields:
         What the GPU would have to do.
     """
-    counts, guards = DeviceCounts(), _guards()
-    changes = _torch_changes(counts, bfloat16=bfloat16, free_bytes=free_bytes)
+    counts = DeviceCounts()
+    changes = [
+        *_tensor_changes(counts),
+        *_cuda_changes(counts, bfloat16=bfloat16, free_bytes=free_bytes),
+    ]
+    with pretended_device(CUDA_ENTRY, counts, changes, backward=backward):
+        yield counts
+
+
+@contextmanager
+def pretended_mps() -> Iterator[DeviceCounts]:
+    """Pretends that this machine has an Apple GPU, "mps", which has no numbers of 64 bits with a point.
+
+    Raises:
+        TypeError: Within the context, a float64 tensor would be made on the device.
+
+    Yields:
+        What the GPU would have to do.
+    """
+    counts, state = DeviceCounts("mps"), torch.zeros(16, dtype=torch.uint8)
+    answers = {"get_rng_state": state, "set_rng_state": None, "empty_cache": None, "synchronize": None}
+    changes = [
+        *_tensor_changes(counts),
+        *((torch.mps, name, _answering(answer)) for name, answer in answers.items()),
+    ]
+    with pretended_device(MPS_ENTRY, counts, changes):
+        yield counts
+
+
+@contextmanager
+def pretended_device(
+    entry: int, counts: DeviceCounts, changes: Sequence[tuple[object, str, object]], *, backward: bool = False
+) -> Iterator[None]:
+    """Pretends a device; everything is as before afterwards.
+
+    Args:
+        entry: Its entry in the table of device guards.
+        counts: Counts what it would have to do.
+        changes: What torch lacks for it, and what fake tensors do not bear: (owner, attribute, value).
+        backward: Whether gradients are calculated.
+    """
+    guards = _guards()
     with ExitStack() as stack:
-        if guards[CUDA_ENTRY] is None:
-            guards[CUDA_ENTRY] = guards[CPU_ENTRY]
-            stack.callback(guards.__setitem__, CUDA_ENTRY, None)
+        if guards[entry] is None:
+            guards[entry] = guards[CPU_ENTRY]
+            stack.callback(guards.__setitem__, entry, None)
         for owner, name, replacement in changes:
             stack.enter_context(patch.object(owner, name, replacement, create=True))
         if backward:
@@ -108,7 +148,7 @@ def pretended_cuda(
             stack.enter_context(torch.no_grad())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(counts)
-        yield counts
+        yield
 
 
 class PretendedStream:
@@ -169,10 +209,9 @@ class PretendedEvent:
         return 1.0
 
 
-def _torch_changes(counts: DeviceCounts, *, bfloat16: bool, free_bytes: int) -> list[tuple[object, str, object]]:
-    """Returns what a CPU build of torch lacks, and what fake tensors do not bear: (owner, attribute, value)."""
+def _cuda_changes(counts: DeviceCounts, *, bfloat16: bool, free_bytes: int) -> list[tuple[object, str, object]]:
+    """Returns what a CPU build of torch lacks of `torch.cuda`."""
     state = torch.zeros(16, dtype=torch.uint8)
-    PretendedStream.counts = counts
     answers: dict[str, object] = {
         "is_bf16_supported": bfloat16,
         "get_device_capability": (9, 0),
@@ -199,11 +238,19 @@ def _torch_changes(counts: DeviceCounts, *, bfloat16: bool, free_bytes: int) -> 
         (torch.cuda, "Stream", PretendedStream),
         (torch.cuda, "Event", PretendedEvent),
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+        (torch._C, "_conv_determine_backend_memory_format", _cudnn_memory_format),
+        *((importlib.import_module(name), "_foreach_supported_types", FOREACH_TYPES) for name in FOREACH_MODULES),
+    ]
+
+
+def _tensor_changes(counts: DeviceCounts) -> list[tuple[object, str, object]]:
+    """Returns what fake tensors do not bear."""
+    state = torch.zeros(16, dtype=torch.uint8)
+    PretendedStream.counts = counts
+    return [
         # C++ would write the state into memory that a fake tensor does not have
         (torch, "get_rng_state", lambda: state),
         (torch, "set_rng_state", lambda _: None),
-        (torch._C, "_conv_determine_backend_memory_format", _cudnn_memory_format),
-        *((importlib.import_module(name), "_foreach_supported_types", FOREACH_TYPES) for name in FOREACH_MODULES),
         (torch.Tensor, "numpy", _fake_numpy),
         (FakeTensor, "tolist", _fake_tolist),
         (torch.Tensor, "pin_memory", _fake_pin_memory),
@@ -227,7 +274,7 @@ def _fake_numpy(self, *args, **kwargs):
 
 
 def _fake_tolist(self):
-    if self.device.type == "cuda":
+    if self.device.type != "cpu":
         PretendedStream.counts.note_wait("tolist")
     return _values(self).tolist()
 
