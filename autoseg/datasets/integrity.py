@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autoseg.datasets.dataset import Case, Dataset, Problem
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import AutosegError, DatasetError
+from autoseg.imaging.affine_geometry import describe_difference
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.image_files import read_image, read_label_map
 from autoseg.runtime.reporting import SILENT, Reporter, list_names
@@ -145,7 +146,7 @@ def _image_problems(image: Volume, name: str, info: DatasetInfo) -> list[Problem
 
 
 def _grid_problems(image: Volume, label: Volume, name: str) -> list[Problem]:
-    difference = image.geometry.difference(label.geometry)
+    difference = describe_difference(image.geometry, label.geometry)
     if difference is None:
         return []
     what = f"image and label map lie on different grids: {difference}"

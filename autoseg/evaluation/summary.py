@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from autoseg.errors import DatasetError
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM, METRICS, UNDEFINED, LabelScores, score_labels
 from autoseg.evaluation.statistics import SEED, Interval, bootstrap_means, draw_resamples
+from autoseg.imaging.affine_geometry import describe_difference
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.targets import Targets
 from autoseg.runtime.artifact import Artifact, Score, atomic_file
@@ -159,7 +160,7 @@ def score_case(case: SegmentedCase, *, tolerance_mm: float = DEFAULT_TOLERANCE_M
         DatasetError: The two lie on different grids.
     """
     geometry = case.reference.geometry
-    difference = geometry.difference(case.prediction.geometry)
+    difference = describe_difference(geometry, case.prediction.geometry)
     if difference is not None:
         raise DatasetError(
             f"case {case.name!r}: reference and prediction lie on different grids: {difference}",

@@ -16,18 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.imaging.geometry import IDENTITY, Geometry, Matrix, Vector, Volume, direction_of
+from autoseg.imaging.affine_geometry import grid_of_affine, place_by_header
+from autoseg.imaging.geometry import IDENTITY, Geometry, Matrix, Shape, Vector, Volume, direction_of
 from autoseg.imaging.image_files import read_image
+from autoseg.imaging.nifti_header import NiftiPlacement
 from autoseg.imaging.sitk_conversion import from_sitk, to_sitk
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 ImagePath = str | PathLike[str]
-
-RIGHT_ANGLE_TOLERANCE = 1e-3  # of a direction cosine
-
-LEFT_AND_BACK = np.array([-1.0, -1.0, 1.0])  # from nibabel's frame to that of SimpleITK, (x, y, z), and back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,38 +106,60 @@ def _convert_nibabel(image: Any) -> ConvertedImage:
         message = f"an image of nibabel of shape {array.shape} and type {array.dtype} is no volume"
         raise ImageError(message, "give numbers along (x, y, z), or (x, y, z, channel)")
     full = array.reshape(array.shape + (1,) * (4 - array.ndim))
-    volume = Volume(array=full.transpose(3, 2, 1, 0), geometry=_read_affine(image.affine, full.shape[:3]))
+    volume = Volume(array=full.transpose(3, 2, 1, 0), geometry=_place_nibabel(image, full.shape[2::-1]))
 
     def give_back(result: Volume) -> Any:
         maps = np.ascontiguousarray(result.array.T if result.array.ndim == 3 else result.array.transpose(3, 2, 1, 0))
-        return type(image)(maps[:, :, 0] if array.ndim == 2 else maps, image.affine)
+        return type(image)(maps[:, :, 0] if array.ndim == 2 else maps, image.affine, _header_of_maps(image, maps.dtype))
 
     return ConvertedImage(volume=_as_float(volume), give_back=give_back)
 
 
-def _read_affine(affine: NDArray[np.floating] | None, shape: Sequence[int]) -> Geometry:
-    """Returns the grid whose voxel (x, y, z) lies at affine @ (x, y, z, 1) in nibabel's frame."""
-    if affine is None:
-        raise ImageError("the image of nibabel has no affine", "give it one, which says where its voxels are")
-    columns = np.asarray(affine, dtype=float)[:3, :3]
-    lengths = np.linalg.norm(columns, axis=0)
-    if not (np.isfinite(affine).all() and (lengths > 0).all()):
-        raise ImageError("the affine of the image has axes of no length", "correct it")
-    cosines = columns / lengths
-    if not np.allclose(cosines.T @ cosines, np.eye(3), atol=RIGHT_ANGLE_TOLERANCE):
-        raise ImageError("the axes of the image are not at right angles", "resample it to a straight grid")
-    x, y, z = shape
-    first, second, third = (LEFT_AND_BACK[:, np.newaxis] * cosines)[::-1, ::-1].tolist()
-    return Geometry(
-        shape=(z, y, x),
-        spacing_mm=_vector(lengths[::-1]),
-        origin_mm=_vector((LEFT_AND_BACK * affine[:3, 3])[::-1]),
-        direction=(_vector(first), _vector(second), _vector(third)),
-    )
+def _place_nibabel(image: Any, shape: Sequence[int]) -> Geometry:
+    """Returns the grid (z, y, x) of an image of nibabel, by the rule of `nifti_header` if it is a NIfTI image.
+
+    Its matrix counts, in the unit of its header, unless its header says that no matrix holds anything.
+    """
+    name = "the image of nibabel"
+    if image.affine is None:
+        raise ImageError(f"{name} has no affine", "give it one, which says where its voxels are")
+    placement = NiftiPlacement.of_header(image.header) if _is_nifti(image) else None
+    if placement is None:
+        return grid_of_affine(image.affine, shape, name=name)
+    unit = np.diag([placement.mm_per_unit] * 3 + [1.0])
+    if np.allclose(image.affine, image.header.get_best_affine()) and placement.affines():
+        usual = Geometry(shape=_shape(shape), spacing_mm=(1.0, 1.0, 1.0))
+        return place_by_header(usual, placement, name=name)
+    return grid_of_affine(unit @ image.affine, shape, name=name)
+
+
+def _header_of_maps(image: Any, dtype: "np.dtype[Any]") -> Any:
+    """Returns the header of maps that belong to an image of nibabel: with its place, units and description.
+
+    None for formats other than NIfTI, whose headers nibabel makes itself.
+    """
+    if not _is_nifti(image):
+        return None
+    header = image.header.copy()
+    header.set_data_dtype(dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    header.extensions.clear()
+    return header
+
+
+def _is_nifti(image: Any) -> bool:
+    names = getattr(getattr(getattr(image, "header", None), "dtype", None), "names", None)
+    return names is not None and "sform_code" in names
 
 
 def _vector(values: "Sequence[float] | NDArray[np.floating]") -> Vector:
     z, y, x = (float(value) for value in values)
+    return z, y, x
+
+
+def _shape(sizes: Sequence[int]) -> Shape:
+    z, y, x = (int(size) for size in sizes)
     return z, y, x
 
 

@@ -1,7 +1,7 @@
 """Where voxels lie in space. Every array travels with its `Geometry`; all orders here are array order (z, y, x).
 
-The file formats' own (x, y, z) order exists in `imaging.sitk` and `imaging.conversion` only: there, vectors are
-reversed once on reading and once on writing. Physical coordinates are therefore (z, y, x) too, so that
+The file formats' own (x, y, z) order exists only in `sitk_conversion`, `conversion` and the modules of NIfTI: there,
+vectors are reversed on reading and on writing. Physical coordinates are therefore (z, y, x) too, so that
 
     point_mm = origin_mm + direction @ (index * spacing_mm)
 
@@ -10,13 +10,14 @@ holds with `index` in array order.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.imaging.nifti_header import NiftiPlacement
 from autoseg.imaging.orientation import (
     NEGATIVE_DIRECTIONS,
     OPPOSITE,
@@ -33,7 +34,7 @@ Number = TypeVar("Number", int, float)
 
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
-# Headers store floats of 32 bit, and tools write them with rounding: smaller differences are ignored.
+# Headers store rounded floats of 32 bit: smaller differences are ignored.
 SPACING_TOLERANCE = 1e-3  # relative
 ORIGIN_TOLERANCE = 0.1  # in voxels
 DIRECTION_TOLERANCE = 1e-3  # of a direction cosine
@@ -76,6 +77,7 @@ class Geometry:
         origin_mm: Position of the centre of voxel (0, 0, 0), as (z, y, x).
         direction: Column j is the unit vector, in (z, y, x), along which array axis j runs.
         dimensions: 2 if the file holds a plane, 3 if it holds a volume; decides how a result is written.
+        nifti: What the NIfTI header of the image says of its place, for results on this grid; None without one.
 
     Example:
         >>> geometry = Geometry(shape=(4, 6, 6), spacing_mm=(3.0, 1.0, 1.0))
@@ -95,6 +97,7 @@ class Geometry:
     origin_mm: Vector = (0.0, 0.0, 0.0)
     direction: Matrix = IDENTITY
     dimensions: Literal[2, 3] = 3
+    nifti: NiftiPlacement | None = field(default=None, compare=False, repr=False)
 
     @property
     def voxel_size(self) -> float:
@@ -151,11 +154,11 @@ class Geometry:
         permuted = self.permute(reorientation.axes)
         ends = np.where(reorientation.reversed, np.asarray(permuted.shape) - 1, 0)
         columns = np.asarray(permuted.direction) * np.where(reorientation.reversed, -1.0, 1.0)
-        return replace(permuted, origin_mm=permuted._position(ends), direction=_matrix(columns))
+        return replace(permuted, origin_mm=permuted._position(ends), direction=_matrix(columns), nifti=None)
 
     def crop(self, box: Box) -> "Geometry":
         """Returns the grid of the voxels inside `box`."""
-        return replace(self, shape=box.shape, origin_mm=self._position(np.asarray(box.start, float)))
+        return replace(self, shape=box.shape, origin_mm=self._position(np.asarray(box.start, float)), nifti=None)
 
     def permute(self, axes: tuple[int, int, int]) -> "Geometry":
         """Returns the grid of `array.transpose(axes)`: the same points in space, other array axes."""
@@ -165,6 +168,7 @@ class Geometry:
             shape=_three(self.shape[axis] for axis in axes),
             spacing_mm=_three(self.spacing_mm[axis] for axis in axes),
             direction=_matrix(columns),
+            nifti=None,
         )
 
     def resample(self, shape: Shape) -> "Geometry":
@@ -172,23 +176,23 @@ class Geometry:
         old = np.asarray(self.spacing_mm)
         new = old * np.asarray(self.shape) / np.asarray(shape)
         shift_in_voxels = (new - old) / 2 / old
-        return replace(self, shape=shape, spacing_mm=_vector(new), origin_mm=self._position(shift_in_voxels))
+        return replace(
+            self, shape=shape, spacing_mm=_vector(new), origin_mm=self._position(shift_in_voxels), nifti=None
+        )
 
     def difference(self, other: "Geometry") -> str | None:
         """Describes how `other` differs, as ``"spacing (1, 1, 1) differs from (1, 1, 2) mm"``; None if it does not.
 
-        Rounding in file headers is no difference: up to 0.1 % of the spacing, a tenth of a voxel of the origin and
-        0.001 of a direction cosine.
+        Rounding is none: up to 0.1 % of the spacing, a tenth of a voxel of the origin, 0.001 of a direction cosine.
         """
         if self.shape != other.shape:
             return f"shape {self.shape} differs from {other.shape}"
         if not np.allclose(self.spacing_mm, other.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
-            return f"spacing {_rounded(self.spacing_mm)} differs from {_rounded(other.spacing_mm)} mm"
+            return f"spacing {_round(self.spacing_mm)} differs from {_round(other.spacing_mm)} mm"
         if not np.allclose(self.direction, other.direction, rtol=0, atol=DIRECTION_TOLERANCE):
             return "direction of the axes differs"
-        tolerance_mm = ORIGIN_TOLERANCE * min(self.spacing_mm)
-        if not np.allclose(self.origin_mm, other.origin_mm, rtol=0, atol=tolerance_mm):
-            return f"origin {_rounded(self.origin_mm)} differs from {_rounded(other.origin_mm)} mm"
+        if not np.allclose(self.origin_mm, other.origin_mm, rtol=0, atol=ORIGIN_TOLERANCE * min(self.spacing_mm)):
+            return f"origin {_round(self.origin_mm)} differs from {_round(other.origin_mm)} mm"
         return None
 
     def _position(self, index: NDArray[np.floating]) -> Vector:
@@ -286,8 +290,7 @@ def _three(values: Iterable[Number]) -> tuple[Number, Number, Number]:
 
 
 def _vector(values: NDArray[np.floating]) -> Vector:
-    z, y, x = (float(value) for value in values)
-    return z, y, x
+    return _three(float(value) for value in values)
 
 
 def _matrix(values: NDArray[np.floating]) -> Matrix:
@@ -295,5 +298,5 @@ def _matrix(values: NDArray[np.floating]) -> Matrix:
     return first, second, third
 
 
-def _rounded(values: Vector) -> Vector:
-    return _vector(np.round(np.asarray(values), 4))
+def _round(values: Vector) -> Vector:
+    return _three(round(value, 4) for value in values)

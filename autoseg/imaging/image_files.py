@@ -17,7 +17,6 @@
 
 import errno
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +24,15 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
+from autoseg.imaging.affine_geometry import describe_difference, place_by_header
 from autoseg.imaging.corruption import check_file
 from autoseg.imaging.formats import PLANE_ENDINGS
-from autoseg.imaging.geometry import Geometry, Shape, Vector, Volume
+from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.image_headers import find_nifti_header, has_alpha, unreadable
 from autoseg.imaging.nifti_checks import is_cut_off
-from autoseg.imaging.sitk_conversion import from_sitk, set_spacing, to_sitk
+from autoseg.imaging.nifti_copy import is_readable_by_itk, plain_copy, write_placed
+from autoseg.imaging.nifti_header import NiftiHeader, NiftiPlacement, is_nifti_name
+from autoseg.imaging.sitk_conversion import from_sitk, geometry_of, place, set_spacing, to_sitk
 from autoseg.imaging.tiff import is_tiff, read_spacing, write_spacing
 from autoseg.runtime.artifact import atomic_file
 
@@ -39,12 +42,13 @@ sitk.ProcessObject.SetGlobalWarningDisplay(
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 
-# If the reader is named, SimpleITK does not try all others, which takes a fifth of the time of a small file.
-NIFTI_ENDINGS = (".nii", ".nii.gz")
+NIFTI_READER = "NiftiImageIO"  # if it is named, SimpleITK does not try all others, a fifth of the time of a small file
+
+ORTHONORMAL = "orthonormal"  # the part of SimpleITK's message about axes that are not at right angles
 
 # Parts of SimpleITK's messages for intact files that it does not support, and what to tell the user: (what, fix).
 KNOWN_REASONS = {
-    "orthonormal": ("its axes are not at right angles", "resample it to a straight grid"),
+    ORTHONORMAL: ("its axes are not at right angles", "resample it to a straight grid"),
     "Unknown PixelType": ("pixels of its kind, such as grey with transparency, are not supported", "save plain grey"),
 }
 
@@ -68,7 +72,7 @@ def read_image(paths: tuple[Path, ...]) -> Volume:
     volumes = [_read(path) for path in paths]
     geometry = volumes[0].geometry
     for path, volume in zip(paths[1:], volumes[1:], strict=True):
-        difference = geometry.difference(volume.geometry)
+        difference = describe_difference(geometry, volume.geometry)
         if difference is not None:
             raise ImageError(f"{paths[0]} and {path}: {difference}", "put all channels on one grid")
     with np.errstate(over="ignore"):  # values beyond 32 bit become infinite and are refused below
@@ -142,39 +146,6 @@ def write_probabilities(path: Path, volume: Volume) -> None:
     _write(path, np.rint(volume.array * np.float32(255)).astype(np.uint8), volume.geometry)
 
 
-def channels_in(path: Path) -> int:
-    """Returns how many channels a file holds as colours, vectors or a fourth dimension; reads its header only.
-
-    Raises:
-        ImageError: The file is missing or no image.
-    """
-    reader = _read_header(path)
-    if reader.GetDimension() == 4:
-        return int(reader.GetSize()[3])
-    components = int(reader.GetNumberOfComponents())
-    return components - 1 if _has_alpha(path, components) else components
-
-
-def is_series(path: Path) -> bool:
-    """Returns whether a file holds several volumes as a fourth dimension, which `read_image` refuses.
-
-    Raises:
-        ImageError: The file is missing or no image.
-    """
-    return bool(_read_header(path).GetDimension() == 4)
-
-
-def read_grid(path: Path) -> tuple[Shape, Vector]:
-    """Returns shape (z, y, x) and spacing in mm of a volume, or of a plane as one slice, from the header of its file.
-
-    Raises:
-        ImageError: The file is missing or no image.
-    """
-    reader = _read_header(path)
-    (x, y, z), (step_x, step_y, step_z) = (*reader.GetSize(), 1)[:3], (*reader.GetSpacing(), 1.0)[:3]
-    return (z, y, x), (step_z, step_y, step_x)
-
-
 def convert_image(source: Path, targets: tuple[Path, ...]) -> None:
     """Writes an image in another format, atomically; the ending chooses the format.
 
@@ -189,68 +160,67 @@ def convert_image(source: Path, targets: tuple[Path, ...]) -> None:
         ArtifactError: The folder cannot be written.
     """
     try:
-        image = _open(source)
+        image, placement = _open(source)
         parts = [image] if len(targets) == 1 and image.GetDimension() < 4 else _split(image, source)
     except RuntimeError as error:
-        raise _unreadable(source) from error
+        raise unreadable(source) from error
     if len(parts) != len(targets):
         raise ImageError(f"{source} holds {len(parts)} channels, not {len(targets)}", "leave it out or mend it")
     for part, target in zip(parts, targets, strict=True):
-        _save(target, part)
-
-
-def _read_header(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path) from error
-    return reader
+        if placement is not None:
+            place(part, place_by_header(geometry_of(part), placement, name=str(source)))
+        _save(target, part, placement)
 
 
 def _read(path: Path) -> Volume:
     """Reads a file as (c, z, y, x) in its own number type."""
     try:
-        volume = from_sitk(_open(path))
+        image, placement = _open(path)
+        volume = from_sitk(image)
     except MemoryError as error:
         raise ImageError(f"{path} does not fit into the memory", "crop it, or use a machine with more") from error
     except RuntimeError as error:
         reasons = [reason for phrase, reason in KNOWN_REASONS.items() if phrase in str(error)]
-        raise (ImageError(f"{path}: {reasons[0][0]}", reasons[0][1]) if reasons else _unreadable(path)) from error
+        raise (ImageError(f"{path}: {reasons[0][0]}", reasons[0][1]) if reasons else unreadable(path)) from error
     except ValueError as error:
         raise ImageError(f"{path}: {error}", "extract one volume from it") from error
     if np.iscomplexobj(volume.array):
         raise ImageError(f"{path} holds complex numbers", "save their magnitude")
     if volume.array.size == 0:
         raise ImageError(f"{path} holds no voxels", "replace it")
-    if _has_alpha(path, len(volume.array)):
+    if has_alpha(path, len(volume.array)):
         return Volume(array=volume.array[:-1], geometry=volume.geometry)
+    if placement is not None:
+        return Volume(array=volume.array, geometry=place_by_header(volume.geometry, placement, name=str(path)))
     return volume
 
 
-def _open(path: Path) -> sitk.Image:
+def _open(path: Path) -> tuple[sitk.Image, NiftiPlacement | None]:
+    """Opens an image, placed as ITK does, and returns what its header says of its place if it is a NIfTI file."""
     check_file(path)
-    if path.name.lower().endswith(NIFTI_ENDINGS):
-        with suppress(RuntimeError):  # the file may have another format than its name says
-            return sitk.ReadImage(str(path), imageIO="NiftiImageIO")
+    header = find_nifti_header(path)
+    if header is not None:
+        return _open_nifti(path, header), header.placement
     image = sitk.ReadImage(str(path))
     if is_tiff(path) and image.GetDimension() == 3:
         set_spacing(image, read_spacing(path))
-    return image
+    return image, None
 
 
-def _unreadable(path: Path) -> ImageError:
-    return ImageError(f"{path} cannot be read as an image (damaged, cut off or no image)", "replace it")
+def _open_nifti(path: Path, header: NiftiHeader) -> sitk.Image:
+    """Opens a NIfTI file, as it is or as a copy that ITK reads."""
+    if is_readable_by_itk(header, path):
+        try:
+            return sitk.ReadImage(str(path), imageIO=NIFTI_READER)
+        except RuntimeError as error:
+            if ORTHONORMAL not in str(error):
+                raise
+    with plain_copy(path, header) as copy:
+        return sitk.ReadImage(str(copy), imageIO=NIFTI_READER)
 
 
 def _unwritable(path: Path) -> ImageError:
     return ImageError(f"cannot write {path} as an image", "check its ending and the free space")
-
-
-def _has_alpha(path: Path, components: int) -> bool:
-    """Returns whether the last component of a picture is its transparency."""
-    return path.suffix.lower() in PLANE_ENDINGS and components in (2, 4)
 
 
 def _split(image: sitk.Image, source: Path) -> list[sitk.Image]:
@@ -260,7 +230,7 @@ def _split(image: sitk.Image, source: Path) -> list[sitk.Image]:
     components = image.GetNumberOfComponentsPerPixel()
     if components == 1:
         return [image]
-    colours = components - 1 if _has_alpha(source, components) else components
+    colours = components - 1 if has_alpha(source, components) else components
     return [sitk.VectorIndexSelectionCast(image, channel) for channel in range(colours)]
 
 
@@ -269,10 +239,11 @@ def _write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
         image = to_sitk(Volume(array=array, geometry=geometry))
     except RuntimeError as error:
         raise _unwritable(path) from error
-    _save(path, image)
+    _save(path, image, geometry.nifti)
 
 
-def _save(path: Path, image: sitk.Image) -> None:
+def _save(path: Path, image: sitk.Image, placement: NiftiPlacement | None) -> None:
+    """Writes an image; a NIfTI file takes over what a header says of its place."""
     if path.suffix.lower() in PLANE_ENDINGS and image.GetDimension() == 3 and image.GetDepth() > 1:
         raise ImageError(f"cannot write {path}: a picture holds one slice, not {image.GetDepth()}", "choose .nii.gz")
     if path.suffix.lower() in TWO_FILE_ENDINGS:
@@ -280,9 +251,13 @@ def _save(path: Path, image: sitk.Image) -> None:
     if is_tiff(path) and image.GetDimension() == 3:
         x_mm, y_mm, z_mm = image.GetSpacing()
         write_spacing(path, (z_mm, y_mm, x_mm))
+    carried = placement if is_nifti_name(path) else None
     with atomic_file(path) as writing:
         try:
-            sitk.WriteImage(image, str(writing), useCompression=True)
+            if carried is None:
+                sitk.WriteImage(image, str(writing), useCompression=True)
+            else:
+                write_placed(image, carried, writing)
         except RuntimeError as error:
             _check_space(writing.parent, image)
             raise _unwritable(path) from error

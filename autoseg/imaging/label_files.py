@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError, UsageError
+from autoseg.imaging.affine_geometry import describe_difference
 from autoseg.imaging.formats import split_ending
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.image_files import read_label_map, write_label_map
@@ -115,7 +116,7 @@ def load_result(path: Path, targets: Targets) -> tuple[Volume, Targets]:
     def read_each() -> Iterator[NDArray[np.generic]]:
         for file in paths:
             mask = read_label_map(file)
-            if (difference := geometry.difference(mask.geometry)) is not None:
+            if (difference := describe_difference(geometry, mask.geometry)) is not None:
                 raise DatasetError(f"the masks in {path} lie on different grids: {difference}", "predict again")
             yield mask.array
 

@@ -6,8 +6,6 @@ folder. A network would be trained on all of it. So each file is decompressed on
 """
 
 import gzip
-import math
-import struct
 import zlib
 from dataclasses import dataclass
 from io import BufferedReader
@@ -16,11 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import ImageError
+from autoseg.imaging.nifti_header import GZIP_START, SECOND_BYTES, is_nifti_name, parse_header
 
-FIRST_HEADER_BYTES, SECOND_HEADER_BYTES = 348, 540  # sizes of the headers of the two versions of the format
 FLOATS = {16: "f4", 64: "f8"}  # the format's codes of the number types that can hold NaN
-GZIP_START = b"\x1f\x8b"
 BLOCK_BYTES = 2**20
+
+
+class _NonsenseError(Exception):
+    """A header says of the voxels what cannot be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +52,14 @@ def check_nifti(path: Path) -> None:
     Raises:
         ImageError: The file ends before its last voxel, is damaged, or holds NaN or infinity.
     """
-    if not _is_nifti(path):
+    if not is_nifti_name(path):
         return
     try:
         missing, not_finite = _examine(path)
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ImageError(f"{path} is damaged: it cannot be unpacked", "copy it again") from error
+    except _NonsenseError as error:
+        raise ImageError(f"{path} is damaged: its header says of its voxels what cannot be", "copy it again") from error
     if missing > 0:
         raise ImageError(f"{path} is cut off: it ends before its last voxel", "copy it again")
     if not_finite:
@@ -68,11 +71,7 @@ def is_cut_off(path: Path) -> bool:
 
     The library that writes NIfTI files reports success when the disk is full.
     """
-    return _is_nifti(path) and (path.stat().st_size == 0 or _examine(path)[0] > 0)
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith((".nii", ".nii.gz"))
+    return is_nifti_name(path) and (path.stat().st_size == 0 or _examine(path)[0] > 0)
 
 
 def _examine(path: Path) -> tuple[int, int]:
@@ -87,7 +86,7 @@ def _examine(path: Path) -> tuple[int, int]:
 
 
 def _examine_unpacked(file: gzip.GzipFile | BufferedReader) -> tuple[int, int]:
-    header = file.read(SECOND_HEADER_BYTES)
+    header = file.read(SECOND_BYTES)
     layout = _find_layout(header)
     if layout is None:
         return 0, 0  # it is no NIfTI file, and reading it will fail
@@ -110,20 +109,16 @@ def _count_not_finite(block: bytes, float_type: str | None) -> int:
 
 
 def _find_layout(header: bytes) -> _VoxelLayout | None:
-    """Returns where the header says that the voxels are; None if it is no NIfTI header."""
-    for order in "<>":
-        if _starts_with(header, order, FIRST_HEADER_BYTES):
-            _, *sizes, code, bits, start = struct.unpack_from(order + "i36x8h14xhh34xf", header)
-        elif _starts_with(header, order, SECOND_HEADER_BYTES):
-            _, code, bits, *sizes, start = struct.unpack_from(order + "i8xhh8q88xq", header)
-        else:
-            continue
-        voxels: int = math.prod(sizes[1 : 1 + sizes[0]])
-        kind = FLOATS.get(code)
-        return _VoxelLayout(start=int(start), size=voxels * int(bits) // 8, float_type=kind and order + kind)
-    return None
+    """Returns where the header says that the voxels are; None if it is no NIfTI header.
 
-
-def _starts_with(header: bytes, order: str, size: int) -> bool:
-    """Returns whether the header states its own size, in this byte order."""
-    return len(header) >= size and struct.unpack_from(order + "i", header) == (size,)
+    Raises:
+        _NonsenseError: The header says of the voxels what cannot be.
+    """
+    parsed = parse_header(header)
+    if parsed is None:
+        return None
+    start = parsed.data_start
+    if start is None or min(parsed.fields["dim"]) < 0 or parsed.fields["bitpix"] <= 0:
+        raise _NonsenseError
+    kind = FLOATS.get(int(parsed.fields["datatype"]))
+    return _VoxelLayout(start=start, size=parsed.data_bytes, float_type=kind and parsed.byte_order + kind)

@@ -4,7 +4,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from autoseg.imaging.geometry import Geometry, Matrix, Shape, Vector, Volume
+from autoseg.imaging.geometry import Geometry, Matrix, Vector, Volume
 
 
 def from_sitk(image: sitk.Image) -> Volume:
@@ -33,7 +33,7 @@ def from_sitk(image: sitk.Image) -> Volume:
     array = np.moveaxis(array, -1, 0) if has_colours else array[np.newaxis]
     if dimensions == 2:
         array = array[:, np.newaxis]
-    return Volume(array=array, geometry=_geometry(image, array.shape[-3:]))
+    return Volume(array=array, geometry=geometry_of(image))
 
 
 def to_sitk(volume: Volume) -> sitk.Image:
@@ -45,10 +45,10 @@ def to_sitk(volume: Volume) -> sitk.Image:
     if volume.array.ndim == 4:
         components = np.moveaxis(volume.array, 0, -1)
         image = sitk.GetImageFromArray(components[0] if volume.geometry.dimensions == 2 else components, isVector=True)
-        _place(image, volume.geometry)
+        place(image, volume.geometry)
         return image
     image = sitk.GetImageFromArray(volume.array[0] if volume.geometry.dimensions == 2 else volume.array)
-    _place(image, volume.geometry)
+    place(image, volume.geometry)
     return image
 
 
@@ -57,7 +57,10 @@ def set_spacing(image: sitk.Image, spacing_mm: Vector) -> None:
     image.SetSpacing(spacing_mm[::-1])
 
 
-def _geometry(image: sitk.Image, shape: Shape) -> Geometry:
+def geometry_of(image: sitk.Image) -> Geometry:
+    """Returns the grid of an image of two or three dimensions."""
+    x, y, z = (*image.GetSize(), 1)[:3]
+    shape = (z, y, x)
     if image.GetDimension() == 3:
         columns = np.asarray(image.GetDirection()).reshape(3, 3)[::-1, ::-1]
         return Geometry(
@@ -79,7 +82,7 @@ def _geometry(image: sitk.Image, shape: Shape) -> Geometry:
     )
 
 
-def _place(image: sitk.Image, geometry: Geometry) -> None:
+def place(image: sitk.Image, geometry: Geometry) -> None:
     """Sets the spacing, origin and direction of an image to those of `geometry`."""
     axes = geometry.dimensions
     columns = np.asarray(geometry.direction)[::-1, ::-1][:axes, :axes]

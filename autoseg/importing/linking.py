@@ -10,7 +10,7 @@ from pathlib import Path
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import UsageError
-from autoseg.imaging.image_files import is_series
+from autoseg.imaging.image_headers import is_series
 from autoseg.importing import pairing
 from autoseg.importing.label_values import is_identity
 from autoseg.importing.recognition import Source

@@ -20,7 +20,7 @@ from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.nnunet_files import SPLITS_FILE, read_splits
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.formats import PLANE_ENDINGS
-from autoseg.imaging.image_files import channels_in
+from autoseg.imaging.image_headers import channels_in
 from autoseg.imaging.label_combinations import Combination
 from autoseg.importing import pairing
 from autoseg.importing.label_values import MaskValues, number_values, read_values

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from autoseg.datasets.dataset import CHANNEL_SUFFIX, Case
 from autoseg.errors import DatasetError
+from autoseg.imaging.affine_geometry import describe_difference
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_combinations import Combination, combine
@@ -164,7 +165,7 @@ def _combine(folder: Path, names: Sequence[str]) -> tuple[Volume, list[Combinati
     def read_each() -> Iterator[tuple[int, NDArray[np.integer]]]:
         for index, path in present:
             mask = read_label_map(path)
-            if (difference := grid.difference(mask.geometry)) is not None:
+            if (difference := describe_difference(grid, mask.geometry)) is not None:
                 raise DatasetError(f"the masks in {folder} lie on different grids: {difference}", "put all on one grid")
             yield index, mask.array
 

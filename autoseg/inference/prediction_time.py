@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from autoseg.datasets.dataset import Case
 from autoseg.errors import ImageError
-from autoseg.imaging.image_files import read_grid
+from autoseg.imaging.image_headers import read_grid
 from autoseg.inference.ensemble import EnsembleSegmenter
 from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.segmenter import Segmenter

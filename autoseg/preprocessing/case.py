@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from autoseg.errors import ImageError
+from autoseg.imaging.affine_geometry import describe_difference
 from autoseg.imaging.cropping import nonzero_region
 from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume
 from autoseg.imaging.label_encoding import DatasetLabels, StoredLabels, mark_outside
@@ -196,7 +197,7 @@ def preprocess_segmentation(label: Volume, record: PreprocessRecord) -> DatasetL
     Raises:
         ImageError: The segmentation lies on another grid than its image.
     """
-    difference = record.geometry.difference(label.geometry)
+    difference = describe_difference(record.geometry, label.geometry)
     if difference is not None:
         raise ImageError(f"the segmentation lies on another grid than its image: {difference}", "predict again")
     in_box = DatasetLabels(record.crop(label.array))

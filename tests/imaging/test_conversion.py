@@ -74,7 +74,7 @@ def test_channels_are_the_fourth_axis_and_a_plane_comes_back_flat():
         (None, "has no affine"),
         (np.diag([1.0, 0, 1, 1]), "axes of no length"),
         (np.diag([1.0, np.nan, 1, 1]), "axes of no length"),
-        (np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "not at right angles"),
+        (np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "11 degrees off right angles"),
     ],
 )
 def test_places_that_are_none_are_refused(affine, text):

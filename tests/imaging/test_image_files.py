@@ -16,15 +16,14 @@ from scipy.spatial.transform import Rotation
 from autoseg.errors import ArtifactError, ImageError
 from autoseg.imaging.geometry import Geometry, Shape, Volume
 from autoseg.imaging.image_files import (
-    channels_in,
     convert_image,
-    read_grid,
     read_image,
     read_label_map,
     write_image,
     write_label_map,
     write_probabilities,
 )
+from autoseg.imaging.image_headers import channels_in, read_grid
 from autoseg.imaging.sitk_conversion import from_sitk, to_sitk
 
 VOLUME_ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha"]
@@ -255,7 +254,7 @@ def test_axes_that_are_not_at_right_angles_are_named(tmp_path: Path) -> None:
     struct.pack_into("<12f", header, 280, *affine.ravel())
     struct.pack_into("<h", header, 252, 0)  # no quaternion: the affine matrix counts
     path.write_bytes(gzip.compress(bytes(header)))
-    with pytest.raises(ImageError, match=r"not at right angles"):
+    with pytest.raises(ImageError, match=r"17 degrees off right angles"):
         read_label_map(path)
 
 
