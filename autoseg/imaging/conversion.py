@@ -123,7 +123,7 @@ def _place_nibabel(image: Any, shape: Sequence[int]) -> Geometry:
     name = "the image of nibabel"
     if image.affine is None:
         raise ImageError(f"{name} has no affine", "give it one, which says where its voxels are")
-    placement = NiftiPlacement.of_header(image.header) if _is_nifti(image) else None
+    placement = NiftiPlacement.of_header(image.header.structarr) if _is_nifti(image) else None
     if placement is None:
         return grid_of_affine(image.affine, shape, name=name)
     unit = np.diag([placement.mm_per_unit] * 3 + [1.0])
@@ -149,8 +149,9 @@ def _header_of_maps(image: Any, dtype: "np.dtype[Any]") -> Any:
 
 
 def _is_nifti(image: Any) -> bool:
-    names = getattr(getattr(getattr(image, "header", None), "dtype", None), "names", None)
-    return names is not None and "sform_code" in names
+    """Returns whether an image of nibabel has the header of a NIfTI file; MGH files and others have their own."""
+    header: Any = getattr(image, "header", None)
+    return hasattr(header, "keys") and "sform_code" in header.keys()  # noqa: SIM118 - nibabel's headers are no mappings
 
 
 def _vector(values: "Sequence[float] | NDArray[np.floating]") -> Vector:

@@ -29,7 +29,6 @@ from autoseg.imaging.orientation import (
 Shape = tuple[int, int, int]
 Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
-
 Number = TypeVar("Number", int, float)
 
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -197,8 +196,7 @@ class Geometry:
 
     def _position(self, index: NDArray[np.floating]) -> Vector:
         """Returns the position in mm of a voxel index, which may be fractional."""
-        offset = np.asarray(self.direction) @ (index * np.asarray(self.spacing_mm))
-        return _vector(np.asarray(self.origin_mm) + offset)
+        return _vector(self.origin_mm + np.asarray(self.direction) @ (index * np.asarray(self.spacing_mm)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

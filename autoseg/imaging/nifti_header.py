@@ -115,11 +115,15 @@ class NiftiPlacement:
 
     @classmethod
     def of_header(cls, header: Any) -> Self:
-        """Returns the placement of a header whose fields have the names of the format, such as nibabel's."""
-        rows = [header["srow"]] if "srow" in header.dtype.names else [header[f"srow_{axis}"] for axis in "xyz"]
-        split = "quatern" in header.dtype.names
-        quaternion = header["quatern"] if split else [header[f"quatern_{letter}"] for letter in "bcd"]
-        offset = header["qoffset"] if split else [header[f"qoffset_{axis}"] for axis in "xyz"]
+        """Returns the placement of a header.
+
+        Args:
+            header: A record of the layout `FIRST` or `SECOND`, or of the layouts of nibabel, which split vectors.
+        """
+        names = header.dtype.names
+        rows = [header["srow"]] if "srow" in names else [header[f"srow_{axis}"] for axis in "xyz"]
+        quaternion = header["quatern"] if "quatern" in names else [header[f"quatern_{letter}"] for letter in "bcd"]
+        offset = header["qoffset"] if "qoffset" in names else [header[f"qoffset_{axis}"] for axis in "xyz"]
         return cls(
             sform_code=int(header["sform_code"]),
             sform=tuple(map(float, np.concatenate(rows))),
@@ -128,7 +132,7 @@ class NiftiPlacement:
             offset=tuple(map(float, offset)),
             pixdim=tuple(map(float, header["pixdim"][:4])),
             units=int(header["xyzt_units"]),
-            description=bytes(header["descrip"]).decode("latin-1").rstrip("\0"),
+            description=header["descrip"].item().decode("latin-1").rstrip("\0"),
         )
 
     @classmethod
