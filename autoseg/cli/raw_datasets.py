@@ -23,6 +23,10 @@ def import_dataset(
     link: Annotated[
         bool, typer.Option("--link", help="Copy nothing: the new dataset.json says where the files are.")
     ] = False,
+    geometry: Annotated[
+        str,
+        typer.Option("--geometry", help="Masks lie where their header says: own; or on their image: image."),
+    ] = "own",
     workspace: WorkspacePath = None,
 ) -> None:
     """Brings a dataset into the workspace.
@@ -34,7 +38,14 @@ def import_dataset(
     from autoseg.pipeline import import_dataset
 
     dataset = import_dataset(
-        source, number, labels=labels, name=name, link=link, workspace=workspace, reporter=Terminal()
+        source,
+        number,
+        labels=labels,
+        name=name,
+        link=link,
+        geometry=geometry,
+        workspace=workspace,
+        reporter=Terminal(),
     )
     console.print(f"{dataset.folder}: {len(dataset.cases)} cases")
     for problem in dataset.problems:

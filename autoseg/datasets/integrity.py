@@ -150,7 +150,10 @@ def _grid_problems(image: Volume, label: Volume, name: str) -> list[Problem]:
     if difference is None:
         return []
     what = f"image and label map lie on different grids: {difference}"
-    return [_problem(name, what, "resample the label map onto the image")]
+    if image.geometry.shape != label.geometry.shape:
+        return [_problem(name, what, "resample the label map onto the image")]
+    fix = "if it was drawn on this image, import with --geometry image, since only headers differ; else resample it"
+    return [_problem(name, what, fix)]
 
 
 def _label_problems(values: Iterable[int], name: str, info: DatasetInfo) -> list[Problem]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.imaging.geometry import Geometry, Vector
+from autoseg.imaging.geometry import IDENTITY, Geometry, Vector
 from autoseg.imaging.nifti_header import NiftiPlacement
 
 RIGHT_ANGLE_TOLERANCE = 1e-3
@@ -39,6 +39,18 @@ def place_by_header(geometry: Geometry, placement: NiftiPlacement, *, name: str)
     if not affines or geometry.dimensions == 2:
         return replace(geometry, nifti=placement)
     return replace(grid_of_affine((straight or affines)[0], geometry.shape, name=name), nifti=placement)
+
+
+def find_carried(geometry: Geometry) -> NiftiPlacement | None:
+    """Returns what the header of a result on a grid takes over; None if the grid is no longer where its header says."""
+    if geometry.nifti is None:
+        return None
+    x, y, z = (geometry.nifti.mm_per_unit * (abs(size) or 1.0) for size in geometry.nifti.pixdim[1:])
+    by_sizes = replace(geometry, spacing_mm=(z, y, x), origin_mm=(0.0, 0.0, 0.0), direction=IDENTITY)
+    if geometry.dimensions == 2:
+        return geometry.nifti if np.allclose(geometry.spacing_mm[1:], (y, x)) else None
+    expected = place_by_header(by_sizes, geometry.nifti, name="the image")
+    return geometry.nifti if expected.difference(geometry) is None else None
 
 
 def grid_of_affine(affine: NDArray[np.floating], shape: Sequence[int], *, name: str) -> Geometry:

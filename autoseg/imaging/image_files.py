@@ -24,7 +24,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.imaging.affine_geometry import describe_difference, place_by_header
+from autoseg.imaging.affine_geometry import describe_difference, find_carried, place_by_header
 from autoseg.imaging.corruption import check_file
 from autoseg.imaging.formats import PLANE_ENDINGS
 from autoseg.imaging.geometry import Geometry, Volume
@@ -239,7 +239,7 @@ def _write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
         image = to_sitk(Volume(array=array, geometry=geometry))
     except RuntimeError as error:
         raise _unwritable(path) from error
-    _save(path, image, geometry.nifti)
+    _save(path, image, find_carried(geometry))
 
 
 def _save(path: Path, image: sitk.Image, placement: NiftiPlacement | None) -> None:

@@ -14,7 +14,8 @@ from autoseg.datasets.dataset import CHANNEL_SUFFIX, TEST_IMAGES, TRAINING_IMAGE
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import ImageError, UsageError
 from autoseg.imaging.formats import PLANE_ENDINGS
-from autoseg.imaging.image_files import convert_image, read_label_map, write_label_map
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import convert_image, read_image, read_label_map, write_label_map
 from autoseg.importing import pairing
 from autoseg.importing.label_values import is_identity, renumber
 from autoseg.importing.linking import check_linkable, describe_linked
@@ -25,14 +26,18 @@ from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import Workspace, dataset_folder_name
 
+OWN, OF_IMAGE = "own", "image"
+"""Where masks lie: where their own headers say, or where their images lie."""
 
-def import_source(
+
+def import_source(  # noqa: PLR0913 - the options of the command
     source: Path | tuple[Path, Path],
     *,
     workspace: Workspace,
     number: int,
     name: str | None = None,
     link: bool = False,
+    geometry: str = OWN,
     reporter: Reporter = SILENT,
 ) -> Dataset:
     """Brings a dataset into the workspace, whole or not at all; see `pipeline.datasets.import_dataset`.
@@ -43,6 +48,7 @@ def import_source(
         number: Number of the new dataset, 1 to 999; it must be free.
         name: Name of the new dataset; None takes the name that the source states, else that of its folder.
         link: Whether to leave the files where they are; test scans are left out then.
+        geometry: Where masks lie: where their own headers say ("own"), or where their images lie ("image").
         reporter: Shows progress, and is told what is left out.
 
     Raises:
@@ -54,6 +60,10 @@ def import_source(
     """
     if taken := workspace.names(number):
         raise UsageError(f"{workspace.raw} already holds {taken[0]}", "choose another number with -d or remove it")
+    if geometry not in (OWN, OF_IMAGE):
+        raise UsageError(f"masks cannot lie where {geometry!r} says", f"choose --geometry {OWN} or {OF_IMAGE}")
+    if link and geometry == OF_IMAGE:
+        raise UsageError("masks that stay where they are keep their headers", "leave --link or --geometry image out")
     recognised = recognise(source, reporter)
     name = name or _default_name(recognised.info, source)
     folder = workspace.raw / dataset_folder_name(number, name)
@@ -61,7 +71,7 @@ def import_source(
     if link:
         _write_linked(recognised, folder)
     else:
-        _write_copies(recognised, folder, reporter)
+        _write_copies(recognised, folder, reporter, on_image=geometry == OF_IMAGE)
     dataset = Dataset.open(folder)
     stay_there = ", which stay where they are, as all files do" if link else ""
     reporter.say(f"{dataset.name}: {len(dataset.cases)} training cases, {len(recognised.tests)} test scans{stay_there}")
@@ -82,8 +92,8 @@ def _copy_splits(source: Source, folder: Path) -> None:
         _copy(source.splits, folder / source.splits.name)
 
 
-def _write_copies(source: Source, folder: Path, reporter: Reporter) -> None:
-    """Copies or converts all files of the source into a new raw dataset."""
+def _write_copies(source: Source, folder: Path, reporter: Reporter, *, on_image: bool) -> None:
+    """Copies or converts all files of the source into a new raw dataset; masks lie on their images if asked for."""
     with atomic_folder(folder) as writing:
 
         def write(case: Case) -> None:
@@ -96,6 +106,8 @@ def _write_copies(source: Source, folder: Path, reporter: Reporter) -> None:
                     write_label_map(target, combine_masks(case.label, source.structures))
                 else:
                     _write_label(case.label, target, source.numbers)
+                if on_image:
+                    _lay_on_image(target, case.images[0])
 
         for name in (TRAINING_IMAGES, TRAINING_LABELS, *((TEST_IMAGES,) if source.tests else ())):
             (writing / name).mkdir()
@@ -126,6 +138,15 @@ def _write_label(path: Path, target: Path, numbers: dict[int, int]) -> None:
     if not is_identity(numbers):
         volume = replace(volume, array=renumber(volume.array, numbers))
     write_label_map(target, volume)
+
+
+def _lay_on_image(label: Path, image: Path) -> None:
+    """Writes a label map again with the place of its image, whose voxels are as many along each axis."""
+    volume, grid = read_label_map(label), read_image((image,)).geometry
+    if volume.array.shape != grid.shape:
+        what = f"the mask of {image} has shape {volume.array.shape}, the image {grid.shape}"
+        raise ImageError(what, "resample the mask onto the image")
+    write_label_map(label, Volume(array=volume.array, geometry=grid))
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autoseg.datasets.dataset import Dataset, Problem
 from autoseg.datasets.integrity import check_dataset
-from autoseg.importing.sources import import_source
+from autoseg.importing.sources import OWN, import_source
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import find_workspace
 
@@ -20,6 +20,7 @@ def import_dataset(
     labels: FilePath | None = None,
     name: str | None = None,
     link: bool = False,
+    geometry: str = OWN,
     workspace: FilePath | None = None,
     reporter: Reporter = SILENT,
 ) -> Dataset:
@@ -35,6 +36,8 @@ def import_dataset(
         labels: Folder of masks, if `source` holds images only.
         name: Name of the new dataset; by default the name that the source states, else that of its folder.
         link: Copy nothing: the new dataset.json lists where the files are. Test scans are left out then.
+        geometry: "own" leaves masks where their headers say; "image" lays each on the voxels of its image, for masks
+            that were drawn on their images but have other headers.
         workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
             folder.
         reporter: Shows progress, and is told what is left out.
@@ -44,7 +47,7 @@ def import_dataset(
 
     Raises:
         UsageError: The kind of the source is not known, the number is taken, the name is impossible, or files that are
-            to be linked must be converted.
+            to be linked must be converted or changed.
         DatasetError: The source contradicts itself, no image has a mask, or the masks are no label maps.
         ImageError: A file cannot be read.
         ArtifactError: The workspace cannot be written.
@@ -58,7 +61,9 @@ def import_dataset(
     """
     folders = Path(source) if labels is None else (Path(source), Path(labels))
     target = find_workspace(workspace)
-    return import_source(folders, workspace=target, number=number, name=name, link=link, reporter=reporter)
+    return import_source(
+        folders, workspace=target, number=number, name=name, link=link, geometry=geometry, reporter=reporter
+    )
 
 
 def check(

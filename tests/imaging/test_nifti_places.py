@@ -1,5 +1,6 @@
 """Where the voxels of a NIfTI file lie: as nibabel has it for paths, its own images, and the files of results."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -13,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from autoseg.errors import ImageError
 from autoseg.imaging.affine_geometry import LEFT_AND_BACK, describe_difference
 from autoseg.imaging.conversion import convert_to_volume
-from autoseg.imaging.geometry import Geometry, Volume
+from autoseg.imaging.geometry import Box, Geometry, Volume
 from autoseg.imaging.image_files import convert_image, read_image, read_label_map, write_image, write_label_map
 from autoseg.imaging.image_headers import channels_in, is_series, read_grid
 
@@ -197,3 +198,16 @@ def test_nonsense_about_voxels_is_damage(tmp_path: Path, fields: dict[str, float
     path = write_nifti(tmp_path / "a.nii", VOXELS, sform_code=1, srow=SFORM, **fields)
     with pytest.raises(ImageError, match=r"is damaged: its header says of its voxels what cannot be"):
         read_image((path,))
+
+
+def test_grid_that_was_moved_is_written_where_it_is(tmp_path: Path) -> None:
+    """The header of the scan is taken over only by results that lie where it says."""
+    fields = {"sform_code": 2, "qform_code": 1, "srow": SFORM, **QFORM}
+    volume = read_image((write_nifti(tmp_path / "scan.nii", VOXELS, **fields),))
+    for changes in ({"origin_mm": (0.0, 5.0, 0.0)}, {"spacing_mm": (2.0, 1.0, 3.0)}):
+        moved = replace(volume.geometry, **changes)
+        write_image(tmp_path / "moved.nii.gz", Volume(array=volume.array, geometry=moved))
+        assert np.allclose(corners_by_nibabel(nibabel.load(tmp_path / "moved.nii.gz")), corners(moved))
+    cropped = volume.crop(Box(start=(1, 0, 0), stop=(3, 3, 2)))
+    write_image(tmp_path / "cropped.nii.gz", cropped)
+    assert np.allclose(corners_by_nibabel(nibabel.load(tmp_path / "cropped.nii.gz"))[0], (10, 20, -28))

@@ -355,3 +355,29 @@ def test_real_colour_pictures(tmp_path: Path) -> None:
     assert len(dataset.cases) == 60
     assert "255 becomes 1" in listener.text
     assert check_dataset(dataset) == []
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_masks_with_other_headers_are_laid_on_their_images(tmp_path: Path, value: int) -> None:
+    """Their voxels stay, the headers become those of the images; other numbers of voxels are refused."""
+    for number in range(2):
+        write_image(
+            tmp_path / "scans" / f"a{number}.nii.gz", place(noise(number)[np.newaxis], origin_mm=(9.0, 8.0, 7.0))
+        )
+        write_label_map(tmp_path / "masks" / f"a{number}.nii.gz", place(value * (blocks() > 0)))
+    source = (tmp_path / "scans", tmp_path / "masks")
+    options = {"workspace": Workspace(root=tmp_path / "ws"), "name": "A"}
+    [first, _] = check_dataset(import_source(source, number=1, **options))
+    assert "only headers differ" in first.fix
+    dataset = import_source(source, number=2, geometry="image", **options)
+    assert check_dataset(dataset) == []
+    label = read_label_map(dataset.cases[0].label)
+    assert np.array_equal(label.array, blocks() > 0)
+    assert label.geometry.origin_mm == (9.0, 8.0, 7.0)
+    write_label_map(tmp_path / "masks" / "a1.nii.gz", place(value * (blocks()[1:] > 0)))
+    with pytest.raises(AutosegError, match=r"the mask of .*a1\.nii\.gz has shape .*; resample the mask onto the image"):
+        import_source(source, number=3, geometry="image", **options)
+    with pytest.raises(UsageError, match="choose --geometry own or image"):
+        import_source(source, number=3, geometry="mask", **options)
+    with pytest.raises(UsageError, match="leave --link or --geometry image out"):
+        import_source(source, number=3, geometry="image", link=True, **options)
