@@ -17,6 +17,7 @@ from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
 
 from autoseg.pipeline.training import train
 from autoseg.planning import plugins
+from autoseg.runtime import gpu_decisions
 
 CONFIGURATION = "3d_fullres"
 
@@ -69,3 +70,14 @@ def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "_REGISTERED", {})
     monkeypatch.setattr(plugins, "_LOADED", {})
     register_all()
+
+
+@pytest.fixture
+def gpu_beliefs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of decisions about GPUs is as if nobody had measured one."""
+    table = gpu_decisions.read_decisions()
+    beliefs = {
+        name: tuple(row for row in getattr(table, name) if row.measured_on is None)
+        for name in ("channels_last", "compile", "augment_on_device")
+    }
+    monkeypatch.setattr(gpu_decisions, "read_decisions", lambda: table.model_copy(update=beliefs))

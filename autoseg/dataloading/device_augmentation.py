@@ -28,11 +28,9 @@ from autoseg.dataloading.filter_matrices import blur_matrices, coarsening_matric
 from autoseg.dataloading.histogram_matching import match_histograms
 from autoseg.dataloading.patch import PatchRegion
 from autoseg.dataloading.warping import warp
-from autoseg.errors import UsageError
 from autoseg.imaging.label_encoding import TargetLabels, encode_targets
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.networks.architecture import Axes
-from autoseg.planning.plugin_settings import CustomTransform
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.runtime.device import copy_to
 
@@ -41,33 +39,6 @@ SourceRegion = tuple[NDArray[np.float32], NDArray[np.integer]]
 
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Changes channels (m, *patch) by amounts (m, 1, ...)."""
-
-
-def augments_on_device(choice: str, device: torch.device, custom: Sequence[CustomTransform] = ()) -> bool:
-    """Returns whether batches are augmented on the device of the network.
-
-    Decision: "auto" chooses the device only if it is a CUDA GPU: a CPU that trains has nothing to gain from it, and on
-    an Apple GPU nobody has tried it. Custom transforms change one patch at a time, on a CPU.
-
-    Args:
-        choice: The user's choice: "auto", "cpu" or "device".
-        device: Device of the network.
-        custom: Custom transforms of the plan.
-
-    Raises:
-        UsageError: There is no such choice, or "device" is chosen with an Apple GPU or with custom transforms.
-
-    Example:
-        >>> augments_on_device("auto", torch.device("cpu"))
-        False
-    """
-    if choice not in ("auto", "cpu", "device"):
-        raise UsageError(f"patches cannot be changed on {choice!r}", "choose --augment-on auto, cpu or device")
-    if choice == "device" and device.type == "mps":
-        raise UsageError("changing patches on an Apple GPU is untested", "choose --augment-on cpu")
-    if choice == "device" and custom:
-        raise UsageError(f"the transform {custom[0].name!r} changes patches on a CPU only", "choose --augment-on cpu")
-    return choice == "device" or (choice == "auto" and device.type == "cuda" and not custom)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from autoseg.errors import AutosegError, UsageError
+from autoseg.runtime.gpu_decisions import gains_from_compiling, stores_channels_last
 from autoseg.runtime.machine import retain_freed_memory
 
 IMITATES_BFLOAT16 = ("AVX512_CORE", "AVX512_CORE_VNNI")
@@ -129,21 +130,19 @@ def needs_scaling(device: torch.device) -> bool:
 def prefers_channels_last(device: torch.device) -> bool:
     """Returns whether weights and batches are stored with the channels last for training.
 
-    Decision: on CUDA GPUs with tensor cores, from compute capability 7.0 on. In half precision cuDNN's kernels for
-    tensor cores need this order in 2D and 3D, and otherwise copy weights and feature maps before and after each
-    convolution. Source: torch's documentation of `convert_conv3d_weight_memory_format`. Not on a CPU, where the network
-    orders its feature maps by itself: that makes a step in bfloat16 1.18 times as fast, and ordering the weights too
-    adds nothing (measured with `tests/benchmarks/memory_order.py`). Not on an Apple GPU, which we have not measured.
+    Decision: for CUDA GPUs see `gpu_decisions.json`. Not on a CPU, where the network orders its feature maps by itself:
+    that makes a step in bfloat16 1.18 times as fast, and ordering the weights too adds nothing (measured with
+    `tests/benchmarks/memory_order.py`). Not on an Apple GPU, which we have not measured.
     """
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+    return device.type == "cuda" and stores_channels_last(device)
 
 
 def compiles_well(device: torch.device) -> bool:
     """Returns whether compiling a network, which takes a minute, is worth while.
 
-    Decision: on CUDA GPUs, where it fuses many small kernels.
+    Decision: for CUDA GPUs see `gpu_decisions.json`; elsewhere it is not.
     """
-    return device.type == "cuda"
+    return device.type == "cuda" and gains_from_compiling(device)
 
 
 def make_ready(device: torch.device) -> None:

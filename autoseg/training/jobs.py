@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from autoseg.dataloading.device_augmentation import augments_on_device
+from autoseg.dataloading.augmentation_place import augments_on_device
 from autoseg.datasets.splitting import check_leaks
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.checkpoint import check_resumable
@@ -18,6 +18,7 @@ from autoseg.preprocessing.cascade import write_cascade_labels
 from autoseg.preprocessing.dataset import check_prepared
 from autoseg.preprocessing.store import open_stored
 from autoseg.runtime.device import resolve_device
+from autoseg.runtime.machine import count_cores
 from autoseg.runtime.reporting import Reporter
 from autoseg.training.duration import LengthRequest, resolve_duration
 from autoseg.training.fold_job import FoldJob
@@ -82,7 +83,14 @@ def make_jobs(request: TrainingRequest) -> list[FoldJob]:
     if not folds:
         raise UsageError("no fold was named", "name one or several, 'cv' or 'all'")
     ranks, device = find_ranks(resolve_device(request.device))
-    transforms = plan.configurations[name].augmentation.custom
+    configuration = plan.configurations[name]
+    on_device = augments_on_device(
+        request.augment_on,
+        device,
+        configuration.augmentation.custom,
+        voxels=configuration.step_voxels,
+        cores=max(1, count_cores() // ranks.local_size),
+    )
     jobs = [
         FoldJob(
             dataset=dataset,
@@ -94,7 +102,7 @@ def make_jobs(request: TrainingRequest) -> list[FoldJob]:
             cases_folder=folders.cases(owner),
             cascade_labels_folder=folders.cases(name) if owner != name else None,
             device=device,
-            augment_on_device=augments_on_device(request.augment_on, device, transforms),
+            augment_on_device=on_device,
             initial_weights=request.initial_weights,
             restart=request.length.restart,
             trackers=trackers,

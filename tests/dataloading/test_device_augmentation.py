@@ -8,11 +8,9 @@ import torch
 from augmented_batches import PATCH, SHAPE, make_batches
 from changed_patches import CPU, OFF
 
-from autoseg.dataloading.device_augmentation import augments_on_device, stack_unaugmented
+from autoseg.dataloading.device_augmentation import stack_unaugmented
 from autoseg.dataloading.sampling import InMemoryCase
-from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
-from autoseg.planning.plugin_settings import CustomTransform
 from autoseg.preprocessing.foreground import sample_foreground
 
 
@@ -100,36 +98,3 @@ def test_memory_of_a_batch_that_waits_is_bounded():
     assert labels.dtype == torch.int16
     assert len(unaugmented.noise) == 0
     assert unaugmented.plain[0].shape == (0, 2, *PATCH)
-
-
-@pytest.mark.parametrize(
-    ("choice", "device", "expected"),
-    [
-        ("auto", "cpu", False),
-        ("auto", "cuda", True),
-        ("auto", "cuda:1", True),
-        ("auto", "mps", False),
-        ("cpu", "cuda", False),
-        ("device", "cpu", True),
-        ("device", "cuda", True),
-    ],
-)
-def test_choice_of_the_device(choice, device, expected):
-    """By default the device is chosen if it is a CUDA GPU."""
-    assert augments_on_device(choice, torch.device(device)) is expected
-
-
-def test_own_transforms_change_patches_on_a_cpu():
-    """They do so also if the network is on a GPU; choosing the device is refused in one line."""
-    own = (CustomTransform(name="haze"),)
-    assert not augments_on_device("auto", torch.device("cuda"), own)
-    assert not augments_on_device("cpu", torch.device("cuda"), own)
-    with pytest.raises(UsageError, match="the transform 'haze' changes patches on a CPU only; choose --augment-on cpu"):
-        augments_on_device("device", torch.device("cuda"), own)
-
-
-@pytest.mark.parametrize(("choice", "device"), [("gpu", "cpu"), ("device", "mps")])
-def test_impossible_choice_is_said(choice, device):
-    """The error says what to choose instead."""
-    with pytest.raises(UsageError, match="choose --augment-on"):
-        augments_on_device(choice, torch.device(device))

@@ -99,6 +99,7 @@ def test_autocast_calculates_in_the_precision_of_the_device(machine, bfloat16):
     assert (ones @ ones).dtype == torch.float32
 
 
+@pytest.mark.usefixtures("gpu_beliefs")
 @pytest.mark.parametrize(
     ("kind", "capability", "expected"),
     [

@@ -222,6 +222,7 @@ def test_recomputed_training_is_the_same_to_the_last_bit():
 # --- Compiling --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("gpu_beliefs")
 @pytest.mark.parametrize(
     ("kind", "setting", "compiled"),
     [("cpu", "auto", False), ("cpu", "on", True), ("cuda", "auto", True), ("cuda", "off", False)],
