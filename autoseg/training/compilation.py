@@ -2,10 +2,9 @@
 
 from typing import cast
 
-import torch
-
 from autoseg.networks.default_unet import UNet
 from autoseg.planning.settings import TrainingSettings
+from autoseg.runtime.compiler import compile_quietly
 from autoseg.runtime.device import compiles_well
 from autoseg.training.plugin_checks import find_idle
 from autoseg.training.state import Forward, Run, TrainState
@@ -35,7 +34,7 @@ def choose_forward(plain: Forward, run: Run) -> Forward:
     """
     setting = run.settings.compile
     if setting == "on" or (setting == "auto" and compiles_well(run.device) and _is_long(run.settings)):
-        return cast(Forward, torch.compile(plain, dynamic=False))
+        return compile_quietly(plain)
     return plain
 
 

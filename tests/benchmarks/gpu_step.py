@@ -25,7 +25,7 @@ from autoseg.networks.default_unet import UNet, build_network
 from autoseg.planning.presets import PRESETS
 from autoseg.planning.settings import LossSettings, TrainingSettings
 from autoseg.planning.topology import design_network
-from autoseg.runtime.device import autocast, needs_scaling, resolve_device
+from autoseg.runtime.device import autocast, needs_scaling, precision, resolve_device
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step
 from autoseg.training.losses import Loss
@@ -114,13 +114,17 @@ def time_step(architecture: Architecture, device: torch.device, patch: Axes, bat
 
 
 def time_convolution(convolution: SimpleNamespace, device: torch.device, batch_size: int) -> float:
-    """Returns the seconds of the forward and backward pass of a convolution, the median of several."""
+    """Returns the seconds of the forward and backward pass of a convolution, the median of several.
+
+    Its feature maps have the precision of the device, as those that the layers of a network pass on; the weights are
+    rounded to it in each call, as in each step.
+    """
     module = convolution.module.to_empty(device=device)
     for weights in module.parameters():
         nn.init.normal_(weights, std=0.01)
     module = module.to(memory_format=torch.channels_last_3d)  # the order in which the network has its maps
-    maps = torch.randn(batch_size, *convolution.shape, device=device).to(memory_format=torch.channels_last_3d)
-    maps.requires_grad_(convolution.shape[0] > 1)
+    maps = torch.randn(batch_size, *convolution.shape, device=device, dtype=precision(device))
+    maps = maps.to(memory_format=torch.channels_last_3d).requires_grad_(convolution.shape[0] > 1)
 
     def forward_and_backward() -> None:
         with autocast(device):

@@ -111,7 +111,7 @@ def prepare(workspace: Workspace, arguments: argparse.Namespace) -> None:
         usual = PRESETS[FOLDS_PRESET].training
         length = {"steps_per_epoch": usual.steps_per_epoch, "validation_steps": usual.validation_steps}
         planned = Plan.load(folders.plan).training
-        set_training(folders.plan, planned.model_copy(update=length), arguments.steps)
+        set_training(folders.plan, planned.model_copy(update=length), arguments)
 
 
 def prepare_dataset(workspace: Workspace, number: int, arguments: argparse.Namespace) -> None:
@@ -119,16 +119,20 @@ def prepare_dataset(workspace: Workspace, number: int, arguments: argparse.Names
     folders = workspace.dataset(number)
     if not folders.plan.is_file():
         run_autoseg("plan_and_preprocess", number, workspace, "--rules", "nnunet", "-c", NAME)
-    set_training(folders.plan, REFERENCE_TRAINING, arguments.steps)
+    set_training(folders.plan, REFERENCE_TRAINING, arguments)
     if arguments.nnunet is not None and not reference_cases(folders, workspace, NAME).is_dir():
         call_theirs(workspace, arguments.nnunet, "plan_and_preprocess", number, "-c", NAME, "-np", 2, "-npfp", 2)
 
 
-def set_training(path: Path, training: TrainingSettings, steps: int | None) -> None:
-    """Writes the settings of the training into a plan, with epochs of `steps` steps unless that is None."""
-    if steps is not None:
-        training = training.model_copy(update={"steps_per_epoch": steps, "validation_steps": 1})
-    Plan.load(path).model_copy(update={"training": training}).save(path)
+def set_training(path: Path, training: TrainingSettings, arguments: argparse.Namespace) -> None:
+    """Writes the settings of the training into a plan: with --steps in an epoch, and compiled except on a CPU.
+
+    So few epochs would not be compiled otherwise, as those of a whole training are.
+    """
+    changes: dict[str, object] = {} if arguments.device == "cpu" else {"compile": "on"}
+    if arguments.steps is not None:
+        changes |= {"steps_per_epoch": arguments.steps, "validation_steps": 1}
+    Plan.load(path).model_copy(update={"training": training.model_copy(update=changes)}).save(path)
 
 
 def measure(workspace: Workspace, arguments: argparse.Namespace) -> Iterator[Row]:

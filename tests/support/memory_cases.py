@@ -10,7 +10,8 @@ from small_models import small_run, usual_loss
 from autoseg.dataloading.batch import Batch
 from autoseg.networks.architecture import Architecture, Axes, Stage
 from autoseg.networks.default_unet import build_network
-from autoseg.runtime.device import needs_scaling
+from autoseg.runtime.device import forget_peak, free_cached_memory, needs_scaling
+from autoseg.runtime.device import peak_bytes as peak_since_forgotten
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step
 from autoseg.training.state import start_training
@@ -262,21 +263,39 @@ def kept_bytes(architecture: Architecture, patch_size: Axes, dtype: torch.dtype 
     return kept[1] - kept[0]
 
 
-def peak_bytes(case: Case, device: torch.device) -> int:
-    """Returns the most bytes that tensors take on a CUDA GPU during three real training steps of a case."""
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    architecture = case.architecture()
-    run = replace(small_run(average_decay=0.99, compile="off"), device=device)
+def peak_bytes(
+    case: Case, device: torch.device, *, features: int = 32, patch_size: Axes | None = None, steps: int = 3
+) -> int:
+    """Returns the most bytes that tensors take on a CUDA GPU during real training steps of a case.
+
+    The first step does not count: cuDNN tries its kernels in it, each with the memory that it likes to work in.
+
+    Args:
+        case: The network.
+        device: The GPU; on a CPU the steps are done, and zero is returned.
+        features: Features of the first stage.
+        patch_size: Patch of a step; that of the case by default.
+        steps: Number of steps, of which all but the first count.
+    """
+    free_cached_memory(device)
+    before = allocated_bytes(device)
+    architecture, patch_size = case.architecture(features), patch_size or case.patch_size
+    loss = usual_loss(architecture.out_channels)
+    run = replace(small_run(average_decay=0.99, compile="off"), device=device, loss=loss)
     network = build_network(architecture, torch.Generator().manual_seed(0))
     state = start_training(network, run.settings, device, scaled=needs_scaling(device))
     generator = torch.Generator().manual_seed(0)
     batch = Batch(
-        images=torch.randn(case.batch_size, case.channels, *case.patch_size, generator=generator),
-        labels=torch.randint(case.classes, (case.batch_size, *case.patch_size), generator=generator),
+        images=torch.randn(case.batch_size, case.channels, *patch_size, generator=generator),
+        labels=torch.randint(case.classes, (case.batch_size, *patch_size), generator=generator),
     )
-    for _ in range(3):
+    for number in range(steps):
         train_step(state, batch, run, SILENT)
-        state.step += 1
-    return torch.cuda.max_memory_allocated(device) - before
+        if number == 0:
+            forget_peak(device)
+    return (peak_since_forgotten(device) or 0) - before
+
+
+def allocated_bytes(device: torch.device) -> int:
+    """Returns the bytes of tensors on a CUDA GPU; zero for another device."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
