@@ -25,8 +25,7 @@ def test_steps_of_the_memory_cases_have_their_classes_and_the_first_does_not_cou
     train_step, forget_peak = memory_cases.train_step, memory_cases.forget_peak
     monkeypatch.setattr(memory_cases, "train_step", lambda *args: order.append("step") or train_step(*args))
     monkeypatch.setattr(memory_cases, "forget_peak", lambda device: order.append("forget") or forget_peak(device))
-    patch_size = tuple(size // 2 for size in case.small_patch)
-    assert memory_cases.peak_bytes(case, CPU, features=2, patch_size=patch_size) == 0
+    assert memory_cases.peak_bytes(case, CPU, features=2, patch_size=case.small_patch) == 0
     assert order == ["step", "forget", "step", "step"]
 
 
