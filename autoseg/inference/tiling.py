@@ -36,8 +36,8 @@ from math import ceil
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
+from torch.nn import functional as F
 
 from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.networks.patch_sizes import PatchSizes
@@ -253,11 +253,9 @@ def tile_image(image: Tensor, patch_size: tuple[int, ...], patches: PatchSizes |
     flat = (1,) * (3 - len(patch_size))
     size = (*flat, *patch_size)
     if patches is None or not patches.has_margin:
-        volume, inside = pad_nd_image(image, size, "constant", {"value": 0}, return_slicer=True)
+        volume, inside = pad_to_size(image, size)
         tiles = [Tile(axes) for axes in product(*map(axis_tiles, volume.shape[1:], size))]
-        shape = tuple(volume.shape[1:])
-        bounds = tuple(slice(*part.indices(length)) for part, length in zip(inside[1:], shape, strict=True))
-        return TiledImage(volume=volume, tiles=tiles, shape=shape, inside=bounds)
+        return TiledImage(volume=volume, tiles=tiles, shape=tuple(volume.shape[1:]), inside=inside)
     arguments = zip(
         image.shape[1:],
         (*flat, *patches.centre(patch_size)),
@@ -272,3 +270,22 @@ def tile_image(image: Tensor, patch_size: tuple[int, ...], patches: PatchSizes |
         shape=tuple(tiles[-1].region.stop for tiles, _ in per_axis),
         inside=tuple(bounds for _, bounds in per_axis),
     )
+
+
+def pad_to_size(image: Tensor, size: Sequence[int]) -> tuple[Tensor, Slices]:
+    """Pads an image with zeros, evenly on both sides, or with one more after it than before it.
+
+    Source: the reference method.
+
+    Args:
+        image: Shape (c, z, y, x).
+        size: The size (z, y, x) that the image has at least afterwards.
+
+    Returns:
+        The padded image, and where in it the image is.
+    """
+    missing = [max(0, wanted - length) for wanted, length in zip(size, image.shape[1:], strict=True)]
+    before = [voxels // 2 for voxels in missing]
+    widths = [(first, voxels - first) for first, voxels in zip(before, missing, strict=True)]
+    inside = tuple(slice(first, first + length) for first, length in zip(before, image.shape[1:], strict=True))
+    return F.pad(image, [width for axis in reversed(widths) for width in axis]), inside

@@ -23,7 +23,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,7 +94,7 @@ def _find_content(file: IO[bytes], part: zipfile.ZipInfo) -> PartLocation:
 # Decision: level 1 of Zstandard after shuffle makes the smallest files of what is written fast. LZ4 reads patches in
 # 0.6 of the time, but takes a tenth more space for synthetic CT and a quarter to a half more for real MR; LZ4HC, which
 # the reference method chose, takes six times as long to write. See tests/benchmarks/store.py.
-CODEC = blosc2.Codec.ZSTD
+CODEC = "ZSTD"
 LEVEL = 1
 
 # Voxels along each axis, by number of dimensions. Decision: 64 or 128 KiB fit into the cache and waste little.
@@ -121,13 +120,15 @@ def compress(array: NDArray[Any], chunks: tuple[int, ...], blocks: tuple[int, ..
         chunks: Size of the chunks that are read one at a time, along each axis.
         blocks: Size of the blocks into which a chunk is divided, along each axis.
     """
+    import blosc2  # training on cases in memory does without it
+
     chunks = tuple(max(1, min(sizes)) for sizes in zip(chunks, array.shape, strict=True))
     compressed = blosc2.asarray(
         np.ascontiguousarray(array),
         chunks=chunks,
         blocks=tuple(map(min, blocks, chunks)),
         cparams={
-            "codec": CODEC,
+            "codec": blosc2.Codec[CODEC],
             "clevel": LEVEL,
             "nthreads": 1,  # cases are written, and patches read, by several threads already
             "filters": [blosc2.Filter.SHUFFLE if array.dtype.itemsize > 1 else blosc2.Filter.NOFILTER],
@@ -149,6 +150,8 @@ def open_array(path: Path, part: PartLocation, shape: tuple[int, ...]) -> Any:
         ArtifactError: The array has another shape.
         DAMAGE: One of these, if there is no array.
     """
+    import blosc2
+
     try:
         array = blosc2.open(str(path), mode="r", mmap_mode="r", offset=part.start, dparams={"nthreads": 1})
         stored = array.shape

@@ -21,10 +21,6 @@ def compile_quietly(function: Compiled) -> Compiled:
 
     Returns:
         The compiled function, which has the same weights.
-
-    Example:
-        >>> compile_quietly(torch.relu) is torch.relu
-        False
     """
     warnings.filterwarnings("ignore", message=TF32_ADVICE, category=UserWarning)
     return cast(Compiled, torch.compile(function, dynamic=False))

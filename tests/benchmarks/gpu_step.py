@@ -91,7 +91,8 @@ def find_convolutions(architecture: Architecture, patch: Axes) -> list[SimpleNam
 
     with torch.device("meta"):
         network = UNet(architecture)
-        watched = [module for module in network.modules() if isinstance(module, nn.Conv3d | Upsampling)]
+        kinds = nn.Conv2d | nn.Conv3d | Upsampling
+        watched = [module for module in network.modules() if isinstance(module, kinds)]
         hooks = [module.register_forward_hook(note) for module in watched]
         network(torch.empty(1, architecture.in_channels, *patch))
     for hook in hooks:
@@ -122,9 +123,10 @@ def time_convolution(convolution: SimpleNamespace, device: torch.device, batch_s
     module = convolution.module.to_empty(device=device)
     for weights in module.parameters():
         nn.init.normal_(weights, std=0.01)
-    module = module.to(memory_format=torch.channels_last_3d)  # the order in which the network has its maps
+    order = torch.channels_last if len(convolution.shape) == 3 else torch.channels_last_3d
+    module = module.to(memory_format=order)  # the order in which the network has its maps
     maps = torch.randn(batch_size, *convolution.shape, device=device, dtype=precision(device))
-    maps = maps.to(memory_format=torch.channels_last_3d).requires_grad_(convolution.shape[0] > 1)
+    maps = maps.to(memory_format=order).requires_grad_(convolution.shape[0] > 1)
 
     def forward_and_backward() -> None:
         with autocast(device):

@@ -68,7 +68,7 @@ class Compressed:
     name: str
     chunks: Shape
     blocks: Shape = (BLOCK_EDGE[3],) * 3
-    codec: blosc2.Codec = CODEC
+    codec: blosc2.Codec = blosc2.Codec[CODEC]
     level: int = LEVEL
     filters: tuple[blosc2.Filter, ...] = (blosc2.Filter.SHUFFLE,)
     dtype: type[np.floating] = np.float32

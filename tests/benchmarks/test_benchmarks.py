@@ -6,6 +6,7 @@ that of an environment as tests/benchmarks/metrics.py describes it. gpu_training
 whose benchmark trainer needs a GPU.
 """
 
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import pytest
+from gpu_overview import LIMITS
 from made_up_hippocampi import TASK, write_hippocampi
 from made_up_model import make_model
 from phantoms import REALDATA
@@ -81,6 +83,11 @@ ALONE = (
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
     Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
     Benchmark("gpu_counts.py", "--tiny", ("mean of 16 batches", "plain, 3 classes", "3 classes, with agreement")),
+    Benchmark(
+        "gpu_overview.py",
+        "--device cpu --tiny --report {fresh} --minutes 5",
+        (),
+    ),
     Benchmark("gpu_step.py", "--device cpu --preset small --patch 16 16 16", ("step", "its convolutions alone")),
     Benchmark(
         "gpu_training.py",
@@ -112,6 +119,7 @@ ALONE = (
 )
 BENCHMARKS = (*ALONE, *BESIDE_NNUNET, METRICS)
 STARTED_BY = {
+    "gpu_overview_part.py": "gpu_overview.py",
     "measure_convolution_faults.py": "convolution_faults.py",
     "measure_busy_machine.py": "busy_machine.py",
     "measure_metrics.py": "metrics.py",
@@ -203,6 +211,10 @@ def test_runs_without_other_programs(benchmark_run: Benchmark, folders: dict[str
     output = run(benchmark_run, folders)
     for beginning in benchmark_run.rows:
         assert re.search(r"\d", "|".join(find_row(output, beginning)[1:])), output
+    if benchmark_run.script == "gpu_overview.py":
+        parts = json.loads((folders["fresh"] / "gpu_overview.json").read_text(encoding="utf-8"))["parts"]
+        assert {name: part["problem"] for name, part in parts.items()} == dict.fromkeys(LIMITS, "")
+        assert all(part["rows"] for part in parts.values())
     if benchmark_run.script == "gpu_training.py":
         report = (folders["fresh"] / "report.md").read_text(encoding="utf-8")
         assert report.startswith("Measured on: ")

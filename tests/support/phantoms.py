@@ -6,13 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import Geometry, Vector, Volume
-from autoseg.imaging.image_files import write_image, write_label_map
 from autoseg.runtime.reporting import Task
 
 SHAPE = (6, 9, 8)
@@ -71,6 +69,8 @@ def blocks(values: Sequence[int] = (0, 1, 2), shape: tuple[int, int, int] = SHAP
 
 def write_case(folder: Path, name: str, *, channels: int = 1, seed: int = 0, ending: str = ".nii.gz") -> None:
     """Writes a case with the labels 0, 1 and 2 into imagesTr and labelsTr."""
+    from autoseg.imaging.image_files import write_image, write_label_map  # tests of GPUs do without SimpleITK
+
     for channel in range(channels):
         path = folder / "imagesTr" / f"{name}_{channel:04d}{ending}"
         write_image(path, place(noise(seed * 10 + channel)[np.newaxis]))
@@ -92,6 +92,8 @@ def write_dataset(folder: Path, *, cases: int = 3, channels: int = 1, ending: st
 
 def write_picture(path: Path, array: NDArray[np.uint8]) -> None:
     """Writes a grey picture of shape (y, x) or a colour one of shape (y, x, 3); the ending chooses the format."""
+    import SimpleITK as sitk
+
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=array.ndim == 3), str(path))
 

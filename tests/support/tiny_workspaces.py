@@ -11,8 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import IDENTITY, Geometry, Matrix, Shape, Vector, Volume
-from autoseg.imaging.image_files import write_image, write_label_map
-from autoseg.pipeline.datasets import plan_and_preprocess
 from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.plan import Plan
 from autoseg.workspace import DatasetFolders, Workspace
@@ -67,6 +65,8 @@ def write_volumes(
     ending: str = ".nii.gz",
 ) -> DatasetFolders:
     """Writes a raw dataset of volumes, and in imagesTs one scan more; those of even number are coarser."""
+    from autoseg.imaging.image_files import write_image, write_label_map  # tests of GPUs do without SimpleITK
+
     folders = folders_of(root)
     _info(channels, ending).save(folders.raw / "dataset.json")
     for number in range(1, cases + 2):
@@ -101,6 +101,8 @@ def write_pictures(root: Path, *, colours: int, cases: int = 3) -> DatasetFolder
 
 def plan_tiny(root: Path, patches: PatchesName = "growing", **training: float) -> Plan:
     """Plans and preprocesses, then edits plan.json, as a user would, so that training takes a moment."""
+    from autoseg.pipeline.datasets import plan_and_preprocess
+
     with patch("autoseg.datasets.fingerprint.FOREGROUND_SAMPLES", 10_000):  # the usual number takes a second
         plan_and_preprocess(NUMBER, preset="small", patches=patches, workspace=root)
     return edit_training(root, **{**TRAINING, **training})
