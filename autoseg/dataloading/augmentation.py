@@ -17,12 +17,12 @@ import torch.nn.functional as F
 
 from autoseg.dataloading.augmentation_parameters import Amounts, AugmentationParameters
 from autoseg.dataloading.histogram_matching import match_histograms
+from autoseg.dataloading.label_swaps import swap_labels, swap_table
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.planning.plugin_settings import CustomTransform
 from autoseg.planning.plugins import find_transform
 from autoseg.planning.settings import AugmentationSettings
-from autoseg.runtime.device import copy_to
 
 
 def augment(
@@ -56,7 +56,7 @@ def augment(
             image.copy_(changed)
             label.copy_(changed_label)
         if settings.swap_axis in params.mirrored:
-            label.copy_(swap_labels(label, settings.swapped_labels))
+            label.copy_(swap_labels(label, swap_table(settings.swapped_labels)))
         if params.mirrored:
             image.copy_(image.flip([axis + 1 for axis in params.mirrored]))
             label.copy_(label.flip(params.mirrored))
@@ -90,15 +90,15 @@ def change_intensities(image: torch.Tensor, params: AugmentationParameters, axes
     if params.blur_sigmas is not None:
         blur(image, params.blur_sigmas)
     if params.brightness is not None:
-        image.mul_(as_column(params.brightness, image))
+        image.mul_(_as_column(params.brightness, image))
     if params.contrast is not None:
-        change_contrast(image, as_column(params.contrast, image))
+        change_contrast(image, _as_column(params.contrast, image))
     if params.resolution is not None:
         lower_resolution(image, params.resolution, axes)
     if params.gamma_inverted is not None:
-        change_gamma(image.neg_(), as_column(params.gamma_inverted, image)).neg_()
+        change_gamma(image.neg_(), _as_column(params.gamma_inverted, image)).neg_()
     if params.gamma is not None:
-        change_gamma(image, as_column(params.gamma, image))
+        change_gamma(image, _as_column(params.gamma, image))
 
 
 def apply_custom_transform(
@@ -130,10 +130,9 @@ def apply_custom_transform(
     raise UsageError(problem, "mend that package")
 
 
-def as_column(amounts: Amounts, images: torch.Tensor) -> torch.Tensor:
-    """Returns one amount per channel as a tensor that multiplies images (channels, *patch), on their device."""
-    column = torch.from_numpy(amounts).reshape(-1, *[1] * (images.ndim - 1))
-    return copy_to(column, images.device)
+def _as_column(amounts: Amounts, images: torch.Tensor) -> torch.Tensor:
+    """Returns one amount per channel as a tensor that multiplies images (channels, *patch)."""
+    return torch.from_numpy(amounts).reshape(-1, *[1] * (images.ndim - 1))
 
 
 def make_noise(params: AugmentationParameters, shape: Sequence[int]) -> torch.Tensor:
@@ -264,22 +263,6 @@ def _deviation(centred: torch.Tensor) -> torch.Tensor:
     return length / math.sqrt(centred[0].numel())
 
 
-def swap_labels(labels: torch.Tensor, pairs: tuple[tuple[int, int], ...]) -> torch.Tensor:
-    """Swaps the two labels of each pair; all other labels stay, also negative ones.
-
-    Example:
-        >>> swap_labels(torch.tensor([-1, 0, 1, 2, 3, 4]), ((1, 3),))
-        tensor([-1,  0,  3,  2,  1,  4])
-    """
-    largest = max((label for pair in pairs for label in pair), default=0)
-    partners = list(range(largest + 1))
-    for first, second in pairs:
-        partners[first], partners[second] = second, first
-    table = copy_to(torch.tensor(partners, dtype=labels.dtype), labels.device)
-    within = labels.clamp(0, largest)
-    return torch.where(labels == within, table[within.long()], labels)
-
-
 def clear_outside(images: torch.Tensor, labels: torch.Tensor, channels: Sequence[int]) -> None:
     """Sets some channels to zero outside the cases, in place.
 
@@ -293,4 +276,4 @@ def clear_outside(images: torch.Tensor, labels: torch.Tensor, channels: Sequence
     if channels:
         inside = labels != OUTSIDE
         for channel in channels:
-            images[:, channel] *= inside
+            images[:, channel].mul_(inside)

@@ -16,7 +16,7 @@ class Batch:
     Attributes:
         images: Image patches, shape (n, c, *patch), float32. In a cascade there is one more channel per structure,
             which holds the coarse segmentation of that structure.
-        labels: `TargetLabels` of shape (n, *centre), int64. The centre is the part of a patch that the network
+        labels: `TargetLabels` of shape (n, *centre), int16. The centre is the part of a patch that the network
             predicts, in most networks the whole patch.
         unknown: Structures that are not annotated in the case of each patch, shape (n, structures), bool; None if all
             structures are annotated in all cases.

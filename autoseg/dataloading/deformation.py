@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.runtime.device import copy_to
-
 
 def count_points(size: int, spacing_voxels: float) -> int:
     """Returns the number of grid points along an axis, so that all voxels lie between two points; at least two.
@@ -50,23 +48,26 @@ def spline_weights(size: int, spacing_voxels: float) -> NDArray[np.float32]:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def smooth_field(displacements: torch.Tensor, patch: Sequence[int], spacing_voxels: float) -> torch.Tensor:
+def spline_tensors(patch: Sequence[int], spacing_voxels: float) -> tuple[torch.Tensor, ...]:
+    """Returns `spline_weights` of each axis."""
+    return tuple(torch.from_numpy(spline_weights(size, spacing_voxels)) for size in patch)
+
+
+def smooth_field(displacements: torch.Tensor, splines: Sequence[torch.Tensor]) -> torch.Tensor:
     """Interpolates the displacement of each voxel of a patch from those of the grid points.
 
     Args:
         displacements: Displacements of the points along d axes, in voxels; shape (..., d, *points).
-        patch: Size of the patch along the same d axes, in voxels.
-        spacing_voxels: Distance of neighbouring points, in voxels.
+        splines: What `spline_tensors` returns for the size of the patch along the same d axes, on the same device.
 
     Returns:
-        Displacements of the voxels, in voxels; shape (..., d, *patch), on the device of `displacements`.
+        Displacements of the voxels, in voxels; shape (..., d, *patch).
 
     Example:
-        >>> smooth_field(torch.ones(2, 3, 3), patch=(9, 7), spacing_voxels=4.0).shape
+        >>> smooth_field(torch.ones(2, 3, 3), spline_tensors((9, 7), spacing_voxels=4.0)).shape
         torch.Size([2, 9, 7])
     """
     field = displacements
-    for axis, size in zip(range(-len(patch), 0), patch, strict=True):
-        weights = copy_to(torch.from_numpy(spline_weights(size, spacing_voxels)), field.device)
+    for axis, weights in zip(range(-len(splines), 0), splines, strict=True):
         field = (field.movedim(axis, -1) @ weights.T).movedim(-1, axis)
     return field

@@ -1,38 +1,38 @@
 """Augmentation of a whole batch at once, on the device of the network.
 
-The threads that prepare batches only draw parameters and read; for a patch that will be warped they read its source
-region. All random numbers are drawn on the CPU, so that they are the same on every device, and the CPU knows without
-asking the device which patches a change applies to. Each change does what its counterpart in `augmentation` does,
-written for a batch.
+The threads that prepare batches draw parameters, read, and turn the parameters into tensors; for a patch that will be
+warped they read its source region. All random numbers are drawn on the CPU, so that they are the same on every device,
+and the CPU knows without asking the device which patches a change applies to. Each change does what its counterpart in
+`augmentation` does, written for a batch: in few large operations, because on a GPU each has a cost of its own.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.dataloading.augmentation import (
-    as_column,
-    change_contrast,
-    change_gamma,
-    clear_outside,
-    make_noise,
-    swap_labels,
+from autoseg.dataloading.augmentation import change_contrast, change_gamma, clear_outside
+from autoseg.dataloading.batch_changes import (
+    BatchChanges,
+    ChannelAmounts,
+    Flip,
+    LineFilter,
+    Warping,
+    prepare_changes,
+    prepare_warping,
 )
-from autoseg.dataloading.augmentation_parameters import Amounts, AugmentationParameters
 from autoseg.dataloading.deformation import smooth_field
-from autoseg.dataloading.filter_matrices import blur_matrices, coarsening_matrices
 from autoseg.dataloading.histogram_matching import match_histograms
+from autoseg.dataloading.label_swaps import swap_labels
 from autoseg.dataloading.patch import PatchRegion
 from autoseg.dataloading.warping import warp
 from autoseg.imaging.label_encoding import TargetLabels, encode_targets
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.networks.architecture import Axes
 from autoseg.planning.settings import AugmentationSettings
-from autoseg.runtime.device import copy_to
+from autoseg.runtime.copy_ahead import copy_ahead
 
 SourceRegion = tuple[NDArray[np.float32], NDArray[np.integer]]
 """Image and label map that a patch is interpolated from."""
@@ -43,51 +43,54 @@ Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnaugmentedBatch:
-    """The n patches of a batch as they were read, and their augmentation.
+    """The n patches of a batch as they were read, and their augmentation, as tensors on one device.
 
     Attributes:
         plain: Images (n - k, c, *patch) and labels (n - k, *patch) of the patches that are not warped.
+        plain_index: Their indices in the batch, shape (n - k,).
         to_warp: Images (k, c, *axes) and labels (k, *axes) of the source regions of the k patches that are rotated,
             scaled or deformed; zero and `OUTSIDE` beyond what was read.
-        noise: Noise of the h patches that get some, shape (h, c, *patch).
-        parameters: Changes of all n patches, in the order of the batch.
-        settings: Augmentation settings of the plan.
-        patch_size: Size of the patches along two or three axes, in voxels.
+        warping: How these are warped; None if no patch is.
+        changes: The changes of all n patches.
         cleared: Indices of the channels that are zero outside the cases.
     """
 
     plain: tuple[torch.Tensor, torch.Tensor]
+    plain_index: torch.Tensor
     to_warp: tuple[torch.Tensor, torch.Tensor]
-    noise: torch.Tensor
-    parameters: Sequence[AugmentationParameters]
-    settings: AugmentationSettings
-    patch_size: Axes
-    cleared: Sequence[int]
+    warping: Warping | None
+    changes: BatchChanges
+    cleared: tuple[int, ...]
 
     def augment(self, device: torch.device) -> tuple[torch.Tensor, TargetLabels]:
-        """Augments the patches on a device.
+        """Augments the patches on a device, to which they are copied unless they are there already.
 
         Returns:
             Images (n, c, *patch) and labels (n, *patch), as a `Batch` holds them.
         """
-        images, labels = self._assemble(device)
-        images = _match(images, labels, self.parameters)
-        _change_intensities(images, self.parameters, self.settings.in_plane_axes(len(self.patch_size)), self.noise)
-        _mirror(images, labels, self.parameters, self.settings)
+        if self.plain[0].device.type != device.type:
+            return copy_ahead(self, device).finish().augment(device)
+        images, labels = self._assemble()
+        images = _match(images, labels, self.changes.matched)
+        _change_intensities(images, self.changes)
+        _mirror(images, labels, self.changes.flips)
         clear_outside(images, labels, self.cleared)
         return images, encode_targets(labels)
 
-    def _assemble(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies all patches to the device in the order of the batch, and warps those that are to be warped."""
-        warped = [number for number, params in enumerate(self.parameters) if params.is_warped]
-        plain = [number for number, params in enumerate(self.parameters) if not params.is_warped]
-        parts = [(plain, [copy_to(part, device) for part in self.plain])]
-        if warped:
-            parameters = [self.parameters[number] for number in warped]
-            source_regions = [copy_to(part, device) for part in self.to_warp]
-            parts.append((warped, list(_warp(source_regions, parameters, self.settings, self.patch_size))))
-        order = _index(np.argsort([number for numbers, _ in parts for number in numbers]), device)
-        images, labels = (torch.cat([pair[which] for _, pair in parts]).index_select(0, order) for which in (0, 1))
+    def _assemble(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns new images and labels in the order of the batch, after those that are to be warped were."""
+        if self.warping is None:
+            images, labels = self.plain
+            return images.clone(), labels.clone()
+        warped = _warp(self.to_warp, self.warping)
+        if not len(self.plain_index):
+            return warped
+        images, labels = (
+            torch.empty((len(plain) + len(new), *plain.shape[1:]), dtype=plain.dtype, device=plain.device)
+            .index_copy_(0, self.plain_index, plain)
+            .index_copy_(0, self.warping.index, new)
+            for plain, new in zip(self.plain, warped, strict=True)
+        )
         return images, labels
 
 
@@ -97,7 +100,7 @@ def stack_unaugmented(
     settings: AugmentationSettings,
     cleared: Sequence[int],
 ) -> UnaugmentedBatch:
-    """Stacks the patches of a batch for a device to augment.
+    """Stacks the patches of a batch for a device to augment, on the CPU.
 
     Args:
         regions: The patches, all of one size.
@@ -106,20 +109,16 @@ def stack_unaugmented(
         cleared: Indices of the channels that are zero outside the cases.
     """
     patch, channels, parameters = regions[0].patch_size, len(sources[0][0]), [region.augmentation for region in regions]
+    plain = [number for number, params in enumerate(parameters) if not params.is_warped]
+    to_warp = [source for source, params in zip(sources, parameters, strict=True) if params.is_warped]
+    stacked = _stack(to_warp, channels, patch)
     return UnaugmentedBatch(
-        plain=_stack(
-            [source for source, params in zip(sources, parameters, strict=True) if not params.is_warped],
-            channels,
-            patch,
-        ),
-        to_warp=_stack(
-            [source for source, params in zip(sources, parameters, strict=True) if params.is_warped], channels, patch
-        ),
-        noise=_make_noise(parameters, (channels, *patch)),
-        parameters=parameters,
-        settings=settings,
-        patch_size=patch,
-        cleared=cleared,
+        plain=_stack([sources[number] for number in plain], channels, patch),
+        plain_index=torch.tensor(plain, dtype=torch.int64),
+        to_warp=stacked,
+        warping=prepare_warping(parameters, settings, patch, stacked[1].shape[1:]),
+        changes=prepare_changes(parameters, settings, patch, channels),
+        cleared=tuple(cleared),
     )
 
 
@@ -141,130 +140,66 @@ def _central_slice(whole: int, size: int) -> slice:
     return slice(first, first + size)
 
 
-def _make_noise(parameters: Sequence[AugmentationParameters], shape: Sequence[int]) -> torch.Tensor:
-    noise = [make_noise(params, shape) for params in parameters if params.noise_std is not None]
-    return torch.stack(noise) if noise else torch.zeros(0, *shape)
-
-
-def _warp(
-    source_regions: Sequence[torch.Tensor],
-    parameters: Sequence[AugmentationParameters],
-    settings: AugmentationSettings,
-    patch: Axes,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Warps patches; one without rotation and scaling gets the identity matrix, one without deformation zeros."""
+def _warp(source_regions: tuple[torch.Tensor, torch.Tensor], warping: Warping) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = source_regions
-    identity = np.eye(len(patch))
-    matrices = np.stack([identity if params.affine is None else params.affine for params in parameters])
-    field = None
-    displacements = [params.displacements for params in parameters if params.displacements is not None]
-    if displacements:
-        zeros = np.zeros_like(displacements[0])
-        points = np.stack([zeros if params.displacements is None else params.displacements for params in parameters])
-        deformed = [patch[axis] for axis in settings.in_plane_axes(len(patch))]
-        field = smooth_field(
-            copy_to(torch.from_numpy(points), images.device), deformed, settings.deformation_spacing_voxels
-        )
-    on_device = copy_to(torch.from_numpy(matrices).float(), images.device)
-    return warp(images, labels, patch=patch, matrices=on_device, field=field)
+    field = None if warping.displacements is None else smooth_field(warping.displacements, warping.splines)
+    return warp(images, labels, grid=warping.grid, field=field)
 
 
-def _match(images: torch.Tensor, labels: torch.Tensor, parameters: Sequence[AugmentationParameters]) -> torch.Tensor:
+def _match(
+    images: torch.Tensor, labels: torch.Tensor, matched: tuple[torch.Tensor, torch.Tensor] | None
+) -> torch.Tensor:
     """Matches the histograms of patches to those that other patches of the batch had at first."""
-    pairs = [(number, params.partner) for number, params in enumerate(parameters) if params.partner is not None]
-    if not pairs:
+    if matched is None:
         return images
-    matched, partners = (_index(numbers, images.device) for numbers in zip(*pairs, strict=True))
     inside = (labels != OUTSIDE)[:, None].expand_as(images)
-    both = [
-        tensor.index_select(0, indices).flatten(0, 1) for tensor in (images, inside) for indices in (matched, partners)
-    ]
+    both = [tensor.index_select(0, index).flatten(0, 1) for tensor in (images, inside) for index in matched]
     channels = match_histograms(*both)
-    return images.index_copy(0, matched, channels.reshape(len(pairs), *images.shape[1:]))
+    return images.index_copy(0, matched[0], channels.reshape(len(matched[0]), *images.shape[1:]))
 
 
-def _change_intensities(
-    images: torch.Tensor, parameters: Sequence[AugmentationParameters], axes: Sequence[int], noise: torch.Tensor
-) -> None:
+def _change_intensities(images: torch.Tensor, changes: BatchChanges) -> None:
     """Changes the intensities of all patches in place, in the order of `augmentation.change_intensities`."""
-    noisy = [number for number, params in enumerate(parameters) if params.noise_std is not None]
-    if noisy:
-        images.index_add_(0, _index(noisy, images.device), copy_to(noise, images.device))
-    patch = images.shape[2:]
-    _apply_matrices(images, [params.blur_sigmas for params in parameters], partial(blur_matrices, patch))
-    _change_chosen(images, [params.brightness for params in parameters], torch.mul)
-    _change_chosen(images, [params.contrast for params in parameters], change_contrast)
-    _apply_matrices(images, [params.resolution for params in parameters], partial(coarsening_matrices, patch, axes))
+    if changes.noise is not None:
+        images.index_add_(0, *changes.noise)
+    _filter_lines(images, changes.blur)
+    if changes.brightness is not None:
+        images.mul_(changes.brightness)
+    _change_chosen(images, changes.contrast, change_contrast)
+    _filter_lines(images, changes.resolution)
     _change_chosen(
-        images,
-        [params.gamma_inverted for params in parameters],
-        lambda channels, exponent: change_gamma(channels.neg_(), exponent).neg_(),
+        images, changes.gamma_inverted, lambda channels, exponent: change_gamma(channels.neg_(), exponent).neg_()
     )
-    _change_chosen(images, [params.gamma for params in parameters], change_gamma)
+    _change_chosen(images, changes.gamma, change_gamma)
 
 
-def _change_chosen(images: torch.Tensor, amounts: Sequence[Amounts | None], change: Change) -> None:
+def _change_chosen(images: torch.Tensor, chosen: ChannelAmounts | None, change: Change) -> None:
     """Changes the patches that have amounts, one per channel, in place."""
-    chosen = [(number, amount) for number, amount in enumerate(amounts) if amount is not None]
-    if not chosen:
+    if chosen is not None:
+        patches = images.index_select(0, chosen.index)
+        changed = change(patches.flatten(0, 1), chosen.amounts)
+        images.index_copy_(0, chosen.index, changed.reshape(patches.shape))
+
+
+def _filter_lines(images: torch.Tensor, line_filter: LineFilter | None) -> None:
+    """Multiplies each line of voxels of some channels along each axis by a matrix, in place."""
+    if line_filter is None:
         return
-    index = _index([number for number, _ in chosen], images.device)
-    patches = images.index_select(0, index)
-    column = as_column(np.concatenate([amount for _, amount in chosen]), patches.flatten(0, 1))
-    images.index_copy_(0, index, change(patches.flatten(0, 1), column).reshape(patches.shape))
-
-
-def _apply_matrices(
-    images: torch.Tensor,
-    amounts: Sequence[Amounts | None],
-    make: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32] | None]],
-) -> None:
-    """Multiplies each line of voxels along each axis by a matrix, in place.
-
-    Args:
-        images: Images, shape (n, c, *patch).
-        amounts: Amounts of each patch, one per channel; None for a patch that stays as it is.
-        make: Returns the matrices of a channel, given its amount: one (size, size) for each axis, None for an axis that
-            stays as it is; an empty list for a channel that stays as it is.
-    """
-    channel_matrices = [
-        (number * images.shape[1] + channel, matrices)
-        for number, amount in enumerate(amounts)
-        if amount is not None
-        for channel, matrices in enumerate(map(make, amount))
-        if matrices
-    ]
-    if not channel_matrices:
-        return
-    index = _index([number for number, _ in channel_matrices], images.device)
     channels = images.view(-1, *images.shape[2:])  # the same memory
-    selected = channels.index_select(0, index)
-    for axis, axis_matrices in enumerate(zip(*(matrices for _, matrices in channel_matrices), strict=True), start=1):
-        present = [matrix for matrix in axis_matrices if matrix is not None]
-        if present:
+    selected = channels.index_select(0, line_filter.index)
+    for axis, matrices in enumerate(line_filter.matrices, start=1):
+        if matrices is not None:
             lines = selected.movedim(axis, 1)
-            mixed = copy_to(torch.from_numpy(np.stack(present)), images.device) @ lines.flatten(2)
+            mixed = matrices @ lines.flatten(2)
             selected = mixed.reshape(lines.shape).movedim(1, axis)
-    channels.index_copy_(0, index, selected)
+    channels.index_copy_(0, line_filter.index, selected)
 
 
-def _mirror(
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    parameters: Sequence[AugmentationParameters],
-    settings: AugmentationSettings,
-) -> None:
+def _mirror(images: torch.Tensor, labels: torch.Tensor, flips: Sequence[Flip]) -> None:
     """Flips patches along their axes, in place, and swaps the labels of structures that change sides."""
-    for axis in settings.mirror_axes:
-        flipped = [number for number, params in enumerate(parameters) if axis in params.mirrored]
-        if flipped:
-            index = _index(flipped, images.device)
-            images.index_copy_(0, index, images.index_select(0, index).flip(axis + 2))
-            flipped_labels = labels.index_select(0, index).flip(axis + 1)
-            if axis == settings.swap_axis:
-                flipped_labels = swap_labels(flipped_labels, settings.swapped_labels)
-            labels.index_copy_(0, index, flipped_labels)
-
-
-def _index(numbers: Sequence[int] | NDArray[np.integer], device: torch.device) -> torch.Tensor:
-    return copy_to(torch.as_tensor(numbers, dtype=torch.int64), device)
+    for flip in flips:
+        images.index_copy_(0, flip.index, images.index_select(0, flip.index).flip(flip.axis + 2))
+        flipped = labels.index_select(0, flip.index).flip(flip.axis + 1)
+        if flip.partners is not None:
+            flipped = swap_labels(flipped, flip.partners)
+        labels.index_copy_(0, flip.index, flipped)

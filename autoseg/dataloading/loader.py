@@ -8,6 +8,7 @@ and there is no worker process that could die silently or hang.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from threading import get_ident
 from typing import TypeVar, cast
 
@@ -20,7 +21,7 @@ from autoseg.dataloading.cascade_labels import Beyond, FollowingCase
 from autoseg.dataloading.device_augmentation import stack_unaugmented
 from autoseg.dataloading.patch import PatchRegion, crop_to_centre, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, PatchSource, count_forced
-from autoseg.dataloading.threads import OnWait, prepare_ahead
+from autoseg.dataloading.threads import OnWait, OnWaited, Waiting, prepare_ahead
 from autoseg.imaging.label_encoding import (
     CodeBase,
     code_base,
@@ -35,8 +36,11 @@ from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.plan import Configuration
 from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.store import MEMORY_FOR_CASES_BYTES, StoredCase
+from autoseg.runtime.copy_ahead import CopyAhead, copy_ahead
 from autoseg.runtime.device import copy_to
 from autoseg.runtime.reporting import list_names
+
+CPU = torch.device("cpu")
 
 T = TypeVar("T")
 
@@ -85,11 +89,18 @@ class Batches:
         Returns:
             The batch, on `augmentation_device` or else on the CPU.
         """
-        return self._finish(self._prepare(number))
+        return self._finish(self._prepare_copy(number).finish())
 
     def at_stage(self, stage: PatchStage) -> "Batches":
         """Returns the supply of batches with patches of another number and size; see `planning.patch_growth`."""
         return replace(self, configuration=self.configuration.model_copy(update={**dict(stage), "patch_growth": ()}))
+
+    def _prepare_copy(self, number: int, device: torch.device = CPU) -> CopyAhead[PreparedBatch]:
+        """Prepares a batch and its copy to a device, by default to `augmentation_device`; called in a loader thread."""
+        prepared = self._prepare(number)
+        if not isinstance(prepared.patches, Batch):
+            device = cast(torch.device, self.augmentation_device)
+        return copy_ahead(prepared, device)
 
     def _prepare(self, number: int) -> PreparedBatch:
         """Draws and reads the patches of a batch, and augments them unless a device does; called in a loader thread."""
@@ -191,25 +202,37 @@ class Batches:
         others = [other for other in range(count) if other != index]
         return region.with_augmentation(configuration, others, random) if self.augmented else region
 
-    def ahead(self, numbers: range, *, workers: int, on_wait: OnWait | None = None) -> Generator[Batch, None, None]:
-        """Gives batches in order, while threads prepare the next ones.
+    def ahead(
+        self,
+        numbers: range,
+        *,
+        workers: int,
+        device: torch.device = CPU,
+        on_wait: OnWait | None = None,
+        on_waited: OnWaited | None = None,
+    ) -> Generator[Batch, None, None]:
+        """Gives batches in order, while threads prepare the next ones, and the next one is copied to a CUDA GPU.
 
         Args:
             numbers: Numbers of the batches.
             workers: Number of threads; with 0, each batch is made when it is asked for.
+            device: Device that uses the batches. Only to a CUDA GPU they are copied ahead; see `runtime.copy_ahead`.
             on_wait: Called for every second of waiting for a batch; may raise an error to wait no longer.
+            on_waited: Called with the seconds of waiting for each batch to be prepared. What a device does to the batch
+                afterwards, and the start of that, is not waiting.
 
         Raises:
             AutosegError: A batch did not come within `threads.STALL_SECONDS`.
         """
-        if workers == 0:
-            yield from map(self.make, numbers)
-            return
-        prepared = prepare_ahead(
-            self._prepare, numbers, workers=workers, describe_work=self._describe_work, on_wait=on_wait
+        copies = prepare_ahead(
+            partial(self._prepare_copy, device=device),
+            numbers,
+            workers=workers,
+            start=CopyAhead.start,
+            waiting=Waiting(describe_work=self._describe_work, on_wait=on_wait, on_waited=on_waited),
         )
-        with closing(prepared):
-            yield from map(self._finish, prepared)
+        with closing(copies):
+            yield from (self._finish(copy.finish()) for copy in copies)
 
     def _describe_work(self) -> str:
         names = sorted({str(name) for name in self.reading.copy().values()})

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from autoseg.dataloading.augmentation_parameters import UNCHANGED, AugmentationParameters, draw_parameters
 from autoseg.dataloading.cascade_labels import Beyond, DisturbedCase
-from autoseg.dataloading.deformation import smooth_field
+from autoseg.dataloading.deformation import smooth_field, spline_tensors
 from autoseg.dataloading.sampling import MirroredCase, PatchSource, choose_start, read_patch, read_source_region
 from autoseg.imaging.geometry import Shape
 from autoseg.imaging.targets import Targets
@@ -97,9 +97,8 @@ class PatchRegion:
         if self.augmentation.displacements is None:
             return None
         deformed = [self.patch_size[axis] for axis in settings.in_plane_axes(len(self.patch_size))]
-        return smooth_field(
-            torch.from_numpy(self.augmentation.displacements), deformed, settings.deformation_spacing_voxels
-        )
+        splines = spline_tensors(deformed, settings.deformation_spacing_voxels)
+        return smooth_field(torch.from_numpy(self.augmentation.displacements), splines)
 
 
 def place_patch(

@@ -232,8 +232,9 @@ def _warp(
     if not others:
         return warped, winner
     if len(others) > MOST_SHARES:
-        voxels = [offset + (size - 1) / 2 for offset, size in zip(offsets.unbind(-1), label.shape, strict=True)]
-        return warped, interpolate_labels(torch.from_numpy(label)[None], [voxel[None] for voxel in voxels])[0].short()
+        last = torch.tensor([size - 1 for size in reversed(label.shape)]).float()
+        positions = (offsets.flip(-1) + last / 2).movedim(-1, 0)[None]
+        return warped, interpolate_labels(torch.from_numpy(label)[None], positions, last)[0].short()
     best = _share(label, lowest, grid)
     for value in others:  # one after the other, because the shares of a hundred labels would fill the memory
         share = _share(label, value, grid)

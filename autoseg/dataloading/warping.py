@@ -1,23 +1,101 @@
-"""Rotates, scales and deforms patches of a batch all at once, on the device that holds them."""
+"""Rotates, scales and deforms patches of a batch all at once, on the device that holds them.
+
+Positions in a source region have the last axis first, as torch's `grid_sample` wants them.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from autoseg.networks.architecture import Axes
 
-MOST_CORNERS = 2**23
-"""Number of corners whose labels are compared at once. Decision: it takes 120 MB, also in each thread that reads."""
+MOST_CORNERS = {"cpu": 2**18, "cuda": 2**25}
+"""Number of corners whose labels are compared at once, by type of device; on others as on a CUDA GPU.
+
+Decision: on a CPU so few that they stay in the cache of a core. On a GPU, where each operation has a cost, two patches
+of 128 x 128 x 128 voxels at once: that takes 0.6 GB, which the feature maps of a training step occupy afterwards.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarpGrid:
+    """Where the voxels of k patches lie in their source regions of d axes, as small tensors; see `make_grid`.
+
+    The position of a voxel is the centre of the source region plus one term for each axis of the patch.
+
+    Attributes:
+        last: Index of the last voxel along each axis of the source regions, shape (1, d, 1, ...), float32.
+        scale: Converts positions from 0 to `last` into positions from 0 to 2, of the same shape.
+        terms: Term of each axis that is not deformed, shape (k, d, 1, ..., size, ..., 1).
+        lines: Offset of each voxel along each axis that is deformed from the centre, shape (size, 1, ...).
+        columns: What an offset along each of these axes is multiplied by, shape (k, d, 1, ...).
+    """
+
+    last: torch.Tensor
+    scale: torch.Tensor
+    terms: tuple[torch.Tensor, ...]
+    lines: tuple[torch.Tensor, ...]
+    columns: tuple[torch.Tensor, ...]
+
+    def find_positions(self, field: torch.Tensor | None) -> torch.Tensor:
+        """Returns where each voxel of the patches is read.
+
+        Calculated by sums, not by a matrix product, which a GPU may be told to calculate in a precision of a tenth of a
+        voxel.
+
+        Args:
+            field: Displacement of each voxel along each deformed axis; see `warp`.
+
+        Returns:
+            Position along each axis of the source regions, the last axis first, in voxels; shape (k, d, *patch).
+        """
+        positions = self.last / 2
+        for term in self.terms:
+            positions = positions + term
+        if field is not None:
+            undeformed = [1] * len(self.terms)
+            for line, column, shift in zip(self.lines, self.columns, field.unbind(1), strict=True):
+                offset = (line + shift).reshape(len(shift), 1, *undeformed, *shift.shape[1:])
+                positions = positions + column * offset
+        return positions
+
+
+def make_grid(sizes: Sequence[int], patch: Axes, matrices: NDArray[np.floating], deformed: int = 0) -> WarpGrid:
+    """Prepares the grid of a warp on the CPU.
+
+    Args:
+        sizes: Size of the source regions along each axis, in voxels.
+        patch: Size of the patches along the same axes, in voxels.
+        matrices: Map an offset from the centre of a patch to one from the centre of its source region, in voxels; shape
+            (k, d, d).
+        deformed: Number of axes, counted from the last one, along which voxels are displaced before.
+    """
+    axes = len(patch)
+    last = torch.tensor([size - 1 for size in reversed(sizes)]).float()
+    rows = torch.from_numpy(np.ascontiguousarray(matrices[:, ::-1])).float()
+    columns = [rows[:, :, axis].reshape(len(rows), axes, *[1] * axes) for axis in range(axes)]
+    lines = [
+        (torch.arange(size, dtype=torch.float32) - (size - 1) / 2).reshape(-1, *[1] * (axes - 1 - axis))
+        for axis, size in enumerate(patch)
+    ]
+    plain = axes - deformed
+    return WarpGrid(
+        last=last.reshape(1, axes, *[1] * axes),
+        scale=torch.tensor([2 / max(size - 1, 1) for size in reversed(sizes)]).reshape(1, axes, *[1] * axes),
+        terms=tuple(column * line for column, line in zip(columns[:plain], lines, strict=False)),
+        lines=tuple(lines[plain:]),
+        columns=tuple(columns[plain:]),
+    )
 
 
 def warp(
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    patch: Axes,
-    matrices: torch.Tensor,
-    field: torch.Tensor | None,
+    images: torch.Tensor, labels: torch.Tensor, *, grid: WarpGrid, field: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Interpolates patches from their source regions, which have the same centres.
 
@@ -27,11 +105,9 @@ def warp(
     Args:
         images: Images of the source regions, shape (k, c, *axes) with 2 or 3 axes.
         labels: Label maps of the source regions, shape (k, *axes), integers.
-        patch: Size of the patches, in voxels.
-        matrices: Map an offset from the centre of a patch to one from the centre of its source region, in voxels; shape
-            (k, d, d).
-        field: Displacement of each voxel before the matrix is applied, along the last of the axes, in voxels; shape
-            (k, deformed axes, *patch along these axes).
+        grid: Where the voxels lie, on the device of the images.
+        field: Displacement of each voxel before the matrix is applied, along the deformed axes of the grid, in voxels;
+            shape (k, deformed axes, *patch along these axes).
 
     Returns:
         Images (k, c, *patch) and labels (k, *patch).
@@ -40,49 +116,19 @@ def warp(
         Doubled in size, the line 1, 2, 3 is read between its voxels:
 
         >>> line = torch.tensor([[[[1.0, 2.0, 3.0]]]])
-        >>> half = torch.tensor([[[0.5, 0.0], [0.0, 0.5]]])
-        >>> images, labels = warp(line, line[0].long(), patch=(1, 3), matrices=half, field=None)
+        >>> grid = make_grid((1, 3), (1, 3), np.array([[[0.5, 0.0], [0.0, 0.5]]]))
+        >>> images, labels = warp(line, line[0].long(), grid=grid)
         >>> images.tolist(), labels.tolist()
         ([[[[1.5, 2.0, 2.5]]]], [[[1, 2, 2]]])
     """
-    sizes = images.shape[2:]
-    voxels = _find_voxels(sizes, patch, matrices, field)
-    # grid_sample wants the last axis first, from -1 to 1 between the first and the last voxel centre.
-    scaled = [voxel * (2 / max(size - 1, 1)) - 1 for voxel, size in zip(voxels, sizes, strict=True)]
-    warped = F.grid_sample(images, torch.stack(scaled[::-1], dim=-1), align_corners=True, padding_mode="zeros")
-    return warped, interpolate_labels(labels, voxels)
+    positions = grid.find_positions(field)
+    # grid_sample wants numbers from -1 to 1 between the first and the last voxel centre.
+    scaled = (positions * grid.scale).sub_(1).movedim(1, -1)
+    warped = F.grid_sample(images, scaled, align_corners=True, padding_mode="zeros")
+    return warped, interpolate_labels(labels, positions, grid.last)
 
 
-def _find_voxels(
-    sizes: Sequence[int], patch: Axes, matrices: torch.Tensor, field: torch.Tensor | None
-) -> list[torch.Tensor]:
-    """Returns where each voxel of the patches is read.
-
-    Calculated by sums, not by a matrix product, which a GPU may be told to calculate in a precision of a tenth of a
-    voxel.
-
-    Returns:
-        For each axis of the source regions, the position along that axis in voxels; shape (k, *patch).
-    """
-    axes = len(patch)
-    offsets = []
-    for axis, size in enumerate(patch):
-        line = torch.arange(size, dtype=torch.float32, device=matrices.device) - (size - 1) / 2
-        offset = line.reshape([-1 if other == axis else 1 for other in range(axes)])[None]
-        undeformed = 0 if field is None else axes - field.shape[1]
-        if field is not None and axis >= undeformed:
-            shift = field[:, axis - undeformed]
-            offset = offset + shift.reshape(len(field), *[1] * undeformed, *shift.shape[1:])
-        offsets.append(offset)
-    entries = matrices.reshape(*matrices.shape, *[1] * axes)
-    voxels = [
-        sum((entries[:, row, axis] * offsets[axis] for axis in range(axes)), start=torch.tensor((size - 1) / 2))
-        for row, size in enumerate(sizes)
-    ]
-    return [voxel.expand(len(matrices), *patch) for voxel in voxels]
-
-
-def interpolate_labels(labels: torch.Tensor, voxels: Sequence[torch.Tensor]) -> torch.Tensor:
+def interpolate_labels(labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
     """Returns the label with the largest linearly interpolated share at each position, the smallest one of several.
 
     Each corner of the cell around a position votes for its label, with its linear weight. That needs no list of the
@@ -90,52 +136,59 @@ def interpolate_labels(labels: torch.Tensor, voxels: Sequence[torch.Tensor]) -> 
     hundred.
 
     Args:
-        labels: Label maps, shape (k, *axes).
-        voxels: For each axis, the position along it in voxels, shape (k, *patch); beyond the border, the border counts.
+        labels: Label maps, shape (k, *axes), integers.
+        positions: Positions along the axes, the last axis first, in voxels, shape (k, d, *patch); beyond the border,
+            the border counts.
+        last: Index of the last voxel along each axis, the last axis first, d numbers of any shape, float32.
 
     Returns:
         Shape (k, *patch), of the type of `labels`.
 
     Example:
-        >>> interpolate_labels(torch.tensor([[5, 8]]), [torch.tensor([[-1.0, 0.2, 0.5, 0.7]])])
+        >>> positions = torch.tensor([[[-1.0, 0.2, 0.5, 0.7]]])
+        >>> interpolate_labels(torch.tensor([[5, 8]]), positions, torch.tensor([1.0]))
         tensor([[5, 5, 5, 8]])
     """
-    rows = max(1, MOST_CORNERS * voxels[0].shape[1] // (voxels[0].numel() * 2 ** len(voxels)))
-    slabs = [slice(start, start + rows) for start in range(0, voxels[0].shape[1], rows)]
-    return torch.cat([_interpolate_slab(labels, [voxel[:, slab] for voxel in voxels]) for slab in slabs], dim=1)
+    maps, axes, length, *_ = positions.shape
+    most = MOST_CORNERS.get(labels.device.type, MOST_CORNERS["cuda"])
+    rows = max(1, most * length // (maps * prod(positions.shape[2:]) * 2**axes))
+    ends = [*range(0, length, rows), length]
+    slabs = [_interpolate_slab(labels, positions[:, :, slice(*pair)], last) for pair in pairwise(ends)]
+    return torch.cat(slabs, dim=1) if len(slabs) > 1 else slabs[0]
 
 
-def _interpolate_slab(labels: torch.Tensor, voxels: Sequence[torch.Tensor]) -> torch.Tensor:
-    corners, weights = _gather_corners(labels, voxels)
-    best = torch.full_like(weights[0], -1.0)
-    winner = corners[0]
-    for candidate in corners:
-        share = torch.zeros_like(best)
-        for label, weight in zip(corners, weights, strict=True):
-            share = share.addcmul_(weight, (label == candidate).to(weight.dtype))
-        better = (share > best) | ((share == best) & (candidate < winner))
-        best = torch.maximum(best, share)
-        winner = torch.where(better, candidate, winner)
-    return winner.reshape(voxels[0].shape)
+def _interpolate_slab(labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """Adds up the shares of the labels of all corners at once, corner by corner, and so always in the same order."""
+    corners, weights = _gather_corners(labels, positions.flatten(2), last)
+    shares = torch.zeros_like(weights)
+    for label, weight in zip(corners, weights, strict=True):
+        shares.addcmul_(weight, corners == label)
+    corners.masked_fill_(shares < shares.amax(0), torch.iinfo(labels.dtype).max)
+    return corners.amin(0).reshape(len(labels), *positions.shape[2:])
 
 
 def _gather_corners(
-    labels: torch.Tensor, voxels: Sequence[torch.Tensor]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the label and the linear weight of each corner of the cell around each position.
 
+    Args:
+        labels: Label maps, shape (k, *axes).
+        positions: Positions, shape (k, d, positions).
+        last: Index of the last voxel along each axis.
+
     Returns:
-        A list of labels and a list of weights, one of each for every corner, of shape (k, positions).
+        Labels and weights, both of shape (corners, k, positions).
     """
-    flat = labels.flatten(1)
-    indices = [torch.zeros(1, 1, dtype=torch.int64, device=labels.device)]
-    weights = [torch.ones(1, 1, device=labels.device)]
-    for voxel, size in zip(voxels, labels.shape[1:], strict=True):
-        position = voxel.flatten(1).clamp(0, size - 1)
-        below = position.floor()
-        share = position - below
-        low = below.long()
-        high = (low + 1).clamp_max(size - 1)
-        indices = [index * size + end for index in indices for end in (low, high)]
-        weights = [weight * part for weight in weights for part in (1 - share, share)]
-    return [flat.gather(1, index) for index in indices], weights
+    maps, axes, _ = positions.shape
+    last = last.reshape(1, axes, 1)
+    inside = positions.clamp_min(0).minimum(last)
+    below = inside.floor()
+    share = inside - below
+    shares = torch.stack([1 - share, share])  # (2, k, d, positions), as the following
+    ends = torch.stack([below, (below + 1).minimum(last)]).long()
+    index, weights = ends[:, :, -1], shares[:, :, -1]
+    for row, size in enumerate(labels.shape[2:], start=2):
+        index = torch.add(ends[:, :, axes - row], index[:, None], alpha=size).flatten(0, 1)
+        weights = (weights[:, None] * shares[:, :, axes - row]).flatten(0, 1)
+    return labels.reshape(1, maps, -1).expand(len(index), maps, -1).gather(2, index), weights

@@ -4,7 +4,7 @@
     DatasetLabels  int32          0           l             0            ignore             -
     CaseLabels     int8 or int16  0           l             OUTSIDE      ignore             OUTSIDE, or ignore
     CascadeCodes   int16          s x base    l + s x base  OUTSIDE      ignore + s x base  OUTSIDE, or as ignore
-    TargetLabels   int64 tensor   0           l             0            ignore             0, or ignore
+    TargetLabels   int16 tensor   0           l             0            ignore             0, or ignore
 
 - l is the number of a structure in dataset.json, and `ignore` the number of voxels that were not annotated, if any.
 - s is the number that a coarser configuration predicted for the same voxel; `base` is a multiplier, see `code_base`.
@@ -176,8 +176,8 @@ def ignore_beyond_in_codes(codes: CascadeCodes, beyond: NDArray[np.bool_], targe
 
 
 def encode_targets(labels: "torch.Tensor") -> TargetLabels:
-    """Sets `OUTSIDE` to 0, background, int64.
+    """Sets `OUTSIDE` to 0, background; the type of the numbers stays, int16 for patches.
 
     Codes of a cascade may be decoded afterwards too, because code 0 is background in both maps.
     """
-    return TargetLabels(labels.clamp_min(0).long())
+    return TargetLabels(labels.clamp_min(0))

@@ -76,5 +76,8 @@ def merge_unknown(logits: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
 
 
 def _find_classes(labels: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Returns labels of exclusive structures, in the order of the outputs, and 0 where voxels do not count."""
-    return labels if targets.ignore is None else torch.where(labels == targets.ignore, 0, labels)
+    """Returns labels of exclusive structures, in the order of the outputs, and 0 where voxels do not count, int64.
+
+    Cross entropy needs int64; patches come with 16 bits, which are copied and compared faster.
+    """
+    return (labels if targets.ignore is None else torch.where(labels == targets.ignore, 0, labels)).long()

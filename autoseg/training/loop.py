@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from time import monotonic
 
 import torch
 from torch import nn
@@ -137,7 +136,7 @@ def train_epoch(state: TrainState, run: Run, reporter: Reporter, task: Task) -> 
 def remaining_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterator[Batch]:
     """Yields the remaining batches of the epoch, each with the patches of the progress that the training has then.
 
-    Adds the time that was spent waiting for them to the epoch.
+    Adds the time that was spent waiting for the threads that prepare them to the epoch.
     """
 
     def on_wait(seconds: int, work: str) -> None:
@@ -146,18 +145,20 @@ def remaining_batches(state: TrainState, run: Run, reporter: Reporter) -> Iterat
         if seconds == SILENT_SECONDS:
             reporter.say(describe_stall(seconds, work))
 
+    def on_waited(seconds: float) -> None:
+        state.epoch.waited_seconds += seconds
+
     if progress(state, run.settings) >= 1:
         return
     end = state.step + run.settings.steps_per_epoch - len(state.epoch.losses)
     while state.step < end:
         stage = current_stage(state, run)
-        numbers = range(state.step, end)
-        with closing(run.training.at_stage(stage).ahead(numbers, workers=run.workers, on_wait=on_wait)) as batches:
+        batches = run.training.at_stage(stage).ahead(
+            range(state.step, end), workers=run.workers, device=run.device, on_wait=on_wait, on_waited=on_waited
+        )
+        with closing(batches):
             while state.step < end and current_stage(state, run) == stage:
-                asked = monotonic()
-                batch = next(batches)
-                state.epoch.waited_seconds += monotonic() - asked
-                yield batch
+                yield next(batches)
 
 
 def current_stage(state: TrainState, run: Run) -> PatchStage:
@@ -225,7 +226,7 @@ def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
     losses, counts = [], torch.zeros(3, len(run.loss.targets.names), dtype=torch.int64)
     on_wait = (lambda *_: run.stop.check()) if run.ranks.alone else None  # several ranks stop between two batches
     numbers = range(run.settings.validation_steps)
-    for batch in run.validation.ahead(numbers, workers=run.workers, on_wait=on_wait):
+    for batch in run.validation.ahead(numbers, workers=run.workers, device=run.device, on_wait=on_wait):
         run.stop.check()
         moved = move_batch(batch, run.device)
         with autocast(run.device):

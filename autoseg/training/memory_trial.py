@@ -40,7 +40,7 @@ def fill_gradients(state: TrainState, batch: Batch, run: Run, reporter: Reporter
 
     Args:
         state: Its gradients are replaced.
-        batch: The patches of this rank, on the CPU.
+        batch: The patches of this rank, on the CPU or on the device.
         run: The loss, the device and the ranks.
         reporter: Told about attempts that failed.
 

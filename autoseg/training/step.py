@@ -26,7 +26,7 @@ def accumulate_gradients(
 
     Args:
         forward: The network, as `TrainState.forward` has it.
-        batch: The patches of this rank, on the CPU.
+        batch: The patches of this rank, on the CPU or on the device.
         run: The loss, the device and the ranks.
         scaler: Scales the loss before the gradients are calculated.
         micro_batch_size: Largest number of patches that are processed at once.
@@ -75,7 +75,7 @@ def split_batch(batch: Batch, size: int, ranks: Ranks = ALONE) -> Iterator[Batch
 
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """Copies a batch to a device."""
+    """Copies a batch to a device, unless it is there already."""
     return replace(batch, **{name: copy_to(value, device) for name, value in _tensors(batch).items()})
 
 

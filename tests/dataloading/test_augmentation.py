@@ -17,9 +17,9 @@ from autoseg.dataloading.augmentation import (
     kernel_radius,
     lower_resolution,
     make_noise,
-    swap_labels,
 )
 from autoseg.dataloading.augmentation_parameters import AugmentationParameters, draw_parameters
+from autoseg.dataloading.label_swaps import swap_labels, swap_table
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.planning.settings import AugmentationSettings
 
@@ -97,12 +97,13 @@ def test_sides_stay_right_in_mirrored_patches(images, label_one, mirror_axes, sw
 def test_labels_of_a_pair_are_exchanged(dtype):
     """All other labels stay, also the mark of voxels outside the case and labels beyond the pairs."""
     labels = torch.tensor([[-1, 0, 1, 2], [3, 4, 5, 100]], dtype=dtype)
-    exchanged = swap_labels(labels, ((1, 3), (5, 2)))
+    partners = swap_table(((1, 3), (5, 2)))
+    exchanged = swap_labels(labels, partners)
     assert exchanged.tolist() == [[-1, 0, 3, 5], [1, 4, 2, 100]]
     assert exchanged.dtype == dtype
     assert labels[0, 2] == 1
-    assert torch.equal(swap_labels(exchanged, ((1, 3), (5, 2))), labels)
-    assert torch.equal(swap_labels(labels, ()), labels)
+    assert torch.equal(swap_labels(exchanged, partners), labels)
+    assert torch.equal(swap_labels(labels, swap_table(())), labels)
 
 
 @pytest.mark.parametrize("name", UNTURNED)

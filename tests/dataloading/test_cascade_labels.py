@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from autoseg.dataloading import cascade_labels as module
-from autoseg.dataloading.augmentation import swap_labels
 from autoseg.dataloading.cascade_labels import DisturbedCase, FollowingCase, disturb
+from autoseg.dataloading.label_swaps import swap_labels, swap_table
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.imaging.geometry import Box
 from autoseg.imaging.label_encoding import code_base, decode_labels, decode_previous, encode_cascade, swapped_code_pairs
@@ -60,7 +60,7 @@ def test_pairs_of_codes_exchange_both_maps_at_once():
     label = torch.tensor([[0, 1, 2, 3, 1, 0, -1]])
     previous = torch.tensor([[1, 1, 0, 3, 2, 3, 0]])
     codes = torch.from_numpy(encode_cascade(label.numpy(), previous.numpy(), BASE))
-    swapped = swap_labels(codes, swapped_code_pairs(((1, 3),), BASE))
+    swapped = swap_labels(codes, swap_table(swapped_code_pairs(((1, 3),), BASE)))
     assert decode_labels(swapped, BASE).tolist() == [[0, 3, 2, 1, 3, 0, -1]]
     assert decode_previous(swapped, BASE).tolist() == [[3, 3, 0, 1, 2, 1, 0]]
     assert swapped_code_pairs((), BASE) == ()

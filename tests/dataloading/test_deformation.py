@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.dataloading.deformation import count_points, smooth_field, spline_weights
+from autoseg.dataloading.deformation import count_points, smooth_field, spline_tensors, spline_weights
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,14 @@ def test_constant_movements_stay_constant_and_mirror(size, spacing):
 def test_field_goes_through_its_points():
     """Nine voxels with a spacing of 4 have points on the voxels 0, 4 and 8."""
     displacements = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0))
-    field = smooth_field(displacements, (9, 9), 4.0)
+    field = smooth_field(displacements, spline_tensors((9, 9), 4.0))
     assert field.shape == (2, 9, 9)
     assert torch.allclose(field[:, ::4, ::4], displacements, atol=1e-5)
 
 
 def test_field_is_smooth():
     """Neighbouring voxels have similar displacements, and between points the spline is the usual cubic."""
-    field = smooth_field(torch.tensor([[0.0, 1.0]]), (33,), 32.0)[0]
+    field = smooth_field(torch.tensor([[0.0, 1.0]]), spline_tensors((33,), 32.0))[0]
     assert field.diff().abs().max() < 0.06
     assert field.diff().diff().abs().max() < 0.01
     assert field[16].item() == pytest.approx(0.5, abs=1e-5)
@@ -47,6 +47,6 @@ def test_field_is_smooth():
 def test_batches_of_fields_are_those_of_each():
     """Leading axes stay as they are."""
     displacements = torch.randn(4, 3, 2, 3, 2, generator=torch.Generator().manual_seed(1))
-    together = smooth_field(displacements, (6, 20, 9), 10.0)
+    together = smooth_field(displacements, spline_tensors((6, 20, 9), 10.0))
     for one, field in zip(displacements, together, strict=True):
-        assert torch.allclose(smooth_field(one, (6, 20, 9), 10.0), field, atol=1e-6)
+        assert torch.allclose(smooth_field(one, spline_tensors((6, 20, 9), 10.0)), field, atol=1e-6)

@@ -24,6 +24,11 @@ def blobs(shape, labels=3, seed=0):
     return coarse
 
 
+def last_voxels(shape):
+    """Returns the index of the last voxel along each axis, the last axis first."""
+    return torch.tensor([size - 1.0 for size in reversed(shape)])
+
+
 def shares(labels, voxels):
     """Returns the interpolated share of each label at a position, calculated by hand."""
     found = {}
@@ -46,8 +51,8 @@ def test_label_with_the_largest_share_wins(shape):
     """The label is that of the calculation by hand, but for ties; beyond the border, the border counts."""
     labels = blobs(shape, labels=4)
     voxels = np.random.default_rng(1).uniform(-1, np.array(shape)[:, None], (len(shape), 500)).astype(np.float32)
-    lines = [torch.from_numpy(line)[None, :, None] for line in voxels]
-    elected = interpolate_labels(torch.from_numpy(labels)[None], lines)[0, :, 0].numpy()
+    positions = torch.from_numpy(np.ascontiguousarray(voxels[::-1]))[None]
+    elected = interpolate_labels(torch.from_numpy(labels)[None], positions, last_voxels(shape))[0].numpy()
     by_hand = shares(labels, voxels)
     best = np.max(list(by_hand.values()), axis=0)
     assert all(by_hand[int(value)][place] >= best[place] - 1e-5 for place, value in enumerate(elected))
@@ -58,16 +63,16 @@ def test_smallest_label_wins_a_tie():
     """The positions are half way between two voxels; the numbers of the labels are never averaged."""
     labels = torch.tensor([[9, 2, 255, -1]], dtype=torch.int16)
     places = torch.tensor([[0.5, 1.5, 2.5, 0.0]])
-    assert interpolate_labels(labels, [places]).tolist() == [[2, 2, -1, 9]]
+    assert interpolate_labels(labels, places[None], last_voxels((4,))).tolist() == [[2, 2, -1, 9]]
 
 
 def test_slabs_change_nothing(monkeypatch):
     """Many positions are calculated in several slabs."""
     labels = torch.from_numpy(blobs((9, 9, 9)))[None].expand(2, 9, 9, 9)
-    voxels = [torch.rand(2, 6, 5, 4, generator=torch.Generator().manual_seed(axis)) * 8 for axis in range(3)]
-    whole = interpolate_labels(labels, voxels)
-    monkeypatch.setattr(warping, "MOST_CORNERS", 500)
-    assert torch.equal(interpolate_labels(labels, voxels), whole)
+    positions = torch.rand(2, 3, 6, 5, 4, generator=torch.Generator().manual_seed(0)) * 8
+    whole = interpolate_labels(labels, positions, last_voxels((9, 9, 9)))
+    monkeypatch.setitem(warping.MOST_CORNERS, "cpu", 500)
+    assert torch.equal(interpolate_labels(labels, positions, last_voxels((9, 9, 9))), whole)
 
 
 def test_many_labels_are_read_as_few(monkeypatch):

@@ -44,7 +44,7 @@ def change(way, regions, settings):
     patches = [region.read(settings) for region in regions]
     images, labels = (torch.stack([pair[which] for pair in patches]) for which in (0, 1))
     augment(images, labels, [region.augmentation for region in regions], settings)
-    return images, labels.clamp_min(0).long()
+    return images, labels.clamp_min(0)
 
 
 def change_often(way, case, patch_size, settings, *, count=300, seed=0):

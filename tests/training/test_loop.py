@@ -278,6 +278,32 @@ def test_console_line_says_what_the_time_went_into():
     assert (report.device_memory_bytes, report.device_utilization) == (None, None)  # only a CUDA GPU tells
 
 
+def test_waiting_is_waiting_for_the_threads(monkeypatch):
+    """Changing patches on a device is work of the device; only the reading of patches is waited for."""
+
+    def slow(method, seconds):
+        original = getattr(Batches, method)
+
+        def call(self, *arguments):
+            time.sleep(seconds)
+            return original(self, *arguments)
+
+        return call
+
+    run = small_run(epochs=1, steps_per_epoch=4)
+    run = replace(run, training=replace(run.training, augmentation_device=torch.device("cpu")))
+    with monkeypatch.context() as context:
+        context.setattr(Batches, "_finish", slow("_finish", 0.1))
+        state = small_state(run)
+        train_fold(state, run, SILENT, ignore)
+    assert state.reports[-1].waiting_share < 0.5
+    with monkeypatch.context() as context:
+        context.setattr(Batches, "_prepare", slow("_prepare", 0.1))
+        state = small_state(run)
+        train_fold(state, run, SILENT, ignore)
+    assert state.reports[-1].waiting_share > 0.5
+
+
 def test_stalled_loader_is_said_before_it_is_an_error(monkeypatch):
     """One line names what the loader waits for."""
 

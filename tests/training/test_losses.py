@@ -392,3 +392,17 @@ def test_highest_losses_are_those_of_a_plain_choice(share, kept):
     assert torch.allclose(*gradients)
     if kept == 1.0:
         assert _mean_of_highest(losses, None, share).item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("targets", [LABELS, SPARSE, REGIONS])
+@pytest.mark.parametrize(
+    "settings", [{}, {"class_weights": (1.0, 2.0, 3.0)}, {"voxelwise": "focal"}, {"voxelwise": "top_k"}]
+)
+def test_labels_of_16_bits_give_the_same_loss(targets, settings):
+    """Patches come with 16 bits; cross entropy and indices get 64."""
+    logits = torch.sin(7 * torch.linspace(-1, 1, 2 * 3 * 64)).reshape(2, 3, 4, 4, 4)
+    labels = (torch.arange(128) % (3 if targets.ignore is None else 4)).reshape(2, 4, 4, 4)
+    assert torch.equal(
+        loss_of(logits, labels.short(), targets, **settings), loss_of(logits, labels, targets, **settings)
+    )
+    assert not targets.exclusive or GroundTruth.of(labels.short(), targets).classes.dtype == torch.int64
