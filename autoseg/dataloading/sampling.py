@@ -9,17 +9,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from autoseg.dataloading.warping import interpolate_labels
+from autoseg.dataloading.label_warping import warp_labels
 from autoseg.imaging.geometry import Box, Shape
 from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.preprocessing.foreground import Foreground
-
-MOST_SHARES = 12
-"""Number of labels up to which their shares are interpolated one after the other.
-
-Decision: for more labels, comparing the corners of cells is faster; see `warping.interpolate_labels`.
-"""
 
 
 class PatchSource(Protocol):
@@ -227,26 +221,7 @@ def _warp(
     # grid_sample wants (x, y, z) from -1 to 1 between the first and the last voxel centre; a single slice is at 0.
     grid = (offsets / extent * 2).flip(-1)[None]
     warped = F.grid_sample(torch.from_numpy(image)[None], grid, align_corners=True, padding_mode="zeros")[0]
-    lowest, *others = np.unique(label)
-    winner = torch.full(offsets.shape[:-1], int(lowest), dtype=torch.int16)
-    if not others:
-        return warped, winner
-    if len(others) > MOST_SHARES:
-        last = torch.tensor([size - 1 for size in reversed(label.shape)]).float()
-        positions = (offsets.flip(-1) + last / 2).movedim(-1, 0)[None]
-        return warped, interpolate_labels(torch.from_numpy(label)[None], positions, last)[0].short()
-    best = _share(label, lowest, grid)
-    for value in others:  # one after the other, because the shares of a hundred labels would fill the memory
-        share = _share(label, value, grid)
-        winner[share > best] = int(value)
-        best = torch.maximum(best, share)
-    return warped, winner
-
-
-def _share(label: NDArray[np.integer], value: np.integer, grid: torch.Tensor) -> torch.Tensor:
-    """Returns the linearly interpolated share of one label at each position of the grid."""
-    indicator = torch.from_numpy((label == value).astype(np.float32))
-    return F.grid_sample(indicator[None, None], grid, align_corners=True, padding_mode="border")[0, 0]
+    return warped, warp_labels(label, offsets, grid)
 
 
 def _read_padded(

@@ -7,7 +7,7 @@ from changed_patches import WAYS, change, cut_out, make_case, only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.dataloading import sampling, warping
+from autoseg.dataloading import label_warping, warping
 from autoseg.dataloading.augmentation_parameters import AugmentationParameters
 from autoseg.dataloading.sampling import read_patch
 from autoseg.dataloading.warping import interpolate_labels
@@ -80,7 +80,7 @@ def test_many_labels_are_read_as_few(monkeypatch):
     case = make_case(np.zeros((1, 20, 20, 20)), blobs((20, 20, 20), labels=6))
     matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     _, few = read_patch(case, (4, 4, 4), (12, 12, 12), matrix)
-    monkeypatch.setattr(sampling, "MOST_SHARES", 1)
+    monkeypatch.setattr(label_warping, "MOST_SHARES", 1)
     _, many = read_patch(case, (4, 4, 4), (12, 12, 12), matrix)
     assert few.dtype == many.dtype
     assert (few != many).float().mean() < 1e-3
