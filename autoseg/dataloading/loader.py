@@ -153,9 +153,8 @@ class Batches:
         if self.previous is None:
             return batch
         channels = structure_channels(decode_previous(batch.labels, self._base), self.previous.structures.values())
-        return replace(
-            batch, images=torch.cat([batch.images, channels], dim=1), labels=decode_labels(batch.labels, self._base)
-        )
+        labels = decode_labels(batch.labels, self._base).to(batch.labels.dtype)
+        return replace(batch, images=torch.cat([batch.images, channels], dim=1), labels=labels)
 
     @property
     def _base(self) -> CodeBase:

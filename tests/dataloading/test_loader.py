@@ -39,7 +39,7 @@ def test_shapes_are_those_of_the_plan(dimensions):
     batch = make_batches(configuration=small_configuration(dimensions)).make(0)
     assert batch.images.shape == (2, 1, *[8] * dimensions)
     assert batch.labels.shape == (2, *[8] * dimensions)
-    assert batch.images.dtype == torch.float32
+    assert (batch.images.dtype, batch.labels.dtype) == (torch.float32, torch.int16)
     assert batch.labels.min() >= 0
 
 
@@ -231,6 +231,7 @@ def test_a_cascade_sees_a_segmentation_that_moves_with_the_labels(augmentation_d
         batches = make_batches(cases=cases, previous=targets, augmentation_device=augmentation_device)
         for batch in (batches.make(number) for number in range(5)):
             assert batch.images.shape[1] == 3
+            assert batch.labels.dtype == torch.int16
             assert set(batch.labels.unique().tolist()) <= {0, 1, 2}
             assert torch.equal(batch.images[:, 1] == 1, batch.labels == 2)
             assert torch.equal(batch.images[:, 2] == 1, batch.labels == 1)
