@@ -16,6 +16,8 @@ from autoseg.imaging.targets import Targets
 
 pytestmark = requires_pretended_cuda
 
+MOST_KERNELS = 255  # with the single copy of a batch
+
 TARGETS = Targets.of_labels({"one": 1, "two": 2, "three": 3})
 
 
@@ -47,6 +49,9 @@ def test_all_rows_stay_on_the_gpu(dimensions, changes):
     finished, counts = finish(make_batches(dimensions, **changes))
     assert all(tuple(batch.images.shape) == (5, 2, *PATCH[-dimensions:]) for batch in finished)
     assert counts.list_waits() == []
+    assert counts.pins == len(finished)
+    assert sum(counts.copied.values()) == counts.pinned_bytes
+    assert counts.total_kernels <= MOST_KERNELS * len(finished)
 
 
 @pytest.mark.parametrize("row", OFF)
@@ -54,6 +59,20 @@ def test_each_row_stays_on_the_gpu(row):
     """Each row of the table alone, so that none hides behind another."""
     _, counts = finish(make_batches(3, **{**OFF, row: 1.0}), count=1)
     assert counts.list_waits() == []
+
+
+@pytest.mark.parametrize("augmentation_device", [None, CUDA])
+def test_batches_are_copied_once_from_pinned_memory(augmentation_device):
+    """This holds wherever they are augmented, with what is not annotated; labels travel with 16 bits."""
+    unknown = ((True, False, False),) * 3
+    batches = replace(make_batches(3), augmentation_device=augmentation_device, unknown=unknown)
+    with prepared_before(batches, range(2)), pretended_cuda() as counts:
+        for batch in batches.ahead(range(2), workers=0, device=CUDA):
+            assert batch.images.device == batch.labels.device == batch.unknown.device == CUDA
+            assert batch.labels.dtype == torch.int16
+    assert counts.list_waits() == []
+    assert counts.pins == 2
+    assert sum(counts.copied.values()) == counts.pinned_bytes
 
 
 def cascade():
@@ -83,7 +102,10 @@ def test_labels_are_chosen_on_the_gpu(dimensions):
     """The labels of the corners of each cell are compared without a list of those that occur."""
     with pretended_cuda() as counts:
         labels = torch.zeros(2, *(9,) * dimensions, device=CUDA, dtype=torch.int16)
-        voxels = [torch.zeros(2, *(8,) * dimensions, device=CUDA) for _ in range(dimensions)]
-        chosen = interpolate_labels(labels, voxels)
+        positions, last = (
+            torch.zeros(2, dimensions, *(8,) * dimensions, device=CUDA),
+            torch.zeros(dimensions, device=CUDA),
+        )
+        chosen = interpolate_labels(labels, positions, last)
         assert (chosen.device, chosen.dtype, tuple(chosen.shape)) == (CUDA, torch.int16, (2, *(8,) * dimensions))
     assert counts.list_waits() == []
