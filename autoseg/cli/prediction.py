@@ -10,7 +10,10 @@ from autoseg.cli.options import Device, PlanName, WorkspacePath, parse_folds
 
 def predict(
     source: Annotated[Path, typer.Option("-i", "--input", help="Folder of scans, or one scan.", metavar="PATH")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the segmentations.", metavar="FOLDER")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="Folder for the segmentations; or for one scan a file.", metavar="PATH"),
+    ],
     number: Annotated[
         int | None,
         typer.Option(
@@ -106,7 +109,8 @@ def predict(
         workspace=workspace,
         reporter=Terminal(),
     )
-    console.print(f"{len(written)} segmentations: {output}")
+    count = "1 segmentation" if len(written) == 1 else f"{len(written)} segmentations"
+    console.print(f"{count}: {output}")
     if probabilities:
         console.print(f"probabilities, 0 to 255: {output / PROBABILITIES_FOLDER}")
     if disagreement:

@@ -17,7 +17,7 @@ from pathlib import Path
 from autoseg.datasets.file_list import FileList
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import DatasetError, ProblemsError
-from autoseg.imaging.formats import COLOUR_ENDINGS
+from autoseg.imaging.formats import COLOUR_ENDINGS, readable_name
 from autoseg.imaging.tiff import find_spacing_file
 
 TRAINING_IMAGES, TRAINING_LABELS, TEST_IMAGES = "imagesTr", "labelsTr", "imagesTs"
@@ -123,7 +123,7 @@ class Dataset:
         Raises:
             ProblemsError: Some of them are missing or incomplete, with a line for each.
         """
-        names = set(names)
+        names = set(map(readable_name, names))
         reasons = {problem.case: problem.what for problem in self.problems}
         missing = sorted(names - {case.name for case in self.cases})
         if missing:
@@ -140,7 +140,7 @@ class Dataset:
         Raises:
             DatasetError: A name is not a case of this dataset.
         """
-        names = set(names)
+        names = set(map(readable_name, names))
         present = {case.name for case in self.cases} | {problem.case for problem in self.problems}
         unknown = sorted(names - present)
         if unknown:
@@ -178,15 +178,14 @@ def group_channels(folder: Path, info: DatasetInfo, case_names: Iterable[str] = 
         channel = int(match[1]) if match else 0
         suffixed = match is not None and stem not in whole_names and (info.channels > 1 or channel == 0)
         name = stem[: match.start()] if match and suffixed else stem
-        groups.setdefault(name, []).append((channel if suffixed else 0, folder / (stem + info.file_ending)))
+        groups.setdefault(name, []).append((channel if suffixed else 0, stems[stem]))
     return {name: tuple(path for _, path in sorted(files)) for name, files in sorted(groups.items())}
 
 
 def _list_folders(folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem | None]]:
     """Returns the cases of imagesTr and labelsTr, and the problem with the files of each, if there is one."""
-    label_names = _list_stems(folder / TRAINING_LABELS, info.file_ending)
-    labels = {name: folder / TRAINING_LABELS / (name + info.file_ending) for name in label_names}
-    images = group_channels(folder / TRAINING_IMAGES, info, case_names=label_names)
+    labels = _list_stems(folder / TRAINING_LABELS, info.file_ending)
+    images = group_channels(folder / TRAINING_IMAGES, info, case_names=labels)
     if not images and not labels:
         raise DatasetError(
             f"{folder / TRAINING_IMAGES} holds no file that ends in {info.file_ending}",
@@ -200,7 +199,7 @@ def _list_folders(folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem |
 def _list_files(files: FileList, folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem | None]]:
     """Returns the cases that dataset.json lists, and the problem with the files of each, if there is one."""
     paths = files.locate(folder)
-    cases = [Case(name=name, images=images, label=label) for name, (images, label) in paths.items()]
+    cases = [Case(name=readable_name(name), images=images, label=label) for name, (images, label) in paths.items()]
     return [(case, _listed_problem(case, info)) for case in cases]
 
 
@@ -228,12 +227,20 @@ def _numbered_pictures(stems: Iterable[str], info: DatasetInfo) -> set[str]:
     return {stem for files in groups for stem in files.values()}
 
 
-def _list_stems(folder: Path, ending: str) -> list[str]:
-    """Returns the names of the visible files with this ending, without the ending."""
+def _list_stems(folder: Path, ending: str) -> dict[str, Path]:
+    """Returns the visible files with this ending by name without it, in the order of the names.
+
+    Names are `readable_name`s. Of two that are spelt differently but read the same, one stays as it is spelt.
+    """
     if not folder.is_dir():
-        return []
-    visible = (path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(name[: -len(ending)] for name in visible if name.endswith(ending))
+        return {}
+    visible = (path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))
+    spelt = sorted((path.name[: -len(ending)], path) for path in visible)
+    stems = {stem: path for stem, path in spelt if stem == readable_name(stem)}
+    for stem, path in spelt:
+        if stem not in stems:
+            stems[stem if readable_name(stem) in stems else readable_name(stem)] = path
+    return dict(sorted(stems.items()))
 
 
 def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:

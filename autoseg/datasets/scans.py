@@ -6,7 +6,7 @@ from pathlib import Path
 from autoseg.datasets.dataset import Case, group_channels
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.errors import DatasetError, ProblemsError
-from autoseg.imaging.formats import split_ending
+from autoseg.imaging.formats import split_ending, writable_ending
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.targets import Targets
 
@@ -18,16 +18,14 @@ DISAGREEMENT_FOLDER = "disagreement"
 
 
 def result_ending(case: Case) -> str:
-    """Returns the file ending for the segmentation of a case: that of its image where possible.
-
-    JPEG compresses with loss and becomes PNG; a MetaImage of two files, .mhd, becomes a single file, .mha.
+    """Returns the file ending for the segmentation of a case: that of its image where possible; see `writable_ending`.
 
     Example:
         >>> result_ending(Case(name="photo", images=(Path("photo.jpg"),)))
         '.png'
     """
-    ending = split_ending(case.images[0])[1]
-    return {".jpg": ".png", ".jpeg": ".png", ".mhd": ".mha"}.get(ending.lower(), ending)
+    image = case.images[0]
+    return writable_ending(split_ending(image)[1] or image.suffix)
 
 
 def find_scans(source: Path, info: DatasetInfo) -> list[Case]:

@@ -12,6 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from autoseg.errors import ImageError
+from autoseg.imaging.formats import is_text, readable_name
 from autoseg.imaging.nifti_checks import check_nifti, check_shadowed
 from autoseg.imaging.tiff import check_bits
 
@@ -46,6 +47,9 @@ def check_file(path: Path) -> None:
     Raises:
         ImageError: The file is missing, a folder, not readable or damaged.
     """
+    if not is_text(path):
+        shown = readable_name(str(path))
+        raise ImageError(f"{shown} has a name that is no text (UTF-8), which no library opens", "rename it")
     if not path.exists():
         raise ImageError(f"{path} does not exist", "check the path")
     if not path.is_file():

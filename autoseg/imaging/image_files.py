@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from autoseg.errors import ImageError
 from autoseg.imaging.affine_geometry import describe_difference, find_carried, place_by_header
 from autoseg.imaging.corruption import check_file
-from autoseg.imaging.formats import PLANE_ENDINGS
+from autoseg.imaging.formats import PLANE_ENDINGS, split_ending
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.image_headers import find_nifti_header, has_alpha, unreadable
 from autoseg.imaging.nifti_checks import is_cut_off
@@ -255,7 +255,7 @@ def _save(path: Path, image: sitk.Image, placement: NiftiPlacement | None) -> No
     with atomic_file(path) as writing:
         try:
             if carried is None:
-                sitk.WriteImage(image, str(writing), useCompression=True)
+                _write_by_ending(image, writing)
             else:
                 write_placed(image, carried, writing)
         except RuntimeError as error:
@@ -263,6 +263,18 @@ def _save(path: Path, image: sitk.Image, placement: NiftiPlacement | None) -> No
             raise _unwritable(path) from error
         if is_cut_off(writing):
             raise OSError(errno.ENOSPC, "the file was cut off, the disk may be full")
+
+
+def _write_by_ending(image: sitk.Image, path: Path) -> None:
+    """Writes an image in the format of an ending, which SimpleITK knows in lower case only."""
+    ending = split_ending(path)[1]
+    lower = path.with_name(path.name.removesuffix(ending) + ending.lower())
+    try:
+        sitk.WriteImage(image, str(lower), useCompression=True)
+        lower.replace(path)
+    finally:
+        if lower != path:
+            lower.unlink(missing_ok=True)
 
 
 def _check_space(folder: Path, image: sitk.Image) -> None:

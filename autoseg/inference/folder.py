@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Self
 
 from autoseg._version import __version__
@@ -38,10 +39,20 @@ def make_output_folder(output: Path, source: Path) -> Path:
     """
     if output.resolve() == (source.parent if source.is_file() else source).resolve():
         raise UsageError(f"{output} holds the scans, which the results would replace", "give another folder with -o")
-    with atomic_file(output / ".writable") as probe:
-        probe.touch()
-    (output / ".writable").unlink()
+    check_writable(output)
     return output
+
+
+def check_writable(folder: Path) -> None:
+    """Finds out before the work whether a folder can be written; several programs may do so at the same time.
+
+    Raises:
+        WriteError: It cannot be made or written.
+    """
+    trial = folder / f".writable_{token_hex(4)}"
+    with atomic_file(trial) as probe:
+        probe.touch()
+    trial.unlink()
 
 
 def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, int]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.datasets.scans import PROBABILITIES_FOLDER, find_scans
+from autoseg.errors import UsageError
 from autoseg.planning.plan import ConfigurationName
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import Fold
@@ -38,7 +39,8 @@ def predict(
 
     Args:
         source: Folder of scans, named as for training, or one file of a single-channel scan.
-        output: Folder for the segmentations; made if it is missing.
+        output: Folder for the segmentations; made if it is missing. For one scan also the file for its label map, such
+            as mask.nii.gz; then nothing else is written.
         model: A model folder, a folder of several that holds best.json, a bundle, or the name of an installed model;
             instead of `number` and `configuration`.
         number: Number of the dataset that was trained.
@@ -66,8 +68,8 @@ def predict(
         The paths of the segmentations that were written.
 
     Raises:
-        UsageError: The model was named in both ways or in none, there is no such device or label, or `output` holds the
-            scans.
+        UsageError: The model was named in both ways or in none, there is no such device or label, `output` holds the
+            scans, or is a file that cannot hold what is asked for.
         ModelError: The model or a fold of it is missing or damaged.
         DatasetError: There are no scans, or no such dataset.
         ProblemsError: Some scans could not be segmented, with a line for each; the others are done.
@@ -88,6 +90,7 @@ def predict(
     )
     from autoseg.inference.loading import PredictionOptions, load_segmenter
     from autoseg.inference.prediction_time import describe_prediction_time
+    from autoseg.inference.single_file import names_a_file, segment_into_file
     from autoseg.models.model_source import choose_source, find_model
 
     path = find_model(
@@ -103,7 +106,12 @@ def predict(
     segmenter = ask_for_disagreement(segmenter) if disagreement else segmenter
     labels = choose_labels(probabilities, segmenter.info)
     scans = choose_part(find_scans(Path(source), segmenter.info), part)
-    output = make_output_folder(Path(output), Path(source))
+    if names_a_file(output := Path(output)):
+        if labels or disagreement or resume:
+            what = f"{output} is one file, which holds neither probabilities nor disagreement, nor goes on after a stop"
+            raise UsageError(what, "give a folder with -o")
+        return segment_into_file(segmenter, scans, output, reporter)
+    output = make_output_folder(output, Path(source))
     if labels:
         make_output_folder(output / PROBABILITIES_FOLDER, Path(source))
     waiting = leave_out_finished(segmenter, scans, output, labels) if resume else scans

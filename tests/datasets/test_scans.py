@@ -1,12 +1,16 @@
 """Scans and label maps are found by name, whatever image type they have."""
 
+from unicodedata import normalize
+
 import pytest
 from phantoms import blocks, place
 
+from autoseg.datasets.dataset import Case, Dataset
 from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.scans import check_channels, check_values, find_scans, pair_label_maps, result_ending
 from autoseg.errors import DatasetError, ProblemsError
 from autoseg.imaging.formats import split_ending
+from autoseg.imaging.image_files import read_label_map, write_label_map
 
 ONE = DatasetInfo(channel_names={"0": "MR"}, labels={"background": 0, "organ": 1}, file_ending=".nii.gz")
 TWO = ONE.model_copy(update={"channel_names": {"0": "T1", "1": "T2"}})
@@ -114,3 +118,47 @@ def test_values_must_be_named(value):
     check_values([Path("a.nii.gz")], [sound], ONE.targets)
     with pytest.raises(DatasetError, match=rf"b\.nii\.gz holds the value {value}, but dataset\.json names 0 to 1"):
         check_values([Path("a.nii.gz"), Path("b.nii.gz")], [sound, wrong], ONE.targets)
+
+
+@pytest.mark.parametrize("pair", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_are_the_same_however_accents_are_spelt(tmp_path, pair):
+    """Linux and macOS spell them differently: reference and prediction, channels of a scan, image and label."""
+    composed, decomposed = (normalize(form, "Müller") for form in pair)
+    touch(tmp_path / "references", f"{composed}.nii.gz")
+    touch(tmp_path / "masks", f"{decomposed}.nii.gz")
+    [(reference, prediction)] = pair_label_maps(tmp_path / "references", tmp_path / "masks").values()
+    assert reference.exists()
+    assert prediction.exists()
+    touch(tmp_path / "scans", f"{composed}_0000.nii.gz", f"{decomposed}_0001.nii.gz")
+    [scan] = find_scans(tmp_path / "scans", TWO)
+    assert (scan.name, len(scan.images)) == (normalize("NFC", "Müller"), 2)
+    folder = touch(tmp_path / "Dataset001_A")
+    ONE.save(folder / "dataset.json")
+    touch(folder / "imagesTr", f"{composed}_0000.nii.gz")
+    touch(folder / "labelsTr", f"{decomposed}.nii.gz")
+    dataset = Dataset.open(folder)
+    assert dataset.problems == ()
+    assert dataset.cases[0].label.exists()
+    assert len(dataset.only([decomposed]).cases) == 1
+    assert len(dataset.without([composed]).cases) == 0
+
+
+def test_two_spellings_in_one_folder_are_two_files(tmp_path):
+    """None of them is lost without a word."""
+    names = [normalize(form, "Jäger") + ".nii.gz" for form in ("NFC", "NFD")]
+    scans = find_scans(touch(tmp_path / "in", *names), ONE)
+    assert sorted(path.name for scan in scans for path in scan.images) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("A.NII.GZ", ".NII.GZ"), ("a.Nrrd", ".Nrrd"), ("a.JPG", ".png"), ("a.mhd", ".mha"), ("a.img", ".nii.gz")],
+)
+def test_results_get_an_ending_that_can_be_written(tmp_path, name, ending):
+    """That of the scan, in its letters, wherever one file holds labels."""
+    case = Case(name="a", images=(tmp_path / name,))
+    assert result_ending(case) == ending
+    if ending.lower() != ".png":
+        write_label_map(tmp_path / f"result{ending}", place(blocks()))
+        assert read_label_map(tmp_path / f"result{ending}").array.tolist() == blocks().tolist()
+        assert [path.name for path in tmp_path.iterdir()] == [f"result{ending}"]

@@ -1,17 +1,20 @@
 """Image files that cannot be read, and pictures that a library would read wrongly without an error."""
 
+import os
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from phantoms import noise, write_picture
+from phantoms import noise, place, write_picture
 
 from autoseg.errors import ImageError
 from autoseg.imaging import corruption
 from autoseg.imaging.corruption import check_file, check_picture
-from autoseg.imaging.image_files import read_image
+from autoseg.imaging.image_files import read_image, write_image
+from autoseg.imaging.image_headers import read_grid
 
 GREY = noise(0, (40, 50)).astype(np.uint8)
 COLOURS = noise(1, (40, 50, 3)).astype(np.uint8)
@@ -165,3 +168,16 @@ def test_cut_off_gipl_is_refused(tmp_path: Path, kind: type) -> None:
         path.write_bytes(content[: int(len(content) * share) - 1])
         with pytest.raises(ImageError, match=r"is cut off|cannot be read as an image"):
             read_image((path,))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep such names out")
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """A library would end the program."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nii.gz"))
+    write_image(tmp_path / "a.nii.gz", place(noise(0)[np.newaxis]))
+    (tmp_path / "a.nii.gz").rename(path)
+    with pytest.raises(ImageError, match=r"M\ufffdller\.nii\.gz has a name that is no text") as caught:
+        read_image((path,))
+    str(caught.value).encode()
+    with pytest.raises(ImageError, match="M\ufffdller"):
+        read_grid(path)
