@@ -12,7 +12,6 @@ answer of the GPU. Nothing is timed: the counts show what a change adds or remov
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,7 +27,9 @@ from fake_gpu_runs import (
     watched_phases,
 )
 from measured_on import print_machine
+from small_models import small_configuration
 
+from autoseg.dataloading.loader import Batches
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import EnsembleAgreement
@@ -46,7 +47,8 @@ STEPS: dict[str, dict] = {
     "plain, 3 classes": {"preset": "plain"},
     "residual encoder, 3 classes": {"preset": "resenc_l"},
     "plain, 25 classes": {"preset": "plain", "classes": 25},
-    "plain, top-k and class weights": {"preset": "plain", "loss": LossSettings(voxelwise="top_k")},
+    "plain, 3 classes, top-k": {"preset": "plain", "loss": LossSettings(voxelwise="top_k")},
+    "plain, 3 classes, class weights": {"preset": "plain", "loss": LossSettings(class_weights=(1.0,) * 3)},
 }
 PHASES = ("move", "forward", "loss", "backward", "clip", "optimizer", "average", "other")
 GB = 1e9
@@ -91,14 +93,22 @@ def print_row(name: str, counts: DeviceCounts, phase: str | None = None, number:
 
 def count_augmentation(patch: tuple[int, ...]) -> Iterator[tuple[str, DeviceCounts, int]]:
     """Yields the counts of all batches together, with their number, and of the batch with the most kernels."""
-    size = tuple(edge * 7 // 5 for edge in patch)
+    size = tuple(edge * 45 // 32 for edge in patch)
     label = np.zeros(size, np.int8)
-    label[: size[0] // 3, : size[1] // 3], label[size[0] // 2 :, size[1] // 2 :] = 1, 2
+    label[tuple(slice(edge * 2 // 9, edge * 4 // 9) for edge in size)] = 1
+    label[tuple(slice(edge // 2, edge * 7 // 9) for edge in size)] = 2
     image = np.random.default_rng(0).standard_normal((1, *size), dtype=np.float32)
     case = InMemoryCase(image=image, label=label, foreground=sample_foreground(label, [(1,), (2,)]))
-    run = fake_run(fake_architecture(), patch)
-    configuration = run.training.configuration.model_copy(update={"augmentation": AugmentationSettings()})
-    batches = replace(run.training, cases=[case], configuration=configuration, augmentation_device=CUDA)
+    changes = {"augmentation": AugmentationSettings(), "batch_size": 2, "patch_size": patch}
+    configuration = small_configuration(len(patch)).model_copy(update=changes)
+    batches = Batches(
+        cases=[case],
+        configuration=configuration,
+        foreground_fraction=0.33,
+        seed=(5,),
+        augmented=True,
+        augmentation_device=CUDA,
+    )
     each = []
     with prepared_before(batches, range(BATCHES)):
         for numbers in (range(BATCHES), *([number] for number in range(BATCHES))):
@@ -113,8 +123,6 @@ def count_augmentation(patch: tuple[int, ...]) -> Iterator[tuple[str, DeviceCoun
 def count_step(patch: tuple[int, ...], stages: int, *, preset: str, classes: int = 3, loss=None) -> DeviceCounts:
     """Returns the counts of the second step of a run, whose optimizer has momentum."""
     architecture = fake_architecture(preset, classes=classes, stages=stages)
-    if loss is not None:
-        loss = loss.model_copy(update={"class_weights": (1.0,) * classes})
     run = fake_run(architecture, patch, loss=loss)
     with pretended_cuda(backward=True) as counts:
         state = fake_state(run)
