@@ -237,6 +237,7 @@ def _cuda_changes(counts: DeviceCounts, *, bfloat16: bool, free_bytes: int) -> l
         (torch.cuda, "stream", lambda stream: stream),
         (torch.cuda, "Stream", PretendedStream),
         (torch.cuda, "Event", PretendedEvent),
+        (torch.Tensor, "record_stream", _answering(None)),
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         (torch._C, "_conv_determine_backend_memory_format", _cudnn_memory_format),
         *((importlib.import_module(name), "_foreach_supported_types", FOREACH_TYPES) for name in FOREACH_MODULES),

@@ -8,7 +8,7 @@ from device_counts import DeviceCounts
 from fake_cuda import MPS, pretended_mps, requires_pretended_cuda
 from fake_gpu_runs import fake_architecture, fake_batch, fake_run, fake_state, prepared_before, pretended_gradients
 
-from autoseg.dataloading.device_augmentation import augments_on_device
+from autoseg.dataloading.augmentation_place import augments_on_device
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import Targets
 from autoseg.planning.settings import LossSettings
@@ -22,7 +22,6 @@ from autoseg.training.state import pack_state, unpack_state
 pytestmark = requires_pretended_cuda
 
 MISSING = {
-    "aten::slow_conv_transpose3d",
     "aten::grid_sampler_3d",
     "aten::max_pool3d_with_indices",
     "aten::avg_pool3d",
@@ -100,5 +99,5 @@ def test_what_an_apple_gpu_does_not_do_is_refused_before():
     with pytest.raises(UsageError, match="cannot share mps"):
         check_device(torch.device("mps"), 2)
     with pytest.raises(UsageError, match="Apple GPU"):
-        augments_on_device("device", torch.device("mps"))
-    assert not augments_on_device("auto", torch.device("mps"))
+        augments_on_device("device", torch.device("mps"), voxels=10**6, cores=2)
+    assert not augments_on_device("auto", torch.device("mps"), voxels=10**6, cores=2)
