@@ -255,7 +255,6 @@ def _tensor_changes(counts: DeviceCounts) -> list[tuple[object, str, object]]:
         (torch.Tensor, "numpy", _fake_numpy),
         (FakeTensor, "tolist", _fake_tolist),
         (torch.Tensor, "pin_memory", _fake_pin_memory),
-        (torch.Tensor, "record_stream", lambda _, stream: None),  # noqa: ARG005 - the name of torch's argument
         (torch.Tensor, "__deepcopy__", _fake_deepcopy),
         (nn.Module, "_apply", _apply_without_swapping),
         (nn.Module, "load_state_dict", _load_state_dict),
