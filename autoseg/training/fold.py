@@ -1,8 +1,9 @@
 """One fold on disk: begun or resumed, trained to its end, and saved after every epoch."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from autoseg.dataloading.loader import Batches, open_cases
@@ -16,6 +17,7 @@ from autoseg.runtime.device import needs_scaling
 from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
 from autoseg.runtime.lock import run_alone
 from autoseg.runtime.reporting import SILENT, Reporter
+from autoseg.training.checkpoint_writer import open_checkpoint_writer
 from autoseg.training.fold_job import FoldJob
 from autoseg.training.initial_weights import InitialWeights
 from autoseg.training.initialization import find_initial_weights
@@ -23,9 +25,10 @@ from autoseg.training.loop import is_finished, train_fold
 from autoseg.training.losses import Loss
 from autoseg.training.memory_limit import correct_estimate, limit_micro_batches
 from autoseg.training.monitoring.log_files import open_log_files
+from autoseg.training.monitoring.progress import EpochReport
 from autoseg.training.monitoring.tracking import TrackedFold
 from autoseg.training.state import Run, TrainState, pack_state, start_training, unpack_state
-from autoseg.training.stopping import StopRequest
+from autoseg.training.stopping import NO_REASON, StopRequest
 from autoseg.training.watchdog import watch_for_stop
 
 
@@ -47,6 +50,9 @@ def hold_fold(job: FoldJob, reporter: Reporter) -> Iterator[StopRequest]:
 
 def train_to_end(job: FoldJob, stop: StopRequest, reporter: Reporter) -> Checkpoint:
     """Trains a fold from its start, or from where it was stopped, and saves it after every epoch.
+
+    Checkpoints and log files are written beside the training, by a thread; see `checkpoint_writer`. They are on disk
+    when the training ends, for whatever reason, except that of a process that is killed.
 
     Args:
         job: The fold, from `make_jobs`.
@@ -71,9 +77,14 @@ def train_to_end(job: FoldJob, stop: StopRequest, reporter: Reporter) -> Checkpo
         return checkpoint
     if checkpoint.finished:
         reporter.say(f"fold {job.fold} is trained to its end; --restart would train it anew, --extend longer")
-        return checkpoint
+        return _on_cpu(checkpoint)
     save_training_statistics(job.folders.fingerprint, job.dataset.info, job.model.training_statistics)
     shutil.rmtree(job.model.validation(job.fold), ignore_errors=True)  # scores of a fold that is extended
+    return _train_and_save(job, state, stop, reporter)
+
+
+def _train_and_save(job: FoldJob, state: TrainState, stop: StopRequest, reporter: Reporter) -> Checkpoint:
+    """Trains a state to its end, and writes it and the log files after every epoch; returns the last checkpoint."""
     tracked = TrackedFold(
         dataset=job.plan.dataset,
         model=job.model,
@@ -81,20 +92,27 @@ def train_to_end(job: FoldJob, stop: StopRequest, reporter: Reporter) -> Checkpo
         settings=job.plan.training,
         epochs_done=len(state.reports),
     )
+    checkpoint = _make_checkpoint(job, state)
     with open_log_files(tracked, job.trackers, state.reports, reporter) as log_files:
         stop.at_end.append(log_files.close)
 
-        def save(state: TrainState) -> None:
-            nonlocal checkpoint
-            with stop.guarded():
-                checkpoint = _make_checkpoint(job, state)
-                save_checkpoint(checkpoint, job.checkpoint)
-                log_files.update(state.reports, finished=checkpoint.finished)
-                if state.measured_bytes:
-                    correct_estimate(job, state.measured_bytes, reporter)
-                    state.measured_bytes.clear()
+        def write(written: Checkpoint, reports: Sequence[EpochReport]) -> None:
+            save_checkpoint(written, job.checkpoint)
+            log_files.update(reports, finished=written.finished)
 
-        train_fold(state, _make_run(job, stop), reporter, save)
+        with open_checkpoint_writer(write) as writer:
+
+            def save(state: TrainState) -> None:
+                nonlocal checkpoint
+                with stop.guarded():
+                    checkpoint = writer.save(_make_checkpoint(job, state), state.reports)
+                    if checkpoint.finished or stop.find_reason() != NO_REASON:
+                        writer.wait()
+                    if state.measured_bytes:
+                        correct_estimate(job, state.measured_bytes, reporter)
+                        state.measured_bytes.clear()
+
+            train_fold(state, _make_run(job, stop), reporter, save)
         stop.check()
     return checkpoint
 
@@ -108,7 +126,12 @@ def _train_on_other_rank(job: FoldJob, stop: StopRequest) -> Checkpoint:
     if not checkpoint.finished:
         train_fold(state, _make_run(job, stop), SILENT, lambda _: None)
         stop.check()
-    return _make_checkpoint(job, state)
+    return _on_cpu(_make_checkpoint(job, state))
+
+
+def _on_cpu(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns a checkpoint for prediction, with its weights on the CPU."""
+    return replace(checkpoint, weights={name: value.cpu() for name, value in checkpoint.weights.items()})
 
 
 def _empty(folder: Path) -> None:
@@ -193,6 +216,7 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
 
 
 def _make_checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:
+    """Returns the checkpoint of a state, with the tensors of the state, which are on its device and will change."""
     return Checkpoint(
         plan=job.plan,
         info=job.dataset.info.model_copy(update=NAMELESS),

@@ -132,19 +132,19 @@ class TrainState:
 
     @property
     def weights(self) -> Weights:
-        """The weights that predict, by name, on the CPU."""
+        """The weights that predict, by name: tensors of the running training, on its device."""
         if self.average is self.network:
             return self.saved_weights
-        return {name: value.detach().cpu() for name, value in self.average.state_dict().items()}
+        return {name: value.detach() for name, value in self.average.state_dict().items()}
 
     @property
     def saved_weights(self) -> Weights:
-        """The weights and buffers of the network after the last step, by name, on the CPU.
+        """The weights and buffers of the network after the last step, by name, on the device of the network.
 
         A step that is running may have changed the buffers already, in its forward pass.
         """
         weights = {**self.network.state_dict(), **self.buffers_before}
-        return {name: value.detach().cpu() for name, value in weights.items()}
+        return {name: value.detach() for name, value in weights.items()}
 
     def keep_buffers(self) -> None:
         """Copies the buffers of the network before a step, so that the state can be saved while the step is running."""
@@ -208,7 +208,7 @@ def start_training(
 
 
 def pack_state(state: TrainState) -> dict[str, Any]:
-    """Returns the state as tensors and plain values; the averaged weights are stored apart, as those that predict."""
+    """Returns the state as its tensors and plain values; the averaged weights are apart, as those that predict."""
     return {
         "weights": state.saved_weights,
         "optimizer": state.optimizer.state_dict(),

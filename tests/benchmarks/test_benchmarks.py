@@ -80,6 +80,7 @@ ALONE = (
         '--seconds 0.1 --rounds 1 --settings "the package\'s" --patch 16 16 16',
         ("training", "prediction", "preprocessing"),
     ),
+    Benchmark("checkpoint_writing.py", "{fresh} --megabytes 2 --rounds 1", ("in the loop", "beside it")),
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
     Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
     Benchmark("gpu_counts.py", "--tiny", ("mean of 16 batches", "plain, 3 classes", "3 classes, with agreement")),
