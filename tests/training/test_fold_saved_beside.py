@@ -15,12 +15,12 @@ import torch
 from phantoms import Listener
 from tiny_workspaces import NUMBER, folders_of, plan_tiny, write_volumes
 
-from autoseg.errors import AutosegError, WriteError
+from autoseg.errors import AutosegError, Stopped, WriteError
 from autoseg.models import checkpoint as checkpoints
 from autoseg.models.checkpoint import load_checkpoint
-from autoseg.pipeline.training import train
+from autoseg.pipeline.training import stop, train
 from autoseg.runtime import artifact
-from autoseg.training import loop
+from autoseg.training import loop, stopping
 
 CONFIGURATION = "3d_fullres"
 STEPS, EPOCHS = 2, 3
@@ -191,5 +191,34 @@ def test_an_error_of_the_training_leaves_the_epoch_before(fresh, straight, monke
         with pytest.raises(AutosegError, match="the disk is gone"):
             run_train(fresh)
     assert checkpoint_of(fresh).training["step"] == STEPS
+    run_train(fresh)
+    assert_same_training(fresh, straight)
+
+
+@knows_open_files
+def test_a_run_that_is_stopped_waits_for_the_disk(fresh, straight, monkeypatch):
+    """The checkpoint of the last step follows that of the epoch before, which is still being written."""
+    fsync, step = os.fsync, loop.train_step
+
+    def sync_late(descriptor):
+        if is_of_checkpoint(descriptor):
+            assert asked.wait(SECONDS)
+        fsync(descriptor)
+
+    def step_and_ask(state, *rest):
+        if state.step == STEPS:
+            stop(NUMBER, CONFIGURATION, [0], workspace=fresh)
+            asked.set()
+        return step(state, *rest)
+
+    asked = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", step_and_ask)
+        patch.setattr(stopping, "LOOK_SECONDS", 0.0)
+        patch.setattr(artifact.os, "fsync", sync_late)
+        with pytest.raises(Stopped):
+            run_train(fresh)
+    assert checkpoint_of(fresh).training["step"] == STEPS + 1
+    assert epochs_of(fresh) == [0]
     run_train(fresh)
     assert_same_training(fresh, straight)
