@@ -34,18 +34,18 @@ LONG_SCAN_SECONDS = 600.0
 """Time to predict a typical image from which on a coarser configuration is recommended. Decision: validation alone
 takes hours then, for the held-out cases of a fold."""
 
-SMALLER: tuple[tuple[int, int, int], ...] = ((48, 192, 16), (48, 128, 8), (32, 96, 8))
+SMALLER: tuple[tuple[int, int, int], ...] = ((64, 192, 8), (48, 128, 8), (32, 96, 8))
 """Edges in voxels of the largest patch of volumes and of slices, and features at full resolution, in the order in which
-they are tried. In 3D they take 0.42, 0.12 and 0.035 of the multiply-adds of `small`, which has 64, 192 and 16.
-Decision: the patch shrinks first, because a network that begins with 8 features has few maps to tell textures apart;
-which of both loses less Dice has not been measured."""
+they are tried. In 3D they take 0.25, 0.11 and 0.03 of the multiply-adds of `small`, which has 64, 192 and 16. Decision:
+features are halved first, because of the same multiply-adds, half the features made more (tests/benchmarks/RESULTS.md,
+"Learning from the same work"); no fewer than 8, which is what a CPU calculates at once."""
 
 
 def list_cpu_presets() -> Iterator[Preset]:
     """Yields the preset `small`, and then ever smaller ones.
 
     >>> [(preset.base_features, preset.volume.patch_voxels) for preset in list_cpu_presets()]
-    [(16, 262144), (16, 110592), (8, 110592), (8, 32768)]
+    [(16, 262144), (8, 262144), (8, 110592), (8, 32768)]
     """
     whole = PRESETS[CPU_PRESET]
     yield whole

@@ -6,6 +6,7 @@ calculated. Where patches grow during the training, a step is the mean of the st
 
 from collections.abc import Sequence
 from math import ceil, log2, prod
+from typing import Self
 
 from autoseg.networks.architecture import count_multiply_adds
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
@@ -21,6 +22,11 @@ STEP_OVERHEAD = 1.25
 """Time of a training step relative to forward and backward pass of the network alone: loss, optimizer, average of the
 weights, and patches that are augmented on the same cores. Decision: 1.1 was measured in float32, and 1.3 in bfloat16
 (tests/benchmarks/RESULTS.md); rather too long than too short."""
+
+NARROW_FEATURES, NARROW_SHARE = 8, 0.6
+"""Most features at full resolution of a narrow network, and the share that it reaches of the speed of the preset
+`small`, which has 16: with so few, a convolution moves more numbers than it calculates. Source: 0.62 with AVX2 and 0.51
+with AVX-512, both in float32 (tests/benchmarks/RESULTS.md)."""
 
 OVERLAP_STEP = 0.5
 """Largest distance of neighbouring tiles, as a fraction of a tile. Source: the reference method."""
@@ -62,6 +68,13 @@ class MachineSpeed(Artifact):
         number = f"{billions:.0f}" if billions >= 10 else f"{billions:.2g}"
         return f"{number} billion multiply-adds per second in {self.precision}"
 
+    def of_network(self, configuration: Configuration) -> Self:
+        """Returns the speed that the network of a configuration reaches: `NARROW_SHARE` if it has few features."""
+        if configuration.network is not None or configuration.architecture.stages[0].features > NARROW_FEATURES:
+            return self
+        training, prediction = NARROW_SHARE * self.training, NARROW_SHARE * self.prediction
+        return self.model_copy(update={"training": training, "prediction": prediction})
+
     def step_seconds(self, patch_work: float, batch_size: int) -> float:
         """Returns the seconds of a training step.
 
@@ -102,6 +115,7 @@ def mean_step_seconds(configuration: Configuration, speed: MachineSpeed, patch_w
             count those of smaller patches, they are taken to be as much less as their voxels.
     """
     full, seconds = count_patch_work(configuration), []
+    speed = speed.of_network(configuration)
     for stage in configuration.stages:
         work = count_patch_work(configuration, stage.patch_size)
         share = prod(stage.patch_size) / configuration.patch_voxels if work is None or full is None else work / full
@@ -121,7 +135,8 @@ def fold_seconds(
         patch_work: See `mean_step_seconds`.
     """
     step = mean_step_seconds(configuration, speed, patch_work)
-    held_out = training.validation_steps * configuration.batch_size * patch_work / speed.prediction
+    prediction = speed.of_network(configuration).prediction
+    held_out = training.validation_steps * configuration.batch_size * patch_work / prediction
     return training.epochs * (training.steps_per_epoch * step + held_out)
 
 
@@ -138,7 +153,7 @@ def scan_seconds(
         patch_work: See `count_patch_work`.
         votes: Number of predictions of each tile that are averaged: mirror images times folds.
     """
-    return count_tiles(configuration, shape) * votes * patch_work / speed.prediction
+    return count_tiles(configuration, shape) * votes * patch_work / speed.of_network(configuration).prediction
 
 
 def typical_shape(plan: Plan, name: ConfigurationName) -> tuple[int, ...]:

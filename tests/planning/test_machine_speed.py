@@ -62,6 +62,22 @@ def test_steps_of_growing_patches_are_the_mean_of_their_stages(liver):
     )
 
 
+def test_narrow_networks_calculate_less_per_second(liver):
+    """Steps, held-out patches and scans take longer than their multiply-adds say; wide and foreign networks do not."""
+    configuration = liver.configurations["3d_fullres"]
+    stages = tuple(
+        stage.model_copy(update={"features": stage.features // 2}) for stage in configuration.architecture.stages
+    )
+    architecture = configuration.architecture.model_copy(update={"stages": stages})
+    narrow = configuration.model_copy(update={"architecture": architecture})
+    work, training = 10**9, liver.training
+    assert mean_step_seconds(narrow, SPEED, work) == pytest.approx(mean_step_seconds(configuration, SPEED, work) / 0.6)
+    seconds = [fold_seconds(chosen, training, SPEED, work) for chosen in (configuration, narrow)]
+    assert seconds[1] == pytest.approx(seconds[0] / 0.6)
+    foreign = narrow.model_copy(update={"network": Plugin(name="monai:SwinUNETR")})
+    assert SPEED.of_network(foreign) == SPEED.of_network(configuration) == SPEED
+
+
 def test_a_fold_takes_all_its_steps_and_measurements(liver):
     """Its steps, and the forward pass of held-out patches after each epoch."""
     configuration, training = liver.configurations["3d_fullres"], liver.training
