@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from autoseg.errors import ModelError
 from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Architecture
-from autoseg.networks.default_unet import UNet
+from autoseg.networks.default_unet import UNet, build_network
 
 Weights = dict[str, torch.Tensor]
 
@@ -142,7 +142,7 @@ def export_weights(
     >>> stages = (Stage(features=2, kernel=(3, 3), stride=(1, 1), convolutions=1, blocks=1),
     ...           Stage(features=4, kernel=(3, 3), stride=(2, 2), convolutions=1, blocks=1))
     >>> architecture = Architecture(residual="none", in_channels=1, out_channels=2, stages=stages)
-    >>> weights = UNet(architecture).state_dict()
+    >>> weights = build_network(architecture, torch.Generator()).state_dict()
     >>> exported = export_weights(weights, architecture, None)
     >>> main = {name: value for name, value in exported.items() if not is_duplicate(name)}
     >>> imported = import_weights(main, architecture, None)
