@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from autoseg.errors import ModelError
 from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Architecture
-from autoseg.networks.default_unet import UNet, build_network
+from autoseg.networks.default_unet import UNet
 
 Weights = dict[str, torch.Tensor]
 

@@ -7,13 +7,16 @@ import torch
 from fake_cuda import CUDA, pretended_cuda
 from fake_cuda_backward import backward_hooks
 from fake_gpu_runs import fake_architecture, fake_batch, fake_run, fake_state
+from literature_networks import build, image_for
 from memory_cases import CASES, Case
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoseg.networks.architecture import Axes
+from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.memory import CONTEXT_BYTES, training_bytes
 from autoseg.planning.presets import PresetName
+from autoseg.runtime.device import autocast
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step
 
@@ -37,6 +40,20 @@ def check_step(preset: PresetName, patch_size: Axes, *, bfloat16: bool = True, *
                 assert not ordered or weights.grad.stride() == weights.stride(), tuple(weights.shape)
     waits = [kind for _, kind, _ in counts.waits]
     assert waits in ([], ["item"] if not bfloat16 else []), counts.list_waits()
+
+
+def check_literature() -> None:
+    """Makes sure that no network of the literature waits in a forward pass, once its constants are on the device."""
+    for name in NETWORKS:
+        network = build(name)  # with values, because weights are drawn until all are within bounds
+        shape = image_for(network).shape
+        with pretended_cuda() as counts, autocast(CUDA):
+            network = network.to(CUDA)
+            image = torch.zeros(shape, device=CUDA)
+            network(image)
+            counts.reset()
+            assert all(output.device == CUDA for output in network(image)), name
+        assert counts.list_waits() == [], (name, counts.list_waits())
 
 
 class _Ledger(TorchDispatchMode):
