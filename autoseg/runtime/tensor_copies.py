@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from autoseg.runtime.device import wait_for
+
 Content = TypeVar("Content")
 
 
@@ -39,8 +41,8 @@ class TensorCopies:
         copying = _Copying(self._copies)
         copied = copying.copy(content)
         self._copies = copying.copies
-        if copying.waits:
-            torch.cuda.synchronize()
+        for device in copying.busy:
+            wait_for(device)
         return copied  # type: ignore[no-any-return]
 
 
@@ -49,14 +51,14 @@ class _Copying:
 
     Attributes:
         copies: The copies so far, in the order of the value.
-        waits: Whether tensors of a CUDA GPU are still being copied.
+        busy: The CUDA GPUs whose tensors are still being copied.
     """
 
     def __init__(self, memory: list[torch.Tensor]) -> None:
         self._memory = memory
         self._by_place: dict[Hashable, torch.Tensor] = {}
         self.copies: list[torch.Tensor] = []
-        self.waits = False
+        self.busy: set[torch.device] = set()
 
     def copy(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -68,12 +70,14 @@ class _Copying:
         return value
 
     def _copy_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and place in self._by_place:
+        memory = tensor.untyped_storage()._cdata  # as torch.save tells which tensors share it
+        place = (memory, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
+        if place in self._by_place:
             return self._by_place[place].detach()
         copied = self._find_memory(tensor)
         copied.copy_(tensor, non_blocking=tensor.is_cuda)
-        self.waits |= tensor.is_cuda
+        if tensor.is_cuda:
+            self.busy.add(tensor.device)
         self.copies.append(copied)
         self._by_place[place] = copied
         return copied

@@ -3,6 +3,7 @@
 import io
 
 import torch
+from fake_cuda import CUDA, pretended_cuda, requires_pretended_cuda
 
 from autoseg.runtime.tensor_copies import TensorCopies
 
@@ -50,3 +51,16 @@ def test_the_next_copy_takes_the_same_memory():
     assert same == [True, False, True]
     assert torch.equal(first[0], torch.ones(3))
     assert [tensor.sum().item() for tensor in second] == [3, 5, 4]
+
+
+@requires_pretended_cuda
+def test_the_program_waits_once_for_all_tensors_of_a_gpu():
+    """Not once for each, because all of them are copied into pinned memory."""
+    with pretended_cuda() as counts:
+        state = {name: torch.zeros(3, number + 1, device=CUDA) for number, name in enumerate("abc")}
+        copies = TensorCopies()
+        copies.take(state)
+        counts.reset()
+        copied = copies.take(state)
+    assert [kind for _, kind, _ in counts.waits] == ["synchronize"]
+    assert {tensor.device.type for tensor in copied.values()} == {"cpu"}
