@@ -34,8 +34,9 @@ from autoseg.networks.default_unet import build_network
 from autoseg.runtime.device import forget_peak, peak_bytes, wait_for
 from autoseg.runtime.machine import count_cores
 from autoseg.runtime.reporting import SILENT
+from autoseg.runtime.tensor_copies import TensorCopies
 from autoseg.training.loop import train_fold, train_step
-from autoseg.training.state import Run, TrainState
+from autoseg.training.state import Run, TrainState, pack_state
 
 CHECKOUT = Path(__file__).parents[2]
 FEW_CORES = 4
@@ -61,6 +62,7 @@ def measure_loop(choice: Choice) -> None:
                         _measure_loop(case, choice, run, state, on_device=on_device)
                 finally:
                     os.sched_setaffinity(0, cores)
+            _measure_copy(case, state)
 
 
 def _measure_loop(case: Case, choice: Choice, run: Run, state: TrainState, *, on_device: bool) -> None:
@@ -88,6 +90,20 @@ def _measure_loop(case: Case, choice: Choice, run: Run, state: TrainState, *, on
         ms_until_batch=round(1000 * waited / steps, 2),
         voxels=voxels_of(case),
     )
+
+
+def _measure_copy(case: Case, state: TrainState) -> None:
+    """Measures how long the end of an epoch holds the loop, while the state is copied for a checkpoint."""
+    copies, device = TensorCopies(), next(state.network.parameters()).device
+    for _ in range(2):  # pinned memory is taken in the first round
+        wait_for(device)
+        started = time.perf_counter()
+        copied = copies.take((state.weights, pack_state(state)))
+        seconds = time.perf_counter() - started
+    momentum = copied[1]["optimizer"]["state"].values()
+    tensors = [*copied[0].values(), *(value for kept in momentum for value in kept.values() if torch.is_tensor(value))]
+    megabytes = sum(tensor.nbytes for tensor in tensors) / 1e6
+    emit(f"{case.name}, state copied for a checkpoint", megabytes=round(megabytes), seconds=round(seconds, 4))
 
 
 def measure_tiles(choice: Choice) -> None:

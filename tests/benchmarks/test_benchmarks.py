@@ -86,7 +86,7 @@ ALONE = (
     Benchmark("gpu_counts.py", "--tiny", ("mean of 16 batches", "plain, 3 classes", "3 classes, with agreement")),
     Benchmark(
         "gpu_overview.py",
-        "--device cpu --tiny --report {fresh} --minutes 5",
+        "--device cpu --tiny --report {fresh} --minutes 5 --hippocampus {workspace}",
         (),
     ),
     Benchmark("gpu_step.py", "--device cpu --preset small --patch 16 16 16", ("step", "its convolutions alone")),

@@ -8,8 +8,11 @@ from argparse import Namespace
 from pathlib import Path
 
 import gpu_overview
+import gpu_overview_loop
 import gpu_overview_report
 import pytest
+import torch
+from gpu_overview_plans import Choice
 
 from autoseg.runtime.gpu_decisions import FILE, GpuDecisions
 
@@ -195,3 +198,13 @@ def test_a_cpu_decides_nothing(tmp_path):
     """The table is left alone."""
     [line] = gpu_overview_report.update_decisions(results_with(STEPS, LOOP, None), tmp_path / "absent.json")
     assert "is no CUDA GPU" in line
+
+
+@pytest.mark.slow
+def test_cases_are_made_up_where_no_workspace_is_named(capsys):
+    """They are trained on for a while."""
+    gpu_overview_loop.train_for_a_while(Choice(device=torch.device("cpu"), tiny=True))
+    row = json.loads(capsys.readouterr().out.removeprefix("ROW "))
+    assert row["what"] == "hippocampus, made up"
+    assert row["steps"] > 0
+    assert 0 <= row["pseudo_dice"] <= 1
