@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from autoseg.imaging.targets import Targets
+from autoseg.inference.accumulation import allocate_logits
+from autoseg.inference.dice_sums import BITS, DiceSums
 from autoseg.inference.predictor import Predictor, average
+from autoseg.inference.tile_weights import TileWeights
 from autoseg.inference.tiling import Slices, Tile
-
-BITS = 8  # Masks of structures that may overlap are kept eight to a byte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +107,13 @@ class EnsembleAgreement(Predictor):
         """
         self._predictor, self._targets, self._with_map = predictor, targets, with_map
         self._map: Tensor | None = None
-        self._sums: _DiceSums | None = None
+        self._sums: DiceSums | None = None
         self._winners: Tensor = torch.empty(0)  # of the votes on the present batch: (votes, words, n, *patch)
         self._mean: Tensor = torch.empty(0)  # (words, n, *patch)
         self._inside: Slices = ()
         self._padded = False
+        self._shape: tuple[int, ...] = ()
+        self._weights: TileWeights | None = None
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Returns the mean of the logits (n, outputs, *patch), float32, also of a single vote."""
@@ -122,9 +125,10 @@ class EnsembleAgreement(Predictor):
 
     def begin_image(self, shape: Sequence[int], inside: Slices) -> None:
         """Prepares for an image; its padding does not count. See `Predictor.begin_image`."""
+        self._shape = tuple(shape)
         self._inside = tuple(slice(*part.indices(size)) for part, size in zip(inside, shape, strict=True))
         self._padded = [part.stop - part.start for part in self._inside] != list(shape)
-        self._map = torch.zeros(tuple(shape)) if self._with_map else None
+        self._map = self._weights = self._sums = None
 
     def locate_patch(self, number: int, tiles: Sequence[Tile]) -> None:
         """Compares the votes on a patch with their mean; see `Predictor.locate_patch`.
@@ -134,28 +138,25 @@ class EnsembleAgreement(Predictor):
         if not len(self._winners):
             return
         votes, mean = self._winners[:, :, number], self._mean[:, number]
+        weights = self._weights = self._weights or TileWeights(votes.device)
         differ = (votes != mean).any(dim=1)
-        relevant = (differ.any(dim=0) | (mean != 0).any(dim=0)).flatten().nonzero()[:, 0]
-        if self._map is not None:
-            disagreement = differ.sum(dim=0).cpu() / len(votes)
-            for tile in tiles:
-                share = tile.shares
-                self._map[tile.region[1:]] += disagreement.view(share.shape) * share
-        if len(relevant):
-            weights = sum(self._shares_inside(tile).flatten() for tile in tiles)
-            self._sums = self._sums or _DiceSums(self._targets, len(votes))
-            self._sums.add(
-                votes.flatten(2)[:, :, relevant],
-                mean.flatten(1)[:, relevant],
-                torch.as_tensor(weights, dtype=torch.float64)[relevant.cpu()].to(relevant.device),
-            )
+        if self._with_map:
+            self._add_to_map(differ.sum(dim=0) / len(votes), [(tile.region[1:], weights(tile)) for tile in tiles])
+        chosen = _choose_voxels(differ, mean)
+        if isinstance(chosen, Tensor) and not len(chosen):
+            return
+        total = sum(weights.inside(tile, self._inside) if self._padded else weights(tile) for tile in tiles)
+        self._sums = self._sums or DiceSums(self._targets, len(votes), votes.device)
+        self._sums.add(
+            votes.flatten(2)[:, :, chosen], mean.flatten(1)[:, chosen], torch.as_tensor(total).flatten()[chosen]
+        )
 
     def result(self) -> Agreement:
         """Returns the agreement over all patches since `begin_image`."""
         count = max(1, len(self._winners))
         names = self._targets.names
         scores = [math.nan] * len(names) if self._sums is None else self._sums.dice()
-        disagreement = None if self._map is None or count == 1 else self._map[self._inside].contiguous()
+        disagreement = None if self._map is None else self._map[self._inside].float().cpu().contiguous()
         structures = dict(zip(names, scores, strict=True))
         return Agreement(votes=count, structures=structures, disagreement=disagreement)
 
@@ -175,78 +176,46 @@ class EnsembleAgreement(Predictor):
             winners = torch.stack(words)
         return winners if winners.device.type == "cuda" else winners.cpu()  # other devices lack numbers of 64 bit
 
-    def _shares_inside(self, tile: Tile) -> Tensor:
-        """Returns the shares of a tile, with 0 where the image was padded."""
-        shares = tile.shares
-        if not self._padded:
-            return shares
-        _, part = tile.clip(self._inside)
-        kept = torch.zeros_like(shares)
-        kept[part] = shares[part]
-        return kept
+    def _add_to_map(self, disagreement: Tensor, weights: Sequence[tuple[Slices, Tensor]]) -> None:
+        """Adds the disagreement in a patch, (*patch), to the map, at each region and with the weights there."""
+        if self._map is None:
+            self._map = allocate_logits((1, *self._shape), disagreement.device)[0]
+        for region, weight in weights:
+            self._map[region] += (disagreement.view(weight.shape) * weight).to(self._map.device)
 
 
-class _DiceSums:
-    """Sums over voxels for the Dice of each structure, weighted by shares: in each vote, in the mean, and in both."""
+def _choose_voxels(differ: Tensor, mean: Tensor) -> Tensor | slice:
+    """Returns the voxels that agreement depends on, as indices into a flattened patch.
 
-    def __init__(self, targets: Targets, votes: int) -> None:
-        self._targets = targets
-        count = len(targets.names)
-        self._in_vote, self._in_both = torch.zeros(2, votes, count, dtype=torch.float64)
-        self._in_mean = torch.zeros(count, dtype=torch.float64)
+    Decision: on a CPU these are the voxels that are of a structure in some vote, since fewer numbers are summed up
+    faster. On a GPU they are all, since the CPU would have to wait for the number of the others.
 
-    def add(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
-        """Adds n voxels.
-
-        Args:
-            votes: Winners of each vote, (votes, words, n).
-            mean: Winners of their mean, (words, n).
-            shares: Weight of each voxel, (n,).
-        """
-        add = self._add_classes if self._targets.exclusive else self._add_bits
-        add(votes, mean, shares)
-
-    def dice(self) -> list[float]:
-        """Returns the mean Dice of each structure; NaN if the mean has none of it."""
-        dice = (2 * self._in_both / (self._in_vote + self._in_mean)).mean(dim=0)
-        return [float(value) if size > 0 else math.nan for value, size in zip(dice, self._in_mean, strict=True)]
-
-    def _add_classes(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
-        classes, count = len(self._in_mean) + 1, len(votes)
-        voted, agreed = votes[:, 0].long(), mean[0].long()
-        bins = (voted + classes * torch.arange(count, device=voted.device)[:, None]).flatten()
-
-        def sum_by_class(weights: Tensor) -> Tensor:
-            return bins.bincount(weights.flatten(), count * classes).view(count, classes)[:, 1:].cpu()
-
-        self._in_vote += sum_by_class(shares.expand(count, -1))
-        self._in_both += sum_by_class(shares * (voted == agreed))
-        self._in_mean += agreed.bincount(shares, classes)[1:].cpu()
-
-    def _add_bits(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
-        for number in range(len(self._in_mean)):
-            word, bit = divmod(number, BITS)
-            voted, agreed = (votes[:, word] >> bit) & 1, (mean[word] >> bit) & 1
-            self._in_vote[:, number] += (voted * shares).sum(dim=1).cpu()
-            self._in_both[:, number] += (voted * agreed * shares).sum(dim=1).cpu()
-            self._in_mean[number] += (agreed * shares).sum().cpu()
+    Args:
+        differ: Whether a vote differs from the mean, (votes, *patch).
+        mean: Winners of the mean, (words, *patch).
+    """
+    if mean.device.type != "cpu":
+        return slice(None)
+    return (differ.any(dim=0) | (mean != 0).any(dim=0)).flatten().nonzero()[:, 0]
 
 
 def _find_highest(logits: Tensor) -> Tensor:
     """Returns the first of the highest classes, (n, *patch), of logits (n, classes, *patch).
 
-    Decision: by bytes where each class has its own map in memory, which on a CPU is several times as fast as `argmax`
-    over this axis; where the classes of a voxel are neighbours it is the other way round.
+    Decision: by bytes where each class has its own map in the memory of a CPU, which is several times as fast as
+    `argmax` over this axis; where the classes of a voxel are neighbours it is the other way round. On a GPU `argmax` is
+    one kernel instead of four for each class, and takes the first of equal classes as well.
 
     Example:
         >>> _find_highest(torch.tensor([[[0.0, 1.0], [2.0, 1.0]]])).tolist()
         [[1, 0]]
     """
     classes = logits.shape[1]
-    if logits.stride(1) == 1:
-        return logits.movedim(1, -1).argmax(dim=-1).to(torch.uint8 if classes < 256 else torch.int16)
+    dtype = torch.uint8 if classes < 256 else torch.int16
+    if logits.device.type == "cuda" or logits.stride(1) == 1:
+        return logits.movedim(1, -1).argmax(dim=-1).to(dtype)
     highest = logits.amax(dim=1)
-    before_last = torch.zeros_like(highest, dtype=torch.uint8 if classes < 256 else torch.int16)
+    before_last = torch.zeros_like(highest, dtype=dtype)
     for number in range(classes):
         is_highest = (logits[:, number] == highest).to(before_last.dtype)
         torch.maximum(before_last, is_highest.mul_(classes - number), out=before_last)

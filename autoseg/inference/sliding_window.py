@@ -10,8 +10,11 @@ from torch import Tensor
 from autoseg.errors import ModelError
 from autoseg.inference.accumulation import add_weighted, allocate_logits
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.tile_weights import TileWeights
 from autoseg.inference.tiling import Tile, tile_image
 from autoseg.networks.patch_sizes import PatchSizes
+from autoseg.runtime.deferred_read import read_later
+from autoseg.runtime.device import copy_to
 
 OnProgress = Callable[[float], None]
 
@@ -68,20 +71,24 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     groups = _group_identical(tiled.volume, tiled.tiles)
     predictor.begin_image(tiled.shape, tiled.inside)
     result: Tensor | None = None
+    weights = TileWeights(device)
+    check = _FiniteCheck()
     for start in range(0, len(groups), batch_size):
         batch = groups[start : start + batch_size]
-        inputs = torch.stack([group[0].extract(tiled.volume) for group in batch]).to(device)
+        inputs = copy_to(torch.stack([group[0].extract(tiled.volume) for group in batch]), device)
         logits = predictor(inputs.squeeze(2)).unsqueeze(2) if is_flat else predictor(inputs)
-        _check_finite(logits)
+        check.add(logits)
         logits = logits.contiguous()  # a map for each class, to which those of other tiles are added
         if result is None:
             result = allocate_logits((logits.shape[1], *image.shape[1:]), device)
+            weights = TileWeights(result.device)
         for number, (group, prediction) in enumerate(zip(batch, logits, strict=True)):
             for tile in group:
                 region, part = tile.clip(tiled.inside)
-                add_weighted(result[(slice(None), *region)], prediction[(slice(None), *part)], tile.shares[part])
+                add_weighted(result[(slice(None), *region)], prediction[(slice(None), *part)], weights(tile)[part])
             predictor.locate_patch(number, group)
         on_progress(sum(map(len, batch)) / len(tiled.tiles))
+    check.finish()
     if result is None:
         raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
     return result
@@ -116,9 +123,32 @@ def _as_tensor(image: Tensor | NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.require(image, np.float32, ["C", "W"]))  # torch refuses read-only and reversed arrays
 
 
-def _check_finite(logits: Tensor) -> None:
-    if not torch.isfinite(logits.sum(dtype=torch.float32)):  # one bad value spoils the sum, which is quick to compute
-        raise ModelError(
-            "the network returned infinite values or NaN for a part of the image",
-            "look for extreme intensities in the image, or train the model again with a lower learning rate",
-        )
+class _FiniteCheck:
+    """Refuses logits that are infinite or NaN: on a CUDA GPU a batch later, while the GPU calculates the next.
+
+    Decision: waiting for each batch would leave the GPU idle while the CPU adds up its tiles and cuts out the next
+    ones. Waiting for the batch before keeps at most two in the queue, so that the progress bar stays true and little
+    memory is taken by tiles that wait.
+    """
+
+    def __init__(self) -> None:
+        self._totals: list[Callable[[], Tensor]] = []  # of the batches that were not checked yet
+
+    def add(self, logits: Tensor) -> None:
+        """Checks the logits, or those of the batch before."""
+        total = logits.sum(dtype=torch.float32)  # one bad value spoils the sum, which is quick to compute
+        self._totals.append(read_later(total))
+        self._check(1 if logits.device.type == "cuda" else 0)
+
+    def finish(self) -> None:
+        """Checks what was not checked yet."""
+        self._check(0)
+
+    def _check(self, left: int) -> None:
+        """Checks the oldest batches until some are left."""
+        while len(self._totals) > left:
+            if not torch.isfinite(self._totals.pop(0)()):
+                raise ModelError(
+                    "the network returned infinite values or NaN for a part of the image",
+                    "look for extreme intensities in the image, or train the model again with a lower learning rate",
+                )
