@@ -56,11 +56,10 @@ class DiceSums:
     def _add_classes(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
         classes = len(self._in_mean) + 1
         count = scatter_by_class if votes.device.type == "cuda" else count_by_class
-        in_vote, in_both = count(votes[:, 0], mean[0], shares, classes)
-        in_mean, _ = count(mean, mean[0], shares, classes)
+        in_vote, in_both, in_mean = count(votes[:, 0], mean[0], shares, classes)
         self._in_vote += in_vote[:, 1:]
         self._in_both += in_both[:, 1:]
-        self._in_mean += in_mean[0, 1:]
+        self._in_mean += in_mean[1:]
 
     def _add_bits(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
         for number in range(len(self._in_mean)):
@@ -71,14 +70,14 @@ class DiceSums:
             self._in_mean[number] += (agreed * shares).sum()
 
 
-def count_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def count_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the shares of the voxels of each class, summed up.
 
     Example: of three voxels, two are of class 1 in the vote, and one of these also in the mean.
         >>> shares = torch.tensor([1, 1, 0.5], dtype=torch.float64)
-        >>> in_vote, in_both = count_by_class(torch.tensor([[0, 1, 1]]), torch.tensor([0, 1, 0]), shares, classes=2)
-        >>> in_vote.tolist(), in_both.tolist()
-        ([[1.0, 1.5]], [[1.0, 1.0]])
+        >>> sums = count_by_class(torch.tensor([[0, 1, 1]]), torch.tensor([0, 1, 0]), shares, classes=2)
+        >>> [values.tolist() for values in sums]
+        [[[1.0, 1.5]], [[1.0, 1.0]], [1.5, 1.0]]
 
     Args:
         votes: Class of each voxel in each vote, (votes, n).
@@ -87,8 +86,8 @@ def count_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) ->
         classes: Number of classes.
 
     Returns:
-        The sum for each class over its voxels in each vote, and over those that are of that class in the mean as well;
-        both (votes, classes), float64.
+        The sum for each class over its voxels in each vote, (votes, classes), float64; the sum over those that are of
+        that class in the mean as well; and the sum over its voxels in the mean, (classes,).
     """
     voted, count = votes.long(), len(votes)
     bins = (voted + classes * torch.arange(count, device=voted.device)[:, None]).flatten()
@@ -96,29 +95,30 @@ def count_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) ->
     def sum_by_class(weights: Tensor) -> Tensor:
         return bins.bincount(weights.flatten(), count * classes).view(count, classes)
 
-    return sum_by_class(shares.expand(count, -1)), sum_by_class(shares * (votes == mean))
+    in_vote, in_both = sum_by_class(shares.expand(count, -1)), sum_by_class(shares * (votes == mean))
+    return in_vote, in_both, mean.long().bincount(shares, classes)
 
 
-def scatter_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def scatter_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns what `count_by_class` returns, without making the CPU wait for a GPU.
 
     Neighbouring voxels are added to different replicas of the sums, and some votes at a time, for the memory.
 
     Example:
         >>> shares = torch.tensor([1, 1, 0.5], dtype=torch.float64)
-        >>> in_vote, in_both = scatter_by_class(torch.tensor([[0, 1, 1]]), torch.tensor([0, 1, 0]), shares, classes=2)
-        >>> in_vote.tolist(), in_both.tolist()
-        ([[1.0, 1.5]], [[1.0, 1.0]])
+        >>> sums = scatter_by_class(torch.tensor([[0, 1, 1]]), torch.tensor([0, 1, 0]), shares, classes=2)
+        >>> [values.tolist() for values in sums]
+        [[[1.0, 1.5]], [[1.0, 1.0]], [1.5, 1.0]]
     """
     replicas = torch.arange(len(mean), device=mean.device).remainder_(REPLICAS).mul_(classes)
+
+    def sum_by_class(bins: Tensor, weights: Tensor) -> Tensor:
+        sums = torch.zeros(len(bins), REPLICAS * classes, dtype=torch.float64, device=bins.device)
+        return sums.scatter_add_(1, bins, weights).view(len(bins), REPLICAS, classes).sum(dim=1)
+
     in_vote, in_both = [], []
     for some in torch.split(votes, max(1, VOXELS_AT_ONCE // len(mean))):
         bins = replicas + some
-
-        def sum_by_class(weights: Tensor, bins: Tensor = bins) -> Tensor:
-            sums = torch.zeros(len(bins), REPLICAS * classes, dtype=torch.float64, device=bins.device)
-            return sums.scatter_add_(1, bins, weights).view(len(bins), REPLICAS, classes).sum(dim=1)
-
-        in_vote.append(sum_by_class(shares.expand(len(some), -1)))
-        in_both.append(sum_by_class(shares * (some == mean)))
-    return torch.cat(in_vote), torch.cat(in_both)
+        in_vote.append(sum_by_class(bins, shares.expand(len(some), -1)))
+        in_both.append(sum_by_class(bins, shares * (some == mean)))
+    return torch.cat(in_vote), torch.cat(in_both), sum_by_class((replicas + mean)[None], shares[None])[0]

@@ -1,7 +1,8 @@
 """Instance norm and the activation after it, in the order of the memory in which convolutions are fast.
 
 On a CPU, and on a GPU with tensor cores, feature maps are stored with the channels last. Torch's instance norm undoes
-that order, and is replaced here; the replacement holds the same parameters under the same names.
+that order, and is replaced here; the replacement holds the same parameters under the same names. On a CUDA GPU Triton
+calculates it if it is installed; see `fused_norm`.
 """
 
 from typing import Any, cast
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from autoseg.networks import fused_norm
 
 NEGATIVE_SLOPE = 0.01
 """Negative slope of the leaky ReLU. Source: the reference method."""
@@ -55,6 +58,8 @@ class InstanceNorm(nn.Module):
         """Normalizes (n, features, *size); a map needs at least two voxels."""
         if learns_on_cpu(x):
             return _normalize_and_activate(x, self.weight, self.bias, None, 1.0)
+        if fused_norm.suits(x):
+            return self._fuse(x, None, slope=1.0)
         return self.normalize(x if torch.is_grad_enabled() else x.clone()).view_as(x)
 
     def normalize(self, x: Tensor) -> Tensor:
@@ -63,7 +68,8 @@ class InstanceNorm(nn.Module):
         Decision: on a GPU the samples are stacked as (1, n * features, *size), so that one batch norm serves them all;
         `F.instance_norm` does the same, but returns a view of the result. Changing a view in place costs the backward
         pass four more maps. With the channels last, stacking copies the samples to the other order, and the next
-        convolution copies them back; so small batches are normalized one by one there as well.
+        convolution copies them back; so small batches are normalized one by one there as well. `fused_norm` has neither
+        limit, and is used where Triton is installed.
         """
         if x.device.type == "cpu" or (len(x) <= FEW_SAMPLES and has_channels_last(x)):
             return self.normalize_each(x)
@@ -113,10 +119,15 @@ class InstanceNorm(nn.Module):
         """
         if learns_on_cpu(x):
             return _normalize_and_activate(x, self.weight, self.bias, shortcut, NEGATIVE_SLOPE)
+        if fused_norm.suits(x):
+            return self._fuse(x, shortcut, slope=NEGATIVE_SLOPE)
         y = self.normalize(x)
         if shortcut is not None:
             y = y.add_(shortcut.reshape(y.shape))
         return F.leaky_relu_(y, NEGATIVE_SLOPE).view(x.shape)
+
+    def _fuse(self, x: Tensor, shortcut: Tensor | None, *, slope: float) -> Tensor:
+        return fused_norm.normalize_activate(x, self.weight, self.bias, shortcut, slope=slope, epsilon=NORM_EPSILON)
 
 
 def learns_on_cpu(x: Tensor) -> bool:
