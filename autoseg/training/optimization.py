@@ -14,22 +14,33 @@ WARMUP_START = 0.01
 LEAST_IMPROVEMENT = 5e-4
 """Smallest fall of the smoothed training loss that counts as better. Source: the reference method's first version."""
 
+FUSES_STEPS = ("cpu", "cuda")
+"""Types of devices on which a step of gradient descent is fused; see `make_optimizer`."""
+
 ROUNDING = 1e-9
 """Shares of the training that differ by less count as equal, because sums of them are rounded."""
 
 
-def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, settings: TrainingSettings, *, scaled: bool = False) -> torch.optim.Optimizer:
     """Returns the optimizer of all weights that are not frozen.
 
     Source: of stochastic gradient descent with Nesterov momentum, the reference method; of "adam", Kingma and Ba 2015;
-    of "adamw", Loshchilov and Hutter 2019. Decision: on a CPU all operations of a step of gradient descent are fused,
-    which takes a third of the time; on a GPU torch chooses.
+    of "adamw", Loshchilov and Hutter 2019. Decision: on a CPU and on a CUDA GPU all operations of a step of gradient
+    descent are fused. That takes a third of the time on a CPU; a GPU reads and writes weights, gradients and momentum
+    once instead of several times. Not where the loss is scaled: a first step that is left out, because its gradients
+    overflow, would leave the momentum of torch's fused step without a value (torch 2.13). Elsewhere torch chooses.
+
+    Args:
+        network: The network, on its device.
+        settings: The settings of the plan.
+        scaled: Whether the loss is scaled, see `device.needs_scaling`.
     """
     weights = [weights for weights in network.parameters() if weights.requires_grad]
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         momentum, nesterov = settings.momentum, settings.momentum > 0
-        fused = True if weights and weights[0].device.type == "cpu" else None
+        fuses = bool(weights) and weights[0].device.type in FUSES_STEPS and not scaled
+        fused = True if fuses else None
         return torch.optim.SGD(weights, lr=rate, momentum=momentum, weight_decay=decay, nesterov=nesterov, fused=fused)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     return kind(weights, lr=rate, betas=settings.adam_betas, weight_decay=decay)

@@ -201,7 +201,7 @@ def start_training(
     return TrainState(
         network=network,
         average=average,
-        optimizer=make_optimizer(network, settings),
+        optimizer=make_optimizer(network, settings, scaled=scaled),
         scaler=torch.amp.GradScaler(device.type, enabled=scaled),
         initial_weights=replace(initial_weights, weights=None),
     )

@@ -1,6 +1,7 @@
 """The optimizer, its schedule and the running average follow their formulas."""
 
 import copy
+import math
 from typing import get_args
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import small_plan
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoseg.planning.settings import TrainingSettings
 from autoseg.training.optimization import (
@@ -184,7 +186,37 @@ def test_fused_steps_of_a_cpu_are_those_of_the_formula(momentum):
 
 
 def test_optimizer_of_another_device_is_left_to_torch():
-    """Torch's meta device stands for a GPU."""
+    """Torch's meta device stands for an Apple GPU."""
     with torch.device("meta"):
         network = torch.nn.Conv3d(3, 5, 3)
     assert make_optimizer(network, small_plan().training).param_groups[0]["fused"] is None
+
+
+def test_a_cuda_gpu_takes_fused_steps():
+    """A weight without values stands for one on a GPU."""
+    with FakeTensorMode():
+        weight = torch.nn.Parameter(torch.empty(3, device="cuda"))
+    network = torch.nn.ParameterList([weight])
+    assert make_optimizer(network, small_plan().training).param_groups[0]["fused"]
+    assert make_optimizer(network, small_plan().training, scaled=True).param_groups[0]["fused"] is None
+
+
+def test_a_first_step_that_overflows_leaves_no_trace_in_a_scaled_run():
+    """The momentum begins with the gradient of the second step."""
+    network, other = torch.nn.Linear(50, 1, bias=False), torch.nn.Linear(50, 1, bias=False)
+    other.load_state_dict(network.state_dict())
+    plan = small_plan(momentum=0.9).training
+    scaled, plain = make_optimizer(network, plan, scaled=True), make_optimizer(other, plan)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    for factor in (math.inf, 1.0):
+        scaled.zero_grad()
+        scaler.scale(factor * network.weight.sum()).backward()
+        scaler.unscale_(scaled)
+        scaler.step(scaled)
+        scaler.update()
+    other.weight.sum().backward()
+    plain.step()
+    torch.testing.assert_close(network.weight, other.weight)
+    torch.testing.assert_close(
+        scaled.state[network.weight]["momentum_buffer"], plain.state[other.weight]["momentum_buffer"]
+    )
