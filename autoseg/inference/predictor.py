@@ -17,6 +17,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from autoseg.inference.late_compilation import LateCompiler
 from autoseg.inference.tiling import Slices, Tile
 from autoseg.runtime.device import autocast, copy_to, exactly, free_cached_memory, is_memory_full, make_ready
 
@@ -109,7 +110,7 @@ class NetworkPredictor(Predictor):
         device: Device of the network; patches may come from any other.
         most_patches: Number of patches that the memory of the device holds at once, as far as it is known; larger
             batches are divided.
-        exact: Whether to calculate in float32, even where a lower precision is faster.
+        exact: Whether to calculate in float32, even where a lower precision is faster; then nothing is compiled.
     """
 
     network: nn.Module
@@ -119,7 +120,9 @@ class NetworkPredictor(Predictor):
 
     def __post_init__(self) -> None:
         make_ready(self.device)
-        self.network.to(self.device).eval()
+        self._forward: Callable[[Tensor], Tensor] = self.network.to(self.device).eval()
+        if not self.exact:
+            self._forward = LateCompiler(self._forward, self.device)
 
     @torch.inference_mode()
     def __call__(self, patches: Tensor) -> Tensor:
@@ -140,8 +143,7 @@ class NetworkPredictor(Predictor):
 
     def _predict(self, patches: Tensor) -> Tensor:
         with exactly(self.device) if self.exact else autocast(self.device):
-            logits: Tensor = self.network(patches.to(self.device))
-        return logits
+            return self._forward(patches.to(self.device))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from autoseg.inference.predictor import (
 )
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
 from autoseg.inference.tile_memory import check_tile_memory
-from autoseg.models.build import make_network
+from autoseg.models.build import make_network, place_network
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.models.weight_digest import digest_weights
@@ -243,7 +243,8 @@ def make_segmenter(
         if _interface(other) != _interface(first):
             raise ModelError(f"folds {first.fold} and {other.fold} follow different plans", "train them by one plan")
     folds: list[Predictor] = [
-        NetworkPredictor(_restore_network(fold, device), device, exact=exact) for fold in checkpoints
+        NetworkPredictor(place_network(_restore_network(fold), device, exact=exact), device, exact=exact)
+        for fold in checkpoints
     ]
     predictor = folds[0] if len(folds) == 1 else EnsemblePredictor(tuple(folds))
     at_once = count_at_once(first.configuration.patch_size, first.configuration.batch_size, device)
@@ -283,8 +284,8 @@ def _interface(checkpoint: Checkpoint) -> tuple[object, ...]:
     return checkpoint.configuration.without_estimates, checkpoint.plan.axis_order, checkpoint.info.targets
 
 
-def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
-    """Builds the network of a checkpoint with its weights."""
+def _restore_network(checkpoint: Checkpoint) -> torch.nn.Module:
+    """Builds the network of a checkpoint with its weights, on the CPU."""
     plugin = checkpoint.configuration.network
     network = make_network(checkpoint.configuration, seed=0, error=ModelError)
     try:
@@ -295,4 +296,4 @@ def _restore_network(checkpoint: Checkpoint, device: torch.device) -> torch.nn.M
             raise ModelError(text, "install the version of its package that the fold was trained with") from error
         text = f"the weights of fold {checkpoint.fold} do not fit its plan"
         raise ModelError(text, "train that fold again") from error
-    return network.to(device)
+    return network

@@ -8,13 +8,14 @@ from torch import nn
 from autoseg.errors import AutosegError, UsageError
 from autoseg.models.monai_networks import build_monai, check_settings
 from autoseg.networks.convolutions import replace_convolutions
-from autoseg.networks.default_unet import build_network
+from autoseg.networks.default_unet import UNet, build_network
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai_names import is_monai
 from autoseg.networks.torch_network import build_torch_network
 from autoseg.planning.plan import Configuration
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import NetworkBuilder, check_no_name_conflict, find_network
+from autoseg.runtime.device import prefers_channels_last
 
 
 def make_network(configuration: Configuration, seed: int, error: type[AutosegError] = UsageError) -> nn.Module:
@@ -43,6 +44,20 @@ def make_network(configuration: Configuration, seed: int, error: type[AutosegErr
         raise error(f"the network {plugin.name!r} is a {type(network).__name__}", "let it build a torch.nn.Module")
     replace_convolutions(network)
     return network.train()
+
+
+def place_network(network: nn.Module, device: torch.device, *, exact: bool = False) -> nn.Module:
+    """Moves a network to a device, with its weights in the order of the memory that is fast there.
+
+    Args:
+        network: The network.
+        device: The device.
+        exact: Whether it calculates in float32, for which no order is known to be faster.
+    """
+    network = network.to(device)
+    if isinstance(network, UNet) and not exact and prefers_channels_last(device):
+        network.put_channels_last()
+    return network
 
 
 def check_network(plugin: Plugin, error: type[AutosegError] = UsageError) -> None:

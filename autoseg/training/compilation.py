@@ -43,9 +43,3 @@ def _is_long(settings: TrainingSettings) -> bool:
     if settings.budget_seconds is not None:
         return settings.budget_seconds >= LONG_SECONDS
     return settings.epochs * settings.steps_per_epoch >= LONG_STEPS
-
-
-def describe_fallback(error: Exception) -> str:
-    """Returns the line that says why the network runs uncompiled."""
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"the network runs uncompiled, which is slower, because compiling it failed: {cause}"

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 
 from autoseg.dataloading.batch import Batch
+from autoseg.runtime.compiler import describe_fallback
 from autoseg.runtime.device import (
     forget_peak,
     free_cached_memory,
@@ -19,7 +20,7 @@ from autoseg.runtime.device import (
 )
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.runtime.units import describe_memory
-from autoseg.training.compilation import choose_forward, describe_fallback, wrap_network
+from autoseg.training.compilation import choose_forward, wrap_network
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.state import Forward, Run, TrainState
 from autoseg.training.step import accumulate_gradients

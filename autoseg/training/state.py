@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from autoseg.models.build import place_network
 from autoseg.models.checkpoint import Weights
 from autoseg.networks.default_unet import UNet
 from autoseg.planning.settings import TrainingSettings
-from autoseg.runtime.device import make_ready, prefers_channels_last
+from autoseg.runtime.device import make_ready
 from autoseg.training.initial_weights import RANDOM, InitialWeights
 from autoseg.training.losses import Loss
 from autoseg.training.monitoring.progress import EpochReport
@@ -189,11 +190,9 @@ def start_training(
         initial_weights: The weights that replace the fresh ones, and which of them stay frozen.
     """
     initial_weights.apply(network)
-    network = network.to(device)
+    network = place_network(network, device)
     if isinstance(network, UNet):
         network.recomputes = settings.recompute_activations
-        if prefers_channels_last(device):
-            network.put_channels_last()
     make_ready(device)
     average: nn.Module = network
     if settings.average_decay > 0:

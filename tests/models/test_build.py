@@ -6,7 +6,7 @@ from custom_parts import own_run
 from small_models import small_configuration
 
 from autoseg.errors import ModelError, UsageError
-from autoseg.models.build import make_network
+from autoseg.models.build import make_network, place_network
 from autoseg.networks.default_unet import UNet
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import register_network
@@ -61,3 +61,17 @@ def test_what_is_no_network_is_refused(error):
         make_network(named("nothing"), 0, error)
     with pytest.raises(error, match="there is no network 'unknown' here"):
         make_network(own_run("unknown").training.configuration, 0, error)
+
+
+@pytest.mark.parametrize(
+    ("prefers", "exact", "ordered"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_weights_are_in_the_order_of_the_device(monkeypatch, prefers, exact, ordered):
+    """Of training and of prediction alike, unless float32 is asked for; names and values stay."""
+    monkeypatch.setattr("autoseg.models.build.prefers_channels_last", lambda _: prefers)
+    network = make_network(small_configuration(), 3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    placed = place_network(network, torch.device("cpu"), exact=exact)
+    weight = placed.decoder[0].blocks[0].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d) == ordered
+    assert all(torch.equal(value, before[name]) for name, value in placed.state_dict().items())

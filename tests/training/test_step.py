@@ -327,7 +327,7 @@ def test_weights_with_the_channels_last_are_the_same_weights(monkeypatch):
     usual_run = small_run(epochs=1)
     usual = small_state(usual_run)
     train_fold(usual, usual_run, SILENT, lambda _: None)
-    monkeypatch.setattr("autoseg.training.state.prefers_channels_last", lambda _: True)
+    monkeypatch.setattr("autoseg.models.build.prefers_channels_last", lambda _: True)
     ordered = small_state(usual_run)
     first = small_state(usual_run).weights
     assert all(torch.equal(ordered.weights[name], value) for name, value in first.items())
