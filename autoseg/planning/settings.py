@@ -232,7 +232,9 @@ class TrainingSettings(Section):
             micro-batches. Left out, the whole batch, or as many as fit if the memory of the device runs out.
         recompute_activations: Whether feature maps are recomputed in the backward pass instead of being kept
             (activation checkpointing): equal weights for less memory and about a third more time.
-        compile: Whether the network is compiled for the device; "auto" compiles on a CUDA GPU.
+        compile: Whether the network is compiled for the device; "auto" compiles on a CUDA GPU if the training is long.
+            "graphs" compiles, and lets a single CUDA GPU repeat the kernels of a step as one graph, which may help with
+            small patches and takes more memory; elsewhere it is "on".
         seed: Seed of all random numbers, together with the number of the fold.
     """
 
@@ -257,7 +259,7 @@ class TrainingSettings(Section):
     loss: LossSettings = LossSettings()
     micro_batch_size: PositiveInt | None = None
     recompute_activations: bool = False
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "on", "graphs", "off"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 12345
 
     @model_validator(mode="after")

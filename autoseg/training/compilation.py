@@ -6,6 +6,7 @@ from autoseg.networks.default_unet import UNet
 from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.compiler import compile_quietly
 from autoseg.runtime.device import compiles_well
+from autoseg.training.cuda_graphs import captures_graphs
 from autoseg.training.plugin_checks import find_idle
 from autoseg.training.state import Forward, Run, TrainState
 
@@ -29,12 +30,12 @@ def choose_forward(plain: Forward, run: Run) -> Forward:
 
     Args:
         plain: The network, from `wrap_network`.
-        run: Its settings say whether to compile: "on", "off", or "auto", which compiles where the device gains from it
-            and the training is long enough.
+        run: Its settings say whether to compile: "on", "graphs" (see `cuda_graphs`), "off", or "auto", which compiles
+            where the device gains from it and the training is long enough.
     """
     setting = run.settings.compile
-    if setting == "on" or (setting == "auto" and compiles_well(run.device) and _is_long(run.settings)):
-        return compile_quietly(plain)
+    if setting in ("on", "graphs") or (setting == "auto" and compiles_well(run.device) and _is_long(run.settings)):
+        return compile_quietly(plain, graphs=captures_graphs(run))
     return plain
 
 

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from itertools import pairwise
+from typing import cast
 
 import torch
+from torch import nn
 
 from autoseg.dataloading.batch import Batch
 from autoseg.errors import UsageError
 from autoseg.runtime.device import autocast, copy_to
+from autoseg.training.cuda_graphs import begin_micro_batch, captures_graphs
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.state import Forward, Run
 
@@ -34,9 +37,11 @@ def accumulate_gradients(
     Returns:
         The loss of the batch of all ranks, a scalar on the device, without a gradient.
     """
-    losses, parts = [], list(split_batch(batch, micro_batch_size, run.ranks))
+    losses, parts, in_graphs = [], list(split_batch(batch, micro_batch_size, run.ranks)), captures_graphs(run)
     for number, part in enumerate(parts, start=1):
         moved = move_batch(part, run.device)
+        if in_graphs:
+            begin_micro_batch(cast(nn.Module, forward), number)
         with run.ranks.without_all_reduce(forward) if number < len(parts) else nullcontext():
             with autocast(run.device):
                 outputs = forward(moved.images)

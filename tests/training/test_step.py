@@ -1,5 +1,6 @@
 """Gradients of a step in micro-batches, after a full memory, and when compiled are those of the whole batch."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,8 +14,11 @@ from autoseg.dataloading.batch import Batch
 from autoseg.errors import AutosegError
 from autoseg.runtime import device
 from autoseg.runtime.reporting import SILENT
+from autoseg.training.compilation import choose_forward
+from autoseg.training.cuda_graphs import captures_graphs
 from autoseg.training.loop import train_fold, train_step
 from autoseg.training.memory_trial import fill_gradients
+from autoseg.training.ranks import Ranks
 from autoseg.training.state import pack_state, unpack_state
 from autoseg.training.step import move_batch, split_batch
 
@@ -317,6 +321,63 @@ def test_compiled_network_with_a_full_memory_is_split_like_any_other(monkeypatch
     fill_gradients(state, a_batch(patches=4), run, SILENT)
     assert memory.tried == [4, 2, 2]
     assert state.forward is not state.network
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_graphs_are_for_a_cuda_gpu(monkeypatch, kind):
+    """Elsewhere the network is compiled without them."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda network, **options: asked.append(options["mode"]) or network)
+    run = small_run(compile="graphs")
+    choose_forward(small_state(run).network, replace(run, device=torch.device(kind)))
+    assert asked == ["reduce-overhead" if kind == "cuda" else None]
+    assert captures_graphs(replace(run, device=torch.device(kind))) == (kind == "cuda")
+    assert not captures_graphs(replace(run, device=torch.device("cuda"), ranks=Ranks(count=2)))
+
+
+class Overwriting(nn.Module):
+    """A network whose gradients are overwritten by its next call, as those of a graph are."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.returned = network, {}
+        for weights in network.parameters():
+            weights.register_post_accumulate_grad_hook(self._note)
+
+    def _note(self, weights: nn.Parameter) -> None:
+        """Notes a gradient that came from the network; what was added to an earlier one lies elsewhere."""
+        if id(weights) not in self.returned:
+            self.returned[id(weights)] = weights.grad
+
+    def forward(self, images):
+        """Overwrites the gradients of the first micro-batch of a step."""
+        for gradient in self.returned.values():
+            gradient.fill_(torch.nan)
+        if any(weights.grad is not None for weights in self.network.parameters()):
+            self.returned = {id(weights): torch.empty(0) for weights in self.network.parameters()}
+        else:
+            self.returned = {}
+        return self.network(images)
+
+
+@pytest.mark.usefixtures("in_float32")
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_gradients_of_graphs_add_up_over_micro_batches(monkeypatch, size):
+    """Although the first ones are overwritten by the second micro-batch; and the next step begins anew."""
+    begun = []
+    monkeypatch.setattr("autoseg.training.step.captures_graphs", lambda run: run.settings.compile == "graphs")
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
+    monkeypatch.setattr(torch, "compile", lambda network, **_options: Overwriting(network))
+    results = []
+    for setting in ("off", "graphs"):
+        run = small_run(micro_batch_size=size, compile=setting)
+        state = small_state(run)
+        losses = [train_step(state, a_batch(), run, SILENT).item() for _ in range(2)]
+        results.append((losses, gradients(state)))
+    (losses, whole), (losses_of_graphs, parts) = results
+    assert len(begun) == 2 * -(-5 // size)
+    assert losses_of_graphs == pytest.approx(losses, abs=1e-6)
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
 
 
 # --- Order of the memory ----------------------------------------------------------------------------------------------
