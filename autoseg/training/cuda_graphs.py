@@ -1,8 +1,8 @@
 """Steps in which a CUDA GPU repeats the kernels of the network as graphs, if the setting `compile` is "graphs".
 
 A graph holds the forward pass, and another the backward pass, of patches of one shape. The loss, its scaling for
-float16, the limit of the gradients and the optimizer stay outside. Patches of a new size, and the last micro-batch of an
-uneven batch, get graphs of their own.
+float16, the limit of the gradients and the optimizer stay outside. Patches of a new size, and the last micro-batch of
+an uneven batch, get graphs of their own.
 
 Source: torch's documentation of `torch.compile`, mode "reduce-overhead", and of CUDAGraph trees.
 """

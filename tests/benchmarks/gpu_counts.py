@@ -1,17 +1,19 @@
 """Kernels, bytes and waits of a GPU in training and prediction, counted on a machine without one.
 
-    python tests/benchmarks/gpu_counts.py [--tiny]
+    python tests/benchmarks/gpu_counts.py [--tiny] [--without-triton]
 
 The package runs on tensors that say cuda:0 and have no values (tests/support/fake_cuda.py), with patches of 128 x 128 x
 128 voxels, two in a batch: the augmentation of a batch, in the mean of 16 batches and in the one with the most kernels;
 the parts of a training step of a plain and of a residual encoder U-Net; and tiles of a volume, mirrored along three
 axes, with and without the agreement of their votes. Kernels are counted as ATen starts them for CUDA, uncompiled; bytes
 are what they read and write, of a convolution each tensor once; waits are the moments at which the program stops for an
-answer of the GPU. Nothing is timed: the counts show what a change adds or removes. Needs a CPU build of torch 2.13.
+answer of the GPU. Nothing is timed: the counts show what a change adds or removes. Triton, which comes with
+torch for CUDA, is taken to be there. Needs a CPU build of torch 2.13.
 """
 
 import argparse
 from collections.abc import Iterator
+from unittest import mock
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import EnsembleAgreement
 from autoseg.inference.predictor import MirroringPredictor, NetworkPredictor
 from autoseg.inference.sliding_window import predict_volume
+from autoseg.networks import fused_norm
 from autoseg.networks.default_unet import UNet
 from autoseg.planning.settings import AugmentationSettings, LossSettings
 from autoseg.preprocessing.foreground import sample_foreground
@@ -58,26 +61,28 @@ def main() -> None:
     """Prints three tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="small patches, to see that the script runs")
+    parser.add_argument("--without-triton", action="store_true", help="normalize by the layers of torch")
     arguments = parser.parse_args()
     print_machine()
     reason = why_no_backward()
     if reason is not None:
         print(f"nothing was counted: {reason}")
         return
-    patch, stages = (TINY_PATCH, 3) if arguments.tiny else (PATCH, 6)
-    with backward_hooks():
+    patch_size, stages = (TINY_PATCH, 3) if arguments.tiny else (PATCH, 6)
+    has_triton = mock.patch.object(fused_norm, "works_on", return_value=not arguments.without_triton)
+    with backward_hooks(), has_triton:
         print("| augmentation of a batch | kernels | GB | waits |\n|---|---|---|---|", flush=True)
-        for name, counts, batches in count_augmentation(patch):
+        for name, counts, batches in count_augmentation(patch_size):
             print_row(name, counts, "augmentation", batches)
         print("\n| training step | part | kernels | GB | waits |\n|---|---|---|---|---|", flush=True)
         for name, options in STEPS.items():
-            counts = count_step(patch, stages, **options)
+            counts = count_step(patch_size, stages, **options)
             for phase in PHASES:
                 if counts.kernels[phase]:
                     print_row(f"{name} | {phase}", counts, phase)
             print_row(f"{name} | all", counts)
         print("\n| tile, 8 mirror images | part | kernels | GB | waits |\n|---|---|---|---|---|", flush=True)
-        for name, counts, tiles in count_tiles(patch, stages):
+        for name, counts, tiles in count_tiles(patch_size, stages):
             print_row(f"{name} | network", counts, "forward", tiles)
             print_row(f"{name} | all else", counts, "other", tiles)
 

@@ -59,8 +59,14 @@ KERNELS = {
     "aten::bincount": 4,
     "aten::grid_sampler_3d_backward": 2,
     "aten::embedding_dense_backward": 4,
+    "autoseg::normalize_activate": 3,
+    "autoseg::normalize_activate_backward": 3,
 }
-"""Kernels of operations that start more than one. Source: ATen's code for CUDA; counts of cuDNN are typical ones."""
+"""Kernels of operations that start more than one. Source: ATen's code for CUDA, and `networks.fused_norm`; counts of
+cuDNN are typical ones."""
+
+TWICE_READ = ("aten::native_batch_norm", "aten::_native_batch_norm", "autoseg::normalize_activate_backward")
+"""Beginnings of the names of operations that read what they get twice: for sums, and then for each value."""
 
 TENSORS_PER_FOREACH_KERNEL = 24
 
@@ -249,8 +255,12 @@ class DeviceCounts(TorchDispatchMode):
         if name.startswith(("aten::_foreach", "aten::_fused", "aten::_amp_foreach")):
             kernels = -(-len(tensors) // TENSORS_PER_FOREACH_KERNEL)
         moved = sum(tensor.nbytes for tensor in (*tensors, *made) if self._is_on_device(tensor))
-        if name.startswith(("aten::native_batch_norm", "aten::_native_batch_norm")):  # inputs are read twice
+        if name == "autoseg::normalize_activate":  # reads a shortcut once, the map twice
+            moved += tensors[0].nbytes
+        if name.startswith(TWICE_READ):
             moved += sum(tensor.nbytes for tensor in tensors if self._is_on_device(tensor))
+        if name == "aten::_fused_sgd_":  # weights and momentum are written as well
+            moved += 2 * moved // 3
         if name == "aten::convolution_backward":  # the gradient is read for the input and for the weights
             moved += tensors[0].nbytes
         self.kernels[self.phase] += kernels
