@@ -1,6 +1,6 @@
 """Sliding-window inference: the logits of an image of any size, from a network that predicts tiles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from autoseg.inference.predictor import Predictor
 from autoseg.inference.tile_weights import TileWeights
 from autoseg.inference.tiling import Tile, tile_image
 from autoseg.networks.patch_sizes import PatchSizes
+from autoseg.runtime.copy_ahead import CopyAhead, copy_ahead
 from autoseg.runtime.deferred_read import read_later
-from autoseg.runtime.device import copy_to
 
 OnProgress = Callable[[float], None]
 
@@ -36,7 +36,7 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     """Predicts the logits of a whole image.
 
     An image that is smaller than a tile along some axis is padded with zeros, half on each side, as the reference
-    method does; with its mirror image, if the network has a margin. Only the result and one batch of tiles are in
+    method does; with its mirror image, if the network has a margin. Only the result and two batches of tiles are in
     memory. Of all tiles that hold the same constant value everywhere, such as air that was clipped, only the first is
     predicted: the logits of the others would be the same.
 
@@ -73,9 +73,7 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     result: Tensor | None = None
     weights = TileWeights(device)
     check = _FiniteCheck()
-    for start in range(0, len(groups), batch_size):
-        batch = groups[start : start + batch_size]
-        inputs = copy_to(torch.stack([group[0].extract(tiled.volume) for group in batch]), device)
+    for batch, inputs in _copy_batches(groups, tiled.volume, batch_size, device):
         logits = predictor(inputs.squeeze(2)).unsqueeze(2) if is_flat else predictor(inputs)
         check.add(logits)
         logits = logits.contiguous()  # a map for each class, to which those of other tiles are added
@@ -92,6 +90,21 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     if result is None:
         raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
     return result
+
+
+def _copy_batches(
+    groups: Sequence[list[Tile]], volume: Tensor, batch_size: int, device: torch.device
+) -> Iterator[tuple[Sequence[list[Tile]], Tensor]]:
+    """Yields batches of tiles and their patches (n, c, *patch) on the device, to which the next are being copied."""
+    ahead: tuple[Sequence[list[Tile]], CopyAhead[Tensor]] | None = None
+    for start in range(0, len(groups), batch_size):
+        batch = groups[start : start + batch_size]
+        patches = copy_ahead(torch.stack([group[0].extract(volume) for group in batch]), device).start()
+        if ahead is not None:
+            yield ahead[0], ahead[1].finish().to(device)
+        ahead = batch, patches
+    if ahead is not None:
+        yield ahead[0], ahead[1].finish().to(device)
 
 
 def _group_identical(volume: Tensor, tiles: Sequence[Tile]) -> list[list[Tile]]:
