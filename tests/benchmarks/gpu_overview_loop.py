@@ -70,7 +70,7 @@ def _measure_loop(case: Case, choice: Choice, run: Run, state: TrainState, *, on
     batches = replace(run.training, augmentation_device=device if on_device else None)
     steps, warm_up = (2, 1) if choice.tiny else (STEPS[case.name], WARM_UP)
     workers, waited, started = count_loader_threads(device), 0.0, 0.0
-    with closing(batches.ahead(range(warm_up + steps), workers=workers)) as supply:
+    with closing(batches.ahead(range(warm_up + steps), workers=workers, device=device)) as supply:
         for number in range(warm_up + steps):
             if number == warm_up:
                 wait_for(device)

@@ -80,7 +80,7 @@ def fake_batch(run: Run, *, unknown: bool = False, device: str | torch.device = 
     structures = len(run.loss.targets.names)
     return Batch(
         images=torch.zeros(count, configuration.architecture.in_channels, *patch_size, device=device),
-        labels=torch.zeros(count, *patch_size, dtype=torch.int64, device=device),
+        labels=torch.zeros(count, *patch_size, dtype=torch.int16, device=device),
         unknown=torch.zeros(count, structures, dtype=torch.bool, device=device) if unknown else None,
     )
 
