@@ -1,24 +1,21 @@
 """Label maps of single patches, interpolated by the threads that read them.
 
 Most voxels of a patch lie between eight voxels of one label, which is theirs too. Only for the others, at the borders
-of structures, shares of labels are interpolated.
+of structures, shares of labels are compared.
 """
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from autoseg.dataloading.warping import interpolate_labels
 
 MOST_SHARES = 12
-"""Number of labels up to which the share of each label is interpolated.
+"""Number of labels up to which positions and shares are rounded as torch's `grid_sample` rounds them.
 
-Decision: for more labels, comparing the corners of cells is faster; see `warping.interpolate_labels`.
+Decision: so that a seed gives the same patches in all versions of the package, of which the first one called that
+function for each label, up to this number of labels.
 """
-
-SHARES_AT_ONCE = 4
-"""Number of labels whose shares are interpolated together. Decision: it takes little memory, and more gain little."""
 
 MIXED = np.iinfo(np.int16).min
 """Marks cells of several labels."""
@@ -40,20 +37,15 @@ def warp_labels(label: NDArray[np.integer], offsets: torch.Tensor, grid: torch.T
         >>> warp_labels(np.array([[[3, 5]]]), offsets, 2 * offsets.flip(-1)[None])
         tensor([[[3, 5]]], dtype=torch.int16)
     """
-    values = np.unique(label)
     last = torch.tensor([size - 1 for size in reversed(label.shape)]).float()
-    # Calculated as `grid_sample` and `interpolate_labels` do it, so that a position is in the same cell here.
-    few = len(values) <= MOST_SHARES
-    positions = (grid[0] + 1) / 2 * last if few else offsets.flip(-1) + last / 2
-    winner = _label_cells(label)[_find_cells(positions, last, label.shape)]
+    few = int(label.max()) - int(label.min()) < MOST_SHARES or len(np.unique(label)) <= MOST_SHARES
+    positions = (grid[0] + 1).div_(2).mul_(last) if few else offsets.flip(-1).add_(last / 2)
+    positions = torch.minimum(positions.clamp_min_(0), last, out=positions)
+    winner = _label_cells(label)[_find_cells(positions, label.shape)]
     mixed = (winner == MIXED).nonzero(as_tuple=True)
-    if not len(mixed[0]):
-        return winner
-    if few:
-        winner[mixed] = _compare_shares(label, values, grid[0][mixed])
-    else:
+    if len(mixed[0]):
         places = positions[mixed].T[None]
-        winner[mixed] = interpolate_labels(torch.from_numpy(label)[None], places, last)[0].short()
+        winner[mixed] = interpolate_labels(torch.from_numpy(label)[None], places, last, last_axis_first=few)[0].short()
     return winner
 
 
@@ -62,36 +54,18 @@ def _label_cells(label: NDArray[np.integer]) -> torch.Tensor:
 
     A cell has the index of its first voxel. The cells that begin at the last voxel of an axis end there too.
     """
-    lowest, highest = label.astype(np.int16), label.astype(np.int16)
+    lowest, highest = label.copy(), label.copy()
     for axis in range(label.ndim):
         before = tuple(slice(None, -1) if other == axis else slice(None) for other in range(label.ndim))
         after = tuple(slice(1, None) if other == axis else slice(None) for other in range(label.ndim))
         np.minimum(lowest[before], lowest[after], out=lowest[before])
         np.maximum(highest[before], highest[after], out=highest[before])
-    lowest[lowest != highest] = MIXED
-    return torch.from_numpy(lowest).flatten()
+    cells = lowest.astype(np.int16)
+    cells[lowest != highest] = MIXED
+    return torch.from_numpy(cells).flatten()
 
 
-def _find_cells(positions: torch.Tensor, last: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Returns the flat index of the cell around each position (*patch, 3), x first; the border counts beyond it."""
-    x, y, z = positions.clamp_min(0).minimum(last).int().unbind(-1)
+def _find_cells(positions: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Returns the flat index of the cell around each position (*patch, 3) inside the label map, x first."""
+    x, y, z = positions.int().unbind(-1)
     return (z * shape[1] + y) * shape[2] + x
-
-
-def _compare_shares(label: NDArray[np.integer], values: NDArray[np.integer], grid: torch.Tensor) -> torch.Tensor:
-    """Returns the label of the largest share at each position (n, 3) of a grid, int16."""
-    winner = torch.full((len(grid),), int(values[0]), dtype=torch.int16)
-    best = torch.zeros(len(grid))
-    for start in range(0, len(values), SHARES_AT_ONCE):  # the shares of all labels at once would fill the memory
-        group = values[start : start + SHARES_AT_ONCE]
-        for value, share in zip(group, _find_shares(label, group, grid), strict=True):
-            winner[share > best] = int(value)
-            best = torch.maximum(best, share)
-    return winner
-
-
-def _find_shares(label: NDArray[np.integer], values: NDArray[np.integer], grid: torch.Tensor) -> torch.Tensor:
-    """Returns the linearly interpolated share of some labels at each position (n, 3), shape (labels, n)."""
-    indicators = torch.from_numpy(np.stack([label == value for value in values]).astype(np.float32))
-    shares = F.grid_sample(indicators[None], grid[None, None, None], align_corners=True, padding_mode="border")
-    return shares[0, :, 0, 0]

@@ -128,7 +128,9 @@ def warp(
     return warped, interpolate_labels(labels, positions, grid.last)
 
 
-def interpolate_labels(labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+def interpolate_labels(
+    labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor, *, last_axis_first: bool = False
+) -> torch.Tensor:
     """Returns the label with the largest linearly interpolated share at each position, the smallest one of several.
 
     Each corner of the cell around a position votes for its label, with its linear weight. That needs no list of the
@@ -140,6 +142,8 @@ def interpolate_labels(labels: torch.Tensor, positions: torch.Tensor, last: torc
         positions: Positions along the axes, the last axis first, in voxels, shape (k, d, *patch); beyond the border,
             the border counts.
         last: Index of the last voxel along each axis, the last axis first, d numbers of any shape, float32.
+        last_axis_first: Whether the shares along the last axis are multiplied first, as `grid_sample` does it; else
+            those along the first axis. The last bit of a product may differ.
 
     Returns:
         Shape (k, *patch), of the type of `labels`.
@@ -153,13 +157,18 @@ def interpolate_labels(labels: torch.Tensor, positions: torch.Tensor, last: torc
     most = MOST_CORNERS.get(labels.device.type, MOST_CORNERS["cuda"])
     rows = max(1, most * length // (maps * prod(positions.shape[2:]) * 2**axes))
     ends = [*range(0, length, rows), length]
-    slabs = [_interpolate_slab(labels, positions[:, :, slice(*pair)], last) for pair in pairwise(ends)]
+    slabs = [
+        _interpolate_slab(labels, positions[:, :, slice(*pair)], last, last_axis_first=last_axis_first)
+        for pair in pairwise(ends)
+    ]
     return torch.cat(slabs, dim=1) if len(slabs) > 1 else slabs[0]
 
 
-def _interpolate_slab(labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+def _interpolate_slab(
+    labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor, *, last_axis_first: bool
+) -> torch.Tensor:
     """Adds up the shares of the labels of all corners at once, corner by corner, and so always in the same order."""
-    corners, weights = _gather_corners(labels, positions.flatten(2), last)
+    corners, weights = _gather_corners(labels, positions.flatten(2), last, last_axis_first=last_axis_first)
     shares = torch.zeros_like(weights)
     for label, weight in zip(corners, weights, strict=True):
         shares.addcmul_(weight, corners == label)
@@ -168,7 +177,7 @@ def _interpolate_slab(labels: torch.Tensor, positions: torch.Tensor, last: torch
 
 
 def _gather_corners(
-    labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor
+    labels: torch.Tensor, positions: torch.Tensor, last: torch.Tensor, *, last_axis_first: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the label and the linear weight of each corner of the cell around each position.
 
@@ -176,9 +185,11 @@ def _gather_corners(
         labels: Label maps, shape (k, *axes).
         positions: Positions, shape (k, d, positions).
         last: Index of the last voxel along each axis.
+        last_axis_first: See `interpolate_labels`.
 
     Returns:
-        Labels and weights, both of shape (corners, k, positions).
+        Labels and weights, both of shape (corners, k, positions); the first axis has the corners of an axis of the
+        label maps outside those of the axes that follow.
     """
     maps, axes, _ = positions.shape
     last = last.reshape(1, axes, 1)
@@ -187,8 +198,21 @@ def _gather_corners(
     share = inside - below
     shares = torch.stack([1 - share, share])  # (2, k, d, positions), as the following
     ends = torch.stack([below, (below + 1).minimum(last)]).long()
-    index, weights = ends[:, :, -1], shares[:, :, -1]
+    index = ends[:, :, -1]
     for row, size in enumerate(labels.shape[2:], start=2):
         index = torch.add(ends[:, :, axes - row], index[:, None], alpha=size).flatten(0, 1)
-        weights = (weights[:, None] * shares[:, :, axes - row]).flatten(0, 1)
+    weights = _multiply(shares.unbind(2), last_axis_first=last_axis_first)
     return labels.reshape(1, maps, -1).expand(len(index), maps, -1).gather(2, index), weights
+
+
+def _multiply(shares: Sequence[torch.Tensor], *, last_axis_first: bool) -> torch.Tensor:
+    """Returns the products of the shares (2, k, positions) of all axes, the last axis first, for each corner."""
+    if last_axis_first:
+        weights, *others = shares
+        for share in others:
+            weights = (share[:, None] * weights).flatten(0, 1)
+    else:
+        *others, weights = shares
+        for share in reversed(others):
+            weights = (weights[:, None] * share).flatten(0, 1)
+    return weights

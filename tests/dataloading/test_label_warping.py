@@ -67,6 +67,13 @@ def test_labels_are_those_of_all_shares(matrix, shape, patch, block):
     assert torch.equal(warp_labels(label, offsets, grid), compare_all_shares(label, grid))
 
 
+def test_each_voxel_of_a_large_patch_is_that_of_all_shares():
+    """Also where two shares differ in their last bit."""
+    label = make_label((40, 44, 42), 9, 2)
+    offsets, grid = place(label, (48, 40, 44), MATRICES["rotation"] / 1.1)
+    assert torch.equal(warp_labels(label, offsets, grid), compare_all_shares(label, grid))
+
+
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_many_labels_are_those_of_all_corners(matrix, monkeypatch):
     """The same holds where corners are compared."""
@@ -82,13 +89,13 @@ def test_many_labels_are_those_of_all_corners(matrix, monkeypatch):
 
 def test_inside_of_structures_is_not_interpolated(monkeypatch):
     """A label map of large blocks has few voxels at their borders; one of a single label has none."""
-    counted, compare = [], label_warping._compare_shares
+    counted, interpolate = [], label_warping.interpolate_labels
 
-    def count(label, values, grid):
-        counted.append(len(grid))
-        return compare(label, values, grid)
+    def count(labels, positions, *rest, **options):
+        counted.append(positions[0, 0].numel())
+        return interpolate(labels, positions, *rest, **options)
 
-    monkeypatch.setattr(label_warping, "_compare_shares", count)
+    monkeypatch.setattr(label_warping, "interpolate_labels", count)
     label = make_label((40, 40, 40), 4, 20)
     warp_labels(label, *place(label, (32, 32, 32), MATRICES["rotation"]))
     assert 0 < sum(counted) < 0.3 * 32**3
