@@ -195,14 +195,21 @@ def _gather_corners(
     last = last.reshape(1, axes, 1)
     inside = positions.clamp_min(0).minimum(last)
     below = inside.floor()
+    index = _index_corners(labels.shape[1:], below, last)
+    corners = labels.reshape(1, maps, -1).expand(len(index), maps, -1).gather(2, index)
+    del index  # it takes more memory than all else
     share = inside - below
-    shares = torch.stack([1 - share, share])  # (2, k, d, positions), as the following
-    ends = torch.stack([below, (below + 1).minimum(last)]).long()
-    index = ends[:, :, -1]
-    for row, size in enumerate(labels.shape[2:], start=2):
-        index = torch.add(ends[:, :, axes - row], index[:, None], alpha=size).flatten(0, 1)
-    weights = _multiply(shares.unbind(2), last_axis_first=last_axis_first)
-    return labels.reshape(1, maps, -1).expand(len(index), maps, -1).gather(2, index), weights
+    weights = _multiply(torch.stack([1 - share, share]).unbind(2), last_axis_first=last_axis_first)
+    return corners, weights
+
+
+def _index_corners(sizes: Sequence[int], below: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """Returns the flat index of each corner of the cells that begin at voxels (k, d, positions), int64."""
+    ends = torch.stack([below, (below + 1).minimum(last)]).int()  # (2, k, d, positions)
+    *others, index = ends.unbind(2)
+    for end, size in zip(reversed(others), sizes[1:], strict=True):
+        index = torch.add(end, index[:, None], alpha=size).flatten(0, 1)
+    return index.long()
 
 
 def _multiply(shares: Sequence[torch.Tensor], *, last_axis_first: bool) -> torch.Tensor:
