@@ -139,6 +139,7 @@ def export_weights(
     was trained without them.
 
     >>> from autoseg.networks.architecture import Stage
+    >>> from autoseg.networks.default_unet import build_network
     >>> stages = (Stage(features=2, kernel=(3, 3), stride=(1, 1), convolutions=1, blocks=1),
     ...           Stage(features=4, kernel=(3, 3), stride=(2, 2), convolutions=1, blocks=1))
     >>> architecture = Architecture(residual="none", in_channels=1, out_channels=2, stages=stages)
