@@ -3,16 +3,17 @@
     python tests/benchmarks/gpu_counts.py [--tiny] [--without-triton]
 
 The package runs on tensors that say cuda:0 and have no values (tests/support/fake_cuda.py), with patches of 128 x 128 x
-128 voxels, two in a batch: the augmentation of a batch, in the mean of 16 batches and in the one with the most kernels;
-the parts of a training step of a plain and of a residual encoder U-Net; and tiles of a volume, mirrored along three
-axes, with and without the agreement of their votes. Kernels are counted as ATen starts them for CUDA, uncompiled; bytes
-are what they read and write, of a convolution each tensor once; waits are the moments at which the program stops for an
-answer of the GPU. Nothing is timed: the counts show what a change adds or removes. Triton, which comes with
-torch for CUDA, is taken to be there. Needs a CPU build of torch 2.13.
+128 voxels, two in a batch: the augmentation of a batch, in the mean of 16 batches, in the one with the most kernels,
+and with all changes; the parts of a training step of a plain and of a residual encoder U-Net; and tiles of a volume,
+mirrored along three axes, with and without the agreement of their votes. Kernels are counted as ATen starts them for
+CUDA, uncompiled; bytes are what they read and write, of a convolution each tensor once; waits are the moments at which
+the program stops for an answer of the GPU. Nothing is timed: the counts show what a change adds or removes. Triton,
+which comes with torch for CUDA, is taken to be there. Needs a CPU build of torch 2.13.
 """
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -46,6 +47,7 @@ from autoseg.training.loop import train_step
 
 PATCH, TINY_PATCH = (128, 128, 128), (16, 16, 16)
 BATCHES = 16
+PROBABILITIES = [name for name in AugmentationSettings.model_fields if name.endswith("probability")]
 STEPS: dict[str, dict] = {
     "plain, 3 classes": {"preset": "plain"},
     "residual encoder, 3 classes": {"preset": "resenc_l"},
@@ -97,7 +99,11 @@ def print_row(name: str, counts: DeviceCounts, phase: str | None = None, number:
 
 
 def count_augmentation(patch: tuple[int, ...]) -> Iterator[tuple[str, DeviceCounts, int]]:
-    """Yields the counts of all batches together, with their number, and of the batch with the most kernels."""
+    """Yields the counts of some batches, and their number.
+
+    With the usual table these are all batches together, and the batch with the most kernels. Then comes a batch with
+    all changes, each with probability one.
+    """
     size = tuple(edge * 45 // 32 for edge in patch)
     label = np.zeros(size, np.int8)
     label[tuple(slice(edge * 2 // 9, edge * 4 // 9) for edge in size)] = 1
@@ -114,6 +120,9 @@ def count_augmentation(patch: tuple[int, ...]) -> Iterator[tuple[str, DeviceCoun
         augmented=True,
         augmentation_device=CUDA,
     )
+    axes = tuple(range(len(patch)))
+    augmentation = AugmentationSettings(**dict.fromkeys(PROBABILITIES, 1.0), mirror_axes=axes)
+    changed = replace(batches, configuration=configuration.model_copy(update={"augmentation": augmentation}))
     each = []
     with prepared_before(batches, range(BATCHES)):
         for numbers in (range(BATCHES), *([number] for number in range(BATCHES))):
@@ -123,6 +132,9 @@ def count_augmentation(patch: tuple[int, ...]) -> Iterator[tuple[str, DeviceCoun
             each.append(counts)
     yield f"mean of {BATCHES} batches", each[0], BATCHES
     yield "the batch with the most", max(each[1:], key=lambda counts: counts.total_kernels), 1
+    with prepared_before(changed, [0]), pretended_cuda() as counts, counts.during("augmentation"):
+        changed.make(0)
+    yield "all changes together", counts, 1
 
 
 def count_step(patch: tuple[int, ...], stages: int, *, preset: str, classes: int = 3, loss=None) -> DeviceCounts:
