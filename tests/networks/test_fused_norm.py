@@ -45,9 +45,7 @@ def fused(x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, slop
     return fused_norm.normalize_activate(x, weight, bias, shortcut, slope=slope, epsilon=1e-5)
 
 
-def compare(
-    size: tuple[int, ...], dtype: torch.dtype, order: str, *, mean: float = 5.0, most: float | None = None
-) -> None:
+def compare(size: tuple[int, ...], dtype: torch.dtype, order: str, *, mean=5.0, most=None, device="cpu") -> None:
     """Compares result and gradients with those of torch in float64, with and without a shortcut and the activation.
 
     Args:
@@ -56,11 +54,12 @@ def compare(
         order: Order of the memory of the map, and in one case another of its gradient.
         mean: Mean of its values, whose standard deviation is 3.
         most: Largest error as a share of the largest value.
+        device: Device of all tensors.
     """
     generator = torch.Generator().manual_seed(1)
-    x, shortcut, gradient = (torch.randn(size, generator=generator) for _ in range(3))
+    x, shortcut, gradient = (torch.randn(size, generator=generator).to(device) for _ in range(3))
     x = (3 * x + mean).to(dtype)
-    weight, bias = torch.randn(2, size[1], generator=generator)
+    weight, bias = torch.randn(2, size[1], generator=generator).to(device)
     x = channels_last(x) if order == "channels last" else x
     gradient = channels_last(gradient) if order == "another order of the gradient" else gradient
     for adds, slope in product((False, True), (0.01, 1.0)):
@@ -101,6 +100,16 @@ def compare_all() -> None:
         compare(SIZES[0], torch.bfloat16, order)
         compare((2, 3, 40, 31), torch.float32, order, mean=3000.0, most=2e-4)  # by E[x^2] - E[x]^2 it were 0.05
     compare(SIZES[0], torch.float32, "another order of the gradient")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("order", ["contiguous", "channels last"])
+@pytest.mark.parametrize("dtype", list(ERRORS))
+@pytest.mark.parametrize("size", [*SIZES[:3], (2, 32, 64, 48, 40), (12, 96, 33, 35), (2, 320, 4, 4, 4)])
+def test_values_and_gradients_of_a_gpu_are_those_of_torch(size, dtype, order):
+    """The kernels as the GPU runs them, of the sizes of networks."""
+    assert fused_norm.works_on(torch.device("cuda"))
+    compare(size, dtype, order, most=max(1e-4, ERRORS[dtype]), device="cuda")
 
 
 @needs_triton
