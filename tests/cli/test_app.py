@@ -119,10 +119,10 @@ def test_workspace_may_come_from_the_environment(trained_volumes, tmp_path, monk
     """AUTOSEG_WORKSPACE, or the current folder."""
     monkeypatch.setenv("AUTOSEG_WORKSPACE", str(trained_volumes))
     scans = folders_of(trained_volumes).raw / "imagesTs"
-    assert "1 segmentations" in run(f"predict -i {scans} -o {tmp_path / 'one'} -d {NUMBER} --device cpu")
+    assert "1 segmentation:" in run(f"predict -i {scans} -o {tmp_path / 'one'} -d {NUMBER} --device cpu")
     monkeypatch.delenv("AUTOSEG_WORKSPACE")
     monkeypatch.chdir(trained_volumes)
-    assert "1 segmentations" in run(f"predict -i {scans} -o {tmp_path / 'two'} -d {NUMBER} --device cpu")
+    assert "1 segmentation:" in run(f"predict -i {scans} -o {tmp_path / 'two'} -d {NUMBER} --device cpu")
     assert {path.name for path in tmp_path.rglob("*.nii.gz")} == {"case_4.nii.gz"}
 
 

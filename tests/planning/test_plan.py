@@ -184,7 +184,7 @@ def test_values_cannot_be_changed_in_place(plan):
         ({"schedule": "step", "step_share": 0.0}, "greater than 0"),
         ({"adam_betas": (0.9, 1.0), "optimizer": "adam", "learning_rate": 1e-3}, "less than 1"),
         ({"micro_batch_size": 0}, "greater than 0"),
-        ({"compile": "yes"}, "'auto', 'on' or 'off'"),
+        ({"compile": "yes"}, "'auto', 'on', 'graphs' or 'off'"),
     ],
 )
 def test_settings_of_training_that_contradict_each_other_are_refused(changes, said):
