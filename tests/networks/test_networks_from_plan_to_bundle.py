@@ -75,7 +75,9 @@ def train_until(root, configuration, step, monkeypatch):
     return load_checkpoint(folders_of(root).model(configuration).checkpoint(0))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "nnformer" else ()) for name in NETWORKS]
+)
 def test_network_goes_all_the_way(prepared, tmp_path, monkeypatch, name):
     """A stopped and resumed training equals an uninterrupted one, and a bundle predicts the same elsewhere."""
     monkeypatch.setattr(

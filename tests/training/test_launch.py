@@ -75,8 +75,8 @@ def assert_nearly_the_same(one, other):
 
 @pytest.mark.usefixtures("in_float32")
 def test_two_processes_train_what_one_trains(fresh, prepared, tmp_path):
-    """They report what one process reports; a fold that one process began goes on with two."""
-    alone, resumed = (shutil.copytree(prepared, tmp_path / name) for name in ("alone", "resumed"))
+    """They report what one process reports."""
+    alone = shutil.copytree(prepared, tmp_path / "alone")
     expected = train_in_float32(alone, "cpu", reporter=Listener())
     listener = Listener()
     summary = launch(partial(train_in_float32, fresh, "cpu"), 2, "cpu", listener)
@@ -88,6 +88,13 @@ def test_two_processes_train_what_one_trains(fresh, prepared, tmp_path):
     assert sum("mean Dice of whole held-out cases" in line for line in listener.lines) == 1
     assert len(model_of(fresh).progress(0, "jsonl").read_text().splitlines()) == 2
 
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_float32")
+def test_fold_that_one_process_began_goes_on_with_two(prepared, tmp_path):
+    """It ends as one process would have ended it."""
+    alone, resumed = (shutil.copytree(prepared, tmp_path / name) for name in ("alone", "resumed"))
+    train_in_float32(alone, "cpu", reporter=Listener())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoseg.training.loop.train_step", stopping_at(STEPS + 1))
         with pytest.raises(KeyboardInterrupt):
@@ -96,6 +103,7 @@ def test_two_processes_train_what_one_trains(fresh, prepared, tmp_path):
     assert_nearly_the_same(checkpoint_of(resumed), checkpoint_of(alone))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_float32")
 def test_two_processes_share_the_held_out_cases(fresh, tmp_path):
     """Each segments its share; masks, scores and pictures are those of one process, in the same order."""
@@ -131,7 +139,7 @@ def stopping_at(number):
     ("how", "kind", "text"),
     [
         ("killed", AutosegError, r"process 1 of 2 ended without a word \(killed by signal 9\); see whether"),
-        ("error", AutosegError, "the GPU melted; cool it"),
+        pytest.param("error", AutosegError, "the GPU melted; cool it", marks=pytest.mark.slow),
         pytest.param(
             "bug", RuntimeError, "process 1 of 2 failed:\n(.*\n)+ZeroDivisionError: a bug", marks=pytest.mark.slow
         ),
@@ -222,14 +230,8 @@ except Stopped as stopped:
 """
 
 
-@pytest.mark.parametrize(
-    ("how", "code"),
-    [
-        (signal.SIGTERM, 143),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-        pytest.param("file", 0, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), ("file", 0)])
 def test_step_of_a_minute_is_given_up_by_all(fresh, how, code):
     """The main process saves the steps before, and all end within seconds."""
     command = [sys.executable, "-c", IN_A_LONG_CALL, str(fresh)]
