@@ -13,14 +13,22 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    reference: Annotated[Path, typer.Argument(help="Folder of reference label maps.", metavar="REFERENCE")],
+    reference: Annotated[Path, typer.Argument(help="Folder of reference label maps, or one.", metavar="REFERENCE")],
     prediction: Annotated[
-        Path, typer.Argument(help="Folder of segmentations with the same names.", metavar="PREDICTION")
+        Path, typer.Argument(help="Folder of segmentations with the same names, or one.", metavar="PREDICTION")
     ],
     tolerance: Annotated[
         float,
         typer.Option("--tolerance", help="How far surfaces may be apart for the surface Dice (NSD).", metavar="MM"),
     ] = 1.0,
+    missing: Annotated[
+        str,
+        typer.Option("--missing", help="References without a segmentation: skip; count them as zero; or fail."),
+    ] = "skip",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the files. [default: that of PREDICTION]", metavar="FOLDER"),
+    ] = None,
 ) -> None:
     """Compares segmentations with references.
 
@@ -32,10 +40,14 @@ def evaluate(
     from autoseg.cli.terminal import Terminal, console
     from autoseg.evaluation.summary import summary_file
     from autoseg.pipeline import evaluate
+    from autoseg.pipeline.scores import summary_folder
 
-    summary = evaluate(reference, prediction, tolerance_mm=tolerance, reporter=Terminal())
+    summary = evaluate(reference, prediction, tolerance_mm=tolerance, missing=missing, save=False, reporter=Terminal())
     print_scores(summary, title="1 case" if len(summary.cases) == 1 else f"{len(summary.cases)} cases")
-    console.print(f"also in {summary_file(prediction)} and summary.csv")
+    folder = summary_folder(prediction, output)
+    if folder is not None:  # the scores are on the screen, whether the folder can be written or not
+        summary.write(folder)
+        console.print(f"also in {summary_file(folder)} and summary.csv")
 
 
 def compare(

@@ -1,6 +1,7 @@
 """Lists files by name: scans to segment, and label maps to compare."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.datasets.dataset import Case, group_channels
@@ -73,16 +74,28 @@ def check_channels(scan: Case, info: DatasetInfo) -> None:
     )
 
 
-def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
-    """Pairs label maps of two folders by name, whatever image type they have.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedLabelMaps:
+    """Label maps of two folders, paired by name.
 
-    Returns:
-        Name to the paths of (reference, prediction), for every prediction.
+    Attributes:
+        pairs: Name to the paths of (reference, prediction).
+        unpredicted: Name to the path of each reference without a prediction.
+    """
+
+    pairs: dict[str, tuple[Path, Path]]
+    unpredicted: dict[str, Path]
+
+
+def pair_label_maps(reference: Path, prediction: Path) -> PairedLabelMaps:
+    """Pairs label maps of two folders by name, whatever image type they have; or two files.
 
     Raises:
         DatasetError: A folder is missing or empty.
         ProblemsError: Predictions have no reference, or files of a folder differ only in type, with a line for each.
     """
+    if reference.is_file() and prediction.is_file():
+        return PairedLabelMaps(pairs={split_ending(prediction)[0]: (reference, prediction)}, unpredicted={})
     references, predictions = _list_label_maps(reference), _list_label_maps(prediction)
     duplicates = [paths for files in (references, predictions) for paths in files.values() if len(paths) > 1]
     problems = [f"{paths[0]} and {paths[1].name} have the same name; keep one of them" for paths in duplicates]
@@ -92,7 +105,10 @@ def pair_label_maps(reference: Path, prediction: Path) -> dict[str, tuple[Path, 
     ]
     if problems:
         raise ProblemsError(problems)
-    return {name: (references[name][0], paths[0]) for name, paths in sorted(predictions.items())}
+    return PairedLabelMaps(
+        pairs={name: (references[name][0], paths[0]) for name, paths in sorted(predictions.items())},
+        unpredicted={name: paths[0] for name, paths in sorted(references.items()) if name not in predictions},
+    )
 
 
 def find_info(reference: Path, prediction: Path) -> DatasetInfo | None:
@@ -123,6 +139,8 @@ def check_values(paths: Sequence[Path], label_maps: Sequence[Volume], targets: T
 
 def _list_label_maps(folder: Path) -> dict[str, list[Path]]:
     """Lists the label maps and the folders of masks in a folder, by name; several per name if their types differ."""
+    if folder.is_file():
+        raise DatasetError(f"{folder} is a file, and the other one is a folder", "give two folders, or two files")
     if not folder.is_dir():
         raise DatasetError(f"{folder} does not exist", "give a folder of label maps")
     files: dict[str, list[Path]] = {}

@@ -81,28 +81,36 @@ def evaluate(
     *,
     labels: dict[str, int] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    missing: str = "skip",
+    output: str | os.PathLike[str] | None = None,
+    save: bool = True,
     reporter: Reporter = SILENT,
 ) -> Summary:
-    """Compares a folder of segmentations with a folder of reference label maps, by file name.
+    """Compares a folder of segmentations with a folder of reference label maps, by file name; or two files.
 
-    Writes summary.json and summary.csv into the folder of the segmentations.
+    Writes summary.json and summary.csv into the folder of the segmentations; for two files only if `output` is given.
 
     Args:
-        reference: Folder of reference label maps.
-        prediction: Folder of segmentations; each must have its reference, but a reference may lack a segmentation.
+        reference: Folder of reference label maps, or one label map.
+        prediction: Folder of segmentations, each of which must have its reference; or one segmentation.
         labels: Name to number, the background left out; by default those of the dataset.json in or beside the folder of
             references or among the segmentations, else the numbers that the references hold.
         tolerance_mm: Distance up to which surfaces agree for NSD, the normalized surface Dice.
-        reporter: Shows progress.
+        missing: What is done with references without a segmentation: "skip" leaves them out and says so, "zero" counts
+            them as empty segmentations, "fail" refuses them.
+        output: Folder for summary.json and summary.csv; by default that of the segmentations.
+        save: Whether to write them at all.
+        reporter: Shows progress, and is told of missing segmentations and of labels that only one side has.
 
     Returns:
         The scores, as they stand in summary.json.
 
     Raises:
-        UsageError: The tolerance is no distance.
+        UsageError: The tolerance is no distance, or `missing` is no choice.
         DatasetError: Nothing can be compared.
-        ProblemsError: Pairs are damaged, lie on different grids or hold values that dataset.json does not name, with a
-            line for each.
+        ProblemsError: Pairs are damaged, lie on different grids or hold values that dataset.json does not name, or
+            segmentations are missing that may not, with a line for each.
+        WriteError: The folder cannot be written.
 
     Example:
         >>> import autoseg
@@ -110,9 +118,18 @@ def evaluate(
         >>> autoseg.evaluate(labels, labels).mean["liver"].dice
         1.0
     """
-    summary = compare_folders(Path(reference), Path(prediction), labels, reporter, tolerance_mm=tolerance_mm)
-    summary.write(Path(prediction))
+    summary = compare_folders(
+        Path(reference), Path(prediction), labels, reporter, tolerance_mm=tolerance_mm, missing=missing
+    )
+    folder = summary_folder(Path(prediction), None if output is None else Path(output))
+    if save and folder is not None:
+        summary.write(folder)
     return summary
+
+
+def summary_folder(prediction: Path, output: Path | None) -> Path | None:
+    """Returns the folder for the scores of segmentations: the one that is given, else theirs; None for one file."""
+    return output or (prediction if prediction.is_dir() else None)
 
 
 def compare(

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from autoseg.cli.app import app
 from autoseg.cli.terminal import console
+from autoseg.errors import WriteError
 from autoseg.evaluation.paired import Comparison
 from autoseg.evaluation.summary import Summary
 from autoseg.imaging.image_files import read_label_map, write_label_map
@@ -93,3 +94,37 @@ def test_what_cannot_be_compared_is_one_line(folders):
     output = run("compare", folders / "right", folders / "right", "-o", folders / "c.xlsx", code=2)
     assert "c.xlsx is neither a .csv nor a .json file" in output
     assert not (folders / "c.xlsx").exists()
+
+
+def test_scores_are_shown_where_files_cannot_be_written(folders, monkeypatch):
+    """First the table, then the line; with -o the files lie elsewhere."""
+    before = sorted(path.name for path in (folders / "right").iterdir())
+    output = run("evaluate", folders / "references", folders / "right", "-o", folders / "scores")
+    assert f"also in {folders / 'scores' / 'summary.json'}" in output
+    assert sorted(path.name for path in (folders / "right").iterdir()) == before
+    assert Summary.load(folders / "scores" / "summary.json").foreground_mean.dice == 1
+
+    def refuse(_summary, folder):
+        raise WriteError(f"cannot write {folder}", "choose a folder that you may write to")
+
+    monkeypatch.setattr(Summary, "write", refuse)
+    output = run("evaluate", folders / "references", folders / "right", code=2)
+    assert output.index("mean foreground Dice 1") < output.index("cannot write")
+
+
+def test_two_files_leave_no_files(folders):
+    """Unless a folder is named."""
+    files = [folders / name / "case_2.nii.gz" for name in ("references", "wrong")]
+    output = run("evaluate", *files)
+    assert "1 case" in output
+    assert "also in" not in output
+    assert not (folders / "wrong" / "summary.json").exists()
+    assert "also in" in run("evaluate", *files, "-o", folders / "scores")
+
+
+def test_references_without_a_segmentation_are_said(folders):
+    """And counted, if asked for."""
+    command = ("evaluate", folders / "references", folders / "wrong")
+    assert "1 of 4 references have no segmentation: case_4; they are left out" in run(*command)
+    assert "4 cases" in run(*command, "--missing zero")
+    assert "case_4.nii.gz has no segmentation" in run(*command, "--missing fail", code=2)

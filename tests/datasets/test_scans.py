@@ -98,7 +98,7 @@ def test_label_maps_are_paired_by_name(tmp_path):
     """Every prediction needs a reference, a reference needs no prediction, tables and pictures are passed over."""
     ground_truth = touch(tmp_path / "truth", "a.nii.gz", "b.nii.gz", "c.nrrd")
     guess = touch(tmp_path / "guess", "a.nii.gz", "c.nii.gz", "summary.json", "overlay_worst.png")
-    assert list(pair_label_maps(ground_truth, guess)) == ["a", "c"]
+    assert list(pair_label_maps(ground_truth, guess).pairs) == ["a", "c"]
     touch(guess, "d.nii.gz")
     touch(guess, "e.nii.gz", "a.nrrd")
     with pytest.raises(ProblemsError) as caught:
@@ -126,7 +126,7 @@ def test_names_are_the_same_however_accents_are_spelt(tmp_path, pair):
     composed, decomposed = (normalize(form, "Müller") for form in pair)
     touch(tmp_path / "references", f"{composed}.nii.gz")
     touch(tmp_path / "masks", f"{decomposed}.nii.gz")
-    [(reference, prediction)] = pair_label_maps(tmp_path / "references", tmp_path / "masks").values()
+    [(reference, prediction)] = pair_label_maps(tmp_path / "references", tmp_path / "masks").pairs.values()
     assert reference.exists()
     assert prediction.exists()
     touch(tmp_path / "scans", f"{composed}_0000.nii.gz", f"{decomposed}_0001.nii.gz")

@@ -111,7 +111,7 @@ def test_a_folder_of_scans_gets_its_table(trained_volumes, tmp_path):
     assert 0 < maps[0].array.max() <= 255
     assert maps[1].geometry.difference(turned.geometry) is None
     np.testing.assert_allclose(maps[1].reoriented("SPL").array, maps[0].array, atol=20)  # scaled, rounded otherwise
-    assert set(pair_label_maps(tmp_path / "masks", tmp_path / "masks")) == {"odd", "usual"}
+    assert set(pair_label_maps(tmp_path / "masks", tmp_path / "masks").pairs) == {"odd", "usual"}
 
     listener.lines.clear()
     assert predict(tmp_path / "scans", tmp_path / "masks", disagreement=True, resume=True, **options) == []
