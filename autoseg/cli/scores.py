@@ -38,9 +38,8 @@ def evaluate(
     """
     from autoseg.cli.score_tables import print_scores
     from autoseg.cli.terminal import Terminal, console
-    from autoseg.evaluation.summary import summary_file
+    from autoseg.evaluation.summary import summary_file, summary_folder
     from autoseg.pipeline import evaluate
-    from autoseg.pipeline.scores import summary_folder
 
     summary = evaluate(reference, prediction, tolerance_mm=tolerance, missing=missing, save=False, reporter=Terminal())
     print_scores(summary, title="1 case" if len(summary.cases) == 1 else f"{len(summary.cases)} cases")

@@ -26,6 +26,11 @@ def summary_file(folder: Path) -> Path:
     return folder / "summary.json"
 
 
+def summary_folder(prediction: Path, output: Path | None) -> Path | None:
+    """Returns the folder for the scores of segmentations: the one that is given, else theirs; None for one file."""
+    return output or (prediction if prediction.is_dir() else None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentedCase:
     """A case with its reference and a segmentation of it. It is scored, and postprocessing rules are tried on it.

@@ -82,9 +82,8 @@ def find_unnamed_labels(
     ):
         if values_of_side:
             consequence = "they count as background" if side == "segmentations" else "nothing of them was found"
-            reporter.say(
-                f"values that the {side} hold and no {other}: {list_names(map(str, values_of_side))}; {consequence}"
-            )
+            listed = list_names(map(str, values_of_side))
+            reporter.say(f"the {side} also hold {listed}, which no {other} holds; {consequence}")
     return UnnamedLabels(in_references=references, in_predictions=references)
 
 

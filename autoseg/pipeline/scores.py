@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from autoseg.evaluation.folders import check_ending, compare_folders, save_comparison
 from autoseg.evaluation.paired import Comparison, compare_summaries
 from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
-from autoseg.evaluation.summary import Summary, summary_file
+from autoseg.evaluation.summary import Summary, summary_file, summary_folder
 from autoseg.planning.plan import ConfigurationName
 from autoseg.planning.plan_file import check_configuration_names
 from autoseg.runtime.lock import run_alone
@@ -125,11 +125,6 @@ def evaluate(
     if save and folder is not None:
         summary.write(folder)
     return summary
-
-
-def summary_folder(prediction: Path, output: Path | None) -> Path | None:
-    """Returns the folder for the scores of segmentations: the one that is given, else theirs; None for one file."""
-    return output or (prediction if prediction.is_dir() else None)
 
 
 def compare(

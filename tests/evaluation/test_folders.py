@@ -93,8 +93,8 @@ def test_labels_of_one_side_are_said(tmp_path):
     assert list(summary.mean) == ["label_1", "label_3"]
     assert summary.mean["label_1"].dice == pytest.approx(2 * 4 / (6 + 4))
     assert summary.mean["label_3"].dice == 0
-    assert "values that the segmentations hold and no reference: 7; they count as background" in said
-    assert "values that the references hold and no segmentation: 3; nothing of them was found" in said
+    assert "the segmentations also hold 7, which no reference holds; they count as background" in said
+    assert "the references also hold 3, which no segmentation holds; nothing of them was found" in said
 
 
 @pytest.mark.parametrize("value", [-1, 614_454_272, -5])
