@@ -109,6 +109,7 @@ ALONE = (
         "--patch 16 16 16 --steps 2 --only usual attention_unet --dataset 4 --workspace {workspace} --budget 1s",
         ("usual", "attention_unet"),
     ),
+    Benchmark("narrow_networks.py", "--patch 16 16 16 --rounds 1", ("all features", "half the features")),
     Benchmark("planning.py", "--datasets 2", ("plans", "mean processor time of a plan")),
     Benchmark("single_tiles.py", "--patch 16 16 16 --rounds 1", ("tile", "training patch")),
     Benchmark("small_schedule.py", "{workspace} --budget 1s", ("0.01", "0.4")),
