@@ -141,7 +141,7 @@ def make_state(run: Run, *, channels_last: bool | None = None) -> TrainState:
     scaled = needs_scaling(run.device)
     if channels_last is None:
         return start_training(network, run.settings, run.device, scaled=scaled)
-    with patch("autoseg.training.state.prefers_channels_last", return_value=channels_last):
+    with patch("autoseg.models.build.prefers_channels_last", return_value=channels_last):
         return start_training(network, run.settings, run.device, scaled=scaled)
 
 
