@@ -47,9 +47,7 @@ def check_file(path: Path) -> None:
     Raises:
         ImageError: The file is missing, a folder, not readable or damaged.
     """
-    if not is_text(path):
-        shown = readable_name(str(path))
-        raise ImageError(f"{shown} has a name that is no text (UTF-8), which no library opens", "rename it")
+    check_name(path)
     if not path.exists():
         raise ImageError(f"{path} does not exist", "check the path")
     if not path.is_file():
@@ -66,6 +64,17 @@ def check_file(path: Path) -> None:
             _checked_files.add(state_key)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}", "check that you may read it") from error
+
+
+def check_name(path: Path) -> None:
+    """Refuses a file whose name is no text, for which a library would end the program.
+
+    Raises:
+        ImageError: The name holds bytes that are no text.
+    """
+    if not is_text(path):
+        shown = readable_name(str(path))
+        raise ImageError(f"{shown} has a name that is no text (UTF-8), which no library opens", "rename it")
 
 
 def check_picture(path: Path) -> None:

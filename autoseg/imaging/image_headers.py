@@ -7,7 +7,8 @@ import SimpleITK as sitk
 
 from autoseg.errors import ImageError
 from autoseg.imaging.affine_geometry import place_by_header
-from autoseg.imaging.formats import PLANE_ENDINGS, is_text, readable_name
+from autoseg.imaging.corruption import check_name
+from autoseg.imaging.formats import PLANE_ENDINGS
 from autoseg.imaging.geometry import Geometry, Shape, Vector
 from autoseg.imaging.nifti_header import NiftiHeader, is_nifti_name, read_header
 
@@ -67,10 +68,9 @@ def read_image_header(path: Path) -> ImageHeader:
     """Reads the header of an image.
 
     Raises:
-        ImageError: The file is missing or no image.
+        ImageError: The file is missing or no image, or its name is no text.
     """
-    if not is_text(path):
-        raise unreadable(Path(readable_name(str(path))))
+    check_name(path)
     nifti = find_nifti_header(path)
     if nifti is not None:
         return _from_nifti(nifti, path)

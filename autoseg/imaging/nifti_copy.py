@@ -62,6 +62,7 @@ def _plain_header(header: NiftiHeader, path: Path) -> bytes:
         fields[name] = header.fields[name]
     sizes = np.abs(np.nan_to_num(header.fields["pixdim"], nan=1.0, posinf=1.0, neginf=1.0))
     fields["pixdim"] = np.where(sizes == 0, 1.0, sizes)
+    fields["pixdim"][:, 1:4] *= header.placement.mm_per_unit
     fields["sizeof_hdr"], fields["vox_offset"], fields["xyzt_units"] = FIRST_BYTES, DATA_OFFSET, 2
     fields["magic"] = b"n+1"
     return fields.tobytes() + bytes(DATA_OFFSET - FIRST_BYTES)

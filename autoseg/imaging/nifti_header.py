@@ -99,9 +99,10 @@ class NiftiPlacement:
         description: Any text.
 
     Example:
-        >>> placement = NiftiPlacement.of_affine(np.diag([1.0, 2.0, 3.0, 1.0]))
-        >>> placement.affines()[0].diagonal().tolist()
-        [1.0, 2.0, 3.0, 1.0]
+        >>> header = np.zeros(1, dtype=FIRST)[0]
+        >>> header["sform_code"], header["srow"] = 1, [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0]
+        >>> [affine.diagonal().tolist() for affine in NiftiPlacement.of_header(header).affines()]
+        [[1.0, 2.0, 3.0, 1.0]]
     """
 
     sform_code: int
@@ -133,21 +134,6 @@ class NiftiPlacement:
             pixdim=tuple(map(float, header["pixdim"][:4])),
             units=int(header["xyzt_units"]),
             description=header["descrip"].item().decode("latin-1").rstrip("\0"),
-        )
-
-    @classmethod
-    def of_affine(cls, affine: NDArray[np.floating]) -> Self:
-        """Returns the placement of a header that holds a matrix, in mm, as its sform alone."""
-        sizes = np.linalg.norm(affine[:3, :3], axis=0)
-        return cls(
-            sform_code=2,
-            sform=tuple(map(float, np.ravel(affine[:3]))),
-            qform_code=0,
-            quaternion=(0.0, 0.0, 0.0),
-            offset=(0.0, 0.0, 0.0),
-            pixdim=(1.0, *map(float, sizes)),
-            units=2,
-            description="",
         )
 
     @property

@@ -13,6 +13,7 @@ import time
 
 import torch
 from measured_on import print_machine
+from single_tiles import KERNELS, STRIDES
 
 from autoseg.networks.architecture import Architecture, count_multiply_adds
 from autoseg.networks.default_unet import build_network
@@ -22,8 +23,6 @@ from autoseg.planning.patch_growth import PatchStage, grow_patches
 from autoseg.planning.presets import PRESETS
 from autoseg.planning.topology import design_network
 
-STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
-KERNELS = ((3, 3, 3),) * len(STRIDES)
 BATCH = 2
 
 

@@ -179,5 +179,5 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"M\ufffdller\.nii\.gz has a name that is no text") as caught:
         read_image((path,))
     str(caught.value).encode()
-    with pytest.raises(ImageError, match="M\ufffdller"):
+    with pytest.raises(ImageError, match="has a name that is no text"):
         read_grid(path)

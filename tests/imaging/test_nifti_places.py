@@ -211,3 +211,12 @@ def test_grid_that_was_moved_is_written_where_it_is(tmp_path: Path) -> None:
     cropped = volume.crop(Box(start=(1, 0, 0), stop=(3, 3, 2)))
     write_image(tmp_path / "cropped.nii.gz", cropped)
     assert np.allclose(corners_by_nibabel(nibabel.load(tmp_path / "cropped.nii.gz"))[0], (10, 20, -28))
+
+
+@pytest.mark.parametrize(("units", "mm"), [(1, 1000.0), (2, 1.0), (3, 0.001), (0, 1.0)])
+@pytest.mark.parametrize("fields", [{"version": 1}, {"version": 2}, {"packed": True}], ids=str)
+def test_sizes_alone_have_the_unit_of_the_header(tmp_path: Path, units: int, mm: float, fields: dict) -> None:
+    """Also where the file is read as a copy."""
+    path = write_nifti(tmp_path / "a.nii", VOXELS, xyzt_units=units, **fields)
+    assert read_image((path,)).geometry.spacing_mm == pytest.approx((2 * mm, mm, mm))
+    assert read_grid(path)[1] == pytest.approx((2 * mm, mm, mm))
