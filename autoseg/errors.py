@@ -47,6 +47,10 @@ class ModelError(AutosegError):
     """A trained model that is missing, damaged, or does not fit what it is asked to do."""
 
 
+class TransferError(AutosegError):
+    """A DICOM archive that cannot be reached, or that refuses what is sent or asked for."""
+
+
 class UsageError(AutosegError):
     """Options that contradict each other or name something that does not exist."""
 

@@ -2,21 +2,29 @@
 
 raw/Dataset004_Name/                      the user's data (see `datasets.dataset`)
 preprocessed/Dataset004_Name/
-    fingerprint.json  plan.json  splits.json
+    fingerprint.json  plan.json  splits.json  data.html
     fingerprint_parts/                    measurements of each case until fingerprint.json is complete
     3d_fullres/                           prepared cases (see `preprocessing.store`)
     NAME/plan.json  NAME/3d_fullres/      the same for a plan that has a name
 results/Dataset004_Name/
     best.json                             the configurations that predict together (see `models.best_model`)
+    model.html                            a page that shows how good they are (see `report.model_report`)
     NAME/3d_fullres/  NAME/best.json      the same for a plan that has a name
     ensembles/2d+3d_fullres/              held-out cases segmented by both together, summary.json, summary.csv
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
-    postprocessing.json  training_statistics.json  summary.json  summary.csv  mlflow/
+    postprocessing.json  training_statistics.json  calibration.json  summary.json  summary.csv  mlflow/
     fold_0/
+        network.onnx  network.json        in place of checkpoint.pt, in models that were exported for other runtimes
         checkpoint.pt  progress.csv  progress.jsonl  progress.png  tensorboard/
         stop                              asks the run that trains this fold to end
         .validating/                      held-out cases that are segmented so far, until all of them are
-        validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png
+        validation/                       CASE.nii.gz, summary.json, summary.csv, overlay_*.png, calibration_voxels/
+jobs/Dataset004_Name/                     of each job that was run by --on: its log, and a record of what happened to it
+    NAME/                                 the same for a plan that has a name
+jobs/predictions/                         the same for predictions by a model that is named by --model
+cluster.json                              the resources that jobs ask a cluster for (see `cluster.settings`)
+runs/Dataset004/                          what `autoseg run` remembers of the dataset with this number
+    run.json  stop                        its options (see `pipeline.run_record`); asks it to end
 models/NAME/                              an installed model (see `models.bundle`)
     MODEL_CARD.md  3d_fullres/            its description; its model folders, and best.json if there are several
 
@@ -29,14 +37,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 from autoseg.errors import DatasetError, UsageError
 from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
+from autoseg.runtime.paths import as_path
 
 FOLDER_NAME = re.compile(r"^Dataset(\d{3})_([A-Za-z0-9][\w.-]*)\Z")
 
 ENSEMBLES = "ensembles"
 CHECKPOINT = "checkpoint.pt"
+EXPORTED_NETWORK = "network.onnx"
+EXPORTED_FOLD = "network.json"
 PLAN_NAME = re.compile(r"^[A-Za-z][\w-]{0,40}\Z", re.ASCII)
 MODEL_NAME = re.compile(r"^[A-Za-z][\w-]{0,60}\Z", re.ASCII)
 
@@ -45,8 +57,15 @@ Fold = int | str
 
 
 def list_folds(folds: Fold | Sequence[Fold]) -> list[Fold]:
-    """Returns one fold, or several, as a list."""
-    return [folds] if isinstance(folds, int | str) else list(folds)
+    """Returns one fold, or several, as a list.
+
+    Raises:
+        UsageError: They are neither numbers nor names.
+    """
+    try:
+        return [folds] if isinstance(folds, int | str) else list(folds)
+    except TypeError as error:
+        raise UsageError(f"{folds!r} is no fold", "take numbers such as 0, 'cv' for all of them, or 'all'") from error
 
 
 def checkpoint_file(fold: Path) -> Path:
@@ -89,6 +108,11 @@ class ModelFolder:
     def training_statistics(self) -> Path:
         """The file of statistics of the training cases, which new images are compared with."""
         return self.path / "training_statistics.json"
+
+    @property
+    def calibration(self) -> Path:
+        """The file of the temperatures by which the logits of probabilities are divided; see `models.calibration`."""
+        return self.path / "calibration.json"
 
     @property
     def old_training_statistics(self) -> Path:
@@ -136,16 +160,25 @@ class ModelFolder:
         """Returns the path of the picture of the "worst" or of the "median" held-out case of a fold."""
         return self.validation(fold) / overlay_name(rank)
 
+    def exported_network(self, fold: Fold) -> Path:
+        """Returns the path of the network of a fold that was exported for a runtime other than torch."""
+        return self.fold(fold) / EXPORTED_NETWORK
+
+    def exported_fold(self, fold: Fold) -> Path:
+        """Returns the path of the description of a fold whose network was exported."""
+        return self.fold(fold) / EXPORTED_FOLD
+
     def trained_folds(self) -> list[Fold]:
-        """Returns the folds that have a checkpoint: numbers in order, then "all"."""
-        return self._folds_with(CHECKPOINT)
+        """Returns the folds that have a checkpoint or an exported network: numbers in order, then "all"."""
+        return self._folds_with(CHECKPOINT, EXPORTED_NETWORK)
 
     def running_folds(self) -> list[Fold]:
         """Returns the folds that a run has locked, including one whose run was killed; see `runtime.lock`."""
         return self._folds_with(LOCK_NAME)
 
-    def _folds_with(self, file: str) -> list[Fold]:
-        names = [path.parent.name.removeprefix("fold_") for path in self.path.glob(f"fold_*/{file}")]
+    def _folds_with(self, *files: str) -> list[Fold]:
+        paths = {path.parent for file in files for path in self.path.glob(f"fold_*/{file}")}
+        names = [path.name.removeprefix("fold_") for path in paths]
         numbers: list[Fold] = sorted(int(name) for name in names if name.isdigit())
         return numbers + [name for name in names if name == "all"]
 
@@ -192,10 +225,18 @@ class DatasetFolders:
         """The file of the speed of the machine that planned without a CUDA GPU."""
         return self.preprocessed / "machine_speed.json"
 
+    def crash_log(self, part: str | None = None) -> Path:
+        """Returns the file that lists the cases that are being prepared; see `runtime.crash_log`.
+
+        Args:
+            part: Which part of the cases, such as "2/4"; None for all of them.
+        """
+        return self.preprocessed / (".in_work" if part is None else f".in_work_{part.replace('/', '_of_')}")
+
     @property
-    def crash_log(self) -> Path:
-        """The file that lists the cases that are being prepared; see `runtime.crash_log`."""
-        return self.preprocessed / ".in_work"
+    def leases(self) -> Path:
+        """The folder of the leases of runs that prepare cases together; see `runtime.leases`."""
+        return self.preprocessed / (self.plan_name or "") / ".leases"
 
     @property
     def plan(self) -> Path:
@@ -206,6 +247,16 @@ class DatasetFolders:
     def replaced_plan(self) -> Path:
         """The file of the plan that the present one replaced."""
         return self.plan.with_name("plan_before.json")
+
+    @property
+    def data_report(self) -> Path:
+        """The page that shows the dataset, see `report.data_report`."""
+        return self.preprocessed / "data.html"
+
+    @property
+    def model_report(self) -> Path:
+        """The page that shows the trained configurations, see `report.model_report`."""
+        return self.models / "model.html"
 
     @property
     def splits(self) -> Path:
@@ -265,6 +316,27 @@ class DatasetFolders:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """The folder of what `autoseg run` remembers of a dataset, which may not be imported yet.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """The file of what was asked for, and of what has been read; see `pipeline.run_record`."""
+        return self.path / "run.json"
+
+    @property
+    def stop_file(self) -> Path:
+        """The file whose presence asks the run to end."""
+        return self.path / "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
     """A folder with raw data, preprocessed data and results.
 
@@ -298,6 +370,24 @@ class Workspace:
     def models(self) -> Path:
         """The folder of all installed models."""
         return self.root / "models"
+
+    @property
+    def cluster_settings(self) -> Path:
+        """The file of the resources that jobs ask a cluster for."""
+        return self.root / "cluster.json"
+
+    def run(self, number: int) -> "RunFolder":
+        """Returns the folder of what `autoseg run` remembers of the dataset with this number."""
+        return RunFolder(path=self.root / "runs" / f"Dataset{number:03d}")
+
+    def jobs(self, dataset: str | None, plan: str | None = None) -> Path:
+        """Returns the folder of the logs and records of jobs.
+
+        Args:
+            dataset: Name of the dataset; None for predictions by a model that belongs to none.
+            plan: Name of a plan beside the usual one.
+        """
+        return self.root / "jobs" / (dataset or "predictions") / (plan or "")
 
     def installed(self, name: str) -> Path:
         """Returns the folder of an installed model, whether it exists or not.
@@ -334,7 +424,9 @@ class Workspace:
         """Returns the names of the raw datasets with this number."""
         if not self.raw.is_dir():
             return []
-        matches = ((path.name, FOLDER_NAME.match(path.name)) for path in self.raw.iterdir() if path.is_dir())
+        matches = (
+            (path.name, FOLDER_NAME.match(normalize("NFC", path.name))) for path in self.raw.iterdir() if path.is_dir()
+        )
         return sorted(name for name, match in matches if match and int(match[1]) == number)
 
     def folders(self, name: str) -> DatasetFolders:
@@ -371,4 +463,6 @@ def dataset_folder_name(number: int, name: str) -> str:
 
 def find_workspace(path: str | os.PathLike[str] | None = None) -> Workspace:
     """Returns the workspace at this path; by default at $AUTOSEG_WORKSPACE, else the current folder."""
-    return Workspace(root=Path(path or os.environ.get("AUTOSEG_WORKSPACE") or Path.cwd()))
+    if path:
+        return Workspace(root=as_path(path, "workspace"))
+    return Workspace(root=Path(os.environ.get("AUTOSEG_WORKSPACE") or Path.cwd()))

@@ -9,13 +9,16 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from autoseg.errors import AutosegError, Stopped
+from autoseg.runtime.os_errors import advise_access, reason_of
+from autoseg.runtime.printable import printable
 from autoseg.runtime.process_end import call_briefly
 
 # Errors that a disk, a network drive or a wrong path can cause; any other OSError is a bug and shows its traceback.
@@ -33,6 +36,15 @@ FIXABLE_OS_ERRORS = {
     errno.EMFILE,
     errno.ENAMETOOLONG,
 }
+LEFT_OUT = {
+    "batchgenerators": "batchgenerators",
+    "blosc2": "blosc2",
+    "jinja2": "jinja2",
+    "matplotlib": "matplotlib",
+    "pandas": "pandas",
+    "torch": "torch",
+}
+"""Modules that prediction without torch does without, to the names of their packages."""
 EXIT_BUG = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -61,11 +73,14 @@ class Command(TyperCommand):
         except KeyboardInterrupt as interrupt:
             sys.stderr.write(f"{str(interrupt) or INTERRUPTED}\n")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except OSError as error:
-            if error.errno not in FIXABLE_OS_ERRORS:
+        except ModuleNotFoundError as error:
+            if error.name not in LEFT_OUT:
                 raise
-            path = f" {error.filename}" if error.filename else ""
-            fail(f"cannot write or read{path}: {error.strerror}; free some space or choose another folder")
+            fail(f"this needs {LEFT_OUT[error.name]}, which is not installed; pip install {LEFT_OUT[error.name]}")
+        except OSError as error:
+            if not _can_be_fixed(error):
+                raise
+            fail(_explain(error))
 
 
 class Commands(TyperGroup):
@@ -98,6 +113,43 @@ def _in_one_line(ctx: Any) -> Iterator[None]:
         fail(f"{' '.join(text.split())}; see '{ctx.command_path} --help'")
 
 
+@contextmanager
+def explained_os_errors() -> Iterator[None]:
+    """Ends the program in one line if its output cannot be written before a command runs, as that of --help."""
+    try:
+        yield
+    except OSError as error:
+        if not _can_be_fixed(error):
+            raise
+        with suppress(OSError):
+            _write_error(_explain(error))
+        raise SystemExit(EXIT_ERROR) from None
+
+
+def _explain(error: OSError) -> str:
+    """Returns what could not be read or written, why, and what helps."""
+    if _is_folder_gone(error):
+        return "the current folder is gone: it was removed or renamed, or its disk is away; change to another folder"
+    path = f" {error.filename}" if error.filename else ""
+    return f"cannot write or read{path}: {reason_of(error)}; {advise_access(error)}"
+
+
+def _can_be_fixed(error: OSError) -> bool:
+    """Returns whether an error comes from a disk, a network drive or a folder, and not from a bug."""
+    return error.errno in FIXABLE_OS_ERRORS or _is_folder_gone(error)
+
+
+def _is_folder_gone(error: OSError) -> bool:
+    """Returns whether an error comes of a current folder that is there no longer, of which the system names no path."""
+    if not isinstance(error, FileNotFoundError) or error.filename is not None:
+        return False
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def fail(text: str) -> None:
     """Ends the command with an error message; every line of `text` is one problem."""
     _write_error(text)
@@ -105,8 +157,13 @@ def fail(text: str) -> None:
 
 
 def _write_error(text: str) -> None:
-    for line in text.splitlines():
-        sys.stderr.write(f"error: {line}\n")
+    """Writes each line of a text as an error; the exit code tells of it where nothing can be written."""
+    try:
+        for line in text.splitlines():
+            sys.stderr.write(f"error: {printable(line)}\n")
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = None  # or the interpreter would fail at its end, with an exit code of its own
 
 
 def end_process(reason: BaseException) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from autoseg.cli.jobs import Part, Parts, PrintFor, Where, make_remarks, refuse_with_jobs, start_jobs, wants_jobs
 from autoseg.cli.options import (
     Configurations,
     DatasetNumber,
@@ -144,18 +145,42 @@ def preprocess(
     plan_name: PlanName = None,
     groups: Groups = None,
     splits: SplitsFile = None,
+    part: Part = None,
+    parts: Parts = None,
+    where: Where = None,
+    print_for: PrintFor = None,
     workspace: WorkspacePath = None,
 ) -> None:
-    """Prepares the data by plan.json, after it was edited."""
+    """Prepares the data by plan.json, after it was edited.
+
+    With --on, an array of jobs shares the work on thousands of cases. See 'autoseg guide clusters'.
+    """
     from autoseg.cli.terminal import Terminal
     from autoseg.pipeline import preprocess
 
+    if wants_jobs(where, print_for, {"--parts": parts}):
+        from autoseg.pipeline import make_preprocessing_jobs
+
+        refuse_with_jobs({"--part": part})
+        graph = make_preprocessing_jobs(
+            number,
+            parts,
+            configurations=cast("Any", configurations),
+            plan_name=plan_name,
+            groups=groups,
+            splits=splits,
+            workspace=workspace,
+            reporter=make_remarks(print_for),
+        )
+        start_jobs(graph, where, print_for, device="cpu", workspace=workspace, hint=f"autoseg status -d {number}")
+        return
     preprocess(
         number,
         configurations=cast("Any", configurations),
         plan_name=plan_name,
         groups=groups,
         splits=splits,
+        part=part,
         workspace=workspace,
         reporter=Terminal(),
     )

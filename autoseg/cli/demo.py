@@ -69,7 +69,7 @@ def _steps(workspace: Path, source: Path, device: Device) -> list[tuple[str, Cal
     steps: list[tuple[str, Callable[[], None]]] = [
         (
             f"check {options} {where}",
-            lambda: raw_datasets.check(NUMBER, workspace=workspace),
+            lambda: raw_datasets.check(number=NUMBER, workspace=workspace),
         ),
         (
             f"plan_and_preprocess {options} -c {CONFIGURATION} --preset small {where}",
@@ -79,7 +79,7 @@ def _steps(workspace: Path, source: Path, device: Device) -> list[tuple[str, Cal
         ),
         (
             f"train {options} -c {CONFIGURATION} -f 0 --epochs {EPOCHS} {where}",
-            lambda: training.train(NUMBER, CONFIGURATION, ["0"], epochs=EPOCHS, device=device, workspace=workspace),
+            lambda: training.train(NUMBER, [CONFIGURATION], ["0"], epochs=EPOCHS, device=device, workspace=workspace),
         ),
         (
             f"predict {options} -i {scans} -o {masks} {where}",

@@ -1,6 +1,7 @@
 """The command that shows the pages of the guide, which are Markdown files inside the package."""
 
 import re
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
@@ -50,7 +51,7 @@ def guide(
     if console.is_terminal:
         console.print(Markdown(text, hyperlinks=False), soft_wrap=False)
     else:
-        typer.echo(text, nl=False)
+        sys.stdout.write(text)
 
 
 def list_pages() -> list[Page]:
@@ -91,7 +92,7 @@ def _print_list(pages: list[Page]) -> None:
     from rich.padding import Padding
     from rich.table import Table
 
-    from autoseg.cli.terminal import console
+    from autoseg.cli.terminal import console, print_whole
 
     width = max(len(page.name) for page in pages)
     for kind in dict.fromkeys(page.kind for page in pages):
@@ -102,5 +103,5 @@ def _print_list(pages: list[Page]) -> None:
             if page.kind == kind:
                 table.add_row(page.name, page.purpose)
         console.print(kind, style="bold")
-        console.print(Padding(table, (0, 0, 1, 2)), soft_wrap=False)
+        print_whole(Padding(table, (0, 0, 1, 2)))
     console.print("show one: autoseg guide PAGE")

@@ -29,6 +29,18 @@ Device = Annotated[
     str,
     typer.Option("--device", help="auto (the fastest there is), cpu, cuda, cuda:1 or mps.", metavar="DEVICE"),
 ]
+NoMirroring = Annotated[
+    bool,
+    typer.Option("--no-mirroring", help="Several times as fast, a little less accurate: no mirror images."),
+]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        "--runtime",
+        help="What calculates the networks of an exported model. [auto: the fastest that is installed]",
+        metavar="auto|torch|onnx|openvino",
+    ),
+]
 Configurations = Annotated[
     list[str] | None,
     typer.Option(
@@ -78,7 +90,7 @@ Patches = Annotated[
     typer.Option(
         "--patches",
         help="growing: training begins with small patches, which teach more for their cost; fixed: one size from first "
-        "to last. [default: growing with --preset small, else fixed]",
+        "to last. [default: growing with --preset small, unless a label consists of many small parts; else fixed]",
         metavar="NAME",
     ),
 ]
@@ -104,6 +116,54 @@ SplitsFile = Annotated[
     ),
 ]
 Skip = Annotated[list[str] | None, typer.Option("--skip", help="Names of cases to leave out.", metavar="CASE...")]
+
+SeriesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--series",
+        help="Which series of DICOM files: its number in the table, a description such as 't2*', or UID.",
+        metavar="SERIES",
+    ),
+]
+ChannelsOption = Annotated[
+    list[str] | None,
+    typer.Option("--channels", help="Which series of DICOM files, for each channel.", metavar="SERIES..."),
+]
+MasksFolder = Annotated[
+    Path | None, typer.Option("--labels", help="Folder of masks, if SOURCE holds images only.", metavar="FOLDER")
+]
+NewName = Annotated[
+    str | None, typer.Option("--name", help="Name for the dataset. [default: as SOURCE says]", metavar="NAME")
+]
+Link = Annotated[
+    bool,
+    typer.Option("--link", help="Copy only what must be converted: dataset.json says where the files are."),
+]
+MaskGeometry = Annotated[
+    str,
+    typer.Option("--geometry", help="Masks lie where their header says: own; or on their image: image."),
+]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="How many, instead of the plan's.", metavar="NUMBER")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Instead of epochs: quick, a tenth of the plan's; standard, the plan's; full, as many steps as nnU-Net; "
+        "or a time per fold: 90s, 5m, 2h.",
+        metavar="BUDGET",
+    ),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", min=1, help="Train each fold on so many CUDA GPUs of this machine together.", metavar="NUMBER"
+    ),
+]
+ResampleTilt = Annotated[
+    bool, typer.Option("--resample-tilt", help="Straighten DICOM slices of a tilted gantry, which are refused else.")
+]
 
 
 def parse_folds(values: list[str]) -> "list[Fold]":

@@ -5,7 +5,18 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from autoseg.cli.options import Device, PlanName, WorkspacePath, parse_folds
+from autoseg.cli.jobs import Part, Parts, PrintFor, Where, refuse_with_jobs, start_jobs, wants_jobs
+from autoseg.cli.options import (
+    ChannelsOption,
+    Device,
+    NoMirroring,
+    PlanName,
+    ResampleTilt,
+    Runtime,
+    SeriesOption,
+    WorkspacePath,
+    parse_folds,
+)
 
 
 def predict(
@@ -56,23 +67,44 @@ def predict(
             "--disagreement", help="Write where folds and mirror images disagree as well, as a map for each scan."
         ),
     ] = False,
-    no_mirroring: Annotated[
-        bool,
-        typer.Option("--no-mirroring", help="Several times as fast, a little less accurate: no mirror images."),
-    ] = False,
+    no_mirroring: NoMirroring = False,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Slower, in float32: the same label maps as on other machines, and in nnU-Net."),
     ] = False,
+    no_postprocessing: Annotated[
+        bool,
+        typer.Option("--no-postprocessing", help="Remove no components, even if find_best chose rules that do."),
+    ] = False,
+    missing_channels: Annotated[
+        bool,
+        typer.Option("--missing-channels", help="Scans may lack channels, although those of training could not."),
+    ] = False,
+    runtime: Runtime = "auto",
     resume: Annotated[
         bool, typer.Option("--continue", help="Leave out scans whose results are there, as after a stop.")
     ] = False,
-    part: Annotated[
-        str | None,
+    part: Part = None,
+    parts: Parts = None,
+    where: Where = None,
+    print_for: PrintFor = None,
+    series: SeriesOption = None,
+    channels: ChannelsOption = None,
+    resample_tilt: ResampleTilt = False,
+    dicom: Annotated[
+        list[str] | None,
         typer.Option(
-            "--part",
-            help="For several machines: 2/4 segments the second of four parts of the scans.",
-            metavar="NUMBER/COUNT",
+            "--dicom",
+            help="For scans in DICOM: write objects as well: seg, labelmap, rtstruct. Maps become some too.",
+            metavar="KIND...",
+        ),
+    ] = None,
+    meshes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--meshes",
+            help="Write the surfaces of structures as well: stl, a file for each; glb, all in one.",
+            metavar="KIND...",
         ),
     ] = None,
     device: Device = "auto",
@@ -84,34 +116,59 @@ def predict(
     Give a trained dataset with -d, or any model with -m. Scans are named as for training, CASE_0000.nii.gz; each
     result has the name, grid, geometry and file type of its scan, or is a folder with a mask per structure if these may
     overlap. So have the probabilities of a label, if they are asked for: 0 to 255, for 0 to 1, in
-    probabilities/CASE_LABEL.nii.gz of the folder. report.csv lists the volumes in every scan, how far folds and mirror
-    images agree, and what looks unlike training.
+    probabilities/CASE_LABEL.nii.gz of the folder. A file of several volumes holds all channels; for a model of one
+    channel they are points in time, whose results are CASE_t00, CASE_t01, and so on. report.csv lists the volumes in
+    every scan, how far folds and mirror images agree, and what looks unlike training. PATH may
+    hold series of DICOM files, or be a zip file of them or a DICOMDIR.
+
+    With --on, an array of jobs shares the work on thousands of scans; see 'autoseg guide clusters'.
     """
-    from autoseg.cli.terminal import Terminal, console
-    from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER
+    from autoseg.cli.series_table import show_series
+    from autoseg.cli.terminal import Terminal, console, suggest_report
+    from autoseg.datasets.scans import DICOM_FOLDER, DISAGREEMENT_FOLDER, MESHES_FOLDER, PROBABILITIES_FOLDER
     from autoseg.pipeline import predict
 
-    written = predict(
-        source,
-        output,
-        model=model,
-        number=number,
-        configuration=cast("Any", configuration),
-        folds=parse_folds(folds) if folds else None,
-        probabilities=probabilities or (),
-        disagreement=disagreement,
-        mirroring=not no_mirroring,
-        exact=exact,
-        resume=resume,
-        part=part,
-        device=device,
-        plan_name=plan_name,
-        workspace=workspace,
-        reporter=Terminal(),
-    )
+    options: dict[str, Any] = {
+        "model": model,
+        "number": number,
+        "configuration": cast("Any", configuration),
+        "folds": parse_folds(folds) if folds else None,
+        "probabilities": probabilities or (),
+        "disagreement": disagreement,
+        "mirroring": not no_mirroring,
+        "exact": exact,
+        "postprocessing": not no_postprocessing,
+        "missing_channels": missing_channels,
+        "runtime": runtime,
+        "series": series,
+        "channels": channels or (),
+        "resample_tilt": resample_tilt,
+        "dicom": dicom or (),
+        "meshes": meshes or (),
+        "device": device,
+        "plan_name": plan_name,
+        "workspace": workspace,
+    }
+    if wants_jobs(where, print_for, {"--parts": parts}):
+        from autoseg.pipeline import make_prediction_jobs
+
+        refuse_with_jobs({"--part": part})
+        with show_series():
+            graph = make_prediction_jobs(source, output, parts, **options)
+        hint = "autoseg status" if number is None else f"autoseg status -d {number}"
+        start_jobs(graph, where, print_for, device=device, workspace=workspace, hint=hint)
+        return
+    with show_series():
+        written = predict(source, output, resume=resume, part=part, reporter=Terminal(), **options)
     count = "1 segmentation" if len(written) == 1 else f"{len(written)} segmentations"
     console.print(f"{count}: {output}")
     if probabilities:
         console.print(f"probabilities, 0 to 255: {output / PROBABILITIES_FOLDER}")
+    if dicom:
+        console.print(f"DICOM objects: {output / DICOM_FOLDER}")
+    if meshes:
+        console.print(f"meshes, in mm: {output / MESHES_FOLDER}")
     if disagreement:
         console.print(f"disagreement, 0 to 255: {output / DISAGREEMENT_FOLDER}")
+    if len(written) > 1:  # a single scan may be written as a file, which is no folder for a report
+        suggest_report("scans", output)

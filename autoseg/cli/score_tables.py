@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from autoseg.cli.terminal import console
+from autoseg.cli.terminal import console, print_whole
 from autoseg.evaluation.paired import FOREGROUND
 from autoseg.evaluation.scores import METRICS
 from autoseg.runtime.reporting import list_names
@@ -39,10 +39,10 @@ def print_scores(summary: "Summary", *, title: str) -> None:
     If there are too many labels for the columns of a table, each label has a row of means.
     """
     if len(summary.mean) <= MOST_COLUMNS:
-        console.print(_case_table(summary, title))
+        print_whole(_case_table(summary, title))
     shown = [*summary.mean.items(), *([(FOREGROUND, summary.foreground_mean)] if len(summary.mean) > 1 else [])]
     width = TITLE_WIDTH + sum(max(INTERVAL_WIDTH, len(name)) + 1 for name, _ in shown)
-    console.print(_metric_rows(summary, shown) if width <= WIDEST else _label_rows(summary, shown, title))
+    print_whole(_metric_rows(summary, shown) if width <= WIDEST else _label_rows(summary, shown, title))
     foreground = summary.foreground_mean
     dice, iou = (_number(metric, getattr(foreground, metric)) for metric in ("dice", "iou"))
     console.print(f"mean foreground Dice {dice}, IoU {iou}")
@@ -71,7 +71,7 @@ def print_comparison(comparison: "Comparison") -> None:
         for row in comparison.rows:
             if row.metric == "dice" and row.label != FOREGROUND:
                 table.add_row(f"Dice of {row.label}", *_cells(row))
-    console.print(table)
+    print_whole(table)
     console.print("p: Wilcoxon's signed-rank test, for each row alone; volume errors without their sign")
 
 

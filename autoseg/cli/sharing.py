@@ -50,6 +50,14 @@ def export(
             "--format", help="autoseg, or nnunet: a folder that nnU-Net v2 predicts with.", metavar="autoseg|nnunet"
         ),
     ] = "autoseg",
+    runtime: Annotated[
+        str,
+        typer.Option(
+            "--runtime",
+            help="What predicts with it: torch; or onnx, for ONNX Runtime and OpenVINO, without torch.",
+            metavar="torch|onnx",
+        ),
+    ] = "torch",
     plan_name: PlanName = None,
     workspace: WorkspacePath = None,
 ) -> None:
@@ -73,20 +81,24 @@ def export(
         "workspace": workspace,
     }
     if form == "nnunet":
-        _export_nnunet(source, output, selection, unused={"--licence": licence, "--about": about})
+        _export_nnunet(source, output, selection, unused={"--licence": licence, "--about": about}, runtime=runtime)
         return
     if form != "autoseg":
         raise UsageError(f"--format {form!r} is unknown", "choose autoseg or nnunet")
-    file = export_model(source, output, licence=licence, about=about, **selection)
+    file = export_model(source, output, licence=licence, about=about, runtime=runtime, **selection)
     _print_description(describe_bundle(file))
     console.print(f"{describe_memory(file.stat().st_size)}, with its card, MODEL_CARD.md, inside: {file}")
 
 
-def _export_nnunet(source: Any, output: Path, selection: "Mapping[str, Any]", unused: "Mapping[str, str]") -> None:
+def _export_nnunet(
+    source: Any, output: Path, selection: "Mapping[str, Any]", unused: "Mapping[str, str]", runtime: str
+) -> None:
     from autoseg.cli.terminal import Terminal, console
     from autoseg.nnunet.model_folders import NnunetFolder
     from autoseg.pipeline import export_nnunet
 
+    if runtime != "torch":
+        raise UsageError(f"nnU-Net predicts with torch, not with {runtime}", "leave out --runtime, or --format nnunet")
     for option, value in unused.items():
         if value:
             raise UsageError(f"{option} is for the card, which nnU-Net's models do not have", "leave it out")

@@ -5,13 +5,21 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from autoseg.cli.options import DatasetNumber, Device, PlanName, WorkspacePath, parse_folds
+from autoseg.cli.jobs import PrintFor, Where, make_remarks, refuse_with_jobs, start_jobs, wants_jobs
+from autoseg.cli.options import Budget, DatasetNumber, Device, Epochs, Gpus, PlanName, WorkspacePath, parse_folds
+from autoseg.errors import UsageError
 
 
 def train(
     number: DatasetNumber,
-    configuration: Annotated[
-        str, typer.Option("-c", "--configuration", help="2d, 3d_fullres or 3d_lowres.", metavar="NAME")
+    configurations: Annotated[
+        list[str],
+        typer.Option(
+            "-c",
+            "--configuration",
+            help="2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres; with --on or --print also several.",
+            metavar="NAME",
+        ),
     ],
     folds: Annotated[
         list[str],
@@ -22,18 +30,8 @@ def train(
             metavar="FOLD...",
         ),
     ],
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="How many, instead of the plan's.", metavar="NUMBER")
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            "--budget",
-            help="Instead of epochs: quick, a tenth of the plan's; standard, the plan's; full, as many steps as "
-            "nnU-Net; or a time per fold: 90s, 5m, 2h.",
-            metavar="BUDGET",
-        ),
-    ] = None,
+    epochs: Epochs = None,
+    budget: Budget = None,
     extend: Annotated[
         str | None,
         typer.Option(
@@ -64,12 +62,7 @@ def train(
         ),
     ] = None,
     device: Device = "auto",
-    gpus: Annotated[
-        int | None,
-        typer.Option(
-            "--gpus", min=1, help="Train each fold on so many CUDA GPUs of this machine together.", metavar="NUMBER"
-        ),
-    ] = None,
+    gpus: Gpus = None,
     augment_on: Annotated[
         str,
         typer.Option(
@@ -78,6 +71,8 @@ def train(
             metavar="PLACE",
         ),
     ] = "auto",
+    where: Where = None,
+    print_for: PrintFor = None,
     plan_name: PlanName = None,
     workspace: WorkspacePath = None,
 ) -> None:
@@ -86,9 +81,38 @@ def train(
     Without --epochs and --budget it trains as long as plan.json says; how long that takes here is said first. Ctrl-C,
     SIGTERM and 'autoseg stop' end it within ten seconds and cost nothing but a step that takes longer; a second Ctrl-C
     costs the epoch. Run it again to go on.
+
+    With --on, each fold is a job of its own, a cascade begins after its 3d_lowres, and find_best and the report of the
+    models follow if all folds are trained. See 'autoseg guide clusters'.
     """
+    if wants_jobs(where, print_for, {}):
+        from autoseg.pipeline import make_training_jobs
+
+        refuse_with_jobs({"--restart": restart, "--extend": extend})
+        graph = make_training_jobs(
+            number,
+            cast("Any", configurations),
+            parse_folds(folds),
+            epochs=epochs,
+            budget=budget,
+            init=init,
+            freeze=freeze,
+            log=log or (),
+            device=device,
+            gpus=gpus,
+            augment_on=augment_on,
+            plan_name=plan_name,
+            workspace=workspace,
+            reporter=make_remarks(print_for),
+        )
+        start_jobs(graph, where, print_for, device=device, workspace=workspace, hint=f"autoseg status -d {number}")
+        return
+    if len(set(configurations)) > 1:
+        what = "one training is of one configuration"
+        raise UsageError(what, "name one with -c, or add --on local to train several one after the other")
+    configuration = configurations[0]
     from autoseg.cli.score_tables import print_scores
-    from autoseg.cli.terminal import Terminal, console
+    from autoseg.cli.terminal import Terminal, console, suggest_report
     from autoseg.pipeline import train
     from autoseg.training.ranks import is_main_process
     from autoseg.workspace import find_workspace
@@ -117,13 +141,21 @@ def train(
     if summary is not None:
         print_scores(summary, title="held-out cases of all trained folds")
     console.print(f"model, curves, scores and pictures: {folder.path}")
+    if summary is not None:
+        suggest_report("model", "-d", number, "-c", configuration, **{"--plan": plan_name, "-w": workspace})
 
 
 def stop(
     number: DatasetNumber,
     configuration: Annotated[
-        str, typer.Option("-c", "--configuration", help="Which is being trained.", metavar="NAME")
-    ],
+        str | None,
+        typer.Option(
+            "-c",
+            "--configuration",
+            help="Which is being trained. [default: all, and 'autoseg run' at whatever step]",
+            metavar="NAME",
+        ),
+    ] = None,
     folds: Annotated[
         list[str] | None,
         typer.Option("-f", "--fold", help="Which to stop. [default: all that are being trained]", metavar="FOLD..."),
@@ -131,13 +163,21 @@ def stop(
     plan_name: PlanName = None,
     workspace: WorkspacePath = None,
 ) -> None:
-    """Ends a training cleanly, from another terminal.
+    """Ends a training, or 'autoseg run', cleanly, from another terminal.
 
-    The run ends within ten seconds, after the step that it is at, or before it if the step takes longer, and saves all
-    that it did; the same 'autoseg train' goes on from there.
+    A training ends within ten seconds, after its present step, or before it if the step takes longer, and saves all
+    that it did; the same command goes on from there. Jobs that wait, in Slurm or in 'train --on local', are cancelled.
+    Without -c, all work on the dataset is ended.
     """
     from autoseg.cli.terminal import console
-    from autoseg.pipeline import stop
+    from autoseg.pipeline import stop, stop_run
+
+    if configuration is None:
+        if folds or plan_name is not None:
+            raise UsageError(f"{'-f' if folds else '--plan'} is for one configuration", "name it with -c")
+        for work in stop_run(number, workspace=workspace):
+            console.print(f"asked {work} to stop")
+        return
 
     asked = stop(
         number,

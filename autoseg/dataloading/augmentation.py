@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from autoseg.dataloading.augmentation_parameters import Amounts, AugmentationParameters
+from autoseg.dataloading.batchgenerators_transforms import resolve_transform
 from autoseg.dataloading.histogram_matching import match_histograms
 from autoseg.dataloading.label_swaps import swap_labels, swap_table
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import OUTSIDE
 from autoseg.planning.plugin_settings import CustomTransform
-from autoseg.planning.plugins import find_transform
 from autoseg.planning.settings import AugmentationSettings
 
 
@@ -99,12 +99,13 @@ def change_intensities(image: torch.Tensor, params: AugmentationParameters, axes
         change_gamma(image.neg_(), _as_column(params.gamma_inverted, image)).neg_()
     if params.gamma is not None:
         change_gamma(image, _as_column(params.gamma, image))
+    image[list(params.missing)] = 0
 
 
 def apply_custom_transform(
     custom: CustomTransform, image: torch.Tensor, label: torch.Tensor, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Changes a patch by a transform that an installed package offers; see `planning.plugins`.
+    """Changes a patch by a transform of batchgenerators or of an installed package; see `planning.plugins`.
 
     Args:
         custom: Name and settings of the transform.
@@ -119,7 +120,8 @@ def apply_custom_transform(
         UsageError: The transform is not installed, or does not return an image and a label map of the same shapes.
     """
     shapes = image.shape, label.shape
-    changed: object = find_transform(custom.name)(image, label, np.random.default_rng(seed), custom.read_only_settings)
+    transform = resolve_transform(custom)
+    changed: object = transform(image, label, np.random.default_rng(seed), custom.read_only_settings)
     match changed:
         case (torch.Tensor() as new_image, torch.Tensor() as new_label) if (new_image.shape, new_label.shape) == shapes:
             if new_image.is_floating_point() and not new_label.is_floating_point():
@@ -127,7 +129,7 @@ def apply_custom_transform(
     problem = (
         f"the transform {custom.name!r} does not give an image (float) and a label map (integers) of the patch's shape"
     )
-    raise UsageError(problem, "mend that package")
+    raise UsageError(problem, "choose another transform, other settings of it, or mend its package")
 
 
 def _as_column(amounts: Amounts, images: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ to rounding.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -48,6 +48,7 @@ class AugmentationParameters:
             is.
         gamma_inverted: Exponent for each channel, applied to the inverted channel, shape (c,).
         gamma: Exponent for each channel, shape (c,).
+        missing: Channels that become 0 everywhere, after all other changes of intensity.
         mirrored: Axes along which the patch is flipped.
         custom: Index and seed of each custom transform that changes the patch.
     """
@@ -63,6 +64,7 @@ class AugmentationParameters:
     resolution: Amounts | None = None
     gamma_inverted: Amounts | None = None
     gamma: Amounts | None = None
+    missing: tuple[int, ...] = ()
     mirrored: tuple[int, ...] = ()
     custom: tuple[tuple[int, int], ...] = ()
 
@@ -70,6 +72,46 @@ class AugmentationParameters:
     def is_warped(self) -> bool:
         """Whether the patch is rotated, scaled or deformed, so that it must be interpolated."""
         return self.affine is not None or self.displacements is not None
+
+    def repeat_channels(self, repeats: Sequence[int]) -> "AugmentationParameters":
+        """Returns the same changes of images in which each channel stands several times in a row.
+
+        Windows of one scan change alike in this way, as if the scan had changed, and are missing together.
+
+        Example:
+            >>> AugmentationParameters(brightness=np.array([2.0, 3.0]), missing=(1,)).repeat_channels((1, 2))
+            AugmentationParameters(..., brightness=array([2., 3., 3.]), ..., missing=(1, 2), ...)
+
+        Args:
+            repeats: How often each channel stands.
+        """
+        if all(count == 1 for count in repeats):
+            return self
+
+        def repeat(amounts: Amounts | None) -> Amounts | None:
+            return None if amounts is None else np.repeat(amounts, repeats, axis=0)
+
+        return replace(
+            self,
+            blur_sigmas=repeat(self.blur_sigmas),
+            brightness=repeat(self.brightness),
+            contrast=repeat(self.contrast),
+            resolution=repeat(self.resolution),
+            gamma_inverted=repeat(self.gamma_inverted),
+            gamma=repeat(self.gamma),
+            missing=tuple(number_repeated(self.missing, repeats)),
+        )
+
+
+def number_repeated(channels: Sequence[int], repeats: Sequence[int]) -> list[int]:
+    """Returns the numbers of some channels where each channel stands several times in a row.
+
+    Example:
+        >>> number_repeated([0, 2], repeats=(1, 2, 3))
+        [0, 3, 4, 5]
+    """
+    firsts = np.cumsum([0, *repeats]).tolist()
+    return [number for channel in channels for number in range(firsts[channel], firsts[channel + 1])]
 
 
 UNCHANGED = AugmentationParameters()
@@ -82,6 +124,7 @@ def draw_parameters(
     channels: int,
     others: Sequence[int],
     random: np.random.Generator,
+    missing: Sequence[int] = (),
 ) -> AugmentationParameters:
     """Draws the random changes of one patch.
 
@@ -91,6 +134,7 @@ def draw_parameters(
         channels: Number of channels of the image.
         others: Indices of the other patches of the batch; if there are none, no histogram is matched.
         random: Source of every random number.
+        missing: Channels that the case lacks, so that they are 0 everywhere.
 
     Example:
         >>> settings = AugmentationSettings(brightness_probability=1.0, mirror_axes=(0, 1))
@@ -137,7 +181,19 @@ def draw_parameters(
             for number, transform in enumerate(settings.custom)
             if random.random() < transform.probability
         ),
+        missing=_draw_missing(settings.missing_channels_probability, channels, missing, random),
     )
+
+
+def _draw_missing(
+    probability: float, channels: int, missing: Sequence[int], random: np.random.Generator
+) -> tuple[int, ...]:
+    """Adds random channels to those that a case lacks: any number that leaves a channel is as likely as another."""
+    present = [channel for channel in range(channels) if channel not in missing]
+    if len(present) < 2 or not probability or random.random() >= probability:
+        return tuple(missing)
+    number = int(random.integers(1, len(present)))
+    return tuple(sorted((*missing, *random.choice(present, size=number, replace=False).tolist())))
 
 
 def _displacements(settings: AugmentationSettings, patch_size: Sequence[int], random: np.random.Generator) -> Amounts:

@@ -10,13 +10,19 @@ from autoseg.runtime.gpu_decisions import augments_faster
 
 
 def augments_on_device(
-    choice: str, device: torch.device, custom: Sequence[CustomTransform] = (), *, voxels: int, cores: int
+    choice: str,
+    device: torch.device,
+    custom: Sequence[CustomTransform] = (),
+    *,
+    voxels: int,
+    cores: int,
+    shapes: bool = False,
 ) -> bool:
     """Returns whether batches are augmented on the device of the network.
 
     Decision: "auto" chooses the device only if it is a CUDA GPU, and as `gpu_decisions.json` says for it: a CPU that
     trains has nothing to gain from it, and on an Apple GPU nobody has tried it. Custom transforms change one patch at a
-    time, on a CPU.
+    time, on a CPU; and the shapes that some losses need are made on a CPU after all changes.
 
     Args:
         choice: The user's choice: "auto", "cpu" or "device".
@@ -24,9 +30,11 @@ def augments_on_device(
         custom: Custom transforms of the plan.
         voxels: Number of voxels of a batch.
         cores: Number of cores beside each device.
+        shapes: Whether the loss needs shapes beside the labels; see `shapes`.
 
     Raises:
-        UsageError: There is no such choice, or "device" is chosen with an Apple GPU or with custom transforms.
+        UsageError: There is no such choice, or "device" is chosen with an Apple GPU, with custom transforms or with a
+            loss that needs shapes.
 
     Example:
         >>> augments_on_device("auto", torch.device("cpu"), voxels=2 * 128**3, cores=8)
@@ -38,6 +46,9 @@ def augments_on_device(
         raise UsageError("changing patches on an Apple GPU is untested", "choose --augment-on cpu")
     if choice == "device" and custom:
         raise UsageError(f"the transform {custom[0].name!r} changes patches on a CPU only", "choose --augment-on cpu")
+    if choice == "device" and shapes:
+        what = "component_weight and skeleton_weight of the loss need patches that a CPU changes"
+        raise UsageError(what, "choose --augment-on cpu")
     if choice == "auto":
-        return device.type == "cuda" and not custom and augments_faster(device, voxels, cores)
+        return device.type == "cuda" and not custom and not shapes and augments_faster(device, voxels, cores)
     return choice == "device"

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from autoseg.dataloading.shapes import Shapes
+
 if TYPE_CHECKING:
     from autoseg.dataloading.device_augmentation import UnaugmentedBatch
 
@@ -20,11 +22,19 @@ class Batch:
             predicts, in most networks the whole patch.
         unknown: Structures that are not annotated in the case of each patch, shape (n, structures), bool; None if all
             structures are annotated in all cases.
+        regions, skeletons: Shapes of the structures, on the grid of the labels; see `shapes.Shapes`.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     unknown: torch.Tensor | None = None
+    regions: torch.Tensor | None = None
+    skeletons: torch.Tensor | None = None
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shapes of the structures that the loss needs beside the labels."""
+        return Shapes(regions=self.regions, skeletons=self.skeletons)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,6 +97,7 @@ class BatchChanges:
         resolution: Low resolution.
         gamma_inverted: Gamma of the inverted channels.
         gamma: Gamma.
+        missing: Indices of the channels that become 0, among those of all patches.
         flips: Mirroring, axis by axis.
     """
 
@@ -108,6 +109,7 @@ class BatchChanges:
     resolution: LineFilter | None
     gamma_inverted: ChannelAmounts | None
     gamma: ChannelAmounts | None
+    missing: torch.Tensor | None
     flips: tuple[Flip, ...]
 
 
@@ -135,6 +137,7 @@ def prepare_changes(
         ),
         gamma_inverted=_choose([params.gamma_inverted for params in parameters], axes),
         gamma=_choose([params.gamma for params in parameters], axes),
+        missing=_number_missing(parameters, channels),
         flips=_prepare_flips(parameters, settings),
     )
 
@@ -231,6 +234,12 @@ def _make_filter(amounts: Sequence[Amounts | None], make: Callable[[Any], Channe
         index=torch.tensor([number for number, _ in filtered]),
         matrices=tuple(torch.from_numpy(np.stack(matrices)) if matrices else None for matrices in by_axis),
     )
+
+
+def _number_missing(parameters: Sequence[AugmentationParameters], channels: int) -> torch.Tensor | None:
+    """Returns the numbers of the missing channels among the channels of all patches; None if none is missing."""
+    missing = [number * channels + channel for number, params in enumerate(parameters) for channel in params.missing]
+    return torch.tensor(missing) if missing else None
 
 
 def _prepare_flips(parameters: Sequence[AugmentationParameters], settings: AugmentationSettings) -> tuple[Flip, ...]:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.dataloading.sampling import PatchSource
-from autoseg.imaging.geometry import Box, Shape
+from autoseg.dataloading.sampling import DerivedCase, PatchSource
+from autoseg.imaging.geometry import Box
 from autoseg.imaging.label_encoding import (
     CascadeCodes,
     CaseLabels,
@@ -26,7 +26,6 @@ from autoseg.imaging.label_encoding import (
     ignore_beyond_in_codes,
 )
 from autoseg.imaging.targets import Numbers, Targets
-from autoseg.preprocessing.foreground import Foreground
 
 # Training changes the coarse segmentation, so that the network does not trust it blindly. Source: the reference method.
 OPERATION_PROBABILITY, REMOVAL_PROBABILITY = 0.4, 0.2  # of each patch
@@ -63,29 +62,13 @@ class Beyond:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _CaseOfCascade:
-    """A case of a cascade that is based on another case.
-
-    Attributes:
-        case: The other case, which gives name, shape and foreground.
-    """
-
-    case: PatchSource
+class _CaseOfCascade(DerivedCase):
+    """A case of a cascade that is based on another case, which gives its name, too."""
 
     @property
     def name(self) -> str:
         """Name of the case."""
         return str(getattr(self.case, "name", "a case in memory"))
-
-    @property
-    def shape(self) -> Shape:
-        """Number of voxels along (z, y, x)."""
-        return self.case.shape
-
-    @property
-    def foreground(self) -> Foreground:
-        """A sample of the positions of its foreground voxels."""
-        return self.case.foreground
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +85,10 @@ class FollowingCase(_CaseOfCascade):
     def read(self, box: Box) -> tuple[NDArray[np.float32], CascadeCodes]:
         """Reads the image (c, z, y, x) and the codes (z, y, x) inside a box that lies within the case."""
         return self.case.read(box)[0], CascadeCodes(self.codes.read(box)[1])
+
+    def load_label(self) -> CascadeCodes:
+        """Reads the codes of the whole case."""
+        return CascadeCodes(self.codes.load_label())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

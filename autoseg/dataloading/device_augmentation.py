@@ -171,6 +171,8 @@ def _change_intensities(images: torch.Tensor, changes: BatchChanges) -> None:
         images, changes.gamma_inverted, lambda channels, exponent: change_gamma(channels.neg_(), exponent).neg_()
     )
     _change_chosen(images, changes.gamma, change_gamma)
+    if changes.missing is not None:
+        images.view(-1, *images.shape[2:]).index_fill_(0, changes.missing, 0.0)
 
 
 def _change_chosen(images: torch.Tensor, chosen: ChannelAmounts | None, change: Change) -> None:

@@ -18,9 +18,11 @@ import torch
 from autoseg.dataloading.augmentation import augment, clear_outside
 from autoseg.dataloading.batch import Batch, PreparedBatch
 from autoseg.dataloading.cascade_labels import Beyond, FollowingCase
+from autoseg.dataloading.component_sampling import ComponentSampling
 from autoseg.dataloading.device_augmentation import stack_unaugmented
-from autoseg.dataloading.patch import PatchRegion, crop_to_centre, place_patch
+from autoseg.dataloading.patch import PatchRegion, crop_to_centre, find_cleared, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, PatchSource, count_forced
+from autoseg.dataloading.shapes import ShapeMaker
 from autoseg.dataloading.threads import OnWait, OnWaited, Waiting, prepare_ahead
 from autoseg.imaging.label_encoding import (
     CodeBase,
@@ -63,6 +65,10 @@ class Batches:
             `cascade_labels`.
         beyond: Gives the labels of voxels beyond the border of a case, where its mirror image is read; None if nothing
             is read there. See `patch.find_beyond`.
+        shapes: Makes the shapes that the loss needs beside the labels; None if it needs none. Threads make them, so
+            there is no augmentation device then.
+        components: Draws the cases and the centres of the patches on foreground, evenly from connected components;
+            None to draw them by `sampling.choose_start`.
         share: The rank of this process, and the number of ranks that share each batch. Of n ranks, rank r gets the
             patches r, r + n, r + 2 n and so on of the whole batch, which does not depend on the number of ranks.
         reading: Name of the case that each thread is reading, by the thread's identifier; used in messages.
@@ -77,6 +83,8 @@ class Batches:
     unknown: Sequence[tuple[bool, ...]] = ()
     previous: Targets | None = None
     beyond: Beyond | None = None
+    shapes: ShapeMaker | None = None
+    components: ComponentSampling | None = None
     share: tuple[int, int] = (0, 1)
     reading: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -114,9 +122,16 @@ class Batches:
             patches = stack_unaugmented(regions, sources, self._augmentation, find_cleared(self.configuration))
             return PreparedBatch(patches=patches, unknown=unknown)
         patches_read = [self._read_tracked(region, region.read) for region in regions]
-        return PreparedBatch(
-            patches=augment_on_cpu(patches_read, regions, self.configuration, self._augmentation), unknown=unknown
-        )
+        batch = augment_on_cpu(patches_read, regions, self.configuration, self._augmentation)
+        return PreparedBatch(patches=self._add_shapes(batch), unknown=unknown)
+
+    def _add_shapes(self, batch: Batch) -> Batch:
+        """Makes the shapes that the loss needs, of the labels in the centre of each patch."""
+        if self.shapes is None:
+            return batch
+        labels = batch.labels if self.previous is None else decode_labels(batch.labels, self._base)
+        shapes = self.shapes.make(crop_to_centre(labels, self.configuration.patches.margin))
+        return replace(batch, regions=shapes.regions, skeletons=shapes.skeletons)
 
     @property
     def _augmentation(self) -> AugmentationSettings:
@@ -188,15 +203,17 @@ class Batches:
         configuration = self.configuration
         count, size = configuration.batch_size, configuration.patch_size
         forced = index >= count - count_forced(count, self.foreground_fraction)
-        number = int(random.integers(len(self.cases)))
+        drawn = self.components.draw(random) if forced and self.components is not None else None
+        number, voxel = (int(random.integers(len(self.cases))), None) if drawn is None else drawn
         case = self.cases[number]
         region = PatchRegion(
             case=case,
-            start=place_patch(case, configuration, forced=forced, random=random),
+            start=place_patch(case, configuration, forced=forced, random=random, voxel=voxel),
             patch_size=size,
             unknown=self.unknown[number] if self.unknown else (),
             previous=self.previous,
             beyond=self.beyond,
+            neighbours=configuration.neighbouring_slices,
         )
         others = [other for other in range(count) if other != index]
         return region.with_augmentation(configuration, others, random) if self.augmented else region
@@ -258,11 +275,6 @@ def augment_on_cpu(
     return Batch(images=images, labels=encode_targets(labels))
 
 
-def find_cleared(configuration: Configuration) -> list[int]:
-    """Returns the indices of the channels that are zero outside the cases, by their normalization."""
-    return [channel for channel, scheme in enumerate(configuration.normalization) if scheme.only_nonzero]
-
-
 def open_cases(cases: Sequence[StoredCase], codes: Sequence[StoredCase] = ()) -> list[PatchSource]:
     """Loads cases into memory if all of them fit into `MEMORY_FOR_CASES_BYTES`, else leaves them on disk.
 
@@ -277,5 +289,6 @@ def open_cases(cases: Sequence[StoredCase], codes: Sequence[StoredCase] = ()) ->
     for number, case in enumerate(cases):
         image, label = case.load()
         label = codes[number].load_label() if codes else label
-        loaded.append(InMemoryCase(image=image, label=label, foreground=case.load_foreground()))
+        foreground, missing = case.load_foreground(), case.missing_channels
+        loaded.append(InMemoryCase(image=image, label=label, foreground=foreground, missing_channels=missing))
     return loaded

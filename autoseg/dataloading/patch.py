@@ -7,15 +7,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.dataloading.augmentation_parameters import UNCHANGED, AugmentationParameters, draw_parameters
+from autoseg.dataloading.augmentation_parameters import (
+    UNCHANGED,
+    AugmentationParameters,
+    draw_parameters,
+    number_repeated,
+)
 from autoseg.dataloading.cascade_labels import Beyond, DisturbedCase
 from autoseg.dataloading.deformation import smooth_field, spline_tensors
+from autoseg.dataloading.neighbouring_slices import SliceStack
 from autoseg.dataloading.sampling import MirroredCase, PatchSource, choose_start, read_patch, read_source_region
 from autoseg.imaging.geometry import Shape
 from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Axes
 from autoseg.planning.plan import Configuration
 from autoseg.planning.settings import AugmentationSettings
+from autoseg.preprocessing.foreground import VoxelIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,7 @@ class PatchRegion:
         disturbance: Seed of the random changes of that segmentation; None if it stays as it is.
         beyond: Gives the labels of voxels beyond the border of the case, where its mirror image is read; None if
             nothing is read there.
+        neighbours: Number of slices on each side that a patch of one slice holds as further channels.
     """
 
     case: PatchSource
@@ -42,6 +50,7 @@ class PatchRegion:
     previous: Targets | None = None
     disturbance: int | None = None
     beyond: Beyond | None = None
+    neighbours: int = 0
 
     @property
     def patch(self) -> Shape:
@@ -58,10 +67,18 @@ class PatchRegion:
             others: Indices of the other patches of the batch, for histogram matching.
             random: Source of every random number.
         """
-        channels = len(configuration.normalization)
+        repeats = configuration.inputs_of_scan
         settings = configuration.augmentation
-        augmentation = draw_parameters(settings, self.patch_size, channels=channels, others=others, random=random)
+        augmentation = draw_parameters(
+            settings,
+            self.patch_size,
+            channels=len(repeats),
+            others=others,
+            random=random,
+            missing=self.case.missing_channels,
+        )
         disturbance = None if self.previous is None else int(random.integers(2**62))
+        augmentation = augmentation.repeat_channels(repeats)
         return replace(self, augmentation=augmentation, disturbance=disturbance)
 
     def read(self, settings: AugmentationSettings) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,6 +107,8 @@ class PatchRegion:
         case = self.case
         if self.previous is not None and self.disturbance is not None:
             case = DisturbedCase(case=case, targets=self.previous, seed=self.disturbance)
+        if self.neighbours:
+            case = SliceStack(case=case, neighbours=self.neighbours)
         return case if self.beyond is None else MirroredCase(case=case, mark=self.beyond)
 
     def _field(self, settings: AugmentationSettings) -> torch.Tensor | None:
@@ -102,7 +121,12 @@ class PatchRegion:
 
 
 def place_patch(
-    case: PatchSource, configuration: Configuration, *, forced: bool, random: np.random.Generator
+    case: PatchSource,
+    configuration: Configuration,
+    *,
+    forced: bool,
+    random: np.random.Generator,
+    voxel: VoxelIndex | None = None,
 ) -> tuple[int, int, int]:
     """Draws the first voxel of a patch whose centre, which the network predicts, lies as `choose_start` says.
 
@@ -114,13 +138,23 @@ def place_patch(
         configuration: Gives the size of the patch, and its margin around the centre.
         forced: Whether the centre is placed on foreground.
         random: Source of every random number.
+        voxel: Voxel that the centre is placed on; None draws one.
     """
     margin, centre = configuration.patches.margin, configuration.centre_size
     flat = (0,) * (3 - len(centre))
     z, y, x = (*(1 for _ in flat), *centre)
-    start = choose_start(case, (z, y, x), forced=forced, random=random)
+    start = choose_start(case, (z, y, x), forced=forced, random=random, voxel=voxel)
     z, y, x = (first - edge for first, edge in zip(start, (*flat, *margin), strict=True))
     return z, y, x
+
+
+def find_cleared(configuration: Configuration) -> list[int]:
+    """Returns the indices of the channels that are zero outside the cases, by their normalization.
+
+    Neighbouring slices are zero where the slice in their middle lies outside.
+    """
+    cleared = [channel for channel, scheme in enumerate(configuration.normalization) if scheme.only_nonzero]
+    return number_repeated(cleared, configuration.inputs_of_scan)
 
 
 def find_beyond(configuration: Configuration, targets: Targets) -> Beyond | None:

@@ -13,7 +13,7 @@ from autoseg.dataloading.label_warping import warp_labels
 from autoseg.imaging.geometry import Box, Shape
 from autoseg.imaging.mirror_padding import mirror_indices
 from autoseg.imaging.targets import OUTSIDE
-from autoseg.preprocessing.foreground import Foreground
+from autoseg.preprocessing.foreground import Foreground, VoxelIndex
 
 
 class PatchSource(Protocol):
@@ -27,8 +27,15 @@ class PatchSource(Protocol):
     def foreground(self) -> Foreground:
         """A sample of the positions of its foreground voxels."""
 
+    @property
+    def missing_channels(self) -> tuple[int, ...]:
+        """Channels that the scan lacks: they are 0 everywhere, and no augmentation changes that."""
+
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """Reads the image (c, z, y, x) and the label map (z, y, x) inside a box that lies within the case."""
+
+    def load_label(self) -> NDArray[np.integer]:
+        """Reads the whole label map (z, y, x)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +46,13 @@ class InMemoryCase:
         image: Preprocessed image, shape (c, z, y, x).
         label: Label map, shape (z, y, x); `OUTSIDE` marks voxels outside the scan.
         foreground: Sample of the positions of its foreground voxels.
+        missing_channels: Channels that the scan lacks.
     """
 
     image: NDArray[np.float32]
     label: NDArray[np.integer]
     foreground: Foreground
+    missing_channels: tuple[int, ...] = ()
 
     @property
     def shape(self) -> Shape:
@@ -55,9 +64,43 @@ class InMemoryCase:
         """Reads the image and the label map inside a box."""
         return self.image[(slice(None), *box.slices)], self.label[box.slices]
 
+    def load_label(self) -> NDArray[np.integer]:
+        """Returns the whole label map."""
+        return self.label
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MirroredCase:
+class DerivedCase:
+    """A case that is read otherwise than the case it is made of, whose shape, foreground and labels it keeps.
+
+    Attributes:
+        case: The other case.
+    """
+
+    case: PatchSource
+
+    @property
+    def shape(self) -> Shape:
+        """Number of voxels along (z, y, x)."""
+        return self.case.shape
+
+    @property
+    def foreground(self) -> Foreground:
+        """A sample of the positions of its foreground voxels."""
+        return self.case.foreground
+
+    @property
+    def missing_channels(self) -> tuple[int, ...]:
+        """Channels that the scan lacks."""
+        return self.case.missing_channels
+
+    def load_label(self) -> NDArray[np.integer]:
+        """Loads the whole label map (z, y, x)."""
+        return self.case.load_label()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirroredCase(DerivedCase):
     """A case that continues beyond its border as its own mirror image; see `imaging.mirror_padding`.
 
     Attributes:
@@ -66,18 +109,7 @@ class MirroredCase:
             border.
     """
 
-    case: PatchSource
     mark: Callable[[NDArray[np.integer], NDArray[np.bool_]], NDArray[np.integer]]
-
-    @property
-    def shape(self) -> Shape:
-        """Number of voxels along (z, y, x), up to the border."""
-        return self.case.shape
-
-    @property
-    def foreground(self) -> Foreground:
-        """A sample of the positions of its foreground voxels, up to the border."""
-        return self.case.foreground
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         """Reads the image and the label map inside a box, which may extend beyond the case or lie outside it."""
@@ -103,7 +135,14 @@ def count_forced(batch_size: int, foreground_fraction: float) -> int:
     return batch_size - round(batch_size * (1 - foreground_fraction))
 
 
-def choose_start(case: PatchSource, patch: Shape, *, forced: bool, random: np.random.Generator) -> tuple[int, int, int]:
+def choose_start(
+    case: PatchSource,
+    patch: Shape,
+    *,
+    forced: bool,
+    random: np.random.Generator,
+    voxel: VoxelIndex | None = None,
+) -> tuple[int, int, int]:
     """Draws the first voxel of a patch; it may be negative, and the patch may extend beyond the case.
 
     Source: the reference method. An ordinary patch lies inside the case, or around it if the case is smaller. A forced
@@ -119,12 +158,14 @@ def choose_start(case: PatchSource, patch: Shape, *, forced: bool, random: np.ra
         patch: Size of the patch along (z, y, x), in voxels.
         forced: Whether the patch is centred on foreground.
         random: Source of every random number.
+        voxel: Voxel that the patch is centred on; None draws one.
 
     Returns:
         The first voxel, (z, y, x).
     """
     lowest = [min(0, -((size - extent) // -2)) for size, extent in zip(case.shape, patch, strict=True)]
-    voxel = case.foreground.draw(random) if forced else case.foreground.draw_labelled(random)
+    if voxel is None:
+        voxel = case.foreground.draw(random) if forced else case.foreground.draw_labelled(random)
     if voxel is not None:
         z, y, x = (max(low, at - extent // 2) for low, at, extent in zip(lowest, voxel, patch, strict=True))
         return z, y, x

@@ -9,19 +9,23 @@ Alternatively, dataset.json lists the files of each case, wherever they are (see
 read, never changed. `integrity` has the checks that need voxels.
 """
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autoseg.datasets.channel_files import find_missing_channels, group_channels, list_stems
 from autoseg.datasets.file_list import FileList
 from autoseg.datasets.info import DatasetInfo, info_file
+from autoseg.datasets.names import FORMULA_FIX, ON_FOLDING, describe_lookalikes, describe_reserved, is_formula
+from autoseg.datasets.passed_over import describe_passed_over
+from autoseg.dicom.detection import holds_dicom
+from autoseg.dicom.series import Series
 from autoseg.errors import DatasetError, ProblemsError
-from autoseg.imaging.formats import COLOUR_ENDINGS, readable_name
-from autoseg.imaging.tiff import find_spacing_file
+from autoseg.imaging.formats import COLOUR_ENDINGS, readable_name, split_ending
+from autoseg.imaging.pictures.spacing_file import find_spacing_file
+from autoseg.runtime.reporting import list_names
 
 TRAINING_IMAGES, TRAINING_LABELS, TEST_IMAGES = "imagesTr", "labelsTr", "imagesTs"
-CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +36,17 @@ class Case:
         name: Name of the case.
         images: File of each channel, in the order of the channels; or one file that holds all channels.
         label: File of the label map, or folder of the masks of a foreign dataset; None if there is none.
+        time_point: Which volume of each file is the scan, from 0, if they are series over time; None if they are not.
+        series: Series of each channel, if the scan is in DICOM; `images` has the first file of each then.
+        missing_channels: Numbers of the channels that the scan lacks; `images` has the files of the others then.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
+    time_point: int | None = None
+    series: tuple[Series, ...] = ()
+    missing_channels: tuple[int, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -110,7 +120,10 @@ class Dataset:
         listed = _list_folders(folder, info) if files.cases is None else _list_files(files, folder, info)
         cases = tuple(case for case, problem in listed if problem is None)
         problems = tuple(problem for _, problem in listed if problem is not None)
-        return cls(folder=folder, info=info, cases=cases, problems=problems, remarks=_compare_count(files, len(listed)))
+        remarks = (*_compare_count(files, len(listed)), *_find_alike(info, listed))
+        if files.cases is None:
+            remarks = (*remarks, *_find_left_out(folder, info))
+        return cls(folder=folder, info=info, cases=cases, problems=problems, remarks=remarks)
 
     @property
     def name(self) -> str:
@@ -152,39 +165,9 @@ class Dataset:
         )
 
 
-def group_channels(folder: Path, info: DatasetInfo, case_names: Iterable[str] = ()) -> dict[str, tuple[Path, ...]]:
-    """Lists the images of a folder and groups them by case.
-
-    "liver_0001.nii.gz" is channel 1 of "liver" in a dataset of two channels. In a dataset of one channel it is the case
-    "liver_0001"; a stem that ends in "_0000" is a case name only if `case_names` lists it. In a dataset of colour
-    pictures, "frame_0000.png" to "frame_0099.png" are a hundred cases: if the numbers are not those of the channels,
-    they belong to the names.
-
-    Args:
-        folder: Folder with one file per case and channel.
-        info: States the number of channels and the file ending.
-        case_names: Names of cases that are certain, such as those of the label files.
-
-    Returns:
-        Case name to its files, ordered by channel number; missing channels are left out, and two files of one channel,
-        such as "liver.nii.gz" and "liver_0000.nii.gz", are both listed. Empty if the folder is missing or holds no
-        image.
-    """
-    stems = _list_stems(folder, info.file_ending)
-    whole_names = set(case_names) | _numbered_pictures(stems, info)
-    groups: dict[str, list[tuple[int, Path]]] = {}
-    for stem in stems:
-        match = CHANNEL_SUFFIX.search(stem)
-        channel = int(match[1]) if match else 0
-        suffixed = match is not None and stem not in whole_names and (info.channels > 1 or channel == 0)
-        name = stem[: match.start()] if match and suffixed else stem
-        groups.setdefault(name, []).append((channel if suffixed else 0, stems[stem]))
-    return {name: tuple(path for _, path in sorted(files)) for name, files in sorted(groups.items())}
-
-
 def _list_folders(folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem | None]]:
     """Returns the cases of imagesTr and labelsTr, and the problem with the files of each, if there is one."""
-    labels = _list_stems(folder / TRAINING_LABELS, info.file_ending)
+    labels = list_stems(folder / TRAINING_LABELS, info.file_ending)
     images = group_channels(folder / TRAINING_IMAGES, info, case_names=labels)
     if not images and not labels:
         raise DatasetError(
@@ -192,15 +175,22 @@ def _list_folders(folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem |
             "copy images and labels there, or correct file_ending in dataset.json",
         )
     names = sorted(images.keys() | labels.keys())
-    cases = [Case(name=name, images=images.get(name, ()), label=labels.get(name)) for name in names]
-    return [(case, _file_problem(case, info)) for case in cases]
+    cases = (Case(name=name, images=images.get(name, ()), label=labels.get(name)) for name in names)
+    return [(case, _file_problem(case, info)) for case in allow_missing(cases, info)]
 
 
 def _list_files(files: FileList, folder: Path, info: DatasetInfo) -> list[tuple[Case, Problem | None]]:
     """Returns the cases that dataset.json lists, and the problem with the files of each, if there is one."""
     paths = files.locate(folder)
-    cases = [Case(name=readable_name(name), images=images, label=label) for name, (images, label) in paths.items()]
-    return [(case, _listed_problem(case, info)) for case in cases]
+    cases = (Case(name=readable_name(name), images=images, label=label) for name, (images, label) in paths.items())
+    return [(case, _listed_problem(case, info)) for case in allow_missing(cases, info)]
+
+
+def allow_missing(cases: Iterable[Case], info: DatasetInfo) -> Iterator[Case]:
+    """Yields the cases; if they may lack channels, with the numbers of those that are missing."""
+    for case in cases:
+        missing = find_missing_channels(case.name, case.images, info.channels) if info.missing_channels else ()
+        yield replace(case, missing_channels=missing) if missing else case
 
 
 def _compare_count(files: FileList, present: int) -> tuple[str, ...]:
@@ -214,33 +204,25 @@ def _compare_count(files: FileList, present: int) -> tuple[str, ...]:
     return (f"dataset.json states {files.count} training cases (numTraining), and {present} are there",)
 
 
-def _numbered_pictures(stems: Iterable[str], info: DatasetInfo) -> set[str]:
-    """Returns the stems whose number is part of the case name, because each picture holds all colours."""
-    if info.channels == 1 or info.file_ending.lower() not in COLOUR_ENDINGS:
-        return set()
-    numbers: dict[str, dict[int, str]] = {}
-    for stem in stems:
-        if match := CHANNEL_SUFFIX.search(stem):
-            numbers.setdefault(stem[: match.start()], {})[int(match[1])] = stem
-    channel_files = (set(range(info.channels)), {0})
-    groups = (files for files in numbers.values() if files.keys() not in channel_files)
-    return {stem for files in groups for stem in files.values()}
+def _find_left_out(folder: Path, info: DatasetInfo) -> Iterator[str]:
+    """Yields remarks on files of imagesTr and labelsTr that are no images for this program, or have another ending."""
+    for name in (TRAINING_IMAGES, TRAINING_LABELS):
+        yield from describe_passed_over(folder / name)
+        paths = (folder / name).iterdir() if (folder / name).is_dir() else iter(())
+        endings = ((path.name, split_ending(path)[1].lower()) for path in paths if not path.name.startswith("."))
+        others = sorted(file for file, ending in endings if ending not in ("", info.file_ending.lower()))
+        if others:
+            number = f"{len(others)} image{'s' * (len(others) > 1)}"
+            yield f"{name} holds {number} without the ending {info.file_ending}, left out: {list_names(others, most=3)}"
 
 
-def _list_stems(folder: Path, ending: str) -> dict[str, Path]:
-    """Returns the visible files with this ending by name without it, in the order of the names.
-
-    Names are `readable_name`s. Of two that are spelt differently but read the same, one stays as it is spelt.
-    """
-    if not folder.is_dir():
-        return {}
-    visible = (path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))
-    spelt = sorted((path.name[: -len(ending)], path) for path in visible)
-    stems = {stem: path for stem, path in spelt if stem == readable_name(stem)}
-    for stem, path in spelt:
-        if stem not in stems:
-            stems[stem if readable_name(stem) in stems else readable_name(stem)] = path
-    return dict(sorted(stems.items()))
+def _find_alike(info: DatasetInfo, listed: list[tuple[Case, Problem | None]]) -> Iterator[str]:
+    """Yields remarks on names that differ in capitals only, are reserved on Windows, or are formulas."""
+    yield from describe_lookalikes("cases", [case.name for case, _ in listed], ON_FOLDING)
+    yield from describe_reserved("cases", [case.name for case, _ in listed])
+    yield from describe_lookalikes("labels", info.labels, "if they are one structure, give it one name and one number")
+    names = [*(case.name for case, _ in listed), *info.labels]
+    yield from (f"the name {name!r} is a formula: {FORMULA_FIX}" for name in names if is_formula(name))
 
 
 def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
@@ -255,10 +237,14 @@ def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
             fix=f"add it {leave_out}",
         )
     is_colour_picture = len(case.images) == 1 and info.file_ending.lower() in COLOUR_ENDINGS
-    if not is_colour_picture and not _channels_complete(case, info):
+    if not is_colour_picture and not case.missing_channels and not _channels_complete(case, info):
         present = ", ".join(path.name for path in case.images)
         channels = f"each of its {info.channels} channels" if info.channels > 1 else "its channel"
         bring = f"bring {case.name}_0000 to _{info.channels - 1:04d}" if info.channels > 1 else "keep one of them"
+        if info.channels > 1 and len(case.images) == 1:
+            bring += ", or let 'autoseg import' split a file that holds all channels,"
+        if find_missing_channels(case.name, case.images, info.channels):
+            bring += ', or write "missing_channels": true into dataset.json if scans may lack some,'
         return Problem(
             case=case.name,
             what=f"imagesTr does not hold one file for {channels} (there: {present})",
@@ -270,14 +256,20 @@ def _file_problem(case: Case, info: DatasetInfo) -> Problem | None:
 def _listed_problem(case: Case, info: DatasetInfo) -> Problem | None:
     """Returns what is wrong with the files of a case that dataset.json lists."""
     leave_out = f"or leave the case out with 'plan_and_preprocess --skip {case.name}'"
-    missing = [path for path in (*case.images, case.label) if path and not path.is_file()]
+    files = [path for path in (*case.images, case.label) if path]
+    others = (path for path in files if not split_ending(path)[1])
+    if dicom := next((path for path in others if holds_dicom(path)), None):
+        kind = "a folder of DICOM files" if dicom.is_dir() else "a DICOM file"
+        fix = f"convert the series and masks with 'autoseg import FOLDER -d NUMBER' {leave_out}"
+        return Problem(case=case.name, what=f"{dicom} is {kind}, and datasets list image files", fix=fix)
+    missing = [path for path in files if not path.is_file()]
     if missing:
         return Problem(
             case=case.name,
             what=f"{missing[0]} does not exist",
             fix=f'bring it, correct "dataset" in dataset.json {leave_out}',
         )
-    if len(case.images) not in (1, info.channels):
+    if len(case.images) not in (1, info.channels) and not case.missing_channels:
         what = f'"dataset" in dataset.json lists {len(case.images)} images for {info.channels} channels'
         return Problem(case=case.name, what=what, fix=f"list one for each, or one that holds them all, {leave_out}")
     return None

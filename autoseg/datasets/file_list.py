@@ -15,7 +15,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from autoseg.errors import DatasetError
-from autoseg.runtime.artifact import first_mistake, read_text
+from autoseg.imaging.formats import find_listed
+from autoseg.runtime.json_text import first_mistake, read_json_text
 
 LONGEST_NAME = 200
 
@@ -69,7 +70,7 @@ class FileList(BaseModel):
             ArtifactError: The file is missing.
         """
         try:
-            return cls.model_validate_json(read_text(path))
+            return cls.model_validate_json(read_json_text(path))
         except ValidationError as error:
             raise DatasetError(f"{path}: {first_mistake(error)}", "mend that field") from error
 
@@ -79,12 +80,16 @@ class FileList(BaseModel):
         Args:
             folder: Folder of dataset.json.
         """
+        listings: dict[Path, dict[str, str]] = {}
         return {
-            name: (tuple(_locate(image, folder) for image in case.images), _locate(case.label, folder))
+            name: (
+                tuple(_locate(image, folder, listings) for image in case.images),
+                _locate(case.label, folder, listings),
+            )
             for name, case in sorted((self.cases or {}).items())
         }
 
 
-def _locate(path: str, folder: Path) -> Path:
+def _locate(path: str, folder: Path, listings: dict[Path, dict[str, str]]) -> Path:
     """Returns the path of a listed file; like the system, it resolves ".." from the target of a linked folder."""
-    return folder / os.path.expandvars(path)
+    return find_listed(folder, os.path.expandvars(path), listings)

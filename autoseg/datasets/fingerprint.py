@@ -5,12 +5,13 @@ order of the files, before any axis is moved. The memory for sampled voxels does
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from autoseg.datasets.label_facts import LabelFacts, measure_labels, split_into_blocks
 from autoseg.imaging.cropping import box_around
 from autoseg.imaging.geometry import Shape, Vector, Volume
 from autoseg.runtime.artifact import Artifact
@@ -21,30 +22,11 @@ from autoseg.runtime.artifact import Artifact
 FOREGROUND_SAMPLES = 4_000_000
 SAMPLING_SEED = 1234  # Source: nnU-Net v2.8.1
 
-# Number of voxels that are processed in one step. Decision: they fit into the processor's cache, and a slice of
-# 512 x 512 is processed in full.
-BLOCK_VOXELS = 2**18
-
 
 class _FrozenModel(BaseModel):
     """Base of the parts of a fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LabelFacts(_FrozenModel):
-    """One label in one case.
-
-    Attributes:
-        label: Label number.
-        voxels: Number of voxels with this label.
-        center: Mean position of these voxels along (z, y, x), as a fraction of the cropped case: 0 at one border, 1 at
-            the other.
-    """
-
-    label: int
-    voxels: int
-    center: Vector
 
 
 class CaseFacts(_FrozenModel):
@@ -68,6 +50,18 @@ class CaseFacts(_FrozenModel):
     orientation: str | None = None
     intensities: tuple[tuple[float, float], ...] = ()
     labels: tuple[LabelFacts, ...] = ()
+
+    @property
+    def missing_channels(self) -> tuple[int, ...]:
+        """Channels that hold the same value everywhere, although another does not: the scan lacks them.
+
+        Example:
+            >>> sizes = {"shape_after_crop": (1, 2, 2), "spacing_mm": (1.0, 1.0, 1.0)}
+            >>> CaseFacts(intensities=((0.0, 5.0), (0.0, 0.0)), **sizes).missing_channels
+            (1,)
+        """
+        constant = tuple(number for number, (lowest, highest) in enumerate(self.intensities) if lowest == highest)
+        return constant if len(constant) < len(self.intensities) else ()
 
 
 class ChannelFacts(_FrozenModel):
@@ -151,7 +145,7 @@ def fingerprint_case(name: str, image: Volume, label: Volume, *, draws: int) -> 
         spacing_mm=image.geometry.spacing_mm,
         orientation=image.geometry.orientation,
         intensities=tuple((float(channel.min()), float(channel.max())) for channel in image.array),
-        labels=_label_facts(label_inside),
+        labels=measure_labels(label_inside),
     )
     return CaseSummary(facts=facts, foreground=foreground), drawn
 
@@ -161,8 +155,9 @@ def fingerprint_dataset(
 ) -> Fingerprint:
     """Pools the measurements of all cases; channels without any foreground voxel count as constant zero.
 
-    Mean and standard deviation are the expected values of nnU-Net's samples: those of a mixture in which all cases with
-    foreground have equal weight. Decision: they and the extremes are exact; the percentiles are those of the samples.
+    A case counts for the channels that its scan has. Mean and standard deviation are the expected values of nnU-Net's
+    samples: those of a mixture in which all cases with foreground have equal weight. Decision: they and the extremes
+    are exact; the percentiles are those of the samples.
 
     Args:
         cases: Measurements of the cases, in any order, at least one.
@@ -173,13 +168,15 @@ def fingerprint_dataset(
     """
     cases = sorted(cases, key=lambda case: case.facts.name)
     filled = [case for case in cases if case.foreground]
-    pooled = np.zeros((max(1, len(filled)), draws), dtype=np.float32)
+    samples = np.zeros((max(1, len(filled)), draws), dtype=np.float32)
     channels = []
     for channel in range(len(cases[0].facts.intensities)):
-        for row, case in zip(pooled, filled, strict=False):
+        having = [case for case in filled if channel not in case.facts.missing_channels] or filled
+        pooled = samples[: max(1, len(having))]
+        for row, case in zip(pooled, having, strict=False):
             values = read_draws(case.facts.name, channel)
             row[:] = values[np.arange(draws) * len(values) // draws]
-        parts = np.array([case.foreground[channel] for case in filled] or [(0, 0, 0, 0)], dtype=np.float64)
+        parts = np.array([case.foreground[channel] for case in having] or [(0, 0, 0, 0)], dtype=np.float64)
         channels.append(_channel_facts(parts, pooled))
     facts = tuple(case.facts for case in cases)
     kept = np.median(
@@ -201,55 +198,6 @@ def _channel_facts(parts: NDArray[np.float64], pooled: NDArray[np.float32]) -> C
     return ChannelFacts(**facts, percentile_00_5=low, percentile_99_5=high)
 
 
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
-    """Divides a grid into blocks of whole slices, or of whole rows if a slice is larger than a block may be."""
-    z, y, x = shape
-    slices = max(1, BLOCK_VOXELS // (y * x))
-    rows = max(1, min(y, BLOCK_VOXELS // x))
-    for z_start in range(0, z, slices):
-        for y_start in range(0, y, rows):
-            yield slice(z_start, min(z, z_start + slices)), slice(y_start, min(y, y_start + rows)), slice(0, x)
-
-
-def _label_facts(label: NDArray[np.integer]) -> tuple[LabelFacts, ...]:
-    """Measures all labels in one pass over the runs: neighbouring voxels of a row that have the same label.
-
-    A label map has far fewer runs than voxels. The row 0 0 3 3 3 0 5 5 0 0 has two foreground runs: label 3 with 3
-    voxels and mean position 3, and label 5 with 2 voxels and mean position 6.5.
-    """
-    numbers = max(0, int(label.max())) + 1
-    voxels, sums = np.zeros(numbers), np.zeros((3, numbers))  # multiples of 0.5, which floats represent exactly
-    for block in _blocks(label.shape):
-        values, lengths, positions = _find_runs(label[block])
-        voxels += np.bincount(values, weights=lengths, minlength=numbers)
-        for axis, position in enumerate(positions):
-            sums[axis] += np.bincount(values, weights=lengths * (position + block[axis].start), minlength=numbers)
-    present = np.flatnonzero(voxels)
-    centers = (sums[:, present] / voxels[present] + 0.5).T / label.shape
-    return tuple(
-        LabelFacts(label=int(number), voxels=int(voxels[number]), center=(float(z), float(y), float(x)))
-        for number, (z, y, x) in zip(present, centers, strict=True)
-    )
-
-
-def _find_runs(
-    label: NDArray[np.integer],
-) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[NDArray[np.generic], ...]]:
-    """Returns the label, the length and the mean position (z, y, x) of each foreground run."""
-    _, height, width = label.shape
-    flat = label.ravel()
-    begins = np.empty(flat.size, dtype=bool)
-    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
-    begins[::width] = True
-    starts = np.flatnonzero(begins)
-    lengths = np.diff(starts, append=flat.size)
-    kept = flat[starts] > 0
-    starts, lengths = starts[kept], lengths[kept]
-    rows, x = np.divmod(starts, width)
-    z, y = np.divmod(rows, height)
-    return flat[starts].astype(np.intp), lengths, (z, y, x + (lengths - 1) / 2)
-
-
 def _sample_foreground(
     image: NDArray[np.float32], label: NDArray[np.integer], draws: int
 ) -> tuple[tuple[tuple[float, float, float, float], ...], NDArray[np.float32]]:
@@ -259,7 +207,7 @@ def _sample_foreground(
     is read once. With blocks of 3, 0 and 4 foreground voxels, the indices 1, 1 and 5 are the second voxel of the first
     block, twice, and the third voxel of the last block.
     """
-    blocks = list(_blocks(label.shape))
+    blocks = list(split_into_blocks(label.shape))
     sizes = [int(np.count_nonzero(label[block] > 0)) for block in blocks]
     if not any(sizes):
         return (), np.zeros((len(image), 0), dtype=np.float32)

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from autoseg._version import __version__
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.datasets.fingerprint import CaseSummary, Fingerprint, draws_per_case, fingerprint_case, fingerprint_dataset
-from autoseg.datasets.integrity import Inspection, find_problems, inspect_case
+from autoseg.datasets.integrity import Inspection, find_oddities, find_problems, inspect_case
+from autoseg.datasets.oddities import CaseExtent
 from autoseg.errors import ArtifactError, ProblemsError
 from autoseg.imaging.geometry import Volume
 from autoseg.runtime.artifact import Artifact, atomic_file, state_of_files
@@ -96,7 +97,7 @@ def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Rep
     for remark in dataset.remarks:
         reporter.say(remark)
     draws = draws_per_case(len(dataset.cases))
-    info = sha256(dataset.info.model_dump_json().encode()).hexdigest()
+    info = sha256(dataset.info.model_dump_json(exclude={"codes"}).encode()).hexdigest()
 
     def examine(case: Case) -> _ReadCase:
         path = folders.fingerprint_part(case.name)
@@ -108,7 +109,10 @@ def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Rep
     reused = sum(case.reused for case in cases)
     if reused:
         reporter.say(f"{reused} of {len(cases)} cases were read by an earlier run and are taken over")
-    problems = find_problems(dataset, [case.inspection for case in cases])
+    inspections = [case.inspection for case in cases]
+    for line in find_oddities(dataset, inspections):
+        reporter.say(line)
+    problems = find_problems(dataset, inspections)
     if problems:
         raise ProblemsError([str(problem) for problem in problems])
 
@@ -147,7 +151,16 @@ def _reorient(volume: Volume, orientation: str | None) -> Volume:
 
 def _reuse_part(case: Case, part: FingerprintPart) -> _ReadCase:
     """Returns a case that an earlier run found sound, from its part file."""
-    findings = Inspection(name=case.name, image=None, label=None, problems=(), labels_seen=part.labels_seen)
+    facts = part.summary.facts
+    extent = CaseExtent(
+        name=case.name,
+        shape=facts.shape or facts.shape_after_crop,
+        spacing_mm=facts.spacing_mm,
+        intensities=facts.intensities,
+    )
+    findings = Inspection(
+        name=case.name, image=None, label=None, problems=(), labels_seen=part.labels_seen, extent=extent
+    )
     return _ReadCase(inspection=findings, summary=part.summary, reused=True)
 
 

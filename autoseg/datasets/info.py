@@ -7,13 +7,21 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from autoseg.datasets.groups import compile_groups
+from autoseg.datasets.groups import parse_groups
+from autoseg.datasets.hu_windows import ChannelNormalization, Window, assign_to_channel, find_window_problem
+from autoseg.datasets.names import compose_all
+from autoseg.datasets.region_order import check_region_order
+from autoseg.dicom.codes import LabelCode
 from autoseg.errors import DatasetError
 from autoseg.imaging.targets import Numbers, Targets
-from autoseg.runtime.artifact import atomic_file, first_mistake, read_text
+from autoseg.runtime.artifact import atomic_file
+from autoseg.runtime.json_text import check_keys, first_mistake, read_json_text
 
 BACKGROUND, IGNORE = "background", "ignore"
 """Label names with a special meaning. "ignore", which has the highest number, marks voxels that nobody labelled."""
+
+COLOURS = "rgb_to_0_1"
+"""The name of a channel that is one of the colours of a picture, whose values are divided by 255."""
 
 READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO")
 """Readers of nnU-Net v2.8.1. All but one keep the orientation of the files, as `imaging.files` does."""
@@ -26,7 +34,7 @@ FIRST_ENDING = ".nii.gz"
 
 
 def info_file(folder: Path) -> Path:
-    """Returns the path of the dataset.json of a folder: of a raw dataset, or of label maps."""
+    """Returns the path of the dataset.json of a folder."""
     return folder / "dataset.json"
 
 
@@ -36,7 +44,7 @@ def _numbered(value: object) -> object:
 
 
 def _text_or_empty(value: object) -> object:
-    """Returns the name of the dataset if it is text, else an empty text; nothing depends on it."""
+    """Returns the name of the dataset if it is text, else an empty text."""
     return value if isinstance(value, str) else ""
 
 
@@ -48,33 +56,20 @@ def _as_numbers(value: int | Numbers) -> Numbers:
     return (value,) if isinstance(value, int) else value
 
 
-def _check_region_order(structures: Mapping[str, Numbers], region_class_order: Numbers) -> None:
-    """Checks that writing the regions of a label map gives a label map with the same regions.
-
-    With whole = 1 2, core = 2 and the order 1 2, a voxel of label 2 is written as 1, then as 2. With the order 2 1 it
-    would end as 1, which is not in the core.
-    """
-    for number in sorted({number for numbers in structures.values() for number in numbers}):
-        regions = [name for name, numbers in structures.items() if number in numbers]
-        written = region_class_order[list(structures).index(regions[-1])]
-        if [name for name, numbers in structures.items() if written in numbers] != regions:
-            raise ValueError(
-                f"'regions_class_order' {list(region_class_order)} would write {written} where {number} is, which "
-                "belongs to other regions; name the regions from the largest to the smallest, each with a number of "
-                "its own"
-            )
-
-
 class DatasetInfo(BaseModel):
     """The content of dataset.json in nnU-Net's format; unknown keys are ignored.
 
     Attributes:
         channel_names: Channel number ("0", "1", ...) to name. The name chooses the normalization: "CT", "noNorm",
             "zscore", "rescale_to_0_1", "rgb_to_0_1"; any other name means z-score, as for MR.
+        normalization: Number of a channel named "CT" to `window_hu`: a window of Hounsfield units such as [-200, 300],
+            which becomes -1 to 1, or a list of windows, each of which becomes a channel of the network. The number may
+            be left out if there is one channel. Other CT is clipped to what the labelled voxels hold.
         labels: Name to number; "background" is 0 and the numbers are consecutive. Or name to several numbers: a region,
             such as "whole tumor", which may overlap others. The highest number may be called "ignore".
         regions_class_order: If there are regions, the number that each of them writes into a segmentation, in the order
             of `labels`. A later region overwrites those before it, so the largest region comes first.
+        missing_channels: Whether cases, and later scans, may lack channels: there is no file of such a number.
         masks: Whether labels of several numbers are structures that are segmented as a mask each; then a number stands
             for a combination of structures.
         annotated: For each case in which not all labels were annotated: the annotated labels. Voxels of the other
@@ -87,6 +82,9 @@ class DatasetInfo(BaseModel):
             "NibabelIOWithReorient" reorients every volume first.
         sides: Pairs of words that distinguish left and right in label names, such as ["links", "rechts"]; by default
             "left" and "right" in many languages; if it is empty, labels have no sides.
+        codes: Codes of labels for DICOM objects, for those whose names are not known, or mean something else: name of
+            a label to `value` and `meaning`, and where needed `scheme` ("SCT"), `category` ("anatomy", "abnormality" or
+            "tissue"), `side` ("left" or "right"), and `region` with `value` and `meaning`.
 
     Example:
         >>> text = '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}'
@@ -98,8 +96,10 @@ class DatasetInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     channel_names: Annotated[dict[str, str], BeforeValidator(_numbered)] = Field(min_length=1)
+    normalization: dict[str, ChannelNormalization] | None = None
     labels: Mapping[str, int | Numbers]
     regions_class_order: Numbers | None = None
+    missing_channels: bool = False
     masks: bool = False
     annotated: dict[str, tuple[str, ...]] | None = None
     file_ending: str = Field(pattern=r"^\.\w[\w.]*$")
@@ -107,6 +107,7 @@ class DatasetInfo(BaseModel):
     overwrite_image_reader_writer: str | None = None
     groups: dict[str, str] | str | None = None
     sides: tuple[tuple[str, str], ...] | None = None
+    codes: dict[str, LabelCode] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -117,10 +118,12 @@ class DatasetInfo(BaseModel):
         """
         if not isinstance(data, dict):
             return data
-        data = dict(data)
+        data = {key: compose_all(value) if key in cls.model_fields else value for key, value in data.items()}
         if "channel_names" not in data and "modality" in data:
             data["channel_names"] = data["modality"]
             data.setdefault("file_ending", FIRST_ENDING)
+        if "normalization" in data:
+            data["normalization"] = assign_to_channel(data["normalization"], data.get("channel_names"))
         labels = data.get("labels")
         if isinstance(labels, Mapping) and not any(_is_region(value) for value in labels.values()):
             data.pop("regions_class_order", None)
@@ -173,6 +176,12 @@ class DatasetInfo(BaseModel):
         return dict(sorted(plain.items(), key=lambda item: item[1]))
 
     @model_validator(mode="after")
+    def _windows_are_of_ct(self) -> "DatasetInfo":
+        if problem := find_window_problem(self.normalization or {}, self.channel_names):
+            raise ValueError(f"'normalization': {problem}")
+        return self
+
+    @model_validator(mode="after")
     def _regions_can_be_written(self) -> "DatasetInfo":
         several = [name for name, value in self.labels.items() if isinstance(value, tuple)]
         if self.masks and self.regions_class_order is not None:
@@ -192,12 +201,14 @@ class DatasetInfo(BaseModel):
         if len(self.regions_class_order) != len(structures):
             what = f"'regions_class_order' must have {len(structures)} numbers, one for each of {', '.join(structures)}"
             raise ValueError(what)
-        _check_region_order(structures, self.regions_class_order)
+        check_region_order(structures, self.regions_class_order)
         return self
 
     @model_validator(mode="after")
-    def _annotated_labels_are_known(self) -> "DatasetInfo":
+    def _annotated_and_coded_labels_are_known(self) -> "DatasetInfo":
         names = self.targets.structures
+        for name in [name for name in self.codes or {} if name not in names]:
+            raise ValueError(f"'codes' names {name!r}, which is no label")
         for case, annotated in (self.annotated or {}).items():
             unknown = [name for name in annotated if name not in names]
             if unknown:
@@ -214,16 +225,7 @@ class DatasetInfo(BaseModel):
     @field_validator("groups", mode="before")
     @classmethod
     def _groups_are_understood(cls, groups: Any) -> Any:
-        if isinstance(groups, str):
-            compile_groups(groups)
-        if isinstance(groups, str | None):
-            return groups
-        if not isinstance(groups, dict):
-            raise ValueError("it must be a regular expression, or case names with their groups")  # noqa: TRY004
-        for name, group in groups.items():
-            if not isinstance(group, str | int) or isinstance(group, bool) or group == "":
-                raise ValueError(f"the group of {name!r} must be a text or a number; leave out cases that stand alone")
-        return {name: str(group) for name, group in groups.items()}  # patient numbers may be written without quotes
+        return parse_groups(groups)
 
     @field_validator("sides")
     @classmethod
@@ -242,6 +244,16 @@ class DatasetInfo(BaseModel):
         return len(self.channel_names)
 
     @property
+    def image_channels(self) -> int:
+        """Number of channels that a network gets: one for each channel, or for each of its windows."""
+        return sum(max(1, len(self.windows_of(number))) for number in self.channel_names)
+
+    def windows_of(self, channel: str) -> tuple[Window, ...]:
+        """Returns the windows of a channel, given its number; empty if dataset.json asks for none."""
+        stated = (self.normalization or {}).get(channel)
+        return () if stated is None else stated.window_hu
+
+    @property
     def orientation(self) -> str | None:
         """Orientation that every volume is brought into first, such as "SAR"; None keeps that of the files."""
         return REORIENTED if self.overwrite_image_reader_writer == REORIENTING else None
@@ -250,10 +262,9 @@ class DatasetInfo(BaseModel):
     def targets(self) -> Targets:
         """The structures that a network learns."""
         ignore = self.labels.get(IGNORE)
+        numbers = {name: value for name, value in self.labels.items() if name not in (BACKGROUND, IGNORE)}
         return Targets(
-            structures={
-                name: _as_numbers(value) for name, value in self.labels.items() if name not in (BACKGROUND, IGNORE)
-            },
+            structures={name: _as_numbers(value) for name, value in numbers.items()},
             exclusive=self.regions_class_order is None and not self.masks,
             ignore=ignore if isinstance(ignore, int) else None,
             region_class_order=self.regions_class_order or (),
@@ -261,13 +272,8 @@ class DatasetInfo(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> "DatasetInfo":
-        """Reads dataset.json.
-
-        Raises:
-            DatasetError: The file is not JSON, or a field is missing or wrong.
-            ArtifactError: The file is missing.
-        """
-        return cls.parse(read_text(path), source=str(path))
+        """Reads dataset.json; it raises the errors of `parse`, and ArtifactError if the file is missing."""
+        return cls.parse(read_json_text(path), source=str(path))
 
     @classmethod
     def parse(cls, text: str, source: str) -> "DatasetInfo":
@@ -275,7 +281,9 @@ class DatasetInfo(BaseModel):
 
         Raises:
             DatasetError: The text is not JSON, or a field is missing or wrong.
+            ArtifactError: An object has a key twice.
         """
+        check_keys(text, source)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -284,6 +292,6 @@ class DatasetInfo(BaseModel):
     def save(self, path: Path, notes: Mapping[str, object] | None = None) -> None:
         """Writes dataset.json atomically, with further keys such as numTraining, which nnU-Net requires."""
         content = {key: value for key, value in self.model_dump(mode="json").items() if value not in ("", None, False)}
-        content.update(notes or {})
+        content |= notes or {}
         with atomic_file(path) as writing:
             writing.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

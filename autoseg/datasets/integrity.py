@@ -12,15 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.datasets.dataset import Case, Dataset, Problem
-from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.info import COLOURS, DatasetInfo
+from autoseg.datasets.oddities import CaseExtent, describe_oddities
+from autoseg.datasets.scan_images import read_scan
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.affine_geometry import describe_difference
 from autoseg.imaging.geometry import Volume
-from autoseg.imaging.image_files import read_image, read_label_map
+from autoseg.imaging.image_files import read_label_map
+from autoseg.imaging.label_files import check_mask_names
 from autoseg.runtime.reporting import SILENT, Reporter, list_names
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 
 CASES_NEEDED = 2  # one for training and one for validation
+
+BRIGHTEST = 255
+"""The largest value that a colour may have."""
+
+LARGEST_INTENSITY = 1e30
+"""Decision: programs mark missing voxels by the largest 32-bit number, 3.4e38, whose differences are no numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +43,7 @@ class Inspection:
         problems: Problems that prevent the use of the case. If there is none, image and label map are present and fit
             together.
         labels_seen: Values of the label map, including the background; None if it cannot be read.
+        extent: Size and spacing of the image, and its smallest and largest values; None if it cannot be read.
     """
 
     name: str
@@ -41,20 +51,43 @@ class Inspection:
     label: Volume | None
     problems: tuple[Problem, ...]
     labels_seen: frozenset[int] | None
+    extent: CaseExtent | None = None
 
     def without_voxels(self) -> "Inspection":
         """Returns the inspection without image and label map, which is small enough to be kept for all cases."""
         return replace(self, image=None, label=None)
 
 
-def check_dataset(dataset: Dataset, reporter: Reporter = SILENT) -> list[Problem]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetCheck:
+    """What reading a whole dataset has shown.
+
+    Attributes:
+        problems: All problems: of missing files, then of each case, then of the dataset as a whole.
+        remarks: Lines about what is odd and no reason to stop.
+    """
+
+    problems: tuple[Problem, ...]
+    remarks: tuple[str, ...]
+
+
+def check_dataset(dataset: Dataset, reporter: Reporter = SILENT) -> DatasetCheck:
     """Reads every case and lists all problems; one bad case never hides another."""
 
     def inspect(case: Case) -> Inspection:
         return inspect_case(case, dataset.info).without_voxels()
 
     inspections = results_or_raise(map_in_threads(inspect, dataset.cases, title="checking cases", reporter=reporter))
-    return find_problems(dataset, inspections)
+    return DatasetCheck(
+        problems=tuple(find_problems(dataset, inspections)),
+        remarks=(*find_oddities(dataset, inspections), *dataset.remarks),
+    )
+
+
+def find_oddities(dataset: Dataset, inspections: Sequence[Inspection]) -> list[str]:
+    """Returns lines about what is odd about the cases that can be used, and no reason to stop; see `oddities`."""
+    extents = [found.extent for found in inspections if found.extent is not None and not found.problems]
+    return list(describe_oddities(extents, dataset.info))
 
 
 def find_problems(dataset: Dataset, inspections: Sequence[Inspection]) -> list[Problem]:
@@ -73,7 +106,7 @@ def inspect_case(case: Case, info: DatasetInfo) -> Inspection:
     problems = []
     image = label = None
     try:
-        image = read_image(case.images)
+        image = read_scan(case)
     except AutosegError as error:
         problems.append(_problem(case.name, error.what, error.fix))
     try:
@@ -81,13 +114,17 @@ def inspect_case(case: Case, info: DatasetInfo) -> Inspection:
     except AutosegError as error:
         problems.append(_problem(case.name, error.what, error.fix))
     values = _find_values(label.array) if label else None
-    if image:
-        problems += _image_problems(image, case.name, info)
+    extent = _measure(case.name, image) if image else None
+    if extent:
+        problems += _channel_problems(extent, info)
+        problems += _value_problems(extent, info, is_labelled=values != frozenset({0}))
     if image and label:
         problems += _grid_problems(image, label, case.name)
     problems += _label_problems(values or (), case.name, info)
     problems += _annotation_problems(values or (), case.name, info)
-    return Inspection(name=case.name, image=image, label=label, problems=tuple(problems), labels_seen=values)
+    return Inspection(
+        name=case.name, image=image, label=label, problems=tuple(problems), labels_seen=values, extent=extent
+    )
 
 
 def load_case(case: Case, info: DatasetInfo) -> tuple[Volume, Volume]:
@@ -112,6 +149,10 @@ def _common_problems(info: DatasetInfo, inspections: Sequence[Inspection]) -> li
     Labels are checked only if every label map could be read, because an unreadable one may hold them.
     """
     problems = []
+    try:
+        check_mask_names(info.targets)
+    except AutosegError as error:
+        problems.append(Problem(case="", what=error.what, fix=error.fix))
     if len(inspections) < CASES_NEEDED:
         what = f"the dataset has {len(inspections)} complete case{'' if len(inspections) == 1 else 's'}"
         problems.append(Problem(case="", what=what, fix=f"bring at least {CASES_NEEDED}"))
@@ -133,16 +174,45 @@ def _read_label(case: Case) -> Volume:
     return read_label_map(case.label)
 
 
-def _image_problems(image: Volume, name: str, info: DatasetInfo) -> list[Problem]:
-    channels = image.array.shape[0]
-    if channels != info.channels:
-        what = f"its image holds {channels} channels, but dataset.json names {info.channels}"
-        return [_problem(name, what, "correct channel_names or the image")]
-    return [
-        _problem(name, f"channel {number} ({title}) has the same value everywhere", "replace the image")
-        for (number, title), channel in zip(info.channel_names.items(), image.array, strict=True)
-        if channel.min() == channel.max()
-    ]
+def _measure(name: str, image: Volume) -> CaseExtent:
+    return CaseExtent(
+        name=name,
+        shape=image.geometry.shape,
+        spacing_mm=image.geometry.spacing_mm,
+        intensities=tuple((float(channel.min()), float(channel.max())) for channel in image.array),
+    )
+
+
+def _channel_problems(extent: CaseExtent, info: DatasetInfo) -> list[Problem]:
+    channels = len(extent.intensities)
+    if channels == info.channels:
+        return []
+    what = f"its image holds {channels} channels, but dataset.json names {info.channels}"
+    series = "" if info.channels > 1 else "let 'autoseg import' make a case of each, if they are points in time, or "
+    return [_problem(extent.name, what, f"{series}correct channel_names or the image")]
+
+
+def _value_problems(extent: CaseExtent, info: DatasetInfo, *, is_labelled: bool) -> list[Problem]:
+    """Lists values from which nothing can be learned, or that a channel's normalization refuses.
+
+    Decision: a channel that holds nothing is said by `oddities`, since a patient may lack it and a frame may be black;
+    a whole image that holds nothing, and has labels all the same, is a mistake.
+    """
+    if is_labelled and all(lowest == highest for lowest, highest in extent.intensities):
+        channels = zip(extent.intensities, info.channel_names.items(), strict=False)
+        constants = [f"{value:g} in channel {number} ({title})" for (value, _), (number, title) in channels]
+        what = f"its image has the same value everywhere, {', '.join(constants)}, and its label map holds structures"
+        return [_problem(extent.name, what, "replace the image")]
+    problems = []
+    for (number, title), (lowest, highest) in zip(info.channel_names.items(), extent.intensities, strict=False):
+        values = f"channel {number} ({title}) holds values from {lowest:g} to {highest:g}"
+        if title.casefold() == COLOURS and not (lowest >= 0 and highest <= BRIGHTEST):
+            fix = "give colours of 8 bit, or name the channel otherwise in dataset.json to have it z-scored"
+            problems.append(_problem(extent.name, f"{values}, outside the 0 to {BRIGHTEST} of colours", fix))
+        if max(abs(lowest), abs(highest)) > LARGEST_INTENSITY:
+            fix = "replace what marks missing voxels by a usual value, such as 0"
+            problems.append(_problem(extent.name, f"{values}, which nothing measures", fix))
+    return problems
 
 
 def _grid_problems(image: Volume, label: Volume, name: str) -> list[Problem]:

@@ -6,8 +6,9 @@ from typing import Annotated, Self, TypeVar
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from autoseg.datasets.fingerprint import CaseFacts, ChannelFacts, Fingerprint
+from autoseg.datasets.names import Name
 from autoseg.errors import ArtifactError
-from autoseg.runtime.artifact import first_mistake, read_text
+from autoseg.runtime.json_text import first_mistake, read_json_text
 
 SPLITS_FILE = "splits_final.json"
 """Name of nnU-Net's file of folds. Source: nnU-Net v2.8.1: it lies beside the
@@ -16,7 +17,7 @@ preprocessed cases, copied there from the raw dataset."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Spacing = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(min_length=1)]
+CaseName = Annotated[Name, Field(min_length=1)]
 Content = TypeVar("Content")
 
 
@@ -58,8 +59,8 @@ class _DatasetFingerprint(BaseModel):
 class _Fold(BaseModel):
     """One entry of splits_final.json."""
 
-    train: list[Name]
-    val: list[Name]
+    train: list[CaseName]
+    val: list[CaseName]
 
 
 FINGERPRINT = TypeAdapter(_DatasetFingerprint)
@@ -101,7 +102,7 @@ def read_splits(path: Path) -> list[tuple[list[str], list[str]]]:
 def _read(path: Path, kind: TypeAdapter[Content], name: str) -> Content:
     fix = f"bring a {name} as nnU-Net v2 writes it"
     try:
-        text = read_text(path)
+        text = read_json_text(path)
     except ArtifactError as error:
         raise ArtifactError(error.what, fix) from error
     try:

@@ -9,6 +9,7 @@ from itertools import chain, zip_longest
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from autoseg.datasets.names import Name
 from autoseg.errors import DatasetError, UsageError
 from autoseg.runtime.artifact import Artifact
 from autoseg.workspace import Fold
@@ -27,8 +28,8 @@ class Split(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
+    training: tuple[Name, ...]
+    validation: tuple[Name, ...]
 
     @property
     def digest(self) -> str:

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.groups import compile_groups
 from autoseg.datasets.info import DatasetInfo, info_file
+from autoseg.datasets.names import compose
 from autoseg.datasets.nnunet_files import SPLITS_FILE, read_splits
 from autoseg.datasets.splits import FOLDS, Split, Splits, find_leak, list_units, make_splits
 from autoseg.errors import ArtifactError, DatasetError, UsageError
-from autoseg.runtime.artifact import first_mistake, read_text
+from autoseg.runtime.json_text import first_mistake, read_json_text
 from autoseg.runtime.reporting import Reporter
 from autoseg.workspace import DatasetFolders, ModelFolder
 
@@ -100,9 +101,14 @@ def check_leaks(splits: Splits, folders: DatasetFolders, info: DatasetInfo) -> N
     _check_leak(saved, _group_cases(splits.names, _find_rule(info, None)))
 
 
+def group_cases(names: Iterable[str], info: DatasetInfo) -> dict[str, str]:
+    """Returns case name to group as dataset.json says, without the cases that form a group of their own."""
+    return _group_cases(names, _find_rule(info, None))
+
+
 def _find_rule(info: DatasetInfo, pattern: str | None) -> GroupRule:
     """Returns the pattern, else the groups of dataset.json, else an empty mapping."""
-    groups = info.groups if pattern is None else pattern
+    groups = info.groups if pattern is None else compose(pattern)
     if not isinstance(groups, str):
         return groups or {}
     try:
@@ -195,7 +201,7 @@ def _load_nnunet_splits(folders: DatasetFolders) -> LoadedSplits | None:
 
 def _read_any(path: Path) -> Splits:
     """Reads a file of folds in either format: nnU-Net's is a list, this program's an object."""
-    text = read_text(path)
+    text = read_json_text(path)
     if not text.lstrip().startswith("["):
         return Splits.parse(text, source=str(path))
     pairs = read_splits(path)

@@ -9,9 +9,9 @@ import numpy as np
 from autoseg.datasets.scans import PairedLabelMaps, check_values, find_info, pair_label_maps
 from autoseg.errors import ProblemsError, UsageError
 from autoseg.evaluation.paired import Comparison
-from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
+from autoseg.evaluation.scores import USUAL_MEASURES, Measures
 from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize
-from autoseg.evaluation.values import find_unnamed_labels
+from autoseg.evaluation.values import find_unnamed_labels, lay_segments
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.label_files import load_result
 from autoseg.imaging.targets import Targets
@@ -28,7 +28,7 @@ def compare_folders(
     labels: dict[str, int] | None,
     reporter: Reporter,
     *,
-    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    measures: Measures = USUAL_MEASURES,
     missing: str = "skip",
 ) -> Summary:
     """Compares each segmentation of a folder with the reference of the same name, or two files.
@@ -39,7 +39,7 @@ def compare_folders(
         labels: Name of each label to its number. None takes the labels of a dataset.json in or beside either folder, or
             else the numbers that occur in the references.
         reporter: Shows progress, and is told what is left out.
-        tolerance_mm: Tolerance of NSD.
+        measures: How they are measured.
         missing: One of `MISSING`.
 
     Raises:
@@ -47,8 +47,8 @@ def compare_folders(
         DatasetError: There is nothing to compare.
         ProblemsError: Pairs cannot be compared, or segmentations are missing and may not; each has its line.
     """
-    if not 0 <= tolerance_mm < math.inf:
-        raise UsageError(f"{tolerance_mm:g} mm is no tolerance", "take a distance such as 1 or 2.5")
+    if not 0 <= measures.tolerance_mm < math.inf:
+        raise UsageError(f"{measures.tolerance_mm:g} mm is no tolerance", "take a distance such as 1 or 2.5")
     if missing not in MISSING:
         raise UsageError(f"missing segmentations cannot be treated by {missing!r}", f"choose {', '.join(MISSING)}")
     paired = pair_label_maps(reference, prediction)
@@ -72,7 +72,7 @@ def compare_folders(
             reference_file=files[0].name,
             prediction_file=files[1].name,
         )
-        return score_case(case, tolerance_mm=tolerance_mm)
+        return score_case(case, measures)
 
     def read_pair(name: str) -> tuple[Volume, Volume, Targets]:
         if name in paired.unpredicted:
@@ -81,14 +81,15 @@ def compare_folders(
             return ground_truth, replace(ground_truth, array=np.zeros_like(ground_truth.array)), of_case
         reference_file, prediction_file = paired.pairs[name]
         if unnamed:
-            return unnamed.read_reference(reference_file), unnamed.read_prediction(prediction_file), targets
+            pair = unnamed.read_reference(reference_file), unnamed.read_prediction(prediction_file)
+            return *lay_segments(pair, paired.pairs[name]), targets
         ground_truth, reference_targets = load_result(reference_file, targets)
         segmentation, both_targets = load_result(prediction_file, reference_targets)  # a number means the same in both
-        return ground_truth, segmentation, both_targets
+        return *lay_segments((ground_truth, segmentation), paired.pairs[name]), both_targets
 
     names = sorted([*paired.pairs, *counted])
     results = results_or_raise(map_in_threads(compare, names, title="comparing", reporter=reporter))
-    return summarize(results, targets.names, tolerance_mm=tolerance_mm)
+    return summarize(results, targets.names, tolerance_mm=measures.tolerance_mm)
 
 
 def _say_missing(paired: PairedLabelMaps, missing: str, prediction: Path, reporter: Reporter) -> None:

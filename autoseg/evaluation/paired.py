@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from autoseg.datasets.names import compose
 from autoseg.errors import DatasetError
 from autoseg.evaluation.scores import METRICS
 from autoseg.evaluation.statistics import SEED, Interval, bootstrap_means, draw_resamples, signed_rank_p
@@ -112,7 +113,7 @@ def compare_summaries(first: Summary, second: Summary, *, names: tuple[str, str]
         DatasetError: The runs have no case or no label in common, were compared with different references, or their
             NSD was measured at different tolerances.
     """
-    first_cases, second_cases = ({case.name: case for case in run.cases} for run in (first, second))
+    first_cases, second_cases = ({compose(case.name): case for case in run.cases} for run in (first, second))
     common = tuple(name for name in first_cases if name in second_cases)
     labels = tuple(label for label in first.mean if label in second.mean)
     if not common or not labels:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from autoseg.evaluation.centrelines import centreline_dice
 from autoseg.evaluation.lesions import count_lesions
 from autoseg.evaluation.masks import crop_masks
 from autoseg.evaluation.metrics import Overlap, case_overlaps
@@ -30,6 +31,23 @@ Count = Annotated[int, Field(ge=0)]
 DEFAULT_TOLERANCE_MM = 1.0
 """Decision: about the voxel size of common scans, and the tolerance of the Medical Segmentation Decathlon for most of
 its organs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """How segmentations are measured.
+
+    Attributes:
+        tolerance_mm: Tolerance of NSD, the normalized surface Dice; 0 or more.
+        centrelines: Whether the centreline Dice is measured too. Decision: it is not by default, because the skeletons
+            of large structures take seconds, and say nothing of organs.
+    """
+
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM
+    centrelines: bool = False
+
+
+USUAL_MEASURES = Measures()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +74,7 @@ METRICS = {
     "hd95_mm": Metric(title="HD95, mm", best="lowest", digits=2),
     "assd_mm": Metric(title="ASSD, mm", best="lowest", digits=2),
     "lesion_f1": Metric(title="lesion F1", best="highest", digits=3),
+    "centreline_dice": Metric(title="centreline Dice", best="highest", digits=3),
     "volume_error_mm3": Metric(title="volume error, mm3", best="zero", digits=0),
     "relative_volume_error": Metric(title="volume error, %", best="zero", digits=1, scale=100.0),
 }
@@ -69,6 +88,7 @@ class LabelScores(BaseModel):
         dice, iou: Dice coefficient and intersection over union, 0 to 1.
         nsd, hd95_mm, assd_mm: Surface metrics, see `surface.SurfaceScores`; in pixels if the pixel size is unknown.
         lesion_f1: F1 score of lesion detection, 0 to 1; see `lesions.LesionCounts`.
+        centreline_dice: See `centrelines.centreline_dice`; undefined if it was not asked for.
         volume_error_mm3: Predicted minus reference volume.
         relative_volume_error: Volume error divided by the reference volume.
         true_positive, false_positive, false_negative: Numbers of voxels.
@@ -84,6 +104,7 @@ class LabelScores(BaseModel):
     hd95_mm: Score = math.nan
     assd_mm: Score = math.nan
     lesion_f1: Score = math.nan
+    centreline_dice: Score = math.nan
     volume_error_mm3: Score = math.nan
     relative_volume_error: Score = math.nan
     true_positive: Count
@@ -116,8 +137,7 @@ def score_labels(
     prediction: NDArray[np.integer],
     targets: Targets,
     geometry: Geometry,
-    *,
-    tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    measures: Measures = USUAL_MEASURES,
 ) -> dict[str, LabelScores]:
     """Scores each structure of two label maps; see the text of this module for empty masks.
 
@@ -132,7 +152,7 @@ def score_labels(
         prediction: Label map of the same shape.
         targets: The structures.
         geometry: Grid of both label maps.
-        tolerance_mm: Tolerance of NSD, 0 or more.
+        measures: How it is measured.
 
     Returns:
         Name of each structure to its scores, in the order of the structures.
@@ -143,7 +163,7 @@ def score_labels(
     scores = {}
     for name, pair in crop_masks(reference, prediction, targets):
         overlap = overlaps[name]
-        surface = _score_empty_masks(overlap, grid) or compare_surfaces(pair, grid, tolerance_mm=tolerance_mm)
+        surface = _score_empty_masks(overlap, grid) or compare_surfaces(pair, grid, tolerance_mm=measures.tolerance_mm)
         lesions = count_lesions(pair)
         error = _volume_error(overlap)
         scores[name] = LabelScores(
@@ -153,6 +173,7 @@ def score_labels(
             hd95_mm=surface.hd95_mm,
             assd_mm=surface.assd_mm,
             lesion_f1=lesions.f1,
+            centreline_dice=centreline_dice(pair) if measures.centrelines else math.nan,
             volume_error_mm3=error * voxel_mm3,
             relative_volume_error=error / overlap.reference_voxels if overlap.reference_voxels else math.nan,
             true_positive=overlap.true_positive,

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from autoseg.errors import DatasetError
-from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM, METRICS, UNDEFINED, LabelScores, score_labels
+from autoseg.errors import ArtifactError, DatasetError
+from autoseg.evaluation.scores import (
+    DEFAULT_TOLERANCE_MM,
+    METRICS,
+    UNDEFINED,
+    USUAL_MEASURES,
+    LabelScores,
+    Measures,
+    score_labels,
+)
 from autoseg.evaluation.statistics import SEED, Interval, bootstrap_means, draw_resamples
 from autoseg.imaging.affine_geometry import describe_difference
 from autoseg.imaging.geometry import Volume
@@ -61,6 +69,8 @@ class CaseResult(BaseModel):
         name: Name of the case.
         scores: Label name to its scores.
         reference_file, prediction_file: Names of the files that were compared.
+        agreement: How far the votes of the model that segmented it agree, 0 to 1, see `inference.agreement`; undefined
+            for segmentations of other programs, with a single vote, and in files of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +79,7 @@ class CaseResult(BaseModel):
     scores: dict[str, LabelScores]
     reference_file: str = ""
     prediction_file: str = ""
+    agreement: Score = math.nan
 
     @property
     def mean_dice(self) -> float:
@@ -91,6 +102,7 @@ class MeanScores(BaseModel):
     hd95_mm: Score = math.nan
     assd_mm: Score = math.nan
     lesion_f1: Score = math.nan
+    centreline_dice: Score = math.nan
     volume_error_mm3: Score = math.nan
     relative_volume_error: Score = math.nan
     intervals: dict[str, Interval] = {}
@@ -110,6 +122,13 @@ class Summary(Artifact):
     foreground_mean: MeanScores
     mean: dict[str, MeanScores]
     cases: tuple[CaseResult, ...]
+
+    @model_validator(mode="after")
+    def _each_case_has_all_labels(self) -> "Summary":
+        for case in self.cases:
+            if missing := [label for label in self.mean if label not in case.scores]:
+                raise ValueError(f"case {case.name!r} has no scores of {missing[0]!r}, of which there is a mean")
+        return self
 
     def table(self) -> "pd.DataFrame":
         """Returns one row per case and label, with the columns case, label and the fields of `LabelScores`."""
@@ -141,7 +160,7 @@ class Summary(Artifact):
         return [case.name for case in sorted(self.cases, key=_rank)]
 
 
-def score_case(case: SegmentedCase, *, tolerance_mm: float = DEFAULT_TOLERANCE_MM) -> CaseResult:
+def score_case(case: SegmentedCase, measures: Measures = USUAL_MEASURES) -> CaseResult:
     """Compares the segmentation of one case with its reference.
 
     >>> import numpy as np
@@ -156,7 +175,7 @@ def score_case(case: SegmentedCase, *, tolerance_mm: float = DEFAULT_TOLERANCE_M
 
     Args:
         case: The reference and the segmentation.
-        tolerance_mm: Tolerance of NSD, the normalized surface Dice.
+        measures: How it is measured.
 
     Returns:
         The scores of all structures; those of unannotated structures are undefined.
@@ -171,9 +190,7 @@ def score_case(case: SegmentedCase, *, tolerance_mm: float = DEFAULT_TOLERANCE_M
             f"case {case.name!r}: reference and prediction lie on different grids: {difference}",
             "predict from the image that the reference was drawn on",
         )
-    scores = score_labels(
-        case.reference.array, case.prediction.array, case.targets, geometry, tolerance_mm=tolerance_mm
-    )
+    scores = score_labels(case.reference.array, case.prediction.array, case.targets, geometry, measures)
     return CaseResult(
         name=case.name,
         scores=scores | dict.fromkeys(case.unannotated, UNDEFINED),
@@ -205,8 +222,15 @@ def summarize(
         cases: Results of the cases; each has scores of all labels.
         labels: Names of the labels.
         tolerance_mm: Tolerance at which NSD was measured.
+
+    Raises:
+        ArtifactError: A case has no scores of a label.
     """
     names = tuple(labels)
+    missing = ((case.name, name) for case in cases for name in names if name not in case.scores)
+    if (first := next(missing, None)) is not None:
+        what = f"the scores of the case {first[0]!r} lack the label {first[1]!r} of the dataset"
+        raise ArtifactError(what, "remove its folder 'validation', and run 'autoseg train' again, which makes it anew")
     resamples = draw_resamples(len(cases), np.random.default_rng(SEED))
     means: list[dict[str, float]] = [{} for _ in names]
     intervals: list[dict[str, Interval]] = [{} for _ in names]

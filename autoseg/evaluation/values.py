@@ -10,7 +10,9 @@ from autoseg.errors import DatasetError
 from autoseg.evaluation.summary import SegmentedCase, score_case
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.image_files import read_label_map
+from autoseg.imaging.placing import lay_on_grid
 from autoseg.imaging.targets import Targets
+from autoseg.imaging.volume_files.segment_file import read_segments
 from autoseg.runtime.reporting import Reporter, list_names
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 
@@ -60,7 +62,8 @@ def find_unnamed_labels(
     """
 
     def find_values(name: str) -> tuple[set[int], set[int]]:
-        reference, prediction = (read_label_map(path) for path in pairs[name])
+        files = pairs[name]
+        reference, prediction = lay_segments((read_label_map(files[0]), read_label_map(files[1])), files)
         no_targets = Targets(structures={})  # so that only the grids are compared
         score_case(SegmentedCase(name=name, reference=reference, prediction=prediction, targets=no_targets))
         return set(np.unique(reference.array).tolist()), set(np.unique(prediction.array).tolist())
@@ -85,6 +88,23 @@ def find_unnamed_labels(
             listed = list_names(map(str, values_of_side))
             reporter.say(f"the {side} also hold {listed}, which no {other} holds; {consequence}")
     return UnnamedLabels(in_references=references, in_predictions=references)
+
+
+def lay_segments(pair: tuple[Volume, Volume], files: tuple[Path, Path]) -> tuple[Volume, Volume]:
+    """Lays segmentations of 3D Slicer, which are cut to what was drawn, on the grid of the other label map.
+
+    Args:
+        pair: Reference and segmentation, shape (z, y, x) each.
+        files: Their files.
+    """
+    reference, segmentation = pair
+    if reference.geometry.difference(segmentation.geometry) is None:
+        return pair
+    if read_segments(files[0]):
+        reference = lay_on_grid(reference, segmentation.geometry) or reference
+    elif read_segments(files[1]):
+        segmentation = lay_on_grid(segmentation, reference.geometry) or segmentation
+    return reference, segmentation
 
 
 def _number(label_map: Volume, values: tuple[int, ...]) -> Volume:

@@ -1,41 +1,31 @@
 """Checks of image files: files that cannot be read, and damage that the libraries would not report.
 
-Tried with SimpleITK 2.5: a truncated JPEG is read as grey below the cut, a BMP as random memory, a TIFF with the pages
-that are left, a GIPL with zeros; see also `nifti` and `tiff`. The libraries for PNG, NRRD and MetaImage notice.
+A truncated JPEG is read as grey below the cut, a BMP as random memory; see also `nifti_checks` and `pictures`, and
+`stored_image`, which notices itself.
 """
 
-import math
-import os
 import struct
+import sys
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
 from autoseg.errors import ImageError
+from autoseg.imaging.file_kind import check_kind
 from autoseg.imaging.formats import is_text, readable_name
-from autoseg.imaging.nifti_checks import check_nifti, check_shadowed
-from autoseg.imaging.tiff import check_bits
+from autoseg.imaging.volume_files.nifti_checks import check_nifti, check_shadowed
+from autoseg.runtime.os_errors import advise_reading, reason_of
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 BMP_HEAD_BYTES = 38  # the part of the header that is read here
 BMP_USUAL_HEAD = 40
 BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not compressed
 
-GIPL_HEAD_BYTES = 256
-GIPL_BYTES = {
-    1: 1,
-    7: 1,
-    8: 1,
-    15: 2,
-    16: 2,
-    31: 4,
-    32: 4,
-    64: 4,
-    65: 8,
-}  # bytes per voxel, by the format's code of a number type
-
 _checked_files: set[tuple[str, int, int]] = set()
 """Files in which this process found no damage: path, size in bytes, and time of the last change in ns."""
+
+MOST_CHECKED_FILES = 100_000
+"""Number of files that are remembered. Decision: more than any dataset has; 20 MB in a server of months."""
 
 
 def check_file(path: Path) -> None:
@@ -45,25 +35,21 @@ def check_file(path: Path) -> None:
     the check takes as long as the reading itself.
 
     Raises:
-        ImageError: The file is missing, a folder, not readable or damaged.
+        ImageError: The file is missing, no regular file, not readable or damaged.
     """
     check_name(path)
-    if not path.exists():
-        raise ImageError(f"{path} does not exist", "check the path")
-    if not path.is_file():
-        raise ImageError(f"{path} is a folder", "put an image file in its place")
+    state = check_kind(path)
     try:
-        with path.open("rb") as file:  # fails if reading is not permitted
-            state = os.fstat(file.fileno())
         check_shadowed(path)
         state_key = (str(path.absolute()), state.st_size, state.st_mtime_ns)
         if state_key not in _checked_files:
             check_nifti(path)
             check_picture(path)
-            check_bits(path)
+            if len(_checked_files) >= MOST_CHECKED_FILES:
+                _checked_files.clear()
             _checked_files.add(state_key)
     except OSError as error:
-        raise ImageError(f"cannot read {path}: {error.strerror or error}", "check that you may read it") from error
+        raise ImageError(f"cannot read {path}: {reason_of(error)}", advise_reading(error)) from error
 
 
 def check_name(path: Path) -> None:
@@ -74,11 +60,13 @@ def check_name(path: Path) -> None:
     """
     if not is_text(path):
         shown = readable_name(str(path))
-        raise ImageError(f"{shown} has a name that is no text (UTF-8), which no library opens", "rename it")
+        encoding = sys.getfilesystemencoding()
+        fix = "rename it" if encoding.lower() == "utf-8" else f"rename it, or set PYTHONUTF8=1 if it is no {encoding}"
+        raise ImageError(f"{shown} has a name that is no text ({encoding}), which no library opens", fix)
 
 
 def check_picture(path: Path) -> None:
-    """Refuses a JPEG, BMP, TIFF or GIPL file that ends too early; files with another ending pass.
+    """Refuses a JPEG or BMP file that ends too early; files with another ending pass.
 
     Raises:
         ImageError: The file is cut off.
@@ -125,58 +113,8 @@ def _is_whole_bmp(file: BufferedReader, size: int) -> bool:
     return size >= needed
 
 
-def _is_whole_tiff(file: BufferedReader, size: int) -> bool:
-    """Returns whether each page of a TIFF says where the next page is, to the last.
-
-    A page's directory is a count, entries of 12 or 20 bytes, and the offset of the next page's directory, 0 if there is
-    none. The library notices missing pixels of a page.
-    """
-    start = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(start[:2])
-    if order is None or len(start) < 16:
-        return True  # reading it will fail
-    (kind,) = struct.unpack_from(order + "H", start, 2)
-    count_code, entry_bytes, offset_code = ("Q", 20, "Q") if kind == 43 else ("H", 12, "I")
-    (offset,) = struct.unpack_from(order + offset_code, start, 8 if kind == 43 else 4)
-    visited: set[int] = set()
-    while offset and offset not in visited:
-        visited.add(offset)
-        count = _number_at(file, offset, order + count_code, size)
-        if count is None:
-            return False
-        following = offset + struct.calcsize(order + count_code) + count * entry_bytes
-        next_offset = _number_at(file, following, order + offset_code, size)
-        if next_offset is None:
-            return False
-        offset = next_offset
-    return True
-
-
-def _is_whole_gipl(file: BufferedReader, size: int) -> bool:
-    """Returns whether a GIPL is as long as its header says, which begins with four sizes and the number type."""
-    head = file.read(GIPL_HEAD_BYTES)
-    if len(head) < GIPL_HEAD_BYTES:
-        return True  # reading it will fail
-    *sizes, kind = struct.unpack_from(">5H", head)
-    voxels: int = math.prod(max(1, edge) for edge in sizes)
-    return size >= GIPL_HEAD_BYTES + voxels * GIPL_BYTES.get(kind, 0)
-
-
-def _number_at(file: BufferedReader, offset: int, code: str, size: int) -> int | None:
-    """Reads the number at an offset of the file; None if the file ends before."""
-    length = struct.calcsize(code)
-    if offset + length > size:
-        return None
-    file.seek(offset)
-    (number,) = struct.unpack(code, file.read(length))
-    return int(number)
-
-
 PICTURE_CHECKS: dict[str, Callable[[BufferedReader, int], bool]] = {
     ".jpg": _is_whole_jpeg,
     ".jpeg": _is_whole_jpeg,
     ".bmp": _is_whole_bmp,
-    ".tif": _is_whole_tiff,
-    ".tiff": _is_whole_tiff,
-    ".gipl": _is_whole_gipl,
 }

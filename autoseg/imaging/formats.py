@@ -4,14 +4,16 @@ import os
 from pathlib import Path
 from unicodedata import normalize
 
-from autoseg.imaging.tiff import TIFF_ENDINGS
-
+TIFF_ENDINGS = (".tif", ".tiff")
 PLANE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg")
 
 COLOUR_ENDINGS = (*PLANE_ENDINGS, *TIFF_ENDINGS)
 
 # Longest first, so that ".nii.gz" is not taken for ".gz".
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
+SERIES_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Endings of formats that hold several volumes along a fourth axis, and that are written."""
+
 READABLE_ENDINGS = (*VOLUME_ENDINGS, *COLOUR_ENDINGS)
 
 
@@ -20,6 +22,11 @@ WRITABLE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp",
 
 NEAREST_ENDINGS = {".jpg": ".png", ".jpeg": ".png", ".mhd": ".mha", ".nhdr": ".nrrd"}
 """Endings of formats that lose or take two files, and what is written in their place."""
+
+
+def is_tiff(path: Path) -> bool:
+    """Returns whether a file has the ending of a TIFF."""
+    return path.suffix.lower() in TIFF_ENDINGS
 
 
 def writable_ending(ending: str) -> str:
@@ -46,6 +53,42 @@ def readable_name(name: str) -> str:
         True
     """
     return normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+
+
+def as_on_disk(path: Path, listings: dict[Path, dict[str, str]] | None = None) -> Path:
+    """Returns the path of a file whose name is spelt in another way on the disk; without such a file, the path itself.
+
+    A list of files that was written on macOS may spell accents in another way than the disk that holds the files.
+
+    Args:
+        path: The path.
+        listings: The names in folders that were listed for other paths, as they read, to the names as they are spelt;
+            added to, so that a folder of many files is listed once.
+    """
+    if path.exists() or path.parent == path:
+        return path
+    listings = {} if listings is None else listings
+    folder = as_on_disk(path.parent, listings)
+    if folder not in listings:
+        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        listings[folder] = {readable_name(name): name for name in entries}
+    return folder / listings[folder].get(readable_name(path.name), path.name)
+
+
+def find_listed(folder: Path, text: str, listings: dict[Path, dict[str, str]] | None = None) -> Path:
+    """Returns the path of a file that a list names, as it is spelt on the disk; see `as_on_disk`.
+
+    A list that was written on Windows may have backslashes, which divide folders there and nowhere else.
+
+    Args:
+        folder: Folder in which relative paths begin.
+        text: The path in the list.
+        listings: See `as_on_disk`.
+    """
+    path = as_on_disk(folder / text, listings)
+    if "\\" not in text or path.exists():
+        return path
+    return as_on_disk(folder / text.replace("\\", "/"), listings)
 
 
 def is_text(path: Path) -> bool:

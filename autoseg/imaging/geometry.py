@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.imaging.nifti_header import NiftiPlacement
 from autoseg.imaging.orientation import (
     NEGATIVE_DIRECTIONS,
     OPPOSITE,
@@ -25,11 +24,14 @@ from autoseg.imaging.orientation import (
     Reorientation,
     is_orientation,
 )
+from autoseg.imaging.spatial_words import describe_point, describe_shape, describe_spacing, in_viewers_order
+from autoseg.imaging.volume_files.nifti_placement import NiftiPlacement
 
 Shape = tuple[int, int, int]
 Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
 Number = TypeVar("Number", int, float)
+Item = TypeVar("Item")
 
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
@@ -55,8 +57,7 @@ class Box:
     @property
     def shape(self) -> Shape:
         """Number of voxels along each axis."""
-        z, y, x = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
-        return z, y, x
+        return _three(stop - start for start, stop in zip(self.start, self.stop, strict=True))
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
@@ -76,6 +77,7 @@ class Geometry:
         origin_mm: Position of the centre of voxel (0, 0, 0), as (z, y, x).
         direction: Column j is the unit vector, in (z, y, x), along which array axis j runs.
         dimensions: 2 if the file holds a plane, 3 if it holds a volume; decides how a result is written.
+        is_placed: Whether the file states where its voxels lie, or at least their size; pictures mostly do not.
         nifti: What the NIfTI header of the image says of its place, for results on this grid; None without one.
 
     Example:
@@ -96,6 +98,7 @@ class Geometry:
     origin_mm: Vector = (0.0, 0.0, 0.0)
     direction: Matrix = IDENTITY
     dimensions: Literal[2, 3] = 3
+    is_placed: bool = field(default=True, compare=False, repr=False)
     nifti: NiftiPlacement | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -161,12 +164,11 @@ class Geometry:
 
     def permute(self, axes: tuple[int, int, int]) -> "Geometry":
         """Returns the grid of `array.transpose(axes)`: the same points in space, other array axes."""
-        columns = np.asarray(self.direction)[:, list(axes)]
         return replace(
             self,
             shape=_three(self.shape[axis] for axis in axes),
             spacing_mm=_three(self.spacing_mm[axis] for axis in axes),
-            direction=_matrix(columns),
+            direction=_matrix(np.asarray(self.direction)[:, list(axes)]),
             nifti=None,
         )
 
@@ -180,18 +182,18 @@ class Geometry:
         )
 
     def difference(self, other: "Geometry") -> str | None:
-        """Describes how `other` differs, as ``"spacing (1, 1, 1) differs from (1, 1, 2) mm"``; None if it does not.
+        """Describes how `other` differs: ``"spacing 1 x 1 x 1 differs from 1 x 1 x 2 mm (x, y, z)"``; None if not.
 
         Rounding is none: up to 0.1 % of the spacing, a tenth of a voxel of the origin, 0.001 of a direction cosine.
         """
         if self.shape != other.shape:
-            return f"shape {self.shape} differs from {other.shape}"
+            return f"shape {in_viewers_order(self.shape)} differs from {describe_shape(other.shape)}"
         if not np.allclose(self.spacing_mm, other.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
-            return f"spacing {_round(self.spacing_mm)} differs from {_round(other.spacing_mm)} mm"
+            return f"spacing {in_viewers_order(self.spacing_mm)} differs from {describe_spacing(other.spacing_mm)}"
         if not np.allclose(self.direction, other.direction, rtol=0, atol=DIRECTION_TOLERANCE):
             return "direction of the axes differs"
         if not np.allclose(self.origin_mm, other.origin_mm, rtol=0, atol=ORIGIN_TOLERANCE * min(self.spacing_mm)):
-            return f"origin {_round(self.origin_mm)} differs from {_round(other.origin_mm)} mm"
+            return f"first voxel at {describe_point(self.origin_mm)}, not {describe_point(other.origin_mm)}"
         return None
 
     def _position(self, index: NDArray[np.floating]) -> Vector:
@@ -282,7 +284,7 @@ def direction_of(orientation: str) -> Matrix:
     return _matrix(columns)
 
 
-def _three(values: Iterable[Number]) -> tuple[Number, Number, Number]:
+def _three(values: Iterable[Item]) -> tuple[Item, Item, Item]:
     first, second, third = values
     return first, second, third
 
@@ -292,9 +294,4 @@ def _vector(values: NDArray[np.floating]) -> Vector:
 
 
 def _matrix(values: NDArray[np.floating]) -> Matrix:
-    first, second, third = (_vector(row) for row in values)
-    return first, second, third
-
-
-def _round(values: Vector) -> Vector:
-    return _three(round(value, 4) for value in values)
+    return _three(_vector(row) for row in values)

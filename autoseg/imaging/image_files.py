@@ -1,4 +1,4 @@
-"""Reading and writing of image files as volumes. `imaging.sitk` converts the images of SimpleITK in between.
+"""Reading and writing of image files as volumes. `sitk_files` opens and saves the images of SimpleITK in between.
 
 >>> import tempfile
 >>> geometry = Geometry(shape=(1, 2, 2), spacing_mm=(3.0, 1.0, 1.0))
@@ -15,52 +15,44 @@
 [[[[0.5, 1.0], [2.0, 4.0]]]]
 """
 
-import errno
-import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.imaging.affine_geometry import describe_difference, find_carried, place_by_header
+from autoseg.imaging.affine_geometry import check_straight, describe_difference, find_carried, place_by_header
 from autoseg.imaging.corruption import check_file
-from autoseg.imaging.formats import PLANE_ENDINGS, split_ending
+from autoseg.imaging.foreign_formats import unreadable
 from autoseg.imaging.geometry import Geometry, Volume
-from autoseg.imaging.image_headers import find_nifti_header, has_alpha, unreadable
-from autoseg.imaging.nifti_checks import is_cut_off
-from autoseg.imaging.nifti_copy import is_readable_by_itk, plain_copy, write_placed
-from autoseg.imaging.nifti_header import NiftiHeader, NiftiPlacement, is_nifti_name
-from autoseg.imaging.sitk_conversion import from_sitk, geometry_of, place, set_spacing, to_sitk
-from autoseg.imaging.tiff import is_tiff, read_spacing, write_spacing
-from autoseg.runtime.artifact import atomic_file
+from autoseg.imaging.image_headers import read_image_header
+from autoseg.imaging.label_channels import advise_one_channel, join_shares
+from autoseg.imaging.pictures.files import is_picture, read_picture
+from autoseg.imaging.sitk_conversion import from_sitk, geometry_of, join_series, place, to_sitk
+from autoseg.imaging.sitk_files import ORTHONORMAL, open_image, save_image, split_channels
+from autoseg.imaging.volume_files.nifti_placement import NiftiPlacement
 
-sitk.ProcessObject.SetGlobalWarningDisplay(
-    False
-)  # ITK's warnings would break the progress display; errors are still raised
+LABEL_ROUNDING = 1e-4
+"""How far a label may be from a whole number. Decision: scale factors of 32 bit leave less, and interpolation more."""
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 
-NIFTI_READER = "NiftiImageIO"  # if it is named, SimpleITK does not try all others, a fifth of the time of a small file
-
-ORTHONORMAL = "orthonormal"  # the part of SimpleITK's message about axes that are not at right angles
-
 # Parts of SimpleITK's messages for intact files that it does not support, and what to tell the user: (what, fix).
 KNOWN_REASONS = {
-    ORTHONORMAL: ("its axes are not at right angles", "resample it to a straight grid"),
-    "Unknown PixelType": ("pixels of its kind, such as grey with transparency, are not supported", "save plain grey"),
+    "allocate memory": ("it does not fit into the memory", "crop it, or use a machine with more"),
+    ORTHONORMAL: ("its axes are not at right angles", "resample it with 'autoseg straighten'"),
+    "Unknown PixelType": ("pixels of its kind are not supported", "save plain grey"),
 }
 
-# Formats that put header and voxels into two files, which cannot be replaced in one step.
-TWO_FILE_ENDINGS = (".mhd", ".nhdr", ".hdr", ".img")
 
-
-def read_image(paths: tuple[Path, ...]) -> Volume:
+def read_image(paths: tuple[Path, ...], time_point: int | None = None) -> Volume:
     """Reads the channels of one case; `write_image` writes a channel.
 
     Args:
-        paths: One file per channel, in order; a colour file (PNG, BMP, JPEG) holds all its channels.
+        paths: One file per channel, in order; or one file that holds several as colours, as components of a vector or
+            as a fourth dimension.
+        time_point: Which volume of each file to take, from 0, if they are series over time; None takes all as channels.
 
     Returns:
         Volume of shape (c, z, y, x), float32.
@@ -69,8 +61,8 @@ def read_image(paths: tuple[Path, ...]) -> Volume:
         ImageError: A file is missing, damaged or no image, holds NaN or infinite voxels, or lies on another grid than
             the first.
     """
-    volumes = [_read(path) for path in paths]
-    geometry = volumes[0].geometry
+    volumes = [_take(_read(path), time_point) for path in paths]
+    geometry = next((volume.geometry for volume in volumes if volume.geometry.is_placed), volumes[0].geometry)
     for path, volume in zip(paths[1:], volumes[1:], strict=True):
         difference = describe_difference(geometry, volume.geometry)
         if difference is not None:
@@ -79,14 +71,21 @@ def read_image(paths: tuple[Path, ...]) -> Volume:
         array = np.concatenate([volume.array for volume in volumes], dtype=np.float32)
     if not np.isfinite(array).all():
         bad = int(np.size(array) - np.isfinite(array).sum())
-        raise ImageError(f"{', '.join(map(str, paths))}: {bad} voxels are NaN or infinite", "replace them by numbers")
+        what = f"{', '.join(map(str, paths))}: voxels that are NaN or infinite: {bad}"
+        raise ImageError(what, "replace them by numbers")
     return Volume(array=array, geometry=geometry)
 
 
-def read_label_map(path: Path) -> Volume:
+def read_label_map(path: Path, time_point: int | None = None) -> Volume:
     """Reads a label map; `write_label_map` writes one.
 
-    A colour picture counts as a label map if it is grey, that is, if all its colours are equal.
+    A picture with a palette gives the indices of its pixels, and a colour picture counts as a label map if it is grey,
+    that is, if all its colours are equal. Channels of which one is 1 at each voxel and the others are 0, the background
+    among them, become their numbers.
+
+    Args:
+        path: The file.
+        time_point: Which of its volumes to take, from 0, if it is a series over time.
 
     Returns:
         Volume of shape (z, y, x), int32.
@@ -94,15 +93,17 @@ def read_label_map(path: Path) -> Volume:
     Raises:
         ImageError: The file is missing, damaged or no image, has colours, or holds voxels that are no whole numbers.
     """
-    volume = _read(path)
+    volume = join_shares(_take(_read(path, as_mask=True), time_point))
     array = volume.array[0]
     if any(not np.array_equal(channel, array) for channel in volume.array[1:]):
-        raise ImageError(f"{path}: a label map has one channel, not {len(volume.array)}", "save it without colours")
+        what = f"{path}: a label map has one channel, not {len(volume.array)}"
+        raise ImageError(what, advise_one_channel(path))
     if np.issubdtype(array.dtype, np.floating):
-        whole = np.isfinite(array) & (array == np.round(array))
+        whole = np.isfinite(array) & (np.abs(array - np.round(array)) <= LABEL_ROUNDING)
         if not whole.all():
             value = array[~whole].flat[0]
             raise ImageError(f"{path}: voxel value {value:g} is no label", "save whole numbers, without interpolation")
+        array = np.rint(array)
     extreme = max(int(array.min()), int(array.max()), key=abs)
     if abs(extreme) > np.iinfo(np.int32).max:
         raise ImageError(f"{path}: voxel value {extreme} is no label", "number the labels 0, 1, 2, ...")
@@ -126,14 +127,22 @@ def write_label_map(path: Path, volume: Volume) -> None:
     _write(path, volume.array.astype(dtype), volume.geometry)
 
 
-def write_image(path: Path, volume: Volume) -> None:
+def write_image(path: Path, volume: Volume, *, compact: bool = False) -> None:
     """Writes one channel of shape (1, z, y, x) as float32, atomically; the ending chooses the format.
+
+    Args:
+        path: The file.
+        volume: The channel.
+        compact: Whether whole numbers that fit are written in 16 bit, which takes less time and half the space.
 
     Raises:
         ImageError: The format cannot hold this volume or the file cannot be written.
         ArtifactError: The folder cannot be written.
     """
-    _write(path, np.asarray(volume.array[0], dtype=np.float32), volume.geometry)
+    array = np.asarray(volume.array[0], dtype=np.float32)
+    if compact and np.abs(array).max(initial=0) < np.iinfo(np.int16).max and np.array_equal(array, np.rint(array)):
+        array = array.astype(np.int16)
+    _write(path, array, volume.geometry)
 
 
 def write_probabilities(path: Path, volume: Volume) -> None:
@@ -146,37 +155,103 @@ def write_probabilities(path: Path, volume: Volume) -> None:
     _write(path, np.rint(volume.array * np.float32(255)).astype(np.uint8), volume.geometry)
 
 
-def convert_image(source: Path, targets: tuple[Path, ...]) -> None:
+def convert_image(source: Path, targets: tuple[Path, ...], time_point: int | None = None) -> None:
     """Writes an image in another format, atomically; the ending chooses the format.
 
-    Number type and place in space stay.
+    Number type and place in space stay. A picture is written as it is shown, without transparency.
 
     Args:
         source: Any image that `channels_in` understands.
         targets: One file for the whole image with its colours, or one file per channel.
+        time_point: Which of its volumes is written, from 0, if it is a series over time; None writes all.
 
     Raises:
         ImageError: The file cannot be read or written, or has another number of channels.
         ArtifactError: The folder cannot be written.
     """
     try:
-        image, placement = _open(source)
-        parts = [image] if len(targets) == 1 and image.GetDimension() < 4 else _split(image, source)
+        image, placement = open_image(source)
+        parts = [image] if len(targets) == 1 and image.GetDimension() < 4 else split_channels(image)
+        if time_point is not None:
+            parts = split_channels(image)[time_point : time_point + 1]
     except RuntimeError as error:
         raise unreadable(source) from error
     if len(parts) != len(targets):
         raise ImageError(f"{source} holds {len(parts)} channels, not {len(targets)}", "leave it out or mend it")
     for part, target in zip(parts, targets, strict=True):
+        grid = geometry_of(part)
         if placement is not None:
-            place(part, place_by_header(geometry_of(part), placement, name=str(source)))
-        _save(target, part, placement)
+            grid = place_by_header(grid, placement, name=str(source))
+        place(part, check_straight(grid, name=str(source)))
+        save_image(target, part, find_carried(grid))
 
 
-def _read(path: Path) -> Volume:
-    """Reads a file as (c, z, y, x) in its own number type."""
+def write_series(path: Path, volumes: Sequence[Path], source: Path) -> None:
+    """Writes the images of files, which lie on one grid, into one file, one after the other along a fourth axis.
+
+    Args:
+        path: The file, whose ending is one of `formats.SERIES_ENDINGS`.
+        volumes: The files, in order.
+        source: The series to which they belong, whose time step the header gets.
+
+    Raises:
+        ImageError: A file cannot be read or written.
+        ArtifactError: The folder cannot be written.
+    """
+    parts = [_read(volume) for volume in volumes]
+    image = join_series(parts, read_image_header(source).time_step_s)
+    save_image(path, image, find_carried(parts[0].geometry))
+
+
+def transform_image(source: Path, target: Path, transform: Callable[[Volume], Volume]) -> None:
+    """Writes an image with other voxels or on another grid, atomically; the ending chooses the format.
+
+    Args:
+        source: An image, whose axes may be sheared.
+        target: The file that is written; it holds channels as the source does.
+        transform: Gets and returns a volume (c, z, y, x) in the number type of the source.
+
+    Raises:
+        ImageError: The file cannot be read or written.
+        ArtifactError: The folder cannot be written.
+    """
+    volume, header = read_stored(source), read_image_header(source)
+    result = transform(volume)
+    if header.volumes is not None:
+        points = [Volume(array=channel, geometry=result.geometry) for channel in result.array]
+        image = join_series(points, header.time_step_s)
+    else:
+        array = result.array if len(result.array) > 1 else result.array[0]
+        image = to_sitk(Volume(array=array, geometry=result.geometry))
+    save_image(target, image, find_carried(result.geometry))
+
+
+def _read(path: Path, *, as_mask: bool = False) -> Volume:
+    """Reads a file as (c, z, y, x) in its own number type; its axes are at right angles."""
+    volume = read_stored(path, as_mask=as_mask)
+    check_straight(volume.geometry, name=str(path))
+    return volume
+
+
+def _take(volume: Volume, time_point: int | None) -> Volume:
+    """Returns a volume of a series as its only channel; all channels for None."""
+    if time_point is None:
+        return volume
+    return Volume(array=volume.array[time_point : time_point + 1], geometry=volume.geometry)
+
+
+def read_stored(path: Path, *, as_mask: bool = False) -> Volume:
+    """Reads a file as (c, z, y, x) in its own number type; its axes may be sheared.
+
+    Args:
+        path: Path of the file.
+        as_mask: Whether a palette gives its indices instead of its colours.
+
+    Raises:
+        ImageError: The file is missing, damaged or no image.
+    """
     try:
-        image, placement = _open(path)
-        volume = from_sitk(image)
+        volume, placement = _read_picture(path, as_mask=as_mask) if is_picture(path) else _read_by_itk(path)
     except MemoryError as error:
         raise ImageError(f"{path} does not fit into the memory", "crop it, or use a machine with more") from error
     except RuntimeError as error:
@@ -188,97 +263,25 @@ def _read(path: Path) -> Volume:
         raise ImageError(f"{path} holds complex numbers", "save their magnitude")
     if volume.array.size == 0:
         raise ImageError(f"{path} holds no voxels", "replace it")
-    if has_alpha(path, len(volume.array)):
-        return Volume(array=volume.array[:-1], geometry=volume.geometry)
     if placement is not None:
         return Volume(array=volume.array, geometry=place_by_header(volume.geometry, placement, name=str(path)))
     return volume
 
 
-def _open(path: Path) -> tuple[sitk.Image, NiftiPlacement | None]:
-    """Opens an image, placed as ITK does, and returns what its header says of its place if it is a NIfTI file."""
+def _read_picture(path: Path, *, as_mask: bool) -> tuple[Volume, None]:
     check_file(path)
-    header = find_nifti_header(path)
-    if header is not None:
-        return _open_nifti(path, header), header.placement
-    image = sitk.ReadImage(str(path))
-    if is_tiff(path) and image.GetDimension() == 3:
-        set_spacing(image, read_spacing(path))
-    return image, None
+    return read_picture(path, as_mask=as_mask), None
 
 
-def _open_nifti(path: Path, header: NiftiHeader) -> sitk.Image:
-    """Opens a NIfTI file, as it is or as a copy that ITK reads."""
-    if is_readable_by_itk(header, path):
-        try:
-            return sitk.ReadImage(str(path), imageIO=NIFTI_READER)
-        except RuntimeError as error:
-            if ORTHONORMAL not in str(error):
-                raise
-    with plain_copy(path, header) as copy:
-        return sitk.ReadImage(str(copy), imageIO=NIFTI_READER)
-
-
-def _unwritable(path: Path) -> ImageError:
-    return ImageError(f"cannot write {path} as an image", "check its ending and the free space")
-
-
-def _split(image: sitk.Image, source: Path) -> list[sitk.Image]:
-    """Returns the channels of an image, each with its place in space."""
-    if image.GetDimension() == 4:
-        return [image[:, :, :, channel] for channel in range(image.GetSize()[3])]
-    components = image.GetNumberOfComponentsPerPixel()
-    if components == 1:
-        return [image]
-    colours = components - 1 if has_alpha(source, components) else components
-    return [sitk.VectorIndexSelectionCast(image, channel) for channel in range(colours)]
+def _read_by_itk(path: Path) -> tuple[Volume, NiftiPlacement | None]:
+    image, placement = open_image(path)
+    return from_sitk(image), placement
 
 
 def _write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
     try:
         image = to_sitk(Volume(array=array, geometry=geometry))
     except RuntimeError as error:
-        raise _unwritable(path) from error
-    _save(path, image, find_carried(geometry))
-
-
-def _save(path: Path, image: sitk.Image, placement: NiftiPlacement | None) -> None:
-    """Writes an image; a NIfTI file takes over what a header says of its place."""
-    if path.suffix.lower() in PLANE_ENDINGS and image.GetDimension() == 3 and image.GetDepth() > 1:
-        raise ImageError(f"cannot write {path}: a picture holds one slice, not {image.GetDepth()}", "choose .nii.gz")
-    if path.suffix.lower() in TWO_FILE_ENDINGS:
-        raise ImageError(f"cannot write {path}: its format takes two files", "choose .nii.gz, .nrrd or .mha")
-    if is_tiff(path) and image.GetDimension() == 3:
-        x_mm, y_mm, z_mm = image.GetSpacing()
-        write_spacing(path, (z_mm, y_mm, x_mm))
-    carried = placement if is_nifti_name(path) else None
-    with atomic_file(path) as writing:
-        try:
-            if carried is None:
-                _write_by_ending(image, writing)
-            else:
-                write_placed(image, carried, writing)
-        except RuntimeError as error:
-            _check_space(writing.parent, image)
-            raise _unwritable(path) from error
-        if is_cut_off(writing):
-            raise OSError(errno.ENOSPC, "the file was cut off, the disk may be full")
-
-
-def _write_by_ending(image: sitk.Image, path: Path) -> None:
-    """Writes an image in the format of an ending, which SimpleITK knows in lower case only."""
-    ending = split_ending(path)[1]
-    lower = path.with_name(path.name.removesuffix(ending) + ending.lower())
-    try:
-        sitk.WriteImage(image, str(lower), useCompression=True)
-        lower.replace(path)
-    finally:
-        if lower != path:
-            lower.unlink(missing_ok=True)
-
-
-def _check_space(folder: Path, image: sitk.Image) -> None:
-    """Raises OSError if the image, not compressed, is larger than the free space of the disk."""
-    voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
-    if shutil.disk_usage(folder).free < voxels * image.GetSizeOfPixelComponent():
-        raise OSError(errno.ENOSPC, "the disk is full")
+        what = f"cannot write {path}: image files hold no such grid or numbers"
+        raise ImageError(what, "give axes at right angles, and numbers of 8 to 64 bit") from error
+    save_image(path, image, find_carried(geometry))

@@ -8,9 +8,18 @@ import SimpleITK as sitk
 from autoseg.errors import ImageError
 from autoseg.imaging.affine_geometry import place_by_header
 from autoseg.imaging.corruption import check_name
-from autoseg.imaging.formats import PLANE_ENDINGS
+from autoseg.imaging.file_kind import check_kind
+from autoseg.imaging.foreign_formats import unreadable
+from autoseg.imaging.formats import VOLUME_ENDINGS, is_tiff, split_ending
 from autoseg.imaging.geometry import Geometry, Shape, Vector
-from autoseg.imaging.nifti_header import NiftiHeader, is_nifti_name, read_header
+from autoseg.imaging.pictures.files import is_picture, open_picture
+from autoseg.imaging.pictures.picture import Picture
+from autoseg.imaging.volume_files.gipl import is_gipl, read_gipl
+from autoseg.imaging.volume_files.metaimage import is_metaimage, read_metaimage
+from autoseg.imaging.volume_files.nifti_header import NiftiHeader, is_nifti_name, read_header
+from autoseg.imaging.volume_files.nrrd import is_nrrd, read_nrrd
+from autoseg.imaging.volume_files.stored_image import StoredImage, known_time_step
+from autoseg.runtime.os_errors import advise_reading, reason_of
 
 COLOURS = {128: 3, 2304: 4}
 """Colours of a voxel, by NIfTI's code of the type of numbers."""
@@ -23,14 +32,16 @@ class ImageHeader:
     Attributes:
         shape: Number of voxels along (z, y, x) of each volume; a plane has one slice.
         spacing_mm: Spacing along (z, y, x).
-        volumes: Number of volumes along a fourth axis; None if there is no such axis.
-        components: Number of colours, or of components of a vector, of each voxel.
+        volumes: Number of volumes along a fourth axis, which is a list in NRRD; None if there is no such axis.
+        components: Number of colours without transparency, of channels, or of components of a vector, of each voxel.
+        time_step_s: Seconds from one volume to the next; 1 if the header does not state them.
     """
 
     shape: Shape
     spacing_mm: Vector
     volumes: int | None
     components: int
+    time_step_s: float = 1.0
 
 
 def channels_in(path: Path) -> int:
@@ -42,16 +53,33 @@ def channels_in(path: Path) -> int:
     header = read_image_header(path)
     if header.volumes is not None:
         return header.volumes
-    return header.components - 1 if has_alpha(path, header.components) else header.components
+    return header.components
 
 
 def is_series(path: Path) -> bool:
-    """Returns whether a file holds several volumes as a fourth dimension, which `read_image` refuses.
+    """Returns whether a file holds several volumes as a fourth dimension or as a list.
 
     Raises:
         ImageError: The file is missing or no image.
     """
     return read_image_header(path).volumes is not None
+
+
+def count_volumes(path: Path) -> int:
+    """Returns how many volumes a file holds as a fourth dimension or as a list; 1 if that cannot be read.
+
+    Colours and the components of vectors are one volume.
+    """
+    try:
+        return read_image_header(path).volumes or 1
+    except ImageError:
+        return 1
+
+
+def count_points(path: Path) -> int:
+    """Returns how many points in time a file holds for a model of one channel: its volumes, of formats of volumes."""
+    is_of_volumes = split_ending(path)[1].lower() in VOLUME_ENDINGS or is_tiff(path)
+    return count_volumes(path) if is_of_volumes else 1
 
 
 def read_grid(path: Path) -> tuple[Shape, Vector]:
@@ -68,12 +96,18 @@ def read_image_header(path: Path) -> ImageHeader:
     """Reads the header of an image.
 
     Raises:
-        ImageError: The file is missing or no image, or its name is no text.
+        ImageError: The file is missing, no regular file or no image, or its name is no text.
     """
     check_name(path)
+    check_kind(path)
+    if is_picture(path):
+        return _from_picture(open_picture(path))
     nifti = find_nifti_header(path)
     if nifti is not None:
         return _from_nifti(nifti, path)
+    stored = find_stored_image(path)
+    if stored is not None:
+        return _from_stored(stored)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -90,23 +124,53 @@ def read_image_header(path: Path) -> ImageHeader:
 
 
 def find_nifti_header(path: Path) -> NiftiHeader | None:
-    """Returns the header of a file with the ending of NIfTI; None if it has another ending, or cannot be read."""
+    """Returns the header of a file with the ending of NIfTI; None if it has another ending.
+
+    Raises:
+        ImageError: The file cannot be read, or holds no header of NIfTI.
+    """
     if not is_nifti_name(path):
         return None
     try:
-        return read_header(path)
-    except OSError:
-        return None
+        header = read_header(path)
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {reason_of(error)}", advise_reading(error)) from error
+    if header is None:
+        raise unreadable(path)
+    return header
 
 
-def has_alpha(path: Path, components: int) -> bool:
-    """Returns whether the last component of a picture is its transparency."""
-    return path.suffix.lower() in PLANE_ENDINGS and components in (2, 4)
+def find_stored_image(path: Path) -> StoredImage | None:
+    """Returns what the header of an NRRD, MetaImage or GIPL file says; None for a file of another format.
+
+    Raises:
+        ImageError: The file cannot be read, or its header holds what cannot be or is not supported.
+    """
+    try:
+        if is_metaimage(path):
+            return read_metaimage(path)
+        if is_gipl(path):
+            return read_gipl(path)
+        return read_nrrd(path) if is_nrrd(path) else None
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {reason_of(error)}", advise_reading(error)) from error
 
 
-def unreadable(path: Path) -> ImageError:
-    """Returns the error of a file that no library reads."""
-    return ImageError(f"{path} cannot be read as an image (damaged, cut off or no image)", "replace it")
+def _from_picture(picture: Picture) -> ImageHeader:
+    spacing_mm = picture.geometry.spacing_mm
+    volumes, components = (picture.channels, 1) if picture.is_over_time else (None, picture.channels)
+    return ImageHeader(shape=picture.shape, spacing_mm=spacing_mm, volumes=volumes, components=components)
+
+
+def _from_stored(stored: StoredImage) -> ImageHeader:
+    geometry = stored.geometry
+    return ImageHeader(
+        shape=geometry.shape,
+        spacing_mm=geometry.spacing_mm,
+        volumes=stored.volumes,
+        components=stored.components,
+        time_step_s=stored.time_step_s,
+    )
 
 
 def _from_nifti(header: NiftiHeader, path: Path) -> ImageHeader:
@@ -121,4 +185,5 @@ def _from_nifti(header: NiftiHeader, path: Path) -> ImageHeader:
         spacing_mm=place_by_header(geometry, placement, name=str(path)).spacing_mm,
         volumes=volumes if is_a_series else None,
         components=vector * COLOURS.get(int(header.fields["datatype"]), 1),
+        time_step_s=known_time_step(float(header.fields["pixdim"][4]) * placement.seconds_per_unit),
     )

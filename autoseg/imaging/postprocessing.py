@@ -1,7 +1,7 @@
-"""Postprocessing: removes components of a segmentation that are most likely wrong, beside the largest one or too small.
+"""Postprocessing: removes components of a segmentation that are most likely wrong, fills holes, removes thin parts.
 
-The rules are found on held-out cases (see `evaluation.postprocessing_search`), saved in postprocessing.json, and
-applied to every prediction.
+The rules are found on held-out cases (see `evaluation.postprocessing_search` and `evaluation.morphology_search`), saved
+in postprocessing.json or best.json, and applied to every prediction.
 
 >>> rules = PostprocessingRules(keep_largest=((1,),), smallest=(SmallestSize(structure=(2,), mm3=4.0),))
 >>> rules.describe()
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from scipy import ndimage
 
-from autoseg.imaging.geometry import Box, Volume
+from autoseg.imaging.geometry import Box, Geometry, Volume
+from autoseg.imaging.morphology import fill_holes, open_mask
 from autoseg.runtime.artifact import Artifact, Score
 
 
@@ -70,19 +71,38 @@ class SmallestSize(BaseModel):
     mm3: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+class Opening(BaseModel):
+    """An opening of a structure, which removes its thin parts; see `morphology.open_mask`.
+
+    Attributes:
+        structure: The numbers of its voxels in a label map.
+        radius_mm: Radius of the ball that must fit into what is kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structure: Structure
+    radius_mm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class PostprocessingRules(Artifact):
     """The rules that are applied to a segmentation before it is written; postprocessing.json.
 
     Attributes:
         keep_largest_foreground: Keep only the largest component of all labels together; done first.
         keep_largest: Numbers of the structures of which only the largest component is kept, each structure on its own.
-        smallest: Structures whose small components are removed; done last.
+        smallest: Structures whose small components are removed; done after that.
+        fill_holes: Numbers of the structures whose holes are filled, where these are background; done after that. What
+            fills a hole of a structure of several numbers gets the first of them.
+        opening: Structures that are opened; done last.
         evidence: The trials that led to these rules.
     """
 
     keep_largest_foreground: bool = False
     keep_largest: tuple[Structure, ...] = ()
     smallest: tuple[SmallestSize, ...] = ()
+    fill_holes: tuple[Structure, ...] = ()
+    opening: tuple[Opening, ...] = ()
     evidence: tuple[Trial, ...] = ()
 
     def describe(self) -> str:
@@ -93,14 +113,19 @@ class PostprocessingRules(Artifact):
         for mm3 in sorted({rule.mm3 for rule in self.smallest}):
             names = [_name(rule.structure) for rule in self.smallest if rule.mm3 == mm3]
             steps.append(f"remove components of {', '.join(names)} below {mm3:g} mm3")
-        return f"postprocessing: {', then '.join(steps) or 'none'}"
+        return f"postprocessing: {', then '.join([*steps, *self.describe_morphology()]) or 'none'}"
+
+    def describe_morphology(self) -> list[str]:
+        """Returns a few words about each step that changes the shape of components."""
+        holes = [f"fill the holes of {', '.join(map(_name, self.fill_holes))}"] if self.fill_holes else []
+        return holes + [f"open {_name(rule.structure)} by {rule.radius_mm:g} mm" for rule in self.opening]
 
 
 NO_RULES = PostprocessingRules()
 
 
 def apply_rules(label_map: Volume, rules: PostprocessingRules) -> Volume:
-    """Sets the voxels that the rules remove to background.
+    """Sets the voxels that the rules remove to background, and fills holes.
 
     Args:
         label_map: Shape (z, y, x); it is not changed.
@@ -113,11 +138,12 @@ def apply_rules(label_map: Volume, rules: PostprocessingRules) -> Volume:
     if rules.keep_largest_foreground:
         result[~largest_component(result > 0)] = 0
     for numbers in rules.keep_largest:
-        mask = _find_structure(result, numbers)
+        mask = find_structure(result, numbers)
         result[mask & ~largest_component(mask)] = 0
     for rule in rules.smallest:
-        mask = _find_structure(result, rule.structure)
+        mask = find_structure(result, rule.structure)
         result[mask & ~large_components(mask, rule.mm3, label_map.geometry.voxel_size)] = 0
+    _apply_morphology(result, rules, label_map.geometry)
     return Volume(array=result, geometry=label_map.geometry)
 
 
@@ -138,7 +164,22 @@ def apply_to_mask(mask: Volume, numbers: tuple[int, ...], rules: PostprocessingR
     for rule in rules.smallest:
         if rule.structure == numbers:
             array = large_components(array > 0, rule.mm3, mask.geometry.voxel_size).astype(array.dtype)
+    if numbers in rules.fill_holes:
+        array = fill_holes(array > 0, mask.geometry.dimensions).astype(array.dtype)
+    for opening in rules.opening:
+        if opening.structure == numbers:
+            array = open_mask(array > 0, opening.radius_mm, mask.geometry.spacing_mm).astype(array.dtype)
     return Volume(array=array, geometry=mask.geometry)
+
+
+def _apply_morphology(label_map: NDArray[np.integer], rules: PostprocessingRules, geometry: Geometry) -> None:
+    """Fills holes and opens structures of a label map, in place."""
+    for numbers in rules.fill_holes:
+        mask = find_structure(label_map, numbers)
+        label_map[fill_holes(mask, geometry.dimensions) & (label_map == 0)] = numbers[0]
+    for opening in rules.opening:
+        mask = find_structure(label_map, opening.structure)
+        label_map[mask & ~open_mask(mask, opening.radius_mm, geometry.spacing_mm)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +264,8 @@ def large_components(mask: NDArray[np.bool_], mm3: float, voxel: float) -> NDArr
     return result
 
 
-def _find_structure(label_map: NDArray[np.integer], numbers: tuple[int, ...]) -> NDArray[np.bool_]:
+def find_structure(label_map: NDArray[np.integer], numbers: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Returns the mask of the voxels of a label map that have one of some numbers."""
     return label_map == numbers[0] if len(numbers) == 1 else np.isin(label_map, numbers)
 
 

@@ -1,5 +1,7 @@
 """Conversion of SimpleITK images to volumes and back: here axes are reversed, from (z, y, x) to (x, y, z)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -8,13 +10,16 @@ from autoseg.imaging.geometry import Geometry, Matrix, Vector, Volume
 
 
 def from_sitk(image: sitk.Image) -> Volume:
-    """Converts an image of SimpleITK to a volume; `to_sitk` is its inverse. Colours or vectors become channels.
+    """Converts an image of SimpleITK to a volume; `to_sitk` is its inverse.
+
+    Colours, the components of a vector, and the volumes along a fourth dimension become channels. NIfTI keeps vectors
+    along a fifth dimension, beside a fourth one of length 1.
 
     Returns:
         Volume of shape (c, z, y, x) in the image's own number type.
 
     Raises:
-        ValueError: The image has more than three dimensions.
+        ValueError: The image has vectors along a fourth dimension, or a fifth one.
 
     Example:
         >>> geometry = Geometry(shape=(1, 2, 3), spacing_mm=(3.0, 0.5, 0.25), origin_mm=(9.0, 0.0, 0.0))
@@ -25,23 +30,34 @@ def from_sitk(image: sitk.Image) -> Volume:
         >>> back.geometry == geometry, back.array.tolist()
         (True, [[[[0, 0, 1], [0, 2, 0]]]])
     """
-    dimensions = image.GetDimension()
-    if dimensions not in (2, 3):
-        raise ValueError(f"an image has 2 or 3 dimensions, not {dimensions}")
+    dimensions, has_colours = image.GetDimension(), image.GetNumberOfComponentsPerPixel() > 1
+    if dimensions > 3:
+        return _from_series(image)
     array = sitk.GetArrayFromImage(image)
-    has_colours = image.GetNumberOfComponentsPerPixel() > 1
     array = np.moveaxis(array, -1, 0) if has_colours else array[np.newaxis]
     if dimensions == 2:
         array = array[:, np.newaxis]
     return Volume(array=array, geometry=geometry_of(image))
 
 
+def _from_series(image: sitk.Image) -> Volume:
+    """Converts an image with a fourth dimension."""
+    sizes = image.GetSize()
+    if image.GetNumberOfComponentsPerPixel() > 1 or 1 not in (sizes[3], *sizes[4:], *(() if sizes[4:] else (1,))):
+        raise ValueError(f"its voxels have {image.GetDimension()} dimensions, of sizes {sizes}, and several values")
+    first = image[:, :, :, 0, 0] if sizes[4:] else image[:, :, :, 0]
+    shape = sizes[2::-1]
+    return Volume(array=sitk.GetArrayFromImage(image).reshape(-1, *shape), geometry=geometry_of(first))
+
+
 def to_sitk(volume: Volume) -> sitk.Image:
     """Converts a volume to an image of SimpleITK at the same place in space.
 
     Args:
-        volume: A map (z, y, x), or masks (c, z, y, x), which become components.
+        volume: A map (z, y, x), or masks or channels (c, z, y, x), which become components if there are several.
     """
+    if volume.array.ndim == 4 and len(volume.array) == 1:
+        volume = Volume(array=volume.array[0], geometry=volume.geometry)
     if volume.array.ndim == 4:
         components = np.moveaxis(volume.array, 0, -1)
         image = sitk.GetImageFromArray(components[0] if volume.geometry.dimensions == 2 else components, isVector=True)
@@ -52,9 +68,20 @@ def to_sitk(volume: Volume) -> sitk.Image:
     return image
 
 
-def set_spacing(image: sitk.Image, spacing_mm: Vector) -> None:
-    """Sets the spacing, given as (z, y, x), of an image of three dimensions."""
-    image.SetSpacing(spacing_mm[::-1])
+def join_series(volumes: Sequence[Volume], time_step_s: float = 1.0) -> sitk.Image:
+    """Returns volumes on one grid, (z, y, x) or channels (c, z, y, x), as an image with one axis more, which is time.
+
+    Args:
+        volumes: The points in time, in order.
+        time_step_s: Seconds from one to the next, which the header states as the spacing of the axis.
+
+    Example:
+        >>> geometry = Geometry(shape=(1, 2, 3), spacing_mm=(3.0, 0.5, 0.25))
+        >>> point = Volume(array=np.zeros((1, 2, 3), dtype=np.uint8), geometry=geometry)
+        >>> join_series([point, point, point, point]).GetSize()
+        (3, 2, 1, 4)
+    """
+    return sitk.JoinSeries([to_sitk(volume) for volume in volumes], 0.0, time_step_s)
 
 
 def geometry_of(image: sitk.Image) -> Geometry:

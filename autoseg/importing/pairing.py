@@ -6,13 +6,14 @@ from difflib import SequenceMatcher
 from itertools import product
 from pathlib import Path
 
-from autoseg.datasets.dataset import CHANNEL_SUFFIX, Case
+from autoseg.datasets.channel_files import CHANNEL_SUFFIX
+from autoseg.datasets.dataset import Case
 from autoseg.errors import DatasetError
 from autoseg.imaging.formats import PLANE_ENDINGS, READABLE_ENDINGS, split_ending
 from autoseg.runtime.reporting import Reporter, list_names
 
 KEPT_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".png", ".bmp")  # one file, no loss
-MASK_SUFFIX = re.compile(r"[_-](masks?|seg|segmentation|labels?|gt)$", re.IGNORECASE)
+MASK_SUFFIX = re.compile(r"[._-](masks?|seg|segmentation|labels?|gt)$", re.IGNORECASE)
 NAMES_COMPARED = 50  # if no name matches and the most similar ones are looked for
 
 
@@ -33,7 +34,7 @@ def list_images(folder: Path, ending: str | None = None) -> list[Path]:
 def masks_by_image(folder: Path, images: Sequence[Path]) -> dict[str, Path]:
     """Returns the mask files by the name of their image.
 
-    "a_mask.png" belongs to "a.png", unless there is an image "a_mask.png".
+    "a_mask.png" and "a.seg.nrrd" belong to "a.png" and "a.nrrd", unless there is an image "a_mask.png".
 
     Raises:
         DatasetError: Two masks belong to one image.
@@ -50,8 +51,10 @@ def masks_by_image(folder: Path, images: Sequence[Path]) -> dict[str, Path]:
     return masks
 
 
-def pair_by_name(images: Sequence[Path], masks: dict[str, Path], folder: Path, reporter: Reporter) -> tuple[Case, ...]:
-    """Pairs images and masks; unpaired files, and cases that lack a channel, are left out and reported.
+def pair_by_name(
+    images: Sequence[Path], masks: dict[str, Path], folder: Path, reporter: Reporter, *, with_gaps: bool = False
+) -> tuple[Case, ...]:
+    """Pairs images and masks; unpaired files are left out and reported, and so are cases that lack a channel.
 
     "liver_01_0000.nii.gz" belongs to the mask of "liver_01_0000" if there is one, else to that of "liver_01".
 
@@ -60,6 +63,7 @@ def pair_by_name(images: Sequence[Path], masks: dict[str, Path], folder: Path, r
         masks: Mask files by the name of their image.
         folder: Folder of the source, for errors.
         reporter: Is told what is left out.
+        with_gaps: Whether cases that lack a channel are kept.
 
     Raises:
         DatasetError: No image has a mask, or two files are the same channel of one case.
@@ -70,7 +74,7 @@ def pair_by_name(images: Sequence[Path], masks: dict[str, Path], folder: Path, r
         raise _nothing_to_pair(images, masks, folder)
     report_left_out("Images without a mask", groups.keys() - paired.keys(), reporter)
     report_left_out("Masks without an image", masks.keys() - paired.keys(), reporter)
-    complete = _without_gaps(paired, reporter)
+    complete = _order_channels(paired) if with_gaps else _order_channels(_without_gaps(paired, reporter))
     if not complete:
         raise DatasetError(
             f"{folder}: every case lacks a channel", "number the channels _0000, _0001, ... without gaps"
@@ -78,8 +82,10 @@ def pair_by_name(images: Sequence[Path], masks: dict[str, Path], folder: Path, r
     return tuple(Case(name=name, images=files, label=masks[name]) for name, files in complete.items())
 
 
-def group_tests(paths: Sequence[Path], files_per_case: int, reporter: Reporter) -> tuple[Case, ...]:
-    """Groups scans without labels by case; incomplete ones are left out and reported.
+def group_tests(
+    paths: Sequence[Path], files_per_case: int, reporter: Reporter, *, with_gaps: bool = False
+) -> tuple[Case, ...]:
+    """Groups scans without labels by case; incomplete ones are left out and reported, unless they are to be kept.
 
     Without masks to compare with, a number at the end of a name is the channel if training cases have several files,
     or if every scan has the number 0; else it belongs to the name.
@@ -88,9 +94,13 @@ def group_tests(paths: Sequence[Path], files_per_case: int, reporter: Reporter) 
         paths: Image files.
         files_per_case: Number of files of a training case.
         reporter: Is told what is left out.
+        with_gaps: Whether scans that lack a channel are kept.
     """
     suffixed = files_per_case > 1 or all(stem_of(path).endswith("_0000") for path in paths)
-    complete = _without_gaps(_group(paths, lambda _: not suffixed), reporter)
+    groups = _group(paths, lambda _: not suffixed)
+    if with_gaps:
+        return tuple(Case(name=name, images=files) for name, files in _order_channels(groups).items())
+    complete = _order_channels(_without_gaps(groups, reporter))
     matching = {name: files for name, files in complete.items() if len(files) == files_per_case}
     report_left_out("Test scans with another number of files", complete.keys() - matching.keys(), reporter)
     return tuple(Case(name=name, images=files) for name, files in matching.items())
@@ -140,21 +150,22 @@ def _group(paths: Sequence[Path], is_case_name: Callable[[str], bool]) -> dict[s
     return groups
 
 
-def _without_gaps(groups: dict[str, dict[int, Path]], reporter: Reporter) -> dict[str, tuple[Path, ...]]:
-    """Returns the files of each case in the order of the channels; cases that lack a channel are left out."""
+def _without_gaps(groups: dict[str, dict[int, Path]], reporter: Reporter) -> dict[str, dict[int, Path]]:
+    """Returns the files of the cases that lack no channel up to their last one; the others are reported."""
     gaps = {name for name, files in groups.items() if sorted(files) != list(range(len(files)))}
     report_left_out("Cases that lack a channel", gaps, reporter)
-    return {
-        name: tuple(files[channel] for channel in sorted(files))
-        for name, files in sorted(groups.items())
-        if name not in gaps
-    }
+    return {name: files for name, files in groups.items() if name not in gaps}
+
+
+def _order_channels(groups: dict[str, dict[int, Path]]) -> dict[str, tuple[Path, ...]]:
+    """Returns the files of each case in the order of the channels."""
+    return {name: tuple(files[channel] for channel in sorted(files)) for name, files in sorted(groups.items())}
 
 
 def _nothing_to_pair(images: Sequence[Path], masks: dict[str, Path], folder: Path) -> DatasetError:
     """Makes the error that no image has a mask; it names the most similar names."""
     if not images or not masks:
-        what = f"{folder}: found {len(images)} images and {len(masks)} masks"
+        what = f"{folder}: found {len(images)} images and {len(masks)} masks that are read here"
         return DatasetError(what, f"bring files that end in one of {', '.join(READABLE_ENDINGS)}")
     stems = [stem_of(path) for path in images[:NAMES_COMPARED]]
     pairs = sorted(product(stems, sorted(masks)[:NAMES_COMPARED]), key=_similarity, reverse=True)

@@ -10,11 +10,10 @@ import tempfile
 from math import prod
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from autoseg.errors import AutosegError
-from autoseg.runtime.device import free_gpu_memory
+from autoseg.runtime.arrays import Array, Device, arrays_on
 from autoseg.runtime.machine import free_memory_bytes, release_freed_memory
 from autoseg.runtime.units import describe_memory
 
@@ -38,7 +37,7 @@ def logits_bytes(outputs: int, voxels: int) -> int:
     return FULL_BYTES * outputs * voxels
 
 
-def allocate_logits(shape: tuple[int, ...], device: torch.device) -> Tensor:
+def allocate_logits(shape: tuple[int, ...], device: Device) -> Array:
     """Returns zeros, to which the logits of tiles are added.
 
     Args:
@@ -53,44 +52,23 @@ def allocate_logits(shape: tuple[int, ...], device: torch.device) -> Tensor:
     Raises:
         AutosegError: Neither memory nor disk hold them.
     """
-    values = prod(shape)
-    if device.type == "cuda" and 2 * FULL_BYTES * values < free_gpu_memory(device):
-        return torch.zeros(shape, device=device)
+    values, arrays = prod(shape), arrays_on(device)
+    on_device = arrays.allocate(shape)
+    if on_device is not None:
+        return on_device
     if HALF_BYTES * values > LARGE_BYTES:
         release_freed_memory()
     free = free_memory_bytes()
     available = None if free is None else SHARE_OF_FREE_MEMORY * free
     if available is None or FULL_BYTES * values <= available:
-        return torch.zeros(shape)
+        return arrays.wrap(np.zeros(shape, dtype=np.float32))
     if HALF_BYTES * values <= available:
-        return torch.zeros(shape, dtype=torch.float16)
-    return _allocate_on_disk(shape)
+        return arrays.wrap(np.zeros(shape, dtype=np.float16))
+    return arrays.wrap(_allocate_on_disk(shape))
 
 
-def add_weighted(target: Tensor, logits: Tensor, weights: Tensor) -> None:
-    """Adds the logits of a tile to a part of the logits of an image, in place.
-
-    Example:
-        >>> target = torch.ones(1, 2)
-        >>> add_weighted(target, torch.tensor([[10.0, 20.0]]), torch.tensor([0.5, 0.25]))
-        >>> target.tolist()
-        [[6.0, 6.0]]
-
-    Args:
-        target: Part (outputs, *tile) of the logits of an image, float32 or float16.
-        logits: Logits of the tile, (outputs, *tile).
-        weights: Weight of each voxel, (*tile).
-    """
-    logits, weights = logits.to(target.device), weights.to(target.device)
-    if target.dtype == torch.float32:
-        target.addcmul_(logits, weights)
-        return
-    for target_map, tile_map in zip(target, logits, strict=True):  # sums in float32, of one class at a time
-        target_map.copy_(target_map.float().addcmul_(tile_map, weights))
-
-
-def _allocate_on_disk(shape: tuple[int, ...]) -> Tensor:
-    """Returns float16 zeros in a file without a name, which vanishes with the tensor, also after `kill -9`."""
+def _allocate_on_disk(shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """Returns float16 zeros in a file without a name, which vanishes with the array, also after `kill -9`."""
     needed, folder = HALF_BYTES * prod(shape), tempfile.gettempdir()
     what = f"the scores of this image take {describe_memory(needed)}, for which neither memory nor {folder} has room"
     advice = "close other programs, or point TMPDIR to a folder on a larger disk"
@@ -102,7 +80,7 @@ def _allocate_on_disk(shape: tuple[int, ...]) -> Tensor:
             mapped = np.memmap(file, dtype=np.float16, mode="r+", shape=shape)
     except OSError as error:
         raise AutosegError(what, advice) from error
-    return torch.from_numpy(mapped)
+    return mapped
 
 
 def _reserve(file: int, size: int) -> None:

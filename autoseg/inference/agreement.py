@@ -20,9 +20,11 @@ structure between samples. Decision: each vote is compared with the segmentation
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.imaging.targets import Targets
 from autoseg.inference.accumulation import allocate_logits
@@ -30,6 +32,7 @@ from autoseg.inference.dice_sums import BITS, DiceSums
 from autoseg.inference.predictor import Predictor, average
 from autoseg.inference.tile_weights import TileWeights
 from autoseg.inference.tiling import Slices, Tile
+from autoseg.runtime.arrays import Array, bring_to_cpu, device_of, move_like, namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class Agreement:
 
     votes: int
     structures: dict[str, float]
-    disagreement: Tensor | None = None
+    disagreement: NDArray[np.float32] | None = None
 
     @property
     def score(self) -> float:
@@ -106,21 +109,21 @@ class EnsembleAgreement(Predictor):
             with_map: Whether disagreement is gathered voxel by voxel as well, which takes a volume of memory.
         """
         self._predictor, self._targets, self._with_map = predictor, targets, with_map
-        self._map: Tensor | None = None
+        self._map: Array | None = None
         self._sums: DiceSums | None = None
-        self._winners: Tensor = torch.empty(0)  # of the votes on the present batch: (votes, words, n, *patch)
-        self._mean: Tensor = torch.empty(0)  # (words, n, *patch)
+        self._winners: Array = np.empty(0)  # of the votes on the present batch: (votes, words, n, *patch)
+        self._mean: Array = np.empty(0)  # (words, n, *patch)
         self._inside: Slices = ()
         self._padded = False
         self._shape: tuple[int, ...] = ()
         self._weights: TileWeights | None = None
 
-    def __call__(self, patches: Tensor) -> Tensor:
+    def __call__(self, patches: Array) -> Array:
         """Returns the mean of the logits (n, outputs, *patch), float32, also of a single vote."""
-        winners: list[Tensor] = []
+        winners: list[Array] = []
         mean = average(self._record_winners(self._predictor.list_votes(patches), winners))
         if len(winners) > 1:
-            self._mean, self._winners = self._find_winners(mean), torch.stack(winners)
+            self._mean, self._winners = self._find_winners(mean), namespace(mean).stack(winners)
         return mean
 
     def begin_image(self, shape: Sequence[int], inside: Slices) -> None:
@@ -138,53 +141,56 @@ class EnsembleAgreement(Predictor):
         if not len(self._winners):
             return
         votes, mean = self._winners[:, :, number], self._mean[:, number]
-        weights = self._weights = self._weights or TileWeights(votes.device)
-        differ = (votes != mean).any(dim=1)
+        weights = self._weights = self._weights or TileWeights(device_of(votes))
+        xp = namespace(votes)
+        differ = xp.any(votes != mean, axis=1)
         if self._with_map:
-            self._add_to_map(differ.sum(dim=0) / len(votes), [(tile.region[1:], weights(tile)) for tile in tiles])
+            regions = [(tile.region[1:], weights(tile)) for tile in tiles]
+            self._add_to_map(xp.sum(differ, axis=0, dtype=xp.float32) / len(votes), regions)
         chosen = _choose_voxels(differ, mean)
-        if isinstance(chosen, Tensor) and not len(chosen):
+        if not isinstance(chosen, slice) and not len(chosen):
             return
-        total = sum(weights.inside(tile, self._inside) if self._padded else weights(tile) for tile in tiles)
-        self._sums = self._sums or DiceSums(self._targets, len(votes), votes.device)
-        self._sums.add(
-            votes.flatten(2)[:, :, chosen], mean.flatten(1)[:, chosen], torch.as_tensor(total).flatten()[chosen]
-        )
+        total = reduce(add, (weights.inside(tile, self._inside) if self._padded else weights(tile) for tile in tiles))
+        self._sums = self._sums or DiceSums(self._targets, len(votes), device_of(votes))
+        flat = votes.reshape(*votes.shape[:2], -1), mean.reshape(len(mean), -1), total.reshape(-1)
+        self._sums.add(flat[0][:, :, chosen], flat[1][:, chosen], flat[2][chosen])
 
     def result(self) -> Agreement:
         """Returns the agreement over all patches since `begin_image`."""
         count = max(1, len(self._winners))
         names = self._targets.names
         scores = [math.nan] * len(names) if self._sums is None else self._sums.dice()
-        disagreement = None if self._map is None else self._map[self._inside].float().cpu().contiguous()
+        disagreement = (
+            None if self._map is None else bring_to_cpu(self._map[self._inside]).astype(np.float32, order="C")
+        )
         structures = dict(zip(names, scores, strict=True))
         return Agreement(votes=count, structures=structures, disagreement=disagreement)
 
-    def _record_winners(self, votes: Iterable[Tensor], winners: list[Tensor]) -> Iterator[Tensor]:
+    def _record_winners(self, votes: Iterable[Array], winners: list[Array]) -> Iterator[Array]:
         """Passes the logits of votes on, and adds the winners of each to a list."""
         for logits in votes:
             winners.append(self._find_winners(logits))
             yield logits
 
-    def _find_winners(self, logits: Tensor) -> Tensor:
+    def _find_winners(self, logits: Array) -> Array:
         """Returns the structures at each voxel, (words, n, *patch): a class, or a bit for each that may overlap."""
         if self._targets.exclusive:
             winners = _find_highest(logits)[None]
         else:
             masks = logits > 0
             words = [_pack(masks[:, first : first + BITS]) for first in range(0, masks.shape[1], BITS)]
-            winners = torch.stack(words)
-        return winners if winners.device.type == "cuda" else winners.cpu()  # other devices lack numbers of 64 bit
+            winners = namespace(logits).stack(words)
+        return winners if device_of(winners).type in ("cpu", "cuda") else winners.cpu()  # others lack 64 bit
 
-    def _add_to_map(self, disagreement: Tensor, weights: Sequence[tuple[Slices, Tensor]]) -> None:
+    def _add_to_map(self, disagreement: Array, weights: Sequence[tuple[Slices, Array]]) -> None:
         """Adds the disagreement in a patch, (*patch), to the map, at each region and with the weights there."""
         if self._map is None:
-            self._map = allocate_logits((1, *self._shape), disagreement.device)[0]
+            self._map = allocate_logits((1, *self._shape), device_of(disagreement))[0]
         for region, weight in weights:
-            self._map[region] += (disagreement.view(weight.shape) * weight).to(self._map.device)
+            self._map[region] += move_like(disagreement.reshape(weight.shape) * weight, self._map)
 
 
-def _choose_voxels(differ: Tensor, mean: Tensor) -> Tensor | slice:
+def _choose_voxels(differ: Array, mean: Array) -> Array | slice:
     """Returns the voxels that agreement depends on, as indices into a flattened patch.
 
     Decision: on a CPU these are the voxels that are of a structure in some vote, since fewer numbers are summed up
@@ -194,12 +200,13 @@ def _choose_voxels(differ: Tensor, mean: Tensor) -> Tensor | slice:
         differ: Whether a vote differs from the mean, (votes, *patch).
         mean: Winners of the mean, (words, *patch).
     """
-    if mean.device.type != "cpu":
+    if device_of(mean).type != "cpu":
         return slice(None)
-    return (differ.any(dim=0) | (mean != 0).any(dim=0)).flatten().nonzero()[:, 0]
+    xp = namespace(mean)
+    return xp.nonzero(xp.reshape(xp.any(differ, axis=0) | xp.any(mean != 0, axis=0), (-1,)))[0]
 
 
-def _find_highest(logits: Tensor) -> Tensor:
+def _find_highest(logits: Array) -> Array:
     """Returns the first of the highest classes, (n, *patch), of logits (n, classes, *patch).
 
     Decision: by bytes where each class has its own map in the memory of a CPU, which is several times as fast as
@@ -207,29 +214,38 @@ def _find_highest(logits: Tensor) -> Tensor:
     one kernel instead of four for each class, and takes the first of equal classes as well.
 
     Example:
-        >>> _find_highest(torch.tensor([[[0.0, 1.0], [2.0, 1.0]]])).tolist()
+        >>> _find_highest(np.array([[[0.0, 1.0], [2.0, 1.0]]])).tolist()
         [[1, 0]]
     """
-    classes = logits.shape[1]
-    dtype = torch.uint8 if classes < 256 else torch.int16
-    if logits.device.type == "cuda" or logits.stride(1) == 1:
-        return logits.movedim(1, -1).argmax(dim=-1).to(dtype)
-    highest = logits.amax(dim=1)
-    before_last = torch.zeros_like(highest, dtype=dtype)
+    classes, xp = logits.shape[1], namespace(logits)
+    dtype = xp.uint8 if classes < 256 else xp.int16
+    if device_of(logits).type == "cuda" or _has_neighbouring_classes(logits):
+        return xp.astype(xp.argmax(xp.moveaxis(logits, 1, -1), axis=-1), dtype)
+    highest = xp.max(logits, axis=1)
+    before_last = xp.zeros_like(highest, dtype=dtype)
     for number in range(classes):
-        is_highest = (logits[:, number] == highest).to(before_last.dtype)
-        torch.maximum(before_last, is_highest.mul_(classes - number), out=before_last)
+        is_highest = xp.astype(logits[:, number] == highest, dtype)
+        is_highest *= classes - number
+        before_last = xp.maximum(before_last, is_highest)
     return classes - before_last
 
 
-def _pack(masks: Tensor) -> Tensor:
+def _has_neighbouring_classes(logits: Array) -> bool:
+    """Returns whether the classes of a voxel are neighbours in memory."""
+    if isinstance(logits, np.ndarray):
+        return logits.strides[1] == logits.itemsize
+    return bool(logits.stride(1) == 1)
+
+
+def _pack(masks: Array) -> Array:
     """Packs up to eight masks (n, structures, *patch) into the bits of one byte, (n, *patch).
 
     Example:
-        >>> _pack(torch.tensor([[[True, False], [True, True]]])).tolist()
+        >>> _pack(np.array([[[True, False], [True, True]]])).tolist()
         [[3, 2]]
     """
-    word = torch.zeros_like(masks[:, 0], dtype=torch.uint8)
+    xp = namespace(masks)
+    word = xp.zeros_like(masks[:, 0], dtype=xp.uint8)
     for bit in range(masks.shape[1]):
-        word |= masks[:, bit].to(torch.uint8) << bit
+        word |= xp.astype(masks[:, bit], xp.uint8) << bit
     return word

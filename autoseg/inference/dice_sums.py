@@ -1,20 +1,15 @@
 """Sums over the voxels of all tiles, from which follows the Dice of each structure between votes and their mean."""
 
 import math
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.imaging.targets import Targets
+from autoseg.runtime.arrays import Array, Device, NumpyDevice, arrays_on, as_numpy, bring_to_cpu, namespace
 
 BITS = 8  # Masks of structures that may overlap are kept eight to a byte
-
-REPLICAS = 256
-"""Number of copies of each sum to which a GPU adds in turn. Decision: additions to the same place of the memory wait
-for each other, and most voxels are of few classes."""
-
-VOXELS_AT_ONCE = 2**24
-"""Number of voxels, of all votes, that a GPU adds at once. Decision: it takes 24 bytes for each."""
 
 
 class DiceSums:
@@ -22,7 +17,7 @@ class DiceSums:
 
     Sums are float64, on the device of the votes.
 
-    Decision: on a CUDA GPU sums are made without `bincount`, for which the CPU waits several times.
+    Decision: on a CUDA GPU sums are made without counting by `bincount`, for which the CPU waits several times.
 
     Args:
         targets: What the numbers of the votes mean.
@@ -30,13 +25,16 @@ class DiceSums:
         device: Device of the votes.
     """
 
-    def __init__(self, targets: Targets, votes: int, device: torch.device) -> None:
+    def __init__(self, targets: Targets, votes: int, device: Device) -> None:
         self._targets = targets
         count = len(targets.names)
-        self._in_vote, self._in_both = torch.zeros(2, votes, count, dtype=torch.float64, device=device)
-        self._in_mean = torch.zeros(count, dtype=torch.float64, device=device)
+        self._is_on_gpu = device.type == "cuda"
+        arrays = arrays_on(device if self._is_on_gpu else NumpyDevice())
+        self._in_vote, self._in_both, self._in_mean = (
+            arrays.copy(np.zeros(shape)) for shape in ((votes, count), (votes, count), (count,))
+        )
 
-    def add(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
+    def add(self, votes: Array, mean: Array, shares: Array) -> None:
         """Adds n voxels.
 
         Args:
@@ -45,37 +43,44 @@ class DiceSums:
             shares: Weight of each voxel, (n,), on the device of the votes.
         """
         add = self._add_classes if self._targets.exclusive else self._add_bits
-        add(votes, mean, shares.to(torch.float64))
+        if not self._is_on_gpu:
+            votes, mean, shares = map(as_numpy, (votes, mean, shares))
+        xp = namespace(shares)
+        add(votes, mean, xp.astype(shares, xp.float64))
 
     def dice(self) -> list[float]:
         """Returns the mean Dice of each structure; NaN if the mean has none of it."""
-        dice = (2 * self._in_both / (self._in_vote + self._in_mean)).mean(dim=0)
-        values, sizes = torch.stack([dice, self._in_mean]).tolist()
-        return [value if size > 0 else math.nan for value, size in zip(values, sizes, strict=True)]
+        in_vote, in_both, in_mean = map(bring_to_cpu, (self._in_vote, self._in_both, self._in_mean))
+        with np.errstate(invalid="ignore"):  # a structure that is in neither
+            dice = (2 * in_both / (in_vote + in_mean)).mean(axis=0)
+        return [value if size > 0 else math.nan for value, size in zip(dice.tolist(), in_mean.tolist(), strict=True)]
 
-    def _add_classes(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
+    def _add_classes(self, votes: Array, mean: Array, shares: Array) -> None:
         classes = len(self._in_mean) + 1
-        count = scatter_by_class if votes.device.type == "cuda" else count_by_class
+        count: Any = count_by_class
+        if self._is_on_gpu:
+            from autoseg.inference.dice_sums_on_gpu import scatter_by_class as count  # noqa: PLC0415 - it needs torch
         in_vote, in_both, in_mean = count(votes[:, 0], mean[0], shares, classes)
         self._in_vote += in_vote[:, 1:]
         self._in_both += in_both[:, 1:]
         self._in_mean += in_mean[1:]
 
-    def _add_bits(self, votes: Tensor, mean: Tensor, shares: Tensor) -> None:
+    def _add_bits(self, votes: Array, mean: Array, shares: Array) -> None:
         for number in range(len(self._in_mean)):
             word, bit = divmod(number, BITS)
             voted, agreed = (votes[:, word] >> bit) & 1, (mean[word] >> bit) & 1
-            self._in_vote[:, number] += (voted * shares).sum(dim=1)
-            self._in_both[:, number] += (voted * agreed * shares).sum(dim=1)
+            self._in_vote[:, number] += (voted * shares).sum(axis=1)
+            self._in_both[:, number] += (voted * agreed * shares).sum(axis=1)
             self._in_mean[number] += (agreed * shares).sum()
 
 
-def count_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def count_by_class(
+    votes: NDArray[np.integer], mean: NDArray[np.integer], shares: NDArray[np.float64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Returns the shares of the voxels of each class, summed up.
 
     Example: of three voxels, two are of class 1 in the vote, and one of these also in the mean.
-        >>> shares = torch.tensor([1, 1, 0.5], dtype=torch.float64)
-        >>> sums = count_by_class(torch.tensor([[0, 1, 1]]), torch.tensor([0, 1, 0]), shares, classes=2)
+        >>> sums = count_by_class(np.array([[0, 1, 1]]), np.array([0, 1, 0]), np.array([1, 1, 0.5]), classes=2)
         >>> [values.tolist() for values in sums]
         [[[1.0, 1.5]], [[1.0, 1.0]], [1.5, 1.0]]
 
@@ -89,36 +94,7 @@ def count_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) ->
         The sum for each class over its voxels in each vote, (votes, classes), float64; the sum over those that are of
         that class in the mean as well; and the sum over its voxels in the mean, (classes,).
     """
-    voted, count = votes.long(), len(votes)
-    bins = (voted + classes * torch.arange(count, device=voted.device)[:, None]).flatten()
-
-    def sum_by_class(weights: Tensor) -> Tensor:
-        return bins.bincount(weights.flatten(), count * classes).view(count, classes)
-
-    in_vote, in_both = sum_by_class(shares.expand(count, -1)), sum_by_class(shares * (votes == mean))
-    return in_vote, in_both, mean.long().bincount(shares, classes)
-
-
-def scatter_by_class(votes: Tensor, mean: Tensor, shares: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns what `count_by_class` returns, without making the CPU wait for a GPU.
-
-    Neighbouring voxels are added to different replicas of the sums, and some votes at a time, for the memory.
-
-    Example:
-        >>> shares = torch.tensor([1, 1, 0.5], dtype=torch.float64)
-        >>> sums = scatter_by_class(torch.tensor([[0, 1, 1]]), torch.tensor([0, 1, 0]), shares, classes=2)
-        >>> [values.tolist() for values in sums]
-        [[[1.0, 1.5]], [[1.0, 1.0]], [1.5, 1.0]]
-    """
-    replicas = torch.arange(len(mean), device=mean.device).remainder_(REPLICAS).mul_(classes)
-
-    def sum_by_class(bins: Tensor, weights: Tensor) -> Tensor:
-        sums = torch.zeros(len(bins), REPLICAS * classes, dtype=torch.float64, device=bins.device)
-        return sums.scatter_add_(1, bins, weights).view(len(bins), REPLICAS, classes).sum(dim=1)
-
-    in_vote, in_both = [], []
-    for some in torch.split(votes, max(1, VOXELS_AT_ONCE // len(mean))):
-        bins = replicas + some
-        in_vote.append(sum_by_class(bins, shares.expand(len(some), -1)))
-        in_both.append(sum_by_class(bins, shares * (some == mean)))
-    return torch.cat(in_vote), torch.cat(in_both), sum_by_class((replicas + mean)[None], shares[None])[0]
+    in_vote: NDArray[Any] = np.stack([np.bincount(vote, shares, classes) for vote in votes])
+    in_both: NDArray[Any] = np.stack([np.bincount(vote, shares * (vote == mean), classes) for vote in votes])
+    in_mean: NDArray[Any] = np.bincount(mean, shares, classes)
+    return in_vote, in_both, in_mean

@@ -25,6 +25,7 @@ from autoseg.inference.prediction import Prediction, stack_masks
 from autoseg.inference.segmenter import Prepared, Segmenter
 from autoseg.inference.sliding_window import OnProgress, ignore_progress
 from autoseg.models.training_statistics import TrainingStatistics
+from autoseg.runtime.arrays import Device
 
 THRESHOLD = 0.5
 """Mean probability above which a voxel belongs to a region. Source: the reference method."""
@@ -34,8 +35,12 @@ THRESHOLD = 0.5
 class EnsemblePrediction:
     """The prediction of several configurations for one image; an `ImagePrediction`.
 
+    Its probabilities are the mean of what the networks give, without temperatures, since the segmentation follows from
+    this mean. Decision: the temperatures of each configuration alone would change which label wins.
+
     Attributes:
-        members: Predictions of at least one configuration for the same image; their own rules are not applied.
+        members: Predictions of at least one configuration for the same image, without temperatures; their own rules are
+            not applied.
         rules: Postprocessing of the segmentation.
     """
 
@@ -123,6 +128,11 @@ class EnsembleSegmenter:
         return self.members[0].info
 
     @property
+    def device(self) -> Device:
+        """Device of the networks."""
+        return self.members[0].device
+
+    @property
     def dataset(self) -> str:
         """Name of the dataset that the members were trained on."""
         return self.members[0].dataset
@@ -191,7 +201,7 @@ class EnsemblePrepared:
                 lambda share: on_progress(share / len(self.members)),
                 coarse=None if coarse is None else coarse.segmentation(),
             )
-        members = tuple(predictions[id(member.segmenter)] for member in self.members)
+        members = tuple(replace(predictions[id(member.segmenter)], temperatures=None) for member in self.members)
         return EnsemblePrediction(members=members, rules=self.rules)
 
 

@@ -1,26 +1,30 @@
 """Segmentation of a folder of scans: which scans and probabilities, where results go, and which errors are reported."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex
-from typing import Self
 
-from autoseg._version import __version__
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import BACKGROUND, DatasetInfo, info_file
-from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, result_ending
+from autoseg.datasets.names import compose
+from autoseg.datasets.scans import result_ending
 from autoseg.errors import ProblemsError, UsageError, WriteError
-from autoseg.imaging.label_files import file_stem, result_path
-from autoseg.inference.interfaces import ImageSegmenter
-from autoseg.inference.report import ReportWriter, describe_remarkable, name_table
-from autoseg.inference.scan_pipeline import ScanReport, segment_each
-from autoseg.runtime.artifact import Artifact, atomic_file
-from autoseg.runtime.reporting import Reporter
+from autoseg.imaging.label_files import check_mask_names, file_stem
+from autoseg.inference.continuation import PROVENANCE_FILE, PredictionProvenance, find_waiting, list_maps
+from autoseg.inference.interfaces import ImageSegmenter, ResultWriter
+from autoseg.inference.report import ReportWriter, describe_remarkable, make_record
+from autoseg.inference.result_writers import list_files, write_beside
+from autoseg.inference.scan_pipeline import ScanReport, ScansToSegment, segment_each
+from autoseg.inference.scan_records import FOLDER_NAME
+from autoseg.runtime.forks import calculation
+from autoseg.runtime.leases import Leases, open_leases
+from autoseg.runtime.reporting import Reporter, describe_item, log_line
+from autoseg.runtime.shared_work import SharedWork, take_turns
+from autoseg.runtime.writable import check_writable
 
-PROVENANCE_FILE = "prediction.json"
-
-PART = re.compile(r"^(\d{1,4})/(\d{1,4})\Z")
+LEASES_FOLDER = ".leases"
+"""Subfolder of the segmentations with the leases of runs that share their scans, while they are at work."""
 
 
 def make_output_folder(output: Path, source: Path) -> Path:
@@ -41,18 +45,6 @@ def make_output_folder(output: Path, source: Path) -> Path:
         raise UsageError(f"{output} holds the scans, which the results would replace", "give another folder with -o")
     check_writable(output)
     return output
-
-
-def check_writable(folder: Path) -> None:
-    """Finds out before the work whether a folder can be written; several programs may do so at the same time.
-
-    Raises:
-        WriteError: It cannot be made or written.
-    """
-    trial = folder / f".writable_{token_hex(4)}"
-    with atomic_file(trial) as probe:
-        probe.touch()
-    trial.unlink()
 
 
 def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, int]:
@@ -76,7 +68,7 @@ def choose_labels(names: str | Sequence[str], info: DatasetInfo) -> dict[str, in
     """
     chosen: dict[str, int] = {}
     outputs = ({BACKGROUND: 0} if info.targets.exclusive else {}) | info.targets.output_of
-    for name in [names] if isinstance(names, str) else names:
+    for name in map(compose, [names] if isinstance(names, str) else names):
         if name == "all":
             chosen |= info.targets.output_of
         elif name in outputs:
@@ -118,81 +110,6 @@ def name_probability_maps(scans: Sequence[Case], labels: Mapping[str, int]) -> d
     return names
 
 
-def choose_part(scans: Sequence[Case], part: str | None) -> list[Case]:
-    """Returns the scans for one of several machines that share a folder: "2/4" takes the second, the sixth, and so on.
-
-    Raises:
-        UsageError: The text is no part such as "2/4".
-    """
-    if part is None:
-        return list(scans)
-    match = PART.match(part)
-    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= number <= count:
-        raise UsageError(f"{part!r} is no part of a whole", "write 1/4, 2/4, 3/4 and 4/4 for four machines")
-    return list(scans[number - 1 :: count])
-
-
-class PredictionProvenance(Artifact):
-    """The model that made the segmentations of a folder; prediction.json.
-
-    Segmentations that are older than this file were made by another model.
-
-    Attributes:
-        program: Version of autoseg.
-        dataset: Name of the dataset that the model was trained on.
-        model: Digest of the networks, their plan and their postprocessing; see `Segmenter.digest`.
-        postprocessing: Description of the postprocessing.
-    """
-
-    program: str
-    dataset: str
-    model: str
-    postprocessing: str
-
-    @classmethod
-    def of(cls, segmenter: ImageSegmenter) -> Self:
-        """Returns the provenance of the segmentations of a model."""
-        return cls(
-            program=__version__,
-            dataset=segmenter.dataset,
-            model=segmenter.digest,
-            postprocessing=segmenter.rules.describe(),
-        )
-
-    def is_in(self, output: Path) -> bool:
-        """Returns whether the present segmentations in a folder were made by this model."""
-        path = output / PROVENANCE_FILE
-        return path.is_file() and PredictionProvenance.load(path).model == self.model
-
-
-def leave_out_finished(
-    segmenter: ImageSegmenter, scans: Sequence[Case], output: Path, labels: Mapping[str, int]
-) -> list[Case]:
-    """Returns the scans that still lack a result of this model in a folder, or a map that is asked for.
-
-    A file that is there is complete, since each is written as a whole or not at all.
-
-    Args:
-        segmenter: The model.
-        scans: Cases without labels.
-        output: Folder of the results.
-        labels: Labels whose probabilities are asked for; see `choose_labels`.
-    """
-    if not PredictionProvenance.of(segmenter).is_in(output):
-        return list(scans)
-    maps, since = name_probability_maps(scans, labels), (output / PROVENANCE_FILE).stat().st_mtime_ns
-
-    def is_finished(scan: Case) -> bool:
-        result = result_path(output / (scan.name + result_ending(scan)), segmenter.info.targets)
-        files = [result, *(output / PROBABILITIES_FOLDER / name for name in maps[scan.name].values())]
-        if segmenter.maps_disagreement:
-            files.append(output / DISAGREEMENT_FOLDER / (scan.name + result_ending(scan)))
-        return all(path.exists() and path.stat().st_mtime_ns >= since for path in files)
-
-    return [scan for scan in scans if not is_finished(scan)]
-
-
 def ask_for_disagreement(segmenter: ImageSegmenter) -> ImageSegmenter:
     """Returns the same model, which also maps where its folds and mirror images disagree.
 
@@ -211,10 +128,11 @@ def segment_scans(
     output: Path,
     labels: Mapping[str, int],
     reporter: Reporter,
-    *,
-    part: str | None = None,
+    writers: Sequence[ResultWriter] = (),
 ) -> list[Path]:
     """Segments scans one after the other; one that cannot be segmented does not stop the others.
+
+    Several runs may write into one folder at the same time.
 
     Args:
         segmenter: The model.
@@ -223,40 +141,143 @@ def segment_scans(
             which model made them, and for a table of the scans; see `report`.
         labels: Labels whose probabilities are written too, into a folder of their own; see `choose_labels`.
         reporter: Shows progress, and gets a line for each result that deserves a look.
-        part: Which part of all scans these are, such as "2/4"; then the table has a name of its own.
+        writers: Write further files of the scans, such as DICOM objects and meshes.
 
     Returns:
         Paths of the segmentations that were written. Where one is, the probabilities of its scan are complete.
 
     Raises:
-        UsageError: Two maps of probabilities would have the same file.
+        UsageError: Two maps of probabilities, or two masks, would have the same file; or this process was forked, see
+            `forks.calculation`.
         ProblemsError: Some scans could not be segmented, each with its line.
     """
+    run = _make_run(segmenter, scans, output, labels, reporter, writers)
+    turns = ScansToSegment(turns=((scan, None) for scan in scans), most=len(scans))
+    return _complete(run, scans, lambda: run.segment(scans, turns))
+
+
+def share_scans(
+    segmenter: ImageSegmenter,
+    scans: Sequence[Case],
+    output: Path,
+    labels: Mapping[str, int],
+    reporter: Reporter,
+    writers: Sequence[ResultWriter] = (),
+) -> list[Path]:
+    """Segments the scans that are not finished and that no other run has in work, until all of them are finished.
+
+    Takes the arguments of `segment_scans`, returns what this run has written, and raises the same errors. See
+    `runtime.leases` for how runs on several machines know of each other.
+    """
+    run = _make_run(segmenter, scans, output, labels, reporter, writers)
+    return _complete(run, scans, lambda: run.share(scans))
+
+
+def _make_run(
+    segmenter: ImageSegmenter,
+    scans: Sequence[Case],
+    output: Path,
+    labels: Mapping[str, int],
+    reporter: Reporter,
+    writers: Sequence[ResultWriter],
+) -> "_Run":
+    check_mask_names(segmenter.info.targets)
     maps = name_probability_maps(scans, labels)
-    reports: list[ScanReport] = []
-    failures: list[str] = []
-    table = ReportWriter(
-        output / name_table(part), segmenter.info.targets.names, keep=PredictionProvenance.of(segmenter).is_in(output)
-    )
+    return _Run(segmenter=segmenter, output=output, maps=maps, reporter=reporter, writers=writers)
 
-    def begin() -> None:
-        provenance = PredictionProvenance.of(segmenter)
-        if not provenance.is_in(output):
-            provenance.save(output / PROVENANCE_FILE)
-        segmenter.info.save(info_file(output))
 
-    try:
-        for report in segment_each(segmenter, scans, output, maps, reporter, begin=begin):
-            reports.append(report)
-            if report.result is None:
-                failures.append(f"case {report.name!r}: {report.problem}")
-            table.add(report)
-    except WriteError as error:  # it would stop every other scan too
-        failures.append(str(error))
-    written = [report.result for report in reports if report.result is not None]
-    for line in describe_remarkable(reports, name_table(part)):
-        reporter.say(line)
-    if failures:
-        reporter.say(f"{len(written)} of {len(scans)} scans were segmented: {output}")
-        raise ProblemsError(failures)
+def _complete(run: "_Run", scans: Sequence[Case], segment: Callable[[], object]) -> list[Path]:
+    """Segments, says what deserves a look, and returns what was written."""
+    with calculation(run.segmenter.device.type):
+        segment()
+    written = [report.result for report in run.reports if report.result is not None]
+    for line in describe_remarkable(run.reports):
+        run.reporter.say(line)
+    if run.failures:
+        run.reporter.say(f"{len(written)} of {len(scans)} scans were segmented: {run.output}")
+        raise ProblemsError(run.failures)
     return written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A run over some scans.
+
+    Attributes:
+        segmenter: The model.
+        output: Folder for the results.
+        maps: See `name_probability_maps`.
+        reporter: Shows progress.
+        writers: Write further files of the scans.
+        reports: What became of each scan so far.
+        failures: A line for each scan that was not segmented, and for what ended the run.
+    """
+
+    segmenter: ImageSegmenter
+    output: Path
+    maps: Mapping[str, Mapping[int, str]]
+    reporter: Reporter
+    writers: Sequence[ResultWriter]
+    reports: list[ScanReport] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def share(self, scans: Sequence[Case]) -> None:
+        """Segments those scans that no other run has in work; ends when all are finished."""
+
+        def is_finished(scan: Case) -> bool:
+            return not find_waiting(self.segmenter, [scan], self.output, self.maps, self.writers).scans
+
+        with open_leases(self.output / LEASES_FOLDER) as leases:
+            folders = (self.output, self.output / FOLDER_NAME)
+            shared: SharedWork[Case] = SharedWork(
+                leases=leases, is_finished=is_finished, folders=folders, reporter=self.reporter
+            )
+            self.segment(scans, ScansToSegment(turns=take_turns(scans, shared), most=len(scans)), leases)
+
+    def segment(
+        self,
+        scans: Sequence[Case],
+        turns: ScansToSegment,
+        leases: Leases | None = None,
+    ) -> None:
+        """Segments scans, and keeps a record of each.
+
+        Args:
+            scans: All scans.
+            turns: Those that this run segments.
+            leases: Gives back each scan that is recorded.
+        """
+        segmenter, digest = self.segmenter, self.segmenter.digest
+        table, cases = ReportWriter(self.output, segmenter.info.targets.names), {scan.name: scan for scan in scans}
+        try:
+            segmented = segment_each(segmenter, turns, self.output, self.maps, self.reporter, begin=self._begin)
+            for report in write_beside(self.writers, segmented, cases, self.output, self.maps):
+                self._note(report, len(scans))
+                wanted = self.maps[report.name] if report.result is not None else {}
+                with_disagreement = segmenter.maps_disagreement and report.result is not None
+                written = list_maps(cases[report.name], wanted, with_disagreement=with_disagreement)
+                if report.result is not None:
+                    written += list_files(self.writers, cases[report.name], wanted)
+                table.add(make_record(report, cases[report.name], digest, written))
+                if leases is not None:
+                    leases.release(report.name)
+            table.write()
+        except WriteError as error:  # it would stop every other scan too
+            self.failures.append(str(error))
+        except BaseException:
+            with suppress(WriteError):
+                table.write()
+            raise
+
+    def _begin(self) -> None:
+        provenance = PredictionProvenance.of(self.segmenter)
+        if not provenance.is_in(self.output):
+            provenance.save(self.output / PROVENANCE_FILE)
+        self.segmenter.info.save(info_file(self.output))
+
+    def _note(self, report: ScanReport, total: int) -> None:
+        self.reports.append(report)
+        line = describe_item("segmenting", len(self.reports), total, report.name, report.problem)
+        log_line(self.reporter, line if report.problem else f"{line}, {report.seconds:.1f} s")
+        if report.result is None:
+            self.failures.append(f"case {report.name!r}: {report.problem}")

@@ -6,9 +6,11 @@
 `ensemble.EnsembleSegmenter`, `EnsemblePrepared` and `EnsemblePrediction` those of several.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, Self
 
+from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.label_files import SegmentationSource
@@ -16,6 +18,7 @@ from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.agreement import Agreement
 from autoseg.inference.sliding_window import OnProgress, ignore_progress
 from autoseg.models.training_statistics import TrainingStatistics
+from autoseg.runtime.arrays import Device
 
 
 class ImagePrediction(SegmentationSource, Protocol):
@@ -32,6 +35,27 @@ class ImagePrediction(SegmentationSource, Protocol):
         """Returns the share of votes, 0 to 1, that differ from their mean, on the grid of the image.
 
         None if it was not asked for; see `ImageSegmenter.with_disagreement`.
+        """
+
+
+class ResultWriter(Protocol):
+    """Writes further files of a scan beside its segmentation, such as DICOM objects or meshes."""
+
+    def list_files(self, scan: Case, maps: Mapping[int, str]) -> tuple[str, ...]:
+        """Returns the paths of the files of a scan, from the folder of the results on; for `maps` see `write`."""
+
+    def write(self, scan: Case, result: Path, output: Path, maps: Mapping[int, str]) -> None:
+        """Writes the files of a scan.
+
+        Args:
+            scan: The scan.
+            result: Its segmentation, which is written already.
+            output: Folder of the results.
+            maps: The outputs whose probabilities were written too, to the names of their files.
+
+        Raises:
+            ImageError: The files cannot be made of this scan.
+            WriteError: A file cannot be written.
         """
 
 
@@ -60,6 +84,10 @@ class ImageSegmenter(Protocol):
     @property
     def info(self) -> DatasetInfo:
         """Channels and labels."""
+
+    @property
+    def device(self) -> Device:
+        """Device of the networks."""
 
     @property
     def dataset(self) -> str:

@@ -4,12 +4,14 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from autoseg.runtime.compiler import compile_quietly, describe_fallback
-from autoseg.runtime.device import compiles_well, is_memory_full
+from autoseg.runtime.device import compiles_well
+from autoseg.runtime.full_memory import is_memory_full
 
 COMPILE_AFTER_SECONDS = 300.0
 """Seconds of prediction after which a network is compiled. Decision: compiling takes about a minute. How many scans are
@@ -52,6 +54,11 @@ class LateCompiler:
             self._compiled = None
             warnings.warn(describe_fallback(error), stacklevel=2)
         return self._network(patches)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Supports pickling and copying: a compiled network stays behind, and is compiled again in due time."""
+        waits = self._waits or self._compiled is not None
+        return {**self.__dict__, "_compiled": None, "_waits": waits, "_last_call": None}
 
     def _count(self, shape: torch.Size) -> None:
         """Adds up the time between calls, and compiles the network when that was long."""

@@ -4,18 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
-from autoseg.errors import ModelError
+from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference.ensemble import make_ensemble
+from autoseg.inference.exported_segmenter import make_exported_segmenter
 from autoseg.inference.interfaces import ImageSegmenter
-from autoseg.inference.segmenter import Segmenter, make_segmenter
-from autoseg.models.checkpoint import load_checkpoint
+from autoseg.inference.segmenter import Segmenter
+from autoseg.models.calibration import load_calibration
+from autoseg.models.fold_files import is_exported, load_exported
 from autoseg.models.model_source import ModelMember, opened_model, select_folds
+from autoseg.models.runtimes import RUNTIMES, check_runtime
 from autoseg.models.training_statistics import load_training_statistics
 from autoseg.models.weight_digest import digest_weights
-from autoseg.runtime.device import resolve_device
+from autoseg.runtime.forks import watch_forks
 from autoseg.workspace import Fold, ModelFolder
 
 OnMessage = Callable[[str], None]
@@ -36,12 +37,20 @@ class PredictionOptions:
         device: "auto", "cpu", "cuda" or "mps".
         mirroring: Whether to average over mirror images.
         exact: Whether to calculate in float32, even where a lower precision is faster.
+        postprocessing: Whether the rules that `find_best` or nnU-Net chose are applied to segmentations. They always
+            are to the segmentation of the coarser configuration that a cascade sees, as in its training.
+        missing_channels: Whether scans may lack channels although those of training could not.
+        runtime: What calculates the networks: "torch" for checkpoints; "onnx" or "openvino" for networks that were
+            exported; "auto" for what the model needs, and the fastest one that is installed.
     """
 
     folds: Fold | Sequence[Fold] | None = None
     device: str = "auto"
     mirroring: bool = True
     exact: bool = False
+    postprocessing: bool = True
+    missing_channels: bool = False
+    runtime: str = "auto"
 
 
 def load_segmenter(
@@ -58,13 +67,16 @@ def load_segmenter(
     Raises:
         ModelError, ArtifactError, UsageError: See `model.load_model`.
     """
+    check_runtime(options.runtime)
+    watch_forks()
     with opened_model(path, options.folds) as model:
-        loader = _Loader(device=resolve_device(options.device), options=options)
+        loader = _Loader(options=options)
         if model.best_model is None:
             [member] = model.members
-            return loader.load(member.folder, member.folds, only_finished=not member.folds)
+            single = loader.load(member.folder, member.folds, only_finished=not member.folds)
+            return single if options.postprocessing else replace(single, rules=NO_RULES)
         members = [loader.load_chosen(member, warn) for member in model.members]
-        segmenter = make_ensemble(members, model.best_model.rules)
+        segmenter = make_ensemble(members, model.best_model.rules if options.postprocessing else NO_RULES)
         say(f"as {model.folder.best_model.name} chose: {model.best_model.describe()}")
         return segmenter
 
@@ -74,13 +86,11 @@ class _Loader:
     """Loads configurations, each once.
 
     Attributes:
-        device: Device of the networks.
         options: How the model predicts.
         loaded: Folder of a configuration to its segmenter.
         weight_digests: Folder of a configuration to the `digest_weights` of each fold that predicts.
     """
 
-    device: torch.device
     options: PredictionOptions
     loaded: dict[Path, Segmenter] = field(default_factory=dict)
     weight_digests: dict[Path, dict[Fold, str]] = field(default_factory=dict)
@@ -104,24 +114,66 @@ class _Loader:
             only_finished: Whether to leave out folds whose training goes on, unless there is no other.
         """
         rules = PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES
-        every = {fold: load_checkpoint(folder.checkpoint(fold)) for fold in select_folds(folder, folds)}
+        selected = select_folds(folder, folds)
+        load = self._load_exported if all(is_exported(folder, fold) for fold in selected) else self._load_checkpoints
+        segmenter = load(folder, selected, rules, only_finished=only_finished)
+        calibration, info = load_calibration(folder), segmenter.info
+        if self.options.missing_channels:
+            info = info.model_copy(update={"missing_channels": True})
+        segmenter = replace(
+            segmenter,
+            statistics=load_training_statistics(folder),
+            info=info,
+            temperatures=None if calibration is None else calibration.temperatures_of(info.targets),
+        )
+        self.loaded[folder.path] = segmenter
+        return segmenter
+
+    def _load_exported(
+        self, folder: ModelFolder, folds: Sequence[Fold], rules: PostprocessingRules, **_: object
+    ) -> Segmenter:
+        """Loads exported folds, which are all finished."""
+        if self.options.device not in ("auto", "cpu"):
+            what = f"the networks of {folder.path} were exported for the CPU, not for {self.options.device}"
+            raise UsageError(what, "leave out --device, or get the model that was exported without --runtime")
+        exported = {fold: load_exported(folder, fold) for fold in folds}
+        self.weight_digests[folder.path] = {fold: content.weights for fold, content in exported.items()}
+        return make_exported_segmenter(
+            folder,
+            folds,
+            rules,
+            runtime=self.options.runtime,
+            mirroring=self.options.mirroring,
+            previous=self._load_previous(folder, exported[folds[0]].description.configuration.previous),
+        )
+
+    def _load_checkpoints(
+        self, folder: ModelFolder, folds: Sequence[Fold], rules: PostprocessingRules, *, only_finished: bool
+    ) -> Segmenter:
+        """Loads the checkpoints of folds, for torch."""
+        from autoseg.inference.torch_segmenter import make_segmenter  # noqa: PLC0415 - it needs torch
+        from autoseg.models.checkpoint import load_checkpoint  # noqa: PLC0415 - likewise
+        from autoseg.runtime.device import resolve_device  # noqa: PLC0415 - likewise
+
+        if self.options.runtime in RUNTIMES:
+            what = f"{folder.path} holds checkpoints, which torch calculates, not {self.options.runtime}"
+            raise UsageError(what, "export it by 'autoseg export --runtime onnx', and predict with that bundle")
+        device = resolve_device(self.options.device)
+        every = {fold: load_checkpoint(folder.checkpoint(fold)) for fold in folds}
         finished = {fold: checkpoint for fold, checkpoint in every.items() if checkpoint.finished}
         selected = finished if only_finished and finished else every
         checkpoints = list(selected.values())
-        segmenter = make_segmenter(
+        self.weight_digests[folder.path] = {
+            fold: digest_weights(checkpoint.weights) for fold, checkpoint in selected.items()
+        }
+        return make_segmenter(
             checkpoints,
             rules,
-            self.device,
+            device,
             mirroring=self.options.mirroring,
             exact=self.options.exact,
             previous=self._load_previous(folder, checkpoints[0].configuration.previous),
         )
-        segmenter = replace(segmenter, statistics=load_training_statistics(folder))
-        self.loaded[folder.path] = segmenter
-        self.weight_digests[folder.path] = {
-            fold: digest_weights(checkpoint.weights) for fold, checkpoint in selected.items()
-        }
-        return segmenter
 
     def _load_previous(self, folder: ModelFolder, name: str | None) -> Segmenter | None:
         """Loads the coarser configuration of a cascade from the folder beside it."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.postprocessing import PostprocessingRules, apply_rules, apply_to_mask
@@ -12,6 +11,7 @@ from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import UNKNOWN, Agreement
 from autoseg.preprocessing.case import PreprocessRecord, restore_case, restore_masks
 from autoseg.preprocessing.probabilities import restore_map, restore_probabilities
+from autoseg.runtime.arrays import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +24,16 @@ class Prediction:
         targets: What the outputs stand for.
         rules: Postprocessing of the segmentation.
         agreement: Agreement of the votes whose mean the logits are.
+        temperatures: A temperature for each output, by which logits are divided for probabilities; see
+            `evaluation.reliability`. The segmentation does not depend on them.
     """
 
-    logits: torch.Tensor
+    logits: Array
     record: PreprocessRecord
     targets: Targets
     rules: PostprocessingRules
     agreement: Agreement = UNKNOWN
+    temperatures: tuple[float, ...] | None = None
 
     @property
     def geometry(self) -> Geometry:
@@ -52,14 +55,20 @@ class Prediction:
     def probabilities(self, outputs: Sequence[int]) -> Iterator[Volume]:
         """Yields maps of the probabilities of some outputs on the grid of the image; see `restore_probabilities`.
 
-        They are those of the networks: postprocessing changes the segmentation only.
+        They are those of the networks, calibrated: postprocessing changes the segmentation only.
         """
-        return restore_probabilities(self.logits, self.record, outputs, exclusive=self.targets.exclusive)
+        return restore_probabilities(
+            self.logits,
+            self.record,
+            outputs,
+            exclusive=self.targets.exclusive,
+            temperatures=self.temperatures,
+        )
 
     def disagreement(self) -> Volume | None:
         """Returns the share of votes that differ from their mean; see `ImagePrediction.disagreement`."""
         disagreement = self.agreement.disagreement
-        return None if disagreement is None else restore_map(disagreement.numpy(), self.record)
+        return None if disagreement is None else restore_map(disagreement, self.record)
 
 
 def stack_masks(masks: Iterator[Volume]) -> Volume:

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from autoseg.datasets.dataset import Case
+from autoseg.datasets.scan_images import find_grid
 from autoseg.errors import ImageError
-from autoseg.imaging.image_headers import read_grid
+from autoseg.imaging.geometry import Shape, Vector
 from autoseg.inference.ensemble import EnsembleSegmenter
 from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.segmenter import Segmenter
-from autoseg.models.speed import measure_speed
-from autoseg.models.work import measure_patch_work
 from autoseg.planning.machine_speed import MachineSpeed, describe_roughly, scan_seconds
 from autoseg.preprocessing.target_grid import resampled_shape, target_spacing
+from autoseg.runtime.arrays import NumpyDevice
 from autoseg.runtime.machine import is_busy
 
 DAY = 24 * 3600.0
@@ -26,15 +26,18 @@ def describe_prediction_time(segmenter: ImageSegmenter, scans: Sequence[Case]) -
     """Yields lines on how long the networks take per scan and in all, and what to do if that is more than a day.
 
     The device is measured for about a second. Nothing is said if all are done within `SHORT_SECONDS`, on a CUDA GPU,
-    where the progress bar soon tells, nor for a network whose work cannot be counted.
+    where the progress bar soon tells, nor for a network whose work cannot be counted or that was exported.
 
     Args:
         segmenter: The model.
         scans: The scans, of which the headers are read; one that cannot be read does not count.
     """
-    parts = _list_networks(segmenter)
-    if not parts or not scans or parts[0].device.type == "cuda":
+    parts = list_networks(segmenter)
+    if not parts or not scans or parts[0].device.type == "cuda" or isinstance(parts[0].device, NumpyDevice):
         return
+    from autoseg.models.speed import measure_speed  # noqa: PLC0415 - it needs torch
+    from autoseg.models.work import measure_patch_work  # noqa: PLC0415 - likewise
+
     work = [measure_patch_work(part.configuration) for part in parts]
     counted = [(part, patch_work) for part, patch_work in zip(parts, work, strict=True) if patch_work is not None]
     if len(counted) < len(parts):
@@ -68,20 +71,31 @@ class CountedModel:
         The scan is taken as it lies in its file, without the border of zeros being cut off.
         """
         try:
-            shape, spacing_mm = read_grid(scan.images[0])
+            shape, spacing_mm = find_grid(scan)
         except ImageError:
             return None
         total = 0.0
         for part, work in self.parts:
-            first, second, third = part.axis_order
-            step_mm = spacing_mm[first], spacing_mm[second], spacing_mm[third]
-            target_mm = target_spacing(part.configuration.spacing_mm, step_mm)
-            size = resampled_shape((shape[first], shape[second], shape[third]), step_mm, target_mm)
+            size = find_network_shape(part, shape, spacing_mm)
             total += scan_seconds(part.configuration, size, self.speed, work, votes=part.votes)
         return total
 
 
-def _list_networks(segmenter: ImageSegmenter) -> list[Segmenter]:
+def find_network_shape(part: Segmenter, shape: Shape, spacing_mm: Vector) -> Shape:
+    """Returns the shape of a scan, in the order of the plan's axes, at the spacing of a configuration.
+
+    Args:
+        part: The configuration.
+        shape: Shape (z, y, x) of the scan.
+        spacing_mm: Its spacing (z, y, x).
+    """
+    first, second, third = part.axis_order
+    step_mm = spacing_mm[first], spacing_mm[second], spacing_mm[third]
+    target_mm = target_spacing(part.configuration.spacing_mm, step_mm)
+    return resampled_shape((shape[first], shape[second], shape[third]), step_mm, target_mm)
+
+
+def list_networks(segmenter: ImageSegmenter) -> list[Segmenter]:
     """Returns the configurations whose networks run, each once, with the coarser ones of cascades."""
     members = segmenter.members if isinstance(segmenter, EnsembleSegmenter) else (segmenter,)
     networks: dict[int, Segmenter] = {}

@@ -3,7 +3,7 @@
 A remark is a short sentence, such as "liver is implausibly small: 3 ml, in training 900 to 2100 ml".
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -45,24 +45,27 @@ class ImageProperties:
     Attributes:
         spacing_mm, size_mm: Along (z, y, x), after the image was reoriented as the training cases are, if it was.
         orientation: Orientation of the image as it was read; None for a picture.
-        intensities: For each channel the lowest and the highest intensity.
+        intensities: For each channel the lowest and the highest intensity; None for a channel that the scan lacks.
     """
 
     spacing_mm: Vector
     size_mm: Vector
     orientation: str | None
-    intensities: tuple[tuple[float, float], ...]
+    intensities: tuple[tuple[float, float] | None, ...]
 
     @classmethod
-    def of(cls, image: Volume, statistics: TrainingStatistics) -> Self:
-        """Measures an image (c, z, y, x) as it was read."""
+    def of(cls, image: Volume, statistics: TrainingStatistics, missing_channels: Collection[int] = ()) -> Self:
+        """Measures an image (c, z, y, x) as it was read, with zeros for the channels that are missing."""
         target, grid = statistics.orientation, image.geometry
         oriented = grid if target is None or grid.orientation is None else grid.reoriented(target)
         return cls(
             spacing_mm=oriented.spacing_mm,
             size_mm=measure_size_mm(oriented.shape, oriented.spacing_mm),
             orientation=grid.orientation,
-            intensities=tuple((float(channel.min()), float(channel.max())) for channel in image.array),
+            intensities=tuple(
+                None if number in missing_channels else (float(channel.min()), float(channel.max()))
+                for number, channel in enumerate(image.array)
+            ),
         )
 
 
@@ -112,8 +115,11 @@ def check_image(statistics: TrainingStatistics, image: ImageProperties) -> list[
             continue  # the thickness of a plane is made up
         remarks += _check_range(f"spacing along {AXES[axis]}", spacing, "mm", statistics.spacing_mm[axis], statistics)
         remarks += _check_range(f"size along {AXES[axis]}", size, "mm", statistics.size_mm[axis], statistics)
-    for (name, channel), (lowest, highest) in zip(statistics.channels.items(), image.intensities, strict=False):
-        remarks += _check_channel(name, channel, lowest, highest, statistics)
+    if len(statistics.channels) == len(image.intensities):  # statistics of version 0.1 hold one channel of each name
+        for (name, channel), ends in zip(statistics.channels.items(), image.intensities, strict=True):
+            remarks += (
+                [f"channel {name} is missing"] if ends is None else _check_channel(name, channel, *ends, statistics)
+            )
     return remarks
 
 
@@ -184,6 +190,8 @@ def _check_channel(
     name: str, channel: ChannelStatistics, lowest: float, highest: float, statistics: TrainingStatistics
 ) -> Iterator[str]:
     if lowest == highest:
+        if channel.width.lowest == 0:
+            return  # a channel that is empty in training too, such as the third colour of two dyes
         yield f"channel {name} has the value {lowest:g} everywhere"
         return
     about_width = f"width of the intensities of {name}"

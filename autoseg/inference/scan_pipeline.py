@@ -2,22 +2,24 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
 from autoseg.datasets.dataset import Case
+from autoseg.datasets.scan_images import read_scan
 from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, check_channels, result_ending
 from autoseg.errors import AutosegError, WriteError
-from autoseg.imaging.image_files import read_image, write_probabilities
+from autoseg.imaging.image_files import write_probabilities
 from autoseg.imaging.label_files import save_result
 from autoseg.inference.interfaces import ImagePrediction, ImageSegmenter, PreparedImage
 from autoseg.inference.quality_checks import ImageProperties, check_quality
+from autoseg.inference.scan_records import FileState, states_of_scan
 from autoseg.inference.sliding_window import OnProgress
 from autoseg.models.training_statistics import TrainingStatistics
-from autoseg.runtime.device import memory_named
+from autoseg.runtime.full_memory import memory_named
 from autoseg.runtime.machine import free_memory_bytes
 from autoseg.runtime.prefetch import prefetch
 from autoseg.runtime.reporting import Reporter
@@ -25,6 +27,19 @@ from autoseg.runtime.reporting import Reporter
 SHARE_FOR_TWO = 0.25
 """Share of the free memory. Logits that take more are not computed while the result before them is still written.
 Decision: writing needs its own logits, and some volumes of full resolution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScansToSegment:
+    """The scans of a run.
+
+    Attributes:
+        turns: Cases without labels, each with the reason if it cannot be segmented; asked for one by one.
+        most: Number of scans, at most.
+    """
+
+    turns: Iterable[tuple[Case, AutosegError | None]]
+    most: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +54,7 @@ class ScanReport:
         volumes_ml: Name of each structure that was predicted to its volume.
         agreement: Agreement of folds and mirror images, 0 to 1; NaN if it is not known. See `agreement`.
         remarks: What looks unlike training, in the scan or in the result; see `quality_checks`.
+        files: State of the files of the scan before they were read; see `states_of_scan`.
     """
 
     name: str
@@ -48,6 +64,7 @@ class ScanReport:
     volumes_ml: dict[str, float] = field(default_factory=dict)
     agreement: float = math.nan
     remarks: tuple[str, ...] = ()
+    files: tuple[FileState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +72,7 @@ class _ScanInProgress:
     """A scan on its way through the stages of the pipeline; see `ScanReport`."""
 
     scan: Case
+    files: tuple[FileState, ...] = ()
     seconds: float = 0.0
     prepared: PreparedImage | None = None
     properties: ImageProperties | None = None
@@ -68,7 +86,7 @@ class _CancelledError(Exception):
 
 def segment_each(
     segmenter: ImageSegmenter,
-    scans: Sequence[Case],
+    scans: ScansToSegment,
     output: Path,
     maps: Mapping[str, Mapping[int, str]],
     reporter: Reporter,
@@ -82,7 +100,7 @@ def segment_each(
 
     Args:
         segmenter: The model.
-        scans: Cases without labels.
+        scans: The scans.
         output: Folder for the results.
         maps: Name of a scan, to the outputs whose probabilities are written too, to the names of their files.
         reporter: Shows progress.
@@ -95,14 +113,17 @@ def segment_each(
         WriteError: The folder cannot be written, or the disk is full, which would stop every other scan too.
     """
     cancelled = Event()
-    with reporter.task("segmenting", total=len(scans)) as task:
+    with reporter.task("segmenting", total=scans.most) as task:
 
         def advance(share: float) -> None:
             if cancelled.is_set():
                 raise _CancelledError
             task.advance(share)
 
-        items = (_ScanInProgress(scan=scan) for scan in scans)
+        items = (
+            _ScanInProgress(scan=scan, files=states_of_scan(scan), problem=None if problem is None else str(problem))
+            for scan, problem in scans.turns
+        )
         prepared = prefetch(_as_stage(lambda item: _prepare(segmenter, item)), items)
         predicted = prefetch(_as_stage(lambda item: _predict(item, advance)), prepared, apart=_is_large)
         with closing(predicted) as finished:
@@ -130,7 +151,7 @@ def _as_stage(work: Callable[[_ScanInProgress], _ScanInProgress]) -> Callable[[_
         except WriteError:
             raise
         except AutosegError as error:
-            item = _ScanInProgress(scan=item.scan, seconds=item.seconds, problem=str(error))
+            item = _ScanInProgress(scan=item.scan, files=item.files, seconds=item.seconds, problem=str(error))
         return replace(item, seconds=item.seconds + time.perf_counter() - started)
 
     return stage
@@ -139,8 +160,8 @@ def _as_stage(work: Callable[[_ScanInProgress], _ScanInProgress]) -> Callable[[_
 def _prepare(segmenter: ImageSegmenter, item: _ScanInProgress) -> _ScanInProgress:
     """Reads and preprocesses a scan."""
     check_channels(item.scan, segmenter.info)
-    image, statistics = read_image(item.scan.images), segmenter.statistics
-    properties = None if statistics is None else ImageProperties.of(image, statistics)
+    image, statistics = read_scan(item.scan), segmenter.statistics
+    properties = None if statistics is None else ImageProperties.of(image, statistics, item.scan.missing_channels)
     return replace(item, prepared=segmenter.prepare(image), properties=properties)
 
 
@@ -160,7 +181,7 @@ def _write(
 ) -> ScanReport:
     """Writes all maps, and then the segmentation: where one is, the maps of its scan are complete."""
     name = item.scan.name + result_ending(item.scan)
-    report = ScanReport(name=item.scan.name, seconds=0.0)
+    report = ScanReport(name=item.scan.name, seconds=0.0, files=item.files)
 
     def save(item: _ScanInProgress) -> _ScanInProgress:
         nonlocal report

@@ -1,43 +1,38 @@
 """A trained configuration in memory: preprocesses an image, runs the networks on it, and returns its prediction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
-from typing import Self
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import Any, Self
 
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import ImageError, ModelError
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import PostprocessingRules
-from autoseg.imaging.structure_masks import structure_channels
-from autoseg.imaging.targets import Targets
 from autoseg.inference.accumulation import logits_bytes
 from autoseg.inference.agreement import EnsembleAgreement
+from autoseg.inference.cascade_channels import show_previous
 from autoseg.inference.prediction import Prediction
-from autoseg.inference.predictor import (
-    EnsemblePredictor,
-    MirroringPredictor,
-    NetworkPredictor,
-    Predictor,
-    count_at_once,
-)
+from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, Predictor
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
 from autoseg.inference.tile_memory import check_tile_memory
-from autoseg.models.build import make_network, place_network
-from autoseg.models.checkpoint import Checkpoint
+from autoseg.models.fold_description import FoldDescription
 from autoseg.models.training_statistics import TrainingStatistics
-from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, preprocess_segmentation
-from autoseg.runtime.device import memory_named
+from autoseg.runtime.arrays import Device
+from autoseg.runtime.full_memory import memory_named
 
 SHARE_OF_PREVIOUS = 0.2
 """Share of the time of a cascade that its coarser configuration takes, for the progress bar. Decision: it has few
 voxels."""
+
+READ_BY_TRAINING: dict[str, Any] = {"patch_growth": True, "augmentation": {"missing_channels_probability": True}}
+"""Fields of a configuration without which digests stay those of version 0.1; no prediction depends on them."""
+
+STATED_APART: dict[str, Any] = {"normalization": {"__all__": {"window_hu"}}, "neighbouring_slices": True}
+"""Fields that version 0.1 lacked and that predictions depend on; a digest states them where they are in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +53,8 @@ class Segmenter:
         statistics: Statistics of the training cases; images are reoriented as these were.
         maps_disagreement: Whether predictions have a map of disagreement.
         exact: Whether the networks calculate in float32.
+        temperatures: A temperature for each output, by which logits are divided for probabilities; None if the model is
+            not calibrated.
     """
 
     configuration: Configuration
@@ -66,13 +63,14 @@ class Segmenter:
     predictor: Predictor
     tiles_at_once: int
     rules: PostprocessingRules
-    device: torch.device
+    device: Device
     dataset: str
     networks: str
     previous: "Segmenter | None" = None
     statistics: TrainingStatistics | None = None
     maps_disagreement: bool = False
     exact: bool = False
+    temperatures: tuple[float, ...] | None = None
 
     @property
     def votes(self) -> int:
@@ -89,16 +87,20 @@ class Segmenter:
     def digest(self) -> str:
         """Sixteen characters that identify the model: its networks, its plan, and its postprocessing."""
         previous = "" if self.previous is None else self.previous.digest
+        neighbours = self.configuration.neighbouring_slices
+        windows = [channel.window_hu for channel in self.configuration.normalization]
         parts = (
             self.networks,
             str(self.votes),
-            # With the names of version 0.1, and without what only training reads, so that it stays.
-            self.configuration.model_dump_json(by_alias=True, exclude={"patch_growth"}),
+            self.configuration.model_dump_json(by_alias=True, exclude=READ_BY_TRAINING | STATED_APART),
             str(self.axis_order),
             self.rules.describe(),
             previous,
             *([] if self.orientation is None else [self.orientation]),
             *(["exact"] if self.exact else []),
+            *([f"windows {windows}"] if any(windows) else []),
+            *([f"neighbouring slices {neighbours}"] if neighbours else []),
+            *([] if self.temperatures is None else [f"temperatures {self.temperatures}"]),
         )
         return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -125,9 +127,9 @@ class Segmenter:
         """
         if image.array.shape[0] != self.info.channels:
             names = ", ".join(self.info.channel_names.values())
+            what = f"the image has {image.array.shape[0]} channels, the model wants {self.info.channels} ({names})"
             raise ImageError(
-                f"the image has {image.array.shape[0]} channels, the model wants {self.info.channels} ({names})",
-                "give one file per channel, named CASE_0000, CASE_0001, ...",
+                what, "give a file per channel, named CASE_0000, CASE_0001, ..., or say --missing-channels"
             )
         case = preprocess_case(
             image,
@@ -152,6 +154,7 @@ class Segmenter:
                 batch_size=self.tiles_at_once,
                 device=self.device,
                 patches=self.configuration.patches,
+                neighbours=self.configuration.neighbouring_slices,
                 on_progress=on_progress,
             )
         return Prediction(
@@ -160,6 +163,7 @@ class Segmenter:
             targets=self.info.targets,
             rules=self.rules,
             agreement=agreement.result(),
+            temperatures=self.temperatures,
         )
 
 
@@ -202,65 +206,69 @@ class Prepared:
         return segmenter.predict_preprocessed(case, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
 
 
-def show_previous(case: PreprocessedCase, coarse: NDArray[np.integer], targets: Targets) -> PreprocessedCase:
-    """Returns a case with one more channel for each structure of a coarse segmentation.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """The networks of some folds of a configuration, in memory.
 
-    Args:
-        case: Case of the finer configuration of a cascade.
-        coarse: Segmentation by the coarser configuration, (z, y, x) on the grid of the case.
-        targets: What its numbers mean.
+    Attributes:
+        folds: Description of each fold, at least one.
+        predictors: Predictor of each fold.
+        digests: Digest of the weights of each fold.
+        device: Their device.
+        at_once: Number of patches that go through a network together.
     """
-    channels = structure_channels(torch.from_numpy(coarse)[None], targets.structures.values())[0].numpy()
-    return replace(case, image=np.concatenate([case.image, channels]))
+
+    folds: Sequence[FoldDescription]
+    predictors: Sequence[Predictor]
+    digests: Sequence[str]
+    device: Device
+    at_once: int
 
 
-def make_segmenter(
-    checkpoints: list[Checkpoint],
+def check_folds(folds: Sequence[FoldDescription]) -> None:
+    """Makes sure that folds can be averaged.
+
+    Raises:
+        ModelError: They are of different configurations or plans.
+    """
+    first = folds[0]
+    for other in folds[1:]:
+        if _interface(other) != _interface(first):
+            raise ModelError(f"folds {first.fold} and {other.fold} follow different plans", "train them by one plan")
+
+
+def assemble_segmenter(
+    networks: Networks,
     rules: PostprocessingRules,
-    device: torch.device,
     *,
     mirroring: bool = True,
     exact: bool = False,
     previous: Segmenter | None = None,
 ) -> Segmenter:
-    """Builds the ensemble of some folds of one configuration.
+    """Returns the ensemble of some folds of one configuration; for the arguments see `torch_segmenter.make_segmenter`.
 
     Args:
-        checkpoints: Checkpoints of at least one fold.
-        rules: Postprocessing of each segmentation.
-        device: Device of the networks.
-        mirroring: Whether to average over mirror images along the axes that training mirrored; several times slower, a
-            little more accurate.
-        exact: Whether to calculate in float32, even where a lower precision is faster.
-        previous: For a cascade, the coarser configuration; left out if the cases bring its segmentation with them.
-
-    Raises:
-        ModelError: The folds are of different configurations or plans, or the weights do not fit the plan; or the
-            network is not built in, and no installed package offers it.
+        networks: The networks of the folds.
+        rules: See above.
+        mirroring: See above.
+        exact: See above.
+        previous: See above.
     """
-    first = checkpoints[0]
-    for other in checkpoints[1:]:
-        if _interface(other) != _interface(first):
-            raise ModelError(f"folds {first.fold} and {other.fold} follow different plans", "train them by one plan")
-    folds: list[Predictor] = [
-        NetworkPredictor(place_network(_restore_network(fold), device, exact=exact), device, exact=exact)
-        for fold in checkpoints
-    ]
-    predictor = folds[0] if len(folds) == 1 else EnsemblePredictor(tuple(folds))
-    at_once = count_at_once(first.configuration.patch_size, first.configuration.batch_size, device)
+    first, predictors = networks.folds[0], networks.predictors
+    predictor = predictors[0] if len(predictors) == 1 else EnsemblePredictor(tuple(predictors))
     axes = first.configuration.augmentation.mirror_axes if mirroring else ()
     if axes:
-        predictor = _add_mirroring(predictor, first.configuration, at_once)
+        predictor = _add_mirroring(predictor, first.configuration, networks.at_once)
     return Segmenter(
         configuration=first.configuration,
         axis_order=first.plan.axis_order,
         info=first.info,
         predictor=predictor,
-        tiles_at_once=max(1, at_once // 2 ** len(axes)),
+        tiles_at_once=max(1, networks.at_once // 2 ** len(axes)),
         rules=rules,
-        device=device,
+        device=networks.device,
         dataset=first.plan.dataset,
-        networks=" ".join(digest_weights(fold.weights) for fold in checkpoints),
+        networks=" ".join(networks.digests),
         previous=previous,
         exact=exact,
     )
@@ -279,21 +287,6 @@ def _add_mirroring(predictor: Predictor, configuration: Configuration, at_once: 
     )
 
 
-def _interface(checkpoint: Checkpoint) -> tuple[object, ...]:
+def _interface(fold: FoldDescription) -> tuple[object, ...]:
     """Returns what the folds of an ensemble must have in common."""
-    return checkpoint.configuration.without_estimates, checkpoint.plan.axis_order, checkpoint.info.targets
-
-
-def _restore_network(checkpoint: Checkpoint) -> torch.nn.Module:
-    """Builds the network of a checkpoint with its weights, on the CPU."""
-    plugin = checkpoint.configuration.network
-    network = make_network(checkpoint.configuration, seed=0, error=ModelError)
-    try:
-        network.load_state_dict(dict(checkpoint.weights))
-    except RuntimeError as error:
-        if plugin is not None and checkpoint.configuration.is_foreign:
-            text = f"the weights of fold {checkpoint.fold} do not fit the network {plugin.name!r} that is installed"
-            raise ModelError(text, "install the version of its package that the fold was trained with") from error
-        text = f"the weights of fold {checkpoint.fold} do not fit its plan"
-        raise ModelError(text, "train that fold again") from error
-    return network
+    return fold.configuration.without_estimates, fold.plan.axis_order, fold.info.targets

@@ -7,11 +7,12 @@ from tempfile import TemporaryDirectory
 
 from autoseg.datasets.dataset import Case
 from autoseg.errors import UsageError
-from autoseg.imaging.formats import split_ending, writable_ending
-from autoseg.imaging.image_files import convert_image
-from autoseg.inference.folder import check_writable, segment_scans
+from autoseg.imaging.formats import SERIES_ENDINGS, split_ending, writable_ending
+from autoseg.imaging.image_files import convert_image, write_series
+from autoseg.inference.folder import segment_scans
 from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.runtime.reporting import Reporter
+from autoseg.runtime.writable import check_writable
 
 
 def names_a_file(output: Path) -> bool:
@@ -27,9 +28,11 @@ def names_a_file(output: Path) -> bool:
 def segment_into_file(segmenter: ImageSegmenter, scans: Sequence[Case], output: Path, reporter: Reporter) -> list[Path]:
     """Segments one scan into one file, and writes nothing else.
 
+    The points in time of a series become a series of label maps.
+
     Args:
         segmenter: The model.
-        scans: The scan.
+        scans: The scan, or the points in time of one series.
         output: Path of the label map; its ending chooses the format.
         reporter: Shows progress, and gets a line if the result deserves a look.
 
@@ -44,6 +47,10 @@ def segment_into_file(segmenter: ImageSegmenter, scans: Sequence[Case], output: 
     """
     check_single_file(segmenter, scans, output)
     with TemporaryDirectory() as folder:
+        if scans[0].time_point is not None:
+            points = segment_scans(segmenter, scans, Path(folder), {}, reporter)
+            write_series(output, points, scans[0].images[0])
+            return [output]
         [result] = segment_scans(segmenter, [replace(scans[0], name="result")], Path(folder), {}, reporter)
         convert_image(result, (output,))
     return [output]
@@ -52,13 +59,15 @@ def segment_into_file(segmenter: ImageSegmenter, scans: Sequence[Case], output: 
 def check_single_file(segmenter: ImageSegmenter, scans: Sequence[Case], output: Path) -> None:
     """Finds out before the work whether one file can hold the results; for the errors see `segment_into_file`."""
     ending = split_ending(output)[1]
-    if len(scans) != 1:
+    if len({scan.images for scan in scans}) != 1:
         raise UsageError(f"{output} is one file, and there are {len(scans)} scans", "give a folder with -o")
     if segmenter.info.targets.as_masks:
         what = f"{output} is one file, and the model writes a mask for each structure, since they may overlap"
         raise UsageError(what, "give a folder with -o")
     if writable_ending(ending) != ending:
         raise UsageError(f"results cannot be written as {ending}", f"choose {writable_ending(ending)}")
+    if scans[0].time_point is not None and ending.lower() not in SERIES_ENDINGS:
+        raise UsageError(f"{ending} holds no series over time", "choose .nii.gz, .nrrd or .mha, or give a folder")
     if output.resolve() in {image.resolve() for image in scans[0].images}:
         raise UsageError(f"{output} is the scan itself", "give another file with -o")
     check_writable(output.parent)

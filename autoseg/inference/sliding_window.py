@@ -1,20 +1,18 @@
 """Sliding-window inference: the logits of an image of any size, from a network that predicts tiles."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from autoseg.errors import ModelError
-from autoseg.inference.accumulation import add_weighted, allocate_logits
+from autoseg.inference.accumulation import allocate_logits
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.tile_weights import TileWeights
 from autoseg.inference.tiling import Tile, tile_image
 from autoseg.networks.patch_sizes import PatchSizes
-from autoseg.runtime.copy_ahead import CopyAhead, copy_ahead
-from autoseg.runtime.deferred_read import read_later
+from autoseg.runtime.arrays import Array, Arrays, Device, arrays_on, as_numpy, device_of
 
 OnProgress = Callable[[float], None]
 
@@ -24,15 +22,16 @@ def ignore_progress(share: float) -> None:
 
 
 def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
-    image: Tensor | NDArray[np.float32],
+    image: Array,
     predictor: Predictor,
     *,
     patch_size: tuple[int, ...],
     batch_size: int,
-    device: torch.device,
+    device: Device,
     patches: PatchSizes | None = None,
+    neighbours: int = 0,
     on_progress: OnProgress = ignore_progress,
-) -> Tensor:
+) -> Array:
     """Predicts the logits of a whole image.
 
     An image that is smaller than a tile along some axis is padded with zeros, half on each side, as the reference
@@ -42,21 +41,23 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
 
     Example:
         >>> from autoseg.inference.predictor import FunctionPredictor
-        >>> image = torch.arange(10.0).reshape(1, 1, 1, 10)
+        >>> from autoseg.runtime.arrays import NumpyDevice
+        >>> image = np.arange(10, dtype=np.float32).reshape(1, 1, 1, 10)
         >>> double = FunctionPredictor(lambda patches: 2 * patches)
-        >>> logits = predict_volume(image, double, patch_size=(1, 1, 4), batch_size=2, device=torch.device("cpu"))
-        >>> torch.allclose(logits, 2 * image)
+        >>> logits = predict_volume(image, double, patch_size=(1, 1, 4), batch_size=2, device=NumpyDevice())
+        >>> bool(np.allclose(logits, 2 * image))
         True
 
     Args:
-        image: Shape (c, z, y, x), float32.
+        image: Shape (c, z, y, x), float32, in the memory of the CPU.
         predictor: Maps patches (n, c, *patch_size) to logits (n, classes, *patch_size), or (n, classes, *centre) with a
             margin; the logits of a patch do not depend on the others of its batch. It is told where each patch lies.
         patch_size: Size of a patch in voxels. Two values mean a 2D network: every slice along z is predicted on its
-            own.
+            own, or with its neighbours.
         batch_size: Number of tiles that are predicted at once.
         device: Device to which patches are sent.
         patches: Patch sizes and margin of the network; left out, it has no margin.
+        neighbours: Number of slices on each side of a slice that a 2D network sees as further channels.
         on_progress: Called after each batch with its share of all tiles.
 
     Returns:
@@ -67,23 +68,25 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
         AutosegError: Neither memory nor disk hold the result.
     """
     is_flat = len(patch_size) == 2
-    tiled = tile_image(_as_tensor(image), patch_size, patches)
+    arrays, tiled = arrays_on(device), tile_image(as_numpy(image), patch_size, patches, neighbours)
     groups = _group_identical(tiled.volume, tiled.tiles)
     predictor.begin_image(tiled.shape, tiled.inside)
-    result: Tensor | None = None
+    result: Array | None = None
     weights = TileWeights(device)
-    check = _FiniteCheck()
-    for batch, inputs in _copy_batches(groups, tiled.volume, batch_size, device):
-        logits = predictor(inputs.squeeze(2)).unsqueeze(2) if is_flat else predictor(inputs)
+    check = _FiniteCheck(arrays, device)
+    for batch, inputs in _copy_batches(groups, tiled.volume, batch_size, arrays):
+        logits = predictor(inputs.reshape(len(inputs), -1, *patch_size))[:, :, None] if is_flat else predictor(inputs)
         check.add(logits)
-        logits = logits.contiguous()  # a map for each class, to which those of other tiles are added
+        logits = arrays.separate_maps(logits)  # to which those of other tiles are added
         if result is None:
             result = allocate_logits((logits.shape[1], *image.shape[1:]), device)
-            weights = TileWeights(result.device)
+            weights = TileWeights(device_of(result))
         for number, (group, prediction) in enumerate(zip(batch, logits, strict=True)):
             for tile in group:
                 region, part = tile.clip(tiled.inside)
-                add_weighted(result[(slice(None), *region)], prediction[(slice(None), *part)], weights(tile)[part])
+                arrays.add_weighted(
+                    result[(slice(None), *region)], prediction[(slice(None), *part)], weights(tile)[part]
+                )
             predictor.locate_patch(number, group)
         on_progress(sum(map(len, batch)) / len(tiled.tiles))
     check.finish()
@@ -93,21 +96,21 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
 
 
 def _copy_batches(
-    groups: Sequence[list[Tile]], volume: Tensor, batch_size: int, device: torch.device
-) -> Iterator[tuple[Sequence[list[Tile]], Tensor]]:
+    groups: Sequence[list[Tile]], volume: NDArray[np.float32], batch_size: int, arrays: Arrays
+) -> Iterator[tuple[Sequence[list[Tile]], Array]]:
     """Yields batches of tiles and their patches (n, c, *patch) on the device, to which the next are being copied."""
-    ahead: tuple[Sequence[list[Tile]], CopyAhead[Tensor]] | None = None
+    ahead: tuple[Sequence[list[Tile]], Callable[[], Array]] | None = None
     for start in range(0, len(groups), batch_size):
         batch = groups[start : start + batch_size]
-        patches = copy_ahead(torch.stack([group[0].extract(volume) for group in batch]), device).start()
+        finish = arrays.start_copy(np.stack([group[0].extract(volume) for group in batch]))
         if ahead is not None:
-            yield ahead[0], ahead[1].finish().to(device)
-        ahead = batch, patches
+            yield ahead[0], ahead[1]()
+        ahead = batch, finish
     if ahead is not None:
-        yield ahead[0], ahead[1].finish().to(device)
+        yield ahead[0], ahead[1]()
 
 
-def _group_identical(volume: Tensor, tiles: Sequence[Tile]) -> list[list[Tile]]:
+def _group_identical(volume: NDArray[np.float32], tiles: Sequence[Tile]) -> list[list[Tile]]:
     """Groups tiles with the same constant value in each channel; every other tile is a group of its own."""
     groups: list[list[Tile]] = []
     constant: dict[tuple[float, ...], list[Tile]] = {}
@@ -122,18 +125,12 @@ def _group_identical(volume: Tensor, tiles: Sequence[Tile]) -> list[list[Tile]]:
     return groups
 
 
-def _constant_values(patch: Tensor) -> tuple[float, ...] | None:
+def _constant_values(patch: NDArray[np.float32]) -> tuple[float, ...] | None:
     """Returns the constant value of each channel, or None if one is not constant, which mostly its corners show."""
     first = patch[:, :1, :1, :1]
-    if not patch[:, -1:, -1:, -1:].equal(first) or not bool((patch == first).all()):
+    if not np.array_equal(patch[:, -1:, -1:, -1:], first) or not bool((patch == first).all()):
         return None
     return tuple(first.flatten().tolist())
-
-
-def _as_tensor(image: Tensor | NDArray[np.float32]) -> Tensor:
-    if isinstance(image, Tensor):
-        return image
-    return torch.from_numpy(np.require(image, np.float32, ["C", "W"]))  # torch refuses read-only and reversed arrays
 
 
 class _FiniteCheck:
@@ -144,14 +141,14 @@ class _FiniteCheck:
     memory is taken by tiles that wait.
     """
 
-    def __init__(self) -> None:
-        self._totals: list[Callable[[], Tensor]] = []  # of the batches that were not checked yet
+    def __init__(self, arrays: Arrays, device: Device) -> None:
+        self._arrays, self._waiting = arrays, 1 if device.type == "cuda" else 0
+        self._totals: list[Callable[[], float]] = []  # of the batches that were not checked yet
 
-    def add(self, logits: Tensor) -> None:
+    def add(self, logits: Array) -> None:
         """Checks the logits, or those of the batch before."""
-        total = logits.sum(dtype=torch.float32)  # one bad value spoils the sum, which is quick to compute
-        self._totals.append(read_later(total))
-        self._check(1 if logits.device.type == "cuda" else 0)
+        self._totals.append(self._arrays.read_sum(logits))  # one bad value spoils the sum, which is quick to compute
+        self._check(self._waiting)
 
     def finish(self) -> None:
         """Checks what was not checked yet."""
@@ -160,7 +157,7 @@ class _FiniteCheck:
     def _check(self, left: int) -> None:
         """Checks the oldest batches until some are left."""
         while len(self._totals) > left:
-            if not torch.isfinite(self._totals.pop(0)()):
+            if not isfinite(self._totals.pop(0)()):
                 raise ModelError(
                     "the network returned infinite values or NaN for a part of the image",
                     "look for extreme intensities in the image, or train the model again with a lower learning rate",

@@ -1,10 +1,7 @@
 """The weights of tiles in the result, on the device that adds the tiles up."""
 
-import torch
-from torch import Tensor
-
 from autoseg.inference.tiling import AxisTile, Slices, Tile
-from autoseg.runtime.device import copy_to
+from autoseg.runtime.arrays import Array, Device, arrays_on, namespace
 
 
 class TileWeights:
@@ -15,21 +12,23 @@ class TileWeights:
 
     Example:
         >>> from autoseg.inference.tiling import tile_image
-        >>> [tile] = tile_image(torch.zeros(1, 1, 1, 4), (1, 1, 4)).tiles
-        >>> TileWeights(torch.device("cpu"))(tile).tolist()
+        >>> import numpy as np
+        >>> from autoseg.runtime.arrays import NumpyDevice
+        >>> [tile] = tile_image(np.zeros((1, 1, 1, 4)), (1, 1, 4)).tiles
+        >>> TileWeights(NumpyDevice())(tile).tolist()
         [[[1.0, 1.0, 1.0, 1.0]]]
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._copied: dict[int, tuple[AxisTile, Tensor]] = {}  # with the tile, so that its id is not given away again
+    def __init__(self, device: Device) -> None:
+        self._arrays = arrays_on(device)
+        self._copied: dict[int, tuple[AxisTile, Array]] = {}  # with the tile, so that its id is not given away again
 
-    def __call__(self, tile: Tile) -> Tensor:
+    def __call__(self, tile: Tile) -> Array:
         """Returns `tile.shares` on the device."""
         z, y, x = (self._copy(axis) for axis in tile.axes)
         return z[:, None, None] * y[:, None] * x
 
-    def inside(self, tile: Tile, image: Slices) -> Tensor:
+    def inside(self, tile: Tile, image: Slices) -> Array:
         """Returns the weights with 0 outside the image.
 
         Args:
@@ -38,13 +37,11 @@ class TileWeights:
         """
         weights = self(tile)
         _, part = tile.clip(image)
-        kept = torch.zeros_like(weights)
+        kept = namespace(weights).zeros_like(weights)
         kept[part] = weights[part]
         return kept
 
-    def _copy(self, axis: AxisTile) -> Tensor:
-        if axis.shares.device == self._device:
-            return axis.shares
+    def _copy(self, axis: AxisTile) -> Array:
         if id(axis) not in self._copied:
-            self._copied[id(axis)] = axis, copy_to(axis.shares, self._device)
+            self._copied[id(axis)] = axis, self._arrays.copy(axis.shares)
         return self._copied[id(axis)][1]

@@ -35,17 +35,18 @@ from itertools import product
 from math import ceil
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from numpy.typing import NDArray
 
 from autoseg.imaging.mirror_padding import mirror_indices
+from autoseg.imaging.zero_padding import pad_to_size
 from autoseg.networks.patch_sizes import PatchSizes
 
 OVERLAP_STEP = 0.5
 """Largest distance of neighbouring tiles, as a fraction of a tile. Source: the reference method."""
 
 Slices = tuple[slice, ...]
+Vector = NDArray[np.float32]
+Image = NDArray[np.float32]
 
 
 def tile_starts(size: int, tile: int, overlap_step: float = OVERLAP_STEP) -> list[int]:
@@ -69,7 +70,7 @@ def tile_starts(size: int, tile: int, overlap_step: float = OVERLAP_STEP) -> lis
     return [round(last * number / (count - 1)) for number in range(count)] if count > 1 else [0]
 
 
-def gaussian_weights(tile: int) -> Tensor:
+def gaussian_weights(tile: int) -> Vector:
     """Returns the weights of the voxels of a tile along one axis: 1 at the centre, voxel `tile // 2`, less outwards.
 
     The weight of a voxel is the product over its axes. Source: the reference method: a Gaussian whose standard
@@ -82,8 +83,9 @@ def gaussian_weights(tile: int) -> Tensor:
     Returns:
         Shape (tile,), float32. The smallest value is about exp(-8), at the first voxel.
     """
-    distance = torch.arange(tile) - tile // 2
-    return torch.exp(-0.5 * (distance / (tile / 8)) ** 2)
+    distance = (np.arange(tile, dtype=np.float32) - tile // 2) / np.float32(tile / 8)
+    weights: Vector = np.exp(np.float32(-0.5) * distance**2)
+    return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,9 @@ class AxisTile:
     """
 
     region: slice
-    shares: Tensor
+    shares: Vector
     source: slice
-    source_order: Tensor | None = None
+    source_order: NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +127,12 @@ class Tile:
         """The voxels of the image from which the tile is predicted, in all channels."""
         return (slice(None), *(axis.source for axis in self.axes))
 
-    def extract(self, volume: Tensor) -> Tensor:
+    def extract(self, volume: Image) -> Image:
         """Returns the patch (c, *patch) of an image (c, z, y, x) from which the tile is predicted."""
         patch = volume[self.source]
         for number, axis in enumerate(self.axes, start=1):
             if axis.source_order is not None:
-                patch = patch.index_select(number, axis.source_order.to(patch.device))
+                patch = patch.take(axis.source_order, axis=number)
         return patch
 
     def clip(self, inside: Slices) -> tuple[Slices, Slices]:
@@ -153,7 +155,7 @@ class Tile:
         return region, part
 
     @property
-    def shares(self) -> Tensor:
+    def shares(self) -> Image:
         """The weight of the tile in the result at each voxel, of the shape of the tile."""
         z, y, x = (axis.shares for axis in self.axes)
         return z[:, None, None] * y[:, None] * x
@@ -168,14 +170,35 @@ def axis_tiles(size: int, tile: int) -> list[AxisTile]:
     return [AxisTile(region, shares, region) for region, shares in _compute_shares(tile_starts(size, tile), tile)]
 
 
-def _compute_shares(starts: Sequence[int], tile: int) -> list[tuple[slice, Tensor]]:
+def _compute_shares(starts: Sequence[int], tile: int) -> list[tuple[slice, Vector]]:
     """Returns the regions of tiles, the first of which starts at 0, and the weight of each in the result."""
     weights = gaussian_weights(tile)
     regions = [slice(start, start + tile) for start in starts]
-    total = torch.zeros(starts[-1] + tile)
+    total = np.zeros(starts[-1] + tile, dtype=np.float32)
     for region in regions:
         total[region] += weights
     return [(region, weights / total[region]) for region in regions]
+
+
+def add_neighbours(slices: Sequence[AxisTile], neighbours: int) -> list[AxisTile]:
+    """Returns tiles of one slice with the slices around as their sources; the first and last stand for those beyond.
+
+    Example:
+        >>> [tile.source_order.tolist() for tile in add_neighbours(axis_tiles(3, 1), 1)]
+        [[0, 0, 1], [0, 1, 2], [0, 1, 1]]
+
+    Args:
+        slices: The tiles along z, in their order.
+        neighbours: Number of slices on each side.
+    """
+    if not neighbours:
+        return list(slices)
+    tiles = []
+    for number, tile in enumerate(slices):
+        seen = np.arange(number - neighbours, number + neighbours + 1).clip(0, len(slices) - 1)
+        first, last = int(seen[0]), int(seen[-1])
+        tiles.append(AxisTile(tile.region, tile.shares, slice(first, last + 1), (seen - first).astype(np.intp)))
+    return tiles
 
 
 def aligned_starts(size: int, tile: int, step: int) -> list[int]:
@@ -212,7 +235,7 @@ def mirrored_tiles(size: int, tile: int, step: int, margin: int) -> tuple[list[A
         voxels = mirror_indices(region.start - before - margin, tile + 2 * margin, size)
         first, last = int(voxels.min()), int(voxels.max())
         is_in_order = np.array_equal(voxels, np.arange(first, last + 1))
-        source_order = None if is_in_order else torch.from_numpy(voxels - first)
+        source_order = None if is_in_order else (voxels - first).astype(np.intp)
         tiles.append(AxisTile(region, shares, slice(first, last + 1), source_order))
     return tiles, slice(before, before + size)
 
@@ -228,33 +251,36 @@ class TiledImage:
         inside: Where in that the image is.
     """
 
-    volume: Tensor
+    volume: Image
     tiles: list[Tile]
     shape: tuple[int, ...]
     inside: Slices
 
 
-def tile_image(image: Tensor, patch_size: tuple[int, ...], patches: PatchSizes | None = None) -> TiledImage:
+def tile_image(
+    image: Image, patch_size: tuple[int, ...], patches: PatchSizes | None = None, neighbours: int = 0
+) -> TiledImage:
     """Divides an image (c, z, y, x) into tiles; for the other arguments see `predict_volume`.
 
     The weighted sum of the tiles is the image again.
 
     Example:
-        >>> image = torch.arange(10.0).reshape(1, 1, 1, 10)
+        >>> image = np.arange(10, dtype=np.float32).reshape(1, 1, 1, 10)
         >>> tiled = tile_image(image, (1, 1, 4))
         >>> [(tile.region[-1].start, tile.region[-1].stop) for tile in tiled.tiles]
         [(0, 4), (2, 6), (4, 8), (6, 10)]
-        >>> assembled = torch.zeros(1, *tiled.shape)
+        >>> assembled = np.zeros((1, *tiled.shape))
         >>> for tile in tiled.tiles:
         ...     assembled[tile.region] += tile.shares * tile.extract(tiled.volume)
-        >>> torch.allclose(assembled, image)
+        >>> bool(np.allclose(assembled, image))
         True
     """
     flat = (1,) * (3 - len(patch_size))
     size = (*flat, *patch_size)
     if patches is None or not patches.has_margin:
         volume, inside = pad_to_size(image, size)
-        tiles = [Tile(axes) for axes in product(*map(axis_tiles, volume.shape[1:], size))]
+        along_z, *in_plane = map(axis_tiles, volume.shape[1:], size)
+        tiles = [Tile(axes) for axes in product(add_neighbours(along_z, neighbours), *in_plane)]
         return TiledImage(volume=volume, tiles=tiles, shape=tuple(volume.shape[1:]), inside=inside)
     arguments = zip(
         image.shape[1:],
@@ -266,26 +292,9 @@ def tile_image(image: Tensor, patch_size: tuple[int, ...], patches: PatchSizes |
     per_axis = [mirrored_tiles(*of_axis) for of_axis in arguments]
     return TiledImage(
         volume=image,
-        tiles=[Tile(axes) for axes in product(*(tiles for tiles, _ in per_axis))],
+        tiles=[
+            Tile(axes) for axes in product(add_neighbours(per_axis[0][0], neighbours), *(t for t, _ in per_axis[1:]))
+        ],
         shape=tuple(tiles[-1].region.stop for tiles, _ in per_axis),
         inside=tuple(bounds for _, bounds in per_axis),
     )
-
-
-def pad_to_size(image: Tensor, size: Sequence[int]) -> tuple[Tensor, Slices]:
-    """Pads an image with zeros, evenly on both sides, or with one more after it than before it.
-
-    Source: the reference method.
-
-    Args:
-        image: Shape (c, z, y, x).
-        size: The size (z, y, x) that the image has at least afterwards.
-
-    Returns:
-        The padded image, and where in it the image is.
-    """
-    missing = [max(0, wanted - length) for wanted, length in zip(size, image.shape[1:], strict=True)]
-    before = [voxels // 2 for voxels in missing]
-    widths = [(first, voxels - first) for first, voxels in zip(before, missing, strict=True)]
-    inside = tuple(slice(first, first + length) for first, length in zip(before, image.shape[1:], strict=True))
-    return F.pad(image, [width for axis in reversed(widths) for width in axis]), inside

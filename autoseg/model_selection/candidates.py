@@ -11,10 +11,10 @@ from pathlib import Path
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
-from autoseg.errors import ModelError, UsageError
+from autoseg.errors import ArtifactError, ModelError, UsageError
 from autoseg.evaluation.summary import CaseResult, Summary, summarize, summary_file
 from autoseg.model_selection.validation import is_validated
-from autoseg.models.best_model import MemberName, name_member, name_together
+from autoseg.models.best_model import MemberName, MetricName, name_member, name_together
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName, Plan
@@ -118,11 +118,10 @@ class Candidate:
         """Name of the candidate, such as "2d+3d_fullres"."""
         return name_together(self.names)
 
-    @property
-    def score(self) -> float:
-        """Mean foreground Dice; minus infinity if it is undefined."""
-        dice = self.summary.foreground_mean.dice
-        return -math.inf if math.isnan(dice) else dice
+    def score(self, metric: MetricName) -> float:
+        """Returns the mean of a metric over the foreground; minus infinity if it is undefined."""
+        mean: float = getattr(self.summary.foreground_mean, metric)
+        return -math.inf if math.isnan(mean) else mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,11 +246,19 @@ def _exclude(
 
 
 def _load_results(selection: ModelSelection, model: ModelFolder) -> HeldOutResults:
-    """Loads the scores of the held-out cases from the validation of each fold."""
+    """Loads the scores of the held-out cases from the validation of each fold.
+
+    Raises:
+        ArtifactError: A summary is damaged, or lacks a case.
+    """
     folders = {fold: model.validation(fold) for fold in range(len(selection.splits.folds))}
     results = {
         fold: {case.name: case for case in Summary.load(summary_file(folder)).cases} for fold, folder in folders.items()
     }
+    for case, fold in selection.held_out.items():
+        if case not in results[fold]:
+            what = f"{summary_file(folders[fold])} has no scores of the case {case!r}"
+            raise ArtifactError(what, "remove that folder, and run 'autoseg train' again, which makes it anew")
     return {case: (folders[fold], results[fold][case]) for case, fold in sorted(selection.held_out.items())}
 
 

@@ -22,7 +22,8 @@ from autoseg.imaging.label_files import save_result
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import EnsemblePrediction
 from autoseg.inference.prediction import Prediction
-from autoseg.inference.segmenter import Segmenter, make_segmenter
+from autoseg.inference.segmenter import Segmenter
+from autoseg.inference.torch_segmenter import make_segmenter
 from autoseg.model_selection.candidates import Candidate, ModelSelection, PlannedConfiguration, make_candidate
 from autoseg.model_selection.held_out_cases import label_file, load_preprocessed, pair_with_label
 from autoseg.models.best_model import MemberName, name_together

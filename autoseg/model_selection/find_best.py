@@ -1,4 +1,4 @@
-"""Choice of the best configuration or pair of configurations by held-out Dice, and of its postprocessing."""
+"""Choice of the best configuration or pair of configurations by held-out scores, and of its postprocessing."""
 
 import math
 from collections.abc import Sequence
@@ -6,20 +6,23 @@ from collections.abc import Sequence
 import torch
 
 from autoseg.errors import ProblemsError
+from autoseg.evaluation.scores import METRICS
 from autoseg.model_selection.candidates import Candidate, Exclusion, ModelSelection, examine
 from autoseg.model_selection.ensemble_validation import validate_ensembles
-from autoseg.model_selection.validation import find_rules_for
-from autoseg.models.best_model import BestModel, BestModelFold, CandidateScores
+from autoseg.model_selection.validation import find_morphology_for, find_rules_for
+from autoseg.models.best_model import BestModel, BestModelFold, CandidateScores, MetricName
 from autoseg.preprocessing.cascade import write_cascade_labels
-from autoseg.preprocessing.dataset import check_prepared
+from autoseg.preprocessing.prepared_check import check_prepared
 from autoseg.runtime.reporting import Reporter
 
 
-def choose_best_model(selection: ModelSelection, device: torch.device | None, reporter: Reporter) -> BestModel:
+def choose_best_model(
+    selection: ModelSelection, device: torch.device | None, reporter: Reporter, *, metric: MetricName = "dice"
+) -> BestModel:
     """Compares configurations and pairs of them on all held-out cases, and finds the postprocessing of the best.
 
-    The largest mean foreground Dice before postprocessing wins; of ties the first candidate, where single
-    configurations come before pairs. Source: the reference method (nnU-Net v2.8.1, find_best_configuration).
+    The largest mean over the foreground before postprocessing wins; of ties the first candidate, where single
+    configurations come before pairs. Source: the reference method (nnU-Net v2.8.1, find_best_configuration), by Dice.
 
     Configurations are compared by the results of their validation, and nothing is written for that. Pairs must predict
     first: for them, `prepare_held_out_cases` writes what cascades take as input, and `validate_ensembles` writes
@@ -29,6 +32,7 @@ def choose_best_model(selection: ModelSelection, device: torch.device | None, re
         selection: The configurations to compare. Those that are not trained and validated in all folds are left out.
         device: Device on which pairs predict; None to try no pairs.
         reporter: Shows progress and the configurations that are left out.
+        metric: The metric whose mean decides. The rules of postprocessing are chosen by Dice.
 
     Raises:
         ProblemsError: No configuration is trained and validated in all folds; each has its line. Or preprocessed cases
@@ -46,7 +50,9 @@ def choose_best_model(selection: ModelSelection, device: torch.device | None, re
     if device is not None and len(candidates) > 1:
         prepare_held_out_cases(selection, candidates, reporter)
         candidates += validate_ensembles(selection, candidates, device, reporter)
-    best = max(candidates, key=lambda candidate: candidate.score)  # the first of ties
+    best = max(candidates, key=lambda candidate: candidate.score(metric))  # the first of ties
+    results = list(best.results.values())
+    rules = find_rules_for(selection.dataset, results, reporter)
     return BestModel(
         dataset=selection.dataset.name,
         configurations=best.names,
@@ -54,9 +60,10 @@ def choose_best_model(selection: ModelSelection, device: torch.device | None, re
             name: tuple(BestModelFold(fold=fold, weights=digest) for fold, digest in weights.items())
             for name, weights in best.weights.items()
         },
-        rules=find_rules_for(selection.dataset, list(best.results.values()), reporter),
-        candidates=tuple(_describe(candidate, best, alone=len(candidates) == 1) for candidate in candidates),
+        rules=find_morphology_for(selection.dataset, results, rules, reporter),
+        candidates=tuple(_describe(candidate, best, metric, alone=len(candidates) == 1) for candidate in candidates),
         left_out=left_out,
+        metric=metric,
     )
 
 
@@ -83,16 +90,17 @@ def prepare_held_out_cases(selection: ModelSelection, candidates: Sequence[Candi
         write_cascade_labels(dataset, cascade.plan, cascade.name, cascade.folders, number, reporter)
 
 
-def _describe(candidate: Candidate, best: Candidate, *, alone: bool) -> CandidateScores:
+def _describe(candidate: Candidate, best: Candidate, metric: MetricName, *, alone: bool) -> CandidateScores:
     """Returns a candidate as it is listed in best.json."""
+    score, best_score, title = candidate.score(metric), best.score(metric), METRICS[metric].title
     if candidate is best:
-        reason = "the only candidate" if alone else "the largest mean Dice"
-    elif candidate.score == best.score:
+        reason = "the only candidate" if alone else f"the largest mean {title}"
+    elif score == best_score:
         reason = "no better, and tried later"
-    elif math.isinf(candidate.score):
-        reason = "its Dice is undefined"
+    elif math.isinf(score):
+        reason = f"its {title} is undefined"
     else:
-        reason = f"{best.score - candidate.score:.4f} below"
+        reason = f"{best_score - score:.4f} below"
     return CandidateScores(
         configurations=candidate.names,
         cases=len(candidate.results),
@@ -100,4 +108,5 @@ def _describe(candidate: Candidate, best: Candidate, *, alone: bool) -> Candidat
         dice={label: mean.dice for label, mean in candidate.summary.mean.items()},
         chosen=candidate is best,
         reason=reason,
+        score=None if metric == "dice" else getattr(candidate.summary.foreground_mean, metric),
     )

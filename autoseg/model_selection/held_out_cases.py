@@ -10,7 +10,7 @@ from autoseg.imaging.geometry import Volume
 from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_encoding import CascadeCodes, code_base, decode_previous
 from autoseg.imaging.targets import Targets
-from autoseg.inference.segmenter import show_previous
+from autoseg.inference.cascade_channels import show_previous
 from autoseg.preprocessing.case import PreprocessedCase
 from autoseg.preprocessing.store import StoredCase
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from autoseg.datasets.dataset import Case
 from autoseg.errors import ArtifactError
 from autoseg.evaluation.summary import CaseResult
+from autoseg.model_selection.calibration_voxels import FOLDER as VOXELS
 from autoseg.model_selection.held_out_cases import label_file
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runtime.artifact import Artifact, state_of_files
@@ -65,7 +66,7 @@ class KeptCases:
                 if is_current and (self.folder / kept.result.prediction_file).exists():
                     results[case.name] = kept.result
         self.folder.mkdir(parents=True, exist_ok=True)
-        used = {result.prediction_file for result in results.values()} | {RECORDS}
+        used = {result.prediction_file for result in results.values()} | {RECORDS, VOXELS}
         for path in [path for path in self.folder.iterdir() if path.name not in used]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return results

@@ -7,19 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.datasets.dataset import Case, Dataset
+from autoseg.datasets.scan_images import read_scan
 from autoseg.datasets.scans import check_values, result_ending
+from autoseg.evaluation.morphology_search import find_morphology
 from autoseg.evaluation.overlay import draw_overlay
 from autoseg.evaluation.postprocessing_search import find_rules
+from autoseg.evaluation.scores import Measures
 from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize, summary_file
-from autoseg.imaging.image_files import read_image, read_label_map
+from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_files import load_result, save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.imaging.targets import Targets
-from autoseg.inference.segmenter import Segmenter, make_segmenter
+from autoseg.inference.segmenter import Segmenter
+from autoseg.inference.torch_segmenter import make_segmenter
+from autoseg.model_selection.calibration_fit import save_calibration
+from autoseg.model_selection.calibration_voxels import keep_voxels
 from autoseg.model_selection.held_out_cases import label_file, load_preprocessed, pair_with_label
 from autoseg.model_selection.kept_cases import KeptCases
+from autoseg.model_selection.missing_channels import score_missing_channels
 from autoseg.models.checkpoint import Checkpoint
-from autoseg.runtime.reporting import SILENT, Reporter, Task
+from autoseg.runtime.lock import run_alone
+from autoseg.runtime.reporting import SILENT, Reporter, Task, log_line
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.training.fold_job import FoldJob
 from autoseg.training.stopping import NEVER, StopRequest
@@ -51,6 +59,9 @@ def validate_fold(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter, stop
         reporter = reporter if job.ranks.is_main else SILENT
         summary = segment_held_out(job, checkpoint, reporter, stop)
         reporter.say(f"fold {job.fold}: mean Dice of whole held-out cases {summary.foreground_mean.dice:.4f}")
+    if job.split.validation and job.ranks.is_main:
+        for channel, dice in score_missing_channels(job, checkpoint, reporter, stop).items():
+            reporter.say(f"fold {job.fold}: without {channel} it is {dice:.4f}")
 
 
 def segment_held_out(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter, stop: StopRequest = NEVER) -> Summary:
@@ -86,6 +97,7 @@ def segment_held_out(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter, s
         def segment_and_keep(case: Case) -> CaseResult:
             result = _segment_and_score(case, job, segmenter, kept.folder, _StoppableTask(task, stop))
             kept.save(case, result)
+            log_line(reporter, f"validating: {case.name} is segmented")
             return result
 
         shares = ranks.all_gather([segment_and_keep(case) for case in own_cases])
@@ -156,35 +168,48 @@ def _write_summary(summary: Summary, cases: Sequence[Case], folder: Path, target
 
 
 def _segment_and_score(case: Case, job: FoldJob, segmenter: Segmenter, folder: Path, task: Task) -> CaseResult:
-    """Segments a case into a folder and scores it."""
+    """Segments a case into a folder, keeps some of its voxels for calibration, and scores it.
+
+    The centreline Dice is measured if the loss has a term of skeletons.
+    """
     info = job.dataset.info
     preprocessed = load_preprocessed(case.name, info.targets, job.cases_folder, job.cascade_labels_folder)
     prediction = segmenter.predict_preprocessed(preprocessed, on_progress=task.advance)
+    keep_voxels(prediction.logits, job.cases_folder, info, case.name, folder)
     segmentation = save_result(prediction, folder / (case.name + result_ending(case)))
-    return score_case(pair_with_label(case, segmentation, info))
+    measures = Measures(centrelines=job.plan.training.loss.skeleton_weight > 0)
+    result = score_case(pair_with_label(case, segmentation, info), measures)
+    return result.model_copy(update={"agreement": prediction.agreement.score})
 
 
-def pool_validation(dataset: Dataset, model: ModelFolder) -> tuple[PostprocessingRules, Summary]:
+def pool_validation(
+    dataset: Dataset, model: ModelFolder, reporter: Reporter = SILENT
+) -> tuple[PostprocessingRules, Summary]:
     """Pools the held-out cases of all validated folds.
 
-    Writes the postprocessing rules that improve the Dice into postprocessing.json, where prediction finds them, and the
-    scores before postprocessing into summary.json and summary.csv of the model's folder.
+    Writes the postprocessing rules that improve the Dice into postprocessing.json and the temperatures that calibrate
+    probabilities into calibration.json, where prediction finds them, and the scores before postprocessing into
+    summary.json and summary.csv of the model's folder. Runs that train other folds do so one after the other, so the
+    last one to finish pools all of them.
 
     Args:
         dataset: The dataset with the labels of the cases.
         model: Folder of a trained configuration.
+        reporter: Told whom this run waits for.
 
     Returns:
         The rules, and the scores before postprocessing.
     """
     targets = dataset.info.targets
-    validated = [fold for fold in model.trained_folds() if is_validated(model, fold)]
-    summaries = {fold: Summary.load(summary_file(model.validation(fold))) for fold in validated}
-    results = [(model.validation(fold), result) for fold, summary in summaries.items() for result in summary.cases]
-    rules = find_rules_for(dataset, results)
-    rules.save(model.postprocessing)
-    pooled = summarize([result for _, result in results], targets.names)
-    pooled.write(model.path)
+    with run_alone(model.path, waiting=reporter.say):
+        validated = [fold for fold in model.trained_folds() if is_validated(model, fold)]
+        summaries = {fold: Summary.load(summary_file(model.validation(fold))) for fold in validated}
+        results = [(model.validation(fold), result) for fold, summary in summaries.items() for result in summary.cases]
+        rules = find_rules_for(dataset, results)
+        rules.save(model.postprocessing)
+        save_calibration([(folder, result.name) for folder, result in results], targets, model)
+        pooled = summarize([result for _, result in results], targets.names)
+        pooled.write(model.path)
     return rules, pooled
 
 
@@ -198,17 +223,26 @@ def find_rules_for(
         results: For each case, the folder that holds its segmentation, and its scores.
         reporter: Shows progress.
     """
+    with reporter.task("postprocessing", len(results)) as task:
+        return find_rules(_read_each(dataset, results, task), dataset.info.targets)
+
+
+def find_morphology_for(
+    dataset: Dataset, results: Sequence[tuple[Path, CaseResult]], rules: PostprocessingRules, reporter: Reporter
+) -> PostprocessingRules:
+    """Adds the morphology that improves the segmentations of held-out cases to rules; see `find_rules_for`."""
+    with reporter.task("morphology", len(results)) as task:
+        return find_morphology(_read_each(dataset, results, task), rules, dataset.info.targets)
+
+
+def _read_each(dataset: Dataset, results: Sequence[tuple[Path, CaseResult]], task: Task) -> Iterator[SegmentedCase]:
+    """Reads the segmentations of held-out cases, each with its label, one after the other."""
     targets = dataset.info.targets
     cases = {case.name: case for case in dataset.cases}
-
-    def read_each() -> Iterator[SegmentedCase]:
-        for folder, result in results:
-            path = folder / result.prediction_file
-            yield pair_with_label(cases[result.name], (path, *load_result(path, targets)), dataset.info)
-            task.advance()
-
-    with reporter.task("postprocessing", len(results)) as task:
-        return find_rules(read_each(), targets)
+    for folder, result in results:
+        path = folder / result.prediction_file
+        yield pair_with_label(cases[result.name], (path, *load_result(path, targets)), dataset.info)
+        task.advance()
 
 
 def _draw_case(case: Case, folder: Path, picture: str, summary: Summary, targets: Targets) -> None:
@@ -217,7 +251,7 @@ def _draw_case(case: Case, folder: Path, picture: str, summary: Summary, targets
     prediction, result_targets = load_result(folder / result.prediction_file, targets)
     draw_overlay(
         folder / picture,
-        read_image(case.images),
+        read_scan(case),
         read_label_map(label_file(case)),
         prediction,
         title=case.name if math.isnan(result.mean_dice) else f"{case.name}: mean Dice {result.mean_dice:.3f}",

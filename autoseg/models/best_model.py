@@ -5,13 +5,17 @@ is copied, with the folders of its configurations in it: 3d_fullres/, or NAME/3d
 """
 
 import re
-from typing import Annotated, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from autoseg.evaluation.scores import METRICS
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.planning.plan import CONFIGURATION_NAMES, ConfigurationName
 from autoseg.runtime.artifact import Artifact, Score
+
+MetricName = Literal["dice", "nsd", "lesion_f1"]
+"""A metric by which configurations may be compared. Decision: those that are defined where a structure is missed."""
 
 MEMBER_PATTERN = rf"(?:[A-Za-z][A-Za-z0-9_-]{{0,40}}/)?(?:{'|'.join(CONFIGURATION_NAMES)})"
 
@@ -78,6 +82,7 @@ class CandidateScores(BaseModel):
         configurations: One, or two that predict together.
         cases: Number of held-out cases behind the scores.
         mean_dice: Mean Dice over the labels, before postprocessing.
+        score: The mean over the labels of the metric that was compared, if it is not Dice.
         dice: Label name to mean Dice.
         chosen: Whether it was chosen, and so predicts from then on.
         reason: Why it was chosen or not, in words.
@@ -91,6 +96,7 @@ class CandidateScores(BaseModel):
     dice: dict[str, Score]
     chosen: bool
     reason: str
+    score: Score | None = None
 
     @property
     def name(self) -> str:
@@ -108,6 +114,7 @@ class BestModel(Artifact):
         rules: Postprocessing that improves the segmentation, in place of the rules of each configuration.
         candidates: All that were compared, in the order in which they were.
         left_out: A line for each configuration that could not be compared: why, and what to do about it.
+        metric: The metric by whose mean candidates were compared.
     """
 
     dataset: str
@@ -116,6 +123,7 @@ class BestModel(Artifact):
     rules: PostprocessingRules
     candidates: tuple[CandidateScores, ...]
     left_out: tuple[str, ...] = ()
+    metric: MetricName = "dice"
 
     @model_validator(mode="after")
     def _folds_are_of_the_configurations(self) -> Self:
@@ -136,6 +144,8 @@ class BestModel(Artifact):
     def describe(self) -> str:
         """Returns one line about which configurations predict, and why."""
         winner = self.winner
-        score = "" if winner is None else f", mean Dice {winner.mean_dice:.4f} on {winner.cases} held-out cases"
+        value = None if winner is None else winner.mean_dice if winner.score is None else winner.score
+        title = METRICS[self.metric].title
+        score = "" if winner is None else f", mean {title} {value:.4f} on {winner.cases} held-out cases"
         reason = "" if winner is None else f" ({winner.reason})"
         return f"{self.name}{score}{reason}; {self.rules.describe()}"

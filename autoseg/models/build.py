@@ -5,7 +5,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from autoseg.errors import AutosegError, UsageError
+from autoseg.errors import AutosegError, ModelError, UsageError
+from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.monai_networks import build_monai, check_settings
 from autoseg.networks.convolutions import replace_convolutions
 from autoseg.networks.default_unet import UNet, build_network
@@ -91,3 +92,22 @@ def find_builder(name: str, error: type[AutosegError] = UsageError) -> NetworkBu
         return find_network(name, error)
     check_no_name_conflict(name, error)
     return partial(build_torch_network, spec)
+
+
+def restore_network(checkpoint: Checkpoint) -> nn.Module:
+    """Builds the network of a checkpoint with its weights, on the CPU.
+
+    Raises:
+        ModelError: The weights do not fit the plan; or the network is not built in, and no installed package offers it.
+    """
+    plugin = checkpoint.configuration.network
+    network = make_network(checkpoint.configuration, seed=0, error=ModelError)
+    try:
+        network.load_state_dict(dict(checkpoint.weights))
+    except RuntimeError as error:
+        if plugin is not None and checkpoint.configuration.is_foreign:
+            text = f"the weights of fold {checkpoint.fold} do not fit the network {plugin.name!r} that is installed"
+            raise ModelError(text, "install the version of its package that the fold was trained with") from error
+        text = f"the weights of fold {checkpoint.fold} do not fit its plan"
+        raise ModelError(text, "train that fold again") from error
+    return network

@@ -18,14 +18,17 @@ from autoseg.errors import AutosegError, ModelError, UsageError
 from autoseg.models.best_model import MemberName
 from autoseg.models.bundle_format import CARD, MANIFEST, BundledFile, Manifest, pack, read_manifest
 from autoseg.models.bundle_reading import unpack_checked
-from autoseg.models.bundle_writing import find_content, write_files
 from autoseg.models.model_card import write_card
 from autoseg.models.model_facts import CardMetadata, gather_facts
 from autoseg.planning.plan import ConfigurationName
 from autoseg.runtime.artifact import atomic_file, atomic_folder
+from autoseg.runtime.writable import check_place
 from autoseg.workspace import MODEL_NAME, Fold, ModelFolder, find_workspace
 
 ModelPath = str | os.PathLike[str]
+
+EXPORTS = ("torch", "onnx")
+"""What networks are packed for; OpenVINO reads those for ONNX Runtime."""
 
 
 def export_model(
@@ -36,6 +39,7 @@ def export_model(
     folds: Fold | Sequence[Fold] | None = None,
     licence: str = "",
     about: str = "",
+    runtime: str = "torch",
     plan_name: str | None = None,
     workspace: ModelPath | None = None,
 ) -> Path:
@@ -52,6 +56,8 @@ def export_model(
         folds: Folds to pack; by default all that are trained to their end.
         licence: Licence under which others may use the model, for the card.
         about: Text for the card: authors, paper, purpose.
+        runtime: "torch" packs the weights as they are. "onnx" exports the networks, so that ONNX Runtime or OpenVINO
+            calculate them, and prediction needs no torch; each is compared with torch first.
         plan_name: Name of the plan that was trained, if it is not the usual one.
         workspace: See `find_workspace`.
 
@@ -59,8 +65,9 @@ def export_model(
         Path of the bundle.
 
     Raises:
-        ModelError: There is no such model, or a fold of it is missing, damaged or not trained to its end.
-        UsageError: It is not clear which model is meant.
+        ModelError: There is no such model, or a fold of it is missing, damaged or not trained to its end; or its
+            exported network calculates something else than torch.
+        UsageError: It is not clear which model is meant, there is no such runtime, or a network cannot be exported.
         WriteError: The file cannot be written.
 
     Example:
@@ -69,12 +76,17 @@ def export_model(
             autoseg.export_model(4, "Hippocampus.zip", licence="CC BY 4.0", about="Who made it, for what.")
     """
     file = Path(file)
-    if file.suffix != ".zip":
+    if file.suffix.lower() != ".zip":
         raise UsageError(f"{file} is no name of a bundle", "give one that ends in .zip")
+    if runtime not in EXPORTS:
+        raise UsageError(f"models are not packed for a runtime {runtime!r}", f"choose from {', '.join(EXPORTS)}")
+    from autoseg.models.bundle_writing import find_content, write_files  # noqa: PLC0415 - it needs torch
+
+    check_place(file)
     content = find_content(source, configuration, folds, plan_name=plan_name, workspace=workspace)
     with atomic_file(file) as writing, TemporaryDirectory(prefix=".writing_", dir=file.parent) as folder:
         root = ModelFolder(path=Path(folder))
-        names = write_files(content, root)
+        names = write_files(content, root, exported=runtime == "onnx")
         name = file.stem if MODEL_NAME.match(file.stem) else "model"
         metadata = CardMetadata(name=name, cases=content.cases, licence=licence, about=about)
         pack(root.path, add_card(root, names, metadata), writing)

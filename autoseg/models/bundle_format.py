@@ -5,10 +5,12 @@ A bundle holds what the folder of a model holds, and nothing else:
     manifest.json                          which files there are: sizes and checksums
     MODEL_CARD.md  best.json  scores.json
     3d_fullres/postprocessing.json  3d_fullres/training_statistics.json  3d_fullres/scores.json
+    3d_fullres/calibration.json
     3d_fullres/fold_0/checkpoint.pt        or NAME/3d_fullres/..., for a plan with a name
+    3d_fullres/fold_0/network.onnx  3d_fullres/fold_0/network.json      instead, for runtimes other than torch
 
 Nothing is written before all of this is certain: every name is one of these; no entry is a link, is encrypted, or is
-twice in the zip; checkpoints, which compression would not make smaller, are stored as they are, and texts are short, so
+twice in the zip; weights, which compression would not make smaller, are stored as they are, and texts are short, so
 that no zip unpacks to much more than it holds. Then the bytes are counted and their checksums compared while they are
 written.
 """
@@ -31,7 +33,7 @@ from autoseg.models.best_model import MEMBER_PATTERN, MemberName
 from autoseg.runtime.artifact import Artifact
 from autoseg.workspace import ModelFolder
 
-MANIFEST, CARD, BEST_MODEL, SCORES, RULES, STATISTICS, OLD_STATISTICS = (
+MANIFEST, CARD, BEST_MODEL, SCORES, RULES, STATISTICS, OLD_STATISTICS, CALIBRATION = (
     "manifest.json",
     "MODEL_CARD.md",
     "best.json",
@@ -39,11 +41,14 @@ MANIFEST, CARD, BEST_MODEL, SCORES, RULES, STATISTICS, OLD_STATISTICS = (
     "postprocessing.json",
     "training_statistics.json",
     "expectation.json",  # the same in bundles of version 0.1
+    "calibration.json",
 )
-CHECKPOINT = re.compile(rf"({MEMBER_PATTERN})/fold_(0|[1-9][0-9]{{0,2}}|all)/checkpoint\.pt")
+FOLD = rf"({MEMBER_PATTERN})/fold_(?:0|[1-9][0-9]{{0,2}}|all)"
+WEIGHTS = re.compile(rf"{FOLD}/(?:checkpoint\.pt|network\.onnx)")
+"""Files of weights, of torch or for other runtimes; compression would not make them smaller."""
 TEXT = re.compile(
     rf"{MANIFEST}|{CARD}|{BEST_MODEL}|({MEMBER_PATTERN}/)?{SCORES}"
-    rf"|{MEMBER_PATTERN}/({RULES}|{STATISTICS}|{OLD_STATISTICS})"
+    rf"|{MEMBER_PATTERN}/({RULES}|{STATISTICS}|{OLD_STATISTICS}|{CALIBRATION})|{FOLD}/network\.json"
 )
 
 LARGEST_TEXT_BYTES = 4 * 2**20
@@ -119,7 +124,7 @@ def pack(folder: Path, manifest: Manifest, bundle: Path) -> None:
     with zipfile.ZipFile(bundle, "w", allowZip64=True) as archive:
         archive.writestr(MANIFEST, manifest.to_json(), zipfile.ZIP_DEFLATED)
         for name in manifest.files:
-            packed = zipfile.ZIP_STORED if CHECKPOINT.fullmatch(name) else zipfile.ZIP_DEFLATED
+            packed = zipfile.ZIP_STORED if WEIGHTS.fullmatch(name) else zipfile.ZIP_DEFLATED
             archive.write(folder / name, name, packed)
 
 
@@ -213,17 +218,17 @@ def _describe_other_zip(bundle: Path, names: set[str]) -> ModelError:
 def _check_entry(entry: zipfile.ZipInfo, bundle: Path) -> None:
     """Refuses an entry that `pack` does not write: another name or type of file, or another compression."""
     name = entry.filename
-    is_checkpoint = CHECKPOINT.fullmatch(name) is not None
-    if entry.orig_filename != name or not (is_checkpoint or TEXT.fullmatch(name)):
+    is_weights = WEIGHTS.fullmatch(name) is not None
+    if entry.orig_filename != name or not (is_weights or TEXT.fullmatch(name)):
         raise ModelError(f"{bundle} holds a file {entry.orig_filename[:80]!r}, which no model needs", UNTRUSTED)
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
         raise ModelError(f"{bundle} holds {name} as a link or a device", UNTRUSTED)
     if entry.flag_bits & 0x61:  # encrypted, a patch, strongly encrypted
         raise ModelError(f"{bundle} is encrypted", "ask for one that is not")
-    allowed = (zipfile.ZIP_STORED,) if is_checkpoint else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    allowed = (zipfile.ZIP_STORED,) if is_weights else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if entry.compress_type not in allowed:
         raise ModelError(f"{bundle} holds {name} packed in a way that 'autoseg export' does not", UNTRUSTED)
-    if not is_checkpoint and entry.file_size > LARGEST_TEXT_BYTES:
+    if not is_weights and entry.file_size > LARGEST_TEXT_BYTES:
         raise ModelError(f"{bundle} holds {name} of {entry.file_size} bytes, too large for a text", UNTRUSTED)
 
 

@@ -7,9 +7,12 @@ from tempfile import TemporaryDirectory
 
 from autoseg.errors import AutosegError, ModelError, ProblemsError, WriteError
 from autoseg.models.best_model import BestModel, name_member, split_member
-from autoseg.models.bundle_format import CHECKPOINT, FROM_SOURCE, Manifest, unpack
-from autoseg.models.checkpoint import Checkpoint, load_checkpoint
-from autoseg.models.model_facts import CardMetadata, gather_facts
+from autoseg.models.bundle_format import FROM_SOURCE, WEIGHTS, Manifest, unpack
+from autoseg.models.fold_description import FoldDescription
+from autoseg.models.fold_files import is_exported
+from autoseg.models.model_facts import CardMetadata, gather_facts, load_description
+from autoseg.models.onnx_checks import check_onnx
+from autoseg.runtime.os_errors import advise_writing, reason_of
 from autoseg.workspace import ModelFolder
 
 
@@ -27,8 +30,8 @@ def opened_bundle(bundle: Path) -> Iterator[Path]:
         try:
             unpack_checked(bundle, Path(name))
         except OSError as error:
-            what = f"cannot unpack {bundle} into {name}: {error.strerror or error}"
-            raise WriteError(what, "free some space, or let TMPDIR name a folder with more") from error
+            what = f"cannot unpack {bundle} into {name}: {reason_of(error)}"
+            raise WriteError(what, f"{advise_writing(error)}, or let TMPDIR name another folder") from error
         yield Path(name)
 
 
@@ -45,7 +48,7 @@ def unpack_checked(bundle: Path, folder: Path) -> Manifest:
     manifest = unpack(bundle, folder)
     root = ModelFolder(path=folder)
     with _naming(bundle, folder):
-        matches = [match for match in map(CHECKPOINT.fullmatch, manifest.files) if match]
+        matches = [match for match in map(WEIGHTS.fullmatch, manifest.files) if match]
         needed = {*manifest.configurations}
         for match in matches:
             previous = _load_placed(folder / match[0]).configuration.previous
@@ -62,13 +65,19 @@ def unpack_checked(bundle: Path, folder: Path) -> Manifest:
     return manifest
 
 
-def _load_placed(path: Path) -> Checkpoint:
-    """Loads a checkpoint, and makes sure that it is of the configuration and the fold that its folders name."""
-    checkpoint = load_checkpoint(path)
-    folders = f"{checkpoint.configuration_name}/fold_{checkpoint.fold}"
-    if not path.as_posix().endswith(f"/{folders}/{path.name}"):
-        raise ModelError(f"{path} is of {folders}", FROM_SOURCE)
-    return checkpoint
+def _load_placed(path: Path) -> FoldDescription:
+    """Loads a fold, and makes sure that it is of the configuration and the number that its folders name.
+
+    The network of an exported fold is checked as well.
+    """
+    folder, name = ModelFolder(path=path.parent.parent), path.parent.name.removeprefix("fold_")
+    fold = int(name) if name.isdigit() else name
+    described = load_description(folder, fold)
+    if (described.configuration_name, described.fold) != (folder.path.name, fold):
+        raise ModelError(f"{path} is of {described.configuration_name}/fold_{described.fold}", FROM_SOURCE)
+    if is_exported(folder, fold):
+        check_onnx(path)
+    return described
 
 
 @contextmanager

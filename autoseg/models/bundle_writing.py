@@ -12,9 +12,11 @@ from autoseg.evaluation.summary import CaseResult, Summary, summarize, summary_f
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.models.best_model import MemberName, name_member, split_member
 from autoseg.models.bundle_format import SCORES
+from autoseg.models.calibration import load_calibration
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.models.model_facts import HeldOutScores
 from autoseg.models.model_source import ResolvedModel, find_model, resolve_members, select_folds
+from autoseg.models.onnx_export import export_fold
 from autoseg.models.training_statistics import load_training_statistics
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName
@@ -68,19 +70,26 @@ def _count_cases(folders: DatasetFolders) -> int | None:
     return None
 
 
-def write_files(content: BundleContent, root: ModelFolder) -> tuple[MemberName, ...]:
+def write_files(content: BundleContent, root: ModelFolder, *, exported: bool = False) -> tuple[MemberName, ...]:
     """Writes the files of a bundle into an empty folder.
+
+    Args:
+        content: The model.
+        root: The empty folder.
+        exported: Whether its networks are exported for runtimes other than torch, instead of packed as checkpoints.
 
     Returns:
         The configurations that predict.
 
     Raises:
-        ModelError: A fold is missing, damaged, not trained to its end, or not the one that `find_best` chose.
+        ModelError: A fold is missing, damaged, not trained to its end, or not the one that `find_best` chose; or its
+            exported network calculates something else.
+        UsageError: A network cannot be exported.
     """
     names = []
     for member in content.model.members:
         plan_name = None if member.name is None else split_member(member.name)[0]
-        writer = _MemberWriter(root=root, weight_digests=member.weight_digests, plan_name=plan_name)
+        writer = _MemberWriter(root=root, weight_digests=member.weight_digests, plan_name=plan_name, exported=exported)
         names.append(writer.add(member.folder, member.folds))
     best_model = content.model.best_model
     if best_model is not None:
@@ -98,11 +107,13 @@ class _MemberWriter:
         root: The folder of the bundle.
         weight_digests: Fold to the digest of its weights when `find_best` chose it; empty if it did not.
         plan_name: Plan of the configuration, if it is another than that of best.json.
+        exported: Whether networks are exported for runtimes other than torch.
     """
 
     root: ModelFolder
     weight_digests: Mapping[Fold, str] = field(default_factory=dict)
     plan_name: str | None = None
+    exported: bool = False
 
     def add(self, folder: ModelFolder, asked: Sequence[Fold]) -> MemberName:
         """Adds folds of a configuration, and, for a cascade, all folds of its coarser configuration.
@@ -116,12 +127,14 @@ class _MemberWriter:
             PostprocessingRules.load(folder.postprocessing).save(self.root.member(name).postprocessing)
         if (statistics := load_training_statistics(folder)) is not None:
             statistics.save(self.root.member(name).training_statistics)
+        if (calibration := load_calibration(folder)) is not None:
+            calibration.save(self.root.member(name).calibration)
         scores = _pool_scores(folder, asked)
         if scores is not None:
             scores.save(self.root.member(name).path / SCORES)
         if previous is not None:
             coarser = ModelFolder(path=folder.path.with_name(previous))
-            _MemberWriter(root=self.root, plan_name=self.plan_name).add(coarser, ())
+            _MemberWriter(root=self.root, plan_name=self.plan_name, exported=self.exported).add(coarser, ())
         return name
 
     def _name(self, checkpoint: Checkpoint) -> MemberName:
@@ -138,11 +151,18 @@ class _MemberWriter:
             if checkpoint.finished:
                 self._check(checkpoint, fold, folder)
                 target = self.root.member(self._name(checkpoint))
-                save_checkpoint(checkpoint.to_pass_on(), target.checkpoint(fold))
+                self._write_fold(checkpoint.to_pass_on(), target)
                 added = checkpoint
         if added is None:
             raise ModelError(f"{folder.path} holds no fold that is trained to its end", "train one to its end")
         return added
+
+    def _write_fold(self, checkpoint: Checkpoint, target: ModelFolder) -> None:
+        if not self.exported:
+            save_checkpoint(checkpoint, target.checkpoint(checkpoint.fold))
+            return
+        described = export_fold(checkpoint, target.exported_network(checkpoint.fold))
+        described.save(target.exported_fold(checkpoint.fold))
 
     def _check(self, checkpoint: Checkpoint, fold: Fold, folder: ModelFolder) -> None:
         if checkpoint.fold != fold:

@@ -17,11 +17,12 @@ import torch
 
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import AutosegError, ModelError
+from autoseg.models.fold_description import FoldDescription
 from autoseg.models.monai_networks import count_monai
 from autoseg.networks.monai_names import is_monai
-from autoseg.planning.plan import Configuration, ConfigurationName, Plan
+from autoseg.planning.plan import Plan
 from autoseg.runtime.artifact import atomic_file
-from autoseg.workspace import Fold
+from autoseg.workspace import EXPORTED_NETWORK, Fold
 
 FORMAT_VERSION = 2
 ANEW = "get a sound copy, or train that fold anew with --restart"
@@ -37,34 +38,17 @@ Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(FoldDescription):
     """The content of a checkpoint.
 
     Attributes:
-        plan: The plan that the fold was trained by.
-        info: Channels and labels of the dataset.
-        configuration_name: The configuration of the plan that was trained.
-        fold: Number of the fold, or "all".
-        cases: Digest of the cases of the fold; see `Split.digest`. A model that is passed on holds no names of cases.
         weights: Weights of the network that predicts, by name.
-        finished: Whether training came to its end.
         training: What resuming needs, in tensors and plain values; see `training.state`. Empty in a model that was
             passed on.
     """
 
-    plan: Plan
-    info: DatasetInfo
-    configuration_name: ConfigurationName
-    fold: Fold
-    cases: str
     weights: Weights
-    finished: bool
     training: dict[str, Any]
-
-    @property
-    def configuration(self) -> Configuration:
-        """The configuration that was trained."""
-        return self.plan.configurations[self.configuration_name]
 
     def to_pass_on(self) -> "Checkpoint":
         """Returns the checkpoint with what prediction needs, and without names of patients."""
@@ -107,6 +91,9 @@ def load_checkpoint(path: Path, *, mapped: bool = False) -> Checkpoint:
         ModelError: The file is missing, damaged, holds more than tensors and plain values, or is of another version;
             its weights are not finite; or its plan describes a network that is far larger than they are.
     """
+    if path.with_name(EXPORTED_NETWORK).is_file() and not path.is_file():
+        what = f"{path.parent} holds a network for other runtimes, and no checkpoint, which this needs"
+        raise ModelError(what, "get the model that was exported without --runtime onnx")
     if not path.is_file():
         raise ModelError(f"{path} does not exist", "train that fold first")
     _check_container(path)
@@ -184,7 +171,7 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
     try:
         return Checkpoint(
             plan=Plan.parse(content["plan"], source=str(path)),
-            info=DatasetInfo.model_validate_json(content["dataset"]),
+            info=DatasetInfo.parse(content["dataset"], source="its dataset.json"),
             configuration_name=content["configuration"],
             fold=_read_fold(content["fold"]),
             cases=str(content["cases"]),

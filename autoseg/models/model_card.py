@@ -6,7 +6,7 @@ they were: scores are means over cases without names.
 
 from collections.abc import Iterator
 
-from autoseg.models.checkpoint import Checkpoint
+from autoseg.models.fold_description import FoldDescription
 from autoseg.models.model_facts import (
     ModelFacts,
     describe_channels,
@@ -18,12 +18,13 @@ from autoseg.models.model_facts import (
 from autoseg.networks.monai import INSTALL
 from autoseg.networks.monai_names import is_monai
 from autoseg.planning.plan import Configuration
+from autoseg.planning.spacing import name_axes
 from autoseg.runtime.units import describe_duration
 
 
 def write_card(facts: ModelFacts) -> str:
-    """Returns the text of MODEL_CARD.md."""
-    return "\n".join(_write_lines(facts)) + "\n"
+    """Returns the text of MODEL_CARD.md, in which names of labels and other texts of strangers are never HTML."""
+    return "\n".join(line.replace("&", "&amp;").replace("<", "&lt;") for line in _write_lines(facts)) + "\n"
 
 
 def _write_lines(facts: ModelFacts) -> Iterator[str]:
@@ -41,6 +42,7 @@ def _write_lines(facts: ModelFacts) -> Iterator[str]:
     yield from ("", "## How good it was on cases that it had not seen", "")
     yield from _write_scores(facts)
     yield from ("", f"Done to each result: {facts.rules.describe()}.")
+    yield from _describe_runtimes(facts)
     yield from ("", "## Limits", "", *(f"- {line}" for line in _list_limits(first)))
     yield from ("", "## How to use it", "", "```bash", f"autoseg install {facts.name}.zip")
     yield from (f"autoseg predict -m {facts.name} -i scans/ -o masks/", "```")
@@ -52,7 +54,7 @@ def _paragraph(text: str) -> Iterator[str]:
         yield from ("", sanitize(line, 2000)) if line.strip() else ()
 
 
-def _describe_training(checkpoint: Checkpoint) -> str:
+def _describe_training(checkpoint: FoldDescription) -> str:
     configuration, training = checkpoint.configuration, checkpoint.plan.training
     length = (
         f"{training.epochs} epochs of {training.steps_per_epoch} steps"
@@ -65,17 +67,20 @@ def _describe_training(checkpoint: Checkpoint) -> str:
         network += f", for which MONAI must be installed ({INSTALL})"
     elif configuration.is_foreign:
         network += ", which an installed package must offer"
-    patch = f"{' x '.join(map(str, configuration.patch_size))} voxels of {_describe_spacing(configuration)} mm"
+    axes = name_axes(checkpoint.plan.axis_order, len(configuration.patch_size))
+    patch = f"{' x '.join(map(str, configuration.patch_size))} voxels of {_describe_spacing(configuration)} mm ({axes})"
     return f"{length} per fold, {configuration.batch_size} patches of {patch} at once{network}"
 
 
-def _describe_images(checkpoint: Checkpoint) -> Iterator[str]:
+def _describe_images(checkpoint: FoldDescription) -> Iterator[str]:
     configuration = checkpoint.configuration
     for number, channel in enumerate(describe_channels(checkpoint)):
         yield f"channel {number}: {channel}"
     sizes_mm = (step * count for step, count in zip(configuration.spacing_mm, configuration.median_shape, strict=True))
     size = " x ".join(f"{size_mm:.0f}" for size_mm in sizes_mm)
-    yield f"typical size of those it learned from: {size} mm, typical voxels of {_describe_spacing(configuration)} mm"
+    axes = name_axes(checkpoint.plan.axis_order, len(configuration.spacing_mm))
+    voxels = f"typical voxels of {_describe_spacing(configuration)} mm"
+    yield f"typical size of those it learned from: {size} mm, {voxels} ({axes})"
     yield "other voxels are resampled, and results brought back to the grid of the scan"
 
 
@@ -93,13 +98,30 @@ def _write_scores(facts: ModelFacts) -> Iterator[str]:
         yield f"| {_escape_cell(name)} | {scores.cases} | {' | '.join(values)} |"
 
 
-def _list_limits(checkpoint: Checkpoint) -> Iterator[str]:
+def _describe_runtimes(facts: ModelFacts) -> Iterator[str]:
+    """Yields how far exported networks are from torch's; nothing for a model that holds checkpoints."""
+    if not any(member.parity for member in facts.members):
+        return
+    yield from ("", "## Without torch", "", "ONNX Runtime or OpenVINO calculate the networks, in float32 on the CPU.")
+    yield "Compared with torch, on patches of noise in batches of other sizes than the export was traced with:"
+    yield from (
+        "",
+        "| configuration | fold | largest difference of a logit | of the largest logit | voxels otherwise |",
+    )
+    yield "|---|---|---|---|---|"
+    for member in facts.members:
+        for fold, parity in zip(member.folds, member.parity, strict=False):
+            differences = f"{parity.largest_difference:.1e} | {parity.largest_logit:.3g}"
+            yield f"| {member.name} | {fold} | {differences} | {100 * parity.voxels_otherwise:.4f} % |"
+
+
+def _list_limits(checkpoint: FoldDescription) -> Iterator[str]:
     yield "It is not a medical device, and was made for research: no diagnosis or treatment may rest on it."
     yield (
         "It works on images like those it learned from. Other scanners, protocols, body parts, ages and diseases may "
         "make it fail without a word: look at every result, and measure it on cases of your own first."
     )
-    if checkpoint.configuration.normalization[0].scheme == "ct":
+    if checkpoint.configuration.normalization[0].scheme in ("ct", "window"):
         yield "CT must come in Hounsfield units; windowed or rescaled images look like something else to it."
     yield "A structure that is missing from an image may still be found there, and the other way round."
 

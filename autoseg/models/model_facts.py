@@ -8,14 +8,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from autoseg.datasets.hu_windows import describe_windows
 from autoseg.evaluation.statistics import Interval
 from autoseg.evaluation.summary import Summary
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.models.best_model import BestModel, MemberName
 from autoseg.models.bundle_format import SCORES
-from autoseg.models.checkpoint import Checkpoint, load_checkpoint
+from autoseg.models.calibration import load_calibration
+from autoseg.models.fold_description import FoldDescription, Parity
+from autoseg.models.fold_files import is_exported, load_exported, load_parity
 from autoseg.models.training_statistics import load_training_statistics
-from autoseg.planning.settings import Normalization
+from autoseg.planning.channel_settings import Normalization
 from autoseg.runtime.artifact import Artifact, Score
 from autoseg.workspace import Fold, ModelFolder
 
@@ -72,18 +75,20 @@ class MemberFacts:
     """One configuration of a model.
 
     Attributes:
-        checkpoint: Checkpoint of the first fold.
+        checkpoint: Description of the first fold.
         folds: All folds.
         scores: Scores on held-out cases, if there were any.
         rules: Postprocessing of the configuration.
         name: Name among configurations of several plans; by default that of the configuration.
+        parity: How far the exported network of each fold is from torch's; empty if none was exported.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: FoldDescription
     folds: Sequence[Fold]
     scores: HeldOutScores | None
     rules: PostprocessingRules
     name: str = ""
+    parity: Sequence[Parity] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +152,7 @@ def describe_member(member: MemberFacts) -> str:
     return f"{name} ({'folds' if len(member.folds) > 1 else 'fold'} {folds})"
 
 
-def describe_channels(checkpoint: Checkpoint) -> Iterator[str]:
+def describe_channels(checkpoint: FoldDescription) -> Iterator[str]:
     """Yields the name of each channel with its normalization."""
     names = checkpoint.info.channel_names.values()
     for name, scale in zip(names, checkpoint.configuration.normalization, strict=False):
@@ -157,6 +162,9 @@ def describe_channels(checkpoint: Checkpoint) -> Iterator[str]:
 def _describe_scale(scale: Normalization) -> str:
     if scale.scheme == "ct":
         return f"CT in Hounsfield units, clipped to {scale.lower:g} to {scale.upper:g}"
+    if scale.window_hu is not None:
+        each = "" if len(scale.window_hu) == 1 else ", each a channel of its own"
+        return f"CT in Hounsfield units, in windows of {describe_windows(scale.window_hu)}{each}"
     return {
         "zscore": "each image brought to mean 0 and deviation 1",
         "rescale_to_0_1": "each image brought to 0 to 1",
@@ -223,12 +231,27 @@ def gather_facts(root: ModelFolder, names: Sequence[MemberName], metadata: CardM
     )
 
 
+def load_description(folder: ModelFolder, fold: Fold) -> FoldDescription:
+    """Reads what a fold is; only a checkpoint needs torch.
+
+    Raises:
+        ModelError: The fold is missing or damaged.
+    """
+    if is_exported(folder, fold):
+        return load_exported(folder, fold).description
+    from autoseg.models.checkpoint import load_checkpoint  # noqa: PLC0415 - it needs torch
+
+    return load_checkpoint(folder.checkpoint(fold))
+
+
 def _gather_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
     folds = folder.trained_folds()
     load_training_statistics(folder)  # raises an error if the file is damaged
+    load_calibration(folder)  # likewise
     return MemberFacts(
         name=name,
-        checkpoint=load_checkpoint(folder.checkpoint(folds[0])),
+        checkpoint=load_description(folder, folds[0]),
+        parity=load_parity(folder, folds),
         folds=folds,
         scores=_load_scores(folder),
         rules=PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES,

@@ -105,7 +105,8 @@ def find_model(
         The path of a folder or a bundle for `opened_model`. There need not be anything, if a path was given.
 
     Raises:
-        UsageError: It is not clear which configuration or plan is meant, or a plan was named beside a path.
+        UsageError: It is not clear which configuration or plan is meant, a plan was named beside a path, or the source
+            is neither a number nor a path.
         ModelError: No configuration of the dataset is trained.
         DatasetError: There is no such dataset.
     """
@@ -114,7 +115,12 @@ def find_model(
         return _find_trained(folders, source, configuration, with_best_model=with_best_model, default=default).path
     if plan_name is not None:
         raise UsageError("a model folder holds one plan", "leave out --plan, or give -d instead")
-    path = Path(source)
+    try:
+        path = Path(source)
+    except TypeError as error:
+        what = f"an object of type {type(source).__name__} names no model"
+        fix = "give the path of a model folder or a bundle, or the name of an installed model"
+        raise UsageError(what, fix) from error
     if not path.exists() and MODEL_NAME.match(str(source)):
         installed = find_workspace(workspace).installed(str(source))
         path = installed if installed.is_dir() else path

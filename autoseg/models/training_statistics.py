@@ -11,7 +11,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from autoseg.datasets.fingerprint import CaseFacts, Fingerprint
+from autoseg.datasets.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import Vector, voxel_size
 from autoseg.imaging.orientation import is_orientation
@@ -86,7 +86,7 @@ class TrainingStatistics(Artifact):
         empty_cases: Number of cases with none of the structures.
         orientations: Orientation of images to the number of cases with it; pictures are left out.
         spacing_mm, size_mm: Spacing and size of the images along (z, y, x) of the files.
-        channels: Name of each channel to its intensities.
+        channels: Key of each channel, in order, to its intensities; see `name_channels`.
         structures: Name of each structure to its frequency and volume.
     """
 
@@ -121,13 +121,9 @@ class TrainingStatistics(Artifact):
                 measure_size_mm(case.shape or case.shape_after_crop, case.spacing_mm) for case in cases
             ),
             channels={
-                name: ChannelStatistics(
-                    lowest=Spread.of([case.intensities[number][0] for case in cases]),
-                    width=Spread.of([case.intensities[number][1] - case.intensities[number][0] for case in cases]),
-                    foreground=(facts.percentile_00_5, facts.median, facts.percentile_99_5),
-                )
+                name: _measure_channel(number, facts, cases, info)
                 for number, (name, facts) in enumerate(
-                    zip(info.channel_names.values(), fingerprint.channels, strict=True)
+                    zip(name_channels(tuple(info.channel_names.values())), fingerprint.channels, strict=True)
                 )
                 if all(case.intensities for case in cases)
             },
@@ -146,6 +142,29 @@ class TrainingStatistics(Artifact):
     def margin(self) -> float:
         """The factor by which the range of the training cases is widened."""
         return max(LEAST_MARGIN, 1 + CASES_OF_MARGIN / self.cases)
+
+
+def _measure_channel(
+    number: int, facts: ChannelFacts, cases: Sequence[CaseFacts], info: DatasetInfo
+) -> ChannelStatistics:
+    """Measures a channel; if scans may lack channels, over the cases that have it, unless none has."""
+    having = [case for case in cases if info.missing_channels and number not in case.missing_channels] or cases
+    ranges = [case.intensities[number] for case in having]
+    return ChannelStatistics(
+        lowest=Spread.of([lowest for lowest, _ in ranges]),
+        width=Spread.of([highest - lowest for lowest, highest in ranges]),
+        foreground=(facts.percentile_00_5, facts.median, facts.percentile_99_5),
+    )
+
+
+def name_channels(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns a key for each channel: its name, with its number if several channels have that name.
+
+    Example:
+        >>> name_channels(("CT", "PET", "CT"))
+        ('CT (channel 0)', 'PET', 'CT (channel 2)')
+    """
+    return tuple(f"{name} (channel {number})" if names.count(name) > 1 else name for number, name in enumerate(names))
 
 
 def save_training_statistics(fingerprint: Path, info: DatasetInfo, path: Path) -> None:

@@ -37,7 +37,7 @@ def window_attention(
     Returns:
         Shape (n, features, *size).
     """
-    size = tuple(query.shape[2:])
+    size = tuple(int(length) for length in query.shape[2:])
     edges = size if window is None else per_axis(window.edges, len(size))
     window_size = tuple(map(min, edges, size))
     is_shifted = window is not None and window.shifted
@@ -72,7 +72,7 @@ def _scaled_dot_product_attention(
     if bias is None and mask is None:
         query, key, value = (x.flatten(0, 1) for x in (queries, keys, values))
         return F.scaled_dot_product_attention(query, key, value).reshape(values.shape)
-    scores: Tensor = (queries * queries.shape[-1] ** -0.5) @ keys.mT
+    scores: Tensor = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
     for term in (bias, mask):
         if term is not None:
             scores += term

@@ -20,6 +20,7 @@ from autoseg.networks.architecture import Stage
 from autoseg.networks.convolutions import Conv2d, Conv3d
 from autoseg.networks.instance_norm import InstanceNorm
 from autoseg.networks.joined_input import convolve_both
+from autoseg.networks.tracing import is_traced
 
 
 class ConvBlock(nn.Module):
@@ -180,7 +181,7 @@ class Upsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (n, in_features, *size) to (n, features, *size * stride)."""
-        if x.device.type == "cpu" or (x.device.type == "mps" and len(self.stride) == 3):
+        if not is_traced() and (x.device.type == "cpu" or (x.device.type == "mps" and len(self.stride) == 3)):
             return self._multiply(x)
         if len(self.stride) == 2:
             return F.conv_transpose2d(x, self.weight, self.bias, self.stride)

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from autoseg.networks import fused_norm
+from autoseg.networks.tracing import is_traced
 
 NEGATIVE_SLOPE = 0.01
 """Negative slope of the leaky ReLU. Source: the reference method."""
@@ -30,10 +31,12 @@ _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 def channels_last(x: Tensor) -> Tensor:
     """Copies a batch (n, c, *size) so that the channels of a voxel are adjacent in memory.
 
+    A network that is traced for other runtimes keeps the order, since they choose their own.
+
     It always copies, because torch takes a map of one channel for already reordered and would leave its strides alone;
     then no convolution after it would see the order.
     """
-    return x.clone(memory_format=_CHANNELS_LAST[x.ndim - 2])
+    return x if is_traced() else x.clone(memory_format=_CHANNELS_LAST[x.ndim - 2])
 
 
 def has_channels_last(x: Tensor) -> bool:
@@ -56,6 +59,8 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size); a map needs at least two voxels."""
+        if is_traced():
+            return self._normalize_any_batch(x)
         if learns_on_cpu(x):
             return _normalize_and_activate(x, self.weight, self.bias, None, 1.0)
         if fused_norm.suits(x):
@@ -117,6 +122,9 @@ class InstanceNorm(nn.Module):
 
         A compiler gets the single layers, which it fuses by itself.
         """
+        if is_traced():
+            y = self._normalize_any_batch(x)
+            return F.leaky_relu(y if shortcut is None else y + shortcut, NEGATIVE_SLOPE)
         if learns_on_cpu(x):
             return _normalize_and_activate(x, self.weight, self.bias, shortcut, NEGATIVE_SLOPE)
         if fused_norm.suits(x):
@@ -125,6 +133,10 @@ class InstanceNorm(nn.Module):
         if shortcut is not None:
             y = y.add_(shortcut.reshape(y.shape))
         return F.leaky_relu_(y, NEGATIVE_SLOPE).view(x.shape)
+
+    def _normalize_any_batch(self, x: Tensor) -> Tensor:
+        """Normalizes (n, features, *size) by one operator, which an export to ONNX keeps whatever n is."""
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=NORM_EPSILON)
 
     def _fuse(self, x: Tensor, shortcut: Tensor | None, *, slope: float) -> Tensor:
         return fused_norm.normalize_activate(x, self.weight, self.bias, shortcut, slope=slope, epsilon=NORM_EPSILON)

@@ -50,7 +50,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (n, in_features, *size) to (n, features, *size)."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(x.movedim(1, x.ndim - 1)).movedim(x.ndim - 1, 1)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -80,7 +80,9 @@ class LayerNorm(nn.LayerNorm):
         """Maps (n, features, *size) to the same."""
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-            return F.layer_norm(x.movedim(1, -1), self.normalized_shape, weight, bias, self.eps).movedim(-1, 1)
+            return F.layer_norm(x.movedim(1, x.ndim - 1), self.normalized_shape, weight, bias, self.eps).movedim(
+                x.ndim - 1, 1
+            )
 
 
 class Embedding(nn.Module):

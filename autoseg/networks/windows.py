@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, cast
 import torch
 from torch import Tensor
 
+from autoseg.networks.tracing import is_traced
+
 Parameters = ParamSpec("Parameters")
 Axes = tuple[int, ...]
 
@@ -35,8 +37,8 @@ def partition_windows(x: Tensor, window_size: Axes, shifts: Axes, heads: int) ->
     Returns:
         Shape (n, windows, heads, voxels of a window, head features).
     """
-    samples, features, *size = x.shape
-    rows, width = x.movedim(1, -1), features // heads
+    (samples, features), size = x.shape[:2], [int(length) for length in x.shape[2:]]
+    rows, width = x.movedim(1, x.ndim - 1), features // heads
     if window_size == tuple(size):
         return rows.reshape(samples, 1, -1, heads, width).transpose(2, 3)
     layout = (tuple(size), window_size, shifts, heads, x.device)
@@ -53,7 +55,7 @@ def merge_windows(x: Tensor, window_size: Axes, shifts: Axes, size: Axes) -> Ten
         layout = (size, window_size, shifts, heads, x.device)
         padding = _mark_padding(*layout) if any(map(mod, size, window_size)) else None
         rows = reorder_rows(x.reshape(samples, -1, width), _merge_order(*layout), _partition_order(*layout), padding)
-    return rows.reshape(samples, *size, heads * width).movedim(-1, 1)
+    return rows.reshape(samples, *size, heads * width).movedim(len(size) + 1, 1)
 
 
 def reorder_rows(rows: Tensor, order: Tensor, inverse: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -65,6 +67,8 @@ def reorder_rows(rows: Tensor, order: Tensor, inverse: Tensor, padding: Tensor |
         inverse: Index of the output row of each input row; arbitrary for padding.
         padding: Whether each input row is padding and is dropped; None if there is no padding.
     """
+    if is_traced():
+        return rows.index_select(1, order)
     return cast(Tensor, _ReorderRows.apply(rows, order, inverse, padding))  # type: ignore[no-untyped-call]
 
 

@@ -17,7 +17,7 @@ from autoseg.errors import ModelError
 from autoseg.networks.architecture import Architecture, Axes, Stage
 from autoseg.networks.instance_norm import NEGATIVE_SLOPE, NORM_EPSILON
 from autoseg.nnunet.plans import CANNOT, LIBRARY, ArchitecturePlan, NetworkPlan, default_layers
-from autoseg.runtime.artifact import first_mistake
+from autoseg.runtime.json_text import first_mistake
 
 PLAIN, RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
 

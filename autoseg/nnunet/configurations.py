@@ -13,10 +13,11 @@ from autoseg.nnunet.architectures import read_architecture
 from autoseg.nnunet.checkpoint_file import NnunetCheckpoint
 from autoseg.nnunet.plans import CANNOT, SCHEMES, ConfigurationPlan, NnunetPlans
 from autoseg.planning.augmentation_choice import choose_augmentation
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.plan import Configuration, Spacing
-from autoseg.planning.settings import AugmentationSettings, Normalization
-from autoseg.runtime.artifact import first_mistake
+from autoseg.planning.settings import AugmentationSettings
+from autoseg.runtime.json_text import first_mistake
 
 LARGEST_GROWTH = 2
 """Largest ratio of the weights of the described network to those of its checkpoint, before the network is built; as in
@@ -82,7 +83,8 @@ def _read_normalization(plan: ConfigurationPlan, plans: NnunetPlans, info: Datas
         if scheme == "ct" and intensities is None:
             raise ModelError(f"{where} has CT for channel {number}, of which no intensities are known", CANNOT)
         statistics = {} if scheme != "ct" or intensities is None else intensities.as_normalization()
-        channels.append(Normalization(scheme=scheme, only_nonzero=scheme == "zscore" and masked, **statistics))
+        only_nonzero = scheme == "zscore" and masked
+        channels.append(Normalization(scheme=scheme, only_nonzero=only_nonzero, window_hu=None, **statistics))
     return channels
 
 

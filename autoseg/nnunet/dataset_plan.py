@@ -21,7 +21,7 @@ from autoseg.planning.memory import training_bytes
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.planning.plan_file import list_planned_cases
 from autoseg.preprocessing.provenance import PreprocessingSettings
-from autoseg.runtime.artifact import first_mistake
+from autoseg.runtime.json_text import first_mistake
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import DatasetFolders
 

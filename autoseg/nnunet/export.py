@@ -23,6 +23,7 @@ from autoseg.nnunet.weight_names import export_weights
 from autoseg.planning.plan import ConfigurationName
 from autoseg.runtime.artifact import atomic_folder
 from autoseg.runtime.reporting import SILENT, Reporter
+from autoseg.runtime.writable import check_place
 from autoseg.workspace import Fold, ModelFolder
 
 TRAINER = "nnUNetTrainer"
@@ -68,6 +69,7 @@ def export_nnunet(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty", "give a new folder with -o")
+    check_place(folder)
     content = find_content(source, configuration, folds, plan_name=plan_name, workspace=workspace)
     with TemporaryDirectory(prefix="autoseg_") as staging, atomic_folder(folder) as writing:
         root = ModelFolder(path=Path(staging))
@@ -237,6 +239,12 @@ def _check(name: str, checkpoint: Checkpoint) -> None:
     network = checkpoint.configuration.network
     if network is not None:
         raise ModelError(f"{name} has the network {network.name!r}, which nnU-Net lacks", "export without --format")
+    if checkpoint.configuration.image_channels > len(checkpoint.configuration.normalization):
+        what = f"{name} has several windows of one channel, and nnU-Net one normalization for each channel"
+        raise ModelError(what, "export without --format")
+    if checkpoint.configuration.neighbouring_slices:
+        what = f"{name} sees neighbouring slices as channels, and nnU-Net each slice on its own"
+        raise ModelError(what, "export without --format")
     if checkpoint.info.masks:
         what = f"{name} writes a mask for each structure, and nnU-Net one label map"
         raise ModelError(what, "export without --format")

@@ -7,8 +7,8 @@ from autoseg.models.checkpoint import Checkpoint
 from autoseg.nnunet.architectures import describe_architecture
 from autoseg.nnunet.models import REORIENTING
 from autoseg.nnunet.plans import LABELLER, PREPROCESSOR, RESAMPLER, RESAMPLING, SCHEMES
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.plan import ConfigurationName
-from autoseg.planning.settings import Normalization
 
 PLANS = "nnUNetPlans"
 
@@ -71,7 +71,7 @@ def _describe_configuration(
         "patch_size": list(configuration.patch_size),
         "median_image_size_in_voxels": list(configuration.median_shape),
         "spacing": list(configuration.spacing_mm),
-        "normalization_schemes": [scheme_names[channel.scheme] for channel in configuration.normalization],
+        "normalization_schemes": [scheme_names[_as_ct(channel).scheme] for channel in configuration.normalization],
         "use_mask_for_norm": [channel.only_nonzero for channel in configuration.normalization],
         **dict.fromkeys(RESAMPLING, RESAMPLER),
         **{f"{key}_kwargs": dict(options) for key, options in RESAMPLING.items()},
@@ -82,8 +82,23 @@ def _describe_configuration(
     }
 
 
+def _as_ct(channel: Normalization) -> Normalization:
+    """Returns a window as the normalization of CT that has the same result; any other as it is.
+
+    Example:
+        >>> ct = _as_ct(Normalization(window_hu=[-200, 300]))
+        >>> ct.scheme, ct.lower, ct.upper, ct.mean, ct.std
+        ('ct', -200.0, 300.0, 50.0, 250.0)
+    """
+    if channel.window_hu is None:
+        return channel
+    lower, upper = channel.window_hu[0]
+    return Normalization(scheme="ct", lower=lower, upper=upper, mean=(lower + upper) / 2, std=(upper - lower) / 2)
+
+
 def _describe_intensities(channel: Normalization) -> dict[str, float]:
     """Returns the intensity statistics of a channel; those that its plan lacks, because they are not needed, are 0."""
+    channel = _as_ct(channel)
     statistics = (channel.mean, channel.std, channel.lower, channel.upper)
     mean, std, lower, upper = (0.0 if value is None else value for value in statistics)
     return {"mean": mean, "std": std, "percentile_00_5": lower, "percentile_99_5": upper}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import ModelError
-from autoseg.runtime.artifact import read_text
+from autoseg.imaging.formats import readable_name
+from autoseg.runtime.json_text import read_json_text
 from autoseg.workspace import Fold
 
 _SEPARATORS = re.compile(r"[/\\]")
@@ -63,14 +64,18 @@ def read_held_out(model: Path, fold: Fold, ending: str) -> NnunetHeldOut:
     """
     folder = model / f"fold_{fold}" / "validation"
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    masks = {path.name[: -len(ending)]: path for path in files if path.name.endswith(ending) and path.is_file()}
+    masks = {
+        readable_name(path.name[: -len(ending)]): path
+        for path in files
+        if path.name.endswith(ending) and path.is_file()
+    }
     scores = folder / "summary.json"
     return NnunetHeldOut(scored=_read_scored(scores, ending) if scores.is_file() else None, masks=masks)
 
 
 def _read_scored(path: Path, ending: str) -> frozenset[str]:
     try:
-        files = [str(case["prediction_file"]) for case in json.loads(read_text(path))["metric_per_case"]]
+        files = [str(case["prediction_file"]) for case in json.loads(read_json_text(path))["metric_per_case"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} holds no scores of cases", "get a sound copy, or remove it") from error
-    return frozenset(_SEPARATORS.split(file)[-1].removesuffix(ending) for file in files)
+    return frozenset(readable_name(_SEPARATORS.split(file)[-1].removesuffix(ending)) for file in files)

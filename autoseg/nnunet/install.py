@@ -21,7 +21,7 @@ from autoseg.nnunet.models import NnunetModel, make_checkpoints, name_models, re
 from autoseg.nnunet.postprocessing_file import read_rules
 from autoseg.nnunet.zip_source import opened_source
 from autoseg.planning.plan import ConfigurationName
-from autoseg.runtime.artifact import read_text
+from autoseg.runtime.json_text import read_json_text
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import MODEL_NAME, ModelFolder, find_workspace
 
@@ -169,7 +169,7 @@ def _state_orientation(orientation: str) -> TrainingStatistics:
 
 def _count_cases(model: NnunetModel) -> int | None:
     """Returns the number of training cases from dataset.json; None if it is not given."""
-    count = json.loads(read_text(model.folder.path / "dataset.json")).get("numTraining")
+    count = json.loads(read_json_text(model.folder.path / "dataset.json")).get("numTraining")
     return count if type(count) is int and count > 0 else None
 
 

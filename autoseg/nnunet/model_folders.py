@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import AutosegError, ModelError, UsageError
-from autoseg.runtime.artifact import read_text
+from autoseg.runtime.json_text import read_json_text
 from autoseg.workspace import Fold
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -118,7 +118,7 @@ def read_choice(folders: Sequence[NnunetFolder]) -> list[str]:
     if len(folders) < 2 or not path.is_file():
         return []
     try:
-        chosen = json.loads(read_text(path))["best_model_or_ensemble"]["selected_model_or_models"]
+        chosen = json.loads(read_json_text(path))["best_model_or_ensemble"]["selected_model_or_models"]
         origins = {(str(model["trainer"]), str(model["plans_identifier"])) for model in chosen}
         names = [str(model["configuration"]) for model in chosen]
     except (AutosegError, ValueError, KeyError, TypeError, RecursionError):

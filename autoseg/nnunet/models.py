@@ -27,7 +27,7 @@ from autoseg.planning.plan import (
     PresetName,
 )
 from autoseg.planning.presets import PRESETS, REFERENCE_TRAINING
-from autoseg.runtime.artifact import first_mistake, read_text
+from autoseg.runtime.json_text import first_mistake, read_json_text
 from autoseg.workspace import Fold
 
 REORIENTING = "NibabelIOWithReorient"
@@ -223,7 +223,7 @@ def _find_preset(model: NnunetModel) -> PresetName:
 
 def _read_info(path: Path) -> DatasetInfo:
     """Reads channels and labels, without the paths of cases, which nnU-Net may store."""
-    text = read_text(path)
+    text = read_json_text(path)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):

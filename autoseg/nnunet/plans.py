@@ -11,9 +11,9 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from autoseg.errors import ModelError
-from autoseg.networks.architecture import PositiveInt
-from autoseg.planning.settings import NormalizationScheme, PositiveFloat
-from autoseg.runtime.artifact import first_mistake, read_text
+from autoseg.networks.architecture import PositiveFloat, PositiveInt
+from autoseg.planning.channel_settings import NormalizationScheme
+from autoseg.runtime.json_text import first_mistake, read_json_text
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 AxisSizes = Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
@@ -159,7 +159,7 @@ class NnunetPlans(BaseModel):
             ArtifactError: It is missing or no text file.
             ModelError: A key is missing or wrong; the text names it.
         """
-        text = read_text(path)
+        text = read_json_text(path)
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -14,7 +14,8 @@ from autoseg.errors import ModelError
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.imaging.targets import Targets
 from autoseg.nnunet.pickles import read_pickle
-from autoseg.runtime.artifact import atomic_file, read_text
+from autoseg.runtime.artifact import atomic_file
+from autoseg.runtime.json_text import read_json_text
 
 MODULE = "nnunetv2.postprocessing.remove_connected_components"
 FUNCTION = "remove_all_but_largest_component_from_segmentation"
@@ -39,7 +40,7 @@ def read_rules(folder: Path, targets: Targets) -> PostprocessingRules | None:
     path, pickled = folder / "postprocessing.json", folder / "postprocessing.pkl"
     if path.is_file():
         try:
-            content = json.loads(read_text(path))
+            content = json.loads(read_json_text(path))
             functions, steps = content["postprocessing_fns"], content["postprocessing_kwargs"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(f"{path} holds no postprocessing", "get a sound copy, or remove it") from error
@@ -122,7 +123,7 @@ def write_rules(rules: PostprocessingRules, targets: Targets, folder: Path) -> l
     return [
         f"lost: components of {', '.join(map(str, rule.structure))} below {rule.mm3:g} mm3 are not removed there"
         for rule in rules.smallest
-    ]
+    ] + [f"lost: {step} is no step there" for step in rules.describe_morphology()]
 
 
 def _pickle(steps: Sequence[Step]) -> bytes:

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 from autoseg.errors import ModelError, UsageError, WriteError
 from autoseg.models.bundle_format import FROM_SOURCE, UNTRUSTED, opened_zip
+from autoseg.runtime.os_errors import advise_writing, reason_of
 
 NAME = r"[\w.+-]{1,200}"
 NEEDED = re.compile(
@@ -55,8 +56,8 @@ def opened_source(path: Path) -> Iterator[Path]:
         try:
             _unpack(path, Path(folder))
         except OSError as error:
-            what = f"cannot unpack {path} into {folder}: {error.strerror or error}"
-            raise WriteError(what, "free some space, or let TMPDIR name a folder with more") from error
+            what = f"cannot unpack {path} into {folder}: {reason_of(error)}"
+            raise WriteError(what, f"{advise_writing(error)}, or let TMPDIR name another folder") from error
         yield Path(folder)
 
 

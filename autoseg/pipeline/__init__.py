@@ -11,13 +11,23 @@
 Stages are functions from values to values. The files between them are read and written by these functions, and by the
 rooms below: `datasets`, `planning`, `preprocessing`, `training`, `model_selection` and `inference`.
 
-    raw_datasets.py    import_dataset, check
+    whole_run.py       run: all of the following; stop_run
+    raw_datasets.py    import_dataset, straighten, check, check_files, fix
+    dicom_series.py    list_series, check_dicom
     datasets.py        plan_and_preprocess, or its parts: extract_fingerprint, plan_configurations, preprocess
     networks.py        list_networks
     patch_pictures.py  draw_augmentations
     training.py        train, stop
+    training_jobs.py   make_training_jobs
+    array_jobs.py      make_preprocessing_jobs, make_prediction_jobs
+    jobs.py            run_jobs, print_jobs
+    job_states.py      status
+    watching.py        watch
     prediction.py      predict
+    pacs.py            pull_dicom, push_dicom, listen_dicom
     scores.py          find_best, evaluate, compare
+    reports.py         report_data, report_model, report_scans
+    serving.py         serve
     sharing.py         export_model, install_model, export_nnunet, install_nnunet
     doctor.py          examine_machine
     demo.py            make_demo_dataset
@@ -31,19 +41,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autoseg.pipeline.array_jobs import make_prediction_jobs, make_preprocessing_jobs
     from autoseg.pipeline.datasets import extract_fingerprint, plan_and_preprocess, plan_configurations, preprocess
     from autoseg.pipeline.demo import make_demo_dataset
+    from autoseg.pipeline.dicom_series import check_dicom, list_series
     from autoseg.pipeline.doctor import examine_machine
+    from autoseg.pipeline.job_states import status
+    from autoseg.pipeline.jobs import print_jobs, run_jobs
     from autoseg.pipeline.networks import list_networks
+    from autoseg.pipeline.pacs import listen_dicom, pull_dicom, push_dicom
     from autoseg.pipeline.patch_pictures import draw_augmentations
     from autoseg.pipeline.prediction import predict
-    from autoseg.pipeline.raw_datasets import check, import_dataset
+    from autoseg.pipeline.raw_datasets import check, check_files, fix, import_dataset, straighten
+    from autoseg.pipeline.reports import report_data, report_model, report_scans
     from autoseg.pipeline.scores import compare, evaluate, find_best
+    from autoseg.pipeline.serving import serve
     from autoseg.pipeline.sharing import export_model, export_nnunet, install_model, install_nnunet
     from autoseg.pipeline.training import stop, train
+    from autoseg.pipeline.training_jobs import make_training_jobs
+    from autoseg.pipeline.watching import watch
+    from autoseg.pipeline.whole_run import run, stop_run
 
 MODULES = {
     "check": "raw_datasets",
+    "check_dicom": "dicom_series",
+    "check_files": "raw_datasets",
     "compare": "scores",
     "draw_augmentations": "patch_pictures",
     "evaluate": "scores",
@@ -52,22 +74,43 @@ MODULES = {
     "export_nnunet": "sharing",
     "extract_fingerprint": "datasets",
     "find_best": "scores",
+    "fix": "raw_datasets",
     "import_dataset": "raw_datasets",
     "install_model": "sharing",
     "install_nnunet": "sharing",
     "list_networks": "networks",
+    "list_series": "dicom_series",
+    "listen_dicom": "pacs",
     "make_demo_dataset": "demo",
+    "make_prediction_jobs": "array_jobs",
+    "make_preprocessing_jobs": "array_jobs",
+    "make_training_jobs": "training_jobs",
     "plan_and_preprocess": "datasets",
     "plan_configurations": "datasets",
     "predict": "prediction",
     "preprocess": "datasets",
+    "print_jobs": "jobs",
+    "pull_dicom": "pacs",
+    "push_dicom": "pacs",
+    "report_data": "reports",
+    "report_model": "reports",
+    "report_scans": "reports",
+    "run": "whole_run",
+    "run_jobs": "jobs",
+    "serve": "serving",
+    "status": "job_states",
     "stop": "training",
+    "stop_run": "whole_run",
+    "straighten": "raw_datasets",
     "train": "training",
+    "watch": "watching",
 }
 """The module of this folder that defines each command."""
 
 __all__ = [
     "check",
+    "check_dicom",
+    "check_files",
     "compare",
     "draw_augmentations",
     "evaluate",
@@ -76,17 +119,36 @@ __all__ = [
     "export_nnunet",
     "extract_fingerprint",
     "find_best",
+    "fix",
     "import_dataset",
     "install_model",
     "install_nnunet",
     "list_networks",
+    "list_series",
+    "listen_dicom",
     "make_demo_dataset",
+    "make_prediction_jobs",
+    "make_preprocessing_jobs",
+    "make_training_jobs",
     "plan_and_preprocess",
     "plan_configurations",
     "predict",
     "preprocess",
+    "print_jobs",
+    "pull_dicom",
+    "push_dicom",
+    "report_data",
+    "report_model",
+    "report_scans",
+    "run",
+    "run_jobs",
+    "serve",
+    "status",
     "stop",
+    "stop_run",
+    "straighten",
     "train",
+    "watch",
 ]
 
 

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.fingerprinting import compute_fingerprint
 from autoseg.datasets.info import DatasetInfo, info_file
+from autoseg.datasets.parts import choose_part
 from autoseg.datasets.splitting import resolve_splits
 from autoseg.pipeline.options import add_speed, resolve_options
 from autoseg.planning.patch_growth import PatchesName
@@ -23,8 +23,11 @@ from autoseg.planning.plan_file import (
     save_plan,
 )
 from autoseg.planning.planner import make_plan
+from autoseg.preprocessing.case_sizes import find_too_large
 from autoseg.preprocessing.dataset import prepare_cases
-from autoseg.runtime.lock import run_alone
+from autoseg.preprocessing.provenance import PreprocessingSettings
+from autoseg.runtime.lock import run_alone, run_together
+from autoseg.runtime.paths import as_path
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import find_workspace
 
@@ -97,8 +100,8 @@ def plan_configurations(
         network: Name of a network of the literature (see `list_networks`), with settings that differ from the paper's
             behind a colon, as in "unet:padded=false,depth=4"; or a network of MONAI, such as "monai:SwinUNETR"; by
             default the network of the preset.
-        patches: "growing" begins the training with small patches, "fixed" does not; by default as the preset says. See
-            `planning.patch_growth`.
+        patches: "growing" begins the training with small patches, "fixed" does not; by default as the preset and
+            the labels say. See `planning.patch_growth`.
         plan_name: Name of a plan beside the usual one.
         workspace: See `extract_fingerprint`.
         reporter: Is told what is not as usual.
@@ -134,6 +137,9 @@ def plan_configurations(
     with run_alone(folders.preprocessed):
         plan = make_plan(fingerprint, info, add_speed(options, folders, memory=memory, preset=preset))
         save_plan(plan, folders, reporter)
+    all_settings = [PreprocessingSettings.of(plan, name, info) for name in plan.configurations]
+    for line in find_too_large(all_settings, folders).values():
+        reporter.say(line)
     return plan
 
 
@@ -144,6 +150,7 @@ def preprocess(
     plan_name: str | None = None,
     groups: str | None = None,
     splits: FilePath | None = None,
+    part: str | None = None,
     workspace: FilePath | None = None,
     reporter: Reporter = SILENT,
 ) -> Plan:
@@ -155,6 +162,8 @@ def preprocess(
         plan_name: Name of the plan, if it is not the usual one.
         groups: See `plan_and_preprocess`.
         splits: See `plan_and_preprocess`.
+        part: "2/4" prepares the second of four parts of the cases, for four machines that share the work; "any" those
+            that no other run has in work, until all are there, for machines that come and go.
         workspace: See `extract_fingerprint`.
         reporter: Shows progress.
 
@@ -162,7 +171,7 @@ def preprocess(
         The plan.
 
     Raises:
-        UsageError: There is no plan yet, or it has no such configuration, or dataset.json has changed since.
+        UsageError: There is no plan yet, or it has no such configuration or part, or dataset.json has changed since.
         ArtifactError: plan.json is damaged; the text names the field.
         ProblemsError: Cases are damaged or missing, with a line for each.
 
@@ -171,16 +180,18 @@ def preprocess(
 
             autoseg.preprocess(4, configurations=["3d_fullres"])
     """
+    choose_part([], part)
     folders = find_workspace(workspace).dataset(number, plan_name)
-    with run_alone(folders.preprocessed):
+    lock = run_alone if part is None else run_together
+    with lock(folders.preprocessed):
         plan = load_plan(number, folders)
         info = DatasetInfo.load(info_file(folders.raw))
-        source = None if splits is None else Path(splits)
+        source = None if splits is None else as_path(splits, "splits")
         folds = resolve_splits(list_planned_cases(folders), folders, info, reporter, groups=groups, source=source)
         dataset = open_planned_dataset(number, folders, plan, folds)
         chosen = choose_configurations(plan, configurations)
         folds.save(folders.splits)
-        prepare_cases(dataset, plan, configurations_to_preprocess(plan, chosen), folders, reporter)
+        prepare_cases(dataset, plan, configurations_to_preprocess(plan, chosen), folders, reporter, part)
     return plan
 
 
@@ -251,7 +262,7 @@ def plan_and_preprocess(
 
     with run_alone(folders.preprocessed):
         fingerprint = compute_fingerprint(dataset, folders, reporter)
-        names, source = [case.name for case in dataset.cases], None if splits is None else Path(splits)
+        names, source = [case.name for case in dataset.cases], None if splits is None else as_path(splits, "splits")
         folds = resolve_splits(names, folders, dataset.info, reporter, groups=groups, source=source)
         plan = make_plan(fingerprint, dataset.info, add_speed(options, folders, memory=memory, preset=preset))
         chosen = choose_configurations(plan, configurations)

@@ -16,20 +16,22 @@ from typing import Literal
 import torch
 
 from autoseg.errors import UsageError
+from autoseg.models.runtimes import describe_choice
 from autoseg.models.speed import describe_use, measure_speed, time_fastest
 from autoseg.pipeline.convolution_trial import Trial, try_convolutions
 from autoseg.planning.plugins import GROUPS, Kind, find_plugin, list_available
 from autoseg.planning.presets import LADDER, PRESETS
 from autoseg.runtime.device import autocast, gpu_memory_bytes, precision, resolve_device
 from autoseg.runtime.machine import count_cores
+from autoseg.runtime.os_errors import advise_writing, reason_of
 from autoseg.runtime.processor import describe_instructions
 from autoseg.workspace import Workspace, find_workspace
 
 State = Literal["ok", "warning", "failure"]
 
 DEPENDENCIES = (
-    "torch", "numpy", "SimpleITK", "scikit-image", "batchgenerators", "acvl-utils", "pandas", "scipy", "blosc2",
-    "threadpoolctl", "pydantic", "typer", "rich", "matplotlib",
+    "torch", "numpy", "array-api-compat", "SimpleITK", "scikit-image", "batchgenerators", "pandas",
+    "scipy", "blosc2", "threadpoolctl", "pydantic", "typer", "rich", "matplotlib", "jinja2", "pillow", "tifffile",
 )  # fmt: skip
 GIB = 1024**3
 ENOUGH_RAM_GIB = 8.0  # Decision: a CT of 512 x 512 x 600 voxels, 0.6 GiB in float32, several times over
@@ -74,6 +76,7 @@ def examine_machine(workspace: str | os.PathLike[str] | None = None) -> list[Fin
     return [
         *examine_versions(),
         *examine_torch(torch.__version__),
+        examine_runtimes(),
         *examine_extensions(),
         examine_cores(),
         examine_memory(),
@@ -107,6 +110,11 @@ def examine_torch(version: str) -> list[Finding]:
     advice = "install any other version: pip install 'torch!=2.9.*'"
     value = f"{version} runs 3D convolutions in mixed precision several times slower"
     return [Finding(title="known trap", value=value, state="failure", advice=advice)]
+
+
+def examine_runtimes() -> Finding:
+    """Returns what calculates the networks of models, as --runtime auto chooses it."""
+    return Finding(title="runtimes", value=describe_choice())
 
 
 def examine_extensions() -> list[Finding]:
@@ -275,8 +283,8 @@ def _examine_folder(title: str, path: Path) -> Finding:
         with tempfile.TemporaryFile(dir=existing):
             free = shutil.disk_usage(existing).free / GIB
     except OSError as error:
-        advice = "choose a folder that you may write to with -w"
-        value = f"{where} cannot be written: {error.strerror}"
+        advice = f"{advise_writing(error)}, or another folder with -w"
+        value = f"{where} cannot be written: {reason_of(error)}"
         return Finding(title=title, value=value, state="failure", advice=advice)
     value = f"{where}, {free:.0f} GiB free"
     if free < ENOUGH_DISK_GIB:

@@ -60,7 +60,7 @@ def list_networks(number: int | None = None, *, workspace: str | os.PathLike[str
     channels, outputs = DEFAULT_CHANNELS, DEFAULT_OUTPUTS
     if number is not None:
         info = DatasetInfo.load(info_file(find_workspace(workspace).dataset(number).raw))
-        channels, outputs = info.channels, info.targets.outputs
+        channels, outputs = info.image_channels, info.targets.outputs
     return [
         ListedNetwork(
             name=name,

@@ -15,6 +15,7 @@ from autoseg.planning.patch_growth import PATCHES_NAMES
 from autoseg.planning.planner import PlanningOptions
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import PRESETS, RULES, USEFUL_BYTES
+from autoseg.runtime.json_text import find_key_twice
 from autoseg.runtime.machine import identify_machine, may_have_gpu
 from autoseg.runtime.reporting import Reporter
 from autoseg.runtime.units import describe_memory, parse_memory
@@ -148,10 +149,18 @@ def _complete_monai(name: str, changed: dict[str, JsonValue]) -> Plugin:
 
 
 def _read_settings(text: str) -> dict[str, JsonValue]:
-    """Parses settings such as "padded=false,patch=[64,64]"; a comma divides them where a name and "=" follow."""
+    """Parses settings such as "padded=false,patch=[64,64]"; a comma divides them where a name and "=" follow.
+
+    Raises:
+        ValueError: A value is no JSON, or a name or a key is there twice.
+    """
     settings = {}
     for setting in re.split(r",(?=\w+=)", text) if text else ():
         key, _, value = setting.partition("=")
+        if key in settings:
+            raise ValueError(f"it has {key} twice")
+        if (twice := find_key_twice(value)) is not None:
+            raise ValueError(f"the value of {key} has the key {twice!r} twice")
         settings[key] = json.loads(value)
     return settings
 

@@ -22,8 +22,10 @@ from autoseg.planning.plan_file import (
     load_plan_and_splits,
     open_planned_dataset,
 )
-from autoseg.preprocessing.dataset import check_prepared
+from autoseg.preprocessing.prepared_check import check_prepared
 from autoseg.preprocessing.store import StoredCase, open_stored
+from autoseg.runtime.paths import as_path
+from autoseg.runtime.writable import check_place
 from autoseg.workspace import find_workspace
 
 MOST_ROWS = 4  # number of different patches
@@ -44,7 +46,8 @@ def draw_augmentations(
 ) -> Path:
     """Draws up to four patches, and beside each the same patch as training augments it, as a PNG file.
 
-    Of a patch with three axes, the plane with the most labelled voxels is drawn; of several channels, the first.
+    Of a patch with three axes, the plane with the most labelled voxels is drawn; of several channels, the first; of
+    neighbouring slices, the one in their middle.
 
     Args:
         number: Number of the dataset.
@@ -60,7 +63,7 @@ def draw_augmentations(
 
     Raises:
         UsageError: The dataset is not preprocessed as its plan says, or there is no such configuration, or the count is
-            out of range.
+            out of range, or `output` does not end in .png.
         ArtifactError: plan.json or splits.json is damaged, or the picture cannot be written.
         ProblemsError: Preprocessed cases are damaged or missing, with a line for each.
 
@@ -71,6 +74,10 @@ def draw_augmentations(
     """
     if not 1 <= count <= MOST_PATCHES:
         raise UsageError(f"{count} patches make no picture", f"choose from 1 to {MOST_PATCHES} with --count")
+    picture = as_path(output, "output")
+    if picture.suffix.lower() != ".png":
+        raise UsageError(f"{picture} is no name of a PNG file", "give one that ends in .png")
+    check_place(picture)
     folders = find_workspace(workspace).dataset(number, plan_name)
     plan, splits = load_plan_and_splits(number, folders)
     [name] = choose_configurations(plan, [configuration])
@@ -84,13 +91,13 @@ def draw_augmentations(
     cases = list(open_stored(folders.cases(owner), chosen).values())
     rows = make_tiles(cases, plan.configurations[name], count, random, dataset.info.targets)
     draw_panels(
-        Path(output),
+        picture,
         rows,
         title=f"{dataset.name}, {name}: patches as they are, and as training sees them",
         structures=dataset.info.targets.structures,
         pixel_aspect=plan.configurations[name].spacing_mm[-2] / plan.configurations[name].spacing_mm[-1],
     )
-    return Path(output)
+    return picture
 
 
 def make_tiles(
@@ -110,10 +117,10 @@ def make_tiles(
         targets: Structures of the dataset.
     """
     size, beyond = configuration.patch_size, find_beyond(configuration, targets)
-    unchanged = []
+    unchanged, neighbours = [], configuration.neighbouring_slices
     for case in cases:
         start = place_patch(case, configuration, forced=True, random=random)
-        unchanged.append(PatchRegion(case=case, start=start, patch_size=size, beyond=beyond))
+        unchanged.append(PatchRegion(case=case, start=start, patch_size=size, beyond=beyond, neighbours=neighbours))
     rows: list[list[Panel]] = [
         [tile] for tile in _read_panels(unchanged, configuration, [(case.name,) for case in cases])
     ]
@@ -137,7 +144,7 @@ def _read_panels(
     crop_to_centre(labels, margin).copy_(crop_to_centre(batch.labels, margin))
     for image, label, caption in zip(batch.images.numpy(), labels.numpy(), captions, strict=True):
         plane = () if label.ndim == 2 else (choose_plane(label),)
-        yield Panel(image=image[(0, *plane)], labels=label[plane], caption=caption)
+        yield Panel(image=image[(configuration.neighbouring_slices, *plane)], labels=label[plane], caption=caption)
 
 
 def choose_plane(labels: NDArray[np.integer]) -> int:

@@ -3,16 +3,20 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
+from autoseg.errors import UsageError
 from autoseg.evaluation.folders import check_ending, compare_folders, save_comparison
 from autoseg.evaluation.paired import Comparison, compare_summaries
-from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM
+from autoseg.evaluation.scores import DEFAULT_TOLERANCE_MM, Measures
 from autoseg.evaluation.summary import Summary, summary_file, summary_folder
 from autoseg.planning.plan import ConfigurationName
 from autoseg.planning.plan_file import check_configuration_names
+from autoseg.report.page import check_page, write_page
 from autoseg.runtime.lock import run_alone
+from autoseg.runtime.paths import as_path
 from autoseg.runtime.reporting import SILENT, Reporter
+from autoseg.runtime.writable import check_place
 from autoseg.workspace import find_workspace
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ def find_best(
     *,
     configurations: Sequence[ConfigurationName] | None = None,
     ensembles: bool = True,
+    metric: str = "dice",
     device: str = "auto",
     plan_name: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
@@ -39,6 +44,8 @@ def find_best(
         configurations: Configurations that may be chosen; by default all of the plan, and all that are trained by plans
             beside the usual one. Those that are not trained in all folds are left out.
         ensembles: Whether pairs, whose probabilities are averaged, are tried as well.
+        metric: What decides: the mean over the labels of "dice", "nsd" (the share of the surface within the tolerance)
+            or "lesion_f1" (how many lesions are found, whatever their size). Postprocessing is chosen by Dice.
         device: Device on which pairs predict: "auto", "cpu", "cuda" or "mps".
         plan_name: Name of a plan beside the usual one, whose configurations are then compared with no others.
         workspace: Folder that holds raw/, preprocessed/ and results/; by default $AUTOSEG_WORKSPACE, else the current
@@ -50,8 +57,8 @@ def find_best(
 
     Raises:
         DatasetError: There is no such dataset.
-        UsageError: The dataset is not preprocessed as its plan says, or has no such configuration; or another run does
-            the same.
+        UsageError: The dataset is not preprocessed as its plan says, or has no such configuration, or there is no such
+            metric; or another run does the same.
         ProblemsError: No configuration is trained in all folds, with a line for each.
         ArtifactError: The plan or a file of the results is damaged, or the disk is full.
 
@@ -63,14 +70,18 @@ def find_best(
     """
     from autoseg.model_selection.candidates import open_model_selection
     from autoseg.model_selection.find_best import choose_best_model
+    from autoseg.models.best_model import MetricName
     from autoseg.runtime.device import resolve_device
 
+    names = get_args(MetricName)
     check_configuration_names(configurations)
+    if metric not in names:
+        raise UsageError(f"there is no metric {metric!r} to choose by", f"choose from {', '.join(names)}")
     ensemble_device = resolve_device(device) if ensembles else None
     folders = find_workspace(workspace).dataset(number, plan_name)
     selection = open_model_selection(number, folders, configurations)
     with run_alone(folders.models):
-        best = choose_best_model(selection, ensemble_device, reporter)
+        best = choose_best_model(selection, ensemble_device, reporter, metric=cast("MetricName", metric))
         best.save(folders.best_model)
     return best
 
@@ -81,6 +92,7 @@ def evaluate(
     *,
     labels: dict[str, int] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    centrelines: bool = False,
     missing: str = "skip",
     output: str | os.PathLike[str] | None = None,
     save: bool = True,
@@ -96,6 +108,7 @@ def evaluate(
         labels: Name to number, the background left out; by default those of the dataset.json in or beside the folder of
             references or among the segmentations, else the numbers that the references hold.
         tolerance_mm: Distance up to which surfaces agree for NSD, the normalized surface Dice.
+        centrelines: Whether to measure the centreline Dice of vessels and other thin structures as well.
         missing: What is done with references without a segmentation: "skip" leaves them out and says so, "zero" counts
             them as empty segmentations, "fail" refuses them.
         output: Folder for summary.json and summary.csv; by default that of the segmentations.
@@ -118,10 +131,17 @@ def evaluate(
         >>> autoseg.evaluate(labels, labels).mean["liver"].dice
         1.0
     """
+    if save and output is not None:
+        check_place(as_path(output, "output") / "summary.json")
     summary = compare_folders(
-        Path(reference), Path(prediction), labels, reporter, tolerance_mm=tolerance_mm, missing=missing
+        as_path(reference, "reference"),
+        as_path(prediction, "prediction"),
+        labels,
+        reporter,
+        measures=Measures(tolerance_mm=tolerance_mm, centrelines=centrelines),
+        missing=missing,
     )
-    folder = summary_folder(Path(prediction), None if output is None else Path(output))
+    folder = summary_folder(Path(prediction), None if output is None else as_path(output, "output"))
     if save and folder is not None:
         summary.write(folder)
     return summary
@@ -132,6 +152,10 @@ def compare(
     second: str | os.PathLike[str],
     *,
     output: str | os.PathLike[str] | None = None,
+    report: str | os.PathLike[str] | None = None,
+    number: int | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Comparison:
     """Compares the scores of two runs, case by case, on the cases that both have.
 
@@ -139,15 +163,20 @@ def compare(
         first: A summary.json, or a folder that holds one: a folder of segmentations, or a model folder.
         second: The summary.json, or the folder, of the other run.
         output: File for the comparison: .csv for the table, .json for everything.
+        report: A page for the browser, which ends in ".html": differences, and the cases that changed with pictures.
+        number: Number of the dataset whose scans the page shows; by default that whose results hold one of the runs.
+        workspace: Where that dataset is; see `find_best`.
+        reporter: Shows how far the page is.
 
     Returns:
         For each label and metric: both means, the mean difference with its confidence interval, and a p value.
 
     Raises:
-        UsageError: `output` ends neither in .csv nor in .json.
+        UsageError: `output` ends neither in .csv nor in .json, or `report` not in .html.
         ArtifactError: There is no such summary, or it is damaged.
-        DatasetError: The two have no case or label in common, or were evaluated differently.
-        WriteError: `output` cannot be written.
+        DatasetError: The two have no case or label in common, or were evaluated differently; or there is no dataset of
+            that number.
+        WriteError: `output` or `report` cannot be written.
 
     Example:
         >>> import autoseg
@@ -158,10 +187,23 @@ def compare(
         (('demo_001', 'demo_002'), 'dice', 0.0)
     """
     if output is not None:
-        check_ending(Path(output))  # before the comparison, which takes seconds
-    runs = [Path(first), Path(second)]
-    summaries = [Summary.load(summary_file(path) if path.is_dir() else path) for path in runs]
+        check_ending(as_path(output, "output"))  # before the comparison, which takes seconds
+        check_place(as_path(output, "output"))
+    page = None if report is None else check_page(as_path(report, "report"))
+    runs = [as_path(first, "first"), as_path(second, "second")]
+    files = [summary_file(path) if path.is_dir() else path for path in runs]
+    summaries = [Summary.load(file) for file in files]
     comparison = compare_summaries(*summaries, names=(str(first), str(second)))
     if output is not None:
         save_comparison(comparison, Path(output))
+    if page is not None:
+        from autoseg.report.comparison_report import RunScores, make_comparison_page
+        from autoseg.report.run_files import find_dataset
+
+        check_place(page)
+        dataset = find_dataset([file.parent for file in files], number, find_workspace(workspace))
+        compared = tuple(
+            RunScores(folder=file.parent, summary=summary) for file, summary in zip(files, summaries, strict=True)
+        )
+        write_page(page, make_comparison_page(comparison, compared, dataset, reporter))
     return comparison

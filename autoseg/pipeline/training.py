@@ -3,12 +3,12 @@
 import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.errors import Stopped
+from autoseg.errors import ProblemsError, Stopped
 from autoseg.evaluation.summary import Summary
 from autoseg.planning.plan import ConfigurationName
+from autoseg.runtime.paths import as_path
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.workspace import Fold, find_workspace, list_folds
 
@@ -102,7 +102,7 @@ def train(
         configuration=configuration,
         folds=tuple(list_folds(folds)),
         length=LengthRequest(epochs=epochs, budget=budget, extend=extend, restart=restart),
-        initial_weights=InitialWeightsRequest(path=None if init is None else Path(init), freeze=freeze),
+        initial_weights=InitialWeightsRequest(path=None if init is None else as_path(init, "init"), freeze=freeze),
         device=device,
         augment_on=augment_on,
         trackers=tuple(log),
@@ -120,6 +120,7 @@ def train(
 def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | None:
     """Trains and validates all folds of a request; with several GPUs each process runs this."""
     from autoseg.model_selection.validation import pool_validation, validate_fold
+    from autoseg.models.calibration import load_calibration
     from autoseg.training.fold import hold_fold, train_to_end
     from autoseg.training.jobs import describe_concerns, make_jobs, prepare_cascade_labels
     from autoseg.training.ranks import init_ranks
@@ -142,8 +143,10 @@ def _train_folds(request: "TrainingRequest", reporter: Reporter) -> Summary | No
     first.ranks.shutdown()
     if not first.ranks.is_main or all(job.fold == "all" for job in jobs):
         return None
-    rules, summary = pool_validation(first.dataset, first.model)
+    rules, summary = pool_validation(first.dataset, first.model, reporter)
     reporter.say(rules.describe())
+    if (calibration := load_calibration(first.model)) is not None:
+        reporter.say(calibration.describe())
     return summary
 
 
@@ -157,28 +160,43 @@ def stop(
 ) -> list[Fold]:
     """Asks runs of `train`, on this machine or another that shares the workspace, to end after their present step.
 
-    A run on the command line gives up a step that takes longer than a few seconds.
+    A run on the command line gives up a step that takes longer than a few seconds. Jobs that wait to train a fold are
+    cancelled, whether Slurm has them or `run_jobs` runs them here.
 
     Args:
         number: Number of the dataset.
         configuration: Configuration that is being trained.
-        folds: Folds to stop; by default all that are being trained.
+        folds: Folds to stop; by default all that are being trained or wait for it.
         plan_name: Name of the plan, if it is not the usual one.
         workspace: See `train`.
 
     Returns:
-        The folds that were asked.
+        The folds that were asked, and those whose jobs were cancelled.
 
     Raises:
         DatasetError: There is no such dataset.
         UsageError: None of these folds is being trained.
+        ProblemsError: Jobs could not be cancelled, with a line for each; all others were.
 
     Example:
         From another process, while `train` runs::
 
             autoseg.stop(4, "3d_fullres")
     """
-    from autoseg.training.stopping import ask_to_stop
+    from autoseg.cluster.cancellation import cancel_jobs, find_fold_jobs
+    from autoseg.cluster.job_state import find_job_states
+    from autoseg.training.stopping import ask_to_stop, held_folds
 
-    model = find_workspace(workspace).dataset(number, plan_name).model(configuration)
-    return ask_to_stop(model, None if folds is None else list_folds(folds))
+    place = find_workspace(workspace)
+    folders = place.dataset(number, plan_name)
+    model, jobs_folder = folders.model(configuration), place.jobs(folders.raw.name, plan_name)
+    held = held_folds(model)
+    jobs = find_fold_jobs(find_job_states(jobs_folder), configuration, held)
+    named = None if folds is None or "cv" in list_folds(folds) else list_folds(folds)
+    chosen = {fold: job for fold, job in jobs.items() if named is None or fold in named}
+    problems = cancel_jobs(jobs_folder, list(chosen.values()))  # first, since they begin as soon as others end
+    others = held if named is None else [fold for fold in named if fold not in chosen or fold in held]
+    asked = ask_to_stop(model, others) if others or not chosen else []
+    if problems:
+        raise ProblemsError(problems)
+    return [*asked, *(fold for fold in chosen if fold not in asked)]

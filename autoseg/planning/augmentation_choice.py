@@ -1,5 +1,9 @@
 """Chooses the random augmentation of the training patches by their shape."""
 
+from collections import Counter
+
+from autoseg.datasets.fingerprint import Fingerprint
+from autoseg.datasets.info import COLOURS, DatasetInfo
 from autoseg.networks.architecture import Axes
 from autoseg.planning.settings import AugmentationSettings
 
@@ -8,6 +12,23 @@ THICK_PATCH_RATIO = 3
 """Ratio of the longest to the first edge of a 3D patch above which it is rotated in-plane only."""
 LONG_PLANE_RATIO = 1.5
 """Ratio of the longest to the shortest edge of a 2D patch above which it is rotated by small angles only."""
+
+MISSING_CHANNELS = 0.4
+"""Probability that a patch lacks channels, if scans may. Source: arXiv 2602.20218, where 35 to 50 % of patches did."""
+
+
+def may_lack_channels(fingerprint: Fingerprint, info: DatasetInfo) -> bool:
+    """Returns whether scans may lack channels: dataset.json says so, or some training cases lack one that others have.
+
+    Colours are never missing.
+    """
+    titles = list(info.channel_names.values())
+    if len(titles) < 2 or info.missing_channels:
+        return len(titles) > 1
+    lacking = Counter(number for case in fingerprint.cases for number in case.missing_channels)
+    return any(
+        titles[number].casefold() != COLOURS and count < len(fingerprint.cases) for number, count in lacking.items()
+    )
 
 
 def choose_augmentation(patch_size: Axes) -> AugmentationSettings:

@@ -6,7 +6,8 @@ from math import ceil
 
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
-from autoseg.planning.augmentation_choice import choose_augmentation
+from autoseg.planning.augmentation_choice import MISSING_CHANNELS, choose_augmentation, may_lack_channels
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.explanation import ConfigurationDecisions, explain_full_resolution
 from autoseg.planning.low_resolution import choose_low_resolution
 from autoseg.planning.memory import training_bytes
@@ -17,7 +18,7 @@ from autoseg.planning.patch_growth import grow_patches
 from autoseg.planning.patch_size import PlanningConstraints, TypicalImage, fit_patch, format_size
 from autoseg.planning.plan import Configuration, ConfigurationName
 from autoseg.planning.presets import Rules
-from autoseg.planning.settings import Normalization
+from autoseg.planning.scattered_labels import find_scattered_labels
 from autoseg.planning.spacing import TargetGrid, choose_grid, explain_grid
 from autoseg.planning.topology import two_or_three
 
@@ -32,6 +33,8 @@ class DatasetDecisions:
         grid: The grid of the resampled cases.
         normalization: The normalization of each channel.
         mirroring: The labels with sides; None if the rules ignore them.
+        lacks_channels: Whether scans may lack channels, so that training lets some be missing.
+        scattered: Names of structures that consist of many small parts; see `scattered_labels`.
     """
 
     info: DatasetInfo
@@ -39,6 +42,8 @@ class DatasetDecisions:
     grid: TargetGrid
     normalization: tuple[Normalization, ...]
     mirroring: Mirroring | None
+    lacks_channels: bool
+    scattered: tuple[str, ...]
 
     def typical_image(self, name: ConfigurationName) -> TypicalImage:
         """Returns the typical image of a configuration at full resolution: a slice for "2d", else a volume."""
@@ -55,6 +60,12 @@ class DatasetDecisions:
         yield from explain_normalization(self.normalization, self.info)
         if self.mirroring is not None:
             yield from explain_mirroring(self.mirroring, self.info)
+        if self.lacks_channels:
+            says = "dataset.json says so" if self.info.missing_channels else "some training cases do"
+            yield (
+                f"Scans may lack channels, because {says}: in training, {MISSING_CHANNELS:.0%} of the patches lack "
+                "some at random, so that the others suffice."
+            )
 
 
 def decide_dataset(fingerprint: Fingerprint, info: DatasetInfo, rules: Rules) -> DatasetDecisions:
@@ -65,6 +76,8 @@ def decide_dataset(fingerprint: Fingerprint, info: DatasetInfo, rules: Rules) ->
         grid=choose_grid(fingerprint, rules),
         normalization=choose_normalization(fingerprint, info),
         mirroring=choose_mirroring(fingerprint, info) if rules.safe_mirroring else None,
+        lacks_channels=rules.missing_channels and may_lack_channels(fingerprint, info),
+        scattered=find_scattered_labels(fingerprint, info),
     )
 
 
@@ -135,6 +148,8 @@ def make_configuration(
     augmentation = choose_augmentation(patch_size)
     if decisions.mirroring is not None:
         augmentation = mirror_settings(decisions.mirroring, decisions.grid.axis_order, len(patch_size), augmentation)
+    if decisions.lacks_channels:
+        augmentation = augmentation.model_copy(update={"missing_channels_probability": MISSING_CHANNELS})
     configuration = Configuration(
         spacing_mm=planned.image.spacing_mm,
         patch_size=patch_size,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from math import ceil, log2, prod
 from typing import Self
 
-from autoseg.networks.architecture import count_multiply_adds
+from autoseg.networks.architecture import PositiveFloat, count_multiply_adds
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
-from autoseg.planning.settings import PositiveFloat, TrainingSettings
+from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.artifact import Artifact
 from autoseg.runtime.units import describe_duration
 

@@ -12,7 +12,7 @@ steps with as many voxels, or as many patches, as those of full size (figures: t
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import prod, sqrt
 from typing import Literal, cast, get_args
 
@@ -44,6 +44,20 @@ class PatchStage(Section):
     def voxels(self) -> int:
         """Number of voxels of a training step."""
         return prod(self.patch_size) * self.batch_size
+
+
+def find_stage(stages: Sequence[PatchStage], progress: float, *, timed: bool) -> PatchStage:
+    """Returns patch and batch when a share of the training is done.
+
+    Args:
+        stages: All stages in their order, the full patch last.
+        progress: Share of the steps, or of the time of a training of limited time, from 0 to 1.
+        timed: Whether it is one of the time. Steps are taken to last as long as their voxels are many, so that all
+            stages get about as many steps.
+    """
+    parts = [stage.voxels if timed else 1 for stage in stages]
+    ends = accumulate(parts)
+    return next((stage for stage, end in zip(stages, ends, strict=True) if progress * sum(parts) < end), stages[-1])
 
 
 def find_growth_problem(stages: Sequence[PatchStage], patch_size: Sequence[int], patches: PatchSizes) -> str | None:

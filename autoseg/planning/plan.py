@@ -3,26 +3,25 @@
 Everything that affects the result is here; what affects a run alone (device, workers) is a command-line option.
 """
 
-from itertools import accumulate
+from collections.abc import Sequence
 from math import prod
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from autoseg.networks.architecture import Architecture, Axes, PositiveInt, Section, count_weights
+from autoseg.networks.architecture import Architecture, Axes, PositiveFloat, PositiveInt, Section, count_weights
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.monai import MonaiSpec
 from autoseg.networks.monai_names import is_monai
 from autoseg.networks.patch_sizes import PatchSizes
 from autoseg.networks.spec import NetworkSpec
-from autoseg.planning.patch_growth import PatchStage, find_growth_problem
+from autoseg.planning.channel_settings import MOST_NEIGHBOURS, Normalization, count_inputs, follow_channels, name_inputs
+from autoseg.planning.patch_growth import PatchStage, find_growth_problem, find_stage
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.settings import (
     AugmentationSettings,
     MeasuredMemory,
-    Normalization,
-    PositiveFloat,
     TrainingSettings,
     default_augmentation,
 )
@@ -64,6 +63,9 @@ class Configuration(Section):
         previous: The configuration whose segmentation is an additional input: "3d_lowres" in a cascade.
         patch_growth: Smaller patches that training begins with, in their order; see `planning.patch_growth`. Each of
             them, and `patch_size` at the end, gets an equal share of the steps. Empty if patches do not grow.
+        neighbouring_slices: Number of slices on each side of a slice that a 2D network sees as further channels; at the
+            first and last slice of a scan that slice stands for those beyond. `in_channels` of the architecture follows
+            from it, whatever a file says.
         augmentation: Random augmentation of the patches; left out, the one for patches with equal edges.
     """
 
@@ -79,11 +81,13 @@ class Configuration(Section):
     measured_memory: MeasuredMemory | None = None
     previous: ConfigurationName | None = None
     patch_growth: tuple[PatchStage, ...] = ()
+    neighbouring_slices: Annotated[int, Field(ge=0, le=MOST_NEIGHBOURS)] = 0
     augmentation: AugmentationSettings = Field(default_factory=default_augmentation)
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_named_network(cls, fields: Any) -> Any:
+    def _complete_network(cls, fields: Any) -> Any:
+        fields = follow_channels(fields)
         try:
             network = Plugin.model_validate(fields["network"])
             stated = Architecture.model_validate(fields["architecture"])
@@ -107,6 +111,8 @@ class Configuration(Section):
         problem = self.patches.find_problem(self.patch_size)
         if problem or (problem := find_growth_problem(self.patch_growth, self.patch_size, self.patches)):
             raise ValueError(problem)
+        if dimensions == 3 and self.neighbouring_slices:
+            raise ValueError("neighbouring_slices must be 0 in 3D, where patches hold several slices")
         if self.previous is None and self.previous_channels:
             raise ValueError(f"normalization needs one entry per image channel, {self.architecture.in_channels}")
         if self.previous is not None and self.previous_channels < 1:
@@ -207,28 +213,27 @@ class Configuration(Section):
         return (*self.patch_growth, PatchStage(patch_size=self.patch_size, batch_size=self.batch_size))
 
     def stage_at(self, progress: float, *, timed: bool = False) -> PatchStage:
-        """Returns patch and batch when a share of the training, from 0 to 1, is done.
-
-        Args:
-            progress: Share of the steps, or of the time of a training of limited time.
-            timed: Whether it is one of the time. Steps are taken to last as long as their voxels are many, so that all
-                stages get about as many steps.
-        """
-        parts = [stage.voxels if timed else 1 for stage in self.stages]
-        ends = accumulate(parts)
-        return next(
-            (s for s, end in zip(self.stages, ends, strict=True) if progress * sum(parts) < end), self.stages[-1]
-        )
+        """Returns patch and batch when a share of the training is done; see `patch_growth.find_stage`."""
+        return find_stage(self.stages, progress, timed=timed)
 
     @property
     def image_channels(self) -> int:
-        """Number of channels of the images."""
-        return len(self.normalization)
+        """Number of channels of the preprocessed images: one for each channel of the scans, or for each window."""
+        return sum(channel.channels for channel in self.normalization)
+
+    @property
+    def inputs_of_scan(self) -> tuple[int, ...]:
+        """Number of channels that the network gets of each channel of the scans: of each window, of each slice."""
+        return tuple(count_inputs(self.normalization, self.neighbouring_slices))
+
+    def name_inputs(self, channel_names: Sequence[str]) -> tuple[str, ...]:
+        """Returns a name for each channel that the network gets of a scan, given the names of the scan's channels."""
+        return tuple(name_inputs(channel_names, self.normalization, self.neighbouring_slices))
 
     @property
     def previous_channels(self) -> int:
         """Number of input channels from the segmentation of the previous configuration: one per structure."""
-        return self.architecture.in_channels - self.image_channels
+        return self.architecture.in_channels - sum(self.inputs_of_scan)
 
 
 class Plan(Artifact):

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import Fingerprint
+from autoseg.datasets.hu_windows import find_window_problem
 from autoseg.datasets.nnunet_files import read_fingerprint
 from autoseg.datasets.splits import Splits
 from autoseg.errors import UsageError
 from autoseg.planning.plan import CONFIGURATION_NAMES, ConfigurationName, Plan
+from autoseg.runtime.artifact import atomic_file
+from autoseg.runtime.lock import change_alone
 from autoseg.runtime.reporting import Reporter
 from autoseg.workspace import DatasetFolders
 
@@ -32,10 +35,12 @@ def load_fingerprint(number: int, folders: DatasetFolders) -> Fingerprint:
 
 def save_plan(plan: Plan, folders: DatasetFolders, reporter: Reporter) -> None:
     """Saves plan.json; a different plan that was there is kept beside it, because it may have been edited."""
-    if folders.plan.is_file() and folders.plan.read_bytes() != plan.to_json().encode():
-        folders.plan.replace(folders.replaced_plan)
-        reporter.say(f"the plan that stood there is now {folders.replaced_plan}")
-    plan.save(folders.plan)
+    with change_alone(folders.plan):
+        if folders.plan.is_file() and folders.plan.read_bytes() != plan.to_json().encode():
+            with atomic_file(folders.replaced_plan) as writing:  # so that there is a plan at every moment
+                writing.write_bytes(folders.plan.read_bytes())
+            reporter.say(f"the plan that stood there is now {folders.replaced_plan}")
+        plan.save(folders.plan)
 
 
 def load_plan(number: int, folders: DatasetFolders) -> Plan:
@@ -92,11 +97,12 @@ def open_planned_dataset(number: int, folders: DatasetFolders, plan: Plan, split
 
     Raises:
         ProblemsError: Cases are missing, each with its line.
-        UsageError: dataset.json names other channels or labels than the plan.
+        UsageError: dataset.json names other channels or labels than the plan, or the plan has windows of Hounsfield
+            units for a channel that is not CT.
     """
     dataset = Dataset.open(folders.raw).only(splits.names)
     configurations = plan.configurations.values()
-    if {(entry.image_channels, entry.architecture.out_channels) for entry in configurations} != {
+    if {(len(entry.normalization), entry.architecture.out_channels) for entry in configurations} != {
         (dataset.info.channels, dataset.info.targets.outputs)
     }:
         problem = (
@@ -105,6 +111,10 @@ def open_planned_dataset(number: int, folders: DatasetFolders, plan: Plan, split
         raise UsageError(
             problem, f"restore the file, or run 'autoseg plan_and_preprocess -d {number}{folders.plan_option}' again"
         )
+    for name, entry in plan.configurations.items():
+        windows = {str(channel): True for channel, n in enumerate(entry.normalization) if n.window_hu is not None}
+        if found := find_window_problem(windows, dataset.info.channel_names):
+            raise UsageError(f"configurations.{name}.normalization in plan.json: {found}", "use another scheme there")
     return dataset
 
 

@@ -22,6 +22,7 @@ from autoseg.planning.patch_size import PlanningConstraints, format_size
 from autoseg.planning.plan import Plan, PresetName, RulesName
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import LADDER, PRESETS, RULES, Preset
+from autoseg.planning.scattered_labels import explain_scattered_labels
 from autoseg.planning.schedule import choose_training, explain_training
 
 
@@ -36,7 +37,7 @@ class PlanningOptions:
         rules: "autoseg", the rules of this project, or "nnunet", those of the reference method, which need one of its
             own presets.
         network: A network of the literature instead of that of the preset; not with the rules "nnunet".
-        patches: Whether patches have one size during the training or grow to it; None leaves it to the preset.
+        patches: Whether patches have one size during the training or grow to it; None leaves it to preset and labels.
         speed: The measured speed of a machine without a CUDA GPU, for which the preset `small` is planned; a slow one
             gets a smaller network. None if memory or preset were chosen.
     """
@@ -160,11 +161,11 @@ def _plan(
         preset=preset,
         budget=make_budget(preset, budget_bytes),
         budget_bytes=budget_bytes,
-        in_channels=decisions.info.channels,
+        in_channels=sum(channel.channels for channel in decisions.normalization),
         out_channels=decisions.info.targets.outputs,
         monotonic=decisions.rules.monotonic,
         named_network=options.network,
-        patches=options.patches or preset.patches,
+        patches=options.patches or ("fixed" if decisions.scattered else preset.patches),
     )
     results = [*plan_2d(decisions, constraints), *plan_3d(decisions, constraints)]
     configurations = {
@@ -178,6 +179,8 @@ def _plan(
     if options.network is not None:
         training = adapt_training(training, options.network)
     why = [*explain_preset(constraints), explain_training(training, preset, decisions.grid), *decisions.explain()]
+    if options.patches is None and preset.patches == "growing" and decisions.scattered:
+        why.append(explain_scattered_labels(decisions.scattered))
     for result in results:
         if isinstance(result, str):
             why.append(result)

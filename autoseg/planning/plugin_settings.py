@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import AliasChoices, Field, JsonValue, field_validator
 
 from autoseg.networks.architecture import Section
 from autoseg.networks.monai_names import NAME_PATTERN as MONAI_PATTERN
@@ -13,6 +13,14 @@ from autoseg.networks.monai_names import NAME_PATTERN as MONAI_PATTERN
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 PLAN_PATTERN = rf"{NAME_PATTERN}|^{MONAI_PATTERN}$"
 """Pattern of the names that a plan may contain, including networks of MONAI."""
+
+BATCHGENERATORS = "batchgenerators:"
+"""What the name of a transform of batchgenerators begins with in a plan."""
+
+TRANSFORM_PATTERN = rf"{NAME_PATTERN}|^{BATCHGENERATORS}[A-Z][A-Za-z0-9_]*$"
+"""Pattern of the names of transforms, including those of batchgenerators."""
+
+CUSTOM = AliasChoices("custom", "own")  # Plans of version 0.1 say "own".
 
 Settings = Mapping[str, JsonValue]
 
@@ -42,10 +50,13 @@ class Plugin(Section):
 
 
 class CustomTransform(Plugin):
-    """A transform of an installed package, which augments training patches at random.
+    """A transform of batchgenerators or of an installed package, which augments training patches at random.
 
     Attributes:
+        name: "batchgenerators:" and the name of a class of its transforms; or the name under which an installed
+            package, or the running program, provides the transform.
         probability: Probability that a patch is transformed.
     """
 
+    name: Annotated[str, Field(pattern=TRANSFORM_PATTERN)]
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0

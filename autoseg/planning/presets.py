@@ -189,6 +189,7 @@ class Rules:
         flat_axis_first: Whether the axis across such slices comes first, regardless of its spacing.
         monotonic: Whether a larger budget must never give fewer voxels per training step.
         safe_mirroring: Whether labels of the left and the right keep their sides when patches are flipped.
+        missing_channels: Whether training lets channels be missing if scans may lack some.
         presets: The presets that may be chosen.
     """
 
@@ -196,6 +197,7 @@ class Rules:
     flat_axis_first: bool
     monotonic: bool
     safe_mirroring: bool
+    missing_channels: bool
     presets: tuple[PresetName, ...]
 
 
@@ -203,7 +205,12 @@ RULES: dict[RulesName, Rules] = {
     # Decision: a bottleneck has at least four voxels along each axis, so three slices are no volume. The reference
     # method has no rule for the sides of the body, nor for the effect of more memory.
     "autoseg": Rules(
-        flat_voxels=3, flat_axis_first=True, monotonic=True, safe_mirroring=True, presets=("small", *LADDER)
+        flat_voxels=3,
+        flat_axis_first=True,
+        monotonic=True,
+        safe_mirroring=True,
+        missing_channels=True,
+        presets=("small", *LADDER),
     ),
     # Source: nnU-Net v2.8.1.
     "nnunet": Rules(
@@ -211,6 +218,7 @@ RULES: dict[RulesName, Rules] = {
         flat_axis_first=False,
         monotonic=False,
         safe_mirroring=False,
+        missing_channels=False,
         presets=("plain", "resenc_m", "resenc_l", "resenc_xl"),
     ),
 }

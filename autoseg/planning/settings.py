@@ -1,45 +1,17 @@
-"""The types of the sections of plan.json on normalization, augmentation, loss, training and measured memory."""
+"""The types of the sections of plan.json on augmentation, training and measured memory."""
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from autoseg.networks.architecture import Architecture, PositiveInt, Section
-from autoseg.planning.plugin_settings import CustomTransform, Plugin
+from autoseg.networks.architecture import Architecture, PositiveFloat, PositiveInt, Section
+from autoseg.planning.loss_settings import LossSettings
+from autoseg.planning.plugin_settings import CUSTOM, CustomTransform
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 InnerFraction = Annotated[float, Field(gt=0, lt=1)]
 ShareKept = Annotated[float, Field(ge=0, lt=1)]
 AxisNumbers = tuple[Annotated[int, Field(ge=0, le=2)], ...]
-NormalizationScheme = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
-CUSTOM = AliasChoices("custom", "own")  # Plans of version 0.1 say "own".
-
-
-class Normalization(Section):
-    """How the intensities of one channel are normalized.
-
-    Attributes:
-        scheme: "ct" clips to [lower, upper], then subtracts `mean` and divides by `std`, all four measured over the
-            foreground of the dataset; "zscore" subtracts the image's own mean and divides by its own standard
-            deviation; "rescale_to_0_1" maps the image's own range to 0 to 1; "rgb_to_0_1" divides by 255; "none"
-            leaves values unchanged.
-        only_nonzero: Whether "zscore" normalizes over the non-zero region and leaves the other voxels at zero.
-        lower, upper, mean, std: The parameters of "ct", in the unit of the image (Hounsfield units).
-    """
-
-    scheme: NormalizationScheme
-    only_nonzero: bool = False
-    lower: float | None = None
-    upper: float | None = None
-    mean: float | None = None
-    std: float | None = None
-
-    @model_validator(mode="after")
-    def _ct_is_complete(self) -> Self:
-        if self.scheme == "ct" and None in (self.lower, self.upper, self.mean, self.std):
-            raise ValueError("the scheme 'ct' needs lower, upper, mean and std")
-        return self
 
 
 class AugmentationSettings(Section):
@@ -73,6 +45,8 @@ class AugmentationSettings(Section):
         gamma_inverted_probability, gamma_probability, gamma_exponent: Probabilities of a gamma correction of the
             inverted and of the original intensities, and the range of its exponent; mean and standard deviation of the
             channel are kept.
+        missing_channels_probability: Probability that a patch lacks channels, which are 0 everywhere then, as those of
+            scans that lack them; one stays at least. Off by default. Source: arXiv 2602.20218.
         mirror_axes: Axes of the patch along which it is flipped, each with probability one half in training; prediction
             averages over the flips.
         swap_axis: The one of `mirror_axes` that runs from the left to the right of the body, if left and right
@@ -104,6 +78,7 @@ class AugmentationSettings(Section):
     gamma_inverted_probability: Fraction = 0.1
     gamma_probability: Fraction = 0.3
     gamma_exponent: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.5)
+    missing_channels_probability: Fraction = 0.0
     mirror_axes: AxisNumbers = (0, 1, 2)
     swap_axis: Annotated[int, Field(ge=0, le=2)] | None = None
     swapped_labels: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
@@ -144,51 +119,6 @@ def default_augmentation(fields: dict[str, Any]) -> AugmentationSettings:
     return AugmentationSettings()
 
 
-class LossSettings(Section):
-    """The loss function: the sum of an overlap term and a voxelwise term. Formulas: `training.losses`.
-
-    Attributes:
-        overlap: The overlap term: "dice", "squared_dice" with squares in the denominator as in V-Net, "tversky", or
-            "none".
-        voxelwise: The voxelwise term: "cross_entropy", which is binary for structures that may overlap, "focal",
-            "top_k", or "none".
-        overlap_weight, voxelwise_weight: Factors of the two terms in the sum.
-        false_positives, false_negatives: Weights of false positives and false negatives in "tversky".
-        focal_exponent: Exponent of "focal"; 0 gives the cross entropy.
-        top_k_share: Fraction of the voxels, those with the largest loss, over which "top_k" averages.
-        class_weights: Weight of each output of the network in the voxelwise term, the background first if it is an
-            output; left out, all weights are equal.
-        custom: A loss of an installed package, instead of both terms; see `plugins`.
-    """
-
-    overlap: Literal["dice", "squared_dice", "tversky", "none"] = "dice"
-    voxelwise: Literal["cross_entropy", "focal", "top_k", "none"] = "cross_entropy"
-    overlap_weight: PositiveFloat = 1.0
-    voxelwise_weight: PositiveFloat = 1.0
-    false_positives: PositiveFloat = 0.3
-    false_negatives: PositiveFloat = 0.7
-    focal_exponent: Annotated[float, Field(ge=0, le=10)] = 2.0
-    top_k_share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    class_weights: tuple[PositiveFloat, ...] | None = None
-    custom: Plugin | None = Field(default=None, validation_alias=CUSTOM, serialization_alias="own")
-
-    @model_validator(mode="after")
-    def _custom_loss_stands_alone(self) -> Self:
-        usual = {name: field.default for name, field in type(self).model_fields.items() if name != "custom"}
-        changed = [name for name, value in usual.items() if getattr(self, name) != value]
-        if self.custom is not None and changed:
-            raise ValueError(f"{changed[0]} has no effect with a loss of your own; set it back to {usual[changed[0]]}")
-        return self
-
-    @model_validator(mode="after")
-    def _there_is_a_term(self) -> Self:
-        if self.overlap == self.voxelwise == "none":
-            raise ValueError("overlap and voxelwise cannot both be 'none'")
-        if self.class_weights is not None and self.voxelwise == "none":
-            raise ValueError("class_weights belong to the voxelwise term, which is 'none'")
-        return self
-
-
 _BELONGS_TO: dict[str, tuple[str, tuple[str, ...]]] = {
     "adam_betas": ("optimizer", ("adam", "adamw")),
     "schedule_power": ("schedule", ("polynomial",)),
@@ -225,6 +155,10 @@ class TrainingSettings(Section):
         weight_decay: Weight decay of all weights.
         gradient_norm: Largest L2 norm of the gradients of a step; larger gradients are scaled down to it.
         foreground_fraction: Fraction of the patches that are centred on foreground.
+        foreground_sampling: How the voxel in the centre of such a patch is drawn. "voxels": a case, then one of its
+            structures, then any of its voxels. "components": a structure of the dataset, then a case that has it, then
+            a connected component of it, then a voxel of that; a small lesion is drawn as often as a large one, and a
+            structure that few cases have as often as one that all have.
         average_decay: Decay rate per step of the moving average of the weights; 0 switches it off. The averaged weights
             are the ones that are validated and used in prediction.
         loss: The loss function.
@@ -255,6 +189,7 @@ class TrainingSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 3e-5
     gradient_norm: PositiveFloat = 12.0
     foreground_fraction: Fraction = 0.33
+    foreground_sampling: Literal["voxels", "components"] = "voxels"
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     loss: LossSettings = LossSettings()
     micro_batch_size: PositiveInt | None = None

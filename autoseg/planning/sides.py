@@ -1,45 +1,12 @@
 """Finds labels with sides by their names alone: "kidney_left" and "Kidney right", "hip_links", "ctx-lh-insula"."""
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 from autoseg.datasets.info import DatasetInfo
+from autoseg.imaging.label_words import SIDE_WORDS, Words, split_words
 
 PairNumbers = tuple[int, int]
-Words = tuple[str, ...]
-
-# (left, right). Each means a side even where the counterpart is missing. Decision: the languages in which datasets that
-# we know name their labels, in the forms that stand beside a noun; accents and capitals are ignored.
-SIDE_WORDS: tuple[tuple[str, str], ...] = (
-    ("left", "right"),
-    *(("link" + ending, "recht" + ending) for ending in ("s", "e", "er", "es", "en")),  # German, Dutch
-    ("gauche", "droite"),
-    ("gauche", "droit"),
-    ("sinistra", "destra"),
-    ("sinistro", "destro"),
-    ("izquierda", "derecha"),
-    ("izquierdo", "derecho"),
-    ("esquerda", "direita"),
-    ("esquerdo", "direito"),
-    ("sinister", "dexter"),
-    ("sinistrum", "dextrum"),
-    ("sinistra", "dextra"),
-    *(("lev" + ending, "prav" + ending) for ending in ("y", "a", "e", "i", "o")),  # Czech, Slovak, Slovene, Croatian
-    *(("lew" + ending, "praw" + ending) for ending in ("y", "a", "e")),  # Polish
-    ("левый", "правый"),
-    ("левая", "правая"),
-    ("левое", "правое"),
-    ("venstre", "hoyre"),
-    ("venstre", "højre"),
-    ("venstre", "høyre"),
-    ("vanster", "hoger"),
-    ("vasen", "oikea"),
-    ("左", "右"),
-    ("왼쪽", "오른쪽"),
-)
 
 # (left, right). Decision: these are ambiguous, so they count only where the counterpart exists: "r" is a side in
 # "kidney_r" beside "kidney_l", but not in "lesion_r1".
@@ -56,9 +23,6 @@ SIDE_ABBREVIATIONS: tuple[tuple[str, str], ...] = (
     ("sol", "sag"),
     ("좌", "우"),
 )
-
-# "leftkidney" is split into two words; "cleft" and "bright" are not.
-WORD = re.compile(r"left|right|[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,35 +93,6 @@ def differ_in_numbers_only(first: str, second: str) -> bool:
     """
     stems = [[word for word in split_words(name) if len(word) > 1 and not word.isdigit()] for name in (first, second)]
     return stems[0] == stems[1]
-
-
-def split_words(name: str) -> Words:
-    """Splits a name into words, without accents and capitals.
-
-    Words end at any other character than a letter or digit, between letters and digits, and before a capital that
-    starts a word: "leftKidney" gives ("left", "kidney"), "LKidney" ("l", "kidney"), "RV" ("rv",), "rib_L3" ("rib", "l",
-    "3"). Each Chinese or Korean character is a word.
-
-    >>> split_words("leftKidney")
-    ('left', 'kidney')
-    """
-    plain = unicodedata.normalize("NFKD", name)
-    plain = unicodedata.normalize("NFC", "".join(letter for letter in plain if not unicodedata.combining(letter)))
-    spaced = plain[:1]
-    for (before, letter), after in zip(pairwise(plain), f"{plain[2:]} ", strict=False):
-        spaced += f" {letter}" if _starts_word(before, letter, after) else letter
-    return tuple(WORD.findall(spaced.casefold()))
-
-
-def _starts_word(before: str, letter: str, after: str) -> bool:
-    if before.isdigit() != letter.isdigit() or _is_whole_word(before) or _is_whole_word(letter):
-        return True
-    return letter.isupper() and (before.islower() or (before.isupper() and after.islower()))
-
-
-def _is_whole_word(letter: str) -> bool:
-    """Returns whether it is a Chinese character or a Korean syllable."""
-    return "\u3400" <= letter <= "\u9fff" or "\uac00" <= letter <= "\ud7a3"
 
 
 def _vocabulary(sides: Iterable[tuple[str, str]] | None) -> Mapping[Words, _Side]:

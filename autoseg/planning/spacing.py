@@ -88,6 +88,16 @@ def choose_grid(fingerprint: Fingerprint, rules: Rules = RULES["autoseg"]) -> Ta
     )
 
 
+def name_axes(axis_order: Shape, dimensions: int) -> str:
+    """Names the axes along which the sizes of a plan lie, for all three axes or for the two of a slice.
+
+    Example:
+        >>> name_axes((0, 1, 2), 3), name_axes((2, 0, 1), 2)
+        ('z, y, x', 'z, y')
+    """
+    return ", ".join(AXIS_NAMES[axis] for axis in axis_order[-dimensions:])
+
+
 def explain_grid(grid: TargetGrid) -> Iterator[str]:
     """Yields sentences on which grid was chosen and why."""
     names = [AXIS_NAMES[axis] for axis in grid.axis_order]
@@ -101,7 +111,9 @@ def explain_grid(grid: TargetGrid) -> Iterator[str]:
     yield f"The axes of an image are put in the order {', '.join(names)}: {cause}."
     spacing = grid.spacing_mm[1:] if grid.is_flat else grid.spacing_mm
     spacing_text = " x ".join(f"{step:.4g}" for step in spacing)
-    yield f"All images are resampled to {spacing_text} mm, the median spacing of {_count(grid.cases, 'training case')}."
+    axes = name_axes(grid.axis_order, len(spacing))
+    cases = _count(grid.cases, "training case")
+    yield f"All images are resampled to {spacing_text} mm ({axes}), the median spacing of {cases}."
     if grid.refined:
         yield (
             f"Along {names[0]} the spacing is the 10th percentile of the cases rather than their median, because its "

@@ -80,7 +80,7 @@ def write_cascade_labels(
         save_case(target, case.name, prepared, patch_size=configuration.patch_size, provenance=provenance)
 
     title = f"segmentations of {configuration.previous}"
-    with run_alone(folders.preprocessed):
+    with run_alone(folders.preprocessed, waiting=reporter.say):  # several folds may begin at once
         results_or_raise(map_in_threads(prepare, dataset.cases, title=title, reporter=reporter))
 
 

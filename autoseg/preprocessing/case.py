@@ -1,7 +1,7 @@
 """One case on the grid of a configuration, and the way back: `preprocess_case` and its inverse `restore_case`.
 
 >>> from autoseg.planning.plan import Configuration
->>> from autoseg.planning.settings import Normalization
+>>> from autoseg.planning.channel_settings import Normalization
 >>> geometry = Geometry(shape=(1, 1, 4), spacing_mm=(1.0, 1.0, 1.0))
 >>> image = Volume(array=np.array([[[[0, 2, 4, 0]]]], dtype=np.float32), geometry=geometry)
 >>> label = Volume(array=np.array([[[0, 2, 1, 0]]]), geometry=geometry)
@@ -35,9 +35,10 @@ from autoseg.imaging.affine_geometry import describe_difference
 from autoseg.imaging.cropping import nonzero_region
 from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume
 from autoseg.imaging.label_encoding import DatasetLabels, StoredLabels, mark_outside
+from autoseg.imaging.spatial_words import describe_shape
 from autoseg.imaging.targets import Numbers
 from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose, resample_labels
-from autoseg.preprocessing.normalization import normalize
+from autoseg.preprocessing.normalization import find_missing, normalize
 from autoseg.preprocessing.resampling import resample_image
 from autoseg.preprocessing.target_grid import check_memory, resampled_shape, target_spacing
 from autoseg.runtime.artifact import Artifact
@@ -59,8 +60,8 @@ class PreprocessRecord(Artifact):
         box: The part of the permuted image that cropping kept.
         shape: Voxels (z, y, x) of the preprocessed case.
         spacing_mm: Spacing of the configuration; the true spacing differs slightly because `shape` is rounded.
-        orientation: Orientation to which the image was brought before all else; None if it kept its own. See
-            `Geometry.reorientation_to`.
+        orientation: Orientation to which the image was brought first, by `Geometry.reorientation_to`, if it was.
+        missing_channels: Channels that the image lacks, which are 0 everywhere; see `find_missing`.
     """
 
     geometry: Geometry
@@ -69,6 +70,7 @@ class PreprocessRecord(Artifact):
     shape: Shape
     spacing_mm: Vector
     orientation: str | None = None
+    missing_channels: tuple[int, ...] = ()
 
     @property
     def grid(self) -> Geometry:
@@ -98,10 +100,9 @@ class PreprocessRecord(Artifact):
     def _parts_agree(self) -> Self:
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError("axis_order must hold 0, 1 and 2 once each")
-        shape = self.grid.shape
-        edges = zip(self.box.start, self.box.stop, shape, strict=True)
+        edges = zip(self.box.start, self.box.stop, self.grid.shape, strict=True)
         if not all(0 <= start < stop <= size for start, stop, size in edges):
-            raise ValueError(f"box does not lie inside the image of shape {shape}")
+            raise ValueError(f"box does not lie inside the image of shape {self.grid.shape}")
         return self
 
 
@@ -145,15 +146,14 @@ def preprocess_case(
             it is. Planes are never reoriented.
 
     Raises:
-        ImageError: The image has another number of channels than the plan, or another shape than the label map; or it
-            does not fit into memory at the spacing of the configuration.
+        ImageError: The image has other channels than the plan, or another shape than the label map, or does not fit
+            into memory at the spacing of the configuration.
     """
     if label is not None and label.geometry.shape != image.geometry.shape:
-        message = f"the label map has shape {label.geometry.shape}, its image {image.geometry.shape}"
-        raise ImageError(message, "put both on one grid")
-    turned = (
-        None if orientation in (None, image.geometry.orientation) or image.geometry.dimensions == 2 else orientation
-    )
+        sizes = f"{describe_shape(label.geometry.shape)}, its image {describe_shape(image.geometry.shape)}"
+        raise ImageError(f"the label map has {sizes}", "put both on one grid")
+    is_flat = image.geometry.dimensions == 2
+    turned = None if is_flat or orientation in (None, image.geometry.orientation) else orientation
 
     def arrange(volume: Volume) -> Volume:
         return (volume if turned is None else volume.reoriented(turned)).permute(axis_order)
@@ -164,8 +164,9 @@ def preprocess_case(
     spacing_mm = cropped.geometry.spacing_mm
     target_mm = target_spacing(configuration.spacing_mm, spacing_mm)
     shape = resampled_shape(box.shape, spacing_mm, target_mm)
-    check_memory(len(image.array), shape, target_mm)
-    normalized = normalize(cropped.array, configuration.normalization, mask)
+    check_memory(sum(channel.channels for channel in configuration.normalization), shape, target_mm, axis_order)
+    missing = find_missing(cropped.array, configuration.normalization)
+    normalized = normalize(cropped.array, configuration.normalization, mask, missing)
     resampled_label = None
     if label is not None:
         marked = mark_outside(DatasetLabels(arrange(label).crop(box).array), mask)
@@ -180,6 +181,7 @@ def preprocess_case(
             shape=shape,
             spacing_mm=target_mm,
             orientation=turned,
+            missing_channels=missing,
         ),
     )
 
@@ -273,11 +275,7 @@ def _choose_outputs(
 
 
 def logits_as_array(logits: NDArray[np.floating] | torch.Tensor, record: PreprocessRecord) -> NDArray[np.floating]:
-    """Returns the logits of a case as an array in the memory of the CPU.
-
-    Raises:
-        ValueError: The logits do not lie on the grid of the preprocessed case.
-    """
+    """Returns the logits of a case as an array in the memory of the CPU; ValueError if they lie on another grid."""
     _check_grid(logits, record)
     return logits if isinstance(logits, np.ndarray) else np.asarray(logits.cpu())
 

@@ -1,40 +1,39 @@
-"""The preprocessed cases of a configuration: made, continued after an interruption, and checked before training.
+"""The preprocessed cases of a configuration: made, and continued after an interruption, by one run or several.
 
 Each case says what it was made from, and is written whole or not at all. So no marker file says that all is done, which
 could be wrong: a folder is complete when each case of the dataset is there, follows the current plan, and is whole.
 Whatever ends a run, the next run keeps the cases that are up to date and makes the others. The crash log says at which
-cases a run was killed, most likely for lack of memory.
+cases a run was killed, most likely for lack of memory. `prepared_check` checks the cases before training.
 """
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.datasets.fingerprint import CaseFacts, Fingerprint
 from autoseg.datasets.integrity import load_case
-from autoseg.errors import AutosegError, DatasetError, ProblemsError, UsageError
+from autoseg.datasets.parts import ANY, choose_part
+from autoseg.errors import AutosegError, DatasetError, ProblemsError
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
 from autoseg.preprocessing.case import preprocess_case
+from autoseg.preprocessing.case_sizes import find_too_large
 from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
 from autoseg.preprocessing.store import (
-    MEMORY_FOR_CASES_BYTES,
-    StoredCase,
-    is_stored,
     is_up_to_date,
     list_unused_files,
     save_case,
 )
 from autoseg.runtime.crash_log import open_crash_log
-from autoseg.runtime.lock import run_alone
-from autoseg.runtime.reporting import SILENT, Reporter, list_names
+from autoseg.runtime.leases import open_leases
+from autoseg.runtime.lock import run_alone, run_together
+from autoseg.runtime.reporting import Reporter, list_names
+from autoseg.runtime.shared_work import SharedWork, map_shared
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
 from autoseg.workspace import DatasetFolders
-
-MOST_LINES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +52,18 @@ class _Target:
 
 
 def prepare_cases(
-    dataset: Dataset, plan: Plan, names: Sequence[ConfigurationName], folders: DatasetFolders, reporter: Reporter
+    dataset: Dataset,
+    plan: Plan,
+    names: Sequence[ConfigurationName],
+    folders: DatasetFolders,
+    reporter: Reporter,
+    part: str | None = None,
 ) -> None:
     """Preprocesses all cases for some configurations; cases of an earlier run that are up to date are kept.
 
     Each case is read once. Cases that another plan made are replaced one by one, and those that are no longer part of
-    the dataset are removed at the end. Cases at which an earlier run was killed come last, one at a time.
+    the dataset are removed at the end, unless this run prepares a part of the cases: others may be writing theirs.
+    Cases at which an earlier run was killed come last, one at a time.
 
     Args:
         dataset: The cases.
@@ -66,9 +71,12 @@ def prepare_cases(
         names: Names of the configurations.
         folders: Where the preprocessed cases are stored.
         reporter: Shows progress, and says how many cases were kept.
+        part: Which part of the cases, such as "2/4"; None for all of them, and "any" for those that no other run makes.
+            Runs that prepare parts work together.
 
     Raises:
-        ProblemsError: Cases cannot be preprocessed, one line for each; all others are.
+        ProblemsError: Cases would not fit into the free memory at the spacing of the plan, with a line for each, and
+            nothing was done; or cases cannot be preprocessed, with a line for each, and all others are.
         UsageError: Another run is at work on this dataset.
         WriteError: The disk is full, or the folder cannot be written.
     """
@@ -81,81 +89,134 @@ def prepare_cases(
         for name in names
     ]
 
-    def prepare(case: Case) -> bool:
-        """Makes a case for configurations where it is outdated or missing; returns whether there were none."""
-        provenances = [(target, Provenance.of(case, target.settings)) for target in targets]
-        missing = [pair for pair in provenances if not is_up_to_date(pair[0].folder, case.name, pair[1])]
-        if missing:
-            with log.track(case.name), _name_case_in_memory_errors(case.name):
-                image, label = load_case(case, dataset.info)
-                for target, provenance in missing:
-                    configuration = target.configuration
-                    prepared = preprocess_case(
-                        image,
-                        label,
-                        axis_order=plan.axis_order,
-                        configuration=configuration,
-                        orientation=dataset.info.orientation,
-                    )
-                    save_case(
-                        target.folder, case.name, prepared, patch_size=configuration.patch_size, provenance=provenance
-                    )
-        return not missing
-
-    with run_alone(folders.preprocessed), open_crash_log(folders.crash_log) as log:
-        last = [case for case in dataset.cases if case.name in log.killed_at]
-        first = [case for case in dataset.cases if case.name not in log.killed_at]
-        bytes_each = _estimate_each([target.settings for target in targets], folders)
-        title = f"preprocessing {', '.join(names)}"
-        results = map_in_threads(prepare, first, title=title, reporter=reporter, bytes_each=bytes_each)
-        if last:
-            names_of_last = list_names([case.name for case in last], count_rest=False)
-            message = f"an earlier run was killed, perhaps for lack of memory, at {names_of_last}"
-            reporter.say(f"{message}: now last and alone")
-            results += map_in_threads(prepare, last, title=f"{title}, alone", reporter=reporter, most_workers=1)
+    cases = choose_part(dataset.cases, part)
+    work = _Work(
+        dataset=dataset,
+        plan=plan,
+        targets=targets,
+        title=f"preprocessing {', '.join(names)}",
+        bytes_each=_estimate_each([target.settings for target in targets], folders),
+        reporter=reporter,
+    )
+    work.check_sizes(cases, folders)
+    lock = run_alone if part is None else run_together
+    with lock(folders.preprocessed):
+        results = work.share(folders.leases) if part == ANY else work.do(cases, folders.crash_log(part))
         kept = sum(results_or_raise(results))
         if kept:
-            reporter.say(f"{kept} of {len(results)} cases were prepared for {', '.join(names)} by an earlier run")
-        _remove_unused_files(targets, dataset)
+            which = "an earlier run" if part != ANY else "other runs"
+            reporter.say(f"{kept} of {len(results)} cases were prepared for {', '.join(names)} by {which}")
+        if part is None:
+            _remove_unused_files(targets, dataset)
+            shutil.rmtree(folders.leases, ignore_errors=True)
 
 
-def check_prepared(dataset: Dataset, plan: Plan, name: ConfigurationName, folders: DatasetFolders, number: int) -> None:
-    """Checks that the cases were preprocessed as the plan says now, and that their files are whole.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """The preparation of cases.
 
-    All files are compared with their checksums if training will read them whole at its start anyway; if they take more
-    memory than that, only their sizes are checked.
-
-    Args:
-        dataset: The cases to train on.
-        plan: The plan that they must follow.
-        name: Name of the configuration.
-        folders: Where the preprocessed cases are stored.
-        number: Number of the dataset, for messages.
-
-    Raises:
-        UsageError: They were not preprocessed, or by another plan.
-        ProblemsError: Some are missing or damaged; one line for each.
+    Attributes:
+        dataset: The dataset.
+        plan: How to preprocess its cases.
+        targets: The configurations.
+        title: Title of the progress bar.
+        bytes_each: See `map_in_threads`.
+        reporter: Shows progress.
     """
-    folder, names = folders.cases(name), [case.name for case in dataset.cases]
-    fix = f"run 'autoseg preprocess -d {number} -c {name}{folders.plan_option}'"
-    existing = [case for case in names if is_stored(folder, case)]
-    if not existing:
-        raise UsageError(f"{plan.dataset} is not preprocessed for {name}", f"{fix} first")
-    opened = map_in_threads(partial(StoredCase.open, folder), existing, title="", reporter=SILENT)
-    stored = [case for case in opened if isinstance(case, StoredCase)]
-    _refuse_outdated(stored, PreprocessingSettings.of(plan, name, dataset.info), plan.dataset, name, f"{fix} first")
-    whole = sum(case.nbytes for case in stored) <= MEMORY_FOR_CASES_BYTES
-    verified = map_in_threads(StoredCase.verify, stored if whole else [], title="", reporter=SILENT)
-    errors = [error for error in (*opened, *verified) if isinstance(error, AutosegError)]
-    lines = [f"{error.what}; {fix}, which preprocesses it again" for error in errors[:MOST_LINES]]
-    if len(errors) > MOST_LINES:
-        lines.append(f"{len(errors) - MOST_LINES} more cases are damaged; {fix}, which preprocesses them again")
-    if missing := sorted(set(names) - set(existing)):
-        few = list_names(missing, count_rest=False)
-        message = f"{len(missing)} of {len(names)} cases are not preprocessed for {name}: {few}"
-        lines.append(f"{message}; {fix}, which preprocesses them")
-    if lines:
-        raise ProblemsError(lines)
+
+    dataset: Dataset
+    plan: Plan
+    targets: Sequence[_Target]
+    title: str
+    bytes_each: Callable[[Case], int] | None
+    reporter: Reporter
+
+    def check_sizes(self, cases: Sequence[Case], folders: DatasetFolders) -> None:
+        """Refuses to begin if cases that are not there yet would not fit into the free memory.
+
+        Raises:
+            ProblemsError: There are such cases, with a line for each.
+        """
+        too_large = find_too_large([target.settings for target in self.targets], folders)
+        lines = [too_large[case.name] for case in cases if case.name in too_large and self._find_missing(case)]
+        if lines:
+            raise ProblemsError(lines)
+
+    def do(self, cases: Sequence[Case], crash_log: Path) -> list[bool | AutosegError]:
+        """Makes cases; those at which an earlier run was killed come last, one at a time.
+
+        Returns:
+            For each case whether it was there already, or the error.
+        """
+        with open_crash_log(crash_log) as log:
+
+            def prepare(case: Case) -> bool:
+                missing = self._find_missing(case)
+                if missing:
+                    with log.track(case.name):
+                        self._make(case, missing)
+                return not missing
+
+            last = [case for case in cases if case.name in log.killed_at]
+            first = [case for case in cases if case.name not in log.killed_at]
+            results = map_in_threads(
+                prepare, first, title=self.title, reporter=self.reporter, bytes_each=self.bytes_each
+            )
+            if last:
+                names_of_last = list_names([case.name for case in last], count_rest=False)
+                message = f"an earlier run was killed, perhaps for lack of memory, at {names_of_last}"
+                self.reporter.say(f"{message}: now last and alone")
+                alone = f"{self.title}, alone"
+                results += map_in_threads(prepare, last, title=alone, reporter=self.reporter, most_workers=1)
+            return results
+
+    def share(self, leases_folder: Path) -> list[bool | AutosegError]:
+        """Makes those cases that no other run makes; ends when all are there.
+
+        Returns:
+            For each case whether it was there already, or the error.
+        """
+
+        def prepare(case: Case, is_own: Callable[[], bool]) -> None:
+            self._make(case, self._find_missing(case), is_own)
+
+        with open_leases(leases_folder) as leases:
+            shared: SharedWork[Case] = SharedWork(
+                leases=leases,
+                is_finished=lambda case: not self._find_missing(case),
+                folders=[target.folder for target in self.targets],
+                reporter=self.reporter,
+            )
+            return map_shared(prepare, self.dataset.cases, shared, title=self.title, bytes_each=self.bytes_each)
+
+    def _find_missing(self, case: Case) -> list[tuple[_Target, Provenance]]:
+        """Returns the configurations for which a case is missing or outdated."""
+        provenances = [(target, Provenance.of(case, target.settings)) for target in self.targets]
+        return [pair for pair in provenances if not is_up_to_date(pair[0].folder, case.name, pair[1])]
+
+    def _make(
+        self,
+        case: Case,
+        missing: Sequence[tuple[_Target, Provenance]],
+        is_own: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Makes a case for some configurations, and writes it unless it is no longer this run's own."""
+        with _name_case_in_memory_errors(case.name):
+            image, label = load_case(case, self.dataset.info)
+            for target, provenance in missing:
+                configuration = target.configuration
+                prepared = preprocess_case(
+                    image,
+                    label,
+                    axis_order=self.plan.axis_order,
+                    configuration=configuration,
+                    orientation=self.dataset.info.orientation,
+                )
+                if not is_own():
+                    return
+                save_case(
+                    target.folder, case.name, prepared, patch_size=configuration.patch_size, provenance=provenance
+                )
 
 
 def estimate_bytes(facts: CaseFacts, settings: PreprocessingSettings) -> int:
@@ -199,17 +260,6 @@ def _remove_unused_files(targets: Sequence[_Target], dataset: Dataset) -> None:
             path.unlink(missing_ok=True)
 
 
-def _refuse_outdated(
-    cases: Sequence[StoredCase], settings: PreprocessingSettings, dataset: str, name: ConfigurationName, fix: str
-) -> None:
-    """Refuses cases that were made with other settings than the plan has now."""
-    outdated = [case.name for case in cases if case.content.origin is None or case.content.origin.recipe != settings]
-    if outdated:
-        few = list_names(outdated, count_rest=False)
-        part = "" if len(outdated) == len(cases) else f" in {len(outdated)} of its cases ({few})"
-        raise UsageError(f"plan.json has changed since {dataset} was preprocessed for {name}{part}", fix)
-
-
 @contextmanager
 def _name_case_in_memory_errors(name: str) -> Iterator[None]:
     """Turns a MemoryError into a message that names the case."""
@@ -217,5 +267,5 @@ def _name_case_in_memory_errors(name: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise DatasetError(
-            f"case {name!r} does not fit into the memory", "crop it, or use a machine with more"
+            f"case {name!r} does not fit into the memory", "check its spacing, crop it, or use a machine with more"
         ) from error

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing.resampling import IMAGE_ORDER, resampling_matrix, separate_axis
-from autoseg.runtime.device import free_cached_memory, free_gpu_memory, is_memory_full
+from autoseg.runtime.device import free_cached_memory, free_gpu_memory
+from autoseg.runtime.full_memory import is_memory_full
 
 T = TypeVar("T")
 

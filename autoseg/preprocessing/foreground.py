@@ -89,7 +89,7 @@ def sample_foreground(
     random = np.random.default_rng(FOREGROUND_SEED)
     if structures is None:
         structures = [(number,) for number in range(1, int(label.max(initial=0)) + 1)]
-    by_number = _group(label)
+    by_number = group_voxels(label)
 
     def draw(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
         size = min(len(voxels), max(FOREGROUND_VOXELS, math.ceil(FOREGROUND_SHARE * len(voxels))))
@@ -100,7 +100,7 @@ def sample_foreground(
     return Foreground.of(drawn, None if ignore is None else draw(np.flatnonzero(label != ignore)))
 
 
-def _group(label: NDArray[np.integer]) -> dict[int, NDArray[np.intp]]:
+def group_voxels(label: NDArray[np.integer]) -> dict[int, NDArray[np.intp]]:
     """Returns the indices, in the flattened map, of each number above 0."""
     voxels = np.flatnonzero(label > 0)
     values = label.ravel()[voxels]

@@ -4,6 +4,9 @@ The probability of one of several classes is the softmax over all of them at ful
 all. So the classes are gone through twice: first to sum, then to divide. Each is resampled twice, but however many
 classes there are, only a few volumes of full resolution are in memory. The probability of a region is the sigmoid of
 its own logit.
+
+Where a model is calibrated, logits are divided by the temperature of the class that wins at the voxel, see
+`evaluation.reliability`. Which one that is must be known first, so the classes are gone through three times.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ def restore_probabilities(
     outputs: Sequence[int] | None = None,
     *,
     exclusive: bool = True,
+    temperatures: Sequence[float] | None = None,
 ) -> Iterator[Volume]:
     """Brings the logits of a preprocessed case back to the grid of its image file, as probabilities.
 
@@ -43,6 +47,8 @@ def restore_probabilities(
         record: The record of the case.
         outputs: Outputs whose maps are returned, in this order; None for all.
         exclusive: Whether the outputs are classes that exclude each other, the background first, or regions.
+        temperatures: A temperature for each output; None for probabilities as the networks give them. The most
+            probable class of a voxel stays the same, and the side of one half on which a region is.
 
     Yields:
         A map (z, y, x) per output, float32, 0 to 1, with the geometry of the image file; each is made when it is asked
@@ -73,8 +79,9 @@ def restore_probabilities(
 
     chosen = range(len(values)) if outputs is None else outputs
     if exclusive:
-        return _restore_each(resample, len(values), chosen, record)
-    return (uncrop(_sigmoid(resample(number)), record, outside=0.0) for number in chosen)
+        return _restore_each(resample, len(values), chosen, record, temperatures)
+    divisors = (1.0,) * len(values) if temperatures is None else temperatures
+    return (uncrop(_sigmoid(resample(number) / np.float32(divisors[number])), record, outside=0.0) for number in chosen)
 
 
 def restore_map(values: Map, record: PreprocessRecord) -> Volume:
@@ -93,7 +100,11 @@ def restore_map(values: Map, record: PreprocessRecord) -> Volume:
 
 
 def _restore_each(
-    resample: Callable[[int], Map], count: int, chosen: Sequence[int], record: PreprocessRecord
+    resample: Callable[[int], Map],
+    count: int,
+    chosen: Sequence[int],
+    record: PreprocessRecord,
+    temperatures: Sequence[float] | None,
 ) -> Iterator[Volume]:
     """Yields the softmax of each chosen class.
 
@@ -101,9 +112,26 @@ def _restore_each(
     """
     if not chosen:
         return
-    highest, total = _sum_exponentials(resample, count)
+    divided = resample if temperatures is None else _divide(resample, _find_temperatures(resample, temperatures))
+    highest, total = _sum_exponentials(divided, count)
     for number in chosen:
-        yield uncrop(_softmax(resample(number), highest, total), record, outside=float(number == BACKGROUND))
+        yield uncrop(_softmax(divided(number), highest, total), record, outside=float(number == BACKGROUND))
+
+
+def _divide(resample: Callable[[int], Map], divisors: Map) -> Callable[[int], Map]:
+    """Returns a function that gives the logits of a class, divided voxel by voxel."""
+    return lambda number: np.asarray(resample(number) / divisors)
+
+
+def _find_temperatures(resample: Callable[[int], Map], temperatures: Sequence[float]) -> Map:
+    """Returns the temperature of the class with the highest logit at each voxel, the first of several."""
+    highest = resample(0).copy()
+    found = np.full_like(highest, temperatures[0])
+    for number in range(1, len(temperatures)):
+        logits = resample(number)
+        np.copyto(found, np.float32(temperatures[number]), where=logits > highest)
+        np.maximum(highest, logits, out=highest)
+    return found
 
 
 def _sum_exponentials(resample: Callable[[int], Map], count: int) -> tuple[Map, Map]:

@@ -11,8 +11,8 @@ from autoseg._version import __version__
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.targets import Numbers
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.plan import ConfigurationName, Plan, Spacing
-from autoseg.planning.settings import Normalization
 from autoseg.preprocessing.case import PreprocessRecord
 from autoseg.runtime.artifact import Artifact, state_of_files
 
@@ -49,7 +49,7 @@ class PreprocessingSettings(BaseModel):
             axis_order=plan.axis_order,
             spacing_mm=configuration.spacing_mm,
             normalization=configuration.normalization,
-            channels=info.channels,
+            channels=configuration.image_channels,
             structures=tuple(info.targets.structures.values()),
             ignore=info.targets.ignore,
             orientation=info.orientation,

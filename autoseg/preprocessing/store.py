@@ -128,6 +128,11 @@ class StoredCase:
         return self.content.record.shape
 
     @property
+    def missing_channels(self) -> tuple[int, ...]:
+        """Channels that the scan lacks."""
+        return self.content.record.missing_channels
+
+    @property
     def foreground(self) -> Foreground:
         """Some voxels of the foreground; they stay on disk, because those of all cases would fill the memory.
 

@@ -4,6 +4,7 @@ from math import prod
 
 from autoseg.errors import ImageError
 from autoseg.imaging.geometry import Shape, Vector
+from autoseg.imaging.spatial_words import describe_shape, describe_spacing
 from autoseg.runtime.machine import free_memory_bytes
 from autoseg.runtime.units import describe_memory
 
@@ -36,24 +37,26 @@ def resampled_shape(shape: Shape, spacing_mm: Vector, target_mm: Vector) -> Shap
     return z, y, x
 
 
-def check_memory(channels: int, shape: Shape, spacing_mm: Vector) -> None:
+def check_memory(channels: int, shape: Shape, spacing_mm: Vector, axis_order: Shape = (0, 1, 2)) -> None:
     """Refuses an image that would exceed the free memory, for which the operating system would kill the program.
 
     Such an image is huge, or the spacing of the plan is absurdly fine.
 
     Args:
         channels: Number of channels, float32.
-        shape: Shape of the preprocessed case, (z, y, x).
+        shape: Shape of the preprocessed case, in `axis_order`.
         spacing_mm: Its spacing, for the message.
+        axis_order: The axis of (z, y, x) that comes first, second and third in the preprocessed case.
 
     Raises:
         ImageError: The image takes more than the free memory.
     """
     needed, free = FLOAT_BYTES * channels * prod(shape), free_memory_bytes()
     if free is not None and needed > free:
-        size, spacing = (" x ".join(f"{value:g}" for value in values) for values in (shape, spacing_mm))
+        places = [axis_order.index(axis) for axis in range(3)]
+        spacing, size = ([values[place] for place in places] for values in (spacing_mm, shape))
         raise ImageError(
-            f"at the spacing of the model, {spacing} mm, the image has {size} voxels, which take "
-            f"{describe_memory(needed)}, and {describe_memory(free)} are free",
+            f"at the spacing of the model, {describe_spacing(spacing)}, the image has {describe_shape(size)}, which "
+            f"take {describe_memory(needed)}, and {describe_memory(free)} are free",
             "check the spacing of the image, cut it, or take a machine with more memory",
         )

@@ -1,15 +1,14 @@
 """Files on disk: typed JSON files with a version, and writes that are completed or leave no trace."""
 
+import errno
 import json
 import math
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import Annotated, Self
 
 from pydantic import (
@@ -22,12 +21,18 @@ from pydantic import (
     model_validator,
 )
 
-from autoseg.errors import ArtifactError, WriteError
+from autoseg.errors import ArtifactError, UsageError, WriteError
+from autoseg.runtime.json_text import check_keys, first_mistake, read_json_text
+from autoseg.runtime.leftovers import name_unfinished, sweep_once
+from autoseg.runtime.os_errors import advise_writing, reason_of
 
 NUMBERS = re.compile(r"\[\n([^\[\]{}\"]+)\n *\]")  # a list of numbers, as json indents it
 
-ABANDONED_SECONDS = 24 * 3600
-"""Age from which a half-filled folder does not belong to a running process. Decision: one day without a new file."""
+MOST_ATTEMPTS = 10
+"""How often a folder is renamed that other runs replace at the same moment. Decision: each needs a millisecond."""
+
+ELSEWHERE_REPLACED = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)
+"""Errors of renaming a folder where another run has just put its own, or has moved the old one aside."""
 
 _unfinished: set[Path] = set()
 """Temporary files and folders that this process is writing; see `remove_unfinished`."""
@@ -59,10 +64,11 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         False
         'done'
     """
-    writing = path.with_name(f".writing_{token_hex(4)}_{path.name}")
+    writing = name_unfinished(path)
     try:
         with _write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
+        sweep_once(path.parent)
         _unfinished.add(writing)
         with _write_errors(path):
             yield writing
@@ -71,43 +77,49 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
                     os.fsync(file.fileno())
             writing.replace(path)
     except Exception:
-        with _write_errors(path.parent):
-            writing.touch()  # if the folder cannot be written at all, the error names the folder, not the file
+        if writing in _unfinished:
+            with _write_errors(path.parent):
+                writing.touch()  # if the folder cannot be written at all, the error names the folder, not the file
         raise
     finally:
-        if writing.parent.is_dir():
+        with suppress(OSError):
             writing.unlink(missing_ok=True)
         _unfinished.discard(writing)
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Gives an empty folder to fill; on success it is renamed to `path`, on failure `path` stays as it was.
 
-    A half-filled folder of a run that was killed is removed by the next run that succeeds, if it is a day old.
+    A half-filled folder of a run that was killed is removed by the next run that writes there; see `leftovers`. Several
+    runs may fill the same folder at once: the last one counts.
 
     Args:
-        path: Final path of the folder. A folder that exists there is replaced.
+        path: Final path of the folder.
+        replace: Whether a folder that exists there is replaced.
 
     Raises:
         WriteError: The folder cannot be made or written, for example because the disk is full.
+        UsageError: There is a folder that is not to be replaced, such as one that another run has made meanwhile.
     """
-    folder = path.with_name(f".writing_{path.name}_{token_hex(4)}")
-    replaced = folder.with_name(folder.name + "_replaced")
+    folder, replaced = name_unfinished(path), name_unfinished(path, is_replaced=True)
     with _write_errors(path.parent):
         folder.mkdir(parents=True)
+    sweep_once(path.parent)
     _unfinished.add(folder)
     with _write_errors(path):
         try:
             yield folder
-            _replace_folder(folder, path, replaced)
+            if replace:
+                _replace_folder(folder, path, replaced)
+            elif path.exists():
+                raise UsageError(f"another run has made {path} meanwhile", "remove it, or choose another name")
+            else:
+                folder.rename(path)
         finally:
             for leftover in (folder, replaced):
                 _remove(leftover)
             _unfinished.discard(folder)
-    for leftover in path.parent.glob(f".writing_{path.name}_*"):
-        if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
-            _remove(leftover)
 
 
 def remove_unfinished() -> None:
@@ -120,16 +132,35 @@ def remove_unfinished() -> None:
 
 
 def _replace_folder(folder: Path, path: Path, replaced: Path) -> None:
-    """Renames `folder` to `path`; a folder that exists at `path` is renamed to `replaced` first."""
+    """Renames `folder` to `path`; tries again if another run replaces `path` at the same moment."""
+    for left in reversed(range(MOST_ATTEMPTS)):
+        try:
+            _replace_once(folder, path, replaced)
+        except OSError as error:
+            if not left or error.errno not in ELSEWHERE_REPLACED:
+                raise
+            _remove(replaced)
+        else:
+            return
+
+
+def _replace_once(folder: Path, path: Path, replaced: Path) -> None:
+    """Renames `folder` to `path`; a folder that exists at `path` is renamed to `replaced` first.
+
+    If it fails in between, even by Ctrl-C, the old folder comes back. Once `folder` has got its name, nothing comes
+    back: if `path` is missing then, another run has moved it aside and is about to put its own there.
+    """
     if not path.exists():
         folder.replace(path)
         return
     try:
         path.replace(replaced)
         folder.replace(path)
-    finally:
-        if not path.exists():  # so that not even Ctrl-C between the two steps loses the old folder
-            replaced.replace(path)
+    except BaseException:
+        if folder.exists() and replaced.exists() and not path.exists():
+            with suppress(OSError):  # another run has just put its own folder there
+                replaced.replace(path)
+        raise
 
 
 @contextmanager
@@ -166,8 +197,7 @@ def _names_other_files(error: OSError, folder: Path) -> bool:
 
 
 def _unwritable(path: Path, error: BaseException) -> WriteError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return WriteError(f"cannot write {path}: {reason}", "free some space or choose a folder that you may write to")
+    return WriteError(f"cannot write {path}: {reason_of(error)}", advise_writing(error))
 
 
 def _read_null(value: object) -> object:
@@ -236,7 +266,7 @@ class Artifact(BaseModel):
             ArtifactError: The file is missing, is not JSON, has another version, or a field has an impossible value;
                 the message names the file and the field.
         """
-        return cls.parse(read_text(path), source=str(path))
+        return cls.parse(read_json_text(path), source=str(path))
 
     @classmethod
     def parse(cls, text: str, source: str) -> Self:
@@ -247,8 +277,9 @@ class Artifact(BaseModel):
             source: Name of the text's origin, for error messages.
 
         Raises:
-            ArtifactError: The text is not JSON, has another version, or a field has an impossible value.
+            ArtifactError: The text is not JSON, has a key twice or another version, or a field has an impossible value.
         """
+        check_keys(text, source)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -266,28 +297,3 @@ def state_of_files(paths: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
             state = path.stat()
             states.append((path.name, state.st_size, state.st_mtime_ns))
     return tuple(states)
-
-
-def read_text(path: Path) -> str:
-    """Reads a text file in UTF-8.
-
-    Raises:
-        ArtifactError: The file is missing or is not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
-        raise ArtifactError(f"cannot read {path}: {reason}", "run the step that makes it") from error
-
-
-def first_mistake(error: ValidationError) -> str:
-    """Returns the first of pydantic's errors in one line: the field, and what is wrong with it.
-
-    A key in the file may hold control characters, which a terminal would obey; they are shown as question marks.
-    """
-    mistake = error.errors()[0]
-    field = ".".join(str(part) for part in mistake["loc"])
-    message = " ".join(mistake["msg"].removeprefix("Value error, ").split())
-    text = f"{field}: {message}" if field else message
-    return "".join(character if character.isprintable() else "?" for character in text)

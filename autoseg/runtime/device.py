@@ -3,33 +3,18 @@
 import gc
 import os
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from autoseg.errors import AutosegError, UsageError
+from autoseg.errors import UsageError
+from autoseg.runtime.forks import watch_forks
 from autoseg.runtime.gpu_decisions import gains_from_compiling, stores_channels_last
 from autoseg.runtime.machine import retain_freed_memory
 
 IMITATES_BFLOAT16 = ("AVX512_CORE", "AVX512_CORE_VNNI")
 """Values of ONEDNN_MAX_CPU_ISA with which oneDNN takes bfloat16, but imitates it: a training step then takes longer
 than in float32 with AVX2. Source: measured with tests/benchmarks/instruction_sets.py."""
-
-FULL_MEMORY_TEXTS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "ALLOC_FAILED",
-    "unable to find an engine to execute this computation",
-    "Unable to find a valid cuDNN algorithm",
-)
-"""Texts of errors about full memory. CUBLAS_STATUS_ALLOC_FAILED and CUDNN_STATUS_ALLOC_FAILED are those of NVIDIA's
-libraries that get no memory for themselves. The last two come from torch where cuDNN has no algorithm whose workspace
-fits; they also come where cuDNN cannot calculate a convolution at all, which fails again with a smaller batch."""
-
-GPU_ERROR_TEXTS = ("CUDA", "CUBLAS", "CUDNN", "cuDNN", "MPS")
-"""Texts by which an error about full memory is one of a GPU."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -40,15 +25,19 @@ def resolve_device(name: str) -> torch.device:
             "cuda:1" is the second CUDA GPU.
 
     Raises:
-        UsageError: This machine has no such device.
+        UsageError: This machine has no such device, or this process was forked from one that uses it.
 
     Example:
         >>> resolve_device("cpu")
         device(type='cpu')
     """
-    available = _available_devices()
+    watch_forks()
+    name, available = str(name), _available_devices()
     if name == "auto":
-        return torch.device(available[0])
+        name = available[0]
+    if name.startswith("cuda") and torch.cuda._is_in_bad_fork():
+        what = "this process was forked from one that uses a CUDA GPU, which it can then not use itself"
+        raise UsageError(what, "start processes by 'spawn', or choose device 'cpu'")
     if name in available:
         return torch.device(name)
     if re.fullmatch(r"cuda:\d+", name) and "cuda" in available and int(name[5:]) < torch.cuda.device_count():
@@ -198,20 +187,6 @@ def restore_random_state(device: torch.device, state: RandomState) -> None:
         torch.mps.set_rng_state(state[1])
 
 
-def is_memory_full(error: BaseException) -> bool:
-    """Returns whether an error says that the memory of a device, or of this machine, is full.
-
-    In most cases only the text of torch's error tells; see `FULL_MEMORY_TEXTS`.
-
-    Example:
-        >>> is_memory_full(RuntimeError("CUDA out of memory")), is_memory_full(RuntimeError("shape mismatch"))
-        (True, False)
-    """
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in FULL_MEMORY_TEXTS)
-    )
-
-
 def tells_when_full(device: torch.device) -> bool:
     """Returns whether full memory always raises an error; on a CPU the system often kills the program instead."""
     return device.type != "cpu"
@@ -251,26 +226,3 @@ def forget_peak(device: torch.device) -> None:
 def peak_bytes(device: torch.device) -> int | None:
     """Returns the peak of the bytes of tensors on a CUDA GPU since `forget_peak`; None for another device."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-
-
-@contextmanager
-def memory_named(device: torch.device | None, advice: str) -> Iterator[None]:
-    """Turns an error about full memory into one line that names the device and says what to do.
-
-    Args:
-        device: Device of the work inside the context; None if it uses the CPU and perhaps a GPU, of which the error
-            tells whose memory is full.
-        advice: What the user can do.
-
-    Raises:
-        AutosegError: The memory is full.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_memory_full(error):
-            raise
-        name = f"device {device or 'cpu'}"
-        if device is None and any(text in str(error) for text in GPU_ERROR_TEXTS):
-            name = "GPU"
-        raise AutosegError(f"the memory of the {name} is full", advice) from error

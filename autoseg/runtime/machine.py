@@ -10,6 +10,9 @@ PROCESSOR_FACTS = Path("/proc/cpuinfo")
 SPEED_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS")
 """Environment variables that limit the instruction set, or the threads, of torch."""
 
+CORES_OF_JOBS = ("SLURM_CPUS_PER_TASK", "NCPUS")
+"""Environment variables that hold the number of cores of a job, of Slurm and of PBS."""
+
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
 MEMORY_STATE = Path("/proc/meminfo")
@@ -26,8 +29,13 @@ LARGEST_KEPT = 2**30
 
 
 def count_cores() -> int:
-    """Returns the number of cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns the number of cores that this process may use, which can be fewer than the machine has.
+
+    A job of a cluster may be confined to its cores, or only be told how many it has.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = [int(os.environ[name]) for name in CORES_OF_JOBS if os.environ.get(name, "").isdecimal()]
+    return max(1, min([cores, *told]))
 
 
 def identify_machine() -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 MOST_NAMES = 5
 """Names that a message lists before it says only how many there are."""
@@ -46,6 +46,33 @@ class Reporter(Protocol):
 
     def say(self, line: str) -> None:
         """Gives one message in a line, such as a decision of the planner or the result of an epoch."""
+
+
+@runtime_checkable
+class LogReporter(Reporter, Protocol):
+    """A reporter that may write into a log file, which has no progress bar to tell what is done."""
+
+    def log(self, line: str) -> None:
+        """Gives a line that a progress bar makes needless, such as that a scan is done."""
+
+
+def log_line(reporter: Reporter, line: str) -> None:
+    """Gives a line for log files to a reporter that writes some; see `LogReporter`."""
+    if isinstance(reporter, LogReporter):
+        reporter.log(line)
+
+
+def describe_item(title: str, number: int, total: int, name: str, problem: str | None = None) -> str:
+    """Returns the line of a log file about one of many items that is done or has failed.
+
+    Examples:
+        >>> describe_item("importing", 3, 12, "liver_02")
+        'importing: 3 of 12: liver_02'
+        >>> describe_item("importing", 3, 12, "liver_02", "it is empty; replace it")
+        'importing: 3 of 12: liver_02 failed: it is empty; replace it'
+    """
+    outcome = "" if problem is None else f" failed: {' / '.join(problem.splitlines())}"
+    return f"{title}: {number} of {total}: {name}{outcome}"
 
 
 class _SilentTask:

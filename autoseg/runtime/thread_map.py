@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from autoseg.errors import AutosegError, ProblemsError, WriteError
 from autoseg.runtime.machine import count_cores, free_memory_bytes
-from autoseg.runtime.reporting import Reporter, list_names
+from autoseg.runtime.reporting import Reporter, describe_item, list_names, log_line
 from autoseg.runtime.thread_pool import ThreadPool, one_torch_thread_each, wait_for_first
 from autoseg.runtime.units import describe_duration
 
@@ -87,6 +87,8 @@ def map_in_threads(
         scheduler = _Scheduler(pool, work, items, reporter.say)
         for index, result in scheduler.run(sizes, workers, budget):
             results[index] = result
+            problem = str(result) if isinstance(result, AutosegError) else None
+            log_line(reporter, describe_item(title, len(results), len(items), _name_item(items[index]), problem))
             task.advance()
     return [results[index] for index in range(len(items))]
 
@@ -151,8 +153,13 @@ class _Scheduler(Generic[Item, Result]):
         return AutosegError(problem, "see whether its disk answers, and run the command again")
 
     def _name(self, future: "Future[Result]") -> str:
-        item = self._items[self._running[future]]
-        return str(getattr(item, "name", item))
+        return _name_item(self._items[self._running[future]])
+
+
+def _name_item(item: object) -> str:
+    """Returns the name of an item in messages; of several values, such as a mask and its number, the first is it."""
+    first = item[0] if isinstance(item, tuple) and item else item
+    return str(getattr(first, "name", first))
 
 
 def _count_fitting(sizes: Sequence[int], budget_bytes: int) -> int:

@@ -6,8 +6,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from autoseg.dataloading.component_sampling import ComponentSampling
 from autoseg.dataloading.loader import Batches, open_cases
 from autoseg.dataloading.patch import find_beyond
+from autoseg.dataloading.sampling import PatchSource
+from autoseg.dataloading.shapes import ShapeMaker
 from autoseg.dataloading.threads import count_loader_threads
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import NAMELESS, Checkpoint, save_checkpoint
@@ -193,6 +196,8 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
             unknown=[unannotated[name] for name in names] if any(map(any, unannotated.values())) else (),
             previous=None if job.cascade_labels_folder is None else info.targets,
             beyond=beyond,
+            shapes=ShapeMaker.of(settings.loss, info.targets),
+            components=_sample_components(job, [cases[name] for name in names]) if augmented else None,
             share=(job.ranks.number, job.ranks.count),
         )
         for number, (names, augmented) in enumerate([(job.split.training, True), (held_out, False)])
@@ -213,6 +218,17 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
         stop=stop,
         ranks=job.ranks,
     )
+
+
+def _sample_components(job: FoldJob, cases: Sequence[PatchSource]) -> ComponentSampling | None:
+    """Returns what draws patches on foreground from connected components, if the plan says so.
+
+    Decision: only training patches are drawn so, and validation patches as ever, so that their Dice compares.
+    """
+    if job.plan.training.foreground_sampling == "voxels":
+        return None
+    is_cascade = job.cascade_labels_folder is not None
+    return ComponentSampling(cases=cases, targets=job.dataset.info.targets, is_cascade=is_cascade)
 
 
 def _make_checkpoint(job: FoldJob, state: TrainState) -> Checkpoint:

@@ -91,6 +91,8 @@ def _match(source: Checkpoint, job: FoldJob) -> Matching:
         source.info,
         previous=job.configuration.previous_channels,
         old_previous=source.configuration.previous_channels,
+        images=job.configuration.name_inputs(tuple(job.dataset.info.channel_names.values())),
+        old_images=source.configuration.name_inputs(tuple(source.info.channel_names.values())),
     )
 
 

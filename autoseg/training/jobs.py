@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from autoseg.dataloading.augmentation_place import augments_on_device
+from autoseg.dataloading.shapes import needs_shapes
 from autoseg.datasets.splitting import check_leaks
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.checkpoint import check_resumable
@@ -15,7 +16,7 @@ from autoseg.planning.plan_file import (
     open_planned_dataset,
 )
 from autoseg.preprocessing.cascade import write_cascade_labels
-from autoseg.preprocessing.dataset import check_prepared
+from autoseg.preprocessing.prepared_check import check_prepared
 from autoseg.preprocessing.store import open_stored
 from autoseg.runtime.device import resolve_device
 from autoseg.runtime.machine import count_cores
@@ -88,6 +89,7 @@ def make_jobs(request: TrainingRequest) -> list[FoldJob]:
         request.augment_on,
         device,
         configuration.augmentation.custom,
+        shapes=needs_shapes(plan.training.loss),
         voxels=configuration.step_voxels,
         cores=max(1, count_cores() // ranks.local_size),
     )

@@ -5,11 +5,11 @@ present step, or to end at once. If a worker process dies, in whatever way, all 
 cause is raised.
 """
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -20,8 +20,9 @@ from torch.multiprocessing import get_context
 
 from autoseg.errors import AutosegError, Stopped, UsageError
 from autoseg.runtime.device import resolve_device
-from autoseg.runtime.reporting import Reporter, Task
+from autoseg.runtime.reporting import Reporter, Task, log_line
 from autoseg.training.ranks import check_device, is_distributed
+from autoseg.training.stopping import REASONS
 from autoseg.training.watchdog import handled_signals
 from autoseg.training.worker import INTERRUPT, Message, run_as_rank
 
@@ -83,11 +84,12 @@ def launch(work: Callable[..., T], count: int, device: str, reporter: Reporter) 
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
     )
     workers: list[_Worker] = []
+    receiver = _Receiver(reporter, workers)
     try:
         for rank in range(count):
             workers.append(_start_worker(work, rank, count, store.port))
-        with handled_signals(partial(_send_to_all, workers)):
-            return cast(T, _Receiver(reporter, workers).receive_all())
+        with handled_signals(receiver.forward_stop):
+            return cast(T, receiver.receive_all())
     except Stopped:  # rank 0 has saved all, and the others save nothing
         for worker in workers:
             worker.process.kill()
@@ -144,6 +146,7 @@ class _Receiver:
         workers: The processes.
         tasks: Number of each open task of rank 0, to the task of the reporter and what closes it.
         causes: Errors of the workers, each with its priority: the lowest number is raised.
+        requests: Reasons to stop that were forwarded to the workers.
         result: The result of rank 0.
     """
 
@@ -151,7 +154,13 @@ class _Receiver:
     workers: Sequence[_Worker]
     tasks: dict[int, tuple[ExitStack, Task]] = field(default_factory=dict)
     causes: list[tuple[int, BaseException]] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
     result: Any = None
+
+    def forward_stop(self, reason: int) -> None:
+        """Forwards a reason to stop to all workers."""
+        self.requests.append(reason)
+        _send_to_all(self.workers, reason)
 
     def receive_all(self) -> Any:
         """Returns the result of rank 0, or raises the first cause of a failure."""
@@ -176,12 +185,15 @@ class _Receiver:
         try:
             message: Message = worker.connection.recv()
         except (EOFError, OSError):
-            self.causes.append((1, _describe_death(worker, len(self.workers))))
+            self.causes.append((1, _describe_death(worker, len(self.workers), self.requests)))
             return True
         return bool(getattr(self, f"_on_{message.kind}")(worker, *message.values))
 
     def _on_say(self, _: _Worker, line: str) -> None:
         self.reporter.say(line)
+
+    def _on_log(self, _: _Worker, line: str) -> None:
+        log_line(self.reporter, line)
 
     def _on_begin(self, _: _Worker, number: int, title: str, total: float) -> None:
         context = ExitStack()
@@ -207,10 +219,15 @@ class _Receiver:
         return True
 
 
-def _describe_death(worker: _Worker, count: int) -> AutosegError:
-    """Returns the error of a worker that ended without a last message."""
+def _describe_death(worker: _Worker, count: int, requests: Sequence[int]) -> BaseException:
+    """Returns why a worker ended without a last message: a failure, unless it was asked to end.
+
+    A signal to all processes of a run ends those at once that were still starting.
+    """
     worker.process.join(GRACE_SECONDS)
     code = worker.process.exitcode or 0
+    if requests and -code in (signal.SIGTERM, signal.SIGINT):
+        return Stopped(*REASONS[requests[0]])
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     return AutosegError(
         f"process {worker.rank} of {count} ended without a word ({how})",

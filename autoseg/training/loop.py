@@ -14,7 +14,8 @@ from autoseg.imaging.label_encoding import TargetLabels
 from autoseg.imaging.targets import Targets
 from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.settings import TrainingSettings
-from autoseg.runtime.device import autocast, memory_named
+from autoseg.runtime.device import autocast
+from autoseg.runtime.full_memory import memory_named
 from autoseg.runtime.reporting import Reporter, Task
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
 from autoseg.training.memory_trial import advise_on_memory, fill_gradients
@@ -231,7 +232,7 @@ def measure(network: nn.Module, run: Run) -> tuple[float, list[float]]:
         moved = move_batch(batch, run.device)
         with autocast(run.device):
             logits = network(moved.images)
-        losses.append(run.loss((logits,), moved.labels, moved.unknown))
+        losses.append(run.loss((logits,), moved.labels, moved.unknown, moved.shapes))
         counts += _count(logits, moved, run.loss.targets).cpu()
     hits, predicted, present = run.ranks.all_reduce(counts).tolist()
     dice = [2 * hit / (p + r) if p + r else math.nan for hit, p, r in zip(hits, predicted, present, strict=True)]

@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-import torch.nn.functional as F
 
+from autoseg.dataloading.shapes import NO_SHAPES, Shapes
 from autoseg.errors import UsageError
 from autoseg.imaging.label_encoding import TargetLabels
 from autoseg.imaging.targets import Targets
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import find_loss
-from autoseg.planning.settings import LossSettings
-from autoseg.runtime.device import copy_to
 from autoseg.training.auxiliary_loss import auxiliary_loss
+from autoseg.training.component_loss import component_loss
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
+from autoseg.training.overlap_loss import overlap_loss, skeleton_loss
 from autoseg.training.ranks import ALONE, Ranks
-
-SMOOTH = 1e-5
-"""Keeps Dice defined where a class is in neither target nor prediction."""
+from autoseg.training.voxelwise_loss import voxelwise_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,11 @@ class Loss:
     auxiliary_outputs: tuple[AuxiliaryOutput, ...] = ()
 
     def __call__(
-        self, outputs: Sequence[torch.Tensor], labels: torch.Tensor, unknown: torch.Tensor | None = None
+        self,
+        outputs: Sequence[torch.Tensor],
+        labels: torch.Tensor,
+        unknown: torch.Tensor | None = None,
+        shapes: Shapes = NO_SHAPES,
     ) -> torch.Tensor:
         """Returns the weighted sum over all resolutions; the labels are coarsened by nearest neighbour.
 
@@ -56,6 +59,7 @@ class Loss:
                 In evaluation there is a single output, which is compared with the labels.
             labels: Label map of shape (n, *patch), or masks of shape (n, structures, *patch); see `GroundTruth`.
             unknown: Structures that were not annotated in the case of a patch, shape (n, structures), bool.
+            shapes: What the terms of components and skeletons need, on the grid of the labels.
 
         Returns:
             A scalar.
@@ -66,7 +70,7 @@ class Loss:
                 continue
             coarse = labels if auxiliary is not None and auxiliary.is_per_patch else coarsen(labels, logits)
             if auxiliary is None:
-                loss = self.at_one_resolution(logits.float(), coarse, unknown)
+                loss = self.at_one_resolution(logits.float(), coarse, unknown, _coarsen_shapes(shapes, logits))
             else:
                 loss = auxiliary_loss(auxiliary, logits.float(), coarse, self.targets, unknown, self.ranks)
             total = total + weight * loss
@@ -87,9 +91,13 @@ class Loss:
         return (*[None] * (len(outputs) - len(auxiliary_outputs)), *auxiliary_outputs)
 
     def at_one_resolution(
-        self, logits: torch.Tensor, labels: torch.Tensor, unknown: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        unknown: torch.Tensor | None = None,
+        shapes: Shapes = NO_SHAPES,
     ) -> torch.Tensor:
-        """Returns the loss of logits (n, outputs, *size) and labels on the same grid, float32."""
+        """Returns the loss of logits (n, outputs, *size), labels and shapes on the same grid, float32."""
         settings, ground_truth = self.settings, GroundTruth.of(TargetLabels(labels), self.targets, unknown)
         if ground_truth.unknown is not None and self.targets.exclusive:
             logits = merge_unknown(logits, ground_truth.unknown)
@@ -101,6 +109,25 @@ class Loss:
             total = total + settings.overlap_weight * overlap
         if settings.voxelwise != "none":
             total = total + settings.voxelwise_weight * voxelwise_loss(logits, ground_truth, settings, self.ranks)
+        if settings.component_weight or settings.skeleton_weight:
+            total = total + self._loss_of_shapes(logits, ground_truth, shapes)
+        return total
+
+    def _loss_of_shapes(self, logits: torch.Tensor, ground_truth: GroundTruth, shapes: Shapes) -> torch.Tensor:
+        """Returns the weighted terms of components and skeletons.
+
+        Raises:
+            ValueError: The settings have such a term, and the shapes that it needs were not made.
+        """
+        settings, total = self.settings, logits.new_zeros(())
+        if settings.component_weight:
+            regions = _require(shapes.regions, "component_weight")
+            components = component_loss(logits, ground_truth, regions, settings, self.ranks)
+            total = total + settings.component_weight * components
+        if settings.skeleton_weight:
+            skeletons = _require(shapes.skeletons, "skeleton_weight")
+            recall = skeleton_loss(logits, ground_truth, skeletons, batch_dice=self.batch_dice, ranks=self.ranks)
+            total = total + settings.skeleton_weight * recall
         return total
 
 
@@ -126,127 +153,6 @@ def compute_custom_loss(
         return loss
     patches = torch.tensor(float(len(logits)))
     return loss * float(patches / ranks.all_reduce(patches))
-
-
-def overlap_loss(
-    logits: torch.Tensor,
-    ground_truth: GroundTruth,
-    settings: LossSettings,
-    *,
-    batch_dice: bool = False,
-    ranks: Ranks = ALONE,
-) -> torch.Tensor:
-    """Returns minus the mean overlap of the structures, between -1 (perfect) and 0.
-
-    "dice" is soft Dice. "squared_dice" has squares in the denominator. Source: Milletari et al. 2016, V-Net. "tversky"
-    weighs false positives and false negatives apart. Source: Salehi et al. 2017, Tversky loss.
-
-    Args:
-        logits: Shape (n, outputs, *size).
-        ground_truth: The ground truth on the same grid.
-        settings: The kind of overlap.
-        batch_dice: Whether to sum over the batch before dividing; see `Loss`.
-        ranks: The processes that share the batch; see `Loss`.
-    """
-    probabilities = logits.softmax(dim=1)[:, 1:] if ground_truth.exclusive else logits.sigmoid()
-    axes = tuple(range(2, logits.ndim))
-    present, counted = ground_truth.present, ground_truth.counted
-    if counted is not None:
-        probabilities, present = probabilities * counted, present & counted
-    hits = (probabilities * present).sum(axes)
-    squares = probabilities.square() if settings.overlap == "squared_dice" else probabilities
-    predicted, actual = squares.sum(axes), present.sum(axes)
-    known = torch.ones_like(actual, dtype=torch.bool) if ground_truth.unknown is None else ~ground_truth.unknown
-    if batch_dice:
-        hits, predicted, actual = ranks.all_reduce_with_gradient(
-            torch.stack([hits.sum(0), predicted.sum(0), actual.sum(0)])
-        )
-    if settings.overlap == "tversky":
-        wrong = settings.false_positives * (predicted - hits) + settings.false_negatives * (actual - hits)
-        overlap = (hits + SMOOTH) / (hits + wrong + SMOOTH)
-    else:
-        overlap = (2 * hits + SMOOTH) / (predicted + actual + SMOOTH).clamp_min(1e-8)
-    if batch_dice:
-        known = ranks.all_reduce(known.sum(0)) > 0
-        return ranks.equal_share(-(overlap * known).sum() / known.sum().clamp_min(1))
-    return -(overlap * known).sum() / ranks.all_reduce(known.sum()).clamp_min(1)
-
-
-def voxelwise_loss(
-    logits: torch.Tensor, ground_truth: GroundTruth, settings: LossSettings, ranks: Ranks = ALONE
-) -> torch.Tensor:
-    """Returns cross entropy, or a form of it, averaged over voxels.
-
-    If structures may overlap, it is binary, and averaged over structures too. "focal" gives voxels that are certain
-    already less weight. Source: Lin et al. 2017, focal loss. "top_k" averages over the share of the voxels with the
-    highest losses, of each rank apart; all ranks weigh the same. Source: the reference method's variant.
-
-    Args:
-        logits: Shape (n, outputs, *size).
-        ground_truth: The ground truth on the same grid.
-        settings: The form, and the weight of each output.
-        ranks: The processes that share the batch; see `Loss`.
-    """
-    if (
-        settings.voxelwise == "cross_entropy"
-        and ground_truth.exclusive
-        and ground_truth.counted is None
-        and ranks.alone
-    ):
-        weight = None if settings.class_weights is None else _class_weights(settings.class_weights, logits.device)
-        return F.cross_entropy(logits, ground_truth.classes, weight=weight)
-    losses, weights = _each_voxel(logits, ground_truth, settings)
-    if settings.voxelwise == "top_k":
-        counted = None if ground_truth.counted is None else ground_truth.counted.expand_as(losses)
-        return ranks.equal_share(_mean_of_highest(losses, counted, settings.top_k_share))
-    return (losses * weights).sum() / ranks.all_reduce(weights.sum()).clamp_min(1e-8)
-
-
-def _mean_of_highest(losses: torch.Tensor, counted: torch.Tensor | None, share: float) -> torch.Tensor:
-    """Returns the mean of the highest losses; 0 if none counts.
-
-    How many losses count is not asked of the device, which would have to be waited for: as many are sorted as there
-    would be if all counted, and of these the mean is taken over the share of those that count.
-
-    Args:
-        losses: Losses of any shape.
-        counted: Which of them count, bool, in the same shape; None if all do.
-        share: Share of the losses that count over which the mean is taken; at least one.
-    """
-    most = max(1, round(share * losses.numel()))
-    if counted is None:
-        return losses.flatten().topk(most, sorted=False).values.mean()
-    highest = losses.masked_fill(~counted, -torch.inf).flatten().topk(most).values
-    number = (share * counted.sum()).round().clamp_min(1)
-    chosen = (torch.arange(most, device=losses.device) < number) & (highest > -torch.inf)
-    return torch.where(chosen, highest, 0.0).sum() / number
-
-
-def _class_weights(weights: Sequence[float], device: torch.device) -> torch.Tensor:
-    """Returns the weight of each class on a device, without waiting for the device."""
-    return copy_to(torch.tensor(weights), device)
-
-
-def _each_voxel(
-    logits: torch.Tensor, ground_truth: GroundTruth, settings: LossSettings
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns cross entropy and weight of each voxel, shape (n, 1, *size), or of each structure if they may overlap."""
-    if ground_truth.exclusive:
-        losses = F.cross_entropy(logits, ground_truth.classes, reduction="none").unsqueeze(1)
-    else:
-        losses = F.binary_cross_entropy_with_logits(logits, ground_truth.present.float(), reduction="none")
-    if settings.voxelwise == "focal":
-        losses = (1 - torch.exp(-losses)) ** settings.focal_exponent * losses
-    weights = (
-        torch.ones_like(losses)
-        if ground_truth.counted is None
-        else ground_truth.counted.expand_as(losses).to(losses.dtype)
-    )
-    if settings.class_weights is not None:
-        class_weights = _class_weights(settings.class_weights, logits.device)
-        spread = class_weights.reshape(1, -1, *[1] * (logits.ndim - 2))
-        weights = weights * (class_weights[ground_truth.classes].unsqueeze(1) if ground_truth.exclusive else spread)
-    return losses, weights
 
 
 def deep_supervision_weights(sizes: Sequence[Sequence[int]]) -> tuple[float, ...]:
@@ -290,3 +196,18 @@ def coarsen(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
             middle = ((torch.arange(coarse, device=labels.device) + 0.5) * fine / coarse).long()
             labels = labels.index_select(labels.ndim - axis, middle)
     return labels
+
+
+def _coarsen_shapes(shapes: Shapes, logits: torch.Tensor) -> Shapes:
+    """Returns shapes on the grid of some logits, as `coarsen` does with labels."""
+    regions, skeletons = (
+        None if maps is None else coarsen(maps, logits) for maps in (shapes.regions, shapes.skeletons)
+    )
+    return Shapes(regions=regions, skeletons=skeletons)
+
+
+def _require(shapes: torch.Tensor | None, setting: str) -> torch.Tensor:
+    """Returns shapes that a term of the loss needs."""
+    if shapes is None:
+        raise ValueError(f"the batch lacks the shapes that {setting} needs; see dataloading.shapes")
+    return shapes

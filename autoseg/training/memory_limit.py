@@ -7,7 +7,7 @@ from autoseg.errors import AutosegError
 from autoseg.planning.budget import count_fitting_patches, estimate_step_bytes, update_memory_estimate
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.runtime.device import gpu_memory_bytes, gpu_memory_within_reach
-from autoseg.runtime.lock import run_alone
+from autoseg.runtime.lock import change_alone
 from autoseg.runtime.reporting import Reporter
 from autoseg.runtime.units import describe_memory
 from autoseg.training.fold_job import FoldJob
@@ -59,7 +59,8 @@ def limit_micro_batches(job: FoldJob, state: TrainState, reporter: Reporter) -> 
 def correct_estimate(job: FoldJob, least_bytes: Mapping[int, int], reporter: Reporter) -> None:
     """Writes the memory that steps were measured to take to plan.json, for the following folds, and reports it.
 
-    If plan.json cannot be written, that is reported, and the training goes on.
+    Jobs that run at once do so one after the other, so that each keeps what the others wrote. If plan.json cannot be
+    written, that is reported, and the training goes on.
 
     Args:
         job: The fold whose steps were measured.
@@ -71,7 +72,7 @@ def correct_estimate(job: FoldJob, least_bytes: Mapping[int, int], reporter: Rep
         return
     recomputed = job.plan.training.recompute_activations
     try:
-        with run_alone(job.folders.preprocessed):
+        with change_alone(job.folders.plan):
             plan = Plan.load(job.folders.plan)
             now = plan.configurations.get(name)
             if now is None or now.without_estimates != job.configuration.without_estimates:

@@ -12,12 +12,12 @@ from autoseg.runtime.device import (
     forget_peak,
     free_cached_memory,
     gpu_memory_within_reach,
-    is_memory_full,
     peak_bytes,
     random_state,
     restore_random_state,
     tells_when_full,
 )
+from autoseg.runtime.full_memory import is_memory_full
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.runtime.units import describe_memory
 from autoseg.training.compilation import choose_forward, wrap_network

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from autoseg.dataloading.augmentation import apply_custom_transform
+from autoseg.dataloading.batchgenerators_transforms import resolve_transform
 from autoseg.errors import UsageError
 from autoseg.models.build import check_network
 from autoseg.models.monai_networks import first_line
 from autoseg.networks.default_unet import UNet
 from autoseg.networks.monai_names import is_monai
 from autoseg.planning.plan import Configuration
-from autoseg.planning.plugins import find_loss, find_transform
+from autoseg.planning.plugins import find_loss
 from autoseg.planning.settings import TrainingSettings
 from autoseg.runtime.device import autocast, random_state, restore_random_state
 from autoseg.training.state import Run, TrainState
@@ -35,14 +36,14 @@ def check_presence(configuration: Configuration, settings: TrainingSettings) -> 
     """Makes sure that the network, the loss and the transforms that a plan names are installed.
 
     Raises:
-        UsageError: Something is not installed, or cannot be loaded.
+        UsageError: Something is not installed, cannot be loaded, or has no such settings.
     """
     if configuration.network is not None:
         check_network(configuration.network)
     if settings.loss.custom is not None:
         find_loss(settings.loss.custom.name)
     for transform in configuration.augmentation.custom:
-        find_transform(transform.name)
+        resolve_transform(transform)
 
 
 def describe_limits(configuration: Configuration, settings: TrainingSettings) -> Iterator[str]:
@@ -174,7 +175,7 @@ def _try_transforms(run: Run) -> None:
     configuration = run.training.configuration
     labels = torch.tensor(sorted(run.loss.targets.values), dtype=torch.int16)
     for transform in configuration.augmentation.custom:
-        image = torch.randn((configuration.image_channels, *configuration.patch_size))
+        image = torch.randn((sum(configuration.inputs_of_scan), *configuration.patch_size))
         label = labels[torch.randint(len(labels), configuration.patch_size)]
         changed, _ = apply_custom_transform(transform, image, label, seed=0)
         if not bool(changed.isfinite().all()):

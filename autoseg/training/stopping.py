@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autoseg.errors import Stopped, UsageError
+from autoseg.runtime.lock import is_abandoned
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.workspace import Fold, ModelFolder
 
@@ -126,6 +127,11 @@ NEVER = StopRequest()
 """The request of a run that is never asked to stop."""
 
 
+def held_folds(model: ModelFolder) -> list[Fold]:
+    """Returns the folds that are being trained; a lock that a killed run left does not count."""
+    return [fold for fold in model.running_folds() if not is_abandoned(model.fold(fold))]
+
+
 def ask_to_stop(model: ModelFolder, folds: Sequence[Fold] | None) -> list[Fold]:
     """Writes the file that asks a run to stop, for folds that are being trained.
 
@@ -137,9 +143,10 @@ def ask_to_stop(model: ModelFolder, folds: Sequence[Fold] | None) -> list[Fold]:
         The folds that were asked to stop.
 
     Raises:
-        UsageError: None of them is being trained, or one that was named is not.
+        UsageError: None of them is being trained, or one that was named is not; or all have ended meanwhile, and no
+            request is left behind.
     """
-    running = model.running_folds()
+    running = held_folds(model)
     asked = running if folds is None or "cv" in folds else list(folds)
     idle = [fold for fold in asked if fold not in running]
     if idle or not asked:
@@ -149,4 +156,9 @@ def ask_to_stop(model: ModelFolder, folds: Sequence[Fold] | None) -> list[Fold]:
         raise UsageError(f"{which} of {model.path.name} {state}", f"look at -d, -c, -f and --plan again; {others}")
     for fold in asked:
         model.stop_file(fold).touch()
-    return asked
+    ended = [fold for fold in asked if is_abandoned(model.fold(fold))]
+    for fold in ended:
+        model.stop_file(fold).unlink(missing_ok=True)
+    if ended == asked:
+        raise UsageError(f"fold {ended[0]} of {model.path.name} has just ended by itself", "there is nothing to stop")
+    return [fold for fold in asked if fold not in ended]

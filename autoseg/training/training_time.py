@@ -17,7 +17,7 @@ from autoseg.planning.machine_speed import (
 )
 from autoseg.runtime.device import wait_for
 from autoseg.runtime.machine import is_busy
-from autoseg.runtime.reporting import Reporter, Task
+from autoseg.runtime.reporting import Reporter, Task, log_line
 from autoseg.runtime.units import describe_duration
 from autoseg.training.fold_job import FoldJob
 
@@ -163,6 +163,10 @@ class PacedReporter:
     def say(self, line: str) -> None:
         """Passes a message on."""
         self.reporter.say(line)
+
+    def log(self, line: str) -> None:
+        """Passes a line for log files on."""
+        log_line(self.reporter, line)
 
     def say_pace(self, step_seconds: float, steps_left: float) -> None:
         """Says how long a step takes, and when this fold and all others end."""

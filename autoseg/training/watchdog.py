@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from autoseg.errors import Stopped
+from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
 from autoseg.runtime.process_end import ProcessEnd, call_briefly, end_process_with, find_process_end
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.training.ranks import ALONE, Ranks
@@ -50,16 +51,16 @@ SIGNALS: dict[int, tuple[Any, int]] = {
 def watch_for_stop(file: Path, ranks: Ranks = ALONE, reporter: Reporter = SILENT) -> Iterator[StopRequest]:
     """Watches for the file, for SIGTERM and for Ctrl-C while a run goes on.
 
-    A file from before was meant for an earlier run, and is removed; so is the one that ended this run. If several ranks
-    train, the main one watches for the file. For signals see `handled_signals`; where the process may be ended from
-    another thread, a second signal does that, without saving.
+    A file that is older than the lock of the folder was meant for an earlier run, and is removed; so is the one that
+    ended this run. If several ranks train, the main one watches for the file. For signals see `handled_signals`; where
+    the process may be ended from another thread, a second signal does that, without saving.
 
     Args:
         file: Path of the file that asks the run to stop.
         ranks: The processes of the run.
         reporter: Told that Ctrl-C was heard, if the run does not end at once.
     """
-    if ranks.is_main:
+    if ranks.is_main and not _is_meant_for_this_run(file):
         file.unlink(missing_ok=True)
     request = StopRequest(file if ranks.is_main else None, ranks)
     if ranks.is_main:
@@ -75,6 +76,14 @@ def watch_for_stop(file: Path, ranks: Ranks = ALONE, reporter: Reporter = SILENT
     finally:
         if ranks.is_main:
             file.unlink(missing_ok=True)
+
+
+def _is_meant_for_this_run(file: Path) -> bool:
+    """Returns whether a request is younger than the lock of the folder, so that it came since this run holds that."""
+    try:
+        return file.stat().st_mtime_ns >= (file.parent / LOCK_NAME).stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 @contextmanager

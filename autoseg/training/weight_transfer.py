@@ -39,12 +39,14 @@ class Matching:
         outputs: For each output of the heads, its index in the old network.
         old_channels: Number of input channels of the old network.
         old_outputs: Number of outputs of the old network.
+        images: Names of the channels that the new network gets of a scan.
     """
 
     channels: Indices
     outputs: Indices
     old_channels: int
     old_outputs: int
+    images: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,15 @@ class Report:
     fits: Mapping[str, Fit]
 
 
-def match_networks(new: DatasetInfo, old: DatasetInfo, *, previous: int = 0, old_previous: int = 0) -> Matching:
+def match_networks(
+    new: DatasetInfo,
+    old: DatasetInfo,
+    *,
+    previous: int = 0,
+    old_previous: int = 0,
+    images: Sequence[str] = (),
+    old_images: Sequence[str] = (),
+) -> Matching:
     """Finds channels and structures of the same name.
 
     The background is an output of its own if labels exclude each other, and matches if they do in both datasets.
@@ -71,20 +81,26 @@ def match_networks(new: DatasetInfo, old: DatasetInfo, *, previous: int = 0, old
         previous: Number of further channels of the new network: coarse segmentations that a cascade reads, of the first
             structures in their order.
         old_previous: Number of such channels of the old network.
+        images: Names of the channels that the new network gets of a scan; by default those of the dataset.
+        old_images: Such names of the old network.
     """
-    channels, old_channels = _name_channels(new, previous), _name_channels(old, old_previous)
+    channels, old_channels = _name_channels(new, previous, images), _name_channels(old, old_previous, old_images)
     outputs, old_outputs = _name_outputs(new), _name_outputs(old)
     return Matching(
         channels=match_names(channels, old_channels),
         outputs=match_names(outputs, old_outputs),
+        images=tuple(images or new.channel_names.values()),
         old_channels=len(old_channels),
         old_outputs=len(old_outputs),
     )
 
 
-def _name_channels(info: DatasetInfo, previous: int) -> list[str]:
+def _name_channels(info: DatasetInfo, previous: int, images: Sequence[str]) -> list[str]:
     """Returns names of the input channels; a line break sets a structure apart from an image channel of its name."""
-    return [*info.channel_names.values(), *(f"segmentation\n{name}" for name in info.targets.names[:previous])]
+    return [
+        *(images or info.channel_names.values()),
+        *(f"segmentation\n{name}" for name in info.targets.names[:previous]),
+    ]
 
 
 def _name_outputs(info: DatasetInfo) -> list[str]:
@@ -200,8 +216,7 @@ def describe_report(report: Report, new: DatasetInfo, matching: Matching) -> Ite
     structures = [name for name, index in zip(_name_outputs(new), matching.outputs, strict=True) if index is None]
     if structures:
         yield f"structures that start fresh: {', '.join(structures)}"
-    names = list(new.channel_names.values())
-    channels = [name for name, index in zip(names, matching.channels, strict=False) if index is None]
+    channels = [name for name, index in zip(matching.images, matching.channels, strict=False) if index is None]
     if channels:
         yield f"channels that start as the mean of the old ones: {', '.join(channels)}"
 

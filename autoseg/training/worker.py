@@ -132,6 +132,10 @@ class _RemoteReporter:
         """Sends a line."""
         self._send("say", line)
 
+    def log(self, line: str) -> None:
+        """Sends a line for log files."""
+        self._send("log", line)
+
     def _send(self, kind: str, *values: Any) -> None:
         with self._sending:
             self._connection.send(Message(kind=kind, values=values))

@@ -36,11 +36,13 @@ from autoseg.dataloading.loader import Batches
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import EnsembleAgreement
-from autoseg.inference.predictor import MirroringPredictor, NetworkPredictor
+from autoseg.inference.network_predictor import NetworkPredictor
+from autoseg.inference.predictor import MirroringPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.networks import fused_norm
 from autoseg.networks.default_unet import UNet
-from autoseg.planning.settings import AugmentationSettings, LossSettings
+from autoseg.planning.loss_settings import LossSettings
+from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.foreground import sample_foreground
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step

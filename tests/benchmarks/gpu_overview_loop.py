@@ -27,7 +27,7 @@ from gpu_overview_plans import (
 from memory_cases import Case
 
 from autoseg.dataloading.threads import count_loader_threads
-from autoseg.inference.predictor import NetworkPredictor
+from autoseg.inference.network_predictor import NetworkPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.inference.tiling import tile_image
 from autoseg.networks.default_unet import build_network

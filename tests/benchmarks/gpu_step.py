@@ -22,8 +22,9 @@ from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Architecture, Axes
 from autoseg.networks.blocks import Upsampling
 from autoseg.networks.default_unet import UNet, build_network
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.presets import PRESETS
-from autoseg.planning.settings import LossSettings, TrainingSettings
+from autoseg.planning.settings import TrainingSettings
 from autoseg.planning.topology import design_network
 from autoseg.runtime.device import autocast, needs_scaling, precision, resolve_device
 from autoseg.runtime.reporting import SILENT

@@ -70,6 +70,13 @@ VARIANTS = {
     "growing, equal outputs": Variant(batch_power=0.5, coarser_weight=1.0),
     "growing, half the features": Variant(batch_power=0.5, width=0.5),
     "growing, 1.5 times the features": Variant(batch_power=0.5, width=1.5),
+    "fixed, component loss": Variant(settings={"loss": {"component_weight": 1.0}}),
+    "fixed, component loss 0.5": Variant(settings={"loss": {"component_weight": 0.5}}),
+    "fixed, component sampling": Variant(settings={"foreground_sampling": "components"}),
+    "fixed, component loss and sampling": Variant(
+        settings={"loss": {"component_weight": 1.0}, "foreground_sampling": "components"}
+    ),
+    "fixed, skeleton recall": Variant(settings={"loss": {"skeleton_weight": 1.0}}),
 }
 
 
@@ -78,8 +85,8 @@ def main() -> None:
     arguments = parse_arguments()
     print_machine()
     folders = Workspace(root=arguments.workspace).dataset(arguments.number)
-    print("| training | fold | seed | steps | work | Dice of whole held-out cases | labels |")
-    print("|---" * 7 + "|", flush=True)
+    print("| training | fold | seed | steps | work | Dice of whole held-out cases | lesion F1 | labels |")
+    print("|---" * 8 + "|", flush=True)
     for fold in arguments.folds:
         request = TrainingRequest(
             number=arguments.number, folders=folders, configuration=arguments.configuration, folds=(fold,)
@@ -181,7 +188,8 @@ def learn(job: FoldJob) -> str:
     )
     steps = training.epochs * training.steps_per_epoch
     work = 3 * steps * step_work(job.configuration) / 1e12  # the backward pass takes twice as many again
-    return f"{steps} | {work:.1f} T | {summary.foreground_mean.dice:.4f} | {labels}"
+    means = summary.foreground_mean
+    return f"{steps} | {work:.1f} T | {means.dice:.4f} | {means.lesion_f1:.4f} | {labels}"
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from autoseg.imaging.image_files import write_image
 from autoseg.models.checkpoint import Checkpoint, save_checkpoint
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.default_unet import build_network
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.plan import Configuration, Plan
-from autoseg.planning.settings import AugmentationSettings, Normalization, TrainingSettings
+from autoseg.planning.settings import AugmentationSettings, TrainingSettings
 from autoseg.workspace import ModelFolder
 
 WAVELENGTH = 64  # Voxels between the darkest and brightest spots of a scan, or so: a patch sees all classes

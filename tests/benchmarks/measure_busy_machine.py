@@ -23,11 +23,12 @@ from autoseg.dataloading.loader import Batches
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.dataloading.threads import count_loader_threads
 from autoseg.imaging.targets import Targets
-from autoseg.inference.predictor import NetworkPredictor, count_at_once
+from autoseg.inference.network_predictor import NetworkPredictor, count_at_once
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.models.build import make_network
 from autoseg.networks.architecture import Axes
-from autoseg.planning.plan import Configuration, Normalization
+from autoseg.planning.channel_settings import Normalization
+from autoseg.planning.plan import Configuration
 from autoseg.planning.presets import PRESETS
 from autoseg.planning.topology import design_network
 from autoseg.preprocessing.foreground import sample_foreground

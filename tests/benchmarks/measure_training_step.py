@@ -48,7 +48,8 @@ def make_our_step(network: dict, images: torch.Tensor, labels: torch.Tensor, fol
     from autoseg.imaging.targets import Targets
     from autoseg.networks.architecture import Architecture, Stage
     from autoseg.networks.default_unet import build_network
-    from autoseg.planning.settings import LossSettings, TrainingSettings
+    from autoseg.planning.loss_settings import LossSettings
+    from autoseg.planning.settings import TrainingSettings
     from autoseg.runtime.reporting import SILENT
     from autoseg.training.loop import train_step
     from autoseg.training.losses import Loss

@@ -30,10 +30,11 @@ from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.networks.default_unet import build_network
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.torch_network import build_torch_network
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.memory import training_bytes
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import PRESETS
-from autoseg.planning.settings import LossSettings, TrainingSettings
+from autoseg.planning.settings import TrainingSettings
 from autoseg.planning.topology import choose_topology, design_network
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import train_step

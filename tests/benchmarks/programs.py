@@ -31,11 +31,13 @@ class Run:
         seconds: From the start of the process to its end.
         all_processes: The most bytes that all processes of the command held together.
         largest_process: The most bytes that one process held.
+        processor_seconds: Time of all its threads and processes on the processor.
     """
 
     seconds: float
     all_processes: int
     largest_process: int
+    processor_seconds: float = 0.0
 
 
 def limit_cores() -> None:
@@ -107,7 +109,12 @@ def watch(command: Sequence[str], log: Path, environment: dict[str, str] | None 
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed, see {log}")
-    return Run(seconds=seconds, all_processes=most, largest_process=usage.ru_maxrss * 1024)
+    return Run(
+        seconds=seconds,
+        all_processes=most,
+        largest_process=usage.ru_maxrss * 1024,
+        processor_seconds=usage.ru_utime + usage.ru_stime,
+    )
 
 
 def family(process_id: int) -> list[int]:

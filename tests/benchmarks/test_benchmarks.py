@@ -83,6 +83,11 @@ ALONE = (
     Benchmark("checkpoint_writing.py", "{fresh} --megabytes 2 --rounds 1", ("in the loop", "beside it")),
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
     Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
+    Benchmark(
+        "dicom_objects.py", "--size 32 --slices 6 --structures 3", ("seg", "overlapping", "labelmap", "rtstruct")
+    ),
+    Benchmark("dicom_reading.py", "--slices 6 --size 32 --rounds 1", ("autoseg", "dcm2niix")),
+    Benchmark("duplicates.py", '"{task}/imagesTr/*.nii.gz"', ("Task04",)),
     Benchmark("gpu_counts.py", "--tiny", ("mean of 16 batches", "plain, 3 classes", "3 classes, with agreement")),
     Benchmark(
         "gpu_overview.py",
@@ -109,14 +114,50 @@ ALONE = (
         "--patch 16 16 16 --steps 2 --only usual attention_unet --dataset 4 --workspace {workspace} --budget 1s",
         ("usual", "attention_unet"),
     ),
+    Benchmark("missing_channels.py", "{workspace} -d 4 --seeds 1 --steps 2", ("0%", "40%")),
     Benchmark("narrow_networks.py", "--patch 16 16 16 --rounds 1", ("all features", "half the features")),
     Benchmark("planning.py", "--datasets 2", ("plans", "mean processor time of a plan")),
+    Benchmark(
+        "reading_images.py",
+        "--size 24 --slices 6 --picture 32 --rounds 1",
+        ("NIfTI, compressed", "NRRD", "MetaImage", "TIFF, volume", "PNG", "TIFF, colours"),
+    ),
+    Benchmark("report_opening.py", "{fresh} --cases 3 --rounds 1", ("3 cases",)),
+    Benchmark("report_page.py", "{workspace} --rounds 1", ("seconds of the command", "MB of the page")),
+    Benchmark("runtimes.py", "--shape 20 24 20 --patch 16 16 16 --features 4 --threads 1 --rounds 1", ("1",)),
+    Benchmark(
+        "scale.py",
+        "{fresh} --cases 4 6 --scans 2 3",
+        (
+            "import",
+            "import --link",
+            "check of links",
+            "fingerprint",
+            "plan",
+            "preprocess",
+            "sampling",
+            "report data",
+            "status",
+            "predict --continue",
+            "evaluate",
+        ),
+    ),
+    Benchmark("shapes.py", "{workspace} -d 4 --size 16 16 16", ("regions", "skeletons")),
+    Benchmark(
+        "serving.py", "{fresh} --requests 12 --at-once 4", ("answered with a mask", "resident memory", "exit code")
+    ),
     Benchmark("single_tiles.py", "--patch 16 16 16 --rounds 1", ("tile", "training patch")),
     Benchmark("small_schedule.py", "{workspace} --budget 1s", ("0.01", "0.4")),
+    Benchmark("watching.py", "{fresh} --epochs 1", ("training and validation", "watching, in percent")),
     Benchmark(
         "store.py",
         "{fresh} --size 24 32 32 --patch 16 16 16 --patches 2 --rounds 1 --cases 1 --only store",
         ("plain .npy", "**store**"),
+    ),
+    Benchmark(
+        "unseen_cases.py",
+        "{workspace} -d 4 --cases 4 --judged 2 --folds 2 --steps 2",
+        ("4 held-out cases", "2 unseen cases"),
     ),
 )
 BENCHMARKS = (*ALONE, *BESIDE_NNUNET, METRICS)
@@ -127,6 +168,7 @@ STARTED_BY = {
     "measure_metrics.py": "metrics.py",
     "measure_prediction.py": "prediction.py",
     "measure_resampling.py": "preprocessing.py",
+    "measure_scale.py": "scale.py",
     "measure_training_step.py": "training_step.py",
     "nnunet_twin.py": "prediction.py",
 }

@@ -8,14 +8,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import typer
-
-from autoseg.cli.app import app
+from command_lines import parse
 
 FOLDER = Path(__file__).parent
 CHECKOUT = FOLDER.parents[1]
 RESULTS = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
 SCRIPT = "python tests/benchmarks/"
+MARKED_TESTS = "python -m pytest -m benchmark "
 TABLE_OF_PARITY = "AUTOSEG_NNUNET_PYTHON=PYTHON pytest tests/parity --parity-table FILE"
 
 
@@ -31,7 +30,7 @@ class ParserFoundError(Exception):
 def parser_of(script: str) -> argparse.ArgumentParser:
     """Runs a script until it has made its parser, and returns that."""
 
-    def stop(parser: argparse.ArgumentParser) -> None:
+    def stop(parser: argparse.ArgumentParser, arguments: object = None) -> None:
         raise ParserFoundError(parser)
 
     with pytest.MonkeyPatch.context() as patches:
@@ -61,6 +60,8 @@ def test_command_exists(command: str) -> None:
         parser_of(script).parse_args(arguments)  # ends with an error unless all is understood
     elif command == TABLE_OF_PARITY:
         assert '"--parity-table"' in (CHECKOUT / "tests/parity/conftest.py").read_text("utf-8")
+    elif command.startswith(MARKED_TESTS):
+        assert "pytest.mark.benchmark" in (CHECKOUT / command.removeprefix(MARKED_TESTS)).read_text("utf-8")
     elif command == "python tests/check.py":
         assert (CHECKOUT / "tests/check.py").is_file()
     else:
@@ -71,11 +72,8 @@ def check_autoseg(command: str) -> None:
     """Fails unless the command line takes a command of autoseg."""
     program, *words = shlex.split(command)
     assert program == "autoseg"
-    group = typer.main.get_command(app)
-    if words == ["--help"]:
-        return
-    name, *arguments = words
-    group.commands[name].make_context(name, arguments)
+    if words != ["--help"]:
+        parse(words)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)

@@ -3,6 +3,9 @@
 import errno
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -67,7 +70,7 @@ def test_full_disk_is_a_mendable_error():
     result = run_failing(OSError(errno.ENOSPC, "No space left on device", "case.b2nd"))
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: cannot write or read case.b2nd: No space left on device; free some space or choose another folder\n"
+        "error: cannot write or read case.b2nd: No space left on device; free some space or choose another disk\n"
     )
 
 
@@ -112,3 +115,47 @@ def test_process_that_ends_from_another_thread_says_the_same(monkeypatch, capfd,
 def test_bugs_are_shown_whole():
     """An error that the user cannot mend is not dressed up."""
     assert isinstance(run_failing(ZeroDivisionError()).exception, ZeroDivisionError)
+
+
+def test_errors_show_control_codes_as_escapes():
+    """A name in an error may hold them."""
+    result = run_failing(UsageError("case 'a\x1b[2J' is missing", "look"))
+    assert result.stderr == "error: case 'a\\x1b[2J' is missing; look\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_an_error_stream_that_is_full_keeps_the_exit_code(tmp_path):
+    """The line is lost, and the exit code still says that the user can fix it."""
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "autoseg", "compare", "a", "b"]
+        assert subprocess.run(command, stderr=full, check=False, cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(("value", "is_number"), [("abc", False), ("0", False), ("-1", False), ("2,1", True)])
+def test_numbers_of_threads_that_are_none_are_named(tmp_path, value, is_number):
+    """Libraries would fail while they are imported."""
+    command = [sys.executable, "-m", "autoseg", "--version"]
+    environment = {**os.environ, "OMP_NUM_THREADS": value}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == (0 if is_number else 2)
+    named = f"error: OMP_NUM_THREADS is '{value}'; set it to a number of threads, or remove it\n"
+    assert ended.stderr == ("" if is_number else named)
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path):
+    """Torch makes a folder for compiled kernels when it is imported, which stays only if something is in it."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    code = "import sys, torch._dynamo; sys.argv = ['autoseg', '--version']; from autoseg.__main__ import main; main()"
+    subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the current folder")
+def test_a_current_folder_that_is_gone_is_said(tmp_path):
+    """It was removed, or its disk is away; no path of the error tells."""
+    (tmp_path / "gone").mkdir()
+    script = f"cd {tmp_path}/gone && rmdir ../gone && {sys.executable} -m autoseg check -d 1"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "AUTOSEG_WORKSPACE": ""}
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("error: the current folder is gone: it was removed or renamed")

@@ -1,13 +1,12 @@
 """The demo: what it prints can be typed, it can be run again, and it fails when an organ was not learned."""
 
 import re
-import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
+from command_lines import parse
 from tiny_workspaces import files_in
 from typer.testing import CliRunner
 
@@ -53,12 +52,6 @@ def run(workspace: Path, *options: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, ["demo", "-w", str(workspace), *options], catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result.output
-
-
-def parse(command: str) -> None:
-    """Parses a command without running it; exits if a command, an option or a value is unknown."""
-    name, *arguments = shlex.split(command)
-    typer.main.get_command(app).commands[name].make_context(name, arguments)
 
 
 @pytest.mark.usefixtures("tiny")

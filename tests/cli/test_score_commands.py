@@ -61,6 +61,14 @@ def test_evaluate_measures_at_the_tolerance(folders):
     assert {"nsd", "hd95_mm", "lesions_missed"} <= set(pd.read_csv(folders / "wrong" / "summary.csv"))
 
 
+def test_evaluate_measures_centrelines_on_request(folders):
+    """It takes a while, so it has its option."""
+    command = ("evaluate", folders / "references", folders / "right")
+    assert "centreline Dice" not in run(*command)
+    assert "centreline Dice" in run(*command, "--centrelines")
+    assert Summary.load(folders / "right" / "summary.json").foreground_mean.centreline_dice == 1
+
+
 @pytest.mark.parametrize("tolerance", ["-1", "nan", "inf"])
 def test_a_tolerance_is_a_distance(folders, tolerance):
     """Anything else is one line, before any case is read."""

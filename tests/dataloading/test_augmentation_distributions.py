@@ -237,3 +237,14 @@ def test_image_and_labels_stay_aligned(way, patch):
     assert sure.float().mean() > 0.99
     assert torch.equal((images[:, 0] > 0.5)[sure], (labels == 1)[sure])
     assert len({float(one.sum()) for one in labels}) > 20
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_missing_channels_are_zero_after_all_else(way):
+    """Noise and the other changes of intensity leave nothing in them, and the other channels stay as they are."""
+    image = np.random.default_rng(0).normal(5, 1, (3, 8, 8, 8))
+    always = only(missing_channels_probability=1.0, noise_probability=1.0, noise_std=1.0, brightness_probability=1.0)
+    images, _ = change_often(way, make_case(image), (8, 8, 8), always, count=100)
+    is_missing = (images == 0).flatten(2).all(dim=2)
+    assert set(is_missing.sum(dim=1).tolist()) == {1, 2}
+    assert (images[~is_missing] != 0).all()

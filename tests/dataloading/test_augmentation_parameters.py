@@ -47,7 +47,7 @@ def test_each_row_is_drawn_as_often_as_its_probability_says(name, field):
     others = {
         entry
         for entry in AugmentationParameters.__dataclass_fields__
-        if entry not in (field, "noise_seed", "mirrored", "custom")
+        if entry not in (field, "noise_seed", "mirrored", "custom", "missing")
     }
     assert all(getattr(draw, other) is None for draw in draws for other in others)
     assert f"{name}_probability" in OFF
@@ -138,3 +138,56 @@ def test_sides_cost_no_random_number():
     for one, other in zip(draw_many(AugmentationSettings(), 50), draw_many(sided, 50), strict=True):
         assert one.noise_seed == other.noise_seed
         assert one.mirrored == other.mirrored
+
+
+def test_as_many_patches_lack_channels_as_the_probability_says():
+    """With three channels one or two are missing, each as often, and never all."""
+    draws = draw_many(only(missing_channels_probability=0.4), count=3000, channels=3)
+    lacking = [draw.missing for draw in draws if draw.missing]
+    assert stats.binomtest(len(lacking), 3000, 0.4).pvalue > 0.001
+    assert stats.binomtest(sum(len(missing) == 1 for missing in lacking), len(lacking), 0.5).pvalue > 0.001
+    assert {len(missing) for missing in lacking} == {1, 2}
+    counts = np.bincount([channel for missing in lacking for channel in missing], minlength=3)
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_channels_that_a_case_lacks_stay_missing():
+    """One of the others stays, and nothing else is drawn for a case with a single channel."""
+    random, settings = np.random.default_rng(0), only(missing_channels_probability=1.0)
+
+    def draw(channels, missing):
+        return draw_parameters(settings, SIZE, channels=channels, others=(), random=random, missing=missing).missing
+
+    assert {draw(3, (1,)) for _ in range(50)} == {(0, 1), (1, 2)}
+    assert draw(2, (0,)) == (0,)
+    assert draw(1, ()) == ()
+
+
+def test_rare_changes_leave_the_others_as_they_were():
+    """Channels are drawn last, so a plan without them gives the patches that it always gave."""
+    usual, lacking = (
+        draw_many(AugmentationSettings(missing_channels_probability=share), count=1)[0] for share in (0.0, 1.0)
+    )
+    np.testing.assert_equal({**vars_of(usual), "missing": None}, {**vars_of(lacking), "missing": None})
+    assert lacking.missing
+
+
+def vars_of(draw):
+    """The changes of a patch by name."""
+    return {name: getattr(draw, name) for name in AugmentationParameters.__dataclass_fields__}
+
+
+def test_windows_of_a_scan_change_alike_and_are_missing_together():
+    """Each amount stands for all channels that the windows of a scan make, in their order."""
+    settings = AugmentationSettings(
+        **{name: 1.0 for name in AugmentationSettings.model_fields if name.endswith("_probability")}
+    )
+    drawn = draw_parameters(settings, (16, 16, 16), channels=3, others=(1,), random=np.random.default_rng(3))
+    repeated = drawn.repeat_channels((1, 3, 2))
+    order = [0, 1, 1, 1, 2, 2]
+    for name in ("blur_sigmas", "brightness", "contrast", "resolution", "gamma_inverted", "gamma"):
+        np.testing.assert_array_equal(getattr(repeated, name), getattr(drawn, name)[order])
+    assert repeated.missing == tuple(number for number, channel in enumerate(order) if channel in drawn.missing)
+    assert 0 < len(drawn.missing) < 3
+    assert repeated.affine is drawn.affine
+    assert repeated.noise_seed == drawn.noise_seed

@@ -39,6 +39,15 @@ def test_own_transforms_change_patches_on_a_cpu():
         augments_on_device("device", torch.device("cuda"), own, **SIZE)
 
 
+@pytest.mark.usefixtures("gpu_beliefs")
+def test_shapes_for_the_loss_need_a_cpu():
+    """Patches whose components or skeletons the loss needs change on the CPU; choosing the device is refused."""
+    assert not augments_on_device("auto", torch.device("cuda"), shapes=True, **SIZE)
+    assert not augments_on_device("cpu", torch.device("cuda"), shapes=True, **SIZE)
+    with pytest.raises(UsageError, match=r"component_weight and skeleton_weight .* choose --augment-on cpu"):
+        augments_on_device("device", torch.device("cuda"), shapes=True, **SIZE)
+
+
 @pytest.mark.parametrize(("choice", "device"), [("gpu", "cpu"), ("device", "mps")])
 def test_impossible_choice_is_said(choice, device):
     """The error says what to choose instead."""

@@ -15,7 +15,7 @@ from autoseg.dataloading.loader import Batches
 from autoseg.errors import AutosegError
 from autoseg.imaging.label_encoding import code_base, encode_cascade
 from autoseg.imaging.targets import OUTSIDE, Targets
-from autoseg.planning.settings import Normalization
+from autoseg.planning.channel_settings import Normalization
 from autoseg.preprocessing.foreground import Foreground
 from autoseg.runtime import thread_pool
 
@@ -121,6 +121,7 @@ class Broken:
 
     shape = (10, 10, 10)
     foreground = Foreground.of([])
+    missing_channels = ()
 
     def read(self, box):  # noqa: ARG002 - the protocol's argument
         """Fails as a damaged store does."""

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from phantoms import write_json
 
-from autoseg.datasets.dataset import Dataset, Problem, group_channels
+from autoseg.datasets.channel_files import group_channels
+from autoseg.datasets.dataset import Dataset, Problem
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import ArtifactError, DatasetError
 from autoseg.imaging.targets import Targets
@@ -167,10 +168,11 @@ def test_files_are_grouped_by_channel(tmp_path: Path) -> None:
 
 
 def test_numbers_of_a_single_channel_belong_to_the_name(tmp_path: Path) -> None:
-    """With one channel "liver_0001" is a case, and "liver_0000" is the image of "liver" unless there is such a case."""
-    touch(tmp_path, "liver_0000.nii.gz", "liver_0001.nii.gz")
-    assert list(group_channels(tmp_path, make_info())) == ["liver", "liver_0001"]
-    assert list(group_channels(tmp_path, make_info(), case_names=["liver_0000"])) == ["liver_0000", "liver_0001"]
+    """With one channel "liver_0001" is a case, and "liver_0000" beside it is one, unless "liver" is certain."""
+    touch(tmp_path, "liver_0000.nii.gz", "liver_0001.nii.gz", "spleen_0000.nii.gz")
+    assert list(group_channels(tmp_path, make_info())) == ["liver_0000", "liver_0001", "spleen"]
+    assert list(group_channels(tmp_path, make_info(), case_names=["liver"])) == ["liver", "liver_0001", "spleen"]
+    assert list(group_channels(tmp_path, make_info(), case_names=["spleen_0000"]))[-1] == "spleen_0000"
 
 
 def test_two_files_of_one_channel_are_a_problem(tmp_path: Path) -> None:
@@ -286,6 +288,24 @@ def test_parents_of_a_linked_folder_are_its_own(tmp_path: Path) -> None:
     (tmp_path / "workspace").mkdir()
     (tmp_path / "workspace" / "raw").symlink_to(theirs, target_is_directory=True)
     assert Dataset.open(tmp_path / "workspace" / "raw" / "Dataset001_X").problems == ()
+
+
+@pytest.mark.parametrize("listed", ["series", "series/IM0001", "series/IM0002.dcm"])
+def test_listed_dicom_files_are_to_be_imported(tmp_path: Path, listed: str) -> None:
+    """A folder of them, or a single file, whatever its name."""
+    (tmp_path / "series").mkdir()
+    for name in ("IM0001", "IM0002.dcm"):
+        (tmp_path / "series" / name).write_bytes(bytes(128) + b"DICM" + bytes(200))
+    (tmp_path / "mask.nii.gz").touch()
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "liver": 1},
+        "file_ending": ".nii.gz",
+        "dataset": {"a": {"images": [listed], "label": "mask.nii.gz"}},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    [problem] = Dataset.open(tmp_path).problems
+    assert "and datasets list image files; convert the series and masks with 'autoseg import" in str(problem)
 
 
 def test_listed_cases_that_lack_files_are_problems(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from autoseg.datasets import fingerprint as module
+from autoseg.datasets import label_facts
 from autoseg.datasets.fingerprint import (
     CaseFacts,
     CaseSummary,
@@ -94,7 +96,7 @@ def test_the_box_is_that_of_cropping(seed, shape, channels, share, block_voxels)
     random = np.random.default_rng(seed)
     image = (random.random((channels, *shape)) < share) * random.normal(size=(channels, *shape))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_VOXELS", block_voxels)
+        patch.setattr(label_facts, "BLOCK_VOXELS", block_voxels)
         summary, _ = look(image, np.zeros(shape, np.uint8))
     box, _ = nonzero_region(image)
     assert summary.facts.shape_after_crop == box.shape
@@ -103,7 +105,7 @@ def test_the_box_is_that_of_cropping(seed, shape, channels, share, block_voxels)
 @given(seeds, shapes, st.integers(1, 40))
 @settings(max_examples=40, deadline=None)
 def test_label_facts_equal_those_of_each_label_alone(seed, shape, highest):
-    """Voxels and centre of each label are those of its mask, counted within the cropped box."""
+    """Voxels, centre and parts of each label are those of its mask, counted within the cropped box."""
     image, label = random_case(seed, shape, labels=highest + 1)
     summary, _ = look(image, label)
     box, _ = nonzero_region(image)
@@ -115,6 +117,8 @@ def test_label_facts_equal_those_of_each_label_alone(seed, shape, highest):
         assert facts.voxels == len(expected[number])
         centre = ((expected[number] + 0.5) / cropped.shape).mean(axis=0)
         np.testing.assert_allclose(facts.center, centre, rtol=0, atol=1e-12)
+        parts, count = ndimage.label(cropped == number)
+        assert (facts.parts, facts.largest_part) == (count, np.bincount(parts.ravel())[1:].max())
 
 
 def test_the_centre_of_a_corner_voxel():
@@ -134,7 +138,7 @@ def test_blocks_change_nothing(seed, shape, block_voxels):
     scan = random_case(seed, shape, channels=2)
     whole, drawn = look(*scan, draws=64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_VOXELS", block_voxels)
+        patch.setattr(label_facts, "BLOCK_VOXELS", block_voxels)
         in_blocks, drawn_in_blocks = look(*scan, draws=64)
     np.testing.assert_array_equal(drawn_in_blocks, drawn)
     assert in_blocks.facts == whole.facts

@@ -253,9 +253,10 @@ def problems_of(folders):
 def test_problems_are_those_of_check_also_after_taking_over(folders, reads):
     """Bad cases leave no part; the others are not read again to say the same."""
     write_label_map(folders.raw / "labelsTr" / "case_2.nii.gz", place(blocks((0, 1, 9))))
-    write_image(folders.raw / "imagesTr" / "case_4_0001.nii.gz", place(np.full((1, *SHAPE), 5.0)))
+    for channel in (0, 1):
+        write_image(folders.raw / "imagesTr" / f"case_4_000{channel}.nii.gz", place(np.full((1, *SHAPE), 5.0)))
     (folders.raw / "labelsTr" / "case_5.nii.gz").write_bytes(b"")
-    lines = [str(problem) for problem in check_dataset(Dataset.open(folders.raw))]
+    lines = [str(problem) for problem in check_dataset(Dataset.open(folders.raw)).problems]
     assert len(lines) == 3
     assert problems_of(folders) == lines
     assert parts(folders) == ["case_1", "case_3", "case_6"]
@@ -274,7 +275,7 @@ def test_labels_that_never_occur_are_found_also_after_taking_over(folders, reads
     """Parts know which labels were seen, the background included."""
     for name in NAMES:
         write_label_map(folders.raw / "labelsTr" / f"{name}.nii.gz", place(blocks((0, 1))))
-    lines = [str(problem) for problem in check_dataset(Dataset.open(folders.raw))]
+    lines = [str(problem) for problem in check_dataset(Dataset.open(folders.raw)).problems]
     assert problems_of(folders) == lines
     reads.clear()
     assert problems_of(folders) == lines

@@ -2,7 +2,10 @@
 
 from unicodedata import normalize
 
+import nibabel
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from phantoms import blocks, place
 
 from autoseg.datasets.dataset import Case, Dataset
@@ -40,6 +43,12 @@ def test_suffix_may_be_left_out_for_one_channel(tmp_path):
     assert [scan.name for scan in find_scans(folder, ONE)] == ["a", "b", "c", "d", "visit_0002"]
 
 
+def test_numbers_that_go_on_belong_to_the_names_of_one_channel(tmp_path):
+    """No scan loses its number while the next one keeps it."""
+    folder = touch(tmp_path / "in", "case_0000.nii.gz", "case_0001.NII.GZ", "other_0000.nii.gz", "case_0002.nii.gz")
+    assert [scan.name for scan in find_scans(folder, ONE)] == ["case_0000", "case_0001", "case_0002", "other"]
+
+
 def test_one_file_is_one_scan(tmp_path):
     """A path to a file instead of a folder."""
     scan = touch(tmp_path / "in", "a_0000.nii.gz") / "a_0000.nii.gz"
@@ -64,6 +73,25 @@ def test_channels_must_be_those_of_the_model(tmp_path, names):
     for right in (("a_0000.nrrd", "a_0001.nrrd"), ("b.nrrd",)):
         [scan] = find_scans(touch(tmp_path / right[0], *right), TWO)
         check_channels(scan, TWO)
+
+
+def test_segmentations_of_slicer_are_no_scans(tmp_path):
+    """Beside their scan; alone, a file may be a scan of that name."""
+    folder = touch(tmp_path / "in", "a.nrrd", "a.seg.nrrd", "b.seg.nrrd")
+    assert [scan.name for scan in find_scans(folder, ONE)] == ["a", "b.seg"]
+
+
+def test_a_folder_of_other_things_says_what_they_are(tmp_path):
+    """Each kind once, with what to do."""
+    folder = touch(tmp_path / "in", "brain.mgz", "a.nii.zip", "notes.txt")
+    touch(folder / "patient", "scan.nii.gz")
+    with pytest.raises(DatasetError) as caught:
+        find_scans(folder, ONE)
+    assert "holds no image files that are read here, but a.nii.zip, a packed NIfTI image" in str(caught.value)
+    assert "and brain.mgz, a FreeSurfer image" in caught.value.what
+    assert "and patient, a subfolder with images" in caught.value.what
+    assert caught.value.fix.count("; ") == 2
+    assert "mri_convert" in caught.value.fix
 
 
 @pytest.mark.parametrize("names", [(), ("notes.txt",)])
@@ -107,6 +135,17 @@ def test_label_maps_are_paired_by_name(tmp_path):
     assert "a.nii.gz and a.nrrd have the same name" in first
     assert "d.nii.gz has no reference" in second
     assert "e.nii.gz has no reference" in third
+
+
+@pytest.mark.parametrize(("reference", "prediction"), [("a.seg.nrrd", "a.nii.gz"), ("a.nrrd", "a.SEG.nrrd")])
+def test_segmentations_of_slicer_are_those_of_their_scan(tmp_path, reference, prediction):
+    """Whichever side Slicer wrote; a scan that has the name itself stays what it is."""
+    touch(tmp_path / "truth", reference, "b.seg.nrrd")
+    touch(tmp_path / "guess", prediction, "b.seg.nrrd")
+    assert list(pair_label_maps(tmp_path / "truth", tmp_path / "guess").pairs) == ["a", "b.seg"]
+    touch(tmp_path / "truth", "a.mha", "a.nii")
+    with pytest.raises(ProblemsError, match="have the same name; keep one of them"):
+        pair_label_maps(tmp_path / "truth", tmp_path / "guess")
 
 
 @pytest.mark.parametrize("value", [-1, 2, 300])
@@ -162,3 +201,29 @@ def test_results_get_an_ending_that_can_be_written(tmp_path, name, ending):
         write_label_map(tmp_path / f"result{ending}", place(blocks()))
         assert read_label_map(tmp_path / f"result{ending}").array.tolist() == blocks().tolist()
         assert [path.name for path in tmp_path.iterdir()] == [f"result{ending}"]
+
+
+def test_several_volumes_are_points_in_time_of_a_model_of_one_channel(tmp_path):
+    """And the channels of any other; colours, damaged files and one volume are one scan."""
+    for name, shape in (("a_0000.nii.gz", (2, 3, 4, 3)), ("b.nii", (2, 3, 4)), ("c.nii.gz", (2, 3, 4, 1))):
+        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / name)
+    sitk.WriteImage(sitk.Image([2, 3, 4], sitk.sitkVectorUInt8, 3), str(tmp_path / "d.mha"))
+    touch(tmp_path, "e.nii.gz", "f.nrrd")
+    names = [scan.name for scan in find_scans(tmp_path, ONE)]
+    assert names == ["a_t00", "a_t01", "a_t02", "b", "c", "d", "e", "f"]
+    assert [scan.name for scan in find_scans(tmp_path, TWO)] == ["a", "b", "c", "d", "e", "f"]
+    assert [scan.time_point for scan in find_scans(tmp_path / "a_0000.nii.gz", ONE)] == [0, 1, 2]
+
+
+def test_names_that_are_formulas_are_refused(tmp_path):
+    """Scan by scan in prediction, with a line each in evaluation, and for the labels of a model; others are taken."""
+    folder = touch(tmp_path / "in", "=cmd(1).nii.gz", "+C_01.nii.gz")
+    formula, scan = sorted(find_scans(folder, ONE), key=lambda found: found.name, reverse=True)
+    check_channels(scan, ONE)
+    with pytest.raises(DatasetError, match="name of its file is a formula; rename it, since a spreadsheet"):
+        check_channels(formula, ONE)
+    with pytest.raises(ProblemsError, match=r"=cmd\(1\)\.nii\.gz is a formula; rename it"):
+        pair_label_maps(folder, folder)
+    hostile = ONE.model_copy(update={"labels": {"background": 0, "=cmd(1)": 1}})
+    with pytest.raises(DatasetError, match=r"the label '=cmd\(1\)' of the model is a formula"):
+        find_scans(folder, hostile)

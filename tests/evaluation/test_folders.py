@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from phantoms import Listener, place
@@ -122,3 +123,33 @@ def test_references_of_background_alone_are_refused(tmp_path):
     empty = write(tmp_path / "r", a=cube(0))
     with pytest.raises(DatasetError, match="hold background only"):
         compare(empty, write(tmp_path / "p", a=cube()))
+
+
+def write_reference(path: Path, start: tuple[int, int, int], size: tuple[int, int, int]) -> None:
+    """Writes a segmentation of 3D Slicer that is cut to a box (x, y, z): "b" has the value 1, and "a" 2."""
+    voxels = np.zeros((9, 8, 6), np.uint8)
+    voxels[2:5, 2:6, 1:5], voxels[6:8, 2:6, 1:5] = 2, 1
+    cut = voxels[tuple(slice(first, first + count) for first, count in zip(start, size, strict=True))]
+    lines = ["NRRD0004", "type: unsigned char", "dimension: 3", "space: left-posterior-superior"]
+    lines += [f"sizes: {size[0]} {size[1]} {size[2]}", "space directions: (1,0,0) (0,1,0) (0,0,2)"]
+    lines += ["kinds: domain domain domain", "endian: little", "encoding: raw"]
+    lines += [f"space origin: ({start[0]},{start[1]},{2 * start[2]})"]
+    lines += ["Segment0_Name:=b", "Segment0_LabelValue:=1", "Segment0_Layer:=0"]
+    lines += ["Segment1_Name:=a", "Segment1_LabelValue:=2", "Segment1_Layer:=0"]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes("\n".join(lines).encode() + b"\n\n" + cut.tobytes(order="F"))
+
+
+@pytest.mark.parametrize(("start", "size"), [((0, 0, 0), (9, 8, 6)), ((2, 2, 1), (6, 4, 4))], ids=["whole", "cut"])
+@pytest.mark.parametrize("named", [True, False])
+def test_segmentations_of_slicer_are_scored(tmp_path: Path, start, size, named: bool) -> None:
+    """By the names of their segments, if there are names for labels, else by their values; cut or not."""
+    write_reference(tmp_path / "references" / "case.seg.nrrd", start, size)
+    voxels = np.zeros((9, 8, 6), np.uint8)
+    voxels[2:5, 2:6, 1:5], voxels[6:8, 2:6, 1:4] = 1 if named else 2, 2 if named else 1
+    (tmp_path / "masks").mkdir()
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1, -1, 2, 1])), tmp_path / "masks" / "case.nii.gz")
+    labels = {"a": 1, "b": 2} if named else None
+    result = compare_folders(tmp_path / "references", tmp_path / "masks", labels, Listener())
+    dice = {name: scores.dice for name, scores in result.cases[0].scores.items()}
+    assert dice == pytest.approx({"a": 1.0, "b": 2 * 24 / (32 + 24)} if named else {"label_2": 1.0, "label_1": 48 / 56})

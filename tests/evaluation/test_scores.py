@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.evaluation.scores import METRICS, UNDEFINED, LabelScores, score_labels
+from autoseg.evaluation.scores import METRICS, UNDEFINED, LabelScores, Measures, score_labels
 from autoseg.evaluation.summary import MeanScores
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.targets import Targets
@@ -50,10 +50,10 @@ def test_a_structure_in_one_mask_only_has_the_worst_scores(missed):
 
 def test_a_structure_in_both_masks_has_all_scores():
     """The prediction is a block shifted by a voxel of 2 mm, and an island."""
-    scores = score(block((1, 1, 1)), block((2, 1, 1), (6, 4, 3)), tolerance_mm=2.0)
+    scores = score(block((1, 1, 1)), block((2, 1, 1), (6, 4, 3)), measures=Measures(tolerance_mm=2.0))
     assert scores.dice == pytest.approx(2 * 4 / (8 + 16))
     assert scores.nsd == pytest.approx((8 + 8) / (8 + 16))
-    assert scores.nsd > score(block((1, 1, 1)), block((2, 1, 1), (6, 4, 3)), tolerance_mm=1.0).nsd
+    assert scores.nsd > score(block((1, 1, 1)), block((2, 1, 1), (6, 4, 3)), measures=Measures(tolerance_mm=1.0)).nsd
     assert 2 < scores.hd95_mm < DIAGONAL
     assert (scores.lesions_found, scores.lesions_missed, scores.lesions_false) == (1, 0, 1)
     assert scores.lesion_f1 == pytest.approx(2 / 3)

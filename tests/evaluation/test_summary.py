@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.errors import DatasetError
-from autoseg.evaluation.scores import METRICS
-from autoseg.evaluation.summary import SegmentedCase, Summary, score_case, summarize
+from autoseg.errors import ArtifactError, DatasetError
+from autoseg.evaluation.scores import METRICS, UNDEFINED, Measures
+from autoseg.evaluation.summary import CaseResult, SegmentedCase, Summary, score_case, summarize
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.targets import Targets
 
@@ -67,7 +67,7 @@ def test_a_plane_has_no_volume():
 
 def test_different_grids_are_refused_by_name():
     """The error names the case and the difference."""
-    with pytest.raises(DatasetError, match=r"case 'x7': .*spacing \(2.0, 1.0, 0.5\) differs from \(3.0, 1.0, 0.5\) mm"):
+    with pytest.raises(DatasetError, match=r"case 'x7': .*spacing 0\.5 x 1 x 2 differs from 0\.5 x 1 x 3 mm"):
         score_case(pair(volume([1]), volume([1], spacing_mm=(3.0, 1.0, 0.5)), "x7"))
 
 
@@ -143,7 +143,7 @@ def test_the_tolerance_is_recorded_and_obeyed():
     """A border that is 0.5 mm off is right at 1 mm and wrong at 0.2 mm."""
     for tolerance_mm, nsd in ((1.0, 1.0), (0.2, 0.5)):
         maps = volume([1, 1, 0, 0, 0]), volume([0, 1, 1, 0, 0])
-        case = score_case(pair(*maps), tolerance_mm=tolerance_mm)
+        case = score_case(pair(*maps), Measures(tolerance_mm=tolerance_mm))
         summary = summarize([case], LABELS.names, tolerance_mm=tolerance_mm)
         assert (summary.tolerance_mm, summary.mean["liver"].nsd) == (tolerance_mm, nsd)
 
@@ -192,3 +192,20 @@ def test_means_are_those_of_the_table(pairs):
     assert len(ranked) == len(pairs)
     assert defined == sorted(defined)
     assert all(math.isnan(dice) for dice in ranked[len(defined) :])
+
+
+def test_scores_that_lack_a_label_are_named() -> None:
+    """They come from a file that somebody changed, or from a dataset whose labels were renamed since."""
+    scores = {"liver": UNDEFINED}
+    cases = [CaseResult(name="a", scores=scores), CaseResult(name="b", scores={"kidney": UNDEFINED})]
+    with pytest.raises(ArtifactError, match="the scores of the case 'b' lack the label 'liver' of the dataset; remove"):
+        summarize(cases, ["liver"])
+
+
+def test_summary_whose_cases_lack_a_label_is_damaged(summary, tmp_path):
+    """A file that was edited: it is said when it is read, not where the scores are needed."""
+    content = json.loads(summary.to_json())
+    del content["cases"][1]["scores"]["liver"]
+    (tmp_path / "summary.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="case 'a_right' has no scores of 'liver', of which there is a mean"):
+        Summary.load(tmp_path / "summary.json")

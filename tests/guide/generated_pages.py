@@ -11,21 +11,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import typer
+from command_lines import all_commands
 from pydantic import BaseModel
 
-from autoseg.cli.app import COMMANDS, app
 from autoseg.datasets.info import DatasetInfo
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.literature.table import NETWORKS
+from autoseg.planning.channel_settings import Normalization
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.planning.plugin_settings import CustomTransform, Plugin
 from autoseg.planning.settings import (
     AugmentationSettings,
-    LossSettings,
     MeasuredMemory,
-    Normalization,
     TrainingSettings,
 )
 
@@ -131,8 +130,7 @@ def commands_page() -> str:
         fix, and each error is one line that says what is wrong, where, and what to do about it; 130 after Ctrl-C; and
         143 if a training was ended by SIGTERM. A training is saved to its last step in either case.
         """
-    parsed = typer.main.get_command(app)
-    sections = [_command_section(name, parsed.commands[name]) for name in COMMANDS]  # type: ignore[attr-defined]
+    sections = [_command_section(name, command) for name, command in all_commands().items()]
     return "\n\n".join([clean(intro), *sections]) + "\n"
 
 

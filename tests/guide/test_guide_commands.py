@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 import typer
+from command_lines import all_commands, find_command, parse
+from dicom_files import make_series, write_series
+from dicom_masks import make_segmentation, save
 from guide_blocks import ALL, GUIDE, README, blocks, commands, name_of, read
 from phantoms import write_json
 from small_nnunet import unpack
@@ -21,20 +25,55 @@ from typer.testing import CliRunner
 import autoseg
 from autoseg.cli.app import app
 from autoseg.cli.terminal import console
+from autoseg.imaging.image_files import read_image
 
 NUMBER, NAME = 4, "Dataset004_Hippocampus"
 TRAINING = {"epochs": 1, "steps_per_epoch": 2, "validation_steps": 1}
 
 NOT_RUN = {
+    "clusters": "needs Slurm; tests/cluster runs such commands",
     "several_gpus": "needs two GPUs",
     "watching_training": "needs the packages of autoseg[track]; tests/training/test_tracking.py runs it",
 }
 """Pages whose commands are parsed only, and why."""
 
+COMPARED = "tests/report/test_comparison_report.py compares such runs"
+
+PACS = "tests/pacs/test_listen.py runs it with an archive"
+
 LINES_NOT_RUN = {
+    ("README", "train -d 4 -c 3d_fullres 2d -f cv --on slurm"): "tests/cluster/test_slurm.py runs such a line",
+    **{
+        (page, command): "tests/pipeline/test_whole_run.py runs it"
+        for page in ("README", "own_data")
+        for command in (
+            "run Task04_Hippocampus -d 4",
+            *(("run Task04_Hippocampus -d 4 --dry-run", "run -d 4", "stop -d 4") if page == "own_data" else ()),
+        )
+    },
+    ("README", "watch -d 4"): "tests/pipeline/test_watching.py runs it",
     ("README", "find_best -d 4"): "README trains one fold only; the page find_best runs it",
+    (
+        "dicom",
+        "import studies/ -d 6 --labels masks/ --series 'portal*'",
+    ): "tests/importing runs it",
+    ("dicom", "dicom pull http://127.0.0.1:8042/dicom-web -o examination/ --study 1.2.3"): PACS,
+    ("dicom", "dicom push masks/dicom --to ORTHANC@127.0.0.1:4242"): PACS,
+    (
+        "dicom",
+        "dicom listen --queue queue/ --to ORTHANC@127.0.0.1:4242 -m Liver.zip --modality CT --description 'portal*'",
+    ): PACS,
+    ("dicom", "predict -d 5 -i patients/ -o masks/ --channels 't2*' 'adc*'"): "tests/inference/test_dicom.py runs it",
+    ("serving", "serve Hippocampus.zip"): "tests/serving/test_program.py runs it",
+    ("serving", "serve Hippocampus.zip --host 0.0.0.0 --token-file token.txt"): "tests/serving/test_program.py runs it",
+    ("reports", "report scans masks/ --serve"): "it ends by Ctrl-C only; tests/report/test_served.py serves a page",
     ("nnunet", "install_nnunet RESULTS_OF_DATASET -d 4"): "tests/nnunet/test_nnunet_taken_over.py runs it",
     ("nnunet", "export -d 4 --format nnunet -o FOLDER"): "tests/cli/test_nnunet_commands.py runs it",
+    (
+        "reports",
+        "compare results/Dataset004_Hippocampus/2d results/Dataset004_Hippocampus/3d_fullres --report compared.html",
+    ): COMPARED,
+    ("reports", "compare masks/ other_masks/ --report compared.html -d 4"): COMPARED,
 }
 """Lines of other pages that are parsed only, and why."""
 
@@ -104,7 +143,22 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(model, root / "nnUNetTrainer__nnUNetPlans__3d_fullres")
     shutil.rmtree(root / "unpacked")
     shutil.rmtree(root / "made")
+    write_examination(root / "examination", root / "scan.nii.gz")
     return root
+
+
+def write_examination(folder: Path, scan: Path) -> None:
+    """Writes a scan as a series of DICOM files, beside a localizer."""
+    voxels = np.rint(read_image((scan,)).array[0]).astype(np.int16)
+    series = make_series(voxels, description="T2 axial", number=2)
+    localizer = make_series(voxels[:1], description="survey", number=1, study=series[0])
+    localizer[0].ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    write_series(folder / "2", series)
+    write_series(folder / "1", localizer)
+    studies = folder.with_name("studies")
+    mask = make_segmentation(series, {"Hippocampus": voxels > voxels.mean()})
+    write_series(studies / "patient_1", series)
+    save(studies / "patient_1", mask, "seg.dcm")
 
 
 @pytest.fixture(scope="session")
@@ -153,24 +207,22 @@ def runnable() -> list[object]:
 def test_commands_exist(path: Path) -> None:
     """Every line is understood, options and all."""
     for command in commands(read(path)):
-        name, *arguments = shlex.split(command)
-        assert name in group().commands, f"there is no command {name!r}"
-        group().commands[name].make_context(name, arguments)
+        parse(command)
 
 
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_commands_and_options_in_text_exist(path: Path) -> None:
     """In running text, tables and comments too, but for those of other programs."""
-    parsed = group().commands
     text = read(path)
     for command in re.findall(r"`autoseg ([a-z][^`]*)`", text):
-        name, *words = command.split()
-        assert name in parsed, f"there is no command {name!r}"
+        _, parser, words = find_command(command.split())
         options = {word for word in words if re.match(r"--?[a-z]", word)}
-        assert options <= {one for option in parsed[name].params for one in option.opts} | {"--help"}, command
+        assert options <= {spelling for option in parser.params for spelling in option.opts} | {"--help"}, command
     mine = re.sub(r"^.*(pip|python3?|torchrun|tensorboard) .*$", "", text, flags=re.MULTILINE)
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", mine)) - {"--strict"}
-    assert mentioned <= {one for command in parsed.values() for option in command.params for one in option.opts} | {
+    assert mentioned <= {
+        one for command in all_commands().values() for option in command.params for one in option.opts
+    } | {
         "--help",
         "--version",
     }

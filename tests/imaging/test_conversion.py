@@ -88,7 +88,7 @@ def test_places_that_are_none_are_refused(affine, text):
     ("array", "text"),
     [
         (np.ones((2, 2, 2, 1, 3)), "is no volume; give numbers"),
-        (np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1")]), "is no volume; give numbers"),
+        (np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1")]), "which are no numbers; give numbers"),
         (np.full((2, 2, 2), np.nan), "holds NaN"),
         (np.ones((0, 2, 2)), "is empty"),
     ],

@@ -145,9 +145,12 @@ SHIFTED: Vector = (0.0, 0.0, 0.2)
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"shape": (3, 4, 6)}, "shape (3, 4, 5) differs from (3, 4, 6)"),
-        ({"spacing_mm": (1.0, 1.0, 1.01)}, "spacing (1.0, 1.0, 1.0) differs from (1.0, 1.0, 1.01) mm"),
-        ({"origin_mm": SHIFTED}, "origin (0.0, 0.0, 0.0) differs from (0.0, 0.0, 0.2) mm"),
+        ({"shape": (3, 4, 6)}, "shape 5 x 4 x 3 differs from 6 x 4 x 3 voxels (x, y, z)"),
+        ({"spacing_mm": (1.0, 1.0, 1.01)}, "spacing 1 x 1 x 1 differs from 1.01 x 1 x 1 mm (x, y, z)"),
+        (
+            {"origin_mm": SHIFTED},
+            "first voxel at (0, 0, 0) mm (right, anterior, superior), not (-0.2, 0, 0) mm (right, anterior, superior)",
+        ),
         ({"direction": FLIPPED}, "direction of the axes differs"),
         ({"direction": TURNED}, "direction of the axes differs"),
     ],

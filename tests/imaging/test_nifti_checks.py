@@ -4,15 +4,17 @@ import gzip
 import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nifti_files import write_nifti
 from phantoms import REALDATA, blocks, noise, place
 
 from autoseg.errors import ImageError
 from autoseg.imaging.image_files import read_image, read_label_map, write_image, write_label_map
-from autoseg.imaging.nifti_checks import check_nifti, is_cut_off
+from autoseg.imaging.volume_files.nifti_checks import check_nifti, is_cut_off
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -78,7 +80,7 @@ def test_single_voxel_that_is_no_number_is_counted(tmp_path: Path, ending: str, 
         image = noise(0)
         image[voxel] = value
         write_image(tmp_path / f"a{ending}", place(image[np.newaxis]))
-        with pytest.raises(ImageError, match="1 voxels are NaN or infinite"):
+        with pytest.raises(ImageError, match="voxels that are NaN or infinite: 1"):
             check_nifti(tmp_path / f"a{ending}")
 
 
@@ -133,7 +135,18 @@ def test_real_files_pass() -> None:
     assert len(paths) > 20
     for path in paths:
         if path.name == "resampled_anat_moved.nii":  # which really holds NaN
-            with pytest.raises(ImageError, match="153 voxels are NaN"):
+            with pytest.raises(ImageError, match="voxels that are NaN or infinite: 153"):
                 check_nifti(path)
         else:
             check_nifti(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("intercept", [0.0, 5.0])
+@pytest.mark.parametrize("slope", [0.0, 1.0, -2.0, float("nan"), float("inf")])
+def test_numbers_are_scaled_as_by_nibabel(tmp_path: Path, slope: float, intercept: float, packed: bool) -> None:
+    """A slope that is 0 or no number scales nothing, whatever the intercept."""
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    path = tmp_path / ("a.nii.gz" if packed else "a.nii")
+    write_nifti(path, voxels, scl_slope=slope, scl_inter=intercept, sform_code=1, srow=np.eye(4)[:3].ravel())
+    assert np.array_equal(read_image((path,)).array[0].T, np.asarray(nibabel.load(path).dataobj))

@@ -6,7 +6,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+import SimpleITK as sitk
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nifti_files import write_nifti
 from scipy.spatial.transform import Rotation
@@ -122,6 +123,82 @@ def test_random_matrices_lie_where_nibabel_says(tmp_path: Path, matrices, codes,
         assert np.allclose(result.header["pixdim"][:4], image.header["pixdim"][:4])
 
 
+def sitk_image_of(affine: np.ndarray) -> sitk.Image:
+    """Returns an image of SimpleITK with `VOXELS` at the place of a matrix."""
+    image = sitk.GetImageFromArray(VOXELS.T)
+    steps = np.diag([-1, -1, 1]) @ affine[:3, :3]
+    image.SetSpacing(np.linalg.norm(steps, axis=0).tolist())
+    image.SetDirection((steps / np.linalg.norm(steps, axis=0)).ravel().tolist())
+    image.SetOrigin((np.diag([-1, -1, 1]) @ affine[:3, 3]).tolist())
+    return image
+
+
+def corners_by_sitk(image: sitk.Image) -> np.ndarray:
+    """Returns the positions of the corners by SimpleITK, in the frame of nibabel."""
+    ends = np.array(np.meshgrid(*[(0, size - 1) for size in image.GetSize()[::-1]], indexing="ij")).reshape(3, -1)
+    points = [image.TransformIndexToPhysicalPoint([int(index) for index in end]) for end in ends[::-1].T]
+    return np.array(points) * [-1, -1, 1]
+
+
+SHEARS = st.sampled_from((0.0, 1e-9, 1e-7)) | st.floats(-2e-6, 2e-6) | st.floats(-5e-4, 5e-4)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    angles=st.tuples(*[st.sampled_from((0.0, 1.0, 90.0, 180.0)) | st.floats(-180, 180)] * 3),
+    sizes=st.tuples(*[st.floats(0.1, 9)] * 3),
+    offset=st.tuples(*[st.floats(-500, 500) | st.floats(-5e5, 5e5)] * 3),
+    shears=st.tuples(SHEARS, SHEARS, SHEARS) | st.tuples(st.floats(5e-4, 9.9e-4), st.just(0.0), st.just(0.0)),
+)
+@example(
+    angles=(0.0, 4.0, 15.346728559),
+    sizes=(3.515245, 4.585469, 8.379157),
+    offset=(-267.0, 225.5, -16.2),
+    shears=(0, 0, 0),
+)
+def test_paths_nibabel_and_simpleitk_agree_about_results(tmp_path: Path, angles, sizes, offset, shears) -> None:
+    """Random matrices, sheared as little as headers are: all readers have the same corners, and so have all results."""
+    triangle = np.eye(3)
+    triangle[0, 1], triangle[0, 2], triangle[1, 2] = shears
+    matrix = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ triangle * np.array(sizes)
+    path = write_nifti(tmp_path / "a.nii", VOXELS, sform_code=1, srow=np.column_stack([matrix, offset]).ravel())
+    scan = nibabel.load(path)
+    expected = corners_by_nibabel(scan)
+    by_path, by_nibabel = read_image((path,)).geometry, convert_to_volume(scan, None, None)
+    by_sitk = convert_to_volume(sitk_image_of(scan.affine), None, None)
+    for geometry in (by_path, by_nibabel.volume.geometry, by_sitk.volume.geometry):
+        assert np.abs(corners(geometry) - expected).max() < 1e-6
+    label = VOXELS.T.astype(np.uint8)
+    assert np.abs(corners_by_sitk(by_sitk.give_back(Volume(array=label, geometry=by_path))) - expected).max() < 1e-6
+    given_back = by_nibabel.give_back(Volume(array=label, geometry=by_nibabel.volume.geometry))
+    assert np.abs(corners_by_nibabel(given_back) - expected).max() < 1e-6
+    for geometry in (by_path, by_sitk.volume.geometry):
+        for ending in (".nii.gz", ".nrrd", ".mha"):
+            result = tmp_path / f"mask{ending}"
+            write_label_map(result, Volume(array=label, geometry=geometry))
+            assert np.abs(corners(read_label_map(result).geometry) - expected).max() < 1e-6
+            other = nibabel.load(result) if ending == ".nii.gz" else sitk.ReadImage(str(result))
+            by_other = corners_by_nibabel(other) if ending == ".nii.gz" else corners_by_sitk(other)
+            assert np.abs(by_other - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, 1, -1)], ids=str)
+def test_results_on_turned_grids_have_both_matrices(tmp_path: Path, flips: tuple[int, int, int]) -> None:
+    """Of images that are no NIfTI files; a shear, which a qform cannot hold, stays without one."""
+    turn = Rotation.from_euler("xyz", (10, 170, -75), degrees=True).as_matrix() * np.array(flips)
+    for shear, code in ((0.0, 1), (5e-4, 0)):
+        affine = np.eye(4)
+        affine[:3] = np.column_stack([turn @ [[1, shear, 0], [0, 1, 0], [0, 0, 1]] * (0.5, 1.5, 3), (5e4, -7, 0.25)])
+        geometry = convert_to_volume(sitk_image_of(affine), None, None).volume.geometry
+        write_label_map(tmp_path / "mask.nii.gz", Volume(array=VOXELS.T.astype(int), geometry=geometry))
+        result = nibabel.load(tmp_path / "mask.nii.gz")
+        assert np.allclose(result.get_sform(), affine, rtol=1e-7, atol=1e-7)
+        assert result.header["qform_code"] == code
+        assert result.header.get_xyzt_units()[0] == "mm"
+        if code:
+            assert np.allclose(result.get_qform(), affine, rtol=1e-6, atol=2e-6)
+
+
 UNUSABLE = {
     "not finite": [NAN, *SFORM[1:]],
     "nothing": [0] * 12,
@@ -150,13 +227,21 @@ def test_sizes_count_where_no_matrix_holds_anything(tmp_path: Path) -> None:
 
 
 def test_shear_is_named_with_its_degrees(tmp_path: Path) -> None:
-    """Only if there is no other matrix."""
+    """Whatever kind of image it is, with the way out; for NIfTI only if there is no other matrix."""
     tilted = [1, 0, 0, 0, 0, 1, np.tan(np.radians(12)), 0, 0, 0, 1, 0]
     path = write_nifti(tmp_path / "a.nii", VOXELS, sform_code=1, srow=tilted)
-    with pytest.raises(ImageError, match=r"a\.nii: its axes are 12 degrees off right angles, as a tilted gantry"):
-        read_image((path,))
-    with pytest.raises(ImageError, match=r"the image of nibabel: its axes are 12 degrees off"):
-        convert_to_volume(nibabel.load(path), None, None)
+    image = sitk_image_of(nibabel.load(path).affine)
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    sitk.WriteImage(image, str(tmp_path / "a.mha"))
+    said = r"its axes are 12 degrees off right angles, as a tilted gantry leaves them; resample .* 'autoseg straighten'"
+    for name in ("a.nii", "a.nrrd", "a.mha"):
+        with pytest.raises(ImageError, match=rf"{name}: {said}"):
+            read_image((tmp_path / name,))
+        with pytest.raises(ImageError, match=rf"{name}: {said}"):
+            convert_image(tmp_path / name, (tmp_path / "b.nii.gz",))
+    for other, kind in ((nibabel.load(path), "nibabel"), (image, "SimpleITK")):
+        with pytest.raises(ImageError, match=rf"the image of {kind}: {said}"):
+            convert_to_volume(other, None, None)
 
 
 def test_compression_is_seen_whatever_the_name_says(tmp_path: Path) -> None:
@@ -177,7 +262,7 @@ def test_masks_belong_to_a_scan_by_either_matrix(tmp_path: Path) -> None:
     elsewhere = write_nifti(tmp_path / "elsewhere.nii", mask, sform_code=1, srow=[*SFORM[:3], 15, *SFORM[4:]])
     assert describe_difference(scan, read_label_map(by_sform).geometry) is None
     assert describe_difference(scan, read_label_map(by_qform).geometry) is None
-    assert "origin" in str(describe_difference(scan, read_label_map(elsewhere).geometry))
+    assert "first voxel" in str(describe_difference(scan, read_label_map(elsewhere).geometry))
 
 
 def test_series_and_their_channels_lie_where_the_series_does(tmp_path: Path) -> None:

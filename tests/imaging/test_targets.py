@@ -171,6 +171,7 @@ def forget(folders: DatasetFolders, case: str, number: int) -> None:
     write_label_map(path, Volume(array=np.where(label.array == number, 0, label.array), geometry=label.geometry))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regions", [False, True])
 def test_what_nobody_looked_for_is_learned_from_other_cases(tmp_path: Path, regions: bool) -> None:
     """Only one of four training cases has the dark box drawn; in the others its voxels are no background."""
@@ -185,9 +186,9 @@ def test_what_nobody_looked_for_is_learned_from_other_cases(tmp_path: Path, regi
     write_splits(tmp_path, splits)
     seen, usual = [], Loss.__call__
 
-    def listen(loss, outputs, labels, unknown=None):
+    def listen(loss, outputs, labels, unknown=None, shapes=None):
         seen.append(unknown)
-        return usual(loss, outputs, labels, unknown)
+        return usual(loss, outputs, labels, unknown, shapes)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loss, "__call__", listen)
@@ -329,6 +330,7 @@ def test_postprocessing_of_a_mask_takes_nothing_from_others(masks: Path, tmp_pat
         np.testing.assert_array_equal(one > 0, largest_component(other > 0) if name == "dark_spot" else other > 0)
 
 
+@pytest.mark.slow
 def test_masks_of_two_configurations_are_averaged_and_judged(masks: Path, tmp_path: Path) -> None:
     """A pair leaves a folder of masks for each held-out case, and predicts such folders."""
     root = shutil.copytree(masks, tmp_path / "copy")

@@ -48,7 +48,7 @@ def test_patients_differ_in_grid() -> None:
 def test_dataset_is_sound_and_has_test_scans(tmp_path: Path) -> None:
     """The dataset passes its own check; the test scans have both channels and no label."""
     dataset = make_demo_dataset(tmp_path / "Dataset001_Demo", cases=2, seed=1)
-    assert check_dataset(dataset) == []
+    assert check_dataset(dataset).problems == ()
     assert [case.name for case in dataset.cases] == ["demo_001", "demo_002"]
     scans = sorted((dataset.folder / "imagesTs").iterdir())
     assert [path.name[:13] for path in scans] == [f"demo_{n:03d}_{c:04d}" for n in (3, 4) for c in (0, 1)]

@@ -11,8 +11,9 @@ from phantoms import REALDATA, SHAPE, Listener, blocks, noise, place, write_data
 
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.integrity import check_dataset, load_case
-from autoseg.errors import AutosegError, DatasetError, UsageError
+from autoseg.errors import AutosegError, DatasetError, ProblemsError, UsageError
 from autoseg.imaging.image_files import read_image, read_label_map, write_image, write_label_map
+from autoseg.importing import sources
 from autoseg.importing.sources import import_source
 from autoseg.workspace import Workspace
 
@@ -52,7 +53,28 @@ def test_decathlon_folder_is_copied(tmp_path: Path, listed: bool) -> None:
         "licence": "CC-BY-SA 4.0",
     }
     assert listener.advanced["importing"] == listener.totals["importing"] == 3
-    assert check_dataset(dataset) == []
+    assert check_dataset(dataset).problems == ()
+
+
+@pytest.mark.parametrize("kind", ["training", "dataset"])
+def test_paths_of_windows_are_found(tmp_path: Path, kind: str) -> None:
+    """A list that was written there has backslashes; the masks that it names are those of their images."""
+    source = tmp_path / "source"
+    made = write_dataset(source, cases=3)
+    content = json.loads((source / "dataset.json").read_text())
+    names = [(case.name, case.images[0].name, case.label.name) for case in made.cases if case.label]
+    if kind == "training":
+        content["training"] = [
+            {"image": f".\\imagesTr\\{image}", "label": f".\\labelsTr\\{label}"} for _, image, label in names
+        ]
+    else:
+        content["dataset"] = {
+            name: {"images": [f"imagesTr\\{image}"], "label": f"labelsTr\\{label}"} for name, image, label in names
+        }
+    (source / "dataset.json").write_text(json.dumps(content))
+    dataset, listener = run(source, tmp_path)
+    assert len(dataset.cases) == 3
+    assert "Left out" not in listener.text
 
 
 def test_four_dimensions_become_channels(tmp_path: Path) -> None:
@@ -127,8 +149,9 @@ def test_names_of_masks_may_have_a_suffix(tmp_path: Path) -> None:
     write_pair(tmp_path / "src", "a", mask_name="a_mask")
     write_pair(tmp_path / "src", "b_0000", mask_name="b_Seg")
     write_pair(tmp_path / "src", "c_seg")
+    write_pair(tmp_path / "src", "d", mask_name="d.seg")
     dataset, _ = run(tmp_path / "src", tmp_path)
-    assert [case.name for case in dataset.cases] == ["a", "b", "c_seg"]
+    assert [case.name for case in dataset.cases] == ["a", "b", "c_seg", "d"]
 
 
 def test_channels_in_files_are_kept_apart(tmp_path: Path) -> None:
@@ -247,14 +270,6 @@ def test_masks_without_foreground_are_refused(tmp_path: Path) -> None:
         run(tmp_path / "src", tmp_path)
 
 
-def test_negative_mask_values_are_refused(tmp_path: Path) -> None:
-    """A negative value is no label."""
-    write_image(tmp_path / "src" / "images" / "a.nii.gz", place(noise(0)[np.newaxis]))
-    write_image(tmp_path / "src" / "labels" / "a.nii.gz", place(blocks((0, -1))[np.newaxis]))
-    with pytest.raises(DatasetError, match="value -1"):
-        run(tmp_path / "src", tmp_path)
-
-
 def test_names_that_do_not_fit_are_shown(tmp_path: Path) -> None:
     """Without any pair, the error shows the three nearest names."""
     for number in range(5):
@@ -293,6 +308,24 @@ def test_taken_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"already holds Dataset007_src; choose another number"):
         run(tmp_path / "src", tmp_path, name="Other")
     assert files(first.folder) == before
+
+
+@pytest.mark.parametrize("name", ["src", "Other"])
+def test_an_import_of_another_run_with_the_same_number_is_kept(tmp_path: Path, monkeypatch, name: str) -> None:
+    """Both began before the other had ended; the first one stays as it is, and the user is told."""
+    write_pair(tmp_path / "src", "a")
+    others = tmp_path / "ws" / "raw" / f"Dataset007_{name}"
+
+    def recognise_slowly(*arguments: object) -> object:
+        others.mkdir(parents=True)
+        (others / "theirs").touch()
+        return recognise(*arguments)
+
+    recognise = sources.recognise
+    monkeypatch.setattr(sources, "recognise", recognise_slowly)
+    with pytest.raises(UsageError, match=rf"another run has made .*Dataset007_{name} meanwhile"):
+        run(tmp_path / "src", tmp_path)
+    assert [path.name for path in others.iterdir()] == ["theirs"]
 
 
 def test_failed_import_leaves_nothing(tmp_path: Path) -> None:
@@ -354,7 +387,7 @@ def test_real_colour_pictures(tmp_path: Path) -> None:
     dataset, listener = run(REALDATA / "sunnybrook_2d" / "test", tmp_path, name="Sunnybrook")
     assert len(dataset.cases) == 60
     assert "255 becomes 1" in listener.text
-    assert check_dataset(dataset) == []
+    assert check_dataset(dataset).problems == ()
 
 
 @pytest.mark.parametrize("value", [1, 255])
@@ -367,17 +400,39 @@ def test_masks_with_other_headers_are_laid_on_their_images(tmp_path: Path, value
         write_label_map(tmp_path / "masks" / f"a{number}.nii.gz", place(value * (blocks() > 0)))
     source = (tmp_path / "scans", tmp_path / "masks")
     options = {"workspace": Workspace(root=tmp_path / "ws"), "name": "A"}
-    [first, _] = check_dataset(import_source(source, number=1, **options))
+    [first, _] = check_dataset(import_source(source, number=1, **options)).problems
     assert "only headers differ" in first.fix
     dataset = import_source(source, number=2, geometry="image", **options)
-    assert check_dataset(dataset) == []
+    assert check_dataset(dataset).problems == ()
     label = read_label_map(dataset.cases[0].label)
     assert np.array_equal(label.array, blocks() > 0)
     assert label.geometry.origin_mm == (9.0, 8.0, 7.0)
     write_label_map(tmp_path / "masks" / "a1.nii.gz", place(value * (blocks()[1:] > 0)))
-    with pytest.raises(AutosegError, match=r"the mask of .*a1\.nii\.gz has shape .*; resample the mask onto the image"):
+    with pytest.raises(
+        AutosegError, match=r"the mask of .*a1\.nii\.gz has .* voxels \(x, y, z\); resample the mask onto the image"
+    ):
         import_source(source, number=3, geometry="image", **options)
     with pytest.raises(UsageError, match="choose --geometry own or image"):
         import_source(source, number=3, geometry="mask", **options)
     with pytest.raises(UsageError, match="leave --link or --geometry image out"):
         import_source(source, number=3, geometry="image", link=True, **options)
+
+
+def test_names_that_are_formulas_are_refused(tmp_path: Path) -> None:
+    """Before anything is written, with a line for each; a raw dataset with such a name has a remark."""
+    for name in ("=cmd(1)", "@sum", "+C_01"):
+        write_pair(tmp_path / "source", name)
+    with pytest.raises(ProblemsError) as caught:
+        run(tmp_path / "source", tmp_path)
+    assert [line.partition(";")[0] for line in str(caught.value).splitlines()] == [
+        "the name '=cmd(1)' is a formula",
+        "the name '@sum' is a formula",
+    ]
+    assert not (tmp_path / "ws").exists()
+    dataset = write_dataset(tmp_path / "raw", cases=2)
+    for path in (*(dataset.folder / "imagesTr").iterdir(), *(dataset.folder / "labelsTr").iterdir()):
+        path.rename(path.with_name(f"={path.name}"))
+    assert [remark.partition(":")[0] for remark in Dataset.open(dataset.folder).remarks] == [
+        "the name '=case_1' is a formula",
+        "the name '=case_2' is a formula",
+    ]

@@ -7,6 +7,7 @@ import pytest
 from phantoms import Listener
 
 from autoseg.datasets.dataset import Dataset
+from autoseg.datasets.integrity import check_dataset
 from autoseg.errors import DatasetError, ProblemsError, UsageError
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.image_files import read_label_map, write_image, write_label_map
@@ -119,3 +120,26 @@ def test_what_cannot_be_read_as_such_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nor folders of cases"):
         import_source(tmp_path, workspace=Workspace(root=tmp_path / "w"), number=1)
     assert not (tmp_path / "workspace").exists() or not list((tmp_path / "workspace").rglob("*.nii.gz"))
+
+
+def test_structures_that_differ_in_capitals_are_one(tmp_path: Path) -> None:
+    """By the more usual name, and it is said."""
+    for number, name in enumerate(("liver", "Liver", "liver")):
+        write_case(tmp_path / "source" / f"s{number}", **{name: RIBS})
+    dataset, said = bring(tmp_path)
+    assert "masks 'Liver' and 'liver' differ only in capital letters: they are one structure, 'liver'" in said
+    assert dataset.info.targets.names == ("liver",)
+    assert dataset.info.annotated is None
+    for number in range(3):
+        assert np.array_equal(labels_of(dataset, f"s{number}"), RIBS)
+
+
+def test_structures_of_one_case_are_two(tmp_path: Path) -> None:
+    """Whoever drew both meant two."""
+    write_case(tmp_path / "source" / "s1", Liver=RIBS, liver=LUNG)
+    write_case(tmp_path / "source" / "s2", Liver=RIBS, liver=0 * LUNG)
+    dataset, said = bring(tmp_path)
+    assert "a case has both: they are two structures" in said
+    assert dataset.info.targets.names == ("Liver", "liver")
+    problems = [str(problem) for problem in check_dataset(dataset).problems]
+    assert "the masks of 'Liver' and of 'liver' would have the same file; rename one in dataset.json" in problems

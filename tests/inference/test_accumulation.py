@@ -6,9 +6,10 @@ import torch
 
 from autoseg.errors import AutosegError
 from autoseg.inference import accumulation
-from autoseg.inference.accumulation import add_weighted, allocate_logits, logits_bytes
+from autoseg.inference.accumulation import allocate_logits, logits_bytes
 from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.sliding_window import predict_volume
+from autoseg.runtime.arrays import arrays_on
 
 CPU = torch.device("cpu")
 SHAPE = (3, 4, 5, 6)
@@ -55,7 +56,7 @@ def test_memory_that_torch_keeps_counts_as_free(monkeypatch, held, on_gpu):
 
     monkeypatch.setattr(torch, "zeros", zeros)
     allocate_logits(SHAPE, torch.device("cuda"))
-    assert made == ["cuda" if on_gpu else "cpu"]
+    assert made == (["cuda"] if on_gpu else [])  # else numpy makes them
 
 
 @pytest.mark.parametrize("reserve", ["posix_fallocate", "writing"])
@@ -98,7 +99,7 @@ def test_tiles_are_added_by_weight(dtype, of_tile):
     target = torch.zeros(SHAPE, dtype=dtype)
     logits, weights = torch.randn(SHAPE).to(of_tile), torch.rand(SHAPE[1:])
     for _ in range(2):
-        add_weighted(target, logits, weights)
+        arrays_on(CPU).add_weighted(target, logits, weights)
     tolerance = 1e-6 if dtype == torch.float32 else 2e-3
     torch.testing.assert_close(target.float(), 2 * logits.float() * weights, rtol=tolerance, atol=tolerance)
 

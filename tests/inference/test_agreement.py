@@ -14,8 +14,8 @@ from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import Agreement, EnsembleAgreement
 from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.predictor import EnsemblePredictor, FunctionPredictor, MirroringPredictor, Predictor, average
-from autoseg.inference.segmenter import make_segmenter
 from autoseg.inference.sliding_window import predict_volume
+from autoseg.inference.torch_segmenter import make_segmenter
 
 CPU = torch.device("cpu")
 CLASSES = Targets(structures={"one": (1,), "two": (2,)})
@@ -70,7 +70,7 @@ def test_scores_and_map_are_those_of_whole_volumes(targets, patch_size):
     assert found.score == pytest.approx(float(dice.mean()), abs=1e-5)
     differs = (masks != mean).any(dim=1).double().mean(0)
     assert 0 < differs.mean() < 1
-    torch.testing.assert_close(found.disagreement.double(), differs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(found.disagreement).double(), differs, atol=1e-5, rtol=0)
 
 
 def test_the_example_of_the_module():
@@ -83,7 +83,9 @@ def test_the_example_of_the_module():
     )
     predict_volume(places((1, 1, 6)), agreement, patch_size=(1, 1, 6), batch_size=1, device=CPU)
     assert agreement.result().score == pytest.approx((1 + 0.8 + 0.5) / 3)
-    torch.testing.assert_close(3 * agreement.result().disagreement.flatten(), torch.tensor([0.0, 0, 2, 1, 0, 0]))
+    torch.testing.assert_close(
+        3 * torch.from_numpy(agreement.result().disagreement).flatten(), torch.tensor([0.0, 0, 2, 1, 0, 0])
+    )
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -135,7 +137,7 @@ def test_alike_tiles_are_asked_about_once_and_count_all():
     predict_volume(np.ones((1, 9, 9, 9), np.float32), agreement, patch_size=(4, 4, 4), batch_size=8, device=CPU)
     assert asked == [1, 1, 1]
     assert agreement.result().structures["one"] == pytest.approx(2 / 3)
-    torch.testing.assert_close(agreement.result().disagreement, torch.full((9, 9, 9), 1 / 3))
+    torch.testing.assert_close(torch.from_numpy(agreement.result().disagreement), torch.full((9, 9, 9), 1 / 3))
 
 
 def test_one_opinion_says_nothing():

@@ -18,7 +18,8 @@ from autoseg.imaging.targets import Targets
 from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter, make_ensemble
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.segmenter import Segmenter, make_segmenter
+from autoseg.inference.segmenter import Segmenter
+from autoseg.inference.torch_segmenter import make_segmenter
 from autoseg.networks.architecture import Architecture
 from autoseg.preprocessing.case import PreprocessRecord, preprocess_case
 from autoseg.preprocessing.resampling import resample_image
@@ -224,6 +225,17 @@ def test_one_configuration_stays_itself_with_other_rules():
     rules = PostprocessingRules(keep_largest=((1,),))
     one = segmenter(0.0, 1.0, 0.0)
     assert make_ensemble([one], rules) == replace(one, rules=rules)
+
+
+def test_temperatures_of_each_alone_do_not_change_who_wins_together():
+    """The mean of what the networks give decides, and is what is written as probabilities."""
+    image = place(np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype(np.float32))
+    plain = [segmenter(0.0, 2.0, 1.0), segmenter(0.0, 1.0, 2.5)]
+    calibrated = [replace(one, temperatures=(1.0, 0.5, 10.0)) for one in plain]
+    one, other = (make_ensemble(members, NO_RULES).predict(image) for members in (plain, calibrated))
+    np.testing.assert_array_equal(one.segmentation().array, other.segmentation().array)
+    for volume, same in zip(one.probabilities(range(3)), other.probabilities(range(3)), strict=True):
+        np.testing.assert_array_equal(volume.array, same.array)
 
 
 def test_configurations_of_different_labels_do_not_go_together():

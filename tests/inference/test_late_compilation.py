@@ -5,7 +5,7 @@ import torch
 
 from autoseg.inference import late_compilation
 from autoseg.inference.late_compilation import COMPILE_AFTER_SECONDS, LateCompiler
-from autoseg.inference.predictor import NetworkPredictor
+from autoseg.inference.network_predictor import NetworkPredictor
 
 CPU = torch.device("cpu")
 MINUTES, PAUSE = int(COMPILE_AFTER_SECONDS) + 2, 3600.0

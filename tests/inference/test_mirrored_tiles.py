@@ -29,7 +29,7 @@ def test_aligned_tiles_cover_the_axis_at_multiples_of_the_step(size, steps, step
     tiles, inside = mirrored_tiles(size, tile, step, margin=3)
     total = torch.zeros(starts[-1] + tile)
     for one in tiles:
-        total[one.region] += one.shares
+        total[one.region] += torch.from_numpy(one.shares)
     torch.testing.assert_close(total, torch.ones_like(total))
     assert inside.stop - inside.start == size
     assert abs(inside.start - (len(total) - inside.stop)) <= 1
@@ -91,7 +91,7 @@ def test_plain_tiles_are_predicted_once():
     patches = PatchSizes(smallest=(1, 1, 8), step=(1, 1, 4), margin=(0, 0, 2))
     result = predict_volume(image, watch, patch_size=(1, 1, 8), batch_size=1, device=CPU, patches=patches)
     assert torch.equal(result, image)
-    assert len(tile_image(image, (1, 1, 8), patches).tiles) == 8
+    assert len(tile_image(image.numpy(), (1, 1, 8), patches).tiles) == 8
     assert len(seen) == 3  # those that hold voxel 9 in their middle or margin, and one for all others
 
 

@@ -1,8 +1,13 @@
 """A model loaded once gives the same masks however an image reaches it."""
 
+import copy
+import json
+import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -10,13 +15,16 @@ from tiny_workspaces import LABELS, NUMBER, boxes, folders_of, plan_tiny, scan, 
 
 import autoseg
 from autoseg.errors import ImageError, UsageError
+from autoseg.imaging.conversion import convert_to_volume
 from autoseg.imaging.geometry import Volume
-from autoseg.imaging.image_files import read_image
+from autoseg.imaging.image_files import read_image, read_label_map
+from autoseg.imaging.postprocessing import PostprocessingRules, SmallestSize
 from autoseg.imaging.sitk_conversion import to_sitk
 from autoseg.inference.model import Model, load_model
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.pipeline.prediction import predict
 from autoseg.pipeline.training import train
+from autoseg.workspace import ModelFolder
 
 
 @pytest.fixture(scope="module")
@@ -234,10 +242,54 @@ def test_volume_needs_the_spacing_of_each_axis(model, spacing_mm):
         model.predict(np.ones((14, 16, 18)), spacing_mm=spacing_mm)
 
 
-def test_image_of_four_dimensions_is_refused(model):
-    """As every other image that does not fit."""
-    with pytest.raises(ImageError, match="2 or 3 dimensions, not 4; give one volume"):
-        model.predict(sitk.Image([8, 8, 8, 2], sitk.sitkFloat32))
+@pytest.mark.slow
+def test_each_point_in_time_of_a_series_is_segmented(model, trained_volumes, tmp_path):
+    """As the command does, from a path, an image of SimpleITK and one of nibabel; the result keeps place and time."""
+    scan = sitk.ReadImage(str(scans_of(trained_volumes)[0]))
+    array, spacing_mm = sitk.GetArrayFromImage(scan), scan.GetSpacing()[::-1]
+    points = [array, np.ascontiguousarray(array[:, :, ::-1]), array // 2]
+    expected = [model.predict(point, spacing_mm=spacing_mm) for point in points]
+    images = [sitk.GetImageFromArray(point) for point in points]
+    for image in images:
+        image.CopyInformation(scan)
+    series = sitk.JoinSeries(images, 2.0, 0.5)
+    for name in ("cine.nii.gz", "cine.nrrd"):
+        sitk.WriteImage(series, str(tmp_path / name))
+        assert np.array_equal(sitk.GetArrayFromImage(model.predict(tmp_path / name)), expected)
+    result = model.predict(series)
+    assert np.array_equal(sitk.GetArrayFromImage(result), expected)
+    assert (result.GetSpacing(), result.GetOrigin()) == (series.GetSpacing(), series.GetOrigin())
+    loaded = nibabel.load(tmp_path / "cine.nii.gz")
+    mask = model.predict(loaded)
+    assert np.array_equal(np.asarray(mask.dataobj).T, expected)
+    assert np.array_equal(mask.affine, loaded.affine)
+    assert mask.header.get_zooms() == loaded.header.get_zooms()
+    [written] = predict(
+        tmp_path / "cine.nii.gz", tmp_path / "mask.nii.gz", number=NUMBER, workspace=trained_volumes, device="cpu"
+    )
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))), expected)
+    with pytest.raises(ImageError, match="is a series of 3 points in time; analyse each by itself"):
+        model.analyse(series)
+
+
+def test_series_of_a_model_with_overlapping_structures_has_masks_at_each_point():
+    """An image of nibabel has them along its last axis, one of SimpleITK as components."""
+    array = np.arange(4 * 3 * 2 * 5, dtype=np.float32).reshape(4, 3, 2, 5)
+    series = convert_to_volume(nibabel.Nifti1Image(array, np.eye(4)), None, None)
+    masks = [
+        Volume(array=np.stack([point.array[0], -point.array[0]]), geometry=point.geometry) for point in series.points()
+    ]
+    result = np.asarray(series.give_back_points(masks).dataobj)
+    assert np.array_equal(result, np.stack([array, -array], axis=-1))
+    image = convert_to_volume(sitk.JoinSeries([sitk.GetImageFromArray(point) for point in array.T]), None, None)
+    result = sitk.GetArrayFromImage(image.give_back_points(masks))
+    assert np.array_equal(result, np.stack([array.T, -array.T], axis=-1))
+
+
+def test_image_of_four_dimensions_is_refused(oblique_model):
+    """If the model has several channels, and others."""
+    with pytest.raises(ImageError, match=r"has 3 channels, the model wants 2 .*, or its fourth axis; bring"):
+        oblique_model.predict(sitk.Image([8, 8, 8, 3], sitk.sitkFloat32))
 
 
 def test_folds_are_given_one_by_one_or_in_a_list(trained_volumes):
@@ -246,3 +298,60 @@ def test_folds_are_given_one_by_one_or_in_a_list(trained_volumes):
     for fold in (0, "all", "cv"):
         one, listed = (logits(load_model(path, folds=folds, device="cpu")) for folds in (fold, [fold]))
         np.testing.assert_array_equal(one, listed)
+
+
+def test_postprocessing_can_be_switched_off(trained_volumes, tmp_path):
+    """In Python and by the command's function, whose prediction.json says so, and whose results count as others."""
+    trained = folders_of(trained_volumes).model("3d_fullres")
+    folder = ModelFolder(path=shutil.copytree(trained.path, tmp_path / "model"))
+    PostprocessingRules(smallest=(SmallestSize(structure=(1,), mm3=1e9),)).save(folder.postprocessing)
+    [path] = scans_of(trained_volumes)
+    whole, rest = (
+        load_model(folder.path, device="cpu", mirroring=False, postprocessing=use).predict(path)
+        for use in (False, True)
+    )
+    assert set(np.unique(sitk.GetArrayFromImage(whole))) == {0, 1, 2}
+    assert set(np.unique(sitk.GetArrayFromImage(rest))) == {0, 2}
+    options = {"model": folder.path, "device": "cpu", "mirroring": False}
+    for use in (True, False):
+        [written] = predict(path, tmp_path / "masks", postprocessing=use, resume=True, **options)
+        assert (1 in read_label_map(written).array) is not use
+        provenance = json.loads((tmp_path / "masks" / "prediction.json").read_text())
+        assert (provenance["postprocessing"] == "postprocessing: none") is not use
+
+
+def test_models_and_analyses_can_be_pickled_and_copied(model, trained_volumes):
+    """To carry them to other processes."""
+    [path] = scans_of(trained_volumes)
+    expected = sitk.GetArrayFromImage(model.predict(path))
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):  # noqa: S301 - made here
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(other.predict(path)), expected)
+    array, spacing_mm = sitk.GetArrayFromImage(sitk.ReadImage(str(path))), (1, 1, 1)
+    analysis = model.analyse(array, spacing_mm=spacing_mm)
+    carried = pickle.loads(pickle.dumps(analysis))  # noqa: S301 - made here
+    np.testing.assert_array_equal(carried.segmentation, analysis.segmentation)
+    np.testing.assert_array_equal(carried.probabilities("bright"), analysis.probabilities("bright"))
+
+
+def test_channels_are_named_for_each_kind_of_image(model):
+    """Where they are in it, if there are more than the model has."""
+    array = np.ones((2, 14, 16, 18), np.float32)
+    with pytest.raises(
+        ImageError, match=r"has 2 channels, the model wants 1 \(.*\); channels are the first of four axes"
+    ):
+        model.predict(array, spacing_mm=(1, 1, 1))
+    with pytest.raises(
+        ImageError, match=r"channels are the components of its voxels, or its fourth axis; bring that in order"
+    ):
+        model.predict(sitk.GetImageFromArray(np.moveaxis(array, 0, -1), isVector=True))
+
+
+@pytest.mark.parametrize("path", [None, [], 1.5, b"model.zip", np.zeros(3)], ids=str)
+def test_what_is_no_path_names_no_model(path):
+    """Said in one line, as by the functions that take folders."""
+    with pytest.raises(UsageError, match="names no model; give the path of a model folder or a bundle"):
+        load_model(path)
+    with pytest.raises(UsageError, match=r"source is of type .* and no path; give the path of a file or a folder"):
+        predict(path, "masks", model="model.zip")
+    with pytest.raises(UsageError, match=r"output is of type .* and no path"):
+        predict("scans", path, model="model.zip")

@@ -10,8 +10,9 @@ from autoseg.imaging.geometry import Box, Geometry
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import EnsembleAgreement
+from autoseg.inference.network_predictor import NetworkPredictor
 from autoseg.inference.prediction import Prediction
-from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, NetworkPredictor
+from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.networks.default_unet import UNet
 from autoseg.preprocessing.case import PreprocessRecord

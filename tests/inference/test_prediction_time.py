@@ -14,6 +14,7 @@ from autoseg.inference import prediction_time
 from autoseg.inference.ensemble import EnsembleSegmenter
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.prediction_time import describe_prediction_time
+from autoseg.models import speed, work
 from autoseg.pipeline.prediction import predict
 from autoseg.planning.machine_speed import MachineSpeed
 
@@ -48,8 +49,8 @@ def machine(monkeypatch):
             machine="any", device="cpu", precision="float32", training=prediction, prediction=prediction
         )
 
-    monkeypatch.setattr(prediction_time, "measure_speed", measure)
-    monkeypatch.setattr(prediction_time, "measure_patch_work", lambda _: 10**6)
+    monkeypatch.setattr(speed, "measure_speed", measure)
+    monkeypatch.setattr(work, "measure_patch_work", lambda _: 10**6)
     monkeypatch.setattr(prediction_time, "is_busy", lambda: False)
     return factor
 
@@ -83,7 +84,7 @@ def test_many_scans_take_their_sum(segmenter, scans):
 def test_scans_of_many_sizes_take_from_to(segmenter, scans, monkeypatch):
     """The shortest and the longest."""
     sizes = iter([((14, 16, 18), (1.0, 1.0, 1.0)), ((14, 16, 18), (1.0, 1.0, 9.0))])
-    monkeypatch.setattr(prediction_time, "read_grid", lambda _: next(sizes))
+    monkeypatch.setattr(prediction_time, "find_grid", lambda _: next(sizes))
     [line] = describe_prediction_time(segmenter, scans[:2])
     assert line.startswith("the networks take about 4 s to ")
 
@@ -122,7 +123,7 @@ def test_nothing_is_said_where_it_cannot_be_known(segmenter, scans, tmp_path, mo
     assert list(describe_prediction_time(replace(segmenter, device=torch.device("cuda")), scans)) == []
     assert list(describe_prediction_time(segmenter, [])) == []
     assert list(describe_prediction_time(segmenter, [Case(name="scan", images=(damaged,))])) == []
-    monkeypatch.setattr(prediction_time, "measure_patch_work", lambda _: None)
+    monkeypatch.setattr(work, "measure_patch_work", lambda _: None)
     assert list(describe_prediction_time(segmenter, scans)) == []
 
 

@@ -4,13 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoseg.inference.predictor import (
-    EnsemblePredictor,
-    FunctionPredictor,
-    MirroringPredictor,
-    NetworkPredictor,
-    count_at_once,
-)
+from autoseg.inference.network_predictor import NetworkPredictor, count_at_once
+from autoseg.inference.predictor import EnsemblePredictor, FunctionPredictor, MirroringPredictor
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.default_unet import build_network
 from autoseg.runtime import device

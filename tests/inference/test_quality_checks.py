@@ -198,3 +198,28 @@ def test_few_real_scans_are_flagged_for_no_reason():
     assert sum(map(bool, flagged)) <= 3
     assert all(check_image(statistics, replace(look, orientation="SPL")) for look in looks)
     assert check_segmentation(statistics, dict.fromkeys(info.targets.names, 0.0), {}) == ["nothing was found"]
+
+
+PET = ChannelStatistics(lowest=spread(0, 1), width=spread(10, 20), foreground=(1.0, 5.0, 15.0))
+
+
+def test_each_channel_is_compared_with_its_own():
+    """Two channels of one name, as CT and PET both called CT, keep their numbers."""
+    channels = {"CT (channel 0)": EXPECTED.channels["CT"], "CT (channel 1)": PET}
+    both = EXPECTED.model_copy(update={"channels": channels})
+    usual = replace(USUAL, intensities=((-1024.0, 2500.0), (0.5, 15.0)))
+    assert check_image(both, usual) == []
+    remarks = check_image(both, replace(usual, intensities=((-1024.0, 2500.0), (0.5, 150.0))))
+    assert remarks == ["width of the intensities of CT (channel 1) is 149.5, in training 10 to 20"]
+
+
+def test_old_statistics_with_a_channel_for_each_name_are_left_alone():
+    """Version 0.1 kept the last of the channels that have a name, so its numbers belong to none."""
+    assert check_image(EXPECTED, replace(USUAL, intensities=((0.0, 9.0), (0.0, 9.0), (0.0, 9.0)))) == []
+
+
+def test_a_channel_that_training_lacked_too_is_no_remark():
+    """The third colour of two dyes is 0 everywhere, in every training case or in some."""
+    empty = ChannelStatistics(lowest=spread(0, 0), width=spread(0, 40), foreground=(0.0, 0.0, 0.0))
+    expected = EXPECTED.model_copy(update={"channels": {"blue": empty}})
+    assert check_image(expected, replace(USUAL, intensities=((0.0, 0.0),))) == []

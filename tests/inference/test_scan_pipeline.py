@@ -19,17 +19,20 @@ from typer.testing import CliRunner
 
 from autoseg.cli.app import app
 from autoseg.datasets.dataset import Case
+from autoseg.datasets.parts import choose_part
 from autoseg.errors import ModelError, ProblemsError, UsageError, WriteError
 from autoseg.imaging.image_files import read_label_map, write_image
 from autoseg.imaging.label_files import save_result
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference import scan_pipeline
+from autoseg.inference.continuation import PredictionProvenance, find_waiting
 from autoseg.inference.ensemble import make_ensemble
-from autoseg.inference.folder import PredictionProvenance, choose_part, leave_out_finished, segment_scans
+from autoseg.inference.folder import name_probability_maps, segment_scans
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.model import load_model
 from autoseg.inference.predictor import FunctionPredictor
-from autoseg.inference.segmenter import Segmenter, make_segmenter
+from autoseg.inference.segmenter import Segmenter
+from autoseg.inference.torch_segmenter import make_segmenter
 from autoseg.models.checkpoint import save_checkpoint
 from autoseg.pipeline.prediction import predict
 from autoseg.runtime.reporting import SILENT
@@ -108,7 +111,7 @@ def test_stages_overlap_and_results_are_those_of_one_after_the_other(segmenter, 
     assert watched.place("_prepare begins", 2) < watched.place("_write ends", 0)
     assert watched.place("_prepare begins", 4) > watched.place("_write begins", 0)  # not all at once
     for scan, path in zip(scans, written, strict=True):
-        alone = segmenter.segment(scan_pipeline.read_image(scan.images))
+        alone = segmenter.segment(scan_pipeline.read_scan(scan))
         np.testing.assert_array_equal(read_label_map(path).array, alone.array)
     assert len(list((output / "probabilities").iterdir())) == 5
 
@@ -196,17 +199,22 @@ def test_nobody_waits_for_a_network_after_a_stop(segmenter, scans, output, monke
     assert len(batches) == ended
 
 
+def waiting_scans(segmenter, scans, output, labels):
+    """The scans that a run with --continue segments."""
+    return find_waiting(segmenter, scans, output, name_probability_maps(scans, labels)).scans
+
+
 def test_finished_scans_are_left_out(segmenter, scans, output):
     """Of this model only, with all maps that are wanted; a model with other rules makes them anew."""
-    assert leave_out_finished(segmenter, scans, output, {}) == scans
+    assert waiting_scans(segmenter, scans, output, {}) == scans
     segment_scans(segmenter, scans[:2], output, LABELS, SILENT)
-    assert leave_out_finished(segmenter, scans, output, {}) == scans[2:]
-    assert leave_out_finished(segmenter, scans, output, LABELS) == scans[2:]
-    assert leave_out_finished(segmenter, scans, output, {"dark": 2}) == scans
+    assert waiting_scans(segmenter, scans, output, {}) == scans[2:]
+    assert waiting_scans(segmenter, scans, output, LABELS) == scans[2:]
+    assert waiting_scans(segmenter, scans, output, {"dark": 2}) == scans
     (output / "scan_0.nii.gz").unlink()
-    assert leave_out_finished(segmenter, scans, output, {}) == [scans[0], *scans[2:]]
+    assert waiting_scans(segmenter, scans, output, {}) == [scans[0], *scans[2:]]
     other = replace(segmenter, rules=PostprocessingRules(keep_largest_foreground=True))
-    assert leave_out_finished(other, scans, output, {}) == scans
+    assert waiting_scans(other, scans, output, {}) == scans
 
 
 def test_results_of_a_former_model_are_made_anew(segmenter, scans, output):
@@ -216,9 +224,9 @@ def test_results_of_a_former_model_are_made_anew(segmenter, scans, output):
     for path in output.iterdir():
         os.utime(path, (time.time() - 60, time.time() - 60))
     segment_scans(segmenter, scans[:2], output, {}, SILENT)
-    assert leave_out_finished(segmenter, scans, output, {}) == scans[2:]
+    assert waiting_scans(segmenter, scans, output, {}) == scans[2:]
     segment_scans(segmenter, scans[2:4], output, {}, SILENT)
-    assert leave_out_finished(segmenter, scans, output, {}) == scans[4:]
+    assert waiting_scans(segmenter, scans, output, {}) == scans[4:]
 
 
 def test_models_are_told_apart(segmenter):
@@ -277,7 +285,7 @@ predict(sys.argv[2], sys.argv[3], model=sys.argv[1], device="cpu")
 
 
 def test_a_killed_run_goes_on(scans, output, tmp_path):
-    """After `kill -9` two results are whole; the next run makes the other three, and two machines share a folder."""
+    """After `kill -9` two results are whole, of which one has no row yet; two machines do that one and the rest."""
     model = ModelFolder(path=tmp_path / "model")
     save_checkpoint(small_checkpoint(), model.checkpoint(0))
     source = scans[0].images[0].parent
@@ -292,8 +300,8 @@ def test_a_killed_run_goes_on(scans, output, tmp_path):
     assert listener.lines == ["1 of 3 scans are segmented already"]
     assert listener.advanced["segmenting"] == pytest.approx(2)
     written = predict(source, output, model=model.path, resume=True, part="2/2", device="cpu")
-    assert names(written) == ["scan_3.nii.gz"]
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert names(written) == ["scan_1.nii.gz", "scan_3.nii.gz"]
+    assert (output / "scan_0.nii.gz").stat().st_mtime_ns == before[output / "scan_0.nii.gz"]
     assert predict(source, output, model=model.path, resume=True, device="cpu") == []
     assert len(predict(source, output, model=model.path, device="cpu")) == 5
 

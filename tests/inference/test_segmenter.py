@@ -11,7 +11,8 @@ from small_models import small_checkpoint
 from autoseg.errors import AutosegError, ImageError, ModelError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference.predictor import FunctionPredictor, Predictor
-from autoseg.inference.segmenter import Segmenter, make_segmenter
+from autoseg.inference.segmenter import Segmenter
+from autoseg.inference.torch_segmenter import make_segmenter
 from autoseg.preprocessing.case import preprocess_case, restore_case
 
 CPU = torch.device("cpu")
@@ -81,6 +82,18 @@ def test_segmentation_and_probabilities_follow_from_one_prediction():
     assert (cleaned.segmentation().array != likeliest).any()
     for one, other in zip(cleaned.probabilities([0, 1, 2]), maps, strict=True):
         np.testing.assert_array_equal(one.array, other.array)
+
+
+def test_temperatures_change_probabilities_and_no_mask():
+    """They are part of what a model is known by, since its results depend on them."""
+    plain, scan = replace(make(), predictor=Threshold()), image()
+    calibrated = replace(plain, temperatures=(1.0, 3.0, 2.0))
+    one, other = plain.predict(scan), calibrated.predict(scan)
+    np.testing.assert_array_equal(one.segmentation().array, other.segmentation().array)
+    maps, calibrated_maps = (np.stack([m.array for m in each.probabilities([0, 1, 2])]) for each in (one, other))
+    assert np.abs(maps - calibrated_maps).max() > 0.05
+    np.testing.assert_allclose(calibrated_maps.sum(axis=0), 1, atol=1e-5)
+    assert plain.digest != calibrated.digest
 
 
 def test_rules_are_applied_to_the_result():

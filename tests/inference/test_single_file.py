@@ -1,15 +1,19 @@
 """One scan is segmented into one file that the user names."""
 
-import os
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from phantoms import Listener
 from tiny_workspaces import NUMBER, folders_of
 
-from autoseg.errors import AutosegError, UsageError
-from autoseg.imaging.image_files import read_label_map
-from autoseg.inference.folder import check_writable
+from autoseg.errors import UsageError
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import read_image, read_label_map, write_image
+from autoseg.imaging.image_headers import is_series
+from autoseg.imaging.sitk_conversion import to_sitk
 from autoseg.inference.single_file import names_a_file
 from autoseg.pipeline import predict
 
@@ -69,15 +73,35 @@ def test_several_scans_need_a_folder(trained_volumes: Path, tmp_path: Path) -> N
     assert not names_a_file(tmp_path / "folder.nii.gz")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_that_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
-    """The line names the folder."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(AutosegError, match="cannot write"):
-        check_writable(tmp_path)
+def write_cine(root: Path, path: Path, points: int = 3) -> list[np.ndarray]:
+    """Writes a series of the new scan, which moves by a voxel per point in time; returns its volumes."""
+    scan = read_image((scans_of(root)[0],))
+    volumes = [np.roll(scan.array[0], point, axis=2) for point in range(points)]
+    images = [to_sitk(Volume(array=volume, geometry=scan.geometry)) for volume in volumes]
+    sitk.WriteImage(sitk.JoinSeries(images, 0.0, 0.04), str(path))
+    return volumes
 
 
-def test_the_trial_leaves_nothing(tmp_path: Path) -> None:
-    """Also in a folder that was missing."""
-    check_writable(tmp_path / "new")
-    assert list((tmp_path / "new").iterdir()) == []
+def test_each_point_in_time_is_a_scan(trained_volumes: Path, tmp_path: Path) -> None:
+    """A series of a model of one channel becomes a result per point in time, or a series of label maps in one file."""
+    (tmp_path / "scans").mkdir()
+    cine = tmp_path / "scans" / "heart.nii.gz"
+    volumes = write_cine(trained_volumes, cine)
+    listener = Listener()
+    written = run(trained_volumes, tmp_path / "masks", tmp_path / "scans", reporter=listener)
+    assert [path.name for path in written] == [f"heart_t0{point}.nii.gz" for point in range(3)]
+    assert "heart.nii.gz: 3 points in time, each of which is segmented as a scan of its own" in listener.lines
+    grid = read_image((scans_of(trained_volumes)[0],)).geometry
+    for volume, result in zip(volumes, written, strict=True):
+        write_image(tmp_path / "point.nii.gz", Volume(array=volume[np.newaxis], geometry=grid))
+        [alone] = run(trained_volumes, tmp_path / "alone", tmp_path / "point.nii.gz")
+        assert np.array_equal(read_label_map(result).array, read_label_map(alone).array)
+    with (tmp_path / "masks" / "report.csv").open() as report:
+        assert [row.split(",")[0] for row in report][1:] == ["heart_t00", "heart_t01", "heart_t02"]
+    [series] = run(trained_volumes, tmp_path / "heart_mask.nii.gz", cine)
+    stacked = sitk.GetArrayFromImage(sitk.ReadImage(str(series)))
+    assert np.array_equal(stacked, [read_label_map(result).array for result in written])
+    assert is_series(series)
+    assert nibabel.load(series).header.get_zooms()[3] == pytest.approx(0.04)
+    with pytest.raises(UsageError, match=r"\.bmp holds no series over time; choose"):
+        run(trained_volumes, tmp_path / "mask.bmp", cine)

@@ -85,7 +85,7 @@ def test_shares_of_the_tiles_add_up_to_one(tile, more):
     total = torch.zeros(tile + more)
     for one in axis_tiles(tile + more, tile):
         assert (one.shares > 0).all()
-        total[one.region] += one.shares
+        total[one.region] += torch.from_numpy(one.shares)
     torch.testing.assert_close(total, torch.ones(tile + more))
 
 

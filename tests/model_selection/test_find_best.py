@@ -69,13 +69,13 @@ def load(folder: ModelFolder, folds: int | None = None):
     return load_segmenter(folder.path, PredictionOptions(folds=folds, device="cpu"), say=print, warn=print)
 
 
-def set_dice(folder: Path, value: float) -> None:
-    """Sets the Dice of all cases in a summary, and so the means of the labels."""
+def set_score(folder: Path, value: float, metric: str = "dice") -> None:
+    """Sets a score of all cases in a summary, and so the means of the labels."""
     path = folder / "summary.json"
     summary = Summary.load(path)
     cases = [
         case.model_copy(
-            update={"scores": {name: scores.model_copy(update={"dice": value}) for name, scores in case.scores.items()}}
+            update={"scores": {name: scores.model_copy(update={metric: value}) for name, scores in case.scores.items()}}
         )
         for case in summary.cases
     ]
@@ -87,7 +87,7 @@ def set_scores(folders: DatasetFolders, scores: dict[str, float]) -> None:
     for name, value in scores.items():
         if name != PAIR:
             for fold in range(2):
-                set_dice(folders.model(name).validation(fold), value)
+                set_score(folders.model(name).validation(fold), value)
             continue
         for path in (folders.ensemble(PAIR) / ".judged").glob("*.json"):
             content = json.loads(path.read_text())
@@ -258,7 +258,7 @@ def test_options_restrict_the_candidates(own: DatasetFolders) -> None:
     assert [one.name for one in alone.candidates] == ["2d", "3d_fullres"]
     one = find_best(NUMBER, configurations=["3d_fullres"], workspace=root, device="cpu", reporter=listener)
     assert (one.name, len(one.candidates)) == ("3d_fullres", 1)
-    assert set(listener.totals) == {"postprocessing"}
+    assert set(listener.totals) == {"postprocessing", "morphology"}
     assert not (own.results / ENSEMBLES).exists()
     with pytest.raises(UsageError, match="no configuration '3d_lowres'"):
         find_best(NUMBER, configurations=["3d_lowres"], workspace=root, device="cpu")
@@ -398,3 +398,31 @@ def test_the_decision_is_shown_as_a_table(own: DatasetFolders, monkeypatch: pyte
     refused = CliRunner().invoke(app, [*arguments, "-c", "3d_lowres"])
     assert refused.exit_code == 2
     assert "has no configuration '3d_lowres'; choose from 2d, 3d_fullres" in refused.output
+
+
+@pytest.mark.parametrize("metric", ["nsd", "lesion_f1"])
+def test_another_metric_may_decide(own: DatasetFolders, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the largest Dice loses; the table and the file say what decided, and the Dice stands there as well."""
+    for name, (dice_value, value) in {"2d": (0.9, 0.25), "3d_fullres": (0.5, 0.75)}.items():
+        for fold in range(2):
+            set_score(own.model(name).validation(fold), dice_value)
+            set_score(own.model(name).validation(fold), value, metric)
+    command = f"find_best -d {NUMBER} --metric {metric} --no-ensembles -w {root_of(own)}"
+    monkeypatch.setattr(console, "_width", 200)  # the console may have been made before, at another width
+    shown = CliRunner().invoke(app, command.split())
+    assert shown.exit_code == 0, shown.output
+    choice = BestModel.load(own.best_model)
+    title = {"nsd": "NSD", "lesion_f1": "lesion F1"}[metric]
+    assert (choice.name, choice.metric) == ("3d_fullres", metric)
+    assert {one.name: (one.mean_dice, one.score, one.reason) for one in choice.candidates} == {
+        "2d": (pytest.approx(0.9), pytest.approx(0.25), "0.5000 below"),
+        "3d_fullres": (pytest.approx(0.5), pytest.approx(0.75), f"the largest mean {title}"),
+    }
+    assert choice.describe().startswith(f"3d_fullres, mean {title} 0.7500 on 4 held-out cases")
+    assert f"mean {title}" in shown.output
+
+
+def test_an_unknown_metric_is_refused(own: DatasetFolders) -> None:
+    """Before any work, with those that there are."""
+    with pytest.raises(UsageError, match="there is no metric 'hd95_mm' to choose by; choose from dice, nsd, lesion_f1"):
+        find_best(NUMBER, metric="hd95_mm", workspace=root_of(own), device="cpu")

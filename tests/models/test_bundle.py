@@ -14,33 +14,22 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from small_model_folders import cascade_in, model_in, two_in
 from small_models import SMALL_INFO, small_checkpoint
 from tiny_workspaces import NUMBER, folders_of
 
 import autoseg
 from autoseg.errors import AutosegError, ModelError, UsageError, WriteError
-from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.model import load_model
-from autoseg.models.best_model import BestModel, BestModelFold, CandidateScores
 from autoseg.models.bundle import describe_installed, export_model, install_model
 from autoseg.models.bundle_format import CARD, LARGEST_TEXT_BYTES, MANIFEST, SCORES
 from autoseg.models.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.models.model_facts import HeldOutScores
 from autoseg.models.model_source import opened_model
-from autoseg.models.weight_digest import digest_weights
 from autoseg.pipeline.prediction import predict
-from autoseg.planning.plan import Plan
 from autoseg.workspace import ModelFolder
 
 CHECKPOINT = "3d_fullres/fold_0/checkpoint.pt"
-
-
-def model_in(root: Path, name: str = "3d_fullres", **changes: object) -> ModelFolder:
-    """A small model of one fold, which is trained to its end, in a folder of its own."""
-    folder = ModelFolder(path=root / name)
-    trained = replace(small_checkpoint(), training={"step": 6, "secret": "patient_7"}, configuration_name=name)
-    save_checkpoint(replace(trained, **changes), folder.checkpoint(trained.fold))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +151,8 @@ def test_installed_model_can_be_passed_on_again(trained_volumes: Path, tmp_path:
     second = export_model("one", tmp_path / "again" / "one.zip", workspace=tmp_path)
     one, two = content_of(first), content_of(second)
     assert one.keys() == two.keys()
-    for name in ("3d_fullres/scores.json", "3d_fullres/postprocessing.json", "3d_fullres/training_statistics.json"):
-        assert one[name] == two[name]
+    for name in ("scores", "postprocessing", "training_statistics", "calibration"):
+        assert one[f"3d_fullres/{name}.json"] == two[f"3d_fullres/{name}.json"]
 
 
 # --- What a bundle holds ----------------------------------------------------------------------------------------------
@@ -178,7 +167,7 @@ def test_bundle_holds_what_prediction_needs_and_no_names(trained_volumes: Path, 
     texts = {
         MANIFEST,
         CARD,
-        *(f"3d_fullres/{name}.json" for name in ("postprocessing", "training_statistics", "scores")),
+        *(f"3d_fullres/{name}.json" for name in ("postprocessing", "training_statistics", "scores", "calibration")),
     }
     assert content.keys() == folds | texts
     for data in content.values():
@@ -275,22 +264,6 @@ def test_unfinished_folds_stay_at_home(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".writing*"))
 
 
-def cascade_in(root: Path) -> ModelFolder:
-    """A cascade, beside the coarser model that it follows."""
-    plan = small_checkpoint().plan
-    coarse = plan.configurations["3d_fullres"]
-    network = coarse.architecture.model_copy(update={"in_channels": 3})
-    fine = coarse.model_copy(update={"previous": "3d_lowres", "architecture": network})
-    plan = Plan.model_validate(
-        plan.model_copy(update={"configurations": {"3d_lowres": coarse, "3d_cascade_fullres": fine}}).model_dump()
-    )
-    weights = dict(small_checkpoint().weights)
-    first = "encoder.0.blocks.0.conv.weight"
-    weights[first] = weights[first].repeat(1, 3, 1, 1, 1)
-    model_in(root, "3d_lowres", plan=plan)
-    return model_in(root, "3d_cascade_fullres", plan=plan, weights=weights)
-
-
 def test_cascade_takes_the_coarser_model_along(tmp_path: Path) -> None:
     """And predicts from the bundle; without it a bundle is refused."""
     bundle = export_model(cascade_in(tmp_path / "home").path, tmp_path / "c.zip")
@@ -301,37 +274,6 @@ def test_cascade_takes_the_coarser_model_along(tmp_path: Path) -> None:
     del content["3d_lowres/fold_0/checkpoint.pt"]
     text = refuse(write(tmp_path / "half.zip", content), tmp_path)
     assert "half.zip lacks the weights of 3d_lowres; get a sound copy" in text
-
-
-def choose(root: Path, *names: str) -> BestModel:
-    """Writes a best.json that says that all folds of these configurations predict together."""
-    folds = {}
-    for name in names:
-        folder = ModelFolder(path=root / name)
-        weights = {fold: load_checkpoint(folder.checkpoint(fold)).weights for fold in folder.trained_folds()}
-        folds[name] = tuple(BestModelFold(fold=fold, weights=digest_weights(one)) for fold, one in weights.items())
-    candidate = CandidateScores(configurations=names, cases=3, mean_dice=0.5, dice={}, chosen=True, reason="it is")
-    choice = BestModel(
-        dataset="Dataset001_Small",
-        configurations=names,
-        folds=folds,
-        rules=PostprocessingRules(keep_largest=((1,),)),
-        candidates=(candidate,),
-        left_out=("2d lacks case_7",),
-    )
-    choice.save(root / "best.json")
-    return choice
-
-
-def two_in(root: Path) -> None:
-    """Two configurations that predict together."""
-    one = small_checkpoint().plan.configurations["3d_fullres"]
-    plan = small_checkpoint().plan.model_copy(update={"configurations": {"3d_lowres": one, "3d_fullres": one}})
-    weights = dict(small_checkpoint().weights)
-    weights["heads.0.bias"] = torch.tensor([0.5, -0.5, 0.3])
-    model_in(root, "3d_lowres", plan=plan, weights=weights)
-    model_in(root, "3d_fullres", plan=plan, weights=weights)
-    choose(root, "3d_fullres", "3d_lowres")
 
 
 def test_what_find_best_chose_is_passed_on(tmp_path: Path) -> None:
@@ -571,6 +513,20 @@ def test_manifest_is_read_strictly(bundle: Path, tmp_path: Path, manifest: dict[
     assert text in refuse(write(tmp_path / "m.zip", content_of(bundle), **manifest), tmp_path)
 
 
+def test_a_key_that_is_there_twice_is_refused(bundle: Path, tmp_path: Path) -> None:
+    """In the manifest and in each other text, since readers take one of both in silence."""
+    content = content_of(bundle)
+    for number, name in enumerate(name for name in (MANIFEST, "training_statistics.json") if name in content):
+        twice = content[name].replace(b"{", b'{"format_version": 1,\n', 1)
+        path = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(write(path, {**content, name: twice} if name != MANIFEST else content)) as archive:
+            entries = {entry: archive.read(entry) for entry in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for entry, data in {**entries, **({name: twice} if name == MANIFEST else {})}.items():
+                archive.writestr(entry, data)
+        assert f"{name} has the key 'format_version' twice in one object " in refuse(path, tmp_path)
+
+
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"\xff\xfe", b"[" * 100_000])
 def test_manifest_that_is_none_is_refused(bundle: Path, tmp_path: Path, manifest: bytes) -> None:
     """Whatever it is instead."""
@@ -640,7 +596,10 @@ def test_full_disk_is_said(bundle: Path, tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("autoseg.models.bundle_format._copy", fill)
-    with pytest.raises(WriteError, match=r"cannot unpack .* into .*: No space left on device; free some space, or let"):
+    with pytest.raises(
+        WriteError,
+        match=r"cannot unpack .* into .*: No space left on device; free some space or choose another disk, or let",
+    ):
         load_model(bundle)
     with pytest.raises(WriteError, match="No space left on device; free some space"):
         install_model(bundle, tmp_path / "work")

@@ -196,6 +196,7 @@ def test_weights_must_be_finite(tmp_path, value):
         ({"configuration": ["x"]}, "is of an unknown configuration"),
         ({"training": 3}, "is damaged"),
         ({"plan": "{}"}, "is damaged"),
+        ({"dataset": '{"labels": {"a": 1, "a": 2}}'}, "its dataset.json has the key 'a' twice in one object"),
         ({"format_version": "\x1b[2J"}, r"format version '\\x1b\[2J'"),
     ],
 )

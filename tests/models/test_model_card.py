@@ -9,8 +9,8 @@ from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.model_card import write_card
 from autoseg.models.model_facts import MemberFacts, ModelFacts, sanitize
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.plugin_settings import Plugin
-from autoseg.planning.settings import Normalization
 
 
 def facts_of(checkpoint: Checkpoint, **changes: object) -> ModelFacts:
@@ -72,3 +72,10 @@ def test_texts_of_strangers_are_plain(text: str, shown: str) -> None:
     info = SMALL_INFO.model_copy(update={"labels": {"background": 0, text or "x": 1}})
     card = write_card(facts_of(replace(small_checkpoint(), info=info), about=text))
     assert all(sign.isprintable() or sign == "\n" for sign in card)
+
+
+def test_names_of_strangers_are_no_html() -> None:
+    """Nor are other texts: a viewer of Markdown would run it."""
+    card = write_card(facts_of(small_checkpoint(), about="<img src=x onerror=alert(1)>", licence="<script>"))
+    assert "<" not in card
+    assert "&lt;img src=x onerror=alert(1)>" in card

@@ -5,8 +5,9 @@ import json
 import pytest
 from tiny_workspaces import folders_of
 
-from autoseg.datasets.fingerprint import CaseFacts, ChannelFacts, Fingerprint, LabelFacts
+from autoseg.datasets.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.label_facts import LabelFacts
 from autoseg.errors import ArtifactError
 from autoseg.models.training_statistics import Spread, TrainingStatistics, save_training_statistics
 
@@ -55,6 +56,20 @@ def test_ranges_and_counts_by_hand():
     whole, core = found.structures["whole"], found.structures["core"]
     assert (whole.known_in, whole.present_in, core.present_in) == (3, 2, 1)
     assert (whole.volume_mm3.lowest, whole.volume_mm3.highest, core.volume_mm3.median) == (3.0, 4.0, 1.0)
+
+
+def test_channels_of_one_name_are_kept_apart():
+    """Colours, or CT and PET that are both called CT: each has its own range, in the order of the channels."""
+    case = facts(1, {1: 8}).model_copy(update={"intensities": ((0.0, 9.0), (-5.0, 5.0), (1.0, 2.0))})
+    info = {"channel_names": {"0": "CT", "1": "PET", "2": "CT"}, "labels": {"background": 0, "whole": 1}}
+    described = DatasetInfo.model_validate({**info, "file_ending": ".nii.gz"})
+    fingerprint = Fingerprint(cases=(case, case), channels=(CHANNEL,) * 3, median_relative_size_after_crop=1.0)
+    channels = TrainingStatistics.of(fingerprint, described).channels
+    assert {name: channel.lowest.median for name, channel in channels.items()} == {
+        "CT (channel 0)": 0.0,
+        "PET": -5.0,
+        "CT (channel 2)": 1.0,
+    }
 
 
 def test_cases_that_were_not_looked_at_for_a_structure_do_not_count():

@@ -21,6 +21,8 @@ from autoseg.networks.torch_ops import TorchOps
 from autoseg.planning.plan import Configuration
 from autoseg.planning.plugin_settings import Plugin
 
+pytestmark = pytest.mark.slow
+
 LARGEST_ERROR = 0.05
 """Share of the length of a gradient. Rounding makes 0.01 of it where the input of a ReLU gets another sign; gradients
 that are wrong are so by a half and more."""

@@ -31,8 +31,8 @@ from autoseg.networks.patch_sizes import PatchSizeError, PatchSizes, measure_pat
 from autoseg.networks.shape_ops import ShapeOps
 from autoseg.pipeline.datasets import plan_configurations
 from autoseg.pipeline.patch_pictures import draw_augmentations
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.plan import Plan
-from autoseg.planning.settings import LossSettings
 from autoseg.preprocessing.foreground import sample_foreground
 from autoseg.training.losses import Loss
 
@@ -335,6 +335,8 @@ def test_plan_that_is_edited_by_hand_is_told_which_patches_there_are(prepared, t
         ("unet:width=3", r"settings.width of U-Net: .*; write it as in unet:padded=false,depth=4"),
         ("unet:padded=perhaps", "Expecting value"),
         ("unet:depth=1", "settings.depth of U-Net"),
+        ("unet:depth=3,depth=4", "unet:depth=3,depth=4: it has depth twice"),
+        ('unet:depth={"a":1,"a":2}', "the value of depth has the key 'a' twice"),
     ):
         with pytest.raises(UsageError, match=text):
             plan_configurations(NUMBER, preset="small", network=asked, workspace=root)

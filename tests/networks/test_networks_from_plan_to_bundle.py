@@ -76,7 +76,7 @@ def train_until(root, configuration, step, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "nnformer" else ()) for name in NETWORKS]
+    "name", [pytest.param(name, marks=() if name in ("unet", "vnet") else pytest.mark.slow) for name in NETWORKS]
 )
 def test_network_goes_all_the_way(prepared, tmp_path, monkeypatch, name):
     """A stopped and resumed training equals an uninterrupted one, and a bundle predicts the same elsewhere."""

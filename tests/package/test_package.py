@@ -81,7 +81,10 @@ def test_every_public_name_loads():
 
 
 def test_every_command_is_a_function_of_the_pipeline():
-    """All but the demo, which runs other commands, and the guide, which shows pages; the package exports them all."""
+    """All but the guide, which shows pages; the demo runs other commands, and jobs are options of three commands.
+
+    The words of a command of two words are joined in Python: "report data" is `report_data`.
+    """
     functions = {
         "import": "import_dataset",
         "export": "export_model",
@@ -89,12 +92,17 @@ def test_every_command_is_a_function_of_the_pipeline():
         "fingerprint": "extract_fingerprint",
         "plan": "plan_configurations",
         "networks": "list_networks",
+        "series": "list_series",
         "augmentations": "draw_augmentations",
         "doctor": "examine_machine",
         "demo": "make_demo_dataset",
+        "dicom pull": "pull_dicom",
+        "dicom push": "push_dicom",
+        "dicom listen": "listen_dicom",
     }
-    names = {functions.get(command, command) for command in COMMANDS if command != "guide"}
-    assert names | {"export_nnunet"} == set(pipeline.__all__)
+    names = {functions.get(command, command.replace(" ", "_")) for command in COMMANDS if command != "guide"}
+    jobs = {"make_training_jobs", "make_preprocessing_jobs", "make_prediction_jobs", "run_jobs", "print_jobs"}
+    assert names | {"export_nnunet", "fix", "check_dicom", "check_files", "stop_run"} | jobs == set(pipeline.__all__)
     assert sorted(pipeline.MODULES) == sorted(pipeline.__all__) == pipeline.__all__
     assert set(pipeline.__all__) <= set(dir(pipeline)) & set(autoseg.__all__)
     for name in pipeline.__all__:

@@ -23,7 +23,7 @@ LONG_FILES = {
 LONGEST_CHAIN = 17
 """Files on the longest chain of imports, those inside functions included, but not names that a package loads lazily."""
 
-OTHER_TESTS = {"benchmarks", "golden", "guide", "package", "parity", "support"}
+OTHER_TESTS = {"attack", "benchmarks", "golden", "guide", "package", "parity", "support"}
 """Folders of tests that belong to no single room."""
 
 

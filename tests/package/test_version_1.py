@@ -315,7 +315,9 @@ def test_same_pair_is_best_again(copy: Path) -> None:
     path.unlink()
     run(f"find_best -d {NUMBER} -w {copy} -c 2d 3d_fullres --device cpu")
     assert before["configurations"] == ["2d", "3d_fullres"]
-    assert_kept({**before, "left_out": []}, {**read_json(path), "left_out": []}, RENAMED)
+    after = {**read_json(path), "left_out": []}
+    after["rules"]["evidence"] = after["rules"]["evidence"][: len(before["rules"]["evidence"])]  # later trials are new
+    assert_kept({**before, "left_out": []}, after, RENAMED)
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 from itertools import pairwise
 from math import prod
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoseg.planning.budget import ByteBudget
@@ -36,17 +37,25 @@ def constraints_of(gigabytes: float, *, monotonic: bool = True) -> PlanningConst
 
 @pytest.mark.parametrize("monotonic", [True, False])
 @given(shapes, spacings, st.floats(2, 30))
+@example((29, 261, 571), (1.8125, 2.0, 4.75), 2.0)
 @settings(max_examples=40, deadline=None)
 def test_a_patch_sees_a_quarter_of_a_volume_that_is_much_coarser(monotonic, shape, spacing, gigabytes):
-    """A low resolution is needed, covers enough, has at most half of the voxels, and no axis is finer than before."""
+    """A low resolution is needed, covers enough, has at most half of the voxels, and no axis is finer than before.
+
+    Shares are those of the volume before its edges are rounded to voxels: half a voxel is 3 % of an edge of 16.
+    """
     image, constraints = image_of(shape, spacing), constraints_of(gigabytes, monotonic=monotonic)
     full = fit_patch(image, constraints)
     low = choose_low_resolution(image, constraints, full)
     if low is None:
         return
     assert has_little_context(image, full)
-    assert low.fit.topology.voxels >= 0.99 * LITTLE_CONTEXT * low.image.voxels  # edges were rounded to voxels
-    assert image.voxels >= 0.99 * MIN_VOXEL_RATIO * low.image.voxels
+    coarsening = np.divide(low.image.spacing_mm, spacing)
+    edges = np.divide(shape, coarsening)
+    assert low.voxels == pytest.approx(np.prod(edges))
+    np.testing.assert_allclose(low.image.median_shape, np.maximum(edges, 1), rtol=0, atol=0.5 + 1e-9)
+    assert low.fit.topology.voxels >= LITTLE_CONTEXT * low.voxels
+    assert image.voxels >= MIN_VOXEL_RATIO * low.voxels
     assert all(coarse >= fine for coarse, fine in zip(low.image.spacing_mm, image.spacing_mm, strict=True))
     assert constraints.fits(low.fit.topology)
 

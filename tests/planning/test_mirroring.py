@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from planning_cases import CHANNEL, info_of
 
 from autoseg.dataloading.affine import draw_affine
-from autoseg.datasets.fingerprint import CaseFacts, Fingerprint, LabelFacts
+from autoseg.datasets.fingerprint import CaseFacts, Fingerprint
 from autoseg.datasets.info import DatasetInfo
+from autoseg.datasets.label_facts import LabelFacts
 from autoseg.errors import DatasetError
 from autoseg.planning.mirroring import choose_mirroring, explain_mirroring, mirror_settings
 from autoseg.planning.settings import AugmentationSettings
-from autoseg.planning.sides import differ_in_numbers_only, pair_sides_by_name, split_words
+from autoseg.planning.sides import differ_in_numbers_only, pair_sides_by_name
 
 SHAPE, SPACING_MM = (100, 200, 200), (2.0, 1.5, 1.5)  # 200 x 300 x 300 mm
 KIDNEYS = {1: (0.5, 0.6, 0.75), 2: (0.47, 0.6, 0.27)}
@@ -167,14 +168,6 @@ def test_exchanging_all_sides_gives_the_counterpart(words):
         pairs, lone = pair_sides_by_name(named(name, other))
         assert sorted(pairs[0]) == [1, 2]
         assert not lone
-
-
-def test_words_are_found():
-    """Words end at capitals, at digits and around other characters; accents are removed."""
-    assert split_words("leftKidney_2b") == ("left", "kidney", "2", "b")
-    assert split_words("RVLateral-wall") == ("rv", "lateral", "wall")
-    assert split_words("Rückenmark") == split_words("Ru\u0308ckenmark") == ("ruckenmark",)
-    assert split_words("--") == ()
 
 
 def test_names_that_tell_nothing_apart():

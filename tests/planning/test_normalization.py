@@ -3,8 +3,12 @@
 import pytest
 from planning_cases import CHANNEL, fingerprint_of, info_of
 
+from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
 from autoseg.planning.normalization import choose_normalization, explain_normalization
+from autoseg.planning.planner import PlanningOptions, make_plan
+
+OPTIONS = PlanningOptions(dataset="Dataset001_A", memory_budget_bytes=8 * 10**9)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,25 @@ def test_channels_must_agree():
     """A fingerprint of other channels than those of dataset.json is refused."""
     with pytest.raises(DatasetError, match="names 2 channels, the fingerprint holds 1"):
         choose_normalization(fingerprint_of([(9, 9, 9)], [(1, 1, 1)]), info_of("T1", "T2"))
+
+
+def test_windows_of_dataset_json_come_before_the_name():
+    """A channel with windows takes them, is explained by them, and gives the network a channel for each."""
+    stated = {"0": {"window_hu": [[-200, 300], [-1000, 400]]}}
+    info = DatasetInfo.model_validate({**info_of("CT", "T2", "CT").model_dump(), "normalization": stated})
+    fingerprint = fingerprint_of([(64, 64, 64)], [(1, 1, 1)], channels=3)
+    chosen = choose_normalization(fingerprint, info)
+    assert [channel.scheme for channel in chosen] == ["window", "zscore", "ct"]
+    assert chosen[0].window_hu == ((-200, 300), (-1000, 400))
+    sentence = next(iter(explain_normalization(chosen, info)))
+    assert sentence == (
+        "Channel 0 (CT): each of -200 to 300 and -1000 to 400 HU is clipped, and becomes -1 to 1, which makes 2 "
+        "channels of the network, as dataset.json asks."
+    )
+    plan = make_plan(fingerprint, info, OPTIONS)
+    assert {entry.architecture.in_channels for entry in plan.configurations.values()} == {4}
+    single = make_plan(fingerprint, info_of("CT", "T2", "CT"), OPTIONS)
+    assert plan.configurations["2d"].estimated_bytes > single.configurations["2d"].estimated_bytes
 
 
 def test_every_channel_is_explained():

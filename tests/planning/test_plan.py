@@ -7,9 +7,10 @@ from pydantic import ValidationError
 
 from autoseg.errors import ArtifactError
 from autoseg.networks.architecture import Architecture, Stage
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.planning.plugin_settings import CustomTransform, Plugin
-from autoseg.planning.settings import AugmentationSettings, Normalization, TrainingSettings
+from autoseg.planning.settings import AugmentationSettings, TrainingSettings
 
 
 def architecture(dimensions):
@@ -101,6 +102,9 @@ STAGES = (*FULL, "architecture", "stages")
         ((*FULL, "batch_size"), 0, "3d_fullres.batch_size"),
         ((*FULL, "normalization"), [{"scheme": "none"}], "one entry per image channel"),
         ((*FULL, "normalization", 0, "std"), None, "the scheme 'ct' needs lower, upper, mean and std"),
+        ((*FULL, "normalization", 0, "window_hu"), [0, 80], "window_hu belongs to the scheme 'window', and only to it"),
+        ((*FULL, "normalization"), [{"scheme": "window"}], "window_hu belongs to the scheme 'window'"),
+        ((*FULL, "normalization"), [{"window_hu": [80, 0]}], "0.window_hu: the lower end of a window comes first"),
         ((*FULL, "augmentation", "mirror_axes"), [0, 0], "each axis may be named once"),
         ((*FULL, "augmentation", "rotation_degrees"), 270, "rotation_degrees"),
         ((*STAGES, 0, "stride"), [1, 2, 2], "stride of the first stage must be 1"),
@@ -121,6 +125,17 @@ def test_an_impossible_edit_is_refused_by_name(plan, tmp_path, keys, value, comp
     assert complaint in str(refused.value)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_network_follows_the_windows_of_an_edited_plan(plan, tmp_path):
+    """A user writes the windows alone; the number of input channels is theirs, and comes back from the file."""
+    windows = [{"window_hu": [[0, 80], [-200, 300], [-1000, 400]]}]
+    path = edited(plan, tmp_path / "plan.json", *FULL, "normalization", value=windows)
+    full = Plan.load(path).configurations["3d_fullres"]
+    assert (full.architecture.in_channels, full.image_channels, full.previous_channels) == (3, 3, 0)
+    assert full.name_inputs(["CT"]) == ("CT 0 to 80 HU", "CT -200 to 300 HU", "CT -1000 to 400 HU")
+    Plan.load(path).save(path)
+    assert Plan.load(path).configurations["3d_fullres"] == full
 
 
 def test_a_missing_field_is_named(plan, tmp_path):

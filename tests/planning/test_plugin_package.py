@@ -20,6 +20,8 @@ from autoseg.imaging.image_files import read_image
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.planning import plugins
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(autoseg.__file__).parent / "guide" / "plugins.md"
 CONFIGURATION = "3d_fullres"
 

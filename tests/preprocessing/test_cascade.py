@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from autoseg.evaluation.summary import Summary
 from autoseg.imaging.image_files import read_label_map
 from autoseg.imaging.label_encoding import code_base, decode_labels, decode_previous
 from autoseg.imaging.postprocessing import NO_RULES
+from autoseg.inference.cascade_channels import show_previous
 from autoseg.inference.ensemble import EnsemblePrediction, EnsembleSegmenter
 from autoseg.inference.model import load_model
-from autoseg.inference.segmenter import make_segmenter, show_previous
+from autoseg.inference.torch_segmenter import make_segmenter
 from autoseg.model_selection.held_out_cases import load_preprocessed
 from autoseg.models.best_model import BestModelFold
 from autoseg.models.checkpoint import load_checkpoint
@@ -28,8 +30,13 @@ from autoseg.pipeline.datasets import plan_and_preprocess, preprocess
 from autoseg.pipeline.prediction import predict
 from autoseg.pipeline.scores import find_best
 from autoseg.pipeline.training import train
+from autoseg.planning.plan_file import load_plan_and_splits
+from autoseg.preprocessing.cascade import write_cascade_labels
 from autoseg.preprocessing.case import PreprocessedCase
 from autoseg.preprocessing.store import StoredCase
+from autoseg.runtime.lock import run_alone
+
+pytestmark = pytest.mark.slow
 
 COARSE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 
@@ -190,3 +197,31 @@ def test_a_cascade_and_what_it_follows_are_a_pair(trained: Path, tmp_path: Path)
     expected = EnsemblePrediction(members=tuple(said), rules=NO_RULES).segmentation().array
     written = folders.ensemble(f"{COARSE}+{CASCADE}") / case.prediction_file
     np.testing.assert_array_equal(read_label_map(written).array, expected)
+
+
+def test_folds_that_begin_at_once_prepare_the_cascade_in_turns(trained: Path, tmp_path: Path) -> None:
+    """The second waits for the first instead of being refused, and finds all done."""
+    root = tmp_path / "work"
+    shutil.copytree(trained, root)
+    folders, held, told = folders_of(root), threading.Event(), threading.Event()
+    plan, splits = load_plan_and_splits(NUMBER, folders)
+    lines: list[str] = []
+
+    def prepare_elsewhere() -> None:
+        with run_alone(folders.preprocessed):
+            held.set()
+            assert told.wait(60)
+
+    class Told(Listener):
+        """Lets the other run end as soon as this one waits."""
+
+        def say(self, line: str) -> None:
+            lines.append(line)
+            told.set()
+
+    other = threading.Thread(target=prepare_elsewhere)
+    other.start()
+    assert held.wait(60)
+    write_cascade_labels(Dataset.open(folders.raw).only(splits.names), plan, CASCADE, folders, NUMBER, Told())
+    other.join()
+    assert [line.split("; ")[-1] for line in lines] == ["waiting until it has ended"]

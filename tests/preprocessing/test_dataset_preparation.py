@@ -17,11 +17,13 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import CaseFacts
 from autoseg.errors import ProblemsError, UsageError, WriteError
 from autoseg.pipeline.datasets import plan_and_preprocess
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.plan import Plan
-from autoseg.planning.settings import Normalization
 from autoseg.preprocessing import dataset as module
 from autoseg.preprocessing.archive import write_archive
-from autoseg.preprocessing.dataset import PreprocessingSettings, check_prepared, estimate_bytes, prepare_cases
+from autoseg.preprocessing.dataset import estimate_bytes, prepare_cases
+from autoseg.preprocessing.prepared_check import check_prepared
+from autoseg.preprocessing.provenance import PreprocessingSettings
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runtime.lock import run_alone
 from autoseg.workspace import DatasetFolders
@@ -191,7 +193,7 @@ def test_a_damaged_file_is_named_and_its_case_redone_alone(folders, made):
 
 def test_cases_too_large_for_the_memory_are_not_read_before_training(folders, monkeypatch):
     """Their sizes are looked at all the same."""
-    monkeypatch.setattr(module, "MEMORY_FOR_CASES_BYTES", 100)
+    monkeypatch.setattr("autoseg.preprocessing.prepared_check.MEMORY_FOR_CASES_BYTES", 100)
     monkeypatch.setattr(StoredCase, "verify", None)
     check(folders)
     (folders.cases(NAME) / "case_1.zip").write_bytes(b"short")
@@ -201,7 +203,7 @@ def test_cases_too_large_for_the_memory_are_not_read_before_training(folders, mo
 
 def test_many_damaged_cases_are_a_few_lines(folders, monkeypatch):
     """A dead disk does not fill the screen."""
-    monkeypatch.setattr(module, "MOST_LINES", 2)
+    monkeypatch.setattr("autoseg.preprocessing.prepared_check.MOST_LINES", 2)
     for name in CASES:
         (folders.cases(NAME) / f"{name}.zip").write_bytes(b"")
     with pytest.raises(ProblemsError) as caught:
@@ -338,7 +340,7 @@ def test_a_case_that_killed_a_run_comes_last_and_alone(folders, monkeypatch):
     """Whatever it does to the next run, all others are finished by then."""
     before = contents(folders)
     shutil.rmtree(folders.cases(NAME))
-    folders.crash_log.write_text('+"case_1"\n+"case_2"\n-"case_1"\n+"case')
+    folders.crash_log().write_text('+"case_1"\n+"case_2"\n-"case_1"\n+"case')
     monkeypatch.setattr("autoseg.runtime.thread_map.count_cores", lambda: 2)
     load, finished = module.load_case, []
 
@@ -352,13 +354,13 @@ def test_a_case_that_killed_a_run_comes_last_and_alone(folders, monkeypatch):
     assert text == "an earlier run was killed, perhaps for lack of memory, at case_2: now last and alone"
     assert finished[-1] == ("case_2", ["case_1", "case_3", "case_4", "case_5"])
     assert contents(folders) == before
-    assert not folders.crash_log.exists()
+    assert not folders.crash_log().exists()
 
 
 def test_a_stop_forgets_no_case_that_killed_a_run(folders, monkeypatch):
     """The run that was stopped did not come to it."""
     shutil.rmtree(folders.cases(NAME))
-    folders.crash_log.write_text('+"case_2"\n')
+    folders.crash_log().write_text('+"case_2"\n')
 
     def stop(case, info):
         raise KeyboardInterrupt
@@ -368,7 +370,7 @@ def test_a_stop_forgets_no_case_that_killed_a_run(folders, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             prepare(folders)
     assert "at case_2: now last and alone" in prepare(folders)
-    assert not folders.crash_log.exists()
+    assert not folders.crash_log().exists()
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------

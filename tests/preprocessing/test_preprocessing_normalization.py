@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.planning.settings import Normalization, NormalizationScheme
-from autoseg.preprocessing.normalization import normalize
+from autoseg.planning.channel_settings import Normalization, NormalizationScheme
+from autoseg.preprocessing.normalization import find_missing, normalize
 
 SHAPE = (1, 3, 5, 4)
 EVERYWHERE = np.ones(SHAPE[1:], dtype=np.bool_)
@@ -19,6 +19,8 @@ CT = Normalization(scheme="ct", lower=-100, upper=300, mean=50, std=20)
 
 def setting(scheme: NormalizationScheme) -> Normalization:
     """Settings of a scheme."""
+    if scheme == "window":
+        return Normalization(scheme="window", window_hu=((-100, 300),))
     return CT if scheme == "ct" else Normalization(scheme=scheme)
 
 
@@ -40,6 +42,29 @@ def test_window_of_hounsfield_units_spans_0_to_1() -> None:
     image = np.array([-1000, -200, 50, 299, 300, 3000], dtype=np.float32).reshape(1, 1, 2, 3)
     result = normalize(image, (window,), np.ones((1, 2, 3), dtype=np.bool_))
     np.testing.assert_allclose(result.ravel(), [0, 0, 0.5, 0.998, 1, 1], rtol=1e-6)
+
+
+def test_each_window_becomes_a_channel_from_minus_1_to_1() -> None:
+    """Channels keep their order; each voxel is what the definition of the window says, and the scan stays as it is."""
+    windows = ((-200, 300), (-1000, 400), (0.5, 80.5))
+    schemes = (setting("none"), Normalization.model_validate({"window_hu": windows}), setting("none"))
+    image = np.random.default_rng(0).uniform(-1500, 1500, (3, 3, 5, 4)).astype(np.float32)
+    before = image.copy()
+    result = normalize(image, schemes, EVERYWHERE)
+    expected = [[2 * (min(max(x, a), b) - a) / (b - a) - 1 for x in image[1].ravel().tolist()] for a, b in windows]
+    assert result.shape == (5, 3, 5, 4)
+    np.testing.assert_array_equal(result[[0, 4]], image[[0, 2]])
+    np.testing.assert_allclose(result[1:4].reshape(3, -1), expected, atol=1e-6)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_all_windows_of_a_missing_scan_are_0() -> None:
+    """A scan that lacks its CT has zeros in each of the channels that the windows make."""
+    image = np.concatenate([np.full(SHAPE, -1000, np.float32), random_image()])
+    schemes = (Normalization.model_validate({"window_hu": [[-200, 300], [-1000, 400]]}), setting("zscore"))
+    result = normalize(image, schemes, EVERYWHERE)
+    assert not result[:2].any()
+    assert result[2].any()
 
 
 def test_ct_of_one_intensity_is_zero() -> None:
@@ -123,3 +148,24 @@ def test_constant_images_never_give_nan(scheme: NormalizationScheme, value: floa
     assert np.isfinite(result).all()
     if scheme in ("zscore", "rescale_to_0_1"):
         assert not result.any()
+
+
+@pytest.mark.parametrize("value", [0.0, -1000.0, 7.0])
+def test_a_constant_channel_among_others_is_missing(value):
+    """It becomes 0, the mean of other channels, also in CT, whose other constant images keep their value."""
+    random = np.random.default_rng(0)
+    image = np.stack([random.normal(0, 1, (3, 4, 5)), np.full((3, 4, 5), value)]).astype(np.float32)
+    ct = Normalization(scheme="ct", lower=-900.0, upper=900.0, mean=100.0, std=50.0)
+    schemes, mask = (ct, ct), np.ones((3, 4, 5), bool)
+    assert find_missing(image, schemes) == (1,)
+    assert not normalize(image, schemes, mask)[1].any()
+    alone = normalize(image[1:], schemes[1:], mask)
+    assert alone == pytest.approx((max(value, -900.0) - 100.0) / 50.0)
+
+
+def test_a_colour_is_never_missing():
+    """A picture without blue is a picture."""
+    image = np.stack([np.arange(8.0).reshape(1, 2, 4), np.full((1, 2, 4), 255.0)]).astype(np.float32)
+    schemes = (Normalization(scheme="rgb_to_0_1"),) * 2
+    assert find_missing(image, schemes) == ()
+    assert (normalize(image, schemes, np.ones((1, 2, 4), bool))[1] == 1).all()

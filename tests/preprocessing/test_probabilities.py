@@ -95,6 +95,33 @@ def test_maps_equal_those_of_all_classes_at_once(
     assert (maps.max(axis=0) - chosen).max() <= TIE + 1e-6 * scale
 
 
+@pytest.mark.parametrize("temperatures", [(2.0, 0.5, 1.0), (3.0, 3.0, 3.0)])
+def test_logits_are_divided_by_the_temperature_of_the_winner(temperatures: tuple[float, ...]) -> None:
+    """On the grid of the image, where the mask is decided, so that the likeliest class stays that of the mask."""
+    record = make_record((6, 7, 8), (5, 9, 4), axis_order=(2, 0, 1), spacing_mm=(1.0, 1.0, 1.0), seed=1)
+    logits = np.random.default_rng(0).normal(0, 4, (3, *record.shape)).astype(np.float32)
+    maps = np.stack([volume.array for volume in restore_probabilities(logits, record, temperatures=temperatures)])
+    plain = np.stack([volume.array for volume in restore_probabilities(logits, record)]).astype(np.float64)
+    powers = plain ** (1 / np.array(temperatures)[plain.argmax(axis=0)])
+    inside = (plain > 1e-6).all(axis=0)
+    np.testing.assert_allclose(maps[:, inside], (powers / powers.sum(axis=0))[:, inside], atol=1e-4)
+    assert np.abs(maps - plain)[:, inside].max() > 0.05
+    chosen = np.take_along_axis(maps, restore_case(logits, record).array[np.newaxis].astype(np.intp), axis=0)[0]
+    assert (maps.max(axis=0) - chosen).max() <= TIE
+
+
+def test_a_region_has_its_own_temperature() -> None:
+    """Its logit is divided, and stays on its side of zero."""
+    record = make_record((4, 5, 6), (4, 5, 6), axis_order=(0, 1, 2), spacing_mm=(1.0, 1.0, 1.0), seed=0)
+    logits = np.random.default_rng(0).normal(0, 4, (2, *record.shape)).astype(np.float32)
+    one, two = restore_probabilities(logits, record, exclusive=False, temperatures=(2.0, 0.5))
+    plain = list(restore_probabilities(logits, record, exclusive=False))
+    inside = plain[0].array > 0
+    for volume, before, temperature in zip((one, two), plain, (2.0, 0.5), strict=True):
+        wanted = special.expit(special.logit(before.array[inside].astype(np.float64)) / temperature)
+        np.testing.assert_allclose(volume.array[inside], wanted, atol=1e-3)
+
+
 def test_chosen_classes_come_alone_in_the_order_asked_for() -> None:
     """Their maps are those among all; tensors of 32 and 16 bit do too, and no class is no work."""
     record = make_record((6, 7, 8), (5, 9, 4), axis_order=(2, 0, 1), spacing_mm=(1.0, 1.0, 1.0), seed=1)

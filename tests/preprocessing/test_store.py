@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ArtifactError, WriteError
 from autoseg.imaging.geometry import Box, Geometry, Shape
-from autoseg.planning.settings import Normalization
+from autoseg.planning.channel_settings import Normalization
 from autoseg.preprocessing.archive import read_part, write_archive
 from autoseg.preprocessing.case import PreprocessedCase, PreprocessRecord
 from autoseg.preprocessing.provenance import PreprocessingSettings, Provenance
@@ -303,7 +303,7 @@ def test_a_case_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
-        with pytest.raises(WriteError, match=rf"{FILE}: Input/output error; free"):
+        with pytest.raises(WriteError, match=rf"{FILE}: Input/output error; see whether the disk is sound"):
             save_case(tmp_path, "case", make_case((9, 20, 18)), patch_size=PATCH, provenance=PROVENANCE)
     assert not is_stored(tmp_path, "case")
     assert not list(tmp_path.glob(".*"))
@@ -334,7 +334,7 @@ except WriteError as error:
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.stderr == ""
-    assert "case.zip: File too large; free some space" in ended.stdout
+    assert "case.zip: File too large; choose a disk that takes files of this size" in ended.stdout
     assert list((tmp_path / "cases").iterdir()) == []
 
 

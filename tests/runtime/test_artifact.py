@@ -4,13 +4,15 @@ import errno
 import json
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.errors import ArtifactError, WriteError
-from autoseg.runtime.artifact import Artifact, Score, atomic_file, atomic_folder, read_text
+from autoseg.errors import ArtifactError, UsageError, WriteError
+from autoseg.runtime.artifact import Artifact, Score, atomic_file, atomic_folder
 
 
 class Note(Artifact):
@@ -96,8 +98,8 @@ def test_a_missing_file_is_an_error_of_the_user(tmp_path):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     """An image with the name of a text does not crash the program."""
     (tmp_path / "note.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ArtifactError, match="it is not a text file"):
-        read_text(tmp_path / "note.json")
+    with pytest.raises(ArtifactError, match="is no text in UTF-8"):
+        Note.load(tmp_path / "note.json")
 
 
 def test_a_file_appears_whole_and_alone(tmp_path):
@@ -137,7 +139,7 @@ def test_a_place_that_cannot_be_written_is_an_error_in_one_line(tmp_path, write)
     """The user can move a file that has the name of the folder."""
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(ArtifactError, match=r"cannot write .*; free some space or choose"),
+        pytest.raises(ArtifactError, match=r"cannot write .*; remove or rename the file that is in the way, or choose"),
         write(tmp_path / "file" / "a"),
     ):
         pass
@@ -243,19 +245,6 @@ def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch
     assert (tmp_path / "note.txt").read_text() == "text"
 
 
-def test_what_a_killed_run_left_is_removed_after_a_day(tmp_path):
-    """An old half-filled folder is removed; a fresh one, and those of other folders, stay."""
-    old, fresh, other = (tmp_path / f".writing_{name}" for name in ("cases_old", "cases_fresh", "else_old"))
-    for folder in (old, fresh, other):
-        folder.mkdir()
-        (folder / "half").touch()
-    for folder in (old, other):
-        os.utime(folder, (0, 0))
-    with atomic_folder(tmp_path / "cases") as folder:
-        (folder / "whole").touch()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing_cases_fresh", ".writing_else_old", "cases"]
-
-
 def test_lists_of_numbers_stand_on_one_line(tmp_path):
     """A shape is on one line, so that people can read it, and texts stay as they are."""
 
@@ -276,4 +265,76 @@ def test_keys_of_strangers_are_shown_without_signs_that_terminals_obey():
     """The error about a key with control characters is one line without them."""
     with pytest.raises(ArtifactError) as caught:
         Note.parse('{"text": "", "\\u001b[2Jx\\ny": 1}', source="a")
-    assert str(caught.value).startswith("a: ?[2Jx?y: ")
+    assert str(caught.value).startswith("a: \\x1b[2Jx\\ny: ")
+
+
+def test_a_key_twice_is_refused_in_texts_too():
+    """As in files."""
+    with pytest.raises(ArtifactError, match=r"a has the key 'text' twice in one object \(line 1\); keep one of them"):
+        Note.parse('{"text": "x", "text": "y"}', source="a")
+
+
+def test_runs_that_fill_one_folder_at_the_same_time_leave_it_whole(tmp_path):
+    """Each writes two files; the folder holds those of one run, and nothing else is left."""
+
+    def fill(run: int) -> None:
+        for _ in range(20):
+            with atomic_folder(tmp_path / "masks") as writing:
+                for name in ("a", "b"):
+                    (writing / name).write_text(str(run))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(fill, range(4)))
+    assert [path.name for path in tmp_path.iterdir()] == ["masks"]
+    first, second = ((tmp_path / "masks" / name).read_text() for name in ("a", "b"))
+    assert first == second
+
+
+def test_run_that_is_done_leaves_alone_what_the_next_run_moves_aside(tmp_path, monkeypatch):
+    """The next run renames the new folder at once; neither does the old one come back, nor is it an error."""
+    path, moved = tmp_path / "masks", tmp_path / "moved_by_the_next_run"
+    path.mkdir()
+    (path / "old").touch()
+    rename = Path.replace
+
+    def rename_and_be_overtaken(source, target):
+        rename(source, target)
+        if target == path:
+            rename(path, moved)
+
+    monkeypatch.setattr(Path, "replace", rename_and_be_overtaken)
+    with atomic_folder(path) as writing:
+        (writing / "new").touch()
+    assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")) == [moved.name, f"{moved.name}/new"]
+
+
+def test_runs_that_write_one_file_at_the_same_time_leave_it_whole(tmp_path):
+    """Under names of their own, so that no run takes the file of another one away."""
+
+    def write(run: int) -> None:
+        for _ in range(50):
+            with atomic_file(tmp_path / "table.csv", durable=False) as writing:
+                writing.write_text(str(run) * 1000)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    assert len(set((tmp_path / "table.csv").read_text())) == 1
+
+
+def test_a_folder_that_another_run_has_made_meanwhile_is_kept(tmp_path):
+    """Where folders are not to be replaced."""
+    path = tmp_path / "Dataset004_A"
+
+    def fill() -> None:
+        with atomic_folder(path, replace=False) as writing:
+            (writing / "mine").touch()
+            path.mkdir()
+            (path / "theirs").touch()
+
+    with pytest.raises(UsageError, match=r"another run has made .*Dataset004_A meanwhile; remove it"):
+        fill()
+    assert [file.name for file in tmp_path.rglob("*")] == ["Dataset004_A", "theirs"]
+    with atomic_folder(tmp_path / "other", replace=False) as writing:
+        (writing / "mine").touch()
+    assert (tmp_path / "other" / "mine").exists()

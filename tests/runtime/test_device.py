@@ -9,9 +9,7 @@ from autoseg.runtime.device import (
     exactly,
     free_gpu_memory,
     gpu_memory_within_reach,
-    is_memory_full,
     make_ready,
-    memory_named,
     needs_scaling,
     precision,
     prefers_channels_last,
@@ -19,6 +17,7 @@ from autoseg.runtime.device import (
     resolve_device,
     restore_random_state,
 )
+from autoseg.runtime.full_memory import is_memory_full, memory_named
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -71,8 +71,8 @@ def test_planted_wait_in_the_loss_is_found(monkeypatch):
     """An `.item()` in the middle of a step is what the tests on the pretended GPU are there to find."""
     original = Loss.at_one_resolution
 
-    def with_item(self, logits, labels, unknown=None):
-        loss = original(self, logits, labels, unknown)
+    def with_item(self, logits, labels, unknown=None, *rest):
+        loss = original(self, logits, labels, unknown, *rest)
         return loss * (2.0 if loss.item() > 0 else 1.0)
 
     monkeypatch.setattr(Loss, "at_one_resolution", with_item)
@@ -83,8 +83,8 @@ def test_planted_device_is_found(monkeypatch):
     """A tensor that the loss makes on the CPU does not go through."""
     original = Loss.at_one_resolution
 
-    def with_cpu_weights(self, logits, labels, unknown=None):
-        return (original(self, logits, labels, unknown) * torch.ones(2)).sum()
+    def with_cpu_weights(self, logits, labels, unknown=None, *rest):
+        return (original(self, logits, labels, unknown, *rest) * torch.ones(2)).sum()
 
     monkeypatch.setattr(Loss, "at_one_resolution", with_cpu_weights)
     with pytest.raises(RuntimeError, match="device"):

@@ -1,6 +1,7 @@
 """Tests of the cores and the free memory of the machine."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,20 @@ from autoseg.runtime.machine import count_cores, free_memory_bytes, may_have_gpu
 def test_there_is_a_core():
     """There is at least the core that runs this test."""
     assert count_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, 8), ({"SLURM_CPUS_PER_TASK": "3"}, 3), ({"NCPUS": "2"}, 2), ({"NCPUS": "64"}, 8), ({"NCPUS": "x"}, 8)],
+)
+def test_a_job_of_a_cluster_has_the_cores_that_it_was_given(monkeypatch, variables, expected):
+    """Slurm does not confine it to them everywhere."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for name in machine.CORES_OF_JOBS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert count_cores() == expected
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux says")

@@ -50,6 +50,7 @@ def test_waiting_threads_soon_sleep(door: str) -> None:
     assert set(in_force) == {(VARIABLES["GOMP_SPINCOUNT"], VARIABLES["OMP_WAIT_POLICY"])}
 
 
+@pytest.mark.slow
 @only_libgomp
 def test_processes_that_are_started_inherit_it() -> None:
     """Also those of a program that has not loaded torch itself."""
@@ -71,6 +72,7 @@ def test_setting_of_the_user_wins(variables: dict[str, str], expected: tuple[str
     assert set(settings_in_force("import autoseg, torch", **variables)) == {expected}
 
 
+@pytest.mark.slow
 @only_libgomp
 def test_nothing_changes_after_torch_was_loaded() -> None:
     """The library would not read it any more, and processes that are started would differ from this one."""

@@ -7,7 +7,8 @@ from small_models import small_configuration
 from autoseg.dataloading.loader import Batches
 from autoseg.dataloading.sampling import InMemoryCase
 from autoseg.imaging.targets import OUTSIDE
-from autoseg.planning.settings import AugmentationSettings, Normalization
+from autoseg.planning.channel_settings import Normalization
+from autoseg.planning.settings import AugmentationSettings
 from autoseg.preprocessing.foreground import sample_foreground
 
 SHAPE, PATCH = (14, 26, 22), (8, 16, 12)

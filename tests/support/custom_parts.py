@@ -9,9 +9,9 @@ from small_models import small_run, small_state
 from torch import nn
 
 from autoseg.dataloading.batch import Batch
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.plugin_settings import CustomTransform, Plugin
 from autoseg.planning.plugins import register_loss, register_network, register_transform
-from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.memory_trial import fill_gradients

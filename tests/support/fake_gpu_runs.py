@@ -17,8 +17,8 @@ from autoseg.dataloading.loader import Batches
 from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Architecture, Axes
 from autoseg.networks.default_unet import UNet
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.presets import PRESETS, PresetName
-from autoseg.planning.settings import LossSettings
 from autoseg.planning.topology import design_network
 from autoseg.runtime.device import needs_scaling
 from autoseg.training import loop, memory_trial, step

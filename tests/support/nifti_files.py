@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.imaging.nifti_header import FIRST, SECOND
+from autoseg.imaging.volume_files.nifti_header import FIRST, SECOND
 
 CODES = {"uint8": 2, "int16": 4, "float32": 16}
 

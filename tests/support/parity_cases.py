@@ -16,8 +16,8 @@ from scipy import ndimage
 from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import IDENTITY, Geometry, Shape, Vector, Volume
 from autoseg.networks.architecture import Architecture, Stage
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.plan import Configuration
-from autoseg.planning.settings import Normalization
 from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, restore_case
 from autoseg.preprocessing.probabilities import restore_probabilities
 

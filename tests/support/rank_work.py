@@ -13,12 +13,13 @@ from small_models import small_run, small_state
 from torch import nn
 
 from autoseg.dataloading.batch import Batch
+from autoseg.dataloading.shapes import NO_SHAPES, ShapeMaker
 from autoseg.errors import AutosegError
 from autoseg.imaging.targets import Targets
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.pipeline.training import train
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.plugin_settings import Plugin
-from autoseg.planning.settings import LossSettings
 from autoseg.runtime import device as devices
 from autoseg.runtime.reporting import SILENT
 from autoseg.training import loop, memory_trial, watchdog
@@ -50,6 +51,16 @@ def train_and_fail(root, how, device, *, reporter):
 
     loop.train_step = step_or_fail
     train(NUMBER, "3d_fullres", [0], device=device, workspace=root, reporter=reporter)
+
+
+def start_and_be_terminated(*, reporter):
+    """Does nothing yet when SIGTERM reaches all processes, and ends the second one, which does not handle it so far."""
+    if os.environ["RANK"] == "1":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
 
 
 def train_and_take_a_minute(root, number, device, *, reporter):
@@ -101,8 +112,10 @@ class LossCase:
         labels[0, 1:] = self.ignore or 0
         unknown = torch.tensor([[False, True]] * 3 + [[False, False]] * 2)
         own = slice(ranks.number, None, ranks.count)
+        maker = ShapeMaker.of(loss.settings, loss.targets)
+        shapes = NO_SHAPES if maker is None else maker.make(labels[own])
         outputs = [logits[own].clone().requires_grad_(True) for logits in outputs]
-        share = loss(outputs, labels[own], unknown[own] if self.unknown else None)
+        share = loss(outputs, labels[own], unknown[own] if self.unknown else None, shapes)
         share.backward()
         return share.item(), torch.cat([logits.grad.flatten(1) for logits in outputs if logits.grad is not None], dim=1)
 
@@ -123,6 +136,15 @@ LOSSES = {
     "what nobody looked for, batch Dice": LossCase(unknown=True, batch_dice=True, exclusive=False),
     "Tversky": LossCase(batch_dice=True, settings=(("overlap", "tversky"),)),
     "squares": LossCase(settings=(("overlap", "squared_dice"),)),
+    "components": LossCase(settings=(("component_weight", 0.5),)),
+    "components, ignored voxels, overlapping": LossCase(
+        ignore=3, exclusive=False, unknown=True, settings=(("component_weight", 2.0), ("overlap", "tversky"))
+    ),
+    "skeletons": LossCase(settings=(("skeleton_weight", 0.5),)),
+    "skeletons, batch Dice": LossCase(batch_dice=True, settings=(("skeleton_weight", 1.0),)),
+    "skeletons, ignored voxels, overlapping": LossCase(
+        ignore=3, exclusive=False, unknown=True, batch_dice=True, settings=(("skeleton_weight", 1.0),)
+    ),
     "focal": LossCase(settings=(("voxelwise", "focal"),), ignore=3),
     "further outputs": LossCase(auxiliary_outputs=FURTHER),
     "further outputs, ignored voxels": LossCase(auxiliary_outputs=FURTHER, ignore=3),

@@ -13,8 +13,10 @@ from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
+from autoseg.planning.channel_settings import Normalization
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.plan import Configuration, Plan
-from autoseg.planning.settings import LossSettings, Normalization, TrainingSettings
+from autoseg.planning.settings import TrainingSettings
 from autoseg.preprocessing.foreground import Foreground
 from autoseg.runtime.device import precision
 from autoseg.training.losses import Loss

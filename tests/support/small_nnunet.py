@@ -14,8 +14,8 @@ from autoseg.imaging.image_files import write_label_map
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint, save_checkpoint
 from autoseg.networks.architecture import Architecture, Stage
+from autoseg.planning.channel_settings import Normalization
 from autoseg.planning.plan import Configuration
-from autoseg.planning.settings import Normalization
 from autoseg.workspace import ModelFolder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "nnunet_models"

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from autoseg.imaging.targets import Targets
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
-from autoseg.planning.settings import LossSettings
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.training.auxiliary_loss import auxiliary_loss, find_answers
 from autoseg.training.losses import Loss
 from autoseg.training.plugin_checks import find_idle

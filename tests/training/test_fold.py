@@ -130,6 +130,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "train_step", step_or_stop)
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_as_if_nothing_had_happened(fresh, straight):
     """After `kill -9` in the second epoch, the next run repeats that epoch and ends with the same weights."""
     command = [sys.executable, "-c", KILLED_AT_STEP, str(fresh), str(STEPS + 1)]

@@ -17,6 +17,8 @@ from autoseg.pipeline.training import train
 from autoseg.training import loop
 from autoseg.training.initial_weights import FROZEN
 
+pytestmark = pytest.mark.slow  # each test trains folds
+
 CONFIGURATION = "3d_fullres"
 
 

@@ -131,6 +131,7 @@ def test_training_goes_on_while_the_disk_is_slow(fresh, straight, monkeypatch):
     assert epochs_of(fresh) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_writes_goes_on(fresh, straight):
     """The checkpoint of the epoch before is whole, and no log file is ahead of it."""
     running = subprocess.Popen([sys.executable, "-c", WRITES_FOR_EVER, str(fresh)])

@@ -134,6 +134,7 @@ def test_stop_during_the_last_step_is_heard(fresh, straight, monkeypatch):
     assert listener.totals.keys() == {"training", "validating"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
 def test_signal_ends_a_call_after_its_step(fresh, straight, monkeypatch, number, error):
     """A call of the function never ends the process; Ctrl-C raises what it always raises, once all is saved."""
@@ -166,6 +167,7 @@ def test_nothing_is_asked_to_stop_if_nothing_runs(trained):
     assert not model_of(trained).stop_file(0).exists()
 
 
+@pytest.mark.slow
 def test_two_runs_never_train_the_same_fold(fresh):
     """The second run, in another process, ends with one line."""
     options = f"-d {NUMBER} -c {CONFIGURATION} -f 0 -w {fresh}".split()
@@ -192,6 +194,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("file", 0)])
 def test_program_that_is_stopped_exits_as_documented(fresh, straight, how, code):
     """It is stopped by another process, as a cluster does, and the same command goes on."""
@@ -252,6 +255,7 @@ def test_fold_is_extended_by_a_time(trained):
     assert checkpoint_of(trained).training["elapsed_seconds"] >= used + 1
 
 
+@pytest.mark.slow
 def test_extension_goes_on_after_a_stop(trained, straight, tmp_path, monkeypatch):
     """It goes on without --extend, and ends as an extension without a stop."""
     other = shutil.copytree(straight, tmp_path / "other")

@@ -177,6 +177,7 @@ LEFT = {"checkpoint.pt", "progress.jsonl"}
 """Files of a fold that was stopped in its first epoch."""
 
 
+@pytest.mark.slow
 def test_step_of_a_minute_is_given_up(fresh, straight):
     """SIGTERM, Ctrl-C and the file each end a step of a minute; all steps before are kept, bit for bit."""
     assert_stopped(Program(fresh, "step", 1).stopped_by(signal.SIGTERM, fresh), 143, "SIGTERM")
@@ -233,6 +234,7 @@ def assert_second_case_is_left(fresh, straight):
     left = files_in(model_of(fresh).fold(0))
     assert {name for name in left if name.startswith(".")} == {
         ".validating/.judged/case_2.json",
+        ".validating/calibration_voxels/case_2.npz",
         ".validating/case_2.nii.gz",
     }
     listener = finish(fresh)

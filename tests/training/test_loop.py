@@ -292,16 +292,18 @@ def test_waiting_is_waiting_for_the_threads(monkeypatch):
 
     run = small_run(epochs=1, steps_per_epoch=4)
     run = replace(run, training=replace(run.training, augmentation_device=torch.device("cpu")))
-    with monkeypatch.context() as context:
-        context.setattr(Batches, "_finish", slow("_finish", 0.1))
-        state = small_state(run)
-        train_fold(state, run, SILENT, ignore)
-    assert state.reports[-1].waiting_share < 0.5
-    with monkeypatch.context() as context:
-        context.setattr(Batches, "_prepare", slow("_prepare", 0.1))
-        state = small_state(run)
-        train_fold(state, run, SILENT, ignore)
-    assert state.reports[-1].waiting_share > 0.5
+
+    def train_with_slow(method, seconds):
+        with monkeypatch.context() as context:
+            context.setattr(Batches, method, slow(method, seconds))
+            state = small_state(run)
+            train_fold(state, run, SILENT, ignore)
+        return state.reports[-1]
+
+    busy = train_with_slow("_finish", 0.1)
+    assert busy.waiting_share < 0.5
+    seconds_per_step = busy.elapsed_seconds / 4
+    assert train_with_slow("_prepare", 2 * seconds_per_step).waiting_share > 0.5
 
 
 def test_stalled_loader_is_said_before_it_is_an_error(monkeypatch):

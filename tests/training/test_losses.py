@@ -5,18 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from autoseg.imaging.targets import Targets
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import register_loss
-from autoseg.planning.settings import LossSettings
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
-from autoseg.training.losses import (
-    Loss,
-    _mean_of_highest,
-    coarsen,
-    deep_supervision_weights,
-    overlap_loss,
-    voxelwise_loss,
-)
+from autoseg.training.losses import Loss, coarsen, deep_supervision_weights
+from autoseg.training.overlap_loss import overlap_loss
+from autoseg.training.voxelwise_loss import _mean_of_highest, voxelwise_loss
 
 LABELS = Targets(structures={"first": (1,), "second": (2,)})
 SPARSE = Targets(structures={"first": (1,), "second": (2,)}, ignore=3)

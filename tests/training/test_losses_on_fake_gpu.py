@@ -9,7 +9,7 @@ from fake_cuda import CUDA, pretended_cuda, requires_pretended_cuda
 
 from autoseg.imaging.targets import Targets
 from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
-from autoseg.planning.settings import LossSettings
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.training.losses import Loss
 
 pytestmark = requires_pretended_cuda

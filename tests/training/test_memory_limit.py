@@ -4,6 +4,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event, Thread
+from time import sleep
 
 import pytest
 import torch
@@ -12,13 +13,17 @@ from phantoms import Listener
 from tiny_workspaces import NUMBER, edit_training, folders_of, plan_tiny, write_volumes
 
 from autoseg.imaging.postprocessing import NO_RULES
-from autoseg.inference.segmenter import make_segmenter
+from autoseg.inference.torch_segmenter import make_segmenter
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.pipeline.training import train
 from autoseg.planning.budget import count_fitting_patches
 from autoseg.planning.plan import Plan
-from autoseg.runtime.lock import run_alone
+from autoseg.runtime import lock
+from autoseg.runtime.lock import change_alone, run_alone
 from autoseg.training import fold, loop, memory_limit
+from autoseg.training.jobs import TrainingRequest, make_jobs
+
+pytestmark = pytest.mark.slow  # each test trains folds
 
 CONFIGURATION = "3d_fullres"
 MEMORY = 30_000_000
@@ -71,12 +76,12 @@ def plan_of(root):
 
 
 @contextmanager
-def held_by_another(folder):
-    """Locks a folder in another thread."""
+def held_by_another(path, how):
+    """Locks a folder or a file in another thread."""
     held, done = Event(), Event()
 
     def hold():
-        with run_alone(folder):
+        with how(path):
             held.set()
             done.wait(60)
 
@@ -148,10 +153,11 @@ def test_begun_and_finished_folds_do_not_mind_a_corrected_estimate(fresh, small_
 
 
 def test_plan_that_cannot_be_corrected_is_left_and_training_goes_on(fresh, small_gpu, monkeypatch):
-    """Another run may hold the dataset, or the plan may have become another one."""
+    """Another run may be halted while it changes the plan, or the plan may have become another one."""
     before = folders_of(fresh).plan.read_text()
-    with held_by_another(folders_of(fresh).preprocessed):
-        assert "could not be corrected: another run is at work on" in run_train(fresh).text
+    monkeypatch.setattr(lock, "CHANGE_SECONDS", 0.1)
+    with held_by_another(folders_of(fresh).plan, change_alone):
+        assert "could not be corrected: another run has been changing" in run_train(fresh).text
     assert folders_of(fresh).plan.read_text() == before
 
     original = loop.train_step
@@ -167,6 +173,40 @@ def test_plan_that_cannot_be_corrected_is_left_and_training_goes_on(fresh, small
     monkeypatch.setattr(loop, "train_step", edit_and_step)
     assert "says something else of 3d_fullres by now, and keeps its estimate" in run_train(fresh, [1]).text
     assert plan_of(fresh).configurations[CONFIGURATION].measured_memory is None
+
+
+def test_a_plan_is_corrected_while_others_work_on_the_dataset(fresh, small_gpu):
+    """Preprocessing another configuration may take hours."""
+    with held_by_another(folders_of(fresh).preprocessed, run_alone):
+        run_train(fresh)
+    assert plan_of(fresh).configurations[CONFIGURATION].measured_memory is not None
+
+
+def test_jobs_that_correct_a_plan_at_once_keep_what_the_others_wrote(fresh, monkeypatch):
+    """Each reads the plan before the other one has written it, unless they wait for each other."""
+    jobs = [
+        make_jobs(TrainingRequest(number=NUMBER, folders=folders_of(fresh), configuration=name, folds=(0,)))[0]
+        for name in ("2d", "3d_fullres")
+    ]
+    load = Plan.load
+
+    def load_slowly(path):
+        plan = load(path)
+        sleep(0.3)
+        return plan
+
+    monkeypatch.setattr(Plan, "load", load_slowly)
+    threads = [Thread(target=memory_limit.correct_estimate, args=(job, {1: MEMORY}, Listener())) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    measured = {
+        name: configuration.measured_memory
+        for name, configuration in load(folders_of(fresh).plan).configurations.items()
+    }
+    assert None not in measured.values(), measured
+    assert not list(folders_of(fresh).preprocessed.glob(".plan*"))
 
 
 def test_larger_memory_takes_the_whole_batch_again(fresh, small_gpu, monkeypatch):

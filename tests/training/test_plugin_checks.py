@@ -127,6 +127,7 @@ def test_weights_that_the_loss_leaves_out_are_found():
         assert all(weights.grad is None for weights in state.network.parameters())
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_step_of_one(tmp_path, monkeypatch):
     """Of five patches the first rank has three: each rank counts by its patches."""
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)

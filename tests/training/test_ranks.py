@@ -64,6 +64,7 @@ def test_gradients_are_those_of_the_whole_batch(shares, name):
         torch.testing.assert_close(found, gradients, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_ranks_take_as_many_parts_as_the_smallest_memory_asks_for(tmp_path):
     """Each rank tries alone before the first step only, and nothing of the trial is left."""
     launch(partial(save_crowded, tmp_path, "cpu"), 2, "cpu", Listener())

@@ -11,7 +11,7 @@ from fake_gpu_runs import fake_architecture, fake_batch, fake_run, fake_state, p
 from autoseg.dataloading.augmentation_place import augments_on_device
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import Targets
-from autoseg.planning.settings import LossSettings
+from autoseg.planning.loss_settings import LossSettings
 from autoseg.runtime.device import copy_to, precision
 from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import measure, train_step

@@ -1,6 +1,7 @@
 """A run is asked to stop by a file or by a signal, and ignores requests that were meant for another run."""
 
 import os
+import platform
 import signal
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import Stopped, UsageError
+from autoseg.runtime.lock import run_alone
 from autoseg.training import stopping
 from autoseg.training.stopping import NEVER, ask_to_stop
 from autoseg.training.watchdog import watch_for_stop
@@ -125,3 +127,35 @@ def test_folds_that_are_idle_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"fold 1 of 2d is not being trained; .*being trained there: 3"):
         ask_to_stop(model, [3, 1])
     assert not model.stop_file(3).exists()
+
+
+def test_a_request_between_the_lock_and_the_first_step_counts(tmp_path):
+    """The run that holds the lock is the one that is meant; an older request was meant for another one."""
+    model = ModelFolder(path=tmp_path)
+    model.fold(0).mkdir()
+    model.stop_file(0).touch()
+    os.utime(model.stop_file(0), (1, 1))
+    with run_alone(model.fold(0)), watch_for_stop(model.stop_file(0)) as request:
+        request.check()
+    with run_alone(model.fold(0)):
+        assert ask_to_stop(model, [0]) == [0]
+        with watch_for_stop(model.stop_file(0)) as request, pytest.raises(Stopped):
+            request.check()
+
+
+def test_a_run_that_was_killed_or_has_just_ended_gets_no_request(tmp_path, monkeypatch):
+    """It says so, and leaves nothing that would stop the next run."""
+    model = ModelFolder(path=tmp_path)
+    model.fold(1).mkdir()
+    lock = model.fold(1) / ".running"
+    lock.write_text("process 1 on another machine")
+    assert ask_to_stop(model, None) == [1]
+    lock.write_text(f"process 1 on {platform.node()}")
+    with pytest.raises(UsageError, match=r"no fold of .* is being trained; .* nothing is being trained there"):
+        ask_to_stop(model, None)
+    model.stop_file(1).unlink()
+    answers = iter([False, True])
+    monkeypatch.setattr(stopping, "is_abandoned", lambda _: next(answers))
+    with pytest.raises(UsageError, match=r"fold 1 of .* has just ended by itself; there is nothing to stop"):
+        ask_to_stop(model, None)
+    assert not model.stop_file(1).exists()

@@ -11,7 +11,7 @@ from rank_work import STEPS, one_step, save_shares
 from small_models import small_run
 
 from autoseg.dataloading.batch import Batch
-from autoseg.inference.predictor import NetworkPredictor
+from autoseg.inference.network_predictor import NetworkPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.models.build import make_network
 from autoseg.runtime import device

@@ -4,16 +4,20 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from autoseg.errors import WriteError
+from autoseg.errors import ArtifactError, WriteError
 from autoseg.runtime.artifact import atomic_file
+from autoseg.runtime.os_errors import advise_writing, reason_of
 from autoseg.runtime.units import describe_memory
 
 LOAD = ("patches_per_second", "waiting_share", "device_memory_bytes", "device_utilization")
 """Attributes of a report that tell how busy the machine was."""
+
+REQUIRED = ("training_loss", "validation_loss", "learning_rate", "seconds", "elapsed_seconds")
+"""Attributes of a report that are numbers in every version."""
 
 MOST_SHOWN_LABELS = 8
 """Largest number of labels in a line of the console."""
@@ -121,6 +125,35 @@ def write_lines(path: Path, reports: Sequence[EpochReport]) -> None:
         writing.write_text("".join(report.to_line() for report in reports), encoding="utf-8", newline="\n")
 
 
+def read_lines(path: Path) -> list[EpochReport]:
+    """Reads progress.jsonl, also while a run appends to it: a last line without its end is left out.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The reports of all epochs; none if there is no such file. Attributes that this version does not know are left
+        out, and numbers that are null are NaN.
+
+    Raises:
+        ArtifactError: A line is damaged.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    lines = text.splitlines(keepends=True)
+    return [_parse(line, f"line {number} of {path}") for number, line in enumerate(lines, start=1) if line[-1] == "\n"]
+
+
+def _parse(line: str, place: str) -> EpochReport:
+    try:
+        values = json.loads(line)
+        dice = {label: math.nan if score is None else float(score) for label, score in values["pseudo_dice"].items()}
+        known = {field.name: values.get(field.name) for field in fields(EpochReport)} | {"pseudo_dice": dice}
+        numbers = {name: math.nan if known[name] is None else float(known[name]) for name in REQUIRED}
+        return EpochReport(**{**known, **numbers, "epoch": int(values["epoch"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{place} is damaged", "remove the line, or train the fold anew with --restart") from error
+
+
 def append_line(path: Path, report: EpochReport) -> None:
     """Appends a line to progress.jsonl in a single write, which is either done or not if the process is killed.
 
@@ -131,8 +164,8 @@ def append_line(path: Path, report: EpochReport) -> None:
         with path.open("ab", buffering=0) as file:
             file.write(report.to_line().encode())
     except OSError as error:
-        what = f"cannot write {path}: {error.strerror}"
-        raise WriteError(what, "free some space or choose a folder that you may write to") from error
+        what = f"cannot write {path}: {reason_of(error)}"
+        raise WriteError(what, advise_writing(error)) from error
 
 
 def write_progress(path: Path, reports: Sequence[EpochReport]) -> None:

@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 
 from autoseg.errors import ArtifactError
-from autoseg.training.monitoring.progress import EpochReport, describe_epoch, write_progress
+from autoseg.training.monitoring.progress import (
+    EpochReport,
+    append_line,
+    describe_epoch,
+    read_lines,
+    write_lines,
+    write_progress,
+)
 
 NAN = float("nan")
 
@@ -125,3 +132,29 @@ def test_console_line_of_many_labels_names_the_lowest():
     assert "pseudo Dice mean 0.500, lowest rib_1 0.010  rib_2 0.020  " in line
     assert "rib_8 0.080 (" in line
     assert "rib_9 " not in line
+
+
+def test_lines_are_read_back_while_a_run_appends(tmp_path):
+    """Undefined numbers as NaN; a line without its end is left out, and so is what this version does not know."""
+    first, second = reports(2)
+    first = replace(first, validation_loss=NAN, pseudo_dice={"Anterior": NAN, "Posterior": 0.5})
+    path = tmp_path / "progress.jsonl"
+    assert read_lines(path) == []
+    write_lines(path, [first])
+    append_line(path, second)
+    with path.open("a") as file:
+        file.write('{"epoch": 2, "training_lo')
+    read = read_lines(path)
+    assert read[1:] == [second]
+    assert repr(read[0]) == repr(first)
+    path.write_text(second.to_line().replace('"epoch"', '"later": 1, "epoch"'))
+    assert read_lines(path) == [second]
+
+
+@pytest.mark.parametrize("line", ["no JSON", "[]", "{}", '{"epoch": 0, "pseudo_dice": {}, "training_loss": "low"}'])
+def test_damaged_line_is_named(tmp_path, line):
+    """By its number."""
+    path = tmp_path / "progress.jsonl"
+    path.write_text(f"{reports(1)[0].to_line()}{line}\n")
+    with pytest.raises(ArtifactError, match=r"line 2 of .*progress.jsonl is damaged"):
+        read_lines(path)

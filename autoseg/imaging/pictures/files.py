@@ -1,0 +1,70 @@
+"""Opens a picture by the ending of its name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.errors import ImageError
+from autoseg.imaging.formats import COLOUR_ENDINGS
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.pictures.bmp import open_bmp
+from autoseg.imaging.pictures.jpeg import open_jpeg
+from autoseg.imaging.pictures.picture import Picture
+from autoseg.imaging.pictures.png import open_png
+from autoseg.imaging.pictures.tiff import open_tiff
+from autoseg.runtime.os_errors import advise_reading, reason_of
+
+READERS: dict[str, Callable[[Path], Picture]] = {
+    ".png": open_png,
+    ".bmp": open_bmp,
+    ".jpg": open_jpeg,
+    ".jpeg": open_jpeg,
+    ".tif": open_tiff,
+    ".tiff": open_tiff,
+}
+
+
+def is_picture(path: Path) -> bool:
+    """Returns whether a file has the ending of a picture, a TIFF among them.
+
+    Example:
+        >>> is_picture(Path("photo.JPG")), is_picture(Path("scan.nii.gz"))
+        (True, False)
+    """
+    return path.suffix.lower() in COLOUR_ENDINGS
+
+
+def is_plain(path: Path) -> bool:
+    """Returns whether other programs read the same numbers from a file: none of `pictures`' rules changes them.
+
+    Raises:
+        ImageError: It is a picture that cannot be read.
+    """
+    return not is_picture(path) or open_picture(path).is_plain
+
+
+def open_picture(path: Path) -> Picture:
+    """Reads the header of a picture, whose pixels are then read by `Picture.decode`.
+
+    Raises:
+        ImageError: The file cannot be read, is damaged, or of a kind that is not read.
+    """
+    try:
+        return READERS[path.suffix.lower()](path)
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {reason_of(error)}", advise_reading(error)) from error
+
+
+def read_picture(path: Path, *, as_mask: bool) -> Volume:
+    """Reads a picture as (c, z, y, x) in its own number type, as it is shown and without transparency.
+
+    Args:
+        path: Path of the picture.
+        as_mask: Whether a palette gives its indices instead of its colours.
+
+    Raises:
+        ImageError: The file cannot be read, is damaged, or of a kind that is not read.
+    """
+    picture = open_picture(path)
+    return Volume(array=np.ascontiguousarray(picture.decode(as_mask)), geometry=picture.geometry)

@@ -1,0 +1,29 @@
+"""Trained folds on disk whose networks were exported for runtimes other than torch."""
+
+from collections.abc import Sequence
+
+from autoseg.errors import ArtifactError, ModelError
+from autoseg.models.fold_description import ExportedFold, Parity
+from autoseg.workspace import Fold, ModelFolder
+
+
+def is_exported(folder: ModelFolder, fold: Fold) -> bool:
+    """Returns whether a fold has a network for runtimes other than torch, and no checkpoint."""
+    return folder.exported_network(fold).is_file() and not folder.checkpoint(fold).is_file()
+
+
+def load_exported(folder: ModelFolder, fold: Fold) -> ExportedFold:
+    """Reads the description of an exported fold.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
+    try:
+        return ExportedFold.load(folder.exported_fold(fold))
+    except ArtifactError as error:
+        raise ModelError(error.what, "get a sound copy of the model") from error
+
+
+def load_parity(folder: ModelFolder, folds: Sequence[Fold]) -> list[Parity]:
+    """Returns how far the exported network of each fold is from torch's; folds with a checkpoint are left out."""
+    return [load_exported(folder, fold).parity for fold in folds if is_exported(folder, fold)]
