@@ -13,7 +13,7 @@ from typing import Any
 from autoseg.errors import ModelError
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.imaging.targets import Targets
-from autoseg.nnunet.pickles import read_pickle
+from autoseg.models.pickles import read_pickle
 from autoseg.runtime.artifact import atomic_file
 from autoseg.runtime.json_text import read_json_text
 

@@ -26,8 +26,6 @@ from autoseg.networks.default_unet import UNet
 Weights = dict[str, torch.Tensor]
 
 ANOTHER_NETWORK = "predict with nnU-Net, or train its dataset here"
-WRAPPINGS = ("module.", "_orig_mod.")
-"""Prefixes that torch adds to the names when a network is wrapped for several devices, or compiled."""
 
 _IN_BLOCK = {"first": "conv1", "second": "conv2"}
 _IN_DECODER = {"upsampling": "transpconvs", "heads": "seg_layers", "decoder": "stages"}
@@ -82,17 +80,6 @@ def all_names(name: str) -> Iterator[str]:
         yield alternative
         if alternative.startswith("encoder."):
             yield f"decoder.{alternative}"
-
-
-def unwrap(name: str) -> str:
-    """Removes the prefixes `WRAPPINGS` from a name.
-
-    >>> unwrap("module.encoder.stem.convs.0.conv.weight")
-    'encoder.stem.convs.0.conv.weight'
-    """
-    for wrapping in WRAPPINGS:
-        name = name.removeprefix(wrapping)
-    return name
 
 
 def import_weights(

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from autoseg.errors import ModelError
+from autoseg.models.pickles import CHECKPOINT_NAMES, IGNORED, read_pickle
 from autoseg.nnunet.checkpoint_file import read_nnunet_checkpoint
-from autoseg.nnunet.pickles import CHECKPOINT_NAMES, IGNORED, read_pickle
 
 
 class Call:

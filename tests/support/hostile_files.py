@@ -119,6 +119,18 @@ def _nnunet_readers() -> "list[Callable[[Path], object]]":
     return [read_nnunet_checkpoint]
 
 
+def _foreign_weights(path: Path) -> None:
+    import torch
+
+    torch.save({"model": {"a.weight": torch.arange(6.0).reshape(2, 3), "module.b.bias": torch.ones(2)}}, path)
+
+
+def _foreign_readers() -> "list[Callable[[Path], object]]":
+    from autoseg.models.foreign_weights import read_foreign_weights
+
+    return [read_foreign_weights]
+
+
 def _nnunet_plans(path: Path) -> None:
     from small_nnunet import change_json, unpack
 
@@ -184,6 +196,7 @@ MODELS = {
     "checkpoint": Kind(name="checkpoint.pt", make=_checkpoint, readers=_checkpoint_readers, header=3000),
     "bundle": Kind(name="bundle.zip", make=_bundle, readers=_bundle_readers),
     "nnunet_checkpoint": Kind(name="checkpoint_final.pth", make=_nnunet_checkpoint, readers=_nnunet_readers),
+    "foreign_weights": Kind(name="weights.pth", make=_foreign_weights, readers=_foreign_readers, header=1200),
     "nnunet_plans": Kind(name="plans.json", make=_nnunet_plans, readers=_nnunet_plan_readers, is_text=True),
     "plan": Kind(name="plan.json", make=_plan, readers=_plan_readers, is_text=True),
     "summary": Kind(name="summary.json", make=_summary, readers=_summary_readers, is_text=True),

@@ -1,9 +1,10 @@
 """Safe reading of pickles from untrusted sources as plain values.
 
 A pickle is a small program that imports and calls whatever it names. Here its names are looked up in a closed table of
-harmless replacements. Any other name is refused, and nothing is imported or called. A checkpoint of nnU-Net holds
-weights, the state of its optimizer, NumPy scalars, a device, and dictionaries. Of these, tensors become descriptions of
-where their numbers are stored, and NumPy scalars and devices, which are not needed, become `IGNORED`.
+harmless replacements. Any other name is refused, and nothing is imported or called. A checkpoint of another program,
+such as nnU-Net, holds weights, the state of its optimizer, NumPy scalars, a device, and dictionaries. Of these, tensors
+become descriptions of where their numbers are stored, and NumPy scalars and devices, which are not needed, become
+`IGNORED`.
 """
 
 import io
@@ -166,7 +167,7 @@ CHECKPOINT_NAMES: Names = {
     },
     **{("torch", name): StorageKind(dtype) for name, dtype in _STORAGES.items()},
 }
-"""The names in checkpoints of nnU-Net v2, from its first version to 2.8.1."""
+"""The names in checkpoints of weights and plain values, among them those of nnU-Net v2 up to 2.8.1."""
 
 
 def read_pickle(content: bytes, names: Names, source: str) -> Any:
