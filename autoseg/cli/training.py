@@ -43,8 +43,18 @@ def train(
         Path | None,
         typer.Option(
             "--init",
-            help="Begin with the weights of a trained model: a model folder, one of its folds, or a checkpoint.pt.",
+            help="Begin with the weights of a trained model: a model folder, one of its folds, a checkpoint.pt, or a "
+            "file of another program, such as nnssl's.",
             metavar="MODEL",
+        ),
+    ] = None,
+    init_names: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-names",
+            help="With --init, a JSON file that says how another program's weights are called here; see 'autoseg guide "
+            "fine_tuning'.",
+            metavar="FILE",
         ),
     ] = None,
     freeze: Annotated[
@@ -96,6 +106,7 @@ def train(
             epochs=epochs,
             budget=budget,
             init=init,
+            init_names=init_names,
             freeze=freeze,
             log=log or (),
             device=device,
@@ -129,6 +140,7 @@ def train(
         augment_on=augment_on,
         restart=restart,
         init=init,
+        init_names=init_names,
         freeze=freeze,
         log=log or (),
         plan_name=plan_name,

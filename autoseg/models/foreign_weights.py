@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from autoseg.errors import ModelError
+from autoseg.errors import AutosegError, ModelError
 from autoseg.models.pickles import (
     CHECKPOINT_NAMES,
     DAMAGED,
@@ -31,6 +31,10 @@ WRAPPINGS = ("module.", "_orig_mod.")
 WEIGHTS_KEYS = ("network_weights", "state_dict", "model_state_dict", "model")
 """Names under which programs store the weights beside other things: nnU-Net, Lightning and MONAI, torch's tutorials,
 and MedSAM."""
+
+
+OLD_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first bytes of files that torch wrote before it took zips: a pickle of a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +79,20 @@ def open_container(path: Path) -> Iterator[Container]:
         ModelError: It is damaged or no such file; also for errors of any kind while it is open.
     """
     try:
+        _refuse_old_format(path)
         with zipfile.ZipFile(path) as archive:
             yield Container(path=path, archive=archive, root=_check_container(archive, path))
-    except ModelError:
+    except AutosegError:
         raise
     except Exception as error:  # zipfile and torch raise errors of many kinds for crafted files
         raise ModelError(f"{path} is damaged or no checkpoint", DAMAGED) from error
+
+
+def _refuse_old_format(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(OLD_MAGIC)) == OLD_MAGIC:
+            what = f"{path} was written by torch before version 1.6, in a format that cannot be read safely"
+            raise ModelError(what, "load it with a newer torch, if you trust it, and save it again")
 
 
 def _check_container(archive: zipfile.ZipFile, path: Path) -> str:
@@ -121,11 +133,20 @@ def read_foreign_weights(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{path} does not exist", "check the path")
     with open_container(path) as container:
         content = read_pickle(container.read_description(), CHECKPOINT_NAMES, str(path))
-        return read_weights(_find_weights(content, path), container)
+        return read_weights(find_weights(content, path), container)
 
 
-def _find_weights(content: Any, path: Path) -> dict[Any, Any]:
-    """Returns the dictionary of tensors in the content of a checkpoint."""
+def find_weights(content: Any, path: Path, key: str | None = None) -> dict[Any, Any]:
+    """Returns the dictionary of tensors in the content of a checkpoint, or what stands under a key of it.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if key is not None:
+        weights = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(weights, dict):
+            raise ModelError(f"{path} holds no weights under {key!r}", "correct the key, or get the right file")
+        return dict(weights)
     nested = [content] if isinstance(content, dict) else []
     nested += [content[key] for key in WEIGHTS_KEYS if nested and isinstance(content.get(key), dict)]
     for weights in nested:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from autoseg.errors import ModelError
 from autoseg.models.foreign_weights import open_container, read_weights
+from autoseg.models.nnunet_names import is_duplicate
 from autoseg.models.pickles import CHECKPOINT_NAMES, DAMAGED, read_pickle
-from autoseg.nnunet.weight_names import Weights, is_duplicate
+from autoseg.nnunet.weight_names import Weights
 from autoseg.workspace import Fold
 
 

@@ -29,6 +29,7 @@ def train(
     augment_on: str = "auto",
     restart: bool = False,
     init: str | os.PathLike[str] | None = None,
+    init_names: str | os.PathLike[str] | None = None,
     freeze: str | None = None,
     log: Sequence[str] = (),
     plan_name: str | None = None,
@@ -61,7 +62,9 @@ def train(
             that is a CUDA GPU. The changes are the same, up to rounding.
         restart: Whether to discard what was trained of these folds.
         init: Trained model whose weights to begin with, where they fit: a model folder, the folder of one of its folds,
-            or a checkpoint.pt. See `training.initial_weights`.
+            or a checkpoint.pt; or a file of `torch.save` that another program wrote, such as a checkpoint of nnssl. See
+            `training.initial_weights`.
+        init_names: File that says how the weights of another program are called here; see `models.weight_patterns`.
         freeze: Weights of `init` that are not trained: "encoder", "decoder" or "all_but_heads".
         log: "tensorboard", "mlflow", or both: where the numbers of each epoch are logged as well.
         plan_name: Name of the plan, if it is not the usual one.
@@ -102,7 +105,11 @@ def train(
         configuration=configuration,
         folds=tuple(list_folds(folds)),
         length=LengthRequest(epochs=epochs, budget=budget, extend=extend, restart=restart),
-        initial_weights=InitialWeightsRequest(path=None if init is None else as_path(init, "init"), freeze=freeze),
+        initial_weights=InitialWeightsRequest(
+            path=None if init is None else as_path(init, "init"),
+            names=None if init_names is None else as_path(init_names, "init_names"),
+            freeze=freeze,
+        ),
         device=device,
         augment_on=augment_on,
         trackers=tuple(log),

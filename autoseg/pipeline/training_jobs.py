@@ -22,7 +22,7 @@ class TrainingOptions:
 
     Attributes:
         epochs, budget: The length of training.
-        init, freeze: The weights to begin with.
+        init, init_names, freeze: The weights to begin with.
         log: Names of trackers.
         device: The device.
         gpus: Number of GPUs that train a fold together.
@@ -32,6 +32,7 @@ class TrainingOptions:
     epochs: int | None = None
     budget: str | None = None
     init: FilePath | None = None
+    init_names: FilePath | None = None
     freeze: str | None = None
     log: Sequence[str] = ()
     device: str = "auto"
@@ -44,6 +45,7 @@ class TrainingOptions:
             "--epochs": self.epochs,
             "--budget": self.budget,
             "--init": None if self.init is None else Path(self.init).absolute(),
+            "--init-names": None if self.init_names is None else Path(self.init_names).absolute(),
             "--freeze": self.freeze,
             "--log": list(self.log),
             "--augment-on": None if self.augment_on == "auto" else self.augment_on,
@@ -58,6 +60,7 @@ def make_training_jobs(
     epochs: int | None = None,
     budget: str | None = None,
     init: FilePath | None = None,
+    init_names: FilePath | None = None,
     freeze: str | None = None,
     log: Sequence[str] = (),
     device: str = "auto",
@@ -73,9 +76,10 @@ def make_training_jobs(
         number: Number of the dataset.
         configurations: Configurations to train.
         folds: Folds of each; see `train`.
-        epochs: See `train`, for this and the next seven arguments: each training gets them as they are.
+        epochs: See `train`, for this and the next eight arguments: each training gets them as they are.
         budget: The length of training in other words.
         init: Trained model whose weights to begin with.
+        init_names: Names of the weights of another program.
         freeze: Weights that are not trained.
         log: Names of trackers.
         device: The device; it need not be one of this machine.
@@ -102,6 +106,7 @@ def make_training_jobs(
         epochs=epochs,
         budget=budget,
         init=init,
+        init_names=init_names,
         freeze=freeze,
         log=log,
         device=device,
@@ -121,7 +126,9 @@ def make_training_jobs(
                 folds=asked,
                 length=LengthRequest(epochs=options.epochs, budget=options.budget),
                 initial_weights=InitialWeightsRequest(
-                    path=None if options.init is None else Path(options.init), freeze=options.freeze
+                    path=None if options.init is None else Path(options.init),
+                    names=None if options.init_names is None else Path(options.init_names),
+                    freeze=options.freeze,
                 ),
                 device="cpu",  # the machine that submits jobs may have no GPU
                 augment_on=options.augment_on,

@@ -10,6 +10,7 @@ from torch import nn
 
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.checkpoint import Checkpoint, Weights, load_checkpoint
+from autoseg.models.pretrained_weights import is_foreign
 from autoseg.workspace import Fold, ModelFolder, checkpoint_file
 
 Freeze = Literal["encoder", "decoder", "all_but_heads"]
@@ -30,11 +31,14 @@ class InitialWeights:
         digest: Digest of the weights that were given; empty if the run began with random weights.
         freeze: The part of the network that stays frozen.
         weights: Weights to begin with, by name; None if they are random, or the run has begun already.
+        warmup_share: Share of the training in which the learning rate rises although the plan has no warm-up; see
+            `foreign_start`.
         lines: Lines for people that say which weights were taken over.
     """
 
     digest: str = ""
     freeze: Freeze | None = None
+    warmup_share: float = 0.0
     weights: Weights | None = field(default=None, repr=False)
     lines: tuple[str, ...] = ()
 
@@ -46,16 +50,24 @@ class InitialWeights:
             network.get_parameter(name).requires_grad_(False)
 
     def pack(self) -> dict[str, Any]:
-        """Returns digest and frozen part as plain values, for a checkpoint."""
-        return {"digest": self.digest, "freeze": self.freeze}
+        """Returns digest, frozen part and warm-up as plain values, for a checkpoint."""
+        packed = {"digest": self.digest, "freeze": self.freeze}
+        return packed | ({"warmup_share": self.warmup_share} if self.warmup_share else {})
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "InitialWeights":
         """Returns how the fold of a checkpoint began: with random weights if an older checkpoint does not say."""
         packed = checkpoint.training.get("origin", {})
         freeze = packed.get("freeze")
-        return cls(digest=str(packed.get("digest", "")), freeze=None if freeze is None else parse_freeze(freeze))
+        return cls(
+            digest=str(packed.get("digest", "")),
+            freeze=None if freeze is None else parse_freeze(freeze),
+            warmup_share=float(packed.get("warmup_share", 0)),
+        )
 
+
+FOREIGN_CHECKPOINT = "checkpoint_final.pth"
+"""Name of the file that nnU-Net and nnssl write at the end of a training."""
 
 RANDOM = InitialWeights()
 """Random weights, none of them frozen."""
@@ -66,20 +78,48 @@ class InitialWeightsRequest:
     """The initial weights that a user asked for.
 
     Attributes:
-        path: Path of a model folder, of the folder of one of its folds, or of a checkpoint; None for random weights, or
-            for those of the checkpoint that the fold has already.
+        path: Path of a model folder, of the folder of one of its folds, of a checkpoint, or of a file that another
+            program wrote, see `models.pretrained_weights`; None for random weights, or for those of the checkpoint that
+            the fold has already.
+        names: Path of a file that says how the weights of another program are called here, see
+            `models.weight_patterns`.
         freeze: Name of the part of the network that stays frozen; see `FROZEN`.
 
     Raises:
-        UsageError: No part of the network has that name.
+        UsageError: No part of the network has that name, or names are given without a file of weights.
     """
 
     path: Path | None = None
+    names: Path | None = None
     freeze: str | None = None
 
     def __post_init__(self) -> None:
         if self.freeze is not None:
             parse_freeze(self.freeze)
+        if self.names is not None and self.path is None:
+            raise UsageError("--init-names names the weights of a file that --init gives", "add --init FILE")
+
+    def find_foreign(self) -> Path | None:
+        """Returns the path of a file of weights that another program wrote; None if none was asked for.
+
+        In a folder without a model of this program, that is the file of nnU-Net's and nnssl's name.
+
+        Raises:
+            ModelError: The file is damaged or no container of torch's.
+            UsageError: Names are given for a model of this program, whose weights have them already.
+        """
+        path = self.path
+        if path is None:
+            return None
+        inside = path / FOREIGN_CHECKPOINT
+        is_own_folder = checkpoint_file(path).is_file() or bool(ModelFolder(path=path).trained_folds())
+        file = path if path.is_file() else inside if inside.is_file() and not is_own_folder else None
+        if file is not None and is_foreign(file):
+            return file
+        if self.names is not None:
+            what = f"{path} is no file of another program, so its weights have names"
+            raise UsageError(what, "leave out --init-names")
+        return None
 
     def find(self, fold: Fold, own: Path) -> tuple[Path, Checkpoint]:
         """Returns path and content of the checkpoint to begin with, mapped to its file.

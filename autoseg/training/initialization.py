@@ -5,6 +5,7 @@ second time, and what was frozen stays so to the end.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,11 +13,18 @@ import torch
 from autoseg.errors import UsageError
 from autoseg.models.build import make_network
 from autoseg.models.checkpoint import Checkpoint, Weights
+from autoseg.models.pretrained_weights import ForeignWeights, match_foreign_weights
 from autoseg.models.weight_digest import digest_weights, is_digest_of
 from autoseg.networks.default_unet import UNet
 from autoseg.planning.plan import Configuration
 from autoseg.training.fold_job import FoldJob
-from autoseg.training.initial_weights import RANDOM, InitialWeights, list_frozen, parse_freeze
+from autoseg.training.foreign_start import (
+    WARMUP_SHARE,
+    describe_foreign_report,
+    share_of_foreign,
+    take_foreign_weights,
+)
+from autoseg.training.initial_weights import RANDOM, Freeze, InitialWeights, list_frozen, parse_freeze
 from autoseg.training.weight_transfer import (
     Matching,
     describe_group,
@@ -50,7 +58,8 @@ def check_initial_weights(job: FoldJob, begun: InitialWeights | None) -> None:
         what = f"--freeze does not know the parts of the network {job.configuration.network.name!r}"
         raise UsageError(what, "leave it out")
     if request.path is not None:
-        path, source = request.find(job.fold, job.checkpoint)
+        foreign = _read_foreign(job)
+        path, source = request.find(job.fold, job.checkpoint) if foreign is None else (foreign.path, foreign)
         if begun is None:
             _check_fit(path, source, job)
         elif not is_digest_of(begun.digest, source.weights):
@@ -71,18 +80,67 @@ def find_initial_weights(job: FoldJob) -> InitialWeights:
     request = job.initial_weights
     if request.path is None:
         return RANDOM
-    path, source = request.find(job.fold, job.checkpoint)
     freeze = None if request.freeze is None else parse_freeze(request.freeze)
     fresh = make_network(job.configuration, job.seed).state_dict()
+    foreign = _read_foreign(job)
+    if foreign is not None:
+        return _begin_with_foreign(fresh, foreign, freeze, job)
+    path, source = request.find(job.fold, job.checkpoint)
     matching = _match(source, job)
     report = take_weights(fresh, source.weights, matching)
     lines = [f"begins with {path}: {source.configuration_name}, fold {source.fold} of {source.plan.dataset}"]
     lines += describe_report(report, job.dataset.info, matching)
-    if freeze is not None:
-        lines.append(describe_group(f"frozen ({freeze})", list_frozen(fresh, freeze), fresh))
-    lines += _warn_of_leak(source, job)
+    lines += [*_describe_frozen(fresh, freeze), *_warn_of_leak(source, job)]
     digest = digest_weights(source.weights)
     return InitialWeights(digest=digest, freeze=freeze, weights=report.weights, lines=tuple(lines))
+
+
+def warm_up(job: FoldJob, begun: InitialWeights | None) -> FoldJob:
+    """Returns a job whose learning rate rises at first, if it begins with foreign weights and the plan says nothing.
+
+    Args:
+        job: The fold, which passed `check_initial_weights`.
+        begun: How the fold began, or None if it did not yet.
+    """
+    training = job.plan.training
+    share = begun.warmup_share if begun else WARMUP_SHARE if job.initial_weights.find_foreign() is not None else 0
+    if not share or training.warmup_share:
+        return job
+    training = training.model_copy(update={"warmup_share": share})
+    return replace(job, plan=job.plan.model_copy(update={"training": training}))
+
+
+def _begin_with_foreign(fresh: Weights, foreign: ForeignWeights, freeze: Freeze | None, job: FoldJob) -> InitialWeights:
+    """Returns the start that a file of another program gives; `fresh` are random weights of the network of the plan."""
+    report = take_foreign_weights(fresh, foreign, built_in=job.configuration.network is None)
+    share = job.plan.training.warmup_share
+    lines = [
+        f"begins with {foreign.path}: {foreign.kind}",
+        *describe_foreign_report(report, foreign),
+        *_describe_frozen(fresh, freeze),
+        f"the learning rate rises during the first {share:.0%} of the training, see warmup_share in plan.json",
+    ]
+    return InitialWeights(
+        digest=digest_weights(foreign.weights),
+        freeze=freeze,
+        warmup_share=share,
+        weights=report.weights,
+        lines=tuple(lines),
+    )
+
+
+def _describe_frozen(fresh: Weights, freeze: Freeze | None) -> Iterator[str]:
+    if freeze is not None:
+        yield describe_group(f"frozen ({freeze})", list_frozen(fresh, freeze), fresh)
+
+
+def _read_foreign(job: FoldJob) -> ForeignWeights | None:
+    """Returns the weights of another program that were asked for; None if it is a model of this one, or nothing."""
+    path = job.initial_weights.find_foreign()
+    if path is None:
+        return None
+    architecture = job.configuration.architecture if job.configuration.network is None else None
+    return match_foreign_weights(path, _find_shapes(job.configuration), architecture, job.initial_weights.names)
 
 
 def _match(source: Checkpoint, job: FoldJob) -> Matching:
@@ -96,13 +154,16 @@ def _match(source: Checkpoint, job: FoldJob) -> Matching:
     )
 
 
-def _check_fit(path: Path, source: Checkpoint, job: FoldJob) -> None:
+def _check_fit(path: Path, source: Checkpoint | ForeignWeights, job: FoldJob) -> None:
     """Refuses weights of which too small a share fits.
 
     Raises:
         UsageError: Less than `LEAST_SHARE` of the weights fit.
     """
     shapes = _find_shapes(job.configuration)
+    if isinstance(source, ForeignWeights):
+        _check_foreign_fit(source, shapes, job)
+        return
     share = share_taken(sort_weights(shapes, source.weights, _match(source, job)), shapes)
     if share >= LEAST_SHARE:
         return
@@ -115,6 +176,22 @@ def _check_fit(path: Path, source: Checkpoint, job: FoldJob) -> None:
         what,
         f"plan with --preset {source.plan.preset}{rules} as that model was, or copy the architecture into plan.json",
     )
+
+
+def _check_foreign_fit(source: ForeignWeights, shapes: Weights, job: FoldJob) -> None:
+    """Refuses foreign weights of which too small a share fits.
+
+    Raises:
+        UsageError: They give less than `LEAST_SHARE` of the weights of the network.
+    """
+    share = share_of_foreign(shapes, source, built_in=job.configuration.network is None)
+    if share >= LEAST_SHARE:
+        return
+    what = f"{source.path} ({source.kind}) gives {share:.1%} of the weights of the network, which has"
+    fix = "plan the network that the file is of, or correct the file of names"
+    if source.is_pretrained_encoder:
+        fix = "plan with --rules nnunet --preset resenc_l, which has the network of nnssl's ResEncL"
+    raise UsageError(f"{what} {_describe_network(job.configuration)}", fix)
 
 
 def _find_shapes(configuration: Configuration) -> Weights:

@@ -24,7 +24,7 @@ from autoseg.runtime.reporting import Reporter
 from autoseg.training.duration import LengthRequest, resolve_duration
 from autoseg.training.fold_job import FoldJob
 from autoseg.training.initial_weights import InitialWeights, InitialWeightsRequest
-from autoseg.training.initialization import check_initial_weights
+from autoseg.training.initialization import check_initial_weights, warm_up
 from autoseg.training.memory_limit import describe_memory_limit
 from autoseg.training.monitoring.tracking import find_trackers
 from autoseg.training.plugin_checks import check_presence
@@ -140,7 +140,9 @@ def resolve_job(job: FoldJob, length: LengthRequest) -> FoldJob:
             what = f"fold {job.fold} of {job.configuration_name} is not trained to its end, so it cannot be extended"
             raise UsageError(what, "leave out --extend to train it to its end first")
         check_resumable(checkpoint, job.checkpoint)
-    check_initial_weights(job, None if checkpoint is None else InitialWeights.of(checkpoint))
+    begun = None if checkpoint is None else InitialWeights.of(checkpoint)
+    check_initial_weights(job, begun)
+    job = warm_up(job, begun)
     if checkpoint is None:
         return job
     if checkpoint.cases != job.split.digest:

@@ -17,9 +17,10 @@ from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.model import load_model
 from autoseg.inference.tiling import gaussian_weights, tile_starts
+from autoseg.models.nnunet_names import is_duplicate
 from autoseg.networks.default_unet import build_network
 from autoseg.nnunet.install import install_standalone
-from autoseg.nnunet.weight_names import import_weights, is_duplicate
+from autoseg.nnunet.weight_names import import_weights
 
 LARGEST_LOGIT_DIFFERENCE = 1e-5
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4
