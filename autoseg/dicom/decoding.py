@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.dicom.pixel_layout import JPEG, JPEG_8_BIT, JPEG_2000, JPEG_LS, RLE
+from autoseg.imaging.itk_reading import ITK_READING
 
 PLUGINS = {
     **dict.fromkeys(JPEG_2000, "pillow"),
@@ -72,7 +73,9 @@ def _decode_by_itk(dataset: Any, indices: Sequence[int], syntax: str) -> Iterato
             reader = sitk.ImageFileReader()
             reader.SetImageIO("GDCMImageIO")
             reader.SetFileName(str(path))
-            yield sitk.GetArrayFromImage(reader.Execute())[0]
+            with ITK_READING:
+                pixels = sitk.GetArrayFromImage(reader.Execute())[0]
+            yield pixels
             path.unlink()
 
 

@@ -1,6 +1,6 @@
 """Checks of image files: files that cannot be read, and damage that the libraries would not report.
 
-A truncated JPEG is read as grey below the cut, a BMP as random memory; see also `nifti_checks` and `pictures`, and
+A truncated JPEG is read as grey below the cut, a BMP as random memory; see also `pictures`, and
 `stored_image`, which notices itself.
 """
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from autoseg.errors import ImageError
 from autoseg.imaging.file_kind import check_kind
 from autoseg.imaging.formats import is_text, readable_name
-from autoseg.imaging.volume_files.nifti_checks import check_nifti, check_shadowed
 from autoseg.runtime.os_errors import advise_reading, reason_of
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
@@ -21,33 +20,17 @@ BMP_HEAD_BYTES = 38  # the part of the header that is read here
 BMP_USUAL_HEAD = 40
 BMP_PLAIN = {0, 3, 6}  # codes of pixels that are not compressed
 
-_checked_files: set[tuple[str, int, int]] = set()
-"""Files in which this process found no damage: path, size in bytes, and time of the last change in ns."""
-
-MOST_CHECKED_FILES = 100_000
-"""Number of files that are remembered. Decision: more than any dataset has; 20 MB in a server of months."""
-
 
 def check_file(path: Path) -> None:
     """Refuses a file that cannot be opened, or has damage that would not be reported.
-
-    A file without damage is not read again as long as it does not change: a pipeline opens each file several times, and
-    the check takes as long as the reading itself.
 
     Raises:
         ImageError: The file is missing, no regular file, not readable or damaged.
     """
     check_name(path)
-    state = check_kind(path)
+    check_kind(path)
     try:
-        check_shadowed(path)
-        state_key = (str(path.absolute()), state.st_size, state.st_mtime_ns)
-        if state_key not in _checked_files:
-            check_nifti(path)
-            check_picture(path)
-            if len(_checked_files) >= MOST_CHECKED_FILES:
-                _checked_files.clear()
-            _checked_files.add(state_key)
+        check_picture(path)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {reason_of(error)}", advise_reading(error)) from error
 

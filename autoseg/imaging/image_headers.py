@@ -1,6 +1,6 @@
 """What the header of an image file says: sizes, spacing and channels, without reading any voxel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -11,18 +11,17 @@ from autoseg.imaging.corruption import check_name
 from autoseg.imaging.file_kind import check_kind
 from autoseg.imaging.foreign_formats import unreadable
 from autoseg.imaging.formats import VOLUME_ENDINGS, is_tiff, split_ending
-from autoseg.imaging.geometry import Geometry, Shape, Vector
+from autoseg.imaging.geometry import Shape, Vector
+from autoseg.imaging.itk_reading import ITK_READING
 from autoseg.imaging.pictures.files import is_picture, open_picture
 from autoseg.imaging.pictures.picture import Picture
 from autoseg.imaging.volume_files.gipl import is_gipl, read_gipl
 from autoseg.imaging.volume_files.metaimage import is_metaimage, read_metaimage
+from autoseg.imaging.volume_files.nifti import read_nifti
 from autoseg.imaging.volume_files.nifti_header import NiftiHeader, is_nifti_name, read_header
 from autoseg.imaging.volume_files.nrrd import is_nrrd, read_nrrd
-from autoseg.imaging.volume_files.stored_image import StoredImage, known_time_step
+from autoseg.imaging.volume_files.stored_image import StoredImage
 from autoseg.runtime.os_errors import advise_reading, reason_of
-
-COLOURS = {128: 3, 2304: 4}
-"""Colours of a voxel, by NIfTI's code of the type of numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +110,8 @@ def read_image_header(path: Path) -> ImageHeader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with ITK_READING:
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise unreadable(path) from error
     (x, y, z), (step_x, step_y, step_z) = (*reader.GetSize(), 1)[:3], (*reader.GetSpacing(), 1.0)[:3]
@@ -174,16 +174,6 @@ def _from_stored(stored: StoredImage) -> ImageHeader:
 
 
 def _from_nifti(header: NiftiHeader, path: Path) -> ImageHeader:
-    x, y, z, *others = header.sizes
-    placement = header.placement
-    step_x, step_y, step_z = (placement.mm_per_unit * (abs(size) or 1.0) for size in placement.pixdim[1:])
-    geometry = Geometry(shape=(z, y, x), spacing_mm=(step_z, step_y, step_x))
-    volumes, vector = (*others, 1, 1)[:2]
-    is_a_series = int(header.fields["dim"][0]) == 4 and volumes > 1
-    return ImageHeader(
-        shape=(z, y, x),
-        spacing_mm=place_by_header(geometry, placement, name=str(path)).spacing_mm,
-        volumes=volumes if is_a_series else None,
-        components=vector * COLOURS.get(int(header.fields["datatype"]), 1),
-        time_step_s=known_time_step(float(header.fields["pixdim"][4]) * placement.seconds_per_unit),
-    )
+    stored = read_nifti(path, header)
+    grid = place_by_header(stored.geometry, header.placement, name=str(path))
+    return replace(_from_stored(stored), spacing_mm=grid.spacing_mm)

@@ -10,22 +10,21 @@ from autoseg.errors import ImageError
 from autoseg.imaging.corruption import check_file
 from autoseg.imaging.formats import PLANE_ENDINGS, is_tiff, split_ending
 from autoseg.imaging.image_headers import find_nifti_header, find_stored_image
+from autoseg.imaging.itk_reading import ITK_READING
 from autoseg.imaging.pictures.files import is_picture, read_picture
 from autoseg.imaging.pictures.picture import UNKNOWN_SPACING
 from autoseg.imaging.pictures.spacing_file import write_spacing
 from autoseg.imaging.sitk_conversion import geometry_of, to_sitk
-from autoseg.imaging.volume_files.nifti_checks import is_cut_off
-from autoseg.imaging.volume_files.nifti_copy import is_readable_by_itk, plain_copy, write_placed
-from autoseg.imaging.volume_files.nifti_header import NiftiHeader, is_nifti_name
+from autoseg.imaging.volume_files.nifti import read_nifti
+from autoseg.imaging.volume_files.nifti_header import is_nifti_name
 from autoseg.imaging.volume_files.nifti_placement import NiftiPlacement
+from autoseg.imaging.volume_files.nifti_writing import is_cut_off, write_placed
 from autoseg.imaging.volume_files.stored_image import open_stored
 from autoseg.runtime.artifact import atomic_file
 
 sitk.ProcessObject.SetGlobalWarningDisplay(
     False
 )  # ITK's warnings would break the progress display; errors are still raised
-
-NIFTI_READER = "NiftiImageIO"  # if it is named, SimpleITK does not try all others, a fifth of the time of a small file
 
 ORTHONORMAL = "orthonormal"  # the part of SimpleITK's message about axes that are not at right angles
 
@@ -34,29 +33,18 @@ TWO_FILE_ENDINGS = (".mhd", ".nhdr", ".hdr", ".img")
 
 
 def open_image(path: Path) -> tuple[sitk.Image, NiftiPlacement | None]:
-    """Opens an image, placed as ITK does, and returns what its header says of its place if it is a NIfTI file."""
+    """Opens an image, and returns what its header says of its place if it is a NIfTI file, which is not placed yet."""
     check_file(path)
     if is_picture(path):
         return to_sitk(read_picture(path, as_mask=False)), None
     header = find_nifti_header(path)
     if header is not None:
-        return _open_nifti(path, header), header.placement
+        return open_stored(read_nifti(path, header)), header.placement
     stored = find_stored_image(path)
     if stored is not None:
         return open_stored(stored), None
-    return sitk.ReadImage(str(path)), None
-
-
-def _open_nifti(path: Path, header: NiftiHeader) -> sitk.Image:
-    """Opens a NIfTI file, as it is or as a copy that ITK reads."""
-    if is_readable_by_itk(header, path):
-        try:
-            return sitk.ReadImage(str(path), imageIO=NIFTI_READER)
-        except RuntimeError as error:
-            if ORTHONORMAL not in str(error):
-                raise
-    with plain_copy(path, header) as copy:
-        return sitk.ReadImage(str(copy), imageIO=NIFTI_READER)
+    with ITK_READING:
+        return sitk.ReadImage(str(path)), None
 
 
 def save_image(path: Path, image: sitk.Image, placement: NiftiPlacement | None) -> None:

@@ -1,21 +1,16 @@
 """Image files that cannot be read, and pictures that a library would read wrongly without an error."""
 
-import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from phantoms import noise, place, write_picture
+from phantoms import noise, write_picture
 
 from autoseg.errors import ImageError
-from autoseg.imaging import corruption
 from autoseg.imaging.corruption import check_file, check_picture
-from autoseg.imaging.image_files import read_image, write_image
-from autoseg.imaging.image_headers import read_grid
+from autoseg.imaging.image_files import read_image
 
 GREY = noise(0, (40, 50)).astype(np.uint8)
 COLOURS = noise(1, (40, 50, 3)).astype(np.uint8)
@@ -123,64 +118,3 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ImageError, match=r"cannot read .*a\.nrrd: Permission denied; check that you may read it"):
         check_file(tmp_path / "a.nrrd")
-
-
-def test_a_sound_file_is_examined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unchanged file is not unpacked again; a file that was written again is, and damage in it is found."""
-    path = tmp_path / "a.nii.gz"
-    sitk.WriteImage(sitk.GetImageFromArray(noise(2, (6, 7, 8))), str(path))
-    examined = []
-    monkeypatch.setattr(corruption, "check_picture", examined.append)
-    check_file(path)
-    check_file(path)
-    assert examined == [path]
-    content = path.read_bytes()
-    path.write_bytes(content[:-40])
-    with pytest.raises(ImageError, match=r"is cut off|is damaged"):
-        check_file(path)
-    path.write_bytes(content)
-    check_file(path)
-    assert examined == [path, path]
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
-def test_cut_off_gipl_is_refused(tmp_path: Path, kind: type) -> None:
-    """Its library would take zeros for what is missing, to the last byte."""
-    path = tmp_path / "a.gipl"
-    sitk.WriteImage(sitk.GetImageFromArray(noise(2, (6, 20, 30)).astype(kind)), str(path))
-    read_image((path,))
-    content = path.read_bytes()
-    for share in (0.02, 0.5, 1):
-        path.write_bytes(content[: int(len(content) * share) - 1])
-        with pytest.raises(ImageError, match=r"is cut off|cannot be read as an image"):
-            read_image((path,))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep such names out")
-def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    """A library would end the program."""
-    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nii.gz"))
-    write_image(tmp_path / "a.nii.gz", place(noise(0)[np.newaxis]))
-    (tmp_path / "a.nii.gz").rename(path)
-    with pytest.raises(ImageError, match=r"M\ufffdller\.nii\.gz has a name that is no text") as caught:
-        read_image((path,))
-    str(caught.value).encode()
-    with pytest.raises(ImageError, match="has a name that is no text"):
-        read_grid(path)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one encoding of names")
-def test_a_name_in_another_encoding_than_the_locale_says_which(tmp_path: Path) -> None:
-    """A name in UTF-8 is sound, so it is not called no text in UTF-8; and the line says how it is read."""
-    (tmp_path / "M\u00fcller.nii.gz").touch()
-    code = (
-        "from pathlib import Path; from autoseg.imaging.corruption import check_name; import sys\n"
-        "for path in Path(sys.argv[1]).iterdir():\n"
-        "    try: check_name(path)\n"
-        "    except Exception as error: print(ascii(str(error)))"
-    )
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "has a name that is no text (ascii), which no library opens" in ran.stdout
-    assert "set PYTHONUTF8=1" in ran.stdout

@@ -23,6 +23,7 @@ from PIL import PngImagePlugin
 from autoseg.errors import ImageError
 from autoseg.imaging.file_kind import cut_off
 from autoseg.imaging.foreign_formats import unreadable
+from autoseg.imaging.itk_reading import ITK_READING
 from autoseg.imaging.pictures.orientation_tag import UPRIGHT, find_orientation, turn, turned_shape
 from autoseg.imaging.pictures.picture import (
     Picture,
@@ -179,7 +180,8 @@ def _decode(path: Path, head: _Head, chunks: _Chunks) -> NDArray[Any]:
     _check_pixels(path, head, chunks)
     if head.bits == 16 and head.kind in (COLOURS, COLOURS_ALPHA):
         try:
-            array = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+            with ITK_READING:
+                array = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
         except RuntimeError as error:
             raise unreadable(path) from error
         return array[..., :3]

@@ -18,9 +18,6 @@ GZIP_START = b"\x1f\x8b"
 FIRST_BYTES, SECOND_BYTES = 348, 540
 """Sizes of the headers of the two versions of the format, which the headers begin with."""
 
-DATA_OFFSET = 352
-"""Where voxels begin in a file of the first version without extensions, in bytes."""
-
 BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
 BITS |= {1536: 128, 1792: 128, 2048: 256, 2304: 32}
 """Bits of a voxel, by the code of its type."""
@@ -113,13 +110,27 @@ class NiftiHeader:
         return math.prod(self.sizes) * bits // 8
 
     @property
-    def has_idle_intercept(self) -> bool:
-        """Whether there is an intercept that does not count, since the slope of numbers is 0 or no number.
+    def used_sizes(self) -> tuple[int, ...]:
+        """Number of voxels along each axis, x first, without axes of one voxel behind the third; two of a plane."""
+        sizes = list(self.sizes)
+        while len(sizes) > 3 and sizes[-1] == 1:
+            sizes.pop()
+        return tuple(sizes[:2] if int(self.fields["dim"][0]) == 2 else sizes)
 
-        Source: nifti1.h, which scales only if the slope is not 0; nibabel likewise. ITK would add the intercept.
+    @property
+    def first_voxel(self) -> int:
+        """Where the voxels begin in the unpacked file, in bytes: not within the header, whatever that says."""
+        return max(self.data_start or 0, FIRST_BYTES if self.version == 1 else SECOND_BYTES)
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Slope and intercept of the values; None if the numbers are the values, as for a slope of 0 or no number.
+
+        Source: nifti1.h, which scales only if the slope is not 0; nibabel likewise.
         """
         slope, intercept = float(self.fields["scl_slope"]), float(self.fields["scl_inter"])
-        return (slope == 0 or not math.isfinite(slope)) and intercept != 0 and math.isfinite(intercept)
+        is_idle = slope == 0 or not math.isfinite(slope) or (slope, intercept) == (1.0, 0.0)
+        return None if is_idle else (slope, intercept)
 
     @property
     def placement(self) -> NiftiPlacement:
@@ -153,7 +164,7 @@ def read_header(path: Path) -> NiftiHeader | None:
     try:
         with gzip.open(path) as packed:
             return parse_header(packed.read(SECOND_BYTES), is_packed=True)
-    except (EOFError, OSError):  # it is damaged, which `nifti_checks` names
+    except (EOFError, OSError):  # it is damaged, which reading it names
         return None
 
 

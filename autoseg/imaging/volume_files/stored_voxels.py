@@ -1,4 +1,4 @@
-"""Voxels as NRRD, MetaImage and GIPL files store them: where they begin, their number type, and how they are packed."""
+"""Voxels as files of volumes store them: where they begin, their number type, how they are packed and scaled."""
 
 import bz2
 import math
@@ -40,6 +40,9 @@ class StoredVoxels:
         number_type: Type of a number, with its byte order.
         sizes: Numbers along each axis of the file, the fastest first.
         packing: How they are packed.
+        skipped_bytes: Unpacked bytes before the first voxel.
+        padding_bytes: Bytes behind the last voxel that pass as padding.
+        scale: Slope and intercept of the values; None if the numbers are the values.
     """
 
     path: Path
@@ -47,6 +50,9 @@ class StoredVoxels:
     number_type: "np.dtype[Any]"
     sizes: tuple[int, ...]
     packing: Packing
+    skipped_bytes: int = 0
+    padding_bytes: int = PADDING_BYTES
+    scale: tuple[float, float] | None = None
 
     @property
     def needed_bytes(self) -> int:
@@ -55,10 +61,11 @@ class StoredVoxels:
 
 
 def read_voxels(voxels: StoredVoxels) -> NDArray[np.generic]:
-    """Reads the numbers of an image in the byte order of this machine.
+    """Reads the values of an image in the byte order of this machine.
 
     Returns:
-        Shape (n,).
+        Shape (n,), in the number type of the file. Scaled values are floating-point numbers: of 64 bit if the stored
+        numbers have 64 bit, or are whole and have 32 bit, else of 32 bit.
 
     Raises:
         ImageError: The file ends too early or too late, cannot be unpacked, or does not fit into the memory.
@@ -73,8 +80,17 @@ def read_voxels(voxels: StoredVoxels) -> NDArray[np.generic]:
             array = READERS[voxels.packing](file, voxels)
     except (zlib.error, OSError, EOFError, ValueError, OverflowError) as error:
         raise ImageError(f"{path} is damaged: its voxels cannot be unpacked", "copy it again") from error
-    native = voxels.number_type.newbyteorder("=")
-    return array.astype(native, copy=False)
+    array = array.astype(voxels.number_type.newbyteorder("="), copy=False)
+    return array if voxels.scale is None else _scale(array, *voxels.scale)
+
+
+def _scale(array: NDArray[Any], slope: float, intercept: float) -> NDArray[np.floating]:
+    """Returns values by a slope and an intercept, calculated in 64 bit, block by block to save memory."""
+    result = np.empty(array.shape, np.result_type(array.dtype, np.float32))
+    for start in range(0, len(array), BLOCK_BYTES):
+        block = slice(start, start + BLOCK_BYTES)
+        result[block] = np.float64(slope) * array[block] + intercept
+    return result
 
 
 def _check_rest(voxels: StoredVoxels, rest_bytes: int) -> None:
@@ -84,7 +100,7 @@ def _check_rest(voxels: StoredVoxels, rest_bytes: int) -> None:
         ImageError: The sizes in the header, or the number type, are too small.
     """
     row_bytes = voxels.sizes[0] * voxels.number_type.itemsize
-    if rest_bytes > max(PADDING_BYTES, row_bytes):
+    if rest_bytes > max(voxels.padding_bytes, row_bytes):
         what = f"{voxels.path} holds more voxels than the sizes in its header say"
         raise ImageError(what, "correct the sizes, or replace the file")
 
@@ -105,7 +121,7 @@ def _read_raw(file: BufferedReader, voxels: StoredVoxels) -> NDArray[np.generic]
 
 def _read_zlib(file: BufferedReader, voxels: StoredVoxels) -> NDArray[np.generic]:
     """Reads numbers that zlib or gzip packed."""
-    return _collect(_unpack_zlib(file), voxels)
+    return _collect(_unpack_zlib(file, voxels), voxels)
 
 
 def _read_bzip2(file: BufferedReader, voxels: StoredVoxels) -> NDArray[np.generic]:
@@ -114,22 +130,25 @@ def _read_bzip2(file: BufferedReader, voxels: StoredVoxels) -> NDArray[np.generi
         return _collect(iter(lambda: packed.read(BLOCK_BYTES), b""), voxels)
 
 
-def _unpack_zlib(file: BufferedReader) -> Iterator[bytes]:
+def _unpack_zlib(file: BufferedReader, voxels: StoredVoxels) -> Iterator[bytes]:
     """Yields blocks of unpacked bytes; several gzip members follow one another, as gzip allows.
 
     Raises:
+        ImageError: The last member has no end, where its checksum is.
         zlib.error: The bytes are damaged.
     """
     unpacker = zlib.decompressobj(ZLIB_OR_GZIP)
-    rest = b""
+    rest, is_whole = b"", False
     while block := rest or file.read(BLOCK_BYTES):
         yield unpacker.decompress(block, BLOCK_BYTES)
-        rest = unpacker.unconsumed_tail
-        if unpacker.eof:
+        rest, is_whole = unpacker.unconsumed_tail, unpacker.eof
+        if is_whole:
             rest = unpacker.unused_data.lstrip(b"\0")
             if rest and not rest.startswith(b"\x1f\x8b"):
                 return
             unpacker = zlib.decompressobj(ZLIB_OR_GZIP)
+    if not is_whole:
+        raise _too_short(voxels)
 
 
 def _collect(blocks: Iterator[bytes], voxels: StoredVoxels) -> NDArray[np.generic]:
@@ -137,11 +156,13 @@ def _collect(blocks: Iterator[bytes], voxels: StoredVoxels) -> NDArray[np.generi
     needed = voxels.needed_bytes
     array = np.empty(math.prod(voxels.sizes), voxels.number_type)
     memory = array.view(np.uint8).data
-    filled = 0
+    filled, skipped = 0, 0
     for block in blocks:
-        fitting = max(0, min(len(block), needed - filled))
-        memory[filled : filled + fitting] = block[:fitting]
-        filled += len(block)
+        behind = block[max(0, voxels.skipped_bytes - skipped) :] if skipped < voxels.skipped_bytes else block
+        skipped += len(block) - len(behind)
+        fitting = max(0, min(len(behind), needed - filled))
+        memory[filled : filled + fitting] = behind[:fitting]
+        filled += len(behind)
         _check_rest(voxels, filled - needed)
     if filled < needed:
         raise _too_short(voxels)
