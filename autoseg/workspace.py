@@ -12,7 +12,8 @@ results/Dataset004_Name/
     NAME/3d_fullres/  NAME/best.json      the same for a plan that has a name
     ensembles/2d+3d_fullres/              held-out cases segmented by both together, summary.json, summary.csv
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
-    postprocessing.json  training_statistics.json  calibration.json  summary.json  summary.csv  mlflow/
+    postprocessing.json  training_statistics.json  calibration.json  quality_costs.json
+    summary.json  summary.csv  mlflow/
     fold_0/
         network.onnx  network.json        in place of checkpoint.pt, in models that were exported for other runtimes
         checkpoint.pt  progress.csv  progress.jsonl  progress.png  tensorboard/
@@ -113,6 +114,11 @@ class ModelFolder:
     def calibration(self) -> Path:
         """The file of the temperatures by which the logits of probabilities are divided; see `models.calibration`."""
         return self.path / "calibration.json"
+
+    @property
+    def quality_costs(self) -> Path:
+        """The file of what each quality of prediction costs, if it was measured; see `models.quality_costs`."""
+        return self.path / "quality_costs.json"
 
     @property
     def old_training_statistics(self) -> Path:

@@ -29,9 +29,20 @@ Device = Annotated[
     str,
     typer.Option("--device", help="auto (the fastest there is), cpu, cuda, cuda:1 or mps.", metavar="DEVICE"),
 ]
-NoMirroring = Annotated[
-    bool,
-    typer.Option("--no-mirroring", help="Several times as fast, a little less accurate: no mirror images."),
+Quality = Annotated[
+    str,
+    typer.Option(
+        "--quality",
+        help="What accuracy may cost: best; balanced, two mirror images in place of eight; fast, none, fewer tiles and "
+        "linear resampling.",
+        metavar="fast|balanced|best",
+    ),
+]
+Mirroring = Annotated[
+    bool | None,
+    typer.Option(
+        "--mirroring/--no-mirroring", help="Average over all mirror images, or none. [default: as --quality says]"
+    ),
 ]
 Runtime = Annotated[
     str,

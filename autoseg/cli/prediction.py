@@ -9,8 +9,9 @@ from autoseg.cli.jobs import Part, Parts, PrintFor, Where, refuse_with_jobs, sta
 from autoseg.cli.options import (
     ChannelsOption,
     Device,
-    NoMirroring,
+    Mirroring,
     PlanName,
+    Quality,
     ResampleTilt,
     Runtime,
     SeriesOption,
@@ -67,7 +68,8 @@ def predict(
             "--disagreement", help="Write where folds and mirror images disagree as well, as a map for each scan."
         ),
     ] = False,
-    no_mirroring: NoMirroring = False,
+    quality: Quality = "best",
+    mirroring: Mirroring = None,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Slower, in float32: the same label maps as on other machines, and in nnU-Net."),
@@ -135,7 +137,8 @@ def predict(
         "folds": parse_folds(folds) if folds else None,
         "probabilities": probabilities or (),
         "disagreement": disagreement,
-        "mirroring": not no_mirroring,
+        "quality": quality,
+        "mirroring": mirroring,
         "exact": exact,
         "postprocessing": not no_postprocessing,
         "missing_channels": missing_channels,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.cli.options import Device, NoMirroring, Runtime
+from autoseg.cli.options import Device, Mirroring, Quality, Runtime
 
 
 def serve(
@@ -43,7 +43,8 @@ def serve(
             metavar="NUMBER",
         ),
     ] = 2**28,
-    no_mirroring: NoMirroring = False,
+    quality: Quality = "best",
+    mirroring: Mirroring = None,
     runtime: Runtime = "auto",
     device: Device = "auto",
 ) -> None:
@@ -66,7 +67,8 @@ def serve(
         most_waiting=queue,
         upload_bytes=parse_memory(upload_limit),
         voxels=voxels,
-        mirroring=not no_mirroring,
+        quality=quality,
+        mirroring=mirroring,
         runtime=runtime,
         device=device,
         reporter=Terminal(),

@@ -58,6 +58,16 @@ def export(
             metavar="torch|onnx",
         ),
     ] = "torch",
+    measure_quality: Annotated[
+        bool,
+        typer.Option(
+            "--measure-quality",
+            help="First measure on held-out cases what 'predict --quality' fast and balanced cost, for the card.",
+        ),
+    ] = False,
+    device: Annotated[
+        str, typer.Option("--device", help="For --measure-quality: auto, cpu, cuda or mps.", metavar="DEVICE")
+    ] = "auto",
     plan_name: PlanName = None,
     workspace: WorkspacePath = None,
 ) -> None:
@@ -80,14 +90,37 @@ def export(
         "plan_name": plan_name,
         "workspace": workspace,
     }
+    if device != "auto" and not measure_quality:
+        raise UsageError("--device says where --measure-quality calculates", "add that, or leave it out")
     if form == "nnunet":
+        if measure_quality:
+            raise UsageError("--measure-quality is for the card, which nnU-Net's models do not have", "leave it out")
         _export_nnunet(source, output, selection, unused={"--licence": licence, "--about": about}, runtime=runtime)
         return
     if form != "autoseg":
         raise UsageError(f"--format {form!r} is unknown", "choose autoseg or nnunet")
+    if measure_quality:
+        _measure_quality(source, output, selection, device)
     file = export_model(source, output, licence=licence, about=about, runtime=runtime, **selection)
     _print_description(describe_bundle(file))
     console.print(f"{describe_memory(file.stat().st_size)}, with its card, MODEL_CARD.md, inside: {file}")
+
+
+def _measure_quality(source: Any, output: Path, selection: "Mapping[str, Any]", device: str) -> None:
+    """Measures the qualities of a model, and prints a row for each."""
+    from autoseg.cli.terminal import Terminal, print_table
+    from autoseg.models.bundle import check_bundle_name
+    from autoseg.pipeline import measure_quality
+
+    check_bundle_name(output)
+    columns = ("configuration", "quality", "mean Dice", "lost by a label, at most", "work", "s per case")
+    rows = []
+    for name, costs in measure_quality(source, device=device, reporter=Terminal(), **selection).items():
+        for quality, scores in costs.qualities.items():
+            label, loss = costs.find_largest_loss(quality)
+            dice, share = f"{scores.foreground_mean_dice:.4f}", f"{costs.share_of_work(quality):.2g}"
+            rows.append((name, quality, dice, f"{label} {loss:.4f}", share, f"{scores.seconds:.2g}"))
+    print_table("held-out cases, before postprocessing", columns, rows)
 
 
 def _export_nnunet(

@@ -88,7 +88,7 @@ class WaitingScans:
         lines = [f"{self.finished} of {every} scans are segmented already"] if self.finished else []
         for names, reason in (
             (self.replaced, "their files were changed or replaced afterwards"),
-            (self.outdated, "another model or other options (folds, mirroring, precision, postprocessing) were used"),
+            (self.outdated, "another model or other options (folds, quality, precision, postprocessing) were used"),
         ):
             if names:
                 lines.append(f"segmented again, since {reason}: {list_names(names)}")

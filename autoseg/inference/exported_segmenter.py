@@ -6,8 +6,10 @@ from math import prod
 
 from autoseg.errors import ModelError
 from autoseg.imaging.postprocessing import PostprocessingRules
+from autoseg.inference.averaged_networks import Networks, check_folds
+from autoseg.inference.prediction_quality import BEST, PredictionQuality
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.segmenter import Networks, Segmenter, assemble_segmenter, check_folds
+from autoseg.inference.segmenter import Segmenter, assemble_segmenter
 from autoseg.models.fold_description import ExportedFold
 from autoseg.models.fold_files import load_exported
 from autoseg.models.onnx_checks import check_onnx
@@ -57,7 +59,7 @@ def make_exported_segmenter(
     rules: PostprocessingRules,
     *,
     runtime: str = "auto",
-    mirroring: bool = True,
+    quality: PredictionQuality = BEST,
     previous: Segmenter | None = None,
 ) -> Segmenter:
     """Builds the ensemble of some exported folds of one configuration.
@@ -67,7 +69,7 @@ def make_exported_segmenter(
         folds: Its folds, at least one.
         rules: Postprocessing of each segmentation.
         runtime: Name of the runtime, or "auto" for the fastest one.
-        mirroring: Whether to average over mirror images along the axes that training mirrored.
+        quality: See `torch_segmenter.make_segmenter`.
         previous: For a cascade, the coarser configuration.
 
     Raises:
@@ -96,7 +98,7 @@ def make_exported_segmenter(
         device=NumpyDevice(),
         at_once=PATCHES_AT_ONCE,
     )
-    return assemble_segmenter(networks, rules, mirroring=mirroring, exact=True, previous=previous)
+    return assemble_segmenter(networks, rules, quality=quality, exact=True, previous=previous)
 
 
 def _choose_timed_patch(fold: ExportedFold, configuration: Configuration) -> tuple[int, ...]:

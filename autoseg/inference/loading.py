@@ -9,6 +9,7 @@ from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.exported_segmenter import make_exported_segmenter
 from autoseg.inference.interfaces import ImageSegmenter
+from autoseg.inference.prediction_quality import PredictionQuality, choose_quality
 from autoseg.inference.segmenter import Segmenter
 from autoseg.models.calibration import load_calibration
 from autoseg.models.fold_files import is_exported, load_exported
@@ -35,7 +36,8 @@ class PredictionOptions:
             none is, those whose training has begun; "cv" means both. A model that was trained on "all" cases is taken
             if it is asked for, or if there is no other.
         device: "auto", "cpu", "cuda" or "mps".
-        mirroring: Whether to average over mirror images.
+        quality: "fast", "balanced" or "best"; see `prediction_quality`.
+        mirroring: Whether to average over all mirror images; None leaves it to the quality.
         exact: Whether to calculate in float32, even where a lower precision is faster.
         postprocessing: Whether the rules that `find_best` or nnU-Net chose are applied to segmentations. They always
             are to the segmentation of the coarser configuration that a cascade sees, as in its training.
@@ -46,11 +48,21 @@ class PredictionOptions:
 
     folds: Fold | Sequence[Fold] | None = None
     device: str = "auto"
-    mirroring: bool = True
+    quality: str = "best"
+    mirroring: bool | None = None
     exact: bool = False
     postprocessing: bool = True
     missing_channels: bool = False
     runtime: str = "auto"
+
+    @property
+    def chosen_quality(self) -> PredictionQuality:
+        """The quality with the mirror images that were asked for.
+
+        Raises:
+            UsageError: There is no such quality.
+        """
+        return choose_quality(self.quality, mirroring=self.mirroring)
 
 
 def load_segmenter(
@@ -68,6 +80,7 @@ def load_segmenter(
         ModelError, ArtifactError, UsageError: See `model.load_model`.
     """
     check_runtime(options.runtime)
+    choose_quality(options.quality)
     watch_forks()
     with opened_model(path, options.folds) as model:
         loader = _Loader(options=options)
@@ -143,7 +156,7 @@ class _Loader:
             folds,
             rules,
             runtime=self.options.runtime,
-            mirroring=self.options.mirroring,
+            quality=self.options.chosen_quality,
             previous=self._load_previous(folder, exported[folds[0]].description.configuration.previous),
         )
 
@@ -170,7 +183,7 @@ class _Loader:
             checkpoints,
             rules,
             device,
-            mirroring=self.options.mirroring,
+            quality=self.options.chosen_quality,
             exact=self.options.exact,
             previous=self._load_previous(folder, checkpoints[0].configuration.previous),
         )

@@ -11,7 +11,7 @@ analysis.volumes_ml, analysis.agreement, analysis.remarks, analysis.probabilitie
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -20,17 +20,15 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.datasets.info import BACKGROUND
-from autoseg.datasets.names import compose
 from autoseg.datasets.scan_images import find_omitted, insert_missing, open_examination, read_examination
 from autoseg.dicom.detection import holds_dicom
 from autoseg.dicom.selection import SeriesChoice
 from autoseg.errors import ImageError, UsageError
 from autoseg.imaging.conversion import ImagePath, convert_to_volume
 from autoseg.imaging.converted_image import ConvertedImage
-from autoseg.imaging.geometry import Volume
 from autoseg.imaging.sitk_conversion import to_sitk
-from autoseg.inference.interfaces import ImagePrediction, ImageSegmenter
+from autoseg.inference.analysis import Analysis
+from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.model_objects import collect_maps, save_objects
 from autoseg.inference.quality_checks import ImageProperties, check_quality
@@ -40,54 +38,6 @@ from autoseg.workspace import Fold
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Analysis:
-    """The segmentation of an image, its measurements and its quality checks.
-
-    The segmentation and maps are of the same type as the image; see `Model.predict`.
-
-    Attributes:
-        segmentation: The label map or masks; see `Model.predict`.
-        volumes_ml: Name of each structure to its volume in the segmentation; a plane counts as 1 mm thick.
-        agreement: Name of each structure to how far folds and mirror images agree about it: the mean, 0 to 1, of the
-            Dice between the segmentation of each of them and that of their average, before postprocessing. NaN if the
-            latter holds none of the structure, or if the model is one fold without mirroring.
-        remarks: Short sentences about what looks unlike the training cases, in the image or in the result; mostly none.
-    """
-
-    segmentation: Any
-    volumes_ml: dict[str, float]
-    agreement: dict[str, float]
-    remarks: list[str]
-    _prediction: ImagePrediction
-    _restore: Callable[[Volume], Any]
-
-    def probabilities(self, label: str) -> Any:
-        """Returns the map of the probability of a label, 0 to 1, before postprocessing.
-
-        Args:
-            label: Name of the label; "background" too, unless the labels are regions or may overlap.
-
-        Raises:
-            UsageError: The model has no such label.
-        """
-        targets = self._prediction.targets
-        outputs = ({BACKGROUND: 0} if targets.exclusive else {}) | targets.output_of
-        label = compose(label)
-        if label not in outputs:
-            raise UsageError(f"the model has no label {label!r}", f"choose from {', '.join(outputs)}")
-        [probability] = self._prediction.probabilities([outputs[label]])
-        return self._restore(probability)
-
-    def disagreement(self) -> Any:
-        """Returns the map of the share, 0 to 1, of folds and mirror images that differ from the segmentation.
-
-        None if the model is one fold without mirroring.
-        """
-        disagreement = self._prediction.disagreement()
-        return None if disagreement is None else self._restore(disagreement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +214,8 @@ def load_model(
     *,
     folds: Fold | Sequence[Fold] | None = None,
     device: str = "auto",
-    mirroring: bool = True,
+    quality: str = "best",
+    mirroring: bool | None = None,
     exact: bool = False,
     postprocessing: bool = True,
     runtime: str = "auto",
@@ -278,7 +229,8 @@ def load_model(
         folds: Folds whose predictions are averaged: by default all numbered ones that are trained to their end, or, if
             none is, those that have begun; "cv" means both. "all" is taken if it is asked for or there is no other.
         device: "auto", "cpu", "cuda" or "mps".
-        mirroring: Average over mirror images, which takes several times as long and is a little more accurate.
+        quality: What accuracy may cost: "best", "balanced" or "fast"; see `pipeline.predict`.
+        mirroring: Average over all mirror images, or over none; by default as `quality` says.
         exact: Calculate in float32, even where a lower precision is faster; see `pipeline.predict`.
         postprocessing: Remove components as the rules of the model say that `find_best` chose; False leaves them.
         runtime: What calculates the networks; see `pipeline.predict`.
@@ -288,11 +240,18 @@ def load_model(
 
     Raises:
         ModelError, ArtifactError: There is no trained fold, or not the one asked for, or a file is damaged.
-        UsageError: The device or the runtime is not there, folds are given beside best.json, or the path is none.
+        UsageError: The device, the runtime or the quality is not there, folds are given beside best.json, or the path
+            is none.
     """
     changed_folds: list[str] = []
     options = PredictionOptions(
-        folds=folds, device=device, mirroring=mirroring, exact=exact, postprocessing=postprocessing, runtime=runtime
+        folds=folds,
+        device=device,
+        quality=quality,
+        mirroring=mirroring,
+        exact=exact,
+        postprocessing=postprocessing,
+        runtime=runtime,
     )
     segmenter = load_segmenter(find_model(path), options, warn=changed_folds.append)
     for line in changed_folds:

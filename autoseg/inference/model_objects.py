@@ -35,7 +35,7 @@ class ObjectMaps:
 
 
 class MappedAnalysis(Protocol):
-    """An analysis that has maps; see `model.Analysis`."""
+    """An analysis that has maps; see `analysis.Analysis`."""
 
     def probabilities(self, label: str) -> Any:
         """Returns the map of the probability of a label."""

@@ -77,7 +77,8 @@ class CountedModel:
         total = 0.0
         for part, work in self.parts:
             size = find_network_shape(part, shape, spacing_mm)
-            total += scan_seconds(part.configuration, size, self.speed, work, votes=part.votes)
+            step = part.quality.overlap_step
+            total += scan_seconds(part.configuration, size, self.speed, work, votes=part.votes, overlap_step=step)
         return total
 
 
@@ -120,8 +121,8 @@ def _describe_scans(seconds: Sequence[float]) -> str:
 
 def _list_ways_out(parts: Sequence[Segmenter]) -> Iterator[str]:
     """Yields what shortens a prediction that would take more than a day."""
-    mirrored = max(2 ** len(part.configuration.augmentation.mirror_axes) for part in parts)
-    if mirrored > 1 and any(part.votes % mirrored == 0 for part in parts):
-        yield f"--no-mirroring, which takes about 1/{mirrored} of the time"
+    images = max(part.quality.count_images(len(part.configuration.augmentation.mirror_axes)) for part in parts)
+    if images > 1:
+        yield f"--quality fast, which takes about 1/{images} of the time or less"
     yield "--part 1/4 and so on, on several machines"
     yield "a machine with a GPU"

@@ -89,6 +89,7 @@ class MirroringPredictor(Predictor):
         swapped_labels: Pairs of classes, such as left and right kidney.
         structures_from: In a cascade, the first channel of the patches that shows a structure, that of class 1; these
             channels change places as well.
+        opposite_only: Whether the only mirror image is that along all axes at once.
         at_once: Number of mirror images, of all patches, that `predictor` gets together; at least one of each patch.
     """
 
@@ -97,6 +98,7 @@ class MirroringPredictor(Predictor):
     swap_axis: int | None = None
     swapped_labels: tuple[tuple[int, int], ...] = ()
     structures_from: int | None = None
+    opposite_only: bool = False
     at_once: int = 1
 
     def __call__(self, patches: Array) -> Array:
@@ -106,11 +108,11 @@ class MirroringPredictor(Predictor):
     @property
     def votes(self) -> int:
         """The number of mirror images times the votes of the predictor."""
-        return (1 << len(self.axes)) * self.predictor.votes
+        return len(self._list_flips()) * self.predictor.votes
 
     def list_votes(self, patches: Array) -> Iterator[Array]:
         """Yields the logits of each mirror image, mirrored back, with each class where the patch itself has it."""
-        flips = list(chain.from_iterable(combinations(self.axes, count) for count in range(len(self.axes) + 1)))
+        flips = self._list_flips()
         flips_at_once = max(1, self.at_once // len(patches))
         for start in range(0, len(flips), flips_at_once):
             batch = flips[start : start + flips_at_once]
@@ -118,6 +120,12 @@ class MirroringPredictor(Predictor):
             for logits in self.predictor.list_votes(mirrored):
                 for number, flip in enumerate(batch):
                     yield self._mirror_back(logits[number * len(patches) : (number + 1) * len(patches)], flip)
+
+    def _list_flips(self) -> list[Flip]:
+        """Returns the axes along which each image is mirrored, none for the patch itself."""
+        if self.opposite_only:
+            return list(dict.fromkeys([(), self.axes]))
+        return list(chain.from_iterable(combinations(self.axes, count) for count in range(len(self.axes) + 1)))
 
     def _mirror(self, patches: Array, flip: Flip) -> Array:
         if self.swap_axis in flip and self.structures_from is not None:

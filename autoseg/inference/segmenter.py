@@ -1,23 +1,23 @@
 """A trained configuration in memory: preprocesses an image, runs the networks on it, and returns its prediction."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
 from typing import Any, Self
 
 from autoseg.datasets.info import DatasetInfo
-from autoseg.errors import ImageError, ModelError
+from autoseg.errors import ImageError
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.postprocessing import PostprocessingRules
 from autoseg.inference.accumulation import logits_bytes
 from autoseg.inference.agreement import EnsembleAgreement
+from autoseg.inference.averaged_networks import Networks, average_networks
 from autoseg.inference.cascade_channels import show_previous
 from autoseg.inference.prediction import Prediction
-from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor, Predictor
+from autoseg.inference.prediction_quality import BEST, PredictionQuality
+from autoseg.inference.predictor import Predictor
 from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
 from autoseg.inference.tile_memory import check_tile_memory
-from autoseg.models.fold_description import FoldDescription
 from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, preprocess_segmentation
@@ -53,6 +53,7 @@ class Segmenter:
         statistics: Statistics of the training cases; images are reoriented as these were.
         maps_disagreement: Whether predictions have a map of disagreement.
         exact: Whether the networks calculate in float32.
+        quality: How far tiles are apart, and how images are resampled; `predictor` has its mirror images.
         temperatures: A temperature for each output, by which logits are divided for probabilities; None if the model is
             not calibrated.
     """
@@ -70,6 +71,7 @@ class Segmenter:
     statistics: TrainingStatistics | None = None
     maps_disagreement: bool = False
     exact: bool = False
+    quality: PredictionQuality = BEST
     temperatures: tuple[float, ...] | None = None
 
     @property
@@ -100,6 +102,7 @@ class Segmenter:
             *(["exact"] if self.exact else []),
             *([f"windows {windows}"] if any(windows) else []),
             *([f"neighbouring slices {neighbours}"] if neighbours else []),
+            *self.quality.describe_tiles(),
             *([] if self.temperatures is None else [f"temperatures {self.temperatures}"]),
         )
         return sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -138,6 +141,7 @@ class Segmenter:
             configuration=self.configuration,
             device=self.device if self.device.type == "cuda" else None,
             orientation=self.orientation,
+            image_order=self.quality.image_order,
         )
         previous = None if self.previous is None else self.previous.prepare(image)
         return Prepared(segmenter=self, case=case, previous=previous)
@@ -155,6 +159,7 @@ class Segmenter:
                 device=self.device,
                 patches=self.configuration.patches,
                 neighbours=self.configuration.neighbouring_slices,
+                overlap_step=self.quality.overlap_step,
                 on_progress=on_progress,
             )
         return Prediction(
@@ -206,42 +211,11 @@ class Prepared:
         return segmenter.predict_preprocessed(case, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Networks:
-    """The networks of some folds of a configuration, in memory.
-
-    Attributes:
-        folds: Description of each fold, at least one.
-        predictors: Predictor of each fold.
-        digests: Digest of the weights of each fold.
-        device: Their device.
-        at_once: Number of patches that go through a network together.
-    """
-
-    folds: Sequence[FoldDescription]
-    predictors: Sequence[Predictor]
-    digests: Sequence[str]
-    device: Device
-    at_once: int
-
-
-def check_folds(folds: Sequence[FoldDescription]) -> None:
-    """Makes sure that folds can be averaged.
-
-    Raises:
-        ModelError: They are of different configurations or plans.
-    """
-    first = folds[0]
-    for other in folds[1:]:
-        if _interface(other) != _interface(first):
-            raise ModelError(f"folds {first.fold} and {other.fold} follow different plans", "train them by one plan")
-
-
 def assemble_segmenter(
     networks: Networks,
     rules: PostprocessingRules,
     *,
-    mirroring: bool = True,
+    quality: PredictionQuality = BEST,
     exact: bool = False,
     previous: Segmenter | None = None,
 ) -> Segmenter:
@@ -250,43 +224,23 @@ def assemble_segmenter(
     Args:
         networks: The networks of the folds.
         rules: See above.
-        mirroring: See above.
+        quality: See above.
         exact: See above.
         previous: See above.
     """
-    first, predictors = networks.folds[0], networks.predictors
-    predictor = predictors[0] if len(predictors) == 1 else EnsemblePredictor(tuple(predictors))
-    axes = first.configuration.augmentation.mirror_axes if mirroring else ()
-    if axes:
-        predictor = _add_mirroring(predictor, first.configuration, networks.at_once)
+    first = networks.folds[0]
+    predictor, tiles_at_once = average_networks(networks, quality)
     return Segmenter(
         configuration=first.configuration,
         axis_order=first.plan.axis_order,
         info=first.info,
         predictor=predictor,
-        tiles_at_once=max(1, networks.at_once // 2 ** len(axes)),
+        tiles_at_once=tiles_at_once,
         rules=rules,
         device=networks.device,
         dataset=first.plan.dataset,
         networks=" ".join(networks.digests),
         previous=previous,
         exact=exact,
+        quality=quality,
     )
-
-
-def _add_mirroring(predictor: Predictor, configuration: Configuration, at_once: int) -> MirroringPredictor:
-    """Mirrors along the axes, and exchanges the labels, that training did."""
-    augmentation = configuration.augmentation
-    return MirroringPredictor(
-        predictor,
-        augmentation.mirror_axes,
-        augmentation.swap_axis,
-        augmentation.swapped_labels,
-        structures_from=configuration.image_channels if configuration.previous is not None else None,
-        at_once=at_once,
-    )
-
-
-def _interface(fold: FoldDescription) -> tuple[object, ...]:
-    """Returns what the folds of an ensemble must have in common."""
-    return fold.configuration.without_estimates, fold.plan.axis_order, fold.info.targets

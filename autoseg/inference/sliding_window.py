@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ModelError
 from autoseg.inference.accumulation import allocate_logits
+from autoseg.inference.axis_tiling import OVERLAP_STEP
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.tile_weights import TileWeights
 from autoseg.inference.tiling import Tile, tile_image
@@ -21,7 +22,7 @@ def ignore_progress(share: float) -> None:
     """Ignores progress, for callers who show none."""
 
 
-def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
+def predict_volume(  # noqa: PLR0913 - three of them are mostly left out
     image: Array,
     predictor: Predictor,
     *,
@@ -30,6 +31,7 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
     device: Device,
     patches: PatchSizes | None = None,
     neighbours: int = 0,
+    overlap_step: float = OVERLAP_STEP,
     on_progress: OnProgress = ignore_progress,
 ) -> Array:
     """Predicts the logits of a whole image.
@@ -58,6 +60,7 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
         device: Device to which patches are sent.
         patches: Patch sizes and margin of the network; left out, it has no margin.
         neighbours: Number of slices on each side of a slice that a 2D network sees as further channels.
+        overlap_step: Largest distance of neighbouring tiles, as a fraction of a tile; see `tile_starts`.
         on_progress: Called after each batch with its share of all tiles.
 
     Returns:
@@ -68,7 +71,7 @@ def predict_volume(  # noqa: PLR0913 - two of them are mostly left out
         AutosegError: Neither memory nor disk hold the result.
     """
     is_flat = len(patch_size) == 2
-    arrays, tiled = arrays_on(device), tile_image(as_numpy(image), patch_size, patches, neighbours)
+    arrays, tiled = arrays_on(device), tile_image(as_numpy(image), patch_size, patches, neighbours, overlap_step)
     groups = _group_identical(tiled.volume, tiled.tiles)
     predictor.begin_image(tiled.shape, tiled.inside)
     result: Array | None = None

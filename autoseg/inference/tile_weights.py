@@ -1,6 +1,7 @@
 """The weights of tiles in the result, on the device that adds the tiles up."""
 
-from autoseg.inference.tiling import AxisTile, Slices, Tile
+from autoseg.inference.axis_tiling import AxisTile
+from autoseg.inference.tiling import Slices, Tile
 from autoseg.runtime.arrays import Array, Device, arrays_on, namespace
 
 

@@ -3,8 +3,10 @@
 import torch
 
 from autoseg.imaging.postprocessing import PostprocessingRules
+from autoseg.inference.averaged_networks import Networks, check_folds
 from autoseg.inference.network_predictor import NetworkPredictor, count_at_once
-from autoseg.inference.segmenter import Networks, Segmenter, assemble_segmenter, check_folds
+from autoseg.inference.prediction_quality import BEST, PredictionQuality
+from autoseg.inference.segmenter import Segmenter, assemble_segmenter
 from autoseg.models.build import place_network, restore_network
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.weight_digest import digest_weights
@@ -15,7 +17,7 @@ def make_segmenter(
     rules: PostprocessingRules,
     device: torch.device,
     *,
-    mirroring: bool = True,
+    quality: PredictionQuality = BEST,
     exact: bool = False,
     previous: Segmenter | None = None,
 ) -> Segmenter:
@@ -25,8 +27,7 @@ def make_segmenter(
         checkpoints: Checkpoints of at least one fold.
         rules: Postprocessing of each segmentation.
         device: Device of the networks.
-        mirroring: Whether to average over mirror images along the axes that training mirrored; several times slower, a
-            little more accurate.
+        quality: Mirror images along the axes that training mirrored, distance of tiles, resampling of images.
         exact: Whether to calculate in float32, even where a lower precision is faster.
         previous: For a cascade, the coarser configuration; left out if the cases bring its segmentation with them.
 
@@ -46,4 +47,4 @@ def make_segmenter(
         device=device,
         at_once=count_at_once(first.configuration.patch_size, first.configuration.batch_size, device),
     )
-    return assemble_segmenter(networks, rules, mirroring=mirroring, exact=exact, previous=previous)
+    return assemble_segmenter(networks, rules, quality=quality, exact=exact, previous=previous)

@@ -5,12 +5,15 @@ from pathlib import Path
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.errors import DatasetError
+from autoseg.evaluation.metrics import case_overlaps
 from autoseg.evaluation.summary import SegmentedCase
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.image_files import read_label_map
+from autoseg.imaging.label_combinations import number_masks
 from autoseg.imaging.label_encoding import CascadeCodes, code_base, decode_previous
 from autoseg.imaging.targets import Targets
 from autoseg.inference.cascade_channels import show_previous
+from autoseg.inference.prediction import Prediction
 from autoseg.preprocessing.case import PreprocessedCase
 from autoseg.preprocessing.store import StoredCase
 
@@ -76,3 +79,14 @@ def pair_with_label(
         reference_file=label_file(case).name,
         prediction_file=path.name,
     )
+
+
+def measure_dice(case: Case, prediction: Prediction) -> dict[str, float]:
+    """Returns the Dice of each structure of a held-out case; NaN where it is neither there nor found."""
+    reference, targets = read_label_map(label_file(case)), prediction.targets
+    if targets.as_masks:
+        masks = (mask.array for mask in prediction.masks())
+        label, targets = number_masks(masks, prediction.geometry.shape, targets)
+    else:
+        label = prediction.segmentation().array
+    return {name: overlap.dice for name, overlap in case_overlaps(reference.array, label, targets).items()}

@@ -4,15 +4,10 @@ import math
 from dataclasses import replace
 
 from autoseg.dataloading.augmentation_parameters import number_repeated
-from autoseg.datasets.dataset import Case
-from autoseg.evaluation.metrics import case_overlaps
 from autoseg.evaluation.summary import mean_of_defined
-from autoseg.imaging.image_files import read_label_map
-from autoseg.imaging.label_combinations import number_masks
 from autoseg.imaging.postprocessing import NO_RULES
-from autoseg.inference.prediction import Prediction
 from autoseg.inference.torch_segmenter import make_segmenter
-from autoseg.model_selection.held_out_cases import label_file, load_preprocessed
+from autoseg.model_selection.held_out_cases import load_preprocessed, measure_dice
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.training_statistics import name_channels
 from autoseg.preprocessing.case import PreprocessedCase
@@ -81,7 +76,7 @@ def score_missing_channels(
                     left_out = number_repeated([number], [entry.channels for entry in job.configuration.normalization])
                     prediction = segmenter.predict_preprocessed(leave_out(preprocessed, left_out))
                     unannotated = dict.fromkeys(info.unannotated_in(case.name), math.nan)
-                    dice[channel][case.name] = _measure_dice(case, prediction) | unannotated
+                    dice[channel][case.name] = measure_dice(case, prediction) | unannotated
                 task.advance()
     scores = MissingChannelScores(dice=dice)
     scores.save(path)
@@ -93,14 +88,3 @@ def leave_out(case: PreprocessedCase, channels: list[int]) -> PreprocessedCase:
     image = case.image.copy()
     image[channels] = 0
     return replace(case, image=image)
-
-
-def _measure_dice(case: Case, prediction: Prediction) -> dict[str, float]:
-    """Returns the Dice of each structure of a held-out case."""
-    reference, targets = read_label_map(label_file(case)), prediction.targets
-    if targets.as_masks:
-        masks = (mask.array for mask in prediction.masks())
-        label, targets = number_masks(masks, prediction.geometry.shape, targets)
-    else:
-        label = prediction.segmentation().array
-    return {name: overlap.dice for name, overlap in case_overlaps(reference.array, label, targets).items()}

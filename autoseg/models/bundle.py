@@ -76,13 +76,11 @@ def export_model(
             autoseg.export_model(4, "Hippocampus.zip", licence="CC BY 4.0", about="Who made it, for what.")
     """
     file = Path(file)
-    if file.suffix.lower() != ".zip":
-        raise UsageError(f"{file} is no name of a bundle", "give one that ends in .zip")
+    check_bundle_name(file)
     if runtime not in EXPORTS:
         raise UsageError(f"models are not packed for a runtime {runtime!r}", f"choose from {', '.join(EXPORTS)}")
     from autoseg.models.bundle_writing import find_content, write_files  # noqa: PLC0415 - it needs torch
 
-    check_place(file)
     content = find_content(source, configuration, folds, plan_name=plan_name, workspace=workspace)
     with atomic_file(file) as writing, TemporaryDirectory(prefix=".writing_", dir=file.parent) as folder:
         root = ModelFolder(path=Path(folder))
@@ -91,6 +89,18 @@ def export_model(
         metadata = CardMetadata(name=name, cases=content.cases, licence=licence, about=about)
         pack(root.path, add_card(root, names, metadata), writing)
     return file
+
+
+def check_bundle_name(file: Path) -> None:
+    """Finds out before the work whether a bundle can be written to a file.
+
+    Raises:
+        UsageError: Its name does not end in .zip.
+        WriteError: It cannot be written.
+    """
+    if file.suffix.lower() != ".zip":
+        raise UsageError(f"{file} is no name of a bundle", "give one that ends in .zip")
+    check_place(file)
 
 
 def add_card(root: ModelFolder, names: Sequence[MemberName], metadata: CardMetadata) -> Manifest:

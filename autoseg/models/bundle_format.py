@@ -5,7 +5,7 @@ A bundle holds what the folder of a model holds, and nothing else:
     manifest.json                          which files there are: sizes and checksums
     MODEL_CARD.md  best.json  scores.json
     3d_fullres/postprocessing.json  3d_fullres/training_statistics.json  3d_fullres/scores.json
-    3d_fullres/calibration.json
+    3d_fullres/calibration.json  3d_fullres/quality_costs.json
     3d_fullres/fold_0/checkpoint.pt        or NAME/3d_fullres/..., for a plan with a name
     3d_fullres/fold_0/network.onnx  3d_fullres/fold_0/network.json      instead, for runtimes other than torch
 
@@ -33,7 +33,7 @@ from autoseg.models.best_model import MEMBER_PATTERN, MemberName
 from autoseg.runtime.artifact import Artifact
 from autoseg.workspace import ModelFolder
 
-MANIFEST, CARD, BEST_MODEL, SCORES, RULES, STATISTICS, OLD_STATISTICS, CALIBRATION = (
+MANIFEST, CARD, BEST_MODEL, SCORES, RULES, STATISTICS, OLD_STATISTICS, CALIBRATION, QUALITY_COSTS = (
     "manifest.json",
     "MODEL_CARD.md",
     "best.json",
@@ -42,13 +42,14 @@ MANIFEST, CARD, BEST_MODEL, SCORES, RULES, STATISTICS, OLD_STATISTICS, CALIBRATI
     "training_statistics.json",
     "expectation.json",  # the same in bundles of version 0.1
     "calibration.json",
+    "quality_costs.json",
 )
 FOLD = rf"({MEMBER_PATTERN})/fold_(?:0|[1-9][0-9]{{0,2}}|all)"
 WEIGHTS = re.compile(rf"{FOLD}/(?:checkpoint\.pt|network\.onnx)")
 """Files of weights, of torch or for other runtimes; compression would not make them smaller."""
 TEXT = re.compile(
     rf"{MANIFEST}|{CARD}|{BEST_MODEL}|({MEMBER_PATTERN}/)?{SCORES}"
-    rf"|{MEMBER_PATTERN}/({RULES}|{STATISTICS}|{OLD_STATISTICS}|{CALIBRATION})|{FOLD}/network\.json"
+    rf"|{MEMBER_PATTERN}/({RULES}|{STATISTICS}|{OLD_STATISTICS}|{CALIBRATION}|{QUALITY_COSTS})|{FOLD}/network\.json"
 )
 
 LARGEST_TEXT_BYTES = 4 * 2**20

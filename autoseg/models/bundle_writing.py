@@ -17,6 +17,7 @@ from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from autoseg.models.model_facts import HeldOutScores
 from autoseg.models.model_source import ResolvedModel, find_model, resolve_members, select_folds
 from autoseg.models.onnx_export import export_fold
+from autoseg.models.quality_costs import load_quality_costs
 from autoseg.models.training_statistics import load_training_statistics
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import ConfigurationName
@@ -129,6 +130,9 @@ class _MemberWriter:
             statistics.save(self.root.member(name).training_statistics)
         if (calibration := load_calibration(folder)) is not None:
             calibration.save(self.root.member(name).calibration)
+        costs = load_quality_costs(folder)
+        if costs is not None and costs.is_of(self._digest_folds(folder, asked)):
+            costs.save(self.root.member(name).quality_costs)
         scores = _pool_scores(folder, asked)
         if scores is not None:
             scores.save(self.root.member(name).path / SCORES)
@@ -156,6 +160,11 @@ class _MemberWriter:
         if added is None:
             raise ModelError(f"{folder.path} holds no fold that is trained to its end", "train one to its end")
         return added
+
+    def _digest_folds(self, folder: ModelFolder, asked: Sequence[Fold]) -> dict[str, str]:
+        """Returns the digest of the weights of each exported fold."""
+        folds = _list_folds(folder, asked)
+        return {str(fold): digest_weights(load_checkpoint(folder.checkpoint(fold)).weights) for fold in folds}
 
     def _write_fold(self, checkpoint: Checkpoint, target: ModelFolder) -> None:
         if not self.exported:

@@ -15,6 +15,7 @@ from autoseg.models.model_facts import (
     format_score,
     sanitize,
 )
+from autoseg.models.quality_costs import MEASURED_AGAINST, QualityCosts
 from autoseg.networks.monai import INSTALL
 from autoseg.networks.monai_names import is_monai
 from autoseg.planning.plan import Configuration
@@ -42,6 +43,7 @@ def _write_lines(facts: ModelFacts) -> Iterator[str]:
     yield from ("", "## How good it was on cases that it had not seen", "")
     yield from _write_scores(facts)
     yield from ("", f"Done to each result: {facts.rules.describe()}.")
+    yield from _describe_qualities(facts)
     yield from _describe_runtimes(facts)
     yield from ("", "## Limits", "", *(f"- {line}" for line in _list_limits(first)))
     yield from ("", "## How to use it", "", "```bash", f"autoseg install {facts.name}.zip")
@@ -96,6 +98,36 @@ def _write_scores(facts: ModelFacts) -> Iterator[str]:
         values = [format_score(scores.dice), " to ".join(map(format_score, scores.dice_interval))]
         values += map(format_score, (scores.dice_std, scores.dice_lowest, scores.iou))
         yield f"| {_escape_cell(name)} | {scores.cases} | {' | '.join(values)} |"
+
+
+def _describe_qualities(facts: ModelFacts) -> Iterator[str]:
+    """Yields what each quality of prediction costs; nothing if it was not measured."""
+    if not any(member.quality_costs for member in facts.members):
+        return
+    yield from (
+        "",
+        "## What less work costs",
+        "",
+        "Measured on held-out cases, from their images, before postprocessing.",
+    )
+    yield "Work: passes of a patch through the networks of a fold, beside those of `--quality best`."
+    yield from ("", "| configuration | quality | cases | mean Dice | change | lost by a label, at most | work |")
+    yield "|---|---|---|---|---|---|---|"
+    for member in facts.members:
+        if (costs := member.quality_costs) is not None:
+            for name in costs.qualities:
+                yield f"| {member.name} | {_escape_cell(name)} | {_describe_quality(costs, name)} |"
+
+
+def _describe_quality(costs: QualityCosts, name: str) -> str:
+    """Returns the cells of a quality: cases, mean Dice, its change, the label that loses most, and the work."""
+    mean, best = costs.qualities[name].foreground_mean_dice, costs.qualities[MEASURED_AGAINST].foreground_mean_dice
+    cells = [str(costs.cases), f"{mean:.4f}"]
+    if name == MEASURED_AGAINST:
+        return " | ".join([*cells, "", "", "1"])
+    label, loss = costs.find_largest_loss(name)
+    share = costs.share_of_work(name)
+    return " | ".join([*cells, f"{mean - best:+.4f}", f"{_escape_cell(label)} {loss:.4f}", f"{share:.2g}"])
 
 
 def _describe_runtimes(facts: ModelFacts) -> Iterator[str]:

@@ -17,6 +17,7 @@ from autoseg.models.bundle_format import SCORES
 from autoseg.models.calibration import load_calibration
 from autoseg.models.fold_description import FoldDescription, Parity
 from autoseg.models.fold_files import is_exported, load_exported, load_parity
+from autoseg.models.quality_costs import QualityCosts, load_quality_costs
 from autoseg.models.training_statistics import load_training_statistics
 from autoseg.planning.channel_settings import Normalization
 from autoseg.runtime.artifact import Artifact, Score
@@ -80,6 +81,7 @@ class MemberFacts:
         scores: Scores on held-out cases, if there were any.
         rules: Postprocessing of the configuration.
         name: Name among configurations of several plans; by default that of the configuration.
+        quality_costs: What each quality of prediction costs, if it was measured.
         parity: How far the exported network of each fold is from torch's; empty if none was exported.
     """
 
@@ -88,6 +90,7 @@ class MemberFacts:
     scores: HeldOutScores | None
     rules: PostprocessingRules
     name: str = ""
+    quality_costs: QualityCosts | None = None
     parity: Sequence[Parity] = ()
 
 
@@ -252,6 +255,7 @@ def _gather_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
         name=name,
         checkpoint=load_description(folder, folds[0]),
         parity=load_parity(folder, folds),
+        quality_costs=load_quality_costs(folder),
         folds=folds,
         scores=_load_scores(folder),
         rules=PostprocessingRules.load(folder.postprocessing) if folder.postprocessing.is_file() else NO_RULES,

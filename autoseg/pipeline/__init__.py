@@ -25,7 +25,7 @@ rooms below: `datasets`, `planning`, `preprocessing`, `training`, `model_selecti
     watching.py        watch
     prediction.py      predict
     pacs.py            pull_dicom, push_dicom, listen_dicom
-    scores.py          find_best, evaluate, compare
+    scores.py          find_best, measure_quality, evaluate, compare
     reports.py         report_data, report_model, report_scans
     serving.py         serve
     sharing.py         export_model, install_model, export_nnunet, install_nnunet
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from autoseg.pipeline.prediction import predict
     from autoseg.pipeline.raw_datasets import check, check_files, fix, import_dataset, straighten
     from autoseg.pipeline.reports import report_data, report_model, report_scans
-    from autoseg.pipeline.scores import compare, evaluate, find_best
+    from autoseg.pipeline.scores import compare, evaluate, find_best, measure_quality
     from autoseg.pipeline.serving import serve
     from autoseg.pipeline.sharing import export_model, export_nnunet, install_model, install_nnunet
     from autoseg.pipeline.training import stop, train
@@ -85,6 +85,7 @@ MODULES = {
     "make_prediction_jobs": "array_jobs",
     "make_preprocessing_jobs": "array_jobs",
     "make_training_jobs": "training_jobs",
+    "measure_quality": "scores",
     "plan_and_preprocess": "datasets",
     "plan_configurations": "datasets",
     "predict": "prediction",
@@ -130,6 +131,7 @@ __all__ = [
     "make_prediction_jobs",
     "make_preprocessing_jobs",
     "make_training_jobs",
+    "measure_quality",
     "plan_and_preprocess",
     "plan_configurations",
     "predict",

@@ -82,7 +82,7 @@ class PredictionOptions:
         model: A model folder, a bundle, or the name of an installed model instead.
         folds: Folds whose predictions are averaged.
         probabilities: Labels whose probabilities are written.
-        disagreement, mirroring, exact, postprocessing, missing_channels: What is calculated, and how.
+        disagreement, quality, mirroring, exact, postprocessing, missing_channels: What is calculated, and how.
         series, channels, resample_tilt: How scans in DICOM are read.
         dicom, meshes: DICOM objects and meshes that are written as well.
         runtime: What calculates the networks of an exported model.
@@ -96,7 +96,8 @@ class PredictionOptions:
     folds: Sequence[Fold] | None = None
     probabilities: Sequence[str] = ()
     disagreement: bool = False
-    mirroring: bool = True
+    quality: str = "best"
+    mirroring: bool | None = None
     exact: bool = False
     postprocessing: bool = True
     missing_channels: bool = False
@@ -121,7 +122,9 @@ class PredictionOptions:
             "--fold": None if self.folds is None else [str(fold) for fold in self.folds],
             "--probabilities": list(self.probabilities),
             "--disagreement": self.disagreement,
-            "--no-mirroring": not self.mirroring,
+            "--quality": None if self.quality == "best" else self.quality,
+            "--mirroring": self.mirroring is True,
+            "--no-mirroring": self.mirroring is False,
             "--exact": self.exact,
             "--no-postprocessing": not self.postprocessing,
             "--missing-channels": self.missing_channels,
@@ -145,7 +148,8 @@ def make_prediction_jobs(
     folds: Fold | Sequence[Fold] | None = None,
     probabilities: Sequence[str] = (),
     disagreement: bool = False,
-    mirroring: bool = True,
+    quality: str = "best",
+    mirroring: bool | None = None,
     exact: bool = False,
     postprocessing: bool = True,
     missing_channels: bool = False,
@@ -173,7 +177,8 @@ def make_prediction_jobs(
         folds: Folds whose predictions are averaged.
         probabilities: Labels whose probabilities are written as well.
         disagreement: Whether to write where folds and mirror images disagree.
-        mirroring: Whether to average over mirror images.
+        quality: "fast", "balanced" or "best".
+        mirroring: Whether to average over all mirror images or none.
         exact: Whether to calculate in float32.
         postprocessing: Whether to remove components.
         missing_channels: Whether scans may lack channels.
@@ -207,6 +212,7 @@ def make_prediction_jobs(
         folds=None if folds is None else list_folds(folds),
         probabilities=probabilities,
         disagreement=disagreement,
+        quality=quality,
         mirroring=mirroring,
         exact=exact,
         postprocessing=postprocessing,
@@ -230,7 +236,7 @@ def make_prediction_jobs(
         default="3d_fullres",
         workspace=workspace,
     )
-    loaded = loading.PredictionOptions(folds=options.folds, device="cpu", runtime=options.runtime)
+    loaded = loading.PredictionOptions(folds=options.folds, device="cpu", quality=quality, runtime=options.runtime)
     segmenter = loading.load_segmenter(path, loaded)
     choice = SeriesChoice(series=options.series, channels=tuple(options.channels), resample_tilt=options.resample_tilt)
     with unpacked(Path(source)) as opened:

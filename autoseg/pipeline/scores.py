@@ -1,10 +1,11 @@
-"""Scores: the best configuration, segmentations compared with references, and runs compared with each other."""
+"""Scores: the best configuration, qualities of prediction, segmentations beside references, and runs compared."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+from autoseg.datasets.dataset import Dataset
 from autoseg.errors import UsageError
 from autoseg.evaluation.folders import check_ending, compare_folders, save_comparison
 from autoseg.evaluation.paired import Comparison, compare_summaries
@@ -17,10 +18,11 @@ from autoseg.runtime.lock import run_alone
 from autoseg.runtime.paths import as_path
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.runtime.writable import check_place
-from autoseg.workspace import find_workspace
+from autoseg.workspace import Fold, dataset_of, find_workspace
 
 if TYPE_CHECKING:
     from autoseg.models.best_model import BestModel
+    from autoseg.models.quality_costs import QualityCosts
 
 
 def find_best(
@@ -84,6 +86,65 @@ def find_best(
         best = choose_best_model(selection, ensemble_device, reporter, metric=cast("MetricName", metric))
         best.save(folders.best_model)
     return best
+
+
+def measure_quality(
+    source: int | str | os.PathLike[str],
+    *,
+    configuration: ConfigurationName | None = None,
+    folds: Fold | Sequence[Fold] | None = None,
+    device: str = "auto",
+    plan_name: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> "dict[str, QualityCosts]":
+    """Measures what "fast", "balanced" and "best" of `predict` cost: work, and Dice on the cases that folds held out.
+
+    Each fold segments the cases that it held out once by each quality, from their images, so this takes a little longer
+    than its validation took. Each configuration is measured by itself, also if `find_best` chose a pair. The result is
+    kept in quality_costs.json of the model folder; `export_model` packs it and shows it in the model card.
+
+    Args:
+        source: Number of the dataset that was trained: what `find_best` chose, else its only trained configuration; or
+            a model folder among the results of a dataset.
+        configuration: Configuration to measure, if several are trained, instead of what `find_best` chose.
+        folds: Folds to measure; by default all that held cases out.
+        device: Device of the networks: "auto", "cpu", "cuda" or "mps".
+        plan_name: Name of the plan that was trained, if it is not the usual one.
+        workspace: See `find_best`.
+        reporter: Shows progress.
+
+    Returns:
+        Name of each configuration to its costs.
+
+    Raises:
+        UsageError: The model is no folder among the results of a dataset, or it is not clear which one is meant.
+        ModelError: A fold is missing or damaged, or none held cases out.
+        DatasetError, ImageError: A case or its label is missing or cannot be read.
+
+    Example:
+        ::
+
+            costs = autoseg.measure_quality(4)["3d_fullres"]
+            costs.qualities["fast"].foreground_mean_dice, costs.share_of_work("fast")
+    """
+    from autoseg.model_selection.quality_measurement import measure_quality_costs
+    from autoseg.models.model_source import find_model, resolve_members, select_folds
+    from autoseg.runtime.device import resolve_device
+
+    path = find_model(source, configuration, plan_name=plan_name, workspace=workspace)
+    folders = dataset_of(path)
+    if folders is None or not path.is_dir():
+        what = f"{path} is no folder among the results of a dataset, so its held-out cases are not known"
+        raise UsageError(what, "measure the model where it was trained")
+    dataset, chosen_device, costs = Dataset.open(folders.raw), resolve_device(device), {}
+    for member in resolve_members(path, folds).members:
+        measured = measure_quality_costs(
+            dataset, member.folder, select_folds(member.folder, member.folds), chosen_device, reporter
+        )
+        measured.save(member.folder.quality_costs)
+        costs[member.name or member.folder.path.name] = measured
+    return costs
 
 
 def evaluate(

@@ -20,7 +20,8 @@ def serve(
     most_waiting: int = 8,
     upload_bytes: int = 2**30,
     voxels: int = 2**28,
-    mirroring: bool = True,
+    quality: str = "best",
+    mirroring: bool | None = None,
     runtime: str = "auto",
     device: str = "auto",
     reporter: Reporter = SILENT,
@@ -40,7 +41,8 @@ def serve(
         most_waiting: Number of scans that wait, or are being sent, while another one is segmented.
         upload_bytes: Largest upload.
         voxels: Most voxels of a scan, with all channels, as it is stored and at the spacing of the model.
-        mirroring: Whether to average over mirror images, as for `predict`.
+        quality: "fast", "balanced" or "best", as for `predict`.
+        mirroring: Whether to average over all mirror images or none, as for `predict`.
         runtime: What calculates the networks, as for `predict`.
         device: "auto", "cpu", "cuda" or "mps".
         reporter: Is given the address, and a line for each scan.
@@ -72,7 +74,7 @@ def serve(
     path = find_model(
         choose_source(model, None, None, None), None, with_best_model=True, default="3d_fullres", workspace=None
     )
-    options = PredictionOptions(device=device, mirroring=mirroring, runtime=runtime)
+    options = PredictionOptions(device=device, quality=quality, mirroring=mirroring, runtime=runtime)
     segmenter = load_segmenter(path, options, say=reporter.say, warn=reporter.say)
     check_mask_names(segmenter.info.targets)
     limits = Limits(upload_bytes=upload_bytes, voxels=voxels, waiting=most_waiting)

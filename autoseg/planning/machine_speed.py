@@ -141,7 +141,13 @@ def fold_seconds(
 
 
 def scan_seconds(
-    configuration: Configuration, shape: Sequence[float], speed: MachineSpeed, patch_work: int, *, votes: int
+    configuration: Configuration,
+    shape: Sequence[float],
+    speed: MachineSpeed,
+    patch_work: int,
+    *,
+    votes: int,
+    overlap_step: float = OVERLAP_STEP,
 ) -> float:
     """Returns the seconds in which the networks predict a scan; reading, resampling and writing are not counted.
 
@@ -152,8 +158,10 @@ def scan_seconds(
         speed: The speed of the machine.
         patch_work: See `count_patch_work`.
         votes: Number of predictions of each tile that are averaged: mirror images times folds.
+        overlap_step: Largest distance of neighbouring tiles, as a fraction of a tile.
     """
-    return count_tiles(configuration, shape) * votes * patch_work / speed.of_network(configuration).prediction
+    tiles = count_tiles(configuration, shape, overlap_step)
+    return tiles * votes * patch_work / speed.of_network(configuration).prediction
 
 
 def typical_shape(plan: Plan, name: ConfigurationName) -> tuple[int, ...]:
@@ -171,19 +179,20 @@ def validation_seconds(plan: Plan, name: ConfigurationName, speed: MachineSpeed,
     return scan_seconds(configuration, typical_shape(plan, name), speed, patch_work, votes=votes)
 
 
-def count_tiles(configuration: Configuration, shape: Sequence[float]) -> int:
+def count_tiles(configuration: Configuration, shape: Sequence[float], overlap_step: float = OVERLAP_STEP) -> int:
     """Returns the number of tiles that a scan is divided into; see `inference.tiling`.
 
     Args:
         configuration: Gives the size of the tiles.
         shape: Shape (z, y, x) of the scan; see `scan_seconds`.
+        overlap_step: See `scan_seconds`.
     """
     patches, tile = configuration.patches, configuration.centre_size
     slices = [1] * (3 - len(tile))
     if patches.has_margin:
         distances = [float(max(step, size // step * step)) for size, step in zip(tile, patches.step, strict=True)]
     else:
-        distances = [max(1.0, size * OVERLAP_STEP) for size in tile]
+        distances = [max(1.0, size * overlap_step) for size in tile]
     axes = zip(shape, (*slices, *tile), (*map(float, slices), *distances), strict=True)
     return prod(ceil(max(0.0, round(length) - size) / distance) + 1 for length, size, distance in axes)
 

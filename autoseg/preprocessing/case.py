@@ -39,7 +39,7 @@ from autoseg.imaging.spatial_words import describe_shape
 from autoseg.imaging.targets import Numbers
 from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose, resample_labels
 from autoseg.preprocessing.normalization import find_missing, normalize
-from autoseg.preprocessing.resampling import resample_image
+from autoseg.preprocessing.resampling import IMAGE_ORDER, Order, resample_image
 from autoseg.preprocessing.target_grid import check_memory, resampled_shape, target_spacing
 from autoseg.runtime.artifact import Artifact
 
@@ -122,7 +122,7 @@ class PreprocessedCase:
     record: PreprocessRecord
 
 
-def preprocess_case(
+def preprocess_case(  # noqa: PLR0913 - two of them are mostly left out
     image: Volume,
     label: Volume | None,
     *,
@@ -130,6 +130,7 @@ def preprocess_case(
     configuration: Configuration,
     device: torch.device | None = None,
     orientation: str | None = None,
+    image_order: Order = IMAGE_ORDER,
 ) -> PreprocessedCase:
     """Reorients and permutes the axes, crops to the nonzero region, normalizes, and resamples.
 
@@ -144,6 +145,7 @@ def preprocess_case(
         device: Where the image is resampled, if its memory suffices; None for the CPU without torch.
         orientation: Orientation to bring the image to before its axes are permuted, such as "SPL"; None to leave it as
             it is. Planes are never reoriented.
+        image_order: Order of the splines by which the image is resampled: 3, or 1 for linear.
 
     Raises:
         ImageError: The image has other channels than the plan, or another shape than the label map, or does not fit
@@ -172,7 +174,7 @@ def preprocess_case(
         marked = mark_outside(DatasetLabels(arrange(label).crop(box).array), mask)
         resampled_label = resample_labels(marked, spacing_mm, shape, target_mm)
     return PreprocessedCase(
-        image=_resample(normalized, spacing_mm, shape, target_mm, device),
+        image=_resample(normalized, (spacing_mm, shape, target_mm), image_order, device),
         label=resampled_label,
         record=PreprocessRecord(
             geometry=image.geometry,
@@ -207,15 +209,14 @@ def preprocess_segmentation(label: Volume, record: PreprocessRecord) -> DatasetL
 
 
 def _resample(
-    image: NDArray[np.float32], spacing_mm: Vector, shape: Shape, target_mm: Vector, device: torch.device | None
+    image: NDArray[np.float32], grids: tuple[Vector, Shape, Vector], order: Order, device: torch.device | None
 ) -> NDArray[np.float32]:
-    grids = spacing_mm, shape, target_mm
     if device is not None:
         from autoseg.preprocessing import device_resampling  # noqa: PLC0415 - it needs torch
 
-        if (resampled := device_resampling.resample_image_if_it_fits(device, image, *grids)) is not None:
+        if (resampled := device_resampling.resample_image_if_it_fits(device, image, *grids, order)) is not None:
             return resampled
-    return resample_image(image, *grids)
+    return resample_image(image, *grids, order)
 
 
 def restore_case(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.imaging.geometry import Shape, Vector
-from autoseg.preprocessing.resampling import IMAGE_ORDER, resampling_matrix, separate_axis
+from autoseg.preprocessing.resampling import IMAGE_ORDER, Order, resampling_matrix, separate_axis
 from autoseg.runtime.device import free_cached_memory, free_gpu_memory
 from autoseg.runtime.full_memory import is_memory_full
 
@@ -25,9 +25,14 @@ VOLUMES_HELD = 6
 
 
 def resample_image_on(
-    device: torch.device, image: NDArray[np.float32], spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector
+    device: torch.device,
+    image: NDArray[np.float32],
+    spacing_mm: Vector,
+    shape: Shape,
+    target_spacing_mm: Vector,
+    order: Order = IMAGE_ORDER,
 ) -> NDArray[np.float32]:
-    """Resamples an image by cubic splines on a device.
+    """Resamples an image on a device by splines, cubic ones unless another order is given.
 
     Args:
         device: Where to resample.
@@ -35,6 +40,7 @@ def resample_image_on(
         spacing_mm: Spacing of the image, (z, y, x).
         shape: Shape of the result, (z, y, x).
         target_spacing_mm: Spacing of the result; with `spacing_mm` it decides whether slices are kept apart.
+        order: Order of the splines.
 
     Returns:
         The image that `resample_image` returns, within rounding, in the memory of the CPU.
@@ -50,7 +56,7 @@ def resample_image_on(
     result = np.empty((len(image), *shape), dtype=np.float32)
     for channel, target in zip(image, result, strict=True):
         volume = torch.from_numpy(np.ascontiguousarray(channel)).to(device)
-        target[...] = _resample(volume, shape, separate).cpu().numpy()
+        target[...] = _resample(volume, shape, separate, order).cpu().numpy()
     return result
 
 
@@ -91,10 +97,15 @@ def resample_and_choose_on_device(
 
 
 def resample_image_if_it_fits(
-    device: torch.device, image: NDArray[np.float32], spacing_mm: Vector, shape: Shape, target_spacing_mm: Vector
+    device: torch.device,
+    image: NDArray[np.float32],
+    spacing_mm: Vector,
+    shape: Shape,
+    target_spacing_mm: Vector,
+    order: Order = IMAGE_ORDER,
 ) -> NDArray[np.float32] | None:
     """Returns what `resample_image_on` returns, or None if the memory of the device is full."""
-    return _unless_full(device, lambda: resample_image_on(device, image, spacing_mm, shape, target_spacing_mm))
+    return _unless_full(device, lambda: resample_image_on(device, image, spacing_mm, shape, target_spacing_mm, order))
 
 
 def choose_if_it_fits(
@@ -140,15 +151,15 @@ def _interpolate_each(logits: Tensor, shape: Shape, separate: int | None) -> Ite
         yield resampled[0, 0]
 
 
-def _resample(volume: Tensor, shape: Shape, separate: int | None) -> Tensor:
-    """Resamples a channel by cubic splines, clipped to its range, or to that of each slice if slices are kept apart."""
+def _resample(volume: Tensor, shape: Shape, separate: int | None, order: Order) -> Tensor:
+    """Resamples a channel by splines, clipped to its range, or to that of each slice if slices are kept apart."""
     if separate is not None:
         volume = volume.index_select(separate, _nearest(volume.shape[separate], shape[separate], volume.device))
     axes = [axis for axis in range(3) if axis != separate]
     low, high = volume.amin(axes, keepdim=True), volume.amax(axes, keepdim=True)
     for axis in sorted(axes, key=lambda axis: shape[axis] / volume.shape[axis]):  # axes that shrink come first
         if volume.shape[axis] != shape[axis]:
-            matrix = torch.from_numpy(resampling_matrix(volume.shape[axis], shape[axis], IMAGE_ORDER).copy())
+            matrix = torch.from_numpy(resampling_matrix(volume.shape[axis], shape[axis], order).copy())
             volume = torch.tensordot(matrix.to(volume), volume, dims=([1], [axis])).movedim(0, axis)
     return torch.minimum(torch.maximum(volume, low), high)
 

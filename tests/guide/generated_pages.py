@@ -282,7 +282,9 @@ def _command_section(name: str, command: Any) -> str:
 
 def _option_row(option: Any) -> list[str]:
     spelled = (
-        ", ".join(f"`{one}`" for one in option.opts) if option.param_type_name == "option" else f"`{option.metavar}`"
+        ", ".join(f"`{one}`" for one in (*option.opts, *option.secondary_opts))
+        if option.param_type_name == "option"
+        else f"`{option.metavar}`"
     )
     value = "" if option.param_type_name == "argument" or option.is_flag else f" `{option.metavar}`"
     default = option.default

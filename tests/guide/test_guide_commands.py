@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -210,6 +211,11 @@ def test_commands_exist(path: Path) -> None:
         parse(command)
 
 
+def spellings_of(parser: Any) -> set[str]:
+    """The options of a command, by each of their names."""
+    return {spelling for option in parser.params for spelling in (*option.opts, *option.secondary_opts)}
+
+
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_commands_and_options_in_text_exist(path: Path) -> None:
     """In running text, tables and comments too, but for those of other programs."""
@@ -217,15 +223,10 @@ def test_commands_and_options_in_text_exist(path: Path) -> None:
     for command in re.findall(r"`autoseg ([a-z][^`]*)`", text):
         _, parser, words = find_command(command.split())
         options = {word for word in words if re.match(r"--?[a-z]", word)}
-        assert options <= {spelling for option in parser.params for spelling in option.opts} | {"--help"}, command
+        assert options <= spellings_of(parser) | {"--help"}, command
     mine = re.sub(r"^.*(pip|python3?|torchrun|tensorboard) .*$", "", text, flags=re.MULTILINE)
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", mine)) - {"--strict"}
-    assert mentioned <= {
-        one for command in all_commands().values() for option in command.params for one in option.opts
-    } | {
-        "--help",
-        "--version",
-    }
+    assert mentioned <= set().union(*map(spellings_of, all_commands().values())) | {"--help", "--version"}
 
 
 @pytest.mark.timeout(600)

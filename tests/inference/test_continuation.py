@@ -107,7 +107,7 @@ def test_another_model_and_other_options_are_noticed(run: Runner) -> None:
     for options in ({"mirroring": True}, {"exact": True, "mirroring": False}):
         [first, *_] = run(part="1/4", **options)
         assert first == "case_0"
-        assert "another model or other options (folds, mirroring, precision, postprocessing) were used" in run.lines[0]
+        assert "another model or other options (folds, quality, precision, postprocessing) were used" in run.lines[0]
         assert run.table() == ALL
         models = {row["model"] for row in read_table(run.output / "report.csv").values()}
         assert len(models) == 2

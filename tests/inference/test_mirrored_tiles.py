@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import EnsembleAgreement
+from autoseg.inference.axis_tiling import aligned_starts, mirrored_tiles
 from autoseg.inference.predictor import FunctionPredictor, MirroringPredictor
 from autoseg.inference.sliding_window import predict_volume
-from autoseg.inference.tiling import aligned_starts, mirrored_tiles, tile_image
+from autoseg.inference.tiling import tile_image
 from autoseg.networks.patch_sizes import PatchSizes
 
 CPU = torch.device("cpu")

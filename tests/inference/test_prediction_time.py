@@ -103,8 +103,8 @@ def test_more_than_a_day_says_what_to_do(segmenter, scans, machine):
     machine[0] = 100_000
     lines = list(describe_prediction_time(segmenter, scans[:1]))
     assert lines[1] == (
-        "that is more than a day; instead, --no-mirroring, which takes about 1/8 of the time; or --part 1/4 and so on, "
-        "on several machines; or a machine with a GPU"
+        "that is more than a day; instead, --quality fast, which takes about 1/8 of the time or less; or --part 1/4 "
+        "and so on, on several machines; or a machine with a GPU"
     )
 
 
@@ -113,7 +113,7 @@ def test_without_mirror_images_they_are_not_offered(trained_volumes, scans, mach
     path = folders_of(trained_volumes).model("3d_fullres").path
     plain = load_segmenter(path, PredictionOptions(folds=0, device="cpu", mirroring=False))
     machine[0] = 1_000_000
-    assert "--no-mirroring" not in list(describe_prediction_time(plain, scans[:1]))[1]
+    assert "--quality" not in list(describe_prediction_time(plain, scans[:1]))[1]
 
 
 def test_nothing_is_said_where_it_cannot_be_known(segmenter, scans, tmp_path, monkeypatch):

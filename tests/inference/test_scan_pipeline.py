@@ -30,6 +30,7 @@ from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.folder import name_probability_maps, segment_scans
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.model import load_model
+from autoseg.inference.prediction_quality import choose_quality
 from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.segmenter import Segmenter
 from autoseg.inference.torch_segmenter import make_segmenter
@@ -65,7 +66,7 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     """An untrained model."""
-    return make_segmenter([small_checkpoint()], NO_RULES, CPU, mirroring=False)
+    return make_segmenter([small_checkpoint()], NO_RULES, CPU, quality=choose_quality("best", mirroring=False))
 
 
 def names(paths) -> list[str]:

@@ -10,6 +10,7 @@ from small_models import small_checkpoint
 
 from autoseg.errors import AutosegError, ImageError, ModelError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
+from autoseg.inference.prediction_quality import choose_quality
 from autoseg.inference.predictor import FunctionPredictor, Predictor
 from autoseg.inference.segmenter import Segmenter
 from autoseg.inference.torch_segmenter import make_segmenter
@@ -108,7 +109,7 @@ def test_rules_are_applied_to_the_result():
 def test_mirroring_sees_every_mirror_image_and_can_be_left_out():
     """With three axes eight images are averaged."""
     patch = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    mirrored, plain = make().predictor, make(mirroring=False).predictor
+    mirrored, plain = make().predictor, make(quality=choose_quality("best", mirroring=False)).predictor
     eight = [
         plain(patch.flip(axes)).float().flip(axes) for axes in ([], [2], [3], [4], [2, 3], [2, 4], [3, 4], [2, 3, 4])
     ]
@@ -126,7 +127,7 @@ def test_sides_of_the_plan_are_exchanged_in_mirror_images():
     plan = first.plan.model_copy(update={"configurations": {first.configuration_name: configuration}})
     fold = replace(first, plan=plan)
     patch = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    plain = make([fold], mirroring=False).predictor
+    plain = make([fold], quality=choose_quality("best", mirroring=False)).predictor
     images = [plain(patch.flip(axes)).float().flip(axes) for axes in ([], [2], [4], [2, 4])]
     expected = (images[0] + images[1] + (images[2] + images[3])[:, [0, 2, 1]]) / 4
     torch.testing.assert_close(make([fold]).predictor(patch), expected, atol=1e-5, rtol=1e-5)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autoseg.errors import ModelError
+from autoseg.inference.axis_tiling import axis_tiles, gaussian_weights, tile_starts
 from autoseg.inference.predictor import FunctionPredictor
 from autoseg.inference.sliding_window import predict_volume
-from autoseg.inference.tiling import axis_tiles, gaussian_weights, tile_starts
 
 CPU = torch.device("cpu")
 

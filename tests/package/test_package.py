@@ -102,7 +102,8 @@ def test_every_command_is_a_function_of_the_pipeline():
     }
     names = {functions.get(command, command.replace(" ", "_")) for command in COMMANDS if command != "guide"}
     jobs = {"make_training_jobs", "make_preprocessing_jobs", "make_prediction_jobs", "run_jobs", "print_jobs"}
-    assert names | {"export_nnunet", "fix", "check_dicom", "check_files", "stop_run"} | jobs == set(pipeline.__all__)
+    others = {"export_nnunet", "measure_quality", "fix", "check_dicom", "check_files", "stop_run"}
+    assert names | others | jobs == set(pipeline.__all__)
     assert sorted(pipeline.MODULES) == sorted(pipeline.__all__) == pipeline.__all__
     assert set(pipeline.__all__) <= set(dir(pipeline)) & set(autoseg.__all__)
     for name in pipeline.__all__:

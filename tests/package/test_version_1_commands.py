@@ -27,7 +27,8 @@ def name_options(kind) -> list[str]:
     """The names of an option, which typer keeps in two places; an argument has none."""
     described = get_args(kind)[1]
     names = [described.default, *(described.param_decls or ())]
-    return sorted(name for name in names if isinstance(name, str) and name.startswith("-"))
+    spellings = [spelling for name in names if isinstance(name, str) for spelling in name.split("/")]
+    return sorted(spelling for spelling in spellings if spelling.startswith("-"))
 
 
 def describe_commands() -> dict[str, list[dict[str, object]]]:

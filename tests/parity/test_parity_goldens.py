@@ -12,7 +12,7 @@ from parity_cases import SMALL_CASES, SPLIT_COUNTS, TILED_IMAGES
 from parity_judged import JUDGED
 
 from autoseg.datasets.splits import make_splits
-from autoseg.inference.tiling import gaussian_weights, tile_starts
+from autoseg.inference.axis_tiling import gaussian_weights, tile_starts
 from autoseg.nnunet.postprocessing_file import read_rules
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -14,9 +14,9 @@ from phantoms import write_json
 from autoseg.datasets.scans import find_scans
 from autoseg.imaging.image_files import read_image, read_label_map
 from autoseg.imaging.postprocessing import NO_RULES
+from autoseg.inference.axis_tiling import gaussian_weights, tile_starts
 from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.model import load_model
-from autoseg.inference.tiling import gaussian_weights, tile_starts
 from autoseg.models.nnunet_names import is_duplicate
 from autoseg.networks.default_unet import build_network
 from autoseg.nnunet.install import install_standalone
