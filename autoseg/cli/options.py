@@ -52,6 +52,18 @@ Runtime = Annotated[
         metavar="auto|torch|onnx|openvino",
     ),
 ]
+CropBy = Annotated[
+    str | None,
+    typer.Option(
+        "--crop-by",
+        help="Segment only around what a coarse model finds: 3d_lowres, or another model, such as body.zip.",
+        metavar="MODEL",
+    ),
+]
+CropMargin = Annotated[
+    float | None,
+    typer.Option("--crop-margin", help="Margin around that. [default: 8 voxels of the coarse model]", metavar="MM"),
+]
 Configurations = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,6 +8,8 @@ import typer
 from autoseg.cli.jobs import Part, Parts, PrintFor, Where, refuse_with_jobs, start_jobs, wants_jobs
 from autoseg.cli.options import (
     ChannelsOption,
+    CropBy,
+    CropMargin,
     Device,
     Mirroring,
     PlanName,
@@ -70,6 +72,8 @@ def predict(
     ] = False,
     quality: Quality = "best",
     mirroring: Mirroring = None,
+    crop_by: CropBy = None,
+    crop_margin: CropMargin = None,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Slower, in float32: the same label maps as on other machines, and in nnU-Net."),
@@ -139,6 +143,8 @@ def predict(
         "disagreement": disagreement,
         "quality": quality,
         "mirroring": mirroring,
+        "crop_by": crop_by,
+        "crop_margin_mm": crop_margin,
         "exact": exact,
         "postprocessing": not no_postprocessing,
         "missing_channels": missing_channels,

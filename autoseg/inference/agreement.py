@@ -114,7 +114,8 @@ class EnsembleAgreement(Predictor):
         self._winners: Array = np.empty(0)  # of the votes on the present batch: (votes, words, n, *patch)
         self._mean: Array = np.empty(0)  # (words, n, *patch)
         self._inside: Slices = ()
-        self._padded = False
+        self._counted: Slices = ()
+        self._counts_all = True
         self._shape: tuple[int, ...] = ()
         self._weights: TileWeights | None = None
 
@@ -126,11 +127,12 @@ class EnsembleAgreement(Predictor):
             self._mean, self._winners = self._find_winners(mean), namespace(mean).stack(winners)
         return mean
 
-    def begin_image(self, shape: Sequence[int], inside: Slices) -> None:
-        """Prepares for an image; its padding does not count. See `Predictor.begin_image`."""
-        self._shape = tuple(shape)
-        self._inside = tuple(slice(*part.indices(size)) for part, size in zip(inside, shape, strict=True))
-        self._padded = [part.stop - part.start for part in self._inside] != list(shape)
+    def begin_image(self, shape: Sequence[int], inside: Slices, wanted: Slices | None = None) -> None:
+        """Prepares for an image; what is not wanted, and padding, do not count. See `Predictor.begin_image`."""
+        self._shape, self._inside = tuple(shape), inside
+        counted = inside if wanted is None else wanted
+        self._counted = tuple(slice(*part.indices(size)) for part, size in zip(counted, shape, strict=True))
+        self._counts_all = [part.stop - part.start for part in self._counted] == list(shape)
         self._map = self._weights = self._sums = None
 
     def locate_patch(self, number: int, tiles: Sequence[Tile]) -> None:
@@ -150,7 +152,9 @@ class EnsembleAgreement(Predictor):
         chosen = _choose_voxels(differ, mean)
         if not isinstance(chosen, slice) and not len(chosen):
             return
-        total = reduce(add, (weights.inside(tile, self._inside) if self._padded else weights(tile) for tile in tiles))
+        total = reduce(
+            add, (weights(tile) if self._counts_all else weights.inside(tile, self._counted) for tile in tiles)
+        )
         self._sums = self._sums or DiceSums(self._targets, len(votes), device_of(votes))
         flat = votes.reshape(*votes.shape[:2], -1), mean.reshape(len(mean), -1), total.reshape(-1)
         self._sums.add(flat[0][:, :, chosen], flat[1][:, chosen], flat[2][chosen])

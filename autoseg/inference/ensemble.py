@@ -6,7 +6,7 @@ reference method. The maps of all outputs at full resolution would be gigabytes;
 one, and the best so far is kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Self
@@ -20,7 +20,7 @@ from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.postprocessing import PostprocessingRules, apply_rules, apply_to_mask
 from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import Agreement
-from autoseg.inference.interfaces import ImageSegmenter
+from autoseg.inference.crop import Crop, RegionOfInterest
 from autoseg.inference.prediction import Prediction, stack_masks
 from autoseg.inference.segmenter import Prepared, Segmenter
 from autoseg.inference.sliding_window import OnProgress, ignore_progress
@@ -84,6 +84,16 @@ class EnsemblePrediction:
     def agreement(self) -> Agreement:
         """How far the votes within each member agree."""
         return Agreement.pool([member.agreement for member in self.members])
+
+    @property
+    def crop(self) -> Crop | None:
+        """What of the image the members predicted, all together."""
+        crops = [member.crop for member in self.members if member.crop is not None]
+        return Crop.pool(crops) if crops else None
+
+    def list_remarks(self, segmentation: Volume, targets: Targets) -> tuple[str, ...]:
+        """Returns remarks about what was predicted of the image; see `Prediction`; members have one box."""
+        return self.members[0].list_remarks(segmentation, targets)
 
     def disagreement(self) -> Volume | None:
         """Returns the mean over the members of their `Prediction.disagreement`; None if it was not asked for."""
@@ -192,20 +202,34 @@ class EnsemblePrepared:
         """The memory in bytes that the logits of all members take in full precision."""
         return sum(member.logits_bytes for member in self.members)
 
-    def predict(self, on_progress: OnProgress = ignore_progress) -> EnsemblePrediction:
-        """Runs the networks of all members; see `Prepared.predict`."""
+    def predict(
+        self,
+        on_progress: OnProgress = ignore_progress,
+        known: Mapping[int, Volume] | None = None,
+        region: RegionOfInterest | None = None,
+    ) -> EnsemblePrediction:
+        """Runs the networks of all members; see `Prepared.predict`.
+
+        Args:
+            on_progress: See there.
+            known: The id of a segmenter to its segmentation, if it was predicted already.
+            region: Part of the image to look at; None for all of it. A cascade still sees all of what its coarser
+                configuration found.
+        """
         predictions: dict[int, Prediction] = {}
         for member in sorted(self.members, key=lambda member: member.previous is not None):
-            coarse = predictions.get(id(member.segmenter.previous))
+            previous = id(member.segmenter.previous)
+            coarse = None if known is None else known.get(previous)
+            if coarse is None and region is None and previous in predictions:
+                coarse = predictions[previous].segmentation()
             predictions[id(member.segmenter)] = member.predict(
-                lambda share: on_progress(share / len(self.members)),
-                coarse=None if coarse is None else coarse.segmentation(),
+                lambda share: on_progress(share / len(self.members)), coarse, region
             )
         members = tuple(replace(predictions[id(member.segmenter)], temperatures=None) for member in self.members)
         return EnsemblePrediction(members=members, rules=self.rules)
 
 
-def make_ensemble(members: Sequence[Segmenter], rules: PostprocessingRules) -> ImageSegmenter:
+def make_ensemble(members: Sequence[Segmenter], rules: PostprocessingRules) -> Segmenter | EnsembleSegmenter:
     """Returns the ensemble of some configurations.
 
     Args:

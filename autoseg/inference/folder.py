@@ -12,6 +12,7 @@ from autoseg.datasets.scans import result_ending
 from autoseg.errors import ProblemsError, UsageError, WriteError
 from autoseg.imaging.label_files import check_mask_names, file_stem
 from autoseg.inference.continuation import PROVENANCE_FILE, PredictionProvenance, find_waiting, list_maps
+from autoseg.inference.crop import describe_gain
 from autoseg.inference.interfaces import ImageSegmenter, ResultWriter
 from autoseg.inference.report import ReportWriter, describe_remarkable, make_record
 from autoseg.inference.result_writers import list_files, write_beside
@@ -191,6 +192,8 @@ def _complete(run: "_Run", scans: Sequence[Case], segment: Callable[[], object])
     with calculation(run.segmenter.device.type):
         segment()
     written = [report.result for report in run.reports if report.result is not None]
+    if crops := [report.crop for report in run.reports if report.crop is not None]:
+        run.reporter.say(describe_gain(crops))
     for line in describe_remarkable(run.reports):
         run.reporter.say(line)
     if run.failures:

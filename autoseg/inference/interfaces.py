@@ -15,7 +15,9 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.label_files import SegmentationSource
 from autoseg.imaging.postprocessing import PostprocessingRules
+from autoseg.imaging.targets import Targets
 from autoseg.inference.agreement import Agreement
+from autoseg.inference.crop import Crop
 from autoseg.inference.sliding_window import OnProgress, ignore_progress
 from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.runtime.arrays import Device
@@ -27,6 +29,13 @@ class ImagePrediction(SegmentationSource, Protocol):
     @property
     def agreement(self) -> Agreement:
         """How far folds and mirror images agree."""
+
+    @property
+    def crop(self) -> Crop | None:
+        """What of the image was predicted; None for all of it."""
+
+    def list_remarks(self, segmentation: Volume, targets: Targets) -> tuple[str, ...]:
+        """Returns remarks about what was predicted of the image, given its segmentation; see `crop.list_remarks`."""
 
     def probabilities(self, outputs: Sequence[int]) -> Iterator[Volume]:
         """Yields maps of the probabilities of some outputs, 0 to 1, on the grid of the image; before postprocessing."""

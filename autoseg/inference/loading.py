@@ -6,6 +6,8 @@ from pathlib import Path
 
 from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
+from autoseg.inference.coarse_model import check_coarse, check_margin
+from autoseg.inference.cropped_segmenter import AnySegmenter, CroppedSegmenter
 from autoseg.inference.ensemble import make_ensemble
 from autoseg.inference.exported_segmenter import make_exported_segmenter
 from autoseg.inference.interfaces import ImageSegmenter
@@ -13,10 +15,11 @@ from autoseg.inference.prediction_quality import PredictionQuality, choose_quali
 from autoseg.inference.segmenter import Segmenter
 from autoseg.models.calibration import load_calibration
 from autoseg.models.fold_files import is_exported, load_exported
-from autoseg.models.model_source import ModelMember, opened_model, select_folds
+from autoseg.models.model_source import ModelMember, ResolvedModel, opened_model, select_folds
 from autoseg.models.runtimes import RUNTIMES, check_runtime
 from autoseg.models.training_statistics import load_training_statistics
 from autoseg.models.weight_digest import digest_weights
+from autoseg.planning.plan import CONFIGURATION_NAMES
 from autoseg.runtime.forks import watch_forks
 from autoseg.workspace import Fold, ModelFolder
 
@@ -44,6 +47,9 @@ class PredictionOptions:
         missing_channels: Whether scans may lack channels although those of training could not.
         runtime: What calculates the networks: "torch" for checkpoints; "onnx" or "openvino" for networks that were
             exported; "auto" for what the model needs, and the fastest one that is installed.
+        crop_by: The coarse model around whose structures images are segmented: the name of a configuration beside the
+            model, such as "3d_lowres", or the path of another model; see `coarse_model.find_coarse_model`.
+        crop_margin_mm: Margin around these structures; None for `crop.MARGIN_VOXELS` of the coarse model.
     """
 
     folds: Fold | Sequence[Fold] | None = None
@@ -54,6 +60,8 @@ class PredictionOptions:
     postprocessing: bool = True
     missing_channels: bool = False
     runtime: str = "auto"
+    crop_by: str | Path | None = None
+    crop_margin_mm: float | None = None
 
     @property
     def chosen_quality(self) -> PredictionQuality:
@@ -81,17 +89,59 @@ def load_segmenter(
     """
     check_runtime(options.runtime)
     choose_quality(options.quality)
+    margin_mm = check_margin(options.crop_by, options.crop_margin_mm)
     watch_forks()
     with opened_model(path, options.folds) as model:
         loader = _Loader(options=options)
-        if model.best_model is None:
-            [member] = model.members
-            single = loader.load(member.folder, member.folds, only_finished=not member.folds)
-            return single if options.postprocessing else replace(single, rules=NO_RULES)
-        members = [loader.load_chosen(member, warn) for member in model.members]
-        segmenter = make_ensemble(members, model.best_model.rules if options.postprocessing else NO_RULES)
-        say(f"as {model.folder.best_model.name} chose: {model.best_model.describe()}")
-        return segmenter
+        segmenter = _load_members(model, loader, say, warn)
+        if options.crop_by is None:
+            return segmenter
+        coarse = _load_coarse(model, loader, options.crop_by)
+    check_coarse(segmenter.info, coarse.info, say)
+    return CroppedSegmenter(segmenter=segmenter, coarse=coarse, margin_mm=margin_mm)
+
+
+def _load_members(model: ResolvedModel, loader: "_Loader", say: OnMessage, warn: OnMessage) -> AnySegmenter:
+    """Loads the configurations of a model that predict, as one segmenter; see `load_segmenter`."""
+    postprocessing = loader.options.postprocessing
+    if model.best_model is None:
+        [member] = model.members
+        single = loader.load(member.folder, member.folds, only_finished=not member.folds)
+        return single if postprocessing else replace(single, rules=NO_RULES)
+    members = [loader.load_chosen(member, warn) for member in model.members]
+    segmenter = make_ensemble(members, model.best_model.rules if postprocessing else NO_RULES)
+    say(f"as {model.folder.best_model.name} chose: {model.best_model.describe()}")
+    return segmenter
+
+
+def _load_coarse(model: ResolvedModel, loader: "_Loader", crop_by: str | Path) -> AnySegmenter:
+    """Loads the model that decides where another one looks.
+
+    Decision: it is predicted fast, since only a box around its structures counts; unless it is the coarser
+    configuration of a cascade, which predicts as it always does, and once.
+
+    Args:
+        model: The finer model.
+        loader: What loaded it.
+        crop_by: See `PredictionOptions`.
+
+    Raises:
+        ModelError: It is missing or damaged.
+        UsageError: It is the finer model itself.
+    """
+    fast = replace(loader.options, folds=None, quality="fast", mirroring=None, crop_by=None, crop_margin_mm=None)
+    if crop_by not in CONFIGURATION_NAMES:
+        with opened_model(Path(crop_by)) as coarse:
+            other_loader = _Loader(options=replace(fast, runtime="auto"))
+            return _load_members(coarse, other_loader, ignore_message, ignore_message)
+    folder = ModelFolder(path=model.members[0].folder.path.with_name(str(crop_by)))
+    if folder.path in [member.folder.path for member in model.members]:
+        what = f"{crop_by} is what is predicted, so it cannot say first where to look"
+        raise UsageError(what, "name a coarser configuration or another model with --crop-by")
+    if not folder.trained_folds():
+        what = f"{folder.path}, which is to say where to look, holds no trained fold"
+        raise ModelError(what, f"train {crop_by}, or name another model with --crop-by")
+    return loader.loaded.get(folder.path) or _Loader(options=fast).load(folder, (), only_finished=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

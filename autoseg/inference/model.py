@@ -28,6 +28,7 @@ from autoseg.imaging.conversion import ImagePath, convert_to_volume
 from autoseg.imaging.converted_image import ConvertedImage
 from autoseg.imaging.sitk_conversion import to_sitk
 from autoseg.inference.analysis import Analysis
+from autoseg.inference.coarse_model import find_coarse_model
 from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.model_objects import collect_maps, save_objects
@@ -149,7 +150,7 @@ class Model:
             segmentation=converted.give_back(segmentation),
             volumes_ml=check.volumes_ml,
             agreement=agreement,
-            remarks=list(check.remarks),
+            remarks=[*check.remarks, *prediction.list_remarks(segmentation, prediction.targets)],
             _prediction=prediction,
             _restore=converted.give_back,
         )
@@ -216,6 +217,8 @@ def load_model(
     device: str = "auto",
     quality: str = "best",
     mirroring: bool | None = None,
+    crop_by: ImagePath | None = None,
+    crop_margin_mm: float | None = None,
     exact: bool = False,
     postprocessing: bool = True,
     runtime: str = "auto",
@@ -231,6 +234,8 @@ def load_model(
         device: "auto", "cpu", "cuda" or "mps".
         quality: What accuracy may cost: "best", "balanced" or "fast"; see `pipeline.predict`.
         mirroring: Average over all mirror images, or over none; by default as `quality` says.
+        crop_by: A coarse model around whose structures images are segmented; see `pipeline.predict`.
+        crop_margin_mm: Margin around these structures; by default 8 voxels of the coarse model.
         exact: Calculate in float32, even where a lower precision is faster; see `pipeline.predict`.
         postprocessing: Remove components as the rules of the model say that `find_best` chose; False leaves them.
         runtime: What calculates the networks; see `pipeline.predict`.
@@ -249,6 +254,8 @@ def load_model(
         device=device,
         quality=quality,
         mirroring=mirroring,
+        crop_by=find_coarse_model(crop_by),
+        crop_margin_mm=crop_margin_mm,
         exact=exact,
         postprocessing=postprocessing,
         runtime=runtime,

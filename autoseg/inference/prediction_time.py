@@ -7,6 +7,7 @@ from autoseg.datasets.dataset import Case
 from autoseg.datasets.scan_images import find_grid
 from autoseg.errors import ImageError
 from autoseg.imaging.geometry import Shape, Vector
+from autoseg.inference.cropped_segmenter import CroppedSegmenter
 from autoseg.inference.ensemble import EnsembleSegmenter
 from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.segmenter import Segmenter
@@ -48,7 +49,9 @@ def describe_prediction_time(segmenter: ImageSegmenter, scans: Sequence[Case]) -
     if sum(seconds) < SHORT_SECONDS:
         return
     beside = ", beside other programs" if is_busy() else ""
-    yield f"the networks take about {_describe_scans(seconds)} here, in {speed.precision} on {speed.device}{beside}"
+    most = "at most " if isinstance(segmenter, CroppedSegmenter) else ""
+    where = f"here, in {speed.precision} on {speed.device}{beside}"
+    yield f"the networks take {most}about {_describe_scans(seconds)} {where}"
     if sum(seconds) > DAY:
         yield f"that is more than a day; instead, {'; or '.join(_list_ways_out(parts))}"
 
@@ -98,6 +101,9 @@ def find_network_shape(part: Segmenter, shape: Shape, spacing_mm: Vector) -> Sha
 
 def list_networks(segmenter: ImageSegmenter) -> list[Segmenter]:
     """Returns the configurations whose networks run, each once, with the coarser ones of cascades."""
+    if isinstance(segmenter, CroppedSegmenter):
+        both = [*list_networks(segmenter.segmenter), *list_networks(segmenter.coarse)]
+        return list({id(part): part for part in both}.values())
     members = segmenter.members if isinstance(segmenter, EnsembleSegmenter) else (segmenter,)
     networks: dict[int, Segmenter] = {}
     for member in members:

@@ -41,12 +41,15 @@ class Predictor(ABC):
         """Yields the logits of each vote, one after the other; a predictor that does not average has one vote."""
         yield self(patches)
 
-    def begin_image(self, shape: Sequence[int], inside: Slices) -> None:  # noqa: B027 - most have nothing to prepare
+    def begin_image(  # noqa: B027 - most have nothing to prepare
+        self, shape: Sequence[int], inside: Slices, wanted: Slices | None = None
+    ) -> None:
         """Prepares for the patches of another image.
 
         Args:
             shape: Shape (z, y, x) of the image and its padding.
             inside: Where in that the image is.
+            wanted: Where in that voxels are predicted, if it is not all of the image.
         """
 
     def locate_patch(self, number: int, tiles: Sequence[Tile]) -> None:  # noqa: B027 - most do not need to know

@@ -14,6 +14,7 @@ from autoseg.datasets.scans import DISAGREEMENT_FOLDER, PROBABILITIES_FOLDER, ch
 from autoseg.errors import AutosegError, WriteError
 from autoseg.imaging.image_files import write_probabilities
 from autoseg.imaging.label_files import save_result
+from autoseg.inference.crop import Crop
 from autoseg.inference.interfaces import ImagePrediction, ImageSegmenter, PreparedImage
 from autoseg.inference.quality_checks import ImageProperties, check_quality
 from autoseg.inference.scan_records import FileState, states_of_scan
@@ -55,6 +56,7 @@ class ScanReport:
         agreement: Agreement of folds and mirror images, 0 to 1; NaN if it is not known. See `agreement`.
         remarks: What looks unlike training, in the scan or in the result; see `quality_checks`.
         files: State of the files of the scan before they were read; see `states_of_scan`.
+        crop: What of the scan was predicted, if a coarse model decided that.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ScanReport:
     agreement: float = math.nan
     remarks: tuple[str, ...] = ()
     files: tuple[FileState, ...] = ()
+    crop: Crop | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +202,8 @@ def _write(
                 result=path,
                 volumes_ml=check.volumes_ml,
                 agreement=agreement.score,
-                remarks=check.remarks,
+                remarks=(*check.remarks, *item.prediction.list_remarks(segmentation, targets)),
+                crop=item.prediction.crop,
             )
         return item
 

@@ -13,11 +13,13 @@ from autoseg.inference.accumulation import logits_bytes
 from autoseg.inference.agreement import EnsembleAgreement
 from autoseg.inference.averaged_networks import Networks, average_networks
 from autoseg.inference.cascade_channels import show_previous
+from autoseg.inference.crop import CroppedTiles, RegionOfInterest
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.prediction_quality import BEST, PredictionQuality
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_volume
+from autoseg.inference.sliding_window import OnProgress, ignore_progress, predict_tiles
 from autoseg.inference.tile_memory import check_tile_memory
+from autoseg.inference.tiling import tile_image
 from autoseg.models.training_statistics import TrainingStatistics
 from autoseg.planning.plan import Configuration
 from autoseg.preprocessing.case import PreprocessedCase, preprocess_case, preprocess_segmentation
@@ -146,20 +148,31 @@ class Segmenter:
         previous = None if self.previous is None else self.previous.prepare(image)
         return Prepared(segmenter=self, case=case, previous=previous)
 
-    def predict_preprocessed(self, case: PreprocessedCase, on_progress: OnProgress = ignore_progress) -> Prediction:
+    def predict_preprocessed(
+        self,
+        case: PreprocessedCase,
+        on_progress: OnProgress = ignore_progress,
+        region: RegionOfInterest | None = None,
+    ) -> Prediction:
         """Runs the networks on a case that was preprocessed for this configuration; see `Prepared.predict`."""
         check_tile_memory(self.configuration, self.device, exact=self.exact)
+        configuration = self.configuration
+        tiled = tile_image(
+            case.image,
+            configuration.patch_size,
+            configuration.patches,
+            configuration.neighbouring_slices,
+            self.quality.overlap_step,
+        )
+        cropped = CroppedTiles.of(tiled, case.record, region)
         with memory_named(self.device, "stop other programs that use it, or choose another with --device"):
             agreement = EnsembleAgreement(self.predictor, self.info.targets, with_map=self.maps_disagreement)
-            logits = predict_volume(
-                case.image,
+            logits = predict_tiles(
+                cropped.tiled,
                 agreement if self.votes > 1 else self.predictor,
-                patch_size=self.configuration.patch_size,
+                patch_size=configuration.patch_size,
                 batch_size=self.tiles_at_once,
                 device=self.device,
-                patches=self.configuration.patches,
-                neighbours=self.configuration.neighbouring_slices,
-                overlap_step=self.quality.overlap_step,
                 on_progress=on_progress,
             )
         return Prediction(
@@ -169,6 +182,7 @@ class Segmenter:
             rules=self.rules,
             agreement=agreement.result(),
             temperatures=self.temperatures,
+            crop=cropped.finish(),
         )
 
 
@@ -191,12 +205,18 @@ class Prepared:
         """The memory in bytes that the logits take in full precision."""
         return logits_bytes(self.segmenter.info.targets.outputs, prod(self.case.record.shape))
 
-    def predict(self, on_progress: OnProgress = ignore_progress, coarse: Volume | None = None) -> Prediction:
+    def predict(
+        self,
+        on_progress: OnProgress = ignore_progress,
+        coarse: Volume | None = None,
+        region: RegionOfInterest | None = None,
+    ) -> Prediction:
         """Runs the networks.
 
         Args:
             on_progress: Called with the share of the work, 0 to 1, that each step adds.
             coarse: For a cascade, the segmentation of the coarser configuration, if it was predicted already.
+            region: Part of the image to look at; None for all of it.
 
         Raises:
             ModelError: The network returned infinite values or NaN.
@@ -204,11 +224,13 @@ class Prepared:
         """
         segmenter = self.segmenter
         if self.previous is None:
-            return segmenter.predict_preprocessed(self.case, on_progress)
+            return segmenter.predict_preprocessed(self.case, on_progress, region)
+        coarse_runs = coarse is None
         if coarse is None:
             coarse = self.previous.predict(lambda share: on_progress(SHARE_OF_PREVIOUS * share)).segmentation()
         case = show_previous(self.case, preprocess_segmentation(coarse, self.case.record), segmenter.info.targets)
-        return segmenter.predict_preprocessed(case, lambda share: on_progress((1 - SHARE_OF_PREVIOUS) * share))
+        share_of_fine = 1 - SHARE_OF_PREVIOUS if coarse_runs else 1.0
+        return segmenter.predict_preprocessed(case, lambda share: on_progress(share_of_fine * share), region)
 
 
 def assemble_segmenter(

@@ -11,7 +11,7 @@ from autoseg.inference.accumulation import allocate_logits
 from autoseg.inference.axis_tiling import OVERLAP_STEP
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.tile_weights import TileWeights
-from autoseg.inference.tiling import Tile, tile_image
+from autoseg.inference.tiling import Tile, TiledImage, group_identical, tile_image
 from autoseg.networks.patch_sizes import PatchSizes
 from autoseg.runtime.arrays import Array, Arrays, Device, arrays_on, as_numpy, device_of
 
@@ -70,31 +70,60 @@ def predict_volume(  # noqa: PLR0913 - three of them are mostly left out
         ModelError: The predictor returned infinite values or NaN.
         AutosegError: Neither memory nor disk hold the result.
     """
-    is_flat = len(patch_size) == 2
-    arrays, tiled = arrays_on(device), tile_image(as_numpy(image), patch_size, patches, neighbours, overlap_step)
-    groups = _group_identical(tiled.volume, tiled.tiles)
-    predictor.begin_image(tiled.shape, tiled.inside)
+    tiled = tile_image(as_numpy(image), patch_size, patches, neighbours, overlap_step)
+    return predict_tiles(
+        tiled, predictor, patch_size=patch_size, batch_size=batch_size, device=device, on_progress=on_progress
+    )
+
+
+def predict_tiles(
+    tiled: TiledImage,
+    predictor: Predictor,
+    *,
+    patch_size: tuple[int, ...],
+    batch_size: int,
+    device: Device,
+    on_progress: OnProgress = ignore_progress,
+) -> Array:
+    """Predicts the logits of an image that is divided into tiles; for the other arguments and errors see above.
+
+    Args:
+        tiled: The tiles, all of the image or some; see `TiledImage.only`.
+        predictor: See above.
+        patch_size: See above.
+        batch_size: See above.
+        device: See above.
+        on_progress: See above.
+
+    Returns:
+        Logits (outputs, z, y, x) of the whole image, zeros where none are wanted.
+    """
+    is_flat, arrays = len(patch_size) == 2, arrays_on(device)
+    groups = group_identical(tiled.volume, tiled.tiles)
+    predictor.begin_image(tiled.shape, tiled.inside, tiled.wanted)
     result: Array | None = None
+    wanted: Array | None = None  # the part of the result to which tiles are added
     weights = TileWeights(device)
     check = _FiniteCheck(arrays, device)
     for batch, inputs in _copy_batches(groups, tiled.volume, batch_size, arrays):
         logits = predictor(inputs.reshape(len(inputs), -1, *patch_size))[:, :, None] if is_flat else predictor(inputs)
         check.add(logits)
         logits = arrays.separate_maps(logits)  # to which those of other tiles are added
-        if result is None:
-            result = allocate_logits((logits.shape[1], *image.shape[1:]), device)
+        if result is None or wanted is None:
+            result = allocate_logits((logits.shape[1], *tiled.image_shape), device)
+            wanted = result[(slice(None), *tiled.wanted_in_image)]
             weights = TileWeights(device_of(result))
         for number, (group, prediction) in enumerate(zip(batch, logits, strict=True)):
             for tile in group:
-                region, part = tile.clip(tiled.inside)
+                region, part = tile.clip(tiled.wanted)
                 arrays.add_weighted(
-                    result[(slice(None), *region)], prediction[(slice(None), *part)], weights(tile)[part]
+                    wanted[(slice(None), *region)], prediction[(slice(None), *part)], weights(tile)[part]
                 )
             predictor.locate_patch(number, group)
         on_progress(sum(map(len, batch)) / len(tiled.tiles))
     check.finish()
     if result is None:
-        raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
+        raise ValueError(f"an image of shape {tiled.image_shape} has no voxels")
     return result
 
 
@@ -111,29 +140,6 @@ def _copy_batches(
         ahead = batch, finish
     if ahead is not None:
         yield ahead[0], ahead[1]()
-
-
-def _group_identical(volume: NDArray[np.float32], tiles: Sequence[Tile]) -> list[list[Tile]]:
-    """Groups tiles with the same constant value in each channel; every other tile is a group of its own."""
-    groups: list[list[Tile]] = []
-    constant: dict[tuple[float, ...], list[Tile]] = {}
-    for tile in tiles:
-        values = _constant_values(volume[tile.source])
-        if values is not None and values in constant:
-            constant[values].append(tile)
-            continue
-        groups.append([tile])
-        if values is not None:
-            constant[values] = groups[-1]
-    return groups
-
-
-def _constant_values(patch: NDArray[np.float32]) -> tuple[float, ...] | None:
-    """Returns the constant value of each channel, or None if one is not constant, which mostly its corners show."""
-    first = patch[:, :1, :1, :1]
-    if not np.array_equal(patch[:, -1:, -1:, -1:], first) or not bool((patch == first).all()):
-        return None
-    return tuple(first.flatten().tolist())
 
 
 class _FiniteCheck:

@@ -29,12 +29,15 @@ voxels has tiles that start at -1 and 7, and stick out by one voxel on both side
     voxel seen      2  1  0      6  7     10 11     16 15
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.imaging.geometry import Box
 from autoseg.imaging.zero_padding import pad_to_size
 from autoseg.inference.axis_tiling import OVERLAP_STEP, AxisTile, add_neighbours, axis_tiles, mirrored_tiles
 from autoseg.networks.patch_sizes import PatchSizes
@@ -71,6 +74,11 @@ class Tile:
                 patch = patch.take(axis.source_order, axis=number)
         return patch
 
+    def meets(self, part: Slices) -> bool:
+        """Returns whether the tile has voxels in a part of the regions of all tiles, (z, y, x)."""
+        axes = zip(self.axes, part, strict=True)
+        return all(tile.region.start < wanted.stop and wanted.start < tile.region.stop for tile, wanted in axes)
+
     def clip(self, inside: Slices) -> tuple[Slices, Slices]:
         """Clips the tile to the image.
 
@@ -104,14 +112,49 @@ class TiledImage:
     Attributes:
         volume: The image from which patches are taken, padded if it was smaller than a tile, (c, z, y, x).
         tiles: All tiles.
-        shape: Shape (z, y, x) of the regions of all tiles together.
+        shape: Shape (z, y, x) of the regions of all tiles of the image together.
         inside: Where in that the image is.
+        wanted: Where in that voxels are predicted; all of the image, unless `only` left out some.
     """
 
     volume: Image
     tiles: list[Tile]
     shape: tuple[int, ...]
     inside: Slices
+    wanted: Slices
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape (z, y, x) of the image."""
+        return tuple(axis.stop - axis.start for axis in self.inside)
+
+    @property
+    def wanted_in_image(self) -> Slices:
+        """Where in the image voxels are predicted, (z, y, x)."""
+        axes = zip(self.wanted, self.inside, strict=True)
+        return tuple(slice(wanted.start - image.start, wanted.stop - image.start) for wanted, image in axes)
+
+    def only(self, box: Box) -> Self:
+        """Returns those tiles of the image that any voxel of a box depends on.
+
+        They lie where they lie among all tiles of the image, and each voxel of the box has all of its tiles. So it is
+        predicted as it is with all of them.
+
+        Example:
+            >>> image = np.zeros((1, 1, 1, 10), dtype=np.float32)
+            >>> some = tile_image(image, (1, 1, 4)).only(Box(start=(0, 0, 0), stop=(1, 1, 3)))
+            >>> [(tile.region[-1].start, tile.region[-1].stop) for tile in some.tiles], some.wanted_in_image[-1]
+            ([(0, 4), (2, 6)], slice(0, 3, None))
+
+        Args:
+            box: Voxels of the image, (z, y, x).
+        """
+        wanted = tuple(
+            slice(image.start + start, image.start + stop)
+            for image, start, stop in zip(self.inside, box.start, box.stop, strict=True)
+        )
+        tiles = [tile for tile in self.tiles if tile.meets(wanted)]
+        return replace(self, tiles=tiles, wanted=wanted)
 
 
 def tile_image(
@@ -144,7 +187,7 @@ def tile_image(
             axis_tiles(length, tile, overlap_step) for length, tile in zip(volume.shape[1:], size, strict=True)
         )
         tiles = [Tile(axes) for axes in product(add_neighbours(along_z, neighbours), *in_plane)]
-        return TiledImage(volume=volume, tiles=tiles, shape=tuple(volume.shape[1:]), inside=inside)
+        return TiledImage(volume=volume, tiles=tiles, shape=tuple(volume.shape[1:]), inside=inside, wanted=inside)
     arguments = zip(
         image.shape[1:],
         (*flat, *patches.centre(patch_size)),
@@ -153,11 +196,36 @@ def tile_image(
         strict=True,
     )
     per_axis = [mirrored_tiles(*of_axis) for of_axis in arguments]
+    bounds = tuple(bounds for _, bounds in per_axis)
     return TiledImage(
         volume=image,
         tiles=[
             Tile(axes) for axes in product(add_neighbours(per_axis[0][0], neighbours), *(t for t, _ in per_axis[1:]))
         ],
         shape=tuple(tiles[-1].region.stop for tiles, _ in per_axis),
-        inside=tuple(bounds for _, bounds in per_axis),
+        inside=bounds,
+        wanted=bounds,
     )
+
+
+def group_identical(volume: Image, tiles: Sequence[Tile]) -> list[list[Tile]]:
+    """Groups tiles with the same constant value in each channel; every other tile is a group of its own."""
+    groups: list[list[Tile]] = []
+    constant: dict[tuple[float, ...], list[Tile]] = {}
+    for tile in tiles:
+        values = _constant_values(volume[tile.source])
+        if values is not None and values in constant:
+            constant[values].append(tile)
+            continue
+        groups.append([tile])
+        if values is not None:
+            constant[values] = groups[-1]
+    return groups
+
+
+def _constant_values(patch: Image) -> tuple[float, ...] | None:
+    """Returns the constant value of each channel, or None if one is not constant, which mostly its corners show."""
+    first = patch[:, :1, :1, :1]
+    if not np.array_equal(patch[:, -1:, -1:, -1:], first) or not bool((patch == first).all()):
+        return None
+    return tuple(first.flatten().tolist())

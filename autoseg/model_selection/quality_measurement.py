@@ -35,7 +35,12 @@ class _CaseCost:
 
 
 def measure_quality_costs(
-    dataset: Dataset, folder: ModelFolder, folds: Sequence[Fold], device: torch.device, reporter: Reporter
+    dataset: Dataset,
+    folder: ModelFolder,
+    folds: Sequence[Fold],
+    device: torch.device,
+    reporter: Reporter,
+    qualities: Mapping[str, PredictionQuality] = QUALITIES,
 ) -> QualityCosts:
     """Segments the held-out cases of some folds by each quality, from their images, before postprocessing.
 
@@ -48,6 +53,7 @@ def measure_quality_costs(
         folds: Its folds; those that were not validated, because they held no case out, are passed over.
         device: Device of the networks.
         reporter: Shows progress.
+        qualities: Name of each quality to what it is; "best" is one of them.
 
     Raises:
         ModelError: No fold was validated; or a fold is damaged, or its coarser one is missing.
@@ -57,15 +63,15 @@ def measure_quality_costs(
     if not held_out:
         what = f"{folder.path} has no fold with held-out cases, so nobody can tell what a quality costs"
         raise ModelError(what, "train a fold by its number, which holds cases out")
-    costs: dict[str, list[_CaseCost]] = {name: [] for name in QUALITIES}
+    costs: dict[str, list[_CaseCost]] = {name: [] for name in qualities}
     weights = {}
     count = sum(map(len, held_out.values()))
-    with reporter.task("measuring each quality", count * len(QUALITIES)) as task:
+    with reporter.task("measuring each quality", count * len(qualities)) as task:
         for fold, names in held_out.items():
             checkpoint = load_checkpoint(folder.checkpoint(fold))
             weights[str(fold)] = digest_weights(checkpoint.weights)
             segmenters = {
-                name: _load_segmenter(folder, checkpoint, quality, device) for name, quality in QUALITIES.items()
+                name: _load_segmenter(folder, checkpoint, quality, device) for name, quality in qualities.items()
             }
             for case in dataset.only(names).cases:
                 for name, segmenter in segmenters.items():

@@ -4,10 +4,12 @@ A card states what a model segments, what it was trained on, how good it was and
 they were: scores are means over cases without names.
 """
 
+import math
 from collections.abc import Iterator
 
 from autoseg.models.fold_description import FoldDescription
 from autoseg.models.model_facts import (
+    NOT_DEFINED,
     ModelFacts,
     describe_channels,
     describe_member,
@@ -122,12 +124,19 @@ def _describe_qualities(facts: ModelFacts) -> Iterator[str]:
 def _describe_quality(costs: QualityCosts, name: str) -> str:
     """Returns the cells of a quality: cases, mean Dice, its change, the label that loses most, and the work."""
     mean, best = costs.qualities[name].foreground_mean_dice, costs.qualities[MEASURED_AGAINST].foreground_mean_dice
-    cells = [str(costs.cases), f"{mean:.4f}"]
+    cells = [str(costs.cases), NOT_DEFINED if math.isnan(mean) else f"{mean:.4f}"]
     if name == MEASURED_AGAINST:
         return " | ".join([*cells, "", "", "1"])
     label, loss = costs.find_largest_loss(name)
     share = costs.share_of_work(name)
-    return " | ".join([*cells, f"{mean - best:+.4f}", f"{_escape_cell(label)} {loss:.4f}", f"{share:.2g}"])
+    return " | ".join(
+        [
+            *cells,
+            NOT_DEFINED if math.isnan(mean - best) else f"{mean - best:+.4f}",
+            f"{_escape_cell(label)} {loss:.4f}",
+            f"{share:.2g}",
+        ]
+    )
 
 
 def _describe_runtimes(facts: ModelFacts) -> Iterator[str]:

@@ -82,7 +82,8 @@ class PredictionOptions:
         model: A model folder, a bundle, or the name of an installed model instead.
         folds: Folds whose predictions are averaged.
         probabilities: Labels whose probabilities are written.
-        disagreement, quality, mirroring, exact, postprocessing, missing_channels: What is calculated, and how.
+        disagreement, quality, mirroring, crop_by, crop_margin_mm, exact: What is calculated, and how.
+        postprocessing, missing_channels: Likewise.
         series, channels, resample_tilt: How scans in DICOM are read.
         dicom, meshes: DICOM objects and meshes that are written as well.
         runtime: What calculates the networks of an exported model.
@@ -98,6 +99,8 @@ class PredictionOptions:
     disagreement: bool = False
     quality: str = "best"
     mirroring: bool | None = None
+    crop_by: str | Path | None = None
+    crop_margin_mm: float | None = None
     exact: bool = False
     postprocessing: bool = True
     missing_channels: bool = False
@@ -125,6 +128,8 @@ class PredictionOptions:
             "--quality": None if self.quality == "best" else self.quality,
             "--mirroring": self.mirroring is True,
             "--no-mirroring": self.mirroring is False,
+            "--crop-by": self.crop_by.absolute() if isinstance(self.crop_by, Path) else self.crop_by,
+            "--crop-margin": None if self.crop_margin_mm is None else f"{self.crop_margin_mm:g}",
             "--exact": self.exact,
             "--no-postprocessing": not self.postprocessing,
             "--missing-channels": self.missing_channels,
@@ -150,6 +155,8 @@ def make_prediction_jobs(
     disagreement: bool = False,
     quality: str = "best",
     mirroring: bool | None = None,
+    crop_by: FilePath | None = None,
+    crop_margin_mm: float | None = None,
     exact: bool = False,
     postprocessing: bool = True,
     missing_channels: bool = False,
@@ -179,6 +186,8 @@ def make_prediction_jobs(
         disagreement: Whether to write where folds and mirror images disagree.
         quality: "fast", "balanced" or "best".
         mirroring: Whether to average over all mirror images or none.
+        crop_by: A coarse model around whose structures scans are segmented.
+        crop_margin_mm: Margin around these structures.
         exact: Whether to calculate in float32.
         postprocessing: Whether to remove components.
         missing_channels: Whether scans may lack channels.
@@ -202,6 +211,7 @@ def make_prediction_jobs(
             autoseg.run_jobs(autoseg.make_prediction_jobs("scans", "masks", 20, number=4), "slurm")
     """
     from autoseg.inference import loading
+    from autoseg.inference.coarse_model import find_coarse_model
     from autoseg.models.model_source import choose_source, find_model
 
     options = PredictionOptions(
@@ -214,6 +224,8 @@ def make_prediction_jobs(
         disagreement=disagreement,
         quality=quality,
         mirroring=mirroring,
+        crop_by=find_coarse_model(crop_by, workspace),
+        crop_margin_mm=crop_margin_mm,
         exact=exact,
         postprocessing=postprocessing,
         missing_channels=missing_channels,
@@ -236,7 +248,14 @@ def make_prediction_jobs(
         default="3d_fullres",
         workspace=workspace,
     )
-    loaded = loading.PredictionOptions(folds=options.folds, device="cpu", quality=quality, runtime=options.runtime)
+    loaded = loading.PredictionOptions(
+        folds=options.folds,
+        device="cpu",
+        quality=quality,
+        runtime=options.runtime,
+        crop_by=options.crop_by,
+        crop_margin_mm=crop_margin_mm,
+    )
     segmenter = loading.load_segmenter(path, loaded)
     choice = SeriesChoice(series=options.series, channels=tuple(options.channels), resample_tilt=options.resample_tilt)
     with unpacked(Path(source)) as opened:

@@ -32,6 +32,8 @@ def predict(
     disagreement: bool = False,
     quality: str = "best",
     mirroring: bool | None = None,
+    crop_by: str | os.PathLike[str] | None = None,
+    crop_margin_mm: float | None = None,
     exact: bool = False,
     postprocessing: bool = True,
     missing_channels: bool = False,
@@ -78,6 +80,10 @@ def predict(
             mirrored along all axes at once. "fast": none, tiles that are three quarters of a tile apart in place of a
             half, and linear resampling in place of splines. The model card says what each costs, if it was measured.
         mirroring: Whether to average over all mirror images, or over none; by default as `quality` says.
+        crop_by: A coarse model, around whose structures each scan is segmented, which saves the tiles elsewhere: the
+            name of a configuration that is trained beside the model, such as "3d_lowres"; or another model of the same
+            channels, as for `model`. A scan in which it finds nothing is segmented whole.
+        crop_margin_mm: Margin around these structures; by default 8 voxels of the coarse model.
         exact: Whether to calculate in float32 even where lower precision is faster, so that label maps equal those of
             any other machine, and nnU-Net's.
         postprocessing: Whether to remove components as the rules of the model say that `find_best` chose.
@@ -122,6 +128,7 @@ def predict(
             autoseg.predict("scans", "masks", number=4)
             autoseg.predict("scans", "masks", model="Hippocampus.zip")
     """
+    from autoseg.inference.coarse_model import find_coarse_model
     from autoseg.inference.continuation import leave_out_finished
     from autoseg.inference.dicom_objects import choose_objects
     from autoseg.inference.folder import (
@@ -152,6 +159,8 @@ def predict(
         device=device,
         quality=quality,
         mirroring=mirroring,
+        crop_by=find_coarse_model(crop_by, workspace),
+        crop_margin_mm=crop_margin_mm,
         exact=exact,
         postprocessing=postprocessing,
         missing_channels=missing_channels,

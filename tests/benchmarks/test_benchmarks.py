@@ -81,6 +81,11 @@ ALONE = (
         ("training", "prediction", "preprocessing"),
     ),
     Benchmark("checkpoint_writing.py", "{fresh} --megabytes 2 --rounds 1", ("in the loop", "beside it")),
+    Benchmark(
+        "coarse_to_fine.py",
+        "--shape 48 56 64 --patch 16 16 16 --features 4 --radius 8",
+        ("whole scan", "ball and 8 mm", "ball and 32 mm"),
+    ),
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
     Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
     Benchmark(
@@ -123,6 +128,7 @@ ALONE = (
         ("NIfTI, compressed", "NRRD", "MetaImage", "TIFF, volume", "PNG", "TIFF, colours"),
     ),
     Benchmark("report_opening.py", "{fresh} --cases 3 --rounds 1", ("3 cases",)),
+    Benchmark("qualities.py", "{workspace} -d 4 --epochs 1", ("one image", "fast", "balanced", "best")),
     Benchmark("report_page.py", "{workspace} --rounds 1", ("seconds of the command", "MB of the page")),
     Benchmark("runtimes.py", "--shape 20 24 20 --patch 16 16 16 --features 4 --threads 1 --rounds 1", ("1",)),
     Benchmark(

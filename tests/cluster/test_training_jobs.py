@@ -120,7 +120,8 @@ def test_gpus_follow_from_the_options(tmp_path):
 def options_of(command: str) -> set[str]:
     """All long options of a command."""
     parameters = get_command(app).commands[command].params  # type: ignore[attr-defined]
-    return {option for parameter in parameters for option in parameter.opts if option.startswith("--")}
+    spellings = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
+    return {option for option in spellings if option.startswith("--")}
 
 
 def test_jobs_get_every_option_of_train():

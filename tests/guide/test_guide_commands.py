@@ -42,6 +42,8 @@ COMPARED = "tests/report/test_comparison_report.py compares such runs"
 
 PACS = "tests/pacs/test_listen.py runs it with an archive"
 
+CROPS = "tests/inference/test_crop.py crops by models of both kinds"
+
 LINES_NOT_RUN = {
     ("README", "train -d 4 -c 3d_fullres 2d -f cv --on slurm"): "tests/cluster/test_slurm.py runs such a line",
     **{
@@ -65,6 +67,8 @@ LINES_NOT_RUN = {
         "dicom listen --queue queue/ --to ORTHANC@127.0.0.1:4242 -m Liver.zip --modality CT --description 'portal*'",
     ): PACS,
     ("dicom", "predict -d 5 -i patients/ -o masks/ --channels 't2*' 'adc*'"): "tests/inference/test_dicom.py runs it",
+    ("quality", "predict -d 4 -i scans/ -o masks/ --crop-by 3d_lowres"): CROPS,
+    ("quality", "predict -m liver.zip -i scans/ -o masks/ --crop-by body.zip --crop-margin 30"): CROPS,
     ("serving", "serve Hippocampus.zip"): "tests/serving/test_program.py runs it",
     ("serving", "serve Hippocampus.zip --host 0.0.0.0 --token-file token.txt"): "tests/serving/test_program.py runs it",
     ("reports", "report scans masks/ --serve"): "it ends by Ctrl-C only; tests/report/test_served.py serves a page",
