@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli import datasets, jobs, pacs, prediction, raw_datasets, reports, scores, serving, sharing, training
+from autoseg.cli import (
+    datasets,
+    jobs,
+    pacs,
+    prediction,
+    prompting,
+    raw_datasets,
+    reports,
+    scores,
+    serving,
+    sharing,
+    training,
+)
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demo import demo
 from autoseg.cli.doctor import doctor
@@ -39,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which people nee
     "stop": training.stop,
     "predict": prediction.predict,
     "serve": serving.serve,
+    "prompt": prompting.prompt,
     "dicom pull": pacs.pull,
     "dicom push": pacs.push,
     "dicom listen": pacs.listen,

@@ -6,6 +6,7 @@ Ctrl-C; 143 for a training that SIGTERM ended. A training is saved to its last s
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -206,11 +207,13 @@ def spread(args: list[str], repeatable: set[str]) -> list[str]:
     Example:
         >>> spread(["-d", "4", "-f", "0", "1", "-c", "2d"], {"-f"})
         ['-d', '4', '-f', '0', '-f', '1', '-c', '2d']
+        >>> spread(["--point", "4,5,6", "-7.5,5,6"], {"--point"})
+        ['--point', '4,5,6', '--point', '-7.5,5,6']
     """
     result: list[str] = []
     current = ""
     for arg in args:
-        if arg.startswith("-"):
+        if arg.startswith("-") and not re.match(r"-\.?\d", arg):  # which begins with a negative number
             current = arg if arg in repeatable else ""
             result.append(arg)
         elif current and result[-1] != current:

@@ -24,6 +24,7 @@ rooms below: `datasets`, `planning`, `preprocessing`, `training`, `model_selecti
     job_states.py      status
     watching.py        watch
     prediction.py      predict
+    prompting.py       prompt
     pacs.py            pull_dicom, push_dicom, listen_dicom
     scores.py          find_best, measure_quality, evaluate, compare
     reports.py         report_data, report_model, report_scans
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from autoseg.pipeline.pacs import listen_dicom, pull_dicom, push_dicom
     from autoseg.pipeline.patch_pictures import draw_augmentations
     from autoseg.pipeline.prediction import predict
+    from autoseg.pipeline.prompting import prompt
     from autoseg.pipeline.raw_datasets import check, check_files, fix, import_dataset, straighten
     from autoseg.pipeline.reports import report_data, report_model, report_scans
     from autoseg.pipeline.scores import compare, evaluate, find_best, measure_quality
@@ -91,6 +93,7 @@ MODULES = {
     "predict": "prediction",
     "preprocess": "datasets",
     "print_jobs": "jobs",
+    "prompt": "prompting",
     "pull_dicom": "pacs",
     "push_dicom": "pacs",
     "report_data": "reports",
@@ -137,6 +140,7 @@ __all__ = [
     "predict",
     "preprocess",
     "print_jobs",
+    "prompt",
     "pull_dicom",
     "push_dicom",
     "report_data",

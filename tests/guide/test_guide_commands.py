@@ -20,6 +20,7 @@ from dicom_masks import make_segmentation, save
 from guide_blocks import ALL, GUIDE, README, blocks, commands, name_of, read
 from phantoms import write_json
 from small_nnunet import unpack
+from small_segment_anything import random_network, save_weights
 from tiny_workspaces import write_volumes
 from typer.testing import CliRunner
 
@@ -85,7 +86,7 @@ LINES_NOT_RUN = {
 FROM_NOTHING = {"README", "own_data", "nnunet"}
 """Pages that begin with the import of the dataset."""
 
-FROM_RAW = {"folds", "python"}
+FROM_RAW = {"folds", "python", "first_masks"}
 """Pages that begin with a dataset that is imported."""
 
 FROM_PREPARED = {"training_length"}
@@ -149,6 +150,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.rmtree(root / "unpacked")
     shutil.rmtree(root / "made")
     write_examination(root / "examination", root / "scan.nii.gz")
+    for name in ("sam_vit_b.pth", "medsam_vit_b.pth"):
+        save_weights(random_network(), root / name)
     return root
 
 
@@ -258,6 +261,14 @@ def test_python_runs(page: str, folder: Path) -> None:
     for block in others:
         exec(block, names)  # noqa: S102 - likewise
     assert names["model"].predict("scan.nii.gz").GetSize() == scan.GetSize()
+
+
+@pytest.mark.parametrize("page", ["first_masks"])
+def test_python_of_first_masks_runs(page: str, folder: Path) -> None:
+    """It writes the mask."""
+    for block in blocks(read(GUIDE / f"{page}.md"), "python"):
+        exec(block, {})  # noqa: S102 - the page's own example
+    assert sitk.ReadImage("mask.nii.gz").GetSize() == sitk.ReadImage("scan.nii.gz").GetSize()
 
 
 def test_lines_that_are_not_run_are_there() -> None:
