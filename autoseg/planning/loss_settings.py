@@ -24,6 +24,8 @@ class LossSettings(Section):
             leaves it out.
         skeleton_weight: Factor of a further term, for vessels and other thin structures: the share of the skeleton of
             each structure that is found. 0 leaves it out.
+        similarity_weight: Factor of a further term, for outlines: the structural similarity of each structure and its
+            mask at five scales (MS-SSIM), as in UNet 3+. 0 leaves it out.
         false_positives, false_negatives: Weights of false positives and false negatives in "tversky".
         focal_exponent: Exponent of "focal"; 0 gives the cross entropy.
         top_k_share: Fraction of the voxels, those with the largest loss, over which "top_k" averages.
@@ -38,6 +40,7 @@ class LossSettings(Section):
     voxelwise_weight: PositiveFloat = 1.0
     component_weight: Factor = 0.0
     skeleton_weight: Factor = 0.0
+    similarity_weight: Factor = 0.0
     false_positives: PositiveFloat = 0.3
     false_negatives: PositiveFloat = 0.7
     focal_exponent: Annotated[float, Field(ge=0, le=10)] = 2.0

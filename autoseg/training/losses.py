@@ -23,6 +23,7 @@ from autoseg.training.component_loss import component_loss
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
 from autoseg.training.overlap_loss import overlap_loss, skeleton_loss
 from autoseg.training.ranks import ALONE, Ranks
+from autoseg.training.similarity_loss import similarity_loss
 from autoseg.training.voxelwise_loss import voxelwise_loss
 
 
@@ -109,6 +110,8 @@ class Loss:
             total = total + settings.overlap_weight * overlap
         if settings.voxelwise != "none":
             total = total + settings.voxelwise_weight * voxelwise_loss(logits, ground_truth, settings, self.ranks)
+        if settings.similarity_weight:
+            total = total + settings.similarity_weight * similarity_loss(logits, ground_truth, self.ranks)
         if settings.component_weight or settings.skeleton_weight:
             total = total + self._loss_of_shapes(logits, ground_truth, shapes)
         return total

@@ -65,7 +65,7 @@ def overlap_loss(
             torch.stack([hits.sum(0), predicted.sum(0), actual.sum(0)])
         )
     overlap = overlap_of(hits, predicted, actual, settings)
-    return -_mean_of_annotated(overlap, ground_truth, batch_dice=batch_dice, ranks=ranks)
+    return -mean_of_annotated(overlap, ground_truth, batch_dice=batch_dice, ranks=ranks)
 
 
 def skeleton_loss(
@@ -96,10 +96,10 @@ def skeleton_loss(
     if batch_dice:
         found, whole = ranks.all_reduce_with_gradient(torch.stack([found.sum(0), whole.sum(0)]))
     recall = (found + SMOOTH) / (whole + SMOOTH)
-    return -_mean_of_annotated(recall, ground_truth, batch_dice=batch_dice, ranks=ranks)
+    return -mean_of_annotated(recall, ground_truth, batch_dice=batch_dice, ranks=ranks)
 
 
-def _mean_of_annotated(
+def mean_of_annotated(
     values: torch.Tensor, ground_truth: GroundTruth, *, batch_dice: bool, ranks: Ranks
 ) -> torch.Tensor:
     """Returns the mean over the structures that were annotated: the share of this rank in that of all ranks.

@@ -145,6 +145,9 @@ LOSSES = {
     "skeletons, ignored voxels, overlapping": LossCase(
         ignore=3, exclusive=False, unknown=True, batch_dice=True, settings=(("skeleton_weight", 1.0),)
     ),
+    "similarity, what nobody looked for": LossCase(
+        ignore=3, exclusive=False, unknown=True, batch_dice=True, settings=(("similarity_weight", 0.5),)
+    ),
     "focal": LossCase(settings=(("voxelwise", "focal"),), ignore=3),
     "further outputs": LossCase(auxiliary_outputs=FURTHER),
     "further outputs, ignored voxels": LossCase(auxiliary_outputs=FURTHER, ignore=3),

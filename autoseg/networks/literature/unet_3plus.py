@@ -116,5 +116,5 @@ UNET_3PLUS = NetworkSpec(
     forward=forward,
     supervises=lambda settings: settings.deep_supervision,
     auxiliary_outputs=lambda settings: CLASSIFIED if settings.classification else (),
-    recipe="a sum of focal, multi-scale structural similarity and overlap losses",
+    recipe="a sum of focal, multi-scale structural similarity and overlap losses, which are settings of training.loss",
 )
