@@ -269,6 +269,10 @@ class DatasetFolders:
         """The file of the folds."""
         return self.preprocessed / "splits.json"
 
+    def splits_before(self, revision: int) -> Path:
+        """Returns the path of the folds as they were before a revision of the dataset; see `datasets.revisions`."""
+        return self.preprocessed / f"splits_before_revision_{revision}.json"
+
     @property
     def plan_option(self) -> str:
         """The option that selects this plan, for commands in messages: " --plan NAME", or empty for the usual plan."""

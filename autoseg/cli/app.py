@@ -24,6 +24,7 @@ from autoseg.cli.demo import demo
 from autoseg.cli.doctor import doctor
 from autoseg.cli.guide import guide
 from autoseg.cli.networks import networks
+from autoseg.cli.refinement import refine
 from autoseg.cli.run import run
 from autoseg.cli.series_list import series
 
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which people nee
     "straighten": raw_datasets.straighten,
     "plan_and_preprocess": datasets.plan_and_preprocess,
     "train": training.train,
+    "refine": refine,
     "find_best": scores.find_best,
     "status": jobs.status,
     "watch": jobs.watch,

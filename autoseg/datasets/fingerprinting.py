@@ -7,6 +7,7 @@ part files are removed when fingerprint.json is complete.
 
 import shutil
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,14 @@ from pydantic import BaseModel, ConfigDict
 
 from autoseg._version import __version__
 from autoseg.datasets.dataset import Case, Dataset
-from autoseg.datasets.fingerprint import CaseSummary, Fingerprint, draws_per_case, fingerprint_case, fingerprint_dataset
+from autoseg.datasets.fingerprint import (
+    CaseFacts,
+    CaseSummary,
+    Fingerprint,
+    draws_per_case,
+    fingerprint_case,
+    fingerprint_dataset,
+)
 from autoseg.datasets.integrity import Inspection, find_oddities, find_problems, inspect_case
 from autoseg.datasets.oddities import CaseExtent
 from autoseg.errors import ArtifactError, ProblemsError
@@ -124,6 +132,43 @@ def compute_fingerprint(dataset: Dataset, folders: DatasetFolders, reporter: Rep
     fingerprint.save(folders.fingerprint)
     shutil.rmtree(folders.fingerprint_parts, ignore_errors=True)
     return fingerprint
+
+
+def remeasure(dataset: Dataset, names: Collection[str], folders: DatasetFolders, reporter: Reporter) -> None:
+    """Measures some cases again, such as corrected or new ones, and writes them into fingerprint.json.
+
+    Decision: the intensities of the channels stay those of the cases that were planned with, because a network that
+    goes on must see scans that are normalized as before. A fingerprint of nnU-Net names no cases, and stays as it is.
+
+    Args:
+        dataset: The dataset.
+        names: Names of the cases.
+        folders: Folders of the dataset.
+        reporter: Shows progress.
+
+    Raises:
+        ProblemsError: Cases are damaged, with a line for each; the fingerprint stays as it was.
+    """
+    if not folders.fingerprint.is_file():
+        return
+    fingerprint = Fingerprint.load(folders.fingerprint)
+
+    def measure(case: Case) -> CaseFacts | list[str]:
+        inspection = inspect_case(case, dataset.info)
+        if inspection.problems or inspection.image is None or inspection.label is None:
+            return [str(problem) for problem in inspection.problems]
+        image = _reorient(inspection.image, dataset.info.orientation)
+        label = _reorient(_remove_ignored(inspection.label, dataset.info.targets.ignore), dataset.info.orientation)
+        return fingerprint_case(case.name, image, label, draws=1)[0].facts
+
+    chosen = dataset.only(names).cases
+    measured = results_or_raise(map_in_threads(measure, chosen, title="measuring cases", reporter=reporter))
+    if lines := [line for found in measured if isinstance(found, list) for line in found]:
+        raise ProblemsError(lines)
+    facts = {case.name: case for case in fingerprint.cases}
+    facts |= {found.name: found for found in measured if isinstance(found, CaseFacts)}
+    cases = tuple(facts[name] for name in sorted(facts))
+    fingerprint.model_copy(update={"cases": cases}).save(folders.fingerprint)
 
 
 def _read_case(case: Case, dataset: Dataset, path: Path, origin: FileState) -> _ReadCase:

@@ -147,7 +147,7 @@ def pair_label_maps(reference: Path, prediction: Path) -> PairedLabelMaps:
     """
     if reference.is_file() and prediction.is_file():
         return PairedLabelMaps(pairs={split_ending(prediction)[0]: (reference, prediction)}, unpredicted={})
-    references, predictions = _without_seg(_list_label_maps(reference), _list_label_maps(prediction))
+    references, predictions = _without_seg(list_label_maps(reference), list_label_maps(prediction))
     duplicates = [paths for files in (references, predictions) for paths in files.values() if len(paths) > 1]
     problems = [f"{paths[0]} and {paths[1].name} have the same name; keep one of them" for paths in duplicates]
     formulas = [paths[0] for name, paths in references.items() if is_formula(name)]
@@ -204,7 +204,7 @@ def _without_seg(*folders: dict[str, list[Path]]) -> list[dict[str, list[Path]]]
     return renamed
 
 
-def _list_label_maps(folder: Path) -> dict[str, list[Path]]:
+def list_label_maps(folder: Path) -> dict[str, list[Path]]:
     """Lists the label maps and the folders of masks in a folder, by name; several per name if their types differ."""
     if folder.is_file():
         raise DatasetError(f"{folder} is a file, and the other one is a folder", "give two folders, or two files")

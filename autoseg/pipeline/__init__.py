@@ -19,6 +19,7 @@ rooms below: `datasets`, `planning`, `preprocessing`, `training`, `model_selecti
     patch_pictures.py  draw_augmentations
     training.py        train, stop
     training_jobs.py   make_training_jobs
+    refinement.py      refine
     array_jobs.py      make_preprocessing_jobs, make_prediction_jobs
     jobs.py            run_jobs, print_jobs
     job_states.py      status
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from autoseg.pipeline.prediction import predict
     from autoseg.pipeline.prompting import prompt
     from autoseg.pipeline.raw_datasets import check, check_files, fix, import_dataset, straighten
+    from autoseg.pipeline.refinement import refine
     from autoseg.pipeline.reports import report_data, report_model, report_scans
     from autoseg.pipeline.scores import compare, evaluate, find_best, measure_quality
     from autoseg.pipeline.serving import serve
@@ -96,6 +98,7 @@ MODULES = {
     "prompt": "prompting",
     "pull_dicom": "pacs",
     "push_dicom": "pacs",
+    "refine": "refinement",
     "report_data": "reports",
     "report_model": "reports",
     "report_scans": "reports",
@@ -143,6 +146,7 @@ __all__ = [
     "prompt",
     "pull_dicom",
     "push_dicom",
+    "refine",
     "report_data",
     "report_model",
     "report_scans",

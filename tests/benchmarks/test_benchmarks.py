@@ -119,6 +119,11 @@ ALONE = (
         "--patch 16 16 16 --steps 2 --only usual attention_unet --dataset 4 --workspace {workspace} --budget 1s",
         ("usual", "attention_unet"),
     ),
+    Benchmark(
+        "refine.py",
+        "{task} {fresh} --labelled 3 --corrected 2 --judged 1 --epochs 1 --steps 2 --extend 1",
+        ("trained", "gone on without them", "refined", "trained anew with them"),
+    ),
     Benchmark("missing_channels.py", "{workspace} -d 4 --seeds 1 --steps 2", ("0%", "40%")),
     Benchmark("narrow_networks.py", "--patch 16 16 16 --rounds 1", ("all features", "half the features")),
     Benchmark("planning.py", "--datasets 2", ("plans", "mean processor time of a plan")),

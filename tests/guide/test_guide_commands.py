@@ -41,6 +41,10 @@ NOT_RUN = {
 
 COMPARED = "tests/report/test_comparison_report.py compares such runs"
 
+FOREIGN = "tests/training/test_foreign_start.py begins with such files"
+
+REFINED = "tests/pipeline/test_refinement.py runs it"
+
 PACS = "tests/pacs/test_listen.py runs it with an archive"
 
 CROPS = "tests/inference/test_crop.py crops by models of both kinds"
@@ -55,6 +59,11 @@ LINES_NOT_RUN = {
             *(("run Task04_Hippocampus -d 4 --dry-run", "run -d 4", "stop -d 4") if page == "own_data" else ()),
         )
     },
+    ("fine_tuning", "plan_and_preprocess -d 5 --rules nnunet --preset resenc_l"): FOREIGN,
+    ("fine_tuning", "train -d 5 -c 3d_fullres -f 0 --init ResEncL-OpenMind-MAE/checkpoint_final.pth"): FOREIGN,
+    ("fine_tuning", "train -d 5 -c 3d_fullres -f 0 --init resnet.pth --init-names names.json"): FOREIGN,
+    ("README", "refine -d 4 -i corrected/ --machine masks/"): REFINED,
+    ("refine", "refine -d 4 -i corrected/ --scans scans/ --machine masks/"): REFINED,
     ("README", "watch -d 4"): "tests/pipeline/test_watching.py runs it",
     ("README", "find_best -d 4"): "README trains one fold only; the page find_best runs it",
     (
