@@ -208,6 +208,16 @@ class DatasetFolders:
     plan_name: str | None = None
 
     @property
+    def number(self) -> int:
+        """The number of the dataset.
+
+        Example:
+            >>> Workspace(root=Path()).folders("Dataset004_Hippocampus").number
+            4
+        """
+        return int(self.results.name.removeprefix("Dataset").partition("_")[0])
+
+    @property
     def fingerprint(self) -> Path:
         """The file of the fingerprint that this program took."""
         return self.preprocessed / "fingerprint.json"

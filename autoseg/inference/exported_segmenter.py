@@ -77,32 +77,45 @@ def make_exported_segmenter(
         UsageError: The runtime is not installed.
     """
     exported = [load_exported(folder, fold) for fold in folds]
-    descriptions = [fold.description for fold in exported]
-    check_folds(descriptions)
-    first = descriptions[0]
+    check_folds([fold.description for fold in exported])
     data = [check_onnx(folder.exported_network(fold)) for fold in folds]
-    channels = first.configuration.architecture.in_channels
-    chosen = choose_runtime(runtime, data[0], (1, channels, *_choose_timed_patch(exported[0], first.configuration)))
+    chosen = choose_runtime(runtime, data[0], choose_timed_shape(exported[0]))
+    networks = open_networks(exported, data, chosen)
+    exact = all(fold.int8 is None for fold in exported)
+    return assemble_segmenter(networks, rules, quality=quality, exact=exact, previous=previous)
+
+
+def open_networks(exported: Sequence[ExportedFold], data: Sequence[bytes], runtime: str) -> Networks:
+    """Opens the exported networks of some folds of one configuration.
+
+    Args:
+        exported: Description of each fold.
+        data: Network of each fold in ONNX, checked by `onnx_checks.check_onnx`.
+        runtime: Name of a runtime that is installed.
+
+    Raises:
+        ModelError: The runtime cannot open a network.
+    """
     predictors = [
         ExportedPredictor(
-            network=ExportedNetwork(chosen, content, f"the network of fold {fold}"),
-            outputs=first.info.targets.outputs,
-            configuration=first.configuration,
+            network=ExportedNetwork(runtime, content, f"the network of fold {fold.fold}"),
+            outputs=fold.dataset.targets.outputs,
+            configuration=fold.description.configuration,
         )
-        for fold, content in zip(folds, data, strict=True)
+        for fold, content in zip(exported, data, strict=True)
     ]
-    networks = Networks(
-        folds=descriptions,
+    return Networks(
+        folds=[fold.description for fold in exported],
         predictors=predictors,
-        digests=[f"{fold.weights} exported" for fold in exported],
+        digests=[f"{fold.weights} exported{' int8' if fold.int8 else ''}" for fold in exported],
         device=NumpyDevice(),
         at_once=PATCHES_AT_ONCE,
     )
-    return assemble_segmenter(networks, rules, quality=quality, exact=True, previous=previous)
 
 
-def _choose_timed_patch(fold: ExportedFold, configuration: Configuration) -> tuple[int, ...]:
-    """Returns the size of the patch for timing: that of the plan, smaller if the network takes smaller ones."""
+def choose_timed_shape(fold: ExportedFold) -> tuple[int, ...]:
+    """Returns the shape (1, c, *patch) for timing: of the plan's patch, smaller if the network takes smaller ones."""
+    configuration = fold.description.configuration
     patches = configuration.patches
     size: tuple[int, ...] = configuration.patch_size
     while fold.any_size and prod(size) > TIMED_VOXELS:
@@ -110,4 +123,4 @@ def _choose_timed_patch(fold: ExportedFold, configuration: Configuration) -> tup
         if prod(smaller) >= prod(size) or patches.find_problem(smaller) is not None:
             break
         size = smaller
-    return size
+    return (1, configuration.architecture.in_channels, *size)

@@ -200,6 +200,9 @@ class _Loader:
             what = f"the networks of {folder.path} were exported for the CPU, not for {self.options.device}"
             raise UsageError(what, "leave out --device, or get the model that was exported without --runtime")
         exported = {fold: load_exported(folder, fold) for fold in folds}
+        if self.options.exact and any(content.int8 for content in exported.values()):
+            what = f"the networks of {folder.path} were exported in int8, and do not calculate in float32"
+            raise UsageError(what, "leave out --exact, or get the model that was exported without --precision")
         self.weight_digests[folder.path] = {fold: content.weights for fold, content in exported.items()}
         return make_exported_segmenter(
             folder,

@@ -82,7 +82,16 @@ def pair_with_label(
 
 
 def measure_dice(case: Case, prediction: Prediction) -> dict[str, float]:
-    """Returns the Dice of each structure of a held-out case; NaN where it is neither there nor found."""
+    """Returns the Dice of each structure of a held-out case; NaN where it neither is nor was found.
+
+    Args:
+        case: The case, whose label is read.
+        prediction: Its prediction, on the grid of the label, before postprocessing.
+
+    Raises:
+        DatasetError: The case has no label.
+        ImageError: The label cannot be read.
+    """
     reference, targets = read_label_map(label_file(case)), prediction.targets
     if targets.as_masks:
         masks = (mask.array for mask in prediction.masks())

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from autoseg._version import __version__
 from autoseg.errors import AutosegError, ModelError, UsageError
@@ -24,6 +25,9 @@ from autoseg.planning.plan import ConfigurationName
 from autoseg.runtime.artifact import atomic_file, atomic_folder
 from autoseg.runtime.writable import check_place
 from autoseg.workspace import MODEL_NAME, Fold, ModelFolder, find_workspace
+
+if TYPE_CHECKING:
+    from autoseg.models.bundle_writing import FoldQuantizer
 
 ModelPath = str | os.PathLike[str]
 
@@ -40,40 +44,26 @@ def export_model(
     licence: str = "",
     about: str = "",
     runtime: str = "torch",
+    quantizer: "FoldQuantizer | None" = None,
     plan_name: str | None = None,
     workspace: ModelPath | None = None,
 ) -> Path:
-    """Packs a trained model into one file for others.
-
-    It holds what prediction needs, mean scores, and a card that explains the model. It holds neither names of cases,
-    pictures or segmentations of them, nor what training needs to go on.
+    """Packs a trained model into one file; see `pipeline.export_model`, which offers int8 as well.
 
     Args:
-        source: A model folder; the folder of several with a best.json; the name of an installed model; or the number
-            of a dataset: what `find_best` chose for it, else its only trained configuration.
-        file: Path of the bundle, which ends in .zip.
-        configuration: Configuration to pack, if several are trained, instead of what `find_best` chose.
-        folds: Folds to pack; by default all that are trained to their end.
-        licence: Licence under which others may use the model, for the card.
-        about: Text for the card: authors, paper, purpose.
-        runtime: "torch" packs the weights as they are. "onnx" exports the networks, so that ONNX Runtime or OpenVINO
-            calculate them, and prediction needs no torch; each is compared with torch first.
-        plan_name: Name of the plan that was trained, if it is not the usual one.
-        workspace: See `find_workspace`.
+        source: See there.
+        file: See there.
+        configuration: See there.
+        folds: See there.
+        licence: See there.
+        about: See there.
+        runtime: See there.
+        quantizer: What brings exported networks to int8; None leaves them in float32.
+        plan_name: See there.
+        workspace: See there.
 
     Returns:
         Path of the bundle.
-
-    Raises:
-        ModelError: There is no such model, or a fold of it is missing, damaged or not trained to its end; or its
-            exported network calculates something else than torch.
-        UsageError: It is not clear which model is meant, there is no such runtime, or a network cannot be exported.
-        WriteError: The file cannot be written.
-
-    Example:
-        The model that `find_best` chose for dataset 4::
-
-            autoseg.export_model(4, "Hippocampus.zip", licence="CC BY 4.0", about="Who made it, for what.")
     """
     file = Path(file)
     check_bundle_name(file)
@@ -84,7 +74,7 @@ def export_model(
     content = find_content(source, configuration, folds, plan_name=plan_name, workspace=workspace)
     with atomic_file(file) as writing, TemporaryDirectory(prefix=".writing_", dir=file.parent) as folder:
         root = ModelFolder(path=Path(folder))
-        names = write_files(content, root, exported=runtime == "onnx")
+        names = write_files(content, root, exported=runtime == "onnx", quantizer=quantizer)
         name = file.stem if MODEL_NAME.match(file.stem) else "model"
         metadata = CardMetadata(name=name, cases=content.cases, licence=licence, about=about)
         pack(root.path, add_card(root, names, metadata), writing)

@@ -1,9 +1,9 @@
 """The content of a bundle: weights without the state that only training needs, scores without names of cases."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autoseg.datasets.splits import Splits
@@ -14,6 +14,7 @@ from autoseg.models.best_model import MemberName, name_member, split_member
 from autoseg.models.bundle_format import SCORES
 from autoseg.models.calibration import load_calibration
 from autoseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from autoseg.models.fold_description import ExportedFold
 from autoseg.models.model_facts import HeldOutScores
 from autoseg.models.model_source import ResolvedModel, find_model, resolve_members, select_folds
 from autoseg.models.onnx_export import export_fold
@@ -24,6 +25,10 @@ from autoseg.planning.plan import ConfigurationName
 from autoseg.workspace import DatasetFolders, Fold, ModelFolder, dataset_of, find_workspace
 
 ModelPath = str | os.PathLike[str]
+
+FoldQuantizer = Callable[[ExportedFold, ModelFolder, ModelFolder], ExportedFold]
+"""Brings an exported network to int8, given its description, the folder of its checkpoint and the folder of the
+network, whose file is replaced; returns the new description."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +76,16 @@ def _count_cases(folders: DatasetFolders) -> int | None:
     return None
 
 
-def write_files(content: BundleContent, root: ModelFolder, *, exported: bool = False) -> tuple[MemberName, ...]:
+def write_files(
+    content: BundleContent, root: ModelFolder, *, exported: bool = False, quantizer: FoldQuantizer | None = None
+) -> tuple[MemberName, ...]:
     """Writes the files of a bundle into an empty folder.
 
     Args:
         content: The model.
         root: The empty folder.
         exported: Whether its networks are exported for runtimes other than torch, instead of packed as checkpoints.
+        quantizer: What brings exported networks to int8; None leaves them in float32.
 
     Returns:
         The configurations that predict.
@@ -90,7 +98,13 @@ def write_files(content: BundleContent, root: ModelFolder, *, exported: bool = F
     names = []
     for member in content.model.members:
         plan_name = None if member.name is None else split_member(member.name)[0]
-        writer = _MemberWriter(root=root, weight_digests=member.weight_digests, plan_name=plan_name, exported=exported)
+        writer = _MemberWriter(
+            root=root,
+            weight_digests=member.weight_digests,
+            plan_name=plan_name,
+            exported=exported,
+            quantizer=quantizer,
+        )
         names.append(writer.add(member.folder, member.folds))
     best_model = content.model.best_model
     if best_model is not None:
@@ -109,12 +123,14 @@ class _MemberWriter:
         weight_digests: Fold to the digest of its weights when `find_best` chose it; empty if it did not.
         plan_name: Plan of the configuration, if it is another than that of best.json.
         exported: Whether networks are exported for runtimes other than torch.
+        quantizer: What brings these to int8, if anything.
     """
 
     root: ModelFolder
     weight_digests: Mapping[Fold, str] = field(default_factory=dict)
     plan_name: str | None = None
     exported: bool = False
+    quantizer: FoldQuantizer | None = None
 
     def add(self, folder: ModelFolder, asked: Sequence[Fold]) -> MemberName:
         """Adds folds of a configuration, and, for a cascade, all folds of its coarser configuration.
@@ -138,7 +154,7 @@ class _MemberWriter:
             scores.save(self.root.member(name).path / SCORES)
         if previous is not None:
             coarser = ModelFolder(path=folder.path.with_name(previous))
-            _MemberWriter(root=self.root, plan_name=self.plan_name, exported=self.exported).add(coarser, ())
+            replace(self, weight_digests={}).add(coarser, ())
         return name
 
     def _name(self, checkpoint: Checkpoint) -> MemberName:
@@ -155,7 +171,7 @@ class _MemberWriter:
             if checkpoint.finished:
                 self._check(checkpoint, fold, folder)
                 target = self.root.member(self._name(checkpoint))
-                self._write_fold(checkpoint.to_pass_on(), target)
+                self._write_fold(checkpoint.to_pass_on(), folder, target)
                 added = checkpoint
         if added is None:
             raise ModelError(f"{folder.path} holds no fold that is trained to its end", "train one to its end")
@@ -166,11 +182,13 @@ class _MemberWriter:
         folds = _list_folds(folder, asked)
         return {str(fold): digest_weights(load_checkpoint(folder.checkpoint(fold)).weights) for fold in folds}
 
-    def _write_fold(self, checkpoint: Checkpoint, target: ModelFolder) -> None:
+    def _write_fold(self, checkpoint: Checkpoint, folder: ModelFolder, target: ModelFolder) -> None:
         if not self.exported:
             save_checkpoint(checkpoint, target.checkpoint(checkpoint.fold))
             return
         described = export_fold(checkpoint, target.exported_network(checkpoint.fold))
+        if self.quantizer is not None:
+            described = self.quantizer(described, folder, target)
         described.save(target.exported_fold(checkpoint.fold))
 
     def _check(self, checkpoint: Checkpoint, fold: Fold, folder: ModelFolder) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autoseg.datasets.info import DatasetInfo
 from autoseg.planning.plan import Configuration, ConfigurationName, Plan
-from autoseg.runtime.artifact import Artifact
+from autoseg.runtime.artifact import Artifact, Score
 from autoseg.workspace import Fold
 
 Edges = tuple[Annotated[int, Field(ge=1)], ...]
@@ -66,6 +66,51 @@ class Parity(BaseModel):
         return self.largest_difference / max(self.largest_logit, 1e-6)
 
 
+class Int8Runtime(BaseModel):
+    """What int8 is worth in one runtime.
+
+    Attributes:
+        runtime: Name of the runtime.
+        dice: Name of each label to its mean Dice over the held-out cases in int8; NaN where no case has the label.
+        seconds_before, seconds_after: Time that a patch takes in float32 and in int8.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runtime: Literal["onnx", "openvino"]
+    dice: dict[str, Score]
+    seconds_before: Annotated[float, Field(gt=0)]
+    seconds_after: Annotated[float, Field(gt=0)]
+
+
+class Int8Comparison(BaseModel):
+    """How a network whose convolutions calculate in int8 was made, and what that changed.
+
+    Attributes:
+        int8_convolutions, float32_convolutions: Number of convolutions in integers, and of the others.
+        weight_bits: Number of bits of a weight, sign included.
+        calibration_patches: Number of training patches on which the ranges of feature maps were found.
+        bytes_before, bytes_after: Size of the network in float32 and in int8.
+        cases: Number of whole cases that were segmented by both; the fold held them out.
+        dice: Name of each label to its mean Dice over these cases in float32.
+        runtimes: What int8 is worth in each runtime that was installed.
+        machine: Processor on which the time was taken.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    int8_convolutions: Annotated[int, Field(ge=1)]
+    float32_convolutions: Annotated[int, Field(ge=0)]
+    weight_bits: Annotated[int, Field(ge=2, le=8)]
+    calibration_patches: Annotated[int, Field(ge=1)]
+    bytes_before: Annotated[int, Field(ge=1)]
+    bytes_after: Annotated[int, Field(ge=1)]
+    cases: Annotated[int, Field(ge=1)]
+    dice: dict[str, Score]
+    runtimes: Annotated[tuple[Int8Runtime, ...], Field(min_length=1)]
+    machine: str
+
+
 class ExportedFold(Artifact):
     """The description of an exported fold; network.json.
 
@@ -73,7 +118,8 @@ class ExportedFold(Artifact):
         plan, dataset, configuration, fold, cases: See `FoldDescription`.
         weights: Digest of the weights; see `weight_digest.digest_weights`.
         any_size: Whether the network takes patches of other sizes than the plan's.
-        parity: How far it is from torch's.
+        parity: How far it is from torch's, in float32.
+        int8: What changed when its convolutions were brought to int8; None if it calculates in float32.
     """
 
     plan: Plan
@@ -84,6 +130,7 @@ class ExportedFold(Artifact):
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     any_size: bool
     parity: Parity
+    int8: Int8Comparison | None = None
 
     @model_validator(mode="after")
     def _plan_has_configuration(self) -> "ExportedFold":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from autoseg.errors import ArtifactError, ModelError
-from autoseg.models.fold_description import ExportedFold, Parity
+from autoseg.models.fold_description import ExportedFold
 from autoseg.workspace import Fold, ModelFolder
 
 
@@ -24,6 +24,6 @@ def load_exported(folder: ModelFolder, fold: Fold) -> ExportedFold:
         raise ModelError(error.what, "get a sound copy of the model") from error
 
 
-def load_parity(folder: ModelFolder, folds: Sequence[Fold]) -> list[Parity]:
-    """Returns how far the exported network of each fold is from torch's; folds with a checkpoint are left out."""
-    return [load_exported(folder, fold).parity for fold in folds if is_exported(folder, fold)]
+def load_exports(folder: ModelFolder, folds: Sequence[Fold]) -> list[ExportedFold]:
+    """Reads the descriptions of exported folds; those with a checkpoint are left out."""
+    return [load_exported(folder, fold) for fold in folds if is_exported(folder, fold)]

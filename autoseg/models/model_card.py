@@ -7,7 +7,7 @@ they were: scores are means over cases without names.
 import math
 from collections.abc import Iterator
 
-from autoseg.models.fold_description import FoldDescription
+from autoseg.models.fold_description import FoldDescription, Int8Comparison
 from autoseg.models.model_facts import (
     NOT_DEFINED,
     ModelFacts,
@@ -141,19 +141,43 @@ def _describe_quality(costs: QualityCosts, name: str) -> str:
 
 def _describe_runtimes(facts: ModelFacts) -> Iterator[str]:
     """Yields how far exported networks are from torch's; nothing for a model that holds checkpoints."""
-    if not any(member.parity for member in facts.members):
+    exports = [(member, fold) for member in facts.members for fold in member.exports]
+    if not exports:
         return
-    yield from ("", "## Without torch", "", "ONNX Runtime or OpenVINO calculate the networks, in float32 on the CPU.")
-    yield "Compared with torch, on patches of noise in batches of other sizes than the export was traced with:"
+    what = "convolutions in int8, all else in float32" if any(fold.int8 for _, fold in exports) else "in float32"
+    yield from ("", "## Without torch", "", f"ONNX Runtime or OpenVINO calculate the networks on the CPU: {what}.")
+    yield "Compared with torch in float32, on patches of noise, in batches of other sizes than the traced one:"
     yield from (
         "",
         "| configuration | fold | largest difference of a logit | of the largest logit | voxels otherwise |",
     )
     yield "|---|---|---|---|---|"
-    for member in facts.members:
-        for fold, parity in zip(member.folds, member.parity, strict=False):
-            differences = f"{parity.largest_difference:.1e} | {parity.largest_logit:.3g}"
-            yield f"| {member.name} | {fold} | {differences} | {100 * parity.voxels_otherwise:.4f} % |"
+    for member, fold in exports:
+        parity = fold.parity
+        differences = f"{parity.largest_difference:.1e} | {parity.largest_logit:.3g}"
+        yield f"| {member.name} | {fold.fold} | {differences} | {100 * parity.voxels_otherwise:.4f} % |"
+    for member, fold in exports:
+        if fold.int8 is not None:
+            yield from _describe_int8(f"{member.name}, fold {fold.fold}", fold.int8)
+
+
+def _describe_int8(name: str, comparison: Int8Comparison) -> Iterator[str]:
+    """Yields how a fold was brought to int8, and what that changed."""
+    counted = f"{comparison.int8_convolutions} convolutions in int8, {comparison.float32_convolutions} in float32"
+    yield from ("", f"### {name} in int8", "")
+    yield f"- {counted}; weights of {comparison.weight_bits} bits, with which no processor overflows"
+    yield f"- calibrated on {comparison.calibration_patches} patches of training cases"
+    sizes = f"{comparison.bytes_after / 1e6:.3g} MB instead of {comparison.bytes_before / 1e6:.3g} MB"
+    yield f"- size of the network: {sizes}"
+    yield f"- times are those of a patch, on {sanitize(comparison.machine)}"
+    yield f"- Dice is the mean over the {comparison.cases} cases that the fold held out, before postprocessing"
+    names = list(comparison.dice)
+    yield from ("", f"| | time | {' | '.join(map(_escape_cell, names))} |", f"|---|---|{'---|' * len(names)}")
+    yield f"| float32 | | {' | '.join(f'{comparison.dice[name]:.4f}' for name in names)} |"
+    for found in comparison.runtimes:
+        times = f"{found.seconds_after:.3g} s instead of {found.seconds_before:.3g} s"
+        dice = " | ".join(f"{found.dice.get(name, math.nan):.4f}" for name in names)
+        yield f"| int8, {found.runtime} | {times} | {dice} |"
 
 
 def _list_limits(checkpoint: FoldDescription) -> Iterator[str]:

@@ -15,8 +15,8 @@ from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.models.best_model import BestModel, MemberName
 from autoseg.models.bundle_format import SCORES
 from autoseg.models.calibration import load_calibration
-from autoseg.models.fold_description import FoldDescription, Parity
-from autoseg.models.fold_files import is_exported, load_exported, load_parity
+from autoseg.models.fold_description import ExportedFold, FoldDescription
+from autoseg.models.fold_files import is_exported, load_exported, load_exports
 from autoseg.models.quality_costs import QualityCosts, load_quality_costs
 from autoseg.models.training_statistics import load_training_statistics
 from autoseg.planning.channel_settings import Normalization
@@ -82,7 +82,7 @@ class MemberFacts:
         rules: Postprocessing of the configuration.
         name: Name among configurations of several plans; by default that of the configuration.
         quality_costs: What each quality of prediction costs, if it was measured.
-        parity: How far the exported network of each fold is from torch's; empty if none was exported.
+        exports: Description of each exported fold; empty if none was exported.
     """
 
     checkpoint: FoldDescription
@@ -91,7 +91,7 @@ class MemberFacts:
     rules: PostprocessingRules
     name: str = ""
     quality_costs: QualityCosts | None = None
-    parity: Sequence[Parity] = ()
+    exports: Sequence[ExportedFold] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +254,7 @@ def _gather_member(folder: ModelFolder, name: MemberName) -> MemberFacts:
     return MemberFacts(
         name=name,
         checkpoint=load_description(folder, folds[0]),
-        parity=load_parity(folder, folds),
+        exports=load_exports(folder, folds),
         quality_costs=load_quality_costs(folder),
         folds=folds,
         scores=_load_scores(folder),

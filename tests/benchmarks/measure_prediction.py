@@ -6,7 +6,7 @@
 With --runtime the networks of autoseg calculate in float32; "onnx" and "openvino" take an exported MODEL.
 
 IMAGE is an array (c, z, y, x), float32, as the network sees it; RESULT gets the label map. Prints the seconds of the
-shorter of two calls as JSON, since the first prepares the second.
+shorter of two calls as JSON, since the first prepares the second, and those of all its threads on the processor.
 """
 
 import argparse
@@ -37,16 +37,17 @@ def main() -> None:
         predict = load_theirs(arguments.model, device)
     else:
         predict = load_ours(arguments.model, device, arguments.runtime)
-    seconds = []
+    seconds, processor_seconds = [], []
     for _ in range(2):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         logits = predict(array)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
+        processor_seconds.append(time.process_time() - worked)
     logits = logits.cpu().numpy() if isinstance(logits, torch.Tensor) else logits
     np.save(arguments.result, logits.argmax(0).astype(np.uint8))
-    print(json.dumps({"seconds": min(seconds)}))
+    print(json.dumps({"seconds": min(seconds), "processor_seconds": min(processor_seconds)}))
 
 
 def load_ours(model: Path, device: torch.device, runtime: str | None = None):

@@ -88,8 +88,8 @@ def print_threads(folder: Path, models: dict[str, tuple[Path, Path]], threads: i
     print(f"| {' | '.join([str(threads), *cells, times, equal])} |", flush=True)
 
 
-def call(python: Path, name: str, model: Path, folder: Path, threads: int) -> float:
-    """Runs measure_prediction.py once; returns its seconds."""
+def call(python: Path, name: str, model: Path, folder: Path, threads: int, kind: str = "seconds") -> float:
+    """Runs measure_prediction.py once; returns its seconds, or "processor_seconds"."""
     program, runtime = ("autoseg", ["--runtime", name]) if name in RUNTIMES else ("nnunet", [])
     files = (folder / "image.npy", folder / f"{name}.npy")
     command = [python, MEASURE_PREDICTION, program, model, *files, "cpu", "--threads", threads, *runtime]
@@ -97,7 +97,7 @@ def call(python: Path, name: str, model: Path, folder: Path, threads: int) -> fl
     done = subprocess.run(
         [str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True, env=environment
     )
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    return float(json.loads(done.stdout.splitlines()[-1])[kind])
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ ALONE = (
     ),
     Benchmark("hippocampus.py", "{task} {fresh} --budget 2s", ("train", "predict", "evaluate")),
     Benchmark("instruction_sets.py", "--steps 2 --shape 16 20 14 --only AVX2 native", ("AVX2", "native")),
+    Benchmark("int8.py", "{task} {fresh} --budget 2s", ("openvino, int8", "torch, as validated")),
     Benchmark("large_metrics.py", "--shape 20 30 30 --structures 3 5", ("3", "5")),
     Benchmark("learning.py", "{workspace} -d 4 --seeds 1 --steps 2 --only fixed growing", ("fixed", "growing")),
     Benchmark("memory.py", '--only "2D, V-Net"', ("2D, V-Net stages",)),

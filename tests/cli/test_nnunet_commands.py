@@ -63,7 +63,7 @@ def test_wrong_use_is_one_line(trained_volumes: Path, tmp_path: Path) -> None:
         f"export -d 1 --format onnx -o {there}", code=2
     )
     line = run(f"export -d {NUMBER} -w {trained_volumes} --format nnunet --licence MIT -o {there}", code=2)
-    assert "--licence is for the card, which nnU-Net's models do not have; leave it out" in line
+    assert "--licence is for bundles, which nnU-Net does not read; leave it out" in line
     line = run(f"export -d {NUMBER} -w {trained_volumes} --format nnunet -o {there}", code=2)
     assert "has residual stages as V-Net has, and nnU-Net knows none like it; a plan by --rules nnunet" in line
     line = run(f"install_nnunet {tmp_path / 'nowhere'}", code=2)

@@ -21,12 +21,13 @@ from tiny_workspaces import NUMBER, folders_of
 import autoseg
 from autoseg.errors import AutosegError, ModelError, UsageError, WriteError
 from autoseg.inference.model import load_model
-from autoseg.models.bundle import describe_installed, export_model, install_model
+from autoseg.models.bundle import describe_installed, install_model
 from autoseg.models.bundle_format import CARD, LARGEST_TEXT_BYTES, MANIFEST, SCORES
 from autoseg.models.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.models.model_facts import HeldOutScores
 from autoseg.models.model_source import opened_model
 from autoseg.pipeline.prediction import predict
+from autoseg.pipeline.sharing import export_model
 from autoseg.workspace import ModelFolder
 
 CHECKPOINT = "3d_fullres/fold_0/checkpoint.pt"

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exported_networks import WITHOUT_TORCH, small_graph, with_configuration
 from literature_networks import narrow
 from onnx import TensorProto, helper
 from small_models import small_checkpoint, small_configuration
@@ -19,7 +20,6 @@ from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.image_files import read_label_map, write_image
 from autoseg.models import onnx_export, runtimes
-from autoseg.models.build import make_network
 from autoseg.models.bundle import export_model
 from autoseg.models.checkpoint import save_checkpoint
 from autoseg.models.onnx_checks import check_onnx
@@ -31,20 +31,6 @@ IMAGE = np.random.default_rng(0).normal(size=(13, 11, 9)).astype(np.float32)
 SPACING = (1.0, 1.0, 1.0)
 
 REFUSED = ("cotr", "nnformer", "swin_unet")
-
-WITHOUT_TORCH = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in LEFT_OUT:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-from autoseg.cli.command import LEFT_OUT
-sys.meta_path.insert(0, Blocked())
-from autoseg.__main__ import main
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +112,6 @@ def with_network(name, **settings):
     return with_configuration(configuration)
 
 
-def with_configuration(configuration):
-    """A fold with fresh weights."""
-    checkpoint = small_checkpoint()
-    name = "2d" if len(configuration.patch_size) == 2 else "3d_fullres"
-    plan = checkpoint.plan.model_copy(update={"configurations": {name: configuration}})
-    network = make_network(configuration, seed=0)
-    return replace(checkpoint, plan=plan, configuration_name=name, weights=network.state_dict())
-
-
 @pytest.mark.parametrize("make", [small_checkpoint, lambda: with_configuration(small_configuration(2))])
 def test_default_networks_take_any_batch_and_size(make, tmp_path):
     """In 2D and 3D."""
@@ -212,17 +189,6 @@ def test_a_model_without_checkpoints_cannot_be_exported_again(bundles, tmp_path)
     folder = autoseg.install_model(bundles["onnx"], tmp_path)
     with pytest.raises(ModelError, match="holds a network for other runtimes, and no checkpoint"):
         export_model(folder, tmp_path / "again.zip")
-
-
-def small_graph(change):
-    """A network of one operator, after a change."""
-    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1], np.ones(1, np.float32).tobytes(), raw=True)
-    image, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("image", "logits"))
-    node = helper.make_node("Mul", ["image", "weight"], ["logits"])
-    graph = helper.make_graph([node], "g", [image], [logits], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    change(model)
-    return model
 
 
 def point_elsewhere(model):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from phantoms import Listener
 from tiny_workspaces import NUMBER, edit_training, folders_of, write_volumes
@@ -24,17 +25,21 @@ from autoseg.inference.model import load_model
 from autoseg.inference.torch_segmenter import make_segmenter
 from autoseg.model_selection.held_out_cases import load_preprocessed
 from autoseg.models.best_model import BestModelFold
+from autoseg.models.bundle_reading import opened_bundle
 from autoseg.models.checkpoint import load_checkpoint
+from autoseg.models.fold_files import load_exports
 from autoseg.models.weight_digest import digest_weights
 from autoseg.pipeline.datasets import plan_and_preprocess, preprocess
 from autoseg.pipeline.prediction import predict
 from autoseg.pipeline.scores import find_best
+from autoseg.pipeline.sharing import export_model
 from autoseg.pipeline.training import train
 from autoseg.planning.plan_file import load_plan_and_splits
 from autoseg.preprocessing.cascade import write_cascade_labels
 from autoseg.preprocessing.case import PreprocessedCase
 from autoseg.preprocessing.store import StoredCase
 from autoseg.runtime.lock import run_alone
+from autoseg.workspace import ModelFolder
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +105,30 @@ def test_a_cascade_learns_and_predicts_in_one_command(trained: Path, tmp_path: P
         folders.raw / "imagesTs", tmp_path, number=NUMBER, configuration=CASCADE, workspace=trained, device="cpu"
     )
     assert set(np.unique(read_label_map(mask).array)) == {0, 1, 2}
+
+
+def test_both_stages_are_exported_in_int8(trained: Path, tmp_path: Path) -> None:
+    """Each fold of either is judged on the cases that it held out, and together they predict."""
+    bundle = export_model(
+        NUMBER,
+        tmp_path / "cascade.zip",
+        configuration=CASCADE,
+        runtime="onnx",
+        precision="int8",
+        largest_dice_loss=1,
+        workspace=trained,
+    )
+    with opened_bundle(bundle) as folder:
+        exported = {
+            name: load_exports(member, member.trained_folds())
+            for name, member in ((name, ModelFolder(path=folder / name)) for name in (COARSE, CASCADE))
+        }
+    assert {name: len(folds) for name, folds in exported.items()} == {COARSE: 3, CASCADE: 1}
+    assert all(fold.int8.cases == 1 for folds in exported.values() for fold in folds)
+    scan = folders_of(trained).raw / "imagesTs" / "case_4_0000.nii.gz"
+    expected = sitk.GetArrayFromImage(load_model(folders_of(trained).model(CASCADE).path).predict(scan))
+    mask = sitk.GetArrayFromImage(load_model(bundle, runtime="openvino").predict(scan))
+    assert (mask == expected).mean() > 0.98
 
 
 def test_a_cascade_needs_the_coarse_model_beside_it(trained: Path, tmp_path: Path) -> None:
