@@ -6,6 +6,7 @@ preprocessed/Dataset004_Name/
     fingerprint_parts/                    measurements of each case until fingerprint.json is complete
     3d_fullres/                           prepared cases (see `preprocessing.store`)
     NAME/plan.json  NAME/3d_fullres/      the same for a plan that has a name
+    NAME/soft_predictions/fold_0/         what a student learns (see `preprocessing.soft_predictions`); NAME/unlabelled/
 results/Dataset004_Name/
     best.json                             the configurations that predict together (see `models.best_model`)
     model.html                            a page that shows how good they are (see `report.model_report`)
@@ -329,6 +330,19 @@ class DatasetFolders:
     def cases(self, configuration: str) -> Path:
         """Returns the folder of the prepared cases of one configuration."""
         return self.preprocessed / (self.plan_name or "") / configuration
+
+    def soft_predictions(self, fold: Fold) -> Path:
+        """Returns the folder of the predictions of a teacher that the student of a fold learns from."""
+        return self.plan.parent / "soft_predictions" / f"fold_{fold}"
+
+    def soft_labels(self, fold: Fold) -> Path:
+        """Returns the folder of the segmentations of unlabelled scans, by the teacher of a fold."""
+        return self.soft_predictions(fold) / "labels"
+
+    @property
+    def unlabelled_cases(self) -> Path:
+        """The folder of the prepared scans without labels that a student learns from as well."""
+        return self.plan.parent / "unlabelled"
 
     def model(self, configuration: str) -> ModelFolder:
         """Returns the model folder of one configuration."""

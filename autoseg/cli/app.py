@@ -21,6 +21,7 @@ from autoseg.cli import (
 )
 from autoseg.cli.command import Command, Commands
 from autoseg.cli.demo import demo
+from autoseg.cli.distillation import distil
 from autoseg.cli.doctor import doctor
 from autoseg.cli.guide import guide
 from autoseg.cli.networks import networks
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which people nee
     "train": training.train,
     "refine": refine,
     "find_best": scores.find_best,
+    "distil": distil,
     "status": jobs.status,
     "watch": jobs.watch,
     "stop": training.stop,

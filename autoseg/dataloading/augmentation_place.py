@@ -22,7 +22,8 @@ def augments_on_device(
 
     Decision: "auto" chooses the device only if it is a CUDA GPU, and as `gpu_decisions.json` says for it: a CPU that
     trains has nothing to gain from it, and on an Apple GPU nobody has tried it. Custom transforms change one patch at a
-    time, on a CPU; and the shapes that some losses need are made on a CPU after all changes.
+    time, on a CPU; the shapes that some losses need are made there after all changes, and so are the soft targets of
+    distillation, see `soft_targets`.
 
     Args:
         choice: The user's choice: "auto", "cpu" or "device".
@@ -30,11 +31,11 @@ def augments_on_device(
         custom: Custom transforms of the plan.
         voxels: Number of voxels of a batch.
         cores: Number of cores beside each device.
-        shapes: Whether the loss needs shapes beside the labels; see `shapes`.
+        shapes: Whether the loss needs more than labels: shapes, see `shapes`, or the probabilities of a teacher.
 
     Raises:
         UsageError: There is no such choice, or "device" is chosen with an Apple GPU, with custom transforms or with a
-            loss that needs shapes.
+            loss that needs more than labels.
 
     Example:
         >>> augments_on_device("auto", torch.device("cpu"), voxels=2 * 128**3, cores=8)
@@ -47,7 +48,7 @@ def augments_on_device(
     if choice == "device" and custom:
         raise UsageError(f"the transform {custom[0].name!r} changes patches on a CPU only", "choose --augment-on cpu")
     if choice == "device" and shapes:
-        what = "component_weight and skeleton_weight of the loss need patches that a CPU changes"
+        what = "component_weight and skeleton_weight of the loss, and distillation, need patches that a CPU changes"
         raise UsageError(what, "choose --augment-on cpu")
     if choice == "auto":
         return device.type == "cuda" and not custom and not shapes and augments_faster(device, voxels, cores)

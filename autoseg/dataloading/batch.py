@@ -23,6 +23,7 @@ class Batch:
         unknown: Structures that are not annotated in the case of each patch, shape (n, structures), bool; None if all
             structures are annotated in all cases.
         regions, skeletons: Shapes of the structures, on the grid of the labels; see `shapes.Shapes`.
+        soft: Probability of each structure by a teacher, shape (n, structures, *centre), float32; None without one.
     """
 
     images: torch.Tensor
@@ -30,6 +31,7 @@ class Batch:
     unknown: torch.Tensor | None = None
     regions: torch.Tensor | None = None
     skeletons: torch.Tensor | None = None
+    soft: torch.Tensor | None = None
 
     @property
     def shapes(self) -> Shapes:

@@ -23,6 +23,7 @@ from autoseg.dataloading.device_augmentation import stack_unaugmented
 from autoseg.dataloading.patch import PatchRegion, crop_to_centre, find_cleared, place_patch
 from autoseg.dataloading.sampling import InMemoryCase, PatchSource, count_forced
 from autoseg.dataloading.shapes import ShapeMaker
+from autoseg.dataloading.soft_targets import SoftSource, crop_soft_to_centre, mirror_soft, split_soft
 from autoseg.dataloading.threads import OnWait, OnWaited, Waiting, prepare_ahead
 from autoseg.imaging.label_encoding import (
     CodeBase,
@@ -67,6 +68,7 @@ class Batches:
             is read there. See `patch.find_beyond`.
         shapes: Makes the shapes that the loss needs beside the labels; None if it needs none. Threads make them, so
             there is no augmentation device then.
+        soft: For each case, the probabilities by a teacher; empty without one. Threads augment the patches then.
         components: Draws the cases and the centres of the patches on foreground, evenly from connected components;
             None to draw them by `sampling.choose_start`.
         share: The rank of this process, and the number of ranks that share each batch. Of n ranks, rank r gets the
@@ -84,6 +86,7 @@ class Batches:
     previous: Targets | None = None
     beyond: Beyond | None = None
     shapes: ShapeMaker | None = None
+    soft: Sequence[SoftSource] = ()
     components: ComponentSampling | None = None
     share: tuple[int, int] = (0, 1)
     reading: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -121,9 +124,11 @@ class Batches:
             sources = [self._read_tracked(region, region.read_source_region) for region in regions]
             patches = stack_unaugmented(regions, sources, self._augmentation, find_cleared(self.configuration))
             return PreparedBatch(patches=patches, unknown=unknown)
-        patches_read = [self._read_tracked(region, region.read) for region in regions]
+        read = (self._read_tracked(region, region.read) for region in regions)
+        patches_read, soft = split_soft(read, self.soft)
         batch = augment_on_cpu(patches_read, regions, self.configuration, self._augmentation)
-        return PreparedBatch(patches=self._add_shapes(batch), unknown=unknown)
+        mirror_soft(soft, [region.augmentation for region in regions], self.configuration.augmentation)
+        return PreparedBatch(patches=replace(self._add_shapes(batch), soft=soft), unknown=unknown)
 
     def _add_shapes(self, batch: Batch) -> Batch:
         """Makes the shapes that the loss needs, of the labels in the centre of each patch."""
@@ -159,9 +164,9 @@ class Batches:
             images, labels = patches.augment(cast(torch.device, self.augmentation_device))
             patches = Batch(images=images, labels=labels)
         unknown = None if prepared.unknown is None else copy_to(prepared.unknown, patches.labels.device)
-        batch = self._show_previous(replace(patches, unknown=unknown))
-        centres = crop_to_centre(batch.labels, self.configuration.patches.margin)
-        return self._select_rank(replace(batch, labels=centres))
+        batch, margin = self._show_previous(replace(patches, unknown=unknown)), self.configuration.patches.margin
+        centres, soft = crop_to_centre(batch.labels, margin), crop_soft_to_centre(batch.soft, margin)
+        return self._select_rank(replace(batch, labels=centres, soft=soft))
 
     def _show_previous(self, batch: Batch) -> Batch:
         """In a cascade, turns the coarse segmentation that the labels hold into channels of the image."""
@@ -214,6 +219,7 @@ class Batches:
             previous=self.previous,
             beyond=self.beyond,
             neighbours=configuration.neighbouring_slices,
+            soft=self.soft[number] if self.soft else None,
         )
         others = [other for other in range(count) if other != index]
         return region.with_augmentation(configuration, others, random) if self.augmented else region

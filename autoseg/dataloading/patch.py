@@ -17,6 +17,7 @@ from autoseg.dataloading.cascade_labels import Beyond, DisturbedCase
 from autoseg.dataloading.deformation import smooth_field, spline_tensors
 from autoseg.dataloading.neighbouring_slices import SliceStack
 from autoseg.dataloading.sampling import MirroredCase, PatchSource, choose_start, read_patch, read_source_region
+from autoseg.dataloading.soft_targets import SoftlyLabelledCase, SoftSource
 from autoseg.imaging.geometry import Shape
 from autoseg.imaging.targets import Targets
 from autoseg.networks.architecture import Axes
@@ -40,6 +41,7 @@ class PatchRegion:
         beyond: Gives the labels of voxels beyond the border of the case, where its mirror image is read; None if
             nothing is read there.
         neighbours: Number of slices on each side that a patch of one slice holds as further channels.
+        soft: Probabilities by a teacher, which the image holds as its last channels; None without one.
     """
 
     case: PatchSource
@@ -51,6 +53,7 @@ class PatchRegion:
     disturbance: int | None = None
     beyond: Beyond | None = None
     neighbours: int = 0
+    soft: SoftSource | None = None
 
     @property
     def patch(self) -> Shape:
@@ -109,6 +112,8 @@ class PatchRegion:
             case = DisturbedCase(case=case, targets=self.previous, seed=self.disturbance)
         if self.neighbours:
             case = SliceStack(case=case, neighbours=self.neighbours)
+        if self.soft is not None:
+            case = SoftlyLabelledCase(case=case, soft=self.soft)
         return case if self.beyond is None else MirroredCase(case=case, mark=self.beyond)
 
     def _field(self, settings: AugmentationSettings) -> torch.Tensor | None:

@@ -54,7 +54,7 @@ def average_networks(networks: Networks, quality: PredictionQuality) -> tuple[Pr
     """
     configuration, predictors = networks.folds[0].configuration, networks.predictors
     predictor = predictors[0] if len(predictors) == 1 else EnsemblePredictor(tuple(predictors))
-    images = quality.count_images(len(configuration.augmentation.mirror_axes))
+    images = quality.count_images(len(configuration.augmentation.averaged_axes))
     if images > 1:
         predictor = _add_mirroring(predictor, configuration, quality, networks.at_once)
     return predictor, max(1, networks.at_once // images)
@@ -67,7 +67,7 @@ def _add_mirroring(
     augmentation = configuration.augmentation
     return MirroringPredictor(
         predictor,
-        augmentation.mirror_axes,
+        augmentation.averaged_axes,
         augmentation.swap_axis,
         augmentation.swapped_labels,
         structures_from=configuration.image_channels if configuration.previous is not None else None,

@@ -127,7 +127,7 @@ def _describe_scans(seconds: Sequence[float]) -> str:
 
 def _list_ways_out(parts: Sequence[Segmenter]) -> Iterator[str]:
     """Yields what shortens a prediction that would take more than a day."""
-    images = max(part.quality.count_images(len(part.configuration.augmentation.mirror_axes)) for part in parts)
+    images = max(part.quality.count_images(len(part.configuration.augmentation.averaged_axes)) for part in parts)
     if images > 1:
         yield f"--quality fast, which takes about 1/{images} of the time or less"
     yield "--part 1/4 and so on, on several machines"

@@ -30,8 +30,12 @@ SHARE_OF_PREVIOUS = 0.2
 """Share of the time of a cascade that its coarser configuration takes, for the progress bar. Decision: it has few
 voxels."""
 
-READ_BY_TRAINING: dict[str, Any] = {"patch_growth": True, "augmentation": {"missing_channels_probability": True}}
-"""Fields of a configuration without which digests stay those of version 0.1; no prediction depends on them."""
+READ_BY_TRAINING: dict[str, Any] = {
+    "patch_growth": True,
+    "augmentation": {"missing_channels_probability": True, "prediction_mirroring": True},
+}
+"""Fields of a configuration without which digests stay those of version 0.1; no prediction depends on them, except on
+`prediction_mirroring`, which the number of votes in a digest tells."""
 
 STATED_APART: dict[str, Any] = {"normalization": {"__all__": {"window_hu"}}, "neighbouring_slices": True}
 """Fields that version 0.1 lacked and that predictions depend on; a digest states them where they are in use."""

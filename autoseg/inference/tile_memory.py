@@ -4,13 +4,10 @@ from math import prod
 
 from autoseg.errors import AutosegError
 from autoseg.planning.plan import Configuration
+from autoseg.planning.prediction_memory import MAPS_AT_ONCE
 from autoseg.runtime.arrays import Device, NumpyDevice
 from autoseg.runtime.machine import free_memory_bytes
 from autoseg.runtime.units import describe_memory
-
-MAPS_AT_ONCE = 4
-"""Number of feature maps of full resolution that a network holds at its peak: two that are concatenated, the result of
-the next convolution, and the skip connection."""
 
 
 def check_tile_memory(configuration: Configuration, device: Device, *, exact: bool) -> None:

@@ -71,9 +71,13 @@ def _describe_training(checkpoint: FoldDescription) -> str:
         network += f", for which MONAI must be installed ({INSTALL})"
     elif configuration.is_foreign:
         network += ", which an installed package must offer"
+    distillation = training.distillation
+    teacher = (
+        "" if distillation is None else f", from labels and from what {' and '.join(distillation.teacher)} predicts"
+    )
     axes = name_axes(checkpoint.plan.axis_order, len(configuration.patch_size))
     patch = f"{' x '.join(map(str, configuration.patch_size))} voxels of {_describe_spacing(configuration)} mm ({axes})"
-    return f"{length} per fold, {configuration.batch_size} patches of {patch} at once{network}"
+    return f"{length} per fold, {configuration.batch_size} patches of {patch} at once{network}{teacher}"
 
 
 def _describe_images(checkpoint: FoldDescription) -> Iterator[str]:

@@ -125,7 +125,7 @@ class _Member:
     def mirror_axes(self) -> tuple[int, ...]:
         """Axes along which nnU-Net may flip. It does not swap labels, so the axis of left and right is left out."""
         settings = self.first.configuration.augmentation
-        return tuple(axis for axis in settings.mirror_axes if axis != settings.swap_axis)
+        return tuple(axis for axis in settings.averaged_axes if axis != settings.swap_axis)
 
     def write(self, folder: Path, *, cases: int | None, plan_members: "PlanMembers") -> list[str]:
         """Writes a model folder.

@@ -27,6 +27,7 @@ rooms below: `datasets`, `planning`, `preprocessing`, `training`, `model_selecti
     prediction.py      predict
     prompting.py       prompt
     pacs.py            pull_dicom, push_dicom, listen_dicom
+    distillation.py    distil
     scores.py          find_best, measure_quality, evaluate, compare
     reports.py         report_data, report_model, report_scans
     serving.py         serve
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from autoseg.pipeline.datasets import extract_fingerprint, plan_and_preprocess, plan_configurations, preprocess
     from autoseg.pipeline.demo import make_demo_dataset
     from autoseg.pipeline.dicom_series import check_dicom, list_series
+    from autoseg.pipeline.distillation import distil
     from autoseg.pipeline.doctor import examine_machine
     from autoseg.pipeline.job_states import status
     from autoseg.pipeline.jobs import print_jobs, run_jobs
@@ -71,6 +73,7 @@ MODULES = {
     "check_dicom": "dicom_series",
     "check_files": "raw_datasets",
     "compare": "scores",
+    "distil": "distillation",
     "draw_augmentations": "patch_pictures",
     "evaluate": "scores",
     "examine_machine": "doctor",
@@ -119,6 +122,7 @@ __all__ = [
     "check_dicom",
     "check_files",
     "compare",
+    "distil",
     "draw_augmentations",
     "evaluate",
     "examine_machine",

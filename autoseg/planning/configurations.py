@@ -57,6 +57,10 @@ class DatasetDecisions:
     def explain(self) -> Iterator[str]:
         """Yields a sentence per decision."""
         yield from explain_grid(self.grid)
+        yield from self.explain_channels()
+
+    def explain_channels(self) -> Iterator[str]:
+        """Yields a sentence per decision that does not depend on the grid."""
         yield from explain_normalization(self.normalization, self.info)
         if self.mirroring is not None:
             yield from explain_mirroring(self.mirroring, self.info)

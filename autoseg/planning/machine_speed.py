@@ -175,7 +175,7 @@ def typical_shape(plan: Plan, name: ConfigurationName) -> tuple[int, ...]:
 def validation_seconds(plan: Plan, name: ConfigurationName, speed: MachineSpeed, patch_work: int) -> float:
     """Returns the seconds in which the networks of a fold predict a typical image with all mirror images."""
     configuration = plan.configurations[name]
-    votes = 2 ** len(configuration.augmentation.mirror_axes)
+    votes = 2 ** len(configuration.augmentation.averaged_axes)
     return scan_seconds(configuration, typical_shape(plan, name), speed, patch_work, votes=votes)
 
 

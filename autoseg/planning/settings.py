@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from autoseg.networks.architecture import Architecture, PositiveFloat, PositiveInt, Section
+from autoseg.planning.distillation_settings import DistillationSettings
 from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.plugin_settings import CUSTOM, CustomTransform
 
@@ -48,7 +49,8 @@ class AugmentationSettings(Section):
         missing_channels_probability: Probability that a patch lacks channels, which are 0 everywhere then, as those of
             scans that lack them; one stays at least. Off by default. Source: arXiv 2602.20218.
         mirror_axes: Axes of the patch along which it is flipped, each with probability one half in training; prediction
-            averages over the flips.
+            averages over the flips unless `prediction_mirroring` is false.
+        prediction_mirroring: Whether prediction averages over the flips, unless it is told not to.
         swap_axis: The one of `mirror_axes` that runs from the left to the right of the body, if left and right
             structures have labels of their own.
         swapped_labels: Pairs of label numbers, such as left and right kidney, that a flip along `swap_axis` swaps.
@@ -80,6 +82,7 @@ class AugmentationSettings(Section):
     gamma_exponent: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.5)
     missing_channels_probability: Fraction = 0.0
     mirror_axes: AxisNumbers = (0, 1, 2)
+    prediction_mirroring: bool = True
     swap_axis: Annotated[int, Field(ge=0, le=2)] | None = None
     swapped_labels: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     custom: tuple[CustomTransform, ...] = Field(default=(), validation_alias=CUSTOM, serialization_alias="own")
@@ -91,6 +94,11 @@ class AugmentationSettings(Section):
         then.
         """
         return (1, 2) if dimensions == 3 and self.rotation_axes == (0,) else tuple(range(dimensions))
+
+    @property
+    def averaged_axes(self) -> tuple[int, ...]:
+        """The axes over whose flips prediction averages, unless it is told not to."""
+        return self.mirror_axes if self.prediction_mirroring else ()
 
     @model_validator(mode="after")
     def _swaps_are_complete(self) -> Self:
@@ -162,6 +170,7 @@ class TrainingSettings(Section):
         average_decay: Decay rate per step of the moving average of the weights; 0 switches it off. The averaged weights
             are the ones that are validated and used in prediction.
         loss: The loss function.
+        distillation: Training on the soft predictions of a teacher as well; left out, there is no teacher.
         micro_batch_size: Number of patches on the device at once; a step accumulates the gradients of its
             micro-batches. Left out, the whole batch, or as many as fit if the memory of the device runs out.
         recompute_activations: Whether feature maps are recomputed in the backward pass instead of being kept
@@ -192,6 +201,7 @@ class TrainingSettings(Section):
     foreground_sampling: Literal["voxels", "components"] = "voxels"
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     loss: LossSettings = LossSettings()
+    distillation: DistillationSettings | None = None
     micro_batch_size: PositiveInt | None = None
     recompute_activations: bool = False
     compile: Literal["auto", "on", "graphs", "off"] = "auto"

@@ -32,6 +32,7 @@ from autoseg.training.monitoring.progress import EpochReport
 from autoseg.training.monitoring.tracking import TrackedFold
 from autoseg.training.state import Run, TrainState, pack_state, start_training, unpack_state
 from autoseg.training.stopping import NO_REASON, StopRequest
+from autoseg.training.taught_cases import open_taught_cases
 from autoseg.training.watchdog import watch_for_stop
 
 
@@ -185,6 +186,10 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
     unannotated = {
         name: tuple(structure in info.unannotated_in(name) for structure in info.targets.names) for name in cases
     }
+    taught = open_taught_cases(job)
+    cases |= taught.unlabelled
+    unannotated |= dict.fromkeys(taught.unlabelled, taught.unannotated)
+    training = (*job.split.training, *taught.unlabelled)
     batches = [
         Batches(
             cases=[cases[name] for name in names],
@@ -197,10 +202,11 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
             previous=None if job.cascade_labels_folder is None else info.targets,
             beyond=beyond,
             shapes=ShapeMaker.of(settings.loss, info.targets),
+            soft=[taught.soft[name] for name in names] if augmented and taught.soft else (),
             components=_sample_components(job, [cases[name] for name in names]) if augmented else None,
             share=(job.ranks.number, job.ranks.count),
         )
-        for number, (names, augmented) in enumerate([(job.split.training, True), (held_out, False)])
+        for number, (names, augmented) in enumerate([(training, True), (held_out, False)])
     ]
     return Run(
         settings=settings,
@@ -212,6 +218,7 @@ def _make_run(job: FoldJob, stop: StopRequest) -> Run:
             batch_dice=job.configuration.batch_dice,
             ranks=job.ranks,
             auxiliary_outputs=job.configuration.auxiliary_outputs,
+            soft_weight=0.0 if settings.distillation is None else settings.distillation.weight,
         ),
         device=job.device,
         workers=max(1, count_loader_threads(job.device) // job.ranks.local_size),

@@ -29,6 +29,7 @@ from autoseg.training.memory_limit import describe_memory_limit
 from autoseg.training.monitoring.tracking import find_trackers
 from autoseg.training.plugin_checks import check_presence
 from autoseg.training.ranks import check_shares, find_ranks
+from autoseg.training.taught_cases import check_taught_cases
 from autoseg.workspace import DatasetFolders, Fold
 
 
@@ -89,7 +90,7 @@ def make_jobs(request: TrainingRequest) -> list[FoldJob]:
         request.augment_on,
         device,
         configuration.augmentation.custom,
-        shapes=needs_shapes(plan.training.loss),
+        shapes=needs_shapes(plan.training.loss) or plan.training.distillation is not None,
         voxels=configuration.step_voxels,
         cores=max(1, count_cores() // ranks.local_size),
     )
@@ -112,6 +113,8 @@ def make_jobs(request: TrainingRequest) -> list[FoldJob]:
         )
         for fold, split in folds
     ]
+    for job in jobs:
+        check_taught_cases(job, number)
     return [resolve_job(job, request.length) for job in jobs]
 
 

@@ -20,6 +20,7 @@ from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.plugins import find_loss
 from autoseg.training.auxiliary_loss import auxiliary_loss
 from autoseg.training.component_loss import component_loss
+from autoseg.training.distillation_loss import distillation_loss
 from autoseg.training.ground_truth import GroundTruth, merge_unknown
 from autoseg.training.overlap_loss import overlap_loss, skeleton_loss
 from autoseg.training.ranks import ALONE, Ranks
@@ -38,6 +39,7 @@ class Loss:
             against it.
         ranks: The processes that share the batch. The loss of each is its share: they add up to the loss of the batch.
         auxiliary_outputs: What the last outputs of training predict, if not the labels.
+        soft_weight: Share of the loss that compares with the probabilities of a teacher, where a batch has them.
     """
 
     targets: Targets
@@ -45,6 +47,7 @@ class Loss:
     batch_dice: bool
     ranks: Ranks = ALONE
     auxiliary_outputs: tuple[AuxiliaryOutput, ...] = ()
+    soft_weight: float = 0.0
 
     def __call__(
         self,
@@ -52,6 +55,7 @@ class Loss:
         labels: torch.Tensor,
         unknown: torch.Tensor | None = None,
         shapes: Shapes = NO_SHAPES,
+        soft: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns the weighted sum over all resolutions; the labels are coarsened by nearest neighbour.
 
@@ -61,6 +65,7 @@ class Loss:
             labels: Label map of shape (n, *patch), or masks of shape (n, structures, *patch); see `GroundTruth`.
             unknown: Structures that were not annotated in the case of a patch, shape (n, structures), bool.
             shapes: What the terms of components and skeletons need, on the grid of the labels.
+            soft: Probability of each structure by a teacher, shape (n, structures, *patch); None without one.
 
         Returns:
             A scalar.
@@ -72,6 +77,7 @@ class Loss:
             coarse = labels if auxiliary is not None and auxiliary.is_per_patch else coarsen(labels, logits)
             if auxiliary is None:
                 loss = self.at_one_resolution(logits.float(), coarse, unknown, _coarsen_shapes(shapes, logits))
+                loss = loss if soft is None else self._with_teacher(loss, logits.float(), coarsen(soft, logits))
             else:
                 loss = auxiliary_loss(auxiliary, logits.float(), coarse, self.targets, unknown, self.ranks)
             total = total + weight * loss
@@ -115,6 +121,12 @@ class Loss:
         if settings.component_weight or settings.skeleton_weight:
             total = total + self._loss_of_shapes(logits, ground_truth, shapes)
         return total
+
+    def _with_teacher(self, loss: torch.Tensor, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
+        """Returns the weighted mean of the loss by labels and that by the probabilities of a teacher."""
+        exclusive, weight = self.targets.exclusive, self.soft_weight
+        taught = distillation_loss(logits, soft, exclusive=exclusive, batch_dice=self.batch_dice, ranks=self.ranks)
+        return (1 - weight) * loss + weight * taught
 
     def _loss_of_shapes(self, logits: torch.Tensor, ground_truth: GroundTruth, shapes: Shapes) -> torch.Tensor:
         """Returns the weighted terms of components and skeletons.

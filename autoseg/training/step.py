@@ -45,7 +45,7 @@ def accumulate_gradients(
         with run.ranks.without_all_reduce(forward) if number < len(parts) else nullcontext():
             with autocast(run.device):
                 outputs = forward(moved.images)
-            loss = run.loss(outputs, moved.labels, moved.unknown, moved.shapes)
+            loss = run.loss(outputs, moved.labels, moved.unknown, moved.shapes, moved.soft)
             loss = loss * _share_of_batch(part, batch, run.ranks)
             scaler.scale(run.ranks.scale_for_ddp(loss)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())

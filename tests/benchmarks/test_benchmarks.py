@@ -89,6 +89,11 @@ ALONE = (
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
     Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
     Benchmark(
+        "distillation.py",
+        "{task} {fresh} --teacher-epochs 1 --epochs 1 --work 0.9",
+        ("teacher", "student", "the same without a teacher"),
+    ),
+    Benchmark(
         "dicom_objects.py", "--size 32 --slices 6 --structures 3", ("seg", "overlapping", "labelmap", "rtstruct")
     ),
     Benchmark("dicom_reading.py", "--slices 6 --size 32 --rounds 1", ("autoseg", "dcm2niix")),
@@ -160,6 +165,7 @@ ALONE = (
     ),
     Benchmark("single_tiles.py", "--patch 16 16 16 --rounds 1", ("tile", "training patch")),
     Benchmark("small_schedule.py", "{workspace} --budget 1s", ("0.01", "0.4")),
+    Benchmark("student_scan.py", "{fresh} --shape 40 48 48 --labels 3", ("seconds, from the start", "memory")),
     Benchmark("watching.py", "{fresh} --epochs 1", ("training and validation", "watching, in percent")),
     Benchmark(
         "store.py",

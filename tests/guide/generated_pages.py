@@ -18,6 +18,7 @@ from autoseg.datasets.info import DatasetInfo
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.planning.channel_settings import Normalization
+from autoseg.planning.distillation_settings import DistillationSettings
 from autoseg.planning.loss_settings import LossSettings
 from autoseg.planning.patch_growth import PatchStage
 from autoseg.planning.plan import Configuration, Plan
@@ -42,6 +43,7 @@ SECTIONS: dict[type[BaseModel], tuple[str, str]] = {
     CustomTransform: ("Transform by name", "configurations.NAME.augmentation.custom[...]"),
     TrainingSettings: ("Training", "training"),
     LossSettings: ("Loss", "training.loss"),
+    DistillationSettings: ("Distillation", "training.distillation"),
 }
 """The parts of plan.json in the order of the page: a heading, and where each is in the file."""
 

@@ -34,6 +34,7 @@ TRAINING = {"epochs": 1, "steps_per_epoch": 2, "validation_steps": 1}
 
 NOT_RUN = {
     "clusters": "needs Slurm; tests/cluster runs such commands",
+    "distillation": "trains for long; tests/pipeline/test_distillation.py runs it",
     "several_gpus": "needs two GPUs",
     "watching_training": "needs the packages of autoseg[track]; tests/training/test_tracking.py runs it",
 }
