@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         predict,
         preprocess,
         print_jobs,
+        pseudo_label,
         pull_dicom,
         push_dicom,
         refine,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         stop,
         stop_run,
         straighten,
+        suggest,
         train,
         watch,
     )
@@ -107,6 +109,7 @@ _MODULES = {
     "preprocess": "pipeline",
     "prompt": "pipeline",
     "print_jobs": "pipeline",
+    "pseudo_label": "pipeline",
     "pull_dicom": "pipeline",
     "push_dicom": "pipeline",
     "register_loss": "planning.plugins",
@@ -123,6 +126,7 @@ _MODULES = {
     "stop": "pipeline",
     "stop_run": "pipeline",
     "straighten": "pipeline",
+    "suggest": "pipeline",
     "train": "pipeline",
     "watch": "pipeline",
 }
@@ -164,6 +168,7 @@ __all__ = [
     "preprocess",
     "print_jobs",
     "prompt",
+    "pseudo_label",
     "pull_dicom",
     "push_dicom",
     "refine",
@@ -180,6 +185,7 @@ __all__ = [
     "stop",
     "stop_run",
     "straighten",
+    "suggest",
     "train",
     "watch",
 ]

@@ -15,6 +15,7 @@ results/Dataset004_Name/
 results/Dataset004_Name/3d_fullres/       a model folder: all that prediction needs
     postprocessing.json  training_statistics.json  calibration.json  quality_costs.json
     summary.json  summary.csv  mlflow/
+    unlabelled/                           scans without labels, segmented by all folds
     fold_0/
         network.onnx  network.json        in place of checkpoint.pt, in models that were exported for other runtimes
         checkpoint.pt  progress.csv  progress.jsonl  progress.png  tensorboard/
@@ -105,6 +106,11 @@ class ModelFolder:
     def postprocessing(self) -> Path:
         """The file of the postprocessing rules that improve the held-out cases."""
         return self.path / "postprocessing.json"
+
+    @property
+    def unlabelled(self) -> Path:
+        """The folder of segmentations of scans without labels, by all folds; see `model_selection.unlabelled_scans`."""
+        return self.path / "unlabelled"
 
     @property
     def training_statistics(self) -> Path:

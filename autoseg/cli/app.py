@@ -8,6 +8,7 @@ import typer
 from autoseg._version import __version__
 from autoseg.cli import (
     datasets,
+    few_labels,
     jobs,
     pacs,
     prediction,
@@ -54,6 +55,8 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which people nee
     "watch": jobs.watch,
     "stop": training.stop,
     "predict": prediction.predict,
+    "pseudo_label": few_labels.pseudo_label,
+    "suggest": few_labels.suggest,
     "serve": serving.serve,
     "prompt": prompting.prompt,
     "dicom pull": pacs.pull,

@@ -138,6 +138,18 @@ SplitsFile = Annotated[
         metavar="FILE",
     ),
 ]
+Repeats = Annotated[
+    int | None,
+    typer.Option(
+        "--repeats",
+        min=1,
+        help="Assign all cases to folds so many times, each time otherwise; of use for few cases. [default: 1]",
+        metavar="NUMBER",
+    ),
+]
+LeaveOneOut = Annotated[
+    bool, typer.Option("--leave-one-out", help="Each case, or each group, is a fold of its own; for very few cases.")
+]
 Skip = Annotated[list[str] | None, typer.Option("--skip", help="Names of cases to leave out.", metavar="CASE...")]
 
 SeriesOption = Annotated[

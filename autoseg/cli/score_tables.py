@@ -12,6 +12,7 @@ from rich.table import Table
 
 from autoseg.cli.terminal import console, print_whole
 from autoseg.evaluation.paired import FOREGROUND
+from autoseg.evaluation.repeats import describe_repeats
 from autoseg.evaluation.scores import METRICS
 from autoseg.runtime.reporting import list_names
 
@@ -46,6 +47,8 @@ def print_scores(summary: "Summary", *, title: str) -> None:
     foreground = summary.foreground_mean
     dice, iou = (_number(metric, getattr(foreground, metric)) for metric in ("dice", "iou"))
     console.print(f"mean foreground Dice {dice}, IoU {iou}")
+    if summary.repeats:
+        console.print(describe_repeats(summary.repeats))
 
 
 def print_comparison(comparison: "Comparison") -> None:
@@ -57,7 +60,7 @@ def print_comparison(comparison: "Comparison") -> None:
             console.print(f"left out, since only {run} has them: {list_names(names)}")
     labels = list(dict.fromkeys(row.label for row in comparison.rows))
     labels = labels[1:] if len(labels) == 2 else labels  # one label is its own foreground
-    table = _table(f"{_count_cases(len(comparison.cases))} of both runs")
+    table = _table(f"{_name_count(len(comparison.cases))} of both runs")
     table.add_column("")
     for heading in ("A", "B", "B minus A (95 % CI)", "p", "B better", "worse", "same"):
         table.add_column(heading, justify="right")
@@ -77,21 +80,20 @@ def print_comparison(comparison: "Comparison") -> None:
 
 def _case_table(summary: "Summary", title: str) -> Table:
     """Returns a table with a row per case and a column per label; of many cases, only the worst are listed."""
-    scores = {case.name: case for case in summary.cases}
-    shown = summary.ranked()[:MOST_CASES]
-    part = f", the worst {len(shown)} of {len(scores)}" if len(shown) < len(scores) else ""
+    count, shown = len(summary.cases), summary.ranked_cases()[:MOST_CASES]
+    part = f", the worst {len(shown)} of {count}" if len(shown) < count else ""
     table = _table(f"{title}: Dice{part}", show_footer=True)
     table.add_column("case", footer="mean", overflow="fold")
     for label, mean in summary.mean.items():
         table.add_column(label, justify="right", footer=_number("dice", mean.dice), overflow="fold")
-    for name in shown:
-        table.add_row(name, *(_number("dice", scores[name].scores[label].dice) for label in summary.mean))
+    for case in shown:
+        table.add_row(case.name, *(_number("dice", case.scores[label].dice) for label in summary.mean))
     return table
 
 
 def _metric_rows(summary: "Summary", shown: "Sequence[tuple[str, MeanScores]]") -> Table:
     """Returns a table of means and intervals with a row per metric and a column per label; empty rows are left out."""
-    table = _table(f"means over {_count_cases(len(summary.cases))} (95 % confidence intervals)")
+    table = _table(f"means over {_count_cases(summary)} (95 % confidence intervals)")
     table.add_column("")
     for name, _ in shown:
         table.add_column(name, justify="right")
@@ -103,7 +105,7 @@ def _metric_rows(summary: "Summary", shown: "Sequence[tuple[str, MeanScores]]") 
 
 def _label_rows(summary: "Summary", shown: "Sequence[tuple[str, MeanScores]]", title: str) -> Table:
     """Returns a table with a row per label and a column per metric; Dice is shown with its interval."""
-    table = _table(f"{title}: means over {_count_cases(len(summary.cases))} (95 % CI; all of them in summary.json)")
+    table = _table(f"{title}: means over {_count_cases(summary)} (95 % CI; all of them in summary.json)")
     table.add_column("label", overflow="fold", min_width=min(LABEL_WIDTH, max(len(name) for name, _ in shown)))
     for metric in SHORT:
         heading = fill(_title(metric, summary.tolerance_mm), HEADING_WIDTH)
@@ -159,5 +161,10 @@ def _number(metric: str, value: float) -> str:
     return "–" if math.isnan(value) else f"{value * shown.scale:z.{shown.digits}f}"  # noqa: RUF001
 
 
-def _count_cases(count: int) -> str:
+def _count_cases(summary: "Summary") -> str:
+    """Returns the number of cases, each of which may have been judged several times."""
+    return _name_count(len({case.name for case in summary.cases}))
+
+
+def _name_count(count: int) -> str:
     return "1 case" if count == 1 else f"{count} cases"

@@ -165,7 +165,8 @@ def find_best(
 
 def _print_candidates(best: "BestModel") -> None:
     """Prints a row per candidate: its Dice, the metric that decided, and why it was chosen or not."""
-    from autoseg.cli.terminal import print_table
+    from autoseg.cli.terminal import console, print_table
+    from autoseg.evaluation.repeats import describe_repeats
     from autoseg.evaluation.scores import METRICS
 
     labels = list(best.candidates[0].dice)
@@ -183,6 +184,9 @@ def _print_candidates(best: "BestModel") -> None:
     title = f"{best.dataset}, {best.candidates[0].cases} held-out cases: mean Dice"
     compared = () if best.metric == "dice" else (f"mean {METRICS[best.metric].title}",)
     print_table(title, ("", *shown, "mean" if shown else f"mean of {len(labels)} labels", *compared, ""), rows)
+    for candidate in best.candidates:
+        if candidate.repeats:
+            console.print(f"{candidate.name}: {describe_repeats(candidate.repeats)}")
 
 
 def _four_digits(value: float) -> str:

@@ -76,6 +76,7 @@ class DatasetInfo(BaseModel):
             labels are unknown there, so background may belong to one of them.
         file_ending: Ending of every image and label file, such as ".nii.gz".
         name: Name of the dataset for people.
+        machine_labelled: Names of the cases that were labelled by a model, and not by people; no fold holds them out.
         groups: Cases that belong together, such as the scans of one patient: case name to group, or a regular
             expression whose first bracket, or whole match, in a case's name is its group.
         overwrite_image_reader_writer: Reader of nnU-Net that is used regardless of the file ending;
@@ -102,6 +103,7 @@ class DatasetInfo(BaseModel):
     missing_channels: bool = False
     masks: bool = False
     annotated: dict[str, tuple[str, ...]] | None = None
+    machine_labelled: tuple[str, ...] | None = None
     file_ending: str = Field(pattern=r"^\.\w[\w.]*$")
     name: Annotated[str, BeforeValidator(_text_or_empty)] = ""
     overwrite_image_reader_writer: str | None = None

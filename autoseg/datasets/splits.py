@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, zip_longest
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from autoseg.datasets.names import Name
 from autoseg.errors import DatasetError, UsageError
@@ -16,6 +18,20 @@ from autoseg.workspace import Fold
 
 FOLDS = 5
 SPLIT_SEED = 12345  # Source: nnU-Net v2.8.1, crossval_split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossValidation:
+    """How cases are held out in turn.
+
+    Attributes:
+        repeats: How often all cases are assigned to folds, each time otherwise. With several, each case is held out in
+            as many folds, whose results show how much the training and the assignment vary.
+        leave_one_out: Whether each case, or each group, is a fold of its own.
+    """
+
+    repeats: int = 1
+    leave_one_out: bool = False
 
 
 class Split(BaseModel):
@@ -41,6 +57,13 @@ class Split(BaseModel):
 class Splits(Artifact):
     """All folds; every case is held out in exactly one, unless the user edits the file or brings another.
 
+    With repeats, the folds of each repeat follow those of the one before, and every case is held out once in each.
+
+    Attributes:
+        folds: The folds, by number.
+        repeats: See `CrossValidation`.
+        leave_one_out: See `CrossValidation`.
+
     Example:
         >>> splits = make_splits(["a", "b", "c", "d", "e", "f"])
         >>> [fold.validation for fold in splits.folds]
@@ -50,6 +73,14 @@ class Splits(Artifact):
     """
 
     folds: tuple[Split, ...] = Field(min_length=1)
+    repeats: int = Field(default=1, ge=1)
+    leave_one_out: bool = False
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        usual = {"repeats": 1, "leave_one_out": False}
+        content: dict[str, Any] = serialize(self)
+        return {key: value for key, value in content.items() if key not in usual or value != usual[key]}
 
     @model_validator(mode="after")
     def _nothing_leaks(self) -> "Splits":
@@ -63,6 +94,11 @@ class Splits(Artifact):
             if times > 1:
                 raise ValueError(f"fold {number} is validated on {name!r} {times} times")
         return self
+
+    @property
+    def scheme(self) -> CrossValidation:
+        """How the cases were assigned, unless the folds were edited."""
+        return CrossValidation(repeats=self.repeats, leave_one_out=self.leave_one_out)
 
     @property
     def names(self) -> set[str]:
@@ -88,46 +124,70 @@ class Splits(Artifact):
         return self.folds[fold]
 
 
-def make_splits(names: Sequence[str], groups: Mapping[str, str] | None = None, folds: int = FOLDS) -> Splits:
+def make_splits(
+    names: Sequence[str],
+    groups: Mapping[str, str] | None = None,
+    folds: int = FOLDS,
+    *,
+    scheme: CrossValidation = CrossValidation(),
+    only_training: Collection[str] = (),
+) -> Splits:
     """Assigns the cases to folds of nearly equal size; cases of one group share a fold.
 
     The result depends on which cases belong together, not on the names of the groups. Without groups, each case forms
     a group of its own, and the folds equal nnU-Net's. Source: nnU-Net v2.8.1: scikit-learn's
     KFold(5, shuffle=True, random_state=12345) over the sorted names, so that results can be compared fold by fold.
+    Further repeats are shuffled by the seeds that follow, and so the folds of the first repeat are the usual ones.
 
     Args:
         names: Names of all cases, in any order.
         groups: Case name to group, such as the patient; a case that is not listed forms a group of its own.
         folds: Number of folds; if there are fewer groups, each group is a fold.
+        scheme: How often all cases are assigned, and whether each is a fold of its own.
+        only_training: Cases that no fold holds out, such as those labelled by a model. A fold trains on them, unless it
+            holds out a case of their group.
 
     Raises:
-        DatasetError: There is only one case, or only one group.
+        DatasetError: There is only one case that may be held out, or only one group.
 
     Example:
         >>> splits = make_splits(["p1_a", "p1_b", "p2_a", "p3_a"], {"p1_a": "p1", "p1_b": "p1"}, folds=2)
         >>> [fold.validation for fold in splits.folds]
         [('p1_a', 'p1_b'), ('p2_a', 'p3_a')]
+        >>> len(make_splits(["a", "b", "c", "d"], folds=2, scheme=CrossValidation(repeats=3)).folds)
+        6
+        >>> [fold.training for fold in make_splits(["a", "b", "u"], only_training=["u"]).folds]
+        [('a', 'u'), ('b', 'u')]
     """
     names, groups = sorted(names), groups or {}
-    if len(names) < 2:
-        raise DatasetError(f"cross-validation needs at least two cases, there is {len(names)}", "add labelled cases")
-    units = list_units(names, groups)
+    judged = [name for name in names if name not in only_training]
+    if len(judged) < 2:
+        which = " that were not labelled by a model" if len(names) > len(judged) else ""
+        raise DatasetError(
+            f"cross-validation needs at least two cases{which}, there is {len(judged)}", "add labelled cases"
+        )
+    units = list_units(judged, groups)
     if len(units) < 2:
         raise DatasetError(
-            f"all {len(names)} cases belong to one group, {groups[names[0]]!r}, so none can be held out",
+            f"all {len(judged)} cases belong to one group, {groups[judged[0]]!r}, so none can be held out",
             'correct --groups, or "groups" in dataset.json',
         )
-    folds = min(folds, len(units))
-    fold_of_unit = _assign_units([len(unit) for unit in units], folds)
-    fold_of = {name: fold for unit, fold in zip(units, fold_of_unit, strict=True) for name in unit}
-    splits = [
-        Split(
-            training=tuple(name for name in names if fold_of[name] != number),
-            validation=tuple(name for name in names if fold_of[name] == number),
-        )
-        for number in range(folds)
-    ]
-    return Splits(folds=tuple(splits))
+    folds = len(units) if scheme.leave_one_out else min(folds, len(units))
+    sizes = [len(unit) for unit in units]
+    splits = []
+    for repeat in range(scheme.repeats):
+        fold_of_unit = _assign_units(sizes, folds, SPLIT_SEED + repeat)
+        fold_of = {name: fold for unit, fold in zip(units, fold_of_unit, strict=True) for name in unit}
+        splits += [_make_fold(names, groups, fold_of, number) for number in range(folds)]
+    return Splits(folds=tuple(splits), repeats=scheme.repeats, leave_one_out=scheme.leave_one_out)
+
+
+def _make_fold(names: Sequence[str], groups: Mapping[str, str], fold_of: Mapping[str, int], number: int) -> Split:
+    """Returns a fold, given the fold that holds out each case that may be held out."""
+    held_out = tuple(name for name in names if fold_of.get(name) == number)
+    groups_out = {groups[name] for name in held_out if name in groups}
+    training = (name for name in names if fold_of.get(name) != number and groups.get(name) not in groups_out)
+    return Split(training=tuple(training), validation=held_out)
 
 
 def list_units(names: Sequence[str], groups: Mapping[str, str]) -> list[list[str]]:
@@ -156,7 +216,7 @@ def find_leak(splits: Splits, groups: Mapping[str, str]) -> tuple[int, str, str]
     return None
 
 
-def _assign_units(sizes: Sequence[int], folds: int) -> list[int]:
+def _assign_units(sizes: Sequence[int], folds: int, seed: int) -> list[int]:
     """Returns the number of the fold of each unit.
 
     The units are shuffled once; then the largest come first, each into the fold with the fewest cases so far.
@@ -169,9 +229,10 @@ def _assign_units(sizes: Sequence[int], folds: int) -> list[int]:
     Args:
         sizes: Number of cases of each unit.
         folds: Number of folds; at most the number of units, so that no fold is left empty.
+        seed: Seed of the order.
     """
     order = np.arange(len(sizes))
-    np.random.RandomState(SPLIT_SEED).shuffle(order)  # the generator the published folds come from
+    np.random.RandomState(seed).shuffle(order)  # the generator the published folds come from
     blocks = [block.tolist() for block in np.array_split(order, folds)]
     in_turns: list[int] = [unit for turn in zip_longest(*blocks) for unit in turn if unit is not None]
     fold_of_unit, filled = [0] * len(sizes), [0] * folds

@@ -4,8 +4,7 @@ No fold may have one group, such as the scans of one patient, on both its traini
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +13,65 @@ from pydantic import ValidationError
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.groups import compile_groups
 from autoseg.datasets.info import DatasetInfo, info_file
+from autoseg.datasets.machine_labels import list_machine_labelled
 from autoseg.datasets.names import compose
 from autoseg.datasets.nnunet_files import SPLITS_FILE, read_splits
-from autoseg.datasets.splits import FOLDS, Split, Splits, find_leak, list_units, make_splits
+from autoseg.datasets.splits import CrossValidation, Split, Splits, find_leak, list_units, make_splits
+from autoseg.datasets.splitting_reports import (
+    GroupRule,
+    report_assigned,
+    report_groups,
+    report_loaded,
+    report_outdated_models,
+)
 from autoseg.errors import ArtifactError, DatasetError, UsageError
 from autoseg.runtime.json_text import first_mistake, read_json_text
 from autoseg.runtime.reporting import Reporter
-from autoseg.workspace import DatasetFolders, ModelFolder
+from autoseg.workspace import DatasetFolders
 
-GroupRule = re.Pattern[str] | Mapping[str, str]
-"""Says which cases belong together: a regular expression for their names, or a mapping from case name to group."""
+MOST_REPEATS = 100
+"""Repeats of a cross-validation, at most. Decision: nobody trains more than 500 folds but by a slip of the keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRequest:
+    """The folds that a user asked for.
+
+    Attributes:
+        groups: A regular expression; its first bracket, or whole match, in a case's name is the group of the case. A
+            case without a match, or with an empty one, forms a group of its own.
+        source: A splits.json, or a splits_final.json of nnU-Net, or the folder that holds the latter.
+        repeats: How often all cases are assigned to folds; None for as often as splits.json says.
+        leave_one_out: Whether each case, or each group, is a fold of its own.
+
+    Raises:
+        UsageError: Options contradict each other, or the number of repeats is impossible.
+    """
+
+    groups: str | None = None
+    source: Path | None = None
+    repeats: int | None = None
+    leave_one_out: bool = False
+
+    def __post_init__(self) -> None:
+        if self.repeats is not None and not 1 <= self.repeats <= MOST_REPEATS:
+            raise UsageError(f"--repeats {self.repeats} is impossible", f"take a number from 1 to {MOST_REPEATS}")
+        if self.leave_one_out and self.repeats is not None:
+            what = "with --leave-one-out there is one way to assign the cases, which --repeats would repeat"
+            raise UsageError(what, "leave one of the two out")
+        if self.source is not None and self.asks_for_a_scheme:
+            raise UsageError("--splits names the folds", "leave out --repeats and --leave-one-out")
+
+    @property
+    def asks_for_a_scheme(self) -> bool:
+        """Whether the user said how cases are to be held out."""
+        return self.leave_one_out or self.repeats is not None
+
+    def find_scheme(self, saved: Splits | None) -> CrossValidation:
+        """Returns how cases are to be held out: as asked, else as those of splits.json were."""
+        if self.asks_for_a_scheme or saved is None:
+            return CrossValidation(repeats=self.repeats or 1, leave_one_out=self.leave_one_out)
+        return saved.scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,56 +96,62 @@ def resolve_splits(
     folders: DatasetFolders,
     info: DatasetInfo,
     reporter: Reporter,
-    *,
-    groups: str | None = None,
-    source: Path | None = None,
+    request: SplitRequest = SplitRequest(),
 ) -> Splits:
     """Returns the folds to train by; nothing is written.
 
     The first of these that exist: the folds of `source`; those of a splits.json that was edited; those that nnU-Net
     left beside the raw or the preprocessed cases; newly assigned ones. Decision: a splits.json that was not edited is
-    not used, because assigning again gives the same folds for the same cases and groups.
+    not used, because assigning again gives the same folds for the same cases and groups. Cases that were labelled by a
+    model are held out by no fold.
 
     Args:
         names: Names of the cases to train on.
         folders: Folders of the dataset.
-        info: Content of dataset.json; its "groups" say which cases belong together, unless `groups` does.
+        info: Content of dataset.json; its "groups" say which cases belong together, unless those of the request do.
         reporter: Is told what is not as usual.
-        groups: A regular expression; its first bracket, or whole match, in a case's name is the group of the case. A
-            case without a match, or with an empty one, forms a group of its own.
-        source: A splits.json, or a splits_final.json of nnU-Net, or the folder that holds the latter.
+        request: What the user asked for.
 
     Raises:
-        DatasetError: There is only one case or one group, or "groups" in dataset.json names unknown cases.
-        UsageError: The groups are no regular expression or match no case; `source` is missing; or loaded folds name
-            unknown cases or have one group on both sides.
+        DatasetError: There is only one case or one group, or dataset.json names unknown cases.
+        UsageError: The groups are no regular expression or match no case; the source is missing; loaded folds name
+            unknown cases, have one group on both sides or hold out cases that were labelled by a model; or folds are
+            loaded, and others were asked for.
         ArtifactError: A file of folds is damaged, or has a case on both sides.
     """
-    rule = _find_rule(info, groups)
+    rule, source = _find_rule(info, request.groups), request.source
     group_of = _group_cases(names, rule)
     _check_groups(names, group_of, folders, rule)
-    assigned = make_splits(names, group_of)
-    _report_groups(names, group_of, rule, reporter)
+    report_groups(names, group_of, rule, reporter)
     saved = _load_saved_splits(folders, ignore_damage=source is not None)
-    loaded = _load_source(source) if source else _select_edited(folders, saved, rule) or _load_nnunet_splits(folders)
+    _check_known("machine_labelled", set(info.machine_labelled or ()) - set(names), folders)
+    machine = list_machine_labelled(names, info)
+    assigned = make_splits(names, group_of, scheme=request.find_scheme(saved), only_training=machine)
+    loaded = _load_source(source) if source else _select_edited(folders, saved, rule, info) or _load_nnunet(folders)
     if loaded is None:
-        _report_assigned(assigned, saved, group_of, folders, reporter)
+        report_assigned(assigned, saved, group_of, folders, reporter)
     else:
+        if request.asks_for_a_scheme:
+            what = f"{loaded.path} says which folds there are"
+            raise UsageError(what, "leave out --repeats and --leave-one-out, or remove that file")
         _check_loaded(loaded, names, group_of, folders)
-        _report_loaded(loaded, names, reporter)
+        _check_held_out(loaded, info)
+        reporter.say(loaded.remark)
+        report_loaded(loaded.splits, names, reporter)
     splits = loaded.splits if loaded else assigned
     if saved not in (None, splits):
-        _report_outdated_models(folders, reporter)
+        report_outdated_models(folders, reporter)
     return splits
 
 
 def check_leaks(splits: Splits, folders: DatasetFolders, info: DatasetInfo) -> None:
-    """Checks that splits.json, which may have been edited, keeps the groups of dataset.json together.
+    """Checks that splits.json, which may have been edited, agrees with dataset.json.
 
     Raises:
-        UsageError: A fold has one group on both sides.
+        UsageError: A fold has one group on both sides, or holds out a case that was labelled by a model.
     """
     saved = LoadedSplits(path=folders.splits, splits=splits, remark="")
+    _check_held_out(saved, info)
     _check_leak(saved, _group_cases(splits.names, _find_rule(info, None)))
 
 
@@ -132,29 +186,19 @@ def _check_groups(names: Sequence[str], group_of: Mapping[str, str], folders: Da
         if names and not group_of:
             what = f"the groups {rule.pattern!r} match none of {len(names)} cases, such as {min(names)!r}"
             raise UsageError(what, 'correct --groups, or "groups" in dataset.json')
-    elif unknown := rule.keys() - set(names):
-        dataset = Dataset.open(folders.raw)  # a case that --skip leaves out may have its group
-        unknown -= {case.name for case in dataset.cases} | {problem.case for problem in dataset.problems}
-        if unknown:
-            what = f"{min(unknown)!r}, which {folders.raw.name} does not have ({len(unknown)} such names)"
-            raise DatasetError(f'"groups" in {info_file(folders.raw)} names {what}', "correct the names there")
-
-
-def _report_groups(names: Sequence[str], group_of: Mapping[str, str], rule: GroupRule, reporter: Reporter) -> None:
-    """Reports the number and size of the groups, and which cases a pattern does not match."""
-    if not group_of:
-        return
-    sizes = Counter(group_of[name] for name in sorted(group_of))
-    [(largest, size)] = sizes.most_common(1)
-    if size == 1:
-        reporter.say("no two cases have the same group, so the cases are assigned as if there were none")
     else:
-        count = f"{len(sizes)}, with {len(group_of)} of {len(names)} cases"
-        reporter.say(f"groups of cases that stay together: {count}; the largest is {largest!r} with {size}")
-    alone = sorted(set(names) - group_of.keys())
-    if alone and isinstance(rule, re.Pattern):
-        count = f"{len(alone)} of {len(names)}, such as {alone[0]!r}"
-        reporter.say(f"cases that the groups {rule.pattern!r} do not match: {count}; each stands alone")
+        _check_known("groups", rule.keys() - set(names), folders)
+
+
+def _check_known(field: str, unknown: Collection[str], folders: DatasetFolders) -> None:
+    """Checks that a field of dataset.json names no cases but those of the dataset, and those that --skip leaves out."""
+    if not unknown:
+        return
+    dataset = Dataset.open(folders.raw)
+    unknown = set(unknown) - {case.name for case in dataset.cases} - {problem.case for problem in dataset.problems}
+    if unknown:
+        what = f"{min(unknown)!r}, which {folders.raw.name} does not have ({len(unknown)} such names)"
+        raise DatasetError(f'"{field}" in {info_file(folders.raw)} names {what}', "correct the names there")
 
 
 def _load_saved_splits(folders: DatasetFolders, *, ignore_damage: bool) -> Splits | None:
@@ -177,20 +221,24 @@ def _load_source(path: Path) -> LoadedSplits:
     return LoadedSplits(path=path, splits=splits, remark=remark, fix="correct the file, or give another with --splits")
 
 
-def _select_edited(folders: DatasetFolders, saved: Splits | None, rule: GroupRule) -> LoadedSplits | None:
+def _select_edited(
+    folders: DatasetFolders, saved: Splits | None, rule: GroupRule, info: DatasetInfo
+) -> LoadedSplits | None:
     """Returns the folds of splits.json, unless this program assigned them so, with or without the groups."""
     if saved is None:
         return None
     cases = sorted(saved.names)
     group_of = _group_cases(cases, rule)
-    groupings = [{}, group_of] if len(list_units(cases, group_of)) > 1 else [{}]
-    if any(saved == make_splits(cases, grouping) for grouping in groupings):
+    machine = list_machine_labelled(cases, info)
+    judged = [name for name in cases if name not in machine]
+    groupings = [grouping for grouping in ({}, group_of) if len(list_units(judged, grouping)) > 1]
+    if any(saved == make_splits(cases, known, scheme=saved.scheme, only_training=machine) for known in groupings):
         return None
     remark = f"kept the folds of {folders.splits}; remove it to have the cases assigned anew"
     return LoadedSplits(path=folders.splits, splits=saved, remark=remark)
 
 
-def _load_nnunet_splits(folders: DatasetFolders) -> LoadedSplits | None:
+def _load_nnunet(folders: DatasetFolders) -> LoadedSplits | None:
     for path in (folders.raw / SPLITS_FILE, folders.preprocessed / SPLITS_FILE):
         if path.is_file():
             splits = _read_any(path)
@@ -224,6 +272,14 @@ def _check_loaded(
     _check_leak(loaded, group_of)
 
 
+def _check_held_out(loaded: LoadedSplits, info: DatasetInfo) -> None:
+    """Checks that no case is held out that was labelled by a model, which would be judged by a model's own opinion."""
+    for number, fold in enumerate(loaded.splits.folds):
+        for name in list_machine_labelled(fold.validation, info):
+            what = f"{loaded.path}: fold {number} holds out {name!r}, which was labelled by a model"
+            raise UsageError(what, loaded.fix)
+
+
 def _check_leak(loaded: LoadedSplits, group_of: Mapping[str, str]) -> None:
     """Checks that no group is on both sides of a fold."""
     leak = find_leak(loaded.splits, group_of)
@@ -234,46 +290,3 @@ def _check_leak(loaded: LoadedSplits, group_of: Mapping[str, str]) -> None:
             f"to the group {group_of[held_out]!r}",
             loaded.fix,
         )
-
-
-def _report_loaded(loaded: LoadedSplits, names: Sequence[str], reporter: Reporter) -> None:
-    """Reports which folds are used, and which cases are in no fold or validated in several."""
-    reporter.say(loaded.remark)
-    unused = sorted(set(names) - loaded.splits.names)
-    if unused:
-        count = f"{len(unused)} of {len(names)}, such as {unused[0]!r}"
-        reporter.say(f"cases in no fold: {count}; they are neither trained on nor validated")
-    times = Counter(name for fold in loaded.splits.folds for name in fold.validation)
-    repeated = sorted(name for name, count in times.items() if count > 1)
-    if repeated:
-        count = f"{len(repeated)} of {len(names)}, such as {repeated[0]!r}"
-        reporter.say(f"cases validated in several folds: {count}; scores of all folds together count each time")
-
-
-def _report_assigned(
-    assigned: Splits, saved: Splits | None, group_of: Mapping[str, str], folders: DatasetFolders, reporter: Reporter
-) -> None:
-    """Reports why the folds differ from the saved ones, and why there are fewer than usual."""
-    if saved is not None and saved.names != assigned.names:
-        reporter.say(f"assigned the cases anew, because {folders.splits} held others")
-    elif saved not in (None, assigned):
-        reporter.say(f"assigned the cases anew, because {folders.splits} did not keep the groups together")
-    count = len(assigned.folds)
-    if count < FOLDS:
-        alone = "" if group_of.keys() >= assigned.names else ", single cases included,"
-        units = f"groups{alone}" if group_of else "cases"
-        reporter.say(f"{count} {units} make {count} folds instead of {FOLDS}")
-
-
-def _report_outdated_models(folders: DatasetFolders, reporter: Reporter) -> None:
-    """Names the folds that were trained with other splits; going on with them would mix the two."""
-    patterns = ("*/fold_*", "*/*/fold_*")  # models of the usual plan, and of plans with names
-    models = sorted({path.parent for pattern in patterns for path in folders.results.glob(pattern)})
-    trained = [
-        f"fold {fold} of {path.relative_to(folders.results).as_posix()}"
-        for path in models
-        for fold in ModelFolder(path=path).trained_folds()
-        if fold != "all"
-    ]
-    if trained:
-        reporter.say(f"trained before the folds changed: {', '.join(trained)}; train anew with --restart")

@@ -10,7 +10,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.evaluation.summary import SegmentedCase, mean_of_defined
+from autoseg.evaluation.repeats import mean_of_defined
+from autoseg.evaluation.summary import SegmentedCase
 from autoseg.imaging.morphology import fill_holes, open_mask
 from autoseg.imaging.postprocessing import Opening, PostprocessingRules, Trial, apply_rules
 from autoseg.imaging.targets import Targets

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from autoseg.datasets.names import compose
 from autoseg.errors import DatasetError
+from autoseg.evaluation.repeats import average_repeats, mean_of_defined
 from autoseg.evaluation.scores import METRICS
 from autoseg.evaluation.statistics import SEED, Interval, bootstrap_means, draw_resamples, signed_rank_p
-from autoseg.evaluation.summary import CaseResult, Summary, mean_of_defined
+from autoseg.evaluation.summary import CaseResult, Summary
 from autoseg.runtime.artifact import Artifact, Score, atomic_file
 
 if TYPE_CHECKING:
@@ -113,15 +114,15 @@ def compare_summaries(first: Summary, second: Summary, *, names: tuple[str, str]
         DatasetError: The runs have no case or no label in common, were compared with different references, or their
             NSD was measured at different tolerances.
     """
-    first_cases, second_cases = ({compose(case.name): case for case in run.cases} for run in (first, second))
+    first_cases, second_cases = (_group_results(run) for run in (first, second))
     common = tuple(name for name in first_cases if name in second_cases)
     labels = tuple(label for label in first.mean if label in second.mean)
     if not common or not labels:
         raise DatasetError("the two runs have no case or no label in common", "compare runs on the same dataset")
-    pairs = [(first_cases[name], second_cases[name]) for name in common]
+    pairs = [pair for name in common for pair in zip(first_cases[name], second_cases[name], strict=False)]
     _check_references(pairs, labels)
     _check_tolerances(first, second)
-    resamples = draw_resamples(len(pairs), np.random.default_rng(SEED))
+    resamples = draw_resamples(len(common), np.random.default_rng(SEED))
     columns = [_compare_metric(name, pairs, labels, resamples) for name in METRICS]
     return Comparison(
         first=names[0],
@@ -134,6 +135,14 @@ def compare_summaries(first: Summary, second: Summary, *, names: tuple[str, str]
     )
 
 
+def _group_results(run: Summary) -> dict[str, list[CaseResult]]:
+    """Returns the results of each case: several, in the order of the repeats, if a case was held out several times."""
+    results: dict[str, list[CaseResult]] = {}
+    for case in run.cases:
+        results.setdefault(compose(case.name), []).append(case)
+    return results
+
+
 def _compare_metric(
     name: str, pairs: Sequence[tuple[CaseResult, CaseResult]], labels: Sequence[str], resamples: NDArray[np.float64]
 ) -> list[PairedScores]:
@@ -141,7 +150,7 @@ def _compare_metric(
 
     Args:
         name: Name of the metric.
-        pairs: Results of each case in both runs.
+        pairs: Results of each case in both runs; several of a case that was judged several times.
         labels: Names of the labels.
         resamples: Bootstrap resamples, shape (resamples, cases).
     """
@@ -150,6 +159,7 @@ def _compare_metric(
     values = np.abs(values) if metric.best == "zero" else values
     undefined = np.isnan(values).any(axis=1, keepdims=True)  # in one run, or in both
     values = np.where(undefined, np.nan, values)
+    values = average_repeats(values, [first.name for first, _ in pairs])
     differences = values[:, 1] - values[:, 0]  # (cases, labels)
     intervals, interval = bootstrap_means(differences, resamples)
     rows = []

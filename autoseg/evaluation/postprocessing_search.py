@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.evaluation.summary import SegmentedCase, mean_of_defined
+from autoseg.evaluation.repeats import mean_of_defined
+from autoseg.evaluation.summary import SegmentedCase
 from autoseg.imaging.label_combinations import split_label_map
 from autoseg.imaging.postprocessing import (
     Components,

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from autoseg.errors import ArtifactError, DatasetError
+from autoseg.evaluation.repeats import average_repeats, mean_of_defined, mean_of_repeats
 from autoseg.evaluation.scores import (
     DEFAULT_TOLERANCE_MM,
     METRICS,
@@ -115,7 +116,8 @@ class Summary(Artifact):
         tolerance_mm: Tolerance at which NSD was measured; undefined in files of earlier versions.
         foreground_mean: Mean over the labels of `mean`; a label that occurs in no case is left out.
         mean: Label name to its mean scores.
-        cases: Scores of each case, in the order in which the cases were given.
+        cases: Scores of each case, in the order in which the cases were given. Of a repeated cross-validation, each
+            case has as many results.
     """
 
     tolerance_mm: Score = math.nan
@@ -129,6 +131,20 @@ class Summary(Artifact):
             if missing := [label for label in self.mean if label not in case.scores]:
                 raise ValueError(f"case {case.name!r} has no scores of {missing[0]!r}, of which there is a mean")
         return self
+
+    @property
+    def repeats(self) -> tuple[float, ...]:
+        """Mean Dice of the foreground in each repeat of a cross-validation; empty if there is one, or part of one.
+
+        >>> from autoseg.evaluation.scores import UNDEFINED
+        >>> def result(name, dice):
+        ...     return CaseResult(name=name, scores={"liver": UNDEFINED.model_copy(update={"dice": dice})})
+        >>> cases = [result("a", 0.8), result("b", 0.6), result("b", 0.7), result("a", 0.9)]
+        >>> [round(dice, 2) for dice in summarize(cases, ["liver"]).repeats]
+        [0.7, 0.8]
+        """
+        scores = [(case.name, [case.scores[label].dice for label in self.mean]) for case in self.cases]
+        return mean_of_repeats(scores)
 
     def table(self) -> "pd.DataFrame":
         """Returns one row per case and label, with the columns case, label and the fields of `LabelScores`."""
@@ -157,7 +173,11 @@ class Summary(Artifact):
 
         Cases whose Dice is undefined come last: reference and prediction are empty.
         """
-        return [case.name for case in sorted(self.cases, key=_rank)]
+        return [case.name for case in self.ranked_cases()]
+
+    def ranked_cases(self) -> list[CaseResult]:
+        """Returns the results in the order of `ranked`."""
+        return sorted(self.cases, key=_rank)
 
 
 def score_case(case: SegmentedCase, measures: Measures = USUAL_MEASURES) -> CaseResult:
@@ -205,8 +225,9 @@ def summarize(
     """Computes the mean scores of many cases, with bootstrap confidence intervals.
 
     The mean of a label is taken over the cases where its score is defined, the foreground mean over the labels whose
-    mean is defined. A mean over no values is undefined (NaN). Source: the reference method (nnU-Net v2.8.1,
-    evaluate_predictions). Decision: there, a label that occurs in no case makes the foreground mean undefined.
+    mean is defined. A mean over no values is undefined (NaN). A case that was judged several times counts once, by its
+    averages. Source: the reference method (nnU-Net v2.8.1, evaluate_predictions). Decision: there, a label that occurs
+    in no case makes the foreground mean undefined.
 
     >>> from autoseg.evaluation.scores import UNDEFINED
     >>> def result(name, dice):
@@ -231,14 +252,15 @@ def summarize(
     if (first := next(missing, None)) is not None:
         what = f"the scores of the case {first[0]!r} lack the label {first[1]!r} of the dataset"
         raise ArtifactError(what, "remove its folder 'validation', and run 'autoseg train' again, which makes it anew")
-    resamples = draw_resamples(len(cases), np.random.default_rng(SEED))
+    case_names = [case.name for case in cases]
+    resamples = draw_resamples(len(set(case_names)), np.random.default_rng(SEED))
     means: list[dict[str, float]] = [{} for _ in names]
     intervals: list[dict[str, Interval]] = [{} for _ in names]
     foreground: dict[str, float] = {}
     foreground_intervals: dict[str, Interval] = {}
     for metric in METRICS:
         values = np.array([[getattr(case.scores[name], metric) for name in names] for case in cases], dtype=float)
-        values = values.reshape(len(cases), len(names))
+        values = average_repeats(values.reshape(len(cases), len(names)), case_names)
         label_intervals, foreground_intervals[metric] = bootstrap_means(values, resamples)
         for column, interval in enumerate(label_intervals):
             means[column][metric] = mean_of_defined(values[:, column])
@@ -253,17 +275,6 @@ def summarize(
         },
         cases=tuple(cases),
     )
-
-
-def mean_of_defined(scores: Iterable[float]) -> float:
-    """Returns the mean of the scores that are not NaN, or NaN if there is none.
-
-    >>> mean_of_defined([1.0, math.nan, 0.5])
-    0.75
-    """
-    values = np.fromiter(scores, dtype=float)
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")
 
 
 def _rank(case: CaseResult) -> tuple[bool, float, str]:

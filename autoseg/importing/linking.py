@@ -61,7 +61,7 @@ def find_conversions(source: Source) -> Conversions:
     Raises:
         ImageError: A file cannot be read.
     """
-    images = ((case.name, _image_reason(case, source.info)) for case in source.cases)
+    images = ((case.name, find_image_reason(case, source.info)) for case in source.cases)
     labels = ((case.name, _label_reason(case, source)) for case in source.cases)
     return Conversions(
         images={name: reason for name, reason in images if reason is not None},
@@ -84,14 +84,14 @@ def describe_linked(source: Source, conversions: Conversions) -> tuple[DatasetIn
         has_new_images, has_new_label = case.name in conversions.images, case.name in conversions.labels
         paths.update(images if has_new_images else case.images, [label if has_new_label else case.label])
         listed[case.name] = {
-            "images": [path.as_posix() for path in images] if has_new_images else [*map(_absolute, case.images)],
-            "label": label.as_posix() if has_new_label else _absolute(case.label),
+            "images": [path.as_posix() for path in images] if has_new_images else [*map(absolute_path, case.images)],
+            "label": label.as_posix() if has_new_label else absolute_path(case.label),
         }
     info = source.info.model_copy(update={"file_ending": _ending(paths, source.cases)})
     return info, {"numTraining": len(listed), **source.notes, "dataset": listed}
 
 
-def _image_reason(case: Case, info: DatasetInfo) -> str | None:
+def find_image_reason(case: Case, info: DatasetInfo) -> str | None:
     """Returns why images of a case must be written anew; None if they need not be."""
     if case.time_point is not None:
         return "points in time are split"
@@ -118,7 +118,7 @@ def _ending(paths: set[Path], cases: tuple[Case, ...]) -> str:
     return endings.pop() if len(endings) == 1 else pairing.common_ending(cases)
 
 
-def _absolute(path: Path) -> str:
+def absolute_path(path: Path) -> str:
     """Returns the absolute path; if the file itself is a symbolic link, the link is kept."""
     absolute = str(path.parent.resolve() / path.name)
     if os.path.expandvars(absolute) != absolute:

@@ -12,7 +12,7 @@ from autoseg.evaluation.reliability import (
     fit_temperatures,
     measure_reliabilities,
 )
-from autoseg.evaluation.summary import mean_of_defined
+from autoseg.evaluation.repeats import mean_of_defined
 from autoseg.imaging.targets import Targets
 from autoseg.model_selection.calibration_voxels import load_voxels, voxels_file
 from autoseg.models.calibration import Calibration, name_outputs

@@ -12,6 +12,7 @@ from pathlib import Path
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.splits import Splits
 from autoseg.errors import ArtifactError, ModelError, UsageError
+from autoseg.evaluation.repeats import number_occurrences
 from autoseg.evaluation.summary import CaseResult, Summary, summarize, summary_file
 from autoseg.model_selection.validation import is_validated
 from autoseg.models.best_model import MemberName, MetricName, name_member, name_together
@@ -27,8 +28,23 @@ from autoseg.planning.plan_file import (
 from autoseg.preprocessing.provenance import PreprocessingSettings
 from autoseg.workspace import DatasetFolders, ModelFolder
 
-HeldOutResults = Mapping[str, tuple[Path, CaseResult]]
-"""Name of a held-out case to the folder of its segmentation, and its scores."""
+HeldOutResults = Mapping["HeldOutCase", tuple[Path, CaseResult]]
+"""A held-out case to the folder of its segmentation, and its scores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class HeldOutCase:
+    """A case that a fold held out.
+
+    Attributes:
+        repeat: Number of the repeat of the cross-validation, from 0.
+        name: Name of the case.
+        fold: The fold.
+    """
+
+    repeat: int
+    name: str
+    fold: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +103,14 @@ class ModelSelection:
     configurations: Sequence[PlannedConfiguration]
 
     @property
-    def held_out(self) -> dict[str, int]:
-        """Case to the fold that held it out; the last one if several do, because splits.json was edited."""
-        return {name: fold for fold, split in enumerate(self.splits.folds) for name in split.validation}
+    def held_out(self) -> list[HeldOutCase]:
+        """The cases that folds held out, by repeat and name; several times if a cross-validation is repeated."""
+        names = [(name, fold) for fold, split in enumerate(self.splits.folds) for name in split.validation]
+        repeats = number_occurrences(name for name, _ in names)
+        return sorted(
+            HeldOutCase(repeat=repeat, name=name, fold=fold)
+            for (name, fold), repeat in zip(names, repeats, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +120,7 @@ class Candidate:
     Attributes:
         configurations: The configurations.
         weights: Name of a configuration to the digest of the weights of each fold; see `weight_digest.digest_weights`.
-        results: Scores of the held-out cases, in the order of their names.
+        results: Scores of the held-out cases, in their order.
         summary: The summary of these scores, before postprocessing.
     """
 
@@ -255,11 +276,11 @@ def _load_results(selection: ModelSelection, model: ModelFolder) -> HeldOutResul
     results = {
         fold: {case.name: case for case in Summary.load(summary_file(folder)).cases} for fold, folder in folders.items()
     }
-    for case, fold in selection.held_out.items():
-        if case not in results[fold]:
-            what = f"{summary_file(folders[fold])} has no scores of the case {case!r}"
+    for case in selection.held_out:
+        if case.name not in results[case.fold]:
+            what = f"{summary_file(folders[case.fold])} has no scores of the case {case.name!r}"
             raise ArtifactError(what, "remove that folder, and run 'autoseg train' again, which makes it anew")
-    return {case: (folders[fold], results[fold][case]) for case, fold in sorted(selection.held_out.items())}
+    return {case: (folders[case.fold], results[case.fold][case.name]) for case in selection.held_out}
 
 
 def make_candidate(

@@ -24,7 +24,13 @@ from autoseg.inference.ensemble import EnsemblePrediction
 from autoseg.inference.prediction import Prediction
 from autoseg.inference.segmenter import Segmenter
 from autoseg.inference.torch_segmenter import make_segmenter
-from autoseg.model_selection.candidates import Candidate, ModelSelection, PlannedConfiguration, make_candidate
+from autoseg.model_selection.candidates import (
+    Candidate,
+    HeldOutCase,
+    ModelSelection,
+    PlannedConfiguration,
+    make_candidate,
+)
 from autoseg.model_selection.held_out_cases import label_file, load_preprocessed, pair_with_label
 from autoseg.models.best_model import MemberName, name_together
 from autoseg.models.checkpoint import load_checkpoint
@@ -79,18 +85,22 @@ class _Pair:
         first, second = (self.weights[name][fold] for name in self.names)
         return first, second
 
-    def record(self, case: str) -> Path:
-        """Returns the file with the scores of a case, beside its segmentation."""
-        return self.folder / ".judged" / f"{case}.json"
+    def folder_of(self, case: HeldOutCase) -> Path:
+        """Returns the folder of a segmentation: each repeat of a cross-validation after the first has its own."""
+        return self.folder / f"repeat_{case.repeat + 1}" if case.repeat else self.folder
 
-    def load_results(self, held_out: Mapping[str, int]) -> dict[str, tuple[Path, CaseResult]]:
+    def record(self, case: HeldOutCase) -> Path:
+        """Returns the file with the scores of a case, beside its segmentation."""
+        return self.folder_of(case) / ".judged" / f"{case.name}.json"
+
+    def load_results(self, held_out: Sequence[HeldOutCase]) -> dict[HeldOutCase, tuple[Path, CaseResult]]:
         """Loads the complete results of an earlier run that used the same weights."""
         results = {}
-        for name, fold in held_out.items():
+        for case in held_out:
             with suppress(ArtifactError):  # the file is missing, or was written by another version
-                scored = ScoredCase.load(self.record(name))
-                if scored.weights == self.digests(fold) and (self.folder / scored.result.prediction_file).exists():
-                    results[name] = (self.folder, scored.result)
+                scored, folder = ScoredCase.load(self.record(case)), self.folder_of(case)
+                if scored.weights == self.digests(case.fold) and (folder / scored.result.prediction_file).exists():
+                    results[case] = (folder, scored.result)
         return results
 
 
@@ -99,7 +109,7 @@ class _UnfinishedCase:
     """A case, and the pairs that have not segmented it yet."""
 
     case: Case
-    fold: int
+    held_out: HeldOutCase
     pairs: tuple[_Pair, ...]
 
     @property
@@ -133,21 +143,23 @@ def validate_ensembles(
         )
         for first, second in combinations(candidates, 2)
     ]
-    cases = {case.name: case for case in selection.dataset.only(held_out).cases}
+    cases = {case.name: case for case in selection.dataset.only(case.name for case in held_out).cases}
     results = {pair.names: pair.load_results(held_out) for pair in pairs}
     reused = sum(len(of_pair) for of_pair in results.values())
     if reused:
-        reporter.say(f"{reused} of {len(pairs) * len(cases)} segmentations by pairs were made by an earlier run")
+        reporter.say(f"{reused} of {len(pairs) * len(held_out)} segmentations by pairs were made by an earlier run")
     unfinished = [
         _UnfinishedCase(
-            case=cases[name], fold=fold, pairs=tuple(pair for pair in pairs if name not in results[pair.names])
+            case=cases[case.name],
+            held_out=case,
+            pairs=tuple(pair for pair in pairs if case not in results[pair.names]),
         )
-        for name, fold in sorted(held_out.items(), key=lambda item: (item[1], item[0]))
+        for case in sorted(held_out, key=lambda case: (case.fold, case.name))
     ]
     _segment_unfinished(selection, [case for case in unfinished if case.pairs], results, device, reporter)
     made = []
     for pair in pairs:
-        ordered = {name: results[pair.names][name] for name in sorted(held_out)}
+        ordered = {case: results[pair.names][case] for case in held_out}
         made.append(make_candidate(selection, pair.configurations, pair.weights, ordered))
     for candidate in made:
         candidate.summary.write(selection.folders.ensemble(candidate.name))
@@ -157,7 +169,7 @@ def validate_ensembles(
 def _segment_unfinished(
     selection: ModelSelection,
     unfinished: Sequence[_UnfinishedCase],
-    results: Mapping[PairName, dict[str, tuple[Path, CaseResult]]],
+    results: Mapping[PairName, dict[HeldOutCase, tuple[Path, CaseResult]]],
     device: torch.device,
     reporter: Reporter,
 ) -> None:
@@ -165,13 +177,13 @@ def _segment_unfinished(
     if not unfinished:
         return
     with reporter.task("pairs on held-out cases", total=sum(len(case.configurations) for case in unfinished)) as task:
-        for fold in sorted({case.fold for case in unfinished}):
-            of_fold = [case for case in unfinished if case.fold == fold]
+        for fold in sorted({case.held_out.fold for case in unfinished}):
+            of_fold = [case for case in unfinished if case.held_out.fold == fold]
             configurations = {name: value for case in of_fold for name, value in case.configurations.items()}
             segmenters = {name: _load_fold(value, fold, device) for name, value in configurations.items()}
             for case in of_fold:
                 for pair, result in _segment_case(selection, case, segmenters, task).items():
-                    results[pair][case.case.name] = result
+                    results[pair][case.held_out] = result
 
 
 def _load_fold(configuration: PlannedConfiguration, fold: int, device: torch.device) -> Segmenter:
@@ -198,9 +210,11 @@ def _segment_case(
     results = {}
     for pair in unfinished.pairs:
         prediction = EnsemblePrediction(members=tuple(predictions[name] for name in pair.names), rules=NO_RULES)
-        segmentation = save_result(prediction, pair.folder / (case.name + result_ending(case)))
+        folder = pair.folder_of(unfinished.held_out)
+        segmentation = save_result(prediction, folder / (case.name + result_ending(case)))
         result = score_case(pair_with_label(case, segmentation, info, reference=reference))
-        ScoredCase(weights=pair.digests(unfinished.fold), result=result).save(pair.record(case.name))
-        results[pair.names] = (pair.folder, result)
+        digests = pair.digests(unfinished.held_out.fold)
+        ScoredCase(weights=digests, result=result).save(pair.record(unfinished.held_out))
+        results[pair.names] = (folder, result)
         task.advance(SCORING_SHARE * len(configurations) / len(unfinished.pairs))
     return results

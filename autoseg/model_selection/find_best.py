@@ -103,7 +103,8 @@ def _describe(candidate: Candidate, best: Candidate, metric: MetricName, *, alon
         reason = f"{best_score - score:.4f} below"
     return CandidateScores(
         configurations=candidate.names,
-        cases=len(candidate.results),
+        cases=len({case.name for case in candidate.results}),
+        repeats=candidate.summary.repeats,
         mean_dice=candidate.summary.foreground_mean.dice,
         dice={label: mean.dice for label, mean in candidate.summary.mean.items()},
         chosen=candidate is best,

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from autoseg.dataloading.augmentation_parameters import number_repeated
-from autoseg.evaluation.summary import mean_of_defined
+from autoseg.evaluation.repeats import mean_of_defined
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.torch_segmenter import make_segmenter
 from autoseg.model_selection.held_out_cases import load_preprocessed, measure_dice

@@ -9,7 +9,8 @@ import torch
 from autoseg.datasets.dataset import Case, Dataset
 from autoseg.datasets.scan_images import read_scan
 from autoseg.errors import ModelError
-from autoseg.evaluation.summary import Summary, mean_of_defined, summary_file
+from autoseg.evaluation.repeats import mean_of_defined
+from autoseg.evaluation.summary import Summary, summary_file
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.inference.prediction_quality import QUALITIES, PredictionQuality
 from autoseg.inference.segmenter import Prepared, Segmenter

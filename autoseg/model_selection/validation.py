@@ -43,6 +43,11 @@ def is_validated(model: ModelFolder, fold: Fold) -> bool:
     return summary_file(model.validation(fold)).is_file()
 
 
+def list_validated_folds(model: ModelFolder) -> list[Fold]:
+    """Returns the folds that are trained and validated, without "all"."""
+    return [fold for fold in model.trained_folds() if is_validated(model, fold)]
+
+
 def validate_fold(job: FoldJob, checkpoint: Checkpoint, reporter: Reporter, stop: StopRequest = NEVER) -> None:
     """Validates a fold and reports its mean Dice, unless it holds no case out or is validated already.
 
@@ -202,7 +207,7 @@ def pool_validation(
     """
     targets = dataset.info.targets
     with run_alone(model.path, waiting=reporter.say):
-        validated = [fold for fold in model.trained_folds() if is_validated(model, fold)]
+        validated = list_validated_folds(model)
         summaries = {fold: Summary.load(summary_file(model.validation(fold))) for fold in validated}
         results = [(model.validation(fold), result) for fold, summary in summaries.items() for result in summary.cases]
         rules = find_rules_for(dataset, results)

@@ -86,6 +86,7 @@ class CandidateScores(BaseModel):
         dice: Label name to mean Dice.
         chosen: Whether it was chosen, and so predicts from then on.
         reason: Why it was chosen or not, in words.
+        repeats: Mean Dice in each repeat of a cross-validation; empty if there is one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,6 +98,7 @@ class CandidateScores(BaseModel):
     chosen: bool
     reason: str
     score: Score | None = None
+    repeats: tuple[Score, ...] = ()
 
     @property
     def name(self) -> str:

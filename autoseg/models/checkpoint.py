@@ -27,7 +27,7 @@ from autoseg.workspace import EXPORTED_NETWORK, Fold
 FORMAT_VERSION = 2
 ANEW = "get a sound copy, or train that fold anew with --restart"
 
-NAMELESS = {"groups": None, "annotated": None}
+NAMELESS = {"groups": None, "annotated": None, "machine_labelled": None}
 """Fields of a dataset's description that may name patients, and their values in a model that is passed on."""
 
 LARGEST_GROWTH = 2

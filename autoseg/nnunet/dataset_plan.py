@@ -10,7 +10,7 @@ from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.splits import Splits
-from autoseg.datasets.splitting import check_leaks, resolve_splits
+from autoseg.datasets.splitting import SplitRequest, check_leaks, resolve_splits
 from autoseg.errors import ModelError, UsageError
 from autoseg.imaging.targets import Targets
 from autoseg.models.checkpoint import NAMELESS, Checkpoint
@@ -105,16 +105,16 @@ def resolve_nnunet_folds(
         UsageError: A fold held out other cases, or does not exist, or `source` contradicts splits.json.
         ArtifactError: A file of folds is damaged.
     """
-    names, info = list_planned_cases(folders), dataset.info
+    names, info, request = list_planned_cases(folders), dataset.info, SplitRequest(source=source)
     if folders.splits.is_file():
         splits, origin = Splits.load(folders.splits), str(folders.splits)
         check_leaks(splits, folders, info)
-        if source is not None and splits != resolve_splits(names, folders, info, SILENT, source=source):
+        if source is not None and splits != resolve_splits(names, folders, info, SILENT, request):
             what = f"{folders.splits} holds other folds than {source}"
             raise UsageError(what, f"leave --splits out, remove splits.json if nothing is trained by it, or {APART}")
         fix = f"{APART}; or, if nothing is trained here, remove splits.json, and give nnU-Net's folds with --splits"
     else:
-        splits = resolve_splits(names, folders, info, reporter, source=source)
+        splits = resolve_splits(names, folders, info, reporter, request)
         origin = f"the folds that were found or dealt for {dataset.name}" if source is None else str(source)
         fix = f"give nnU-Net's splits_final.json with --splits, or {APART}"
     for model in models.values():

@@ -27,6 +27,7 @@ rooms below: `datasets`, `planning`, `preprocessing`, `training`, `model_selecti
     prediction.py      predict
     prompting.py       prompt
     pacs.py            pull_dicom, push_dicom, listen_dicom
+    few_labels.py      pseudo_label, suggest
     distillation.py    distil
     scores.py          find_best, measure_quality, evaluate, compare
     reports.py         report_data, report_model, report_scans
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from autoseg.pipeline.dicom_series import check_dicom, list_series
     from autoseg.pipeline.distillation import distil
     from autoseg.pipeline.doctor import examine_machine
+    from autoseg.pipeline.few_labels import pseudo_label, suggest
     from autoseg.pipeline.job_states import status
     from autoseg.pipeline.jobs import print_jobs, run_jobs
     from autoseg.pipeline.networks import list_networks
@@ -99,6 +101,7 @@ MODULES = {
     "preprocess": "datasets",
     "print_jobs": "jobs",
     "prompt": "prompting",
+    "pseudo_label": "few_labels",
     "pull_dicom": "pacs",
     "push_dicom": "pacs",
     "refine": "refinement",
@@ -112,6 +115,7 @@ MODULES = {
     "stop": "training",
     "stop_run": "whole_run",
     "straighten": "raw_datasets",
+    "suggest": "few_labels",
     "train": "training",
     "watch": "watching",
 }
@@ -148,6 +152,7 @@ __all__ = [
     "preprocess",
     "print_jobs",
     "prompt",
+    "pseudo_label",
     "pull_dicom",
     "push_dicom",
     "refine",
@@ -161,6 +166,7 @@ __all__ = [
     "stop",
     "stop_run",
     "straighten",
+    "suggest",
     "train",
     "watch",
 ]

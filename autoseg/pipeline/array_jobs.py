@@ -15,7 +15,7 @@ from autoseg.cluster.command_lines import OptionValue
 from autoseg.cluster.graph import JobGraph
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.scans import find_scans
-from autoseg.datasets.splitting import resolve_splits
+from autoseg.datasets.splitting import SplitRequest, resolve_splits
 from autoseg.dicom.search import unpacked
 from autoseg.dicom.selection import SeriesChoice
 from autoseg.errors import UsageError
@@ -36,6 +36,8 @@ def make_preprocessing_jobs(
     plan_name: str | None = None,
     groups: str | None = None,
     splits: FilePath | None = None,
+    repeats: int | None = None,
+    leave_one_out: bool = False,
     workspace: FilePath | None = None,
     reporter: Reporter = SILENT,
 ) -> JobGraph:
@@ -44,10 +46,12 @@ def make_preprocessing_jobs(
     Args:
         number: Number of the dataset.
         parts: Number of parts.
-        configurations: See `preprocess`, for this and the next four arguments.
+        configurations: See `preprocess`, for this and the next six arguments.
         plan_name: Name of the plan.
         groups: How the patient is found in the name of a case.
         splits: File of folds.
+        repeats: How often all cases are assigned to folds.
+        leave_one_out: Whether each case is a fold of its own.
         workspace: The workspace.
         reporter: Told what is not as usual.
 
@@ -64,11 +68,14 @@ def make_preprocessing_jobs(
     names = choose_configurations(load_plan(number, folders), configurations)
     cases, info = list_planned_cases(folders), DatasetInfo.load(info_file(folders.raw))
     source = None if splits is None else Path(splits).absolute()
-    resolve_splits(cases, folders, info, reporter, groups=groups, source=source)
+    request = SplitRequest(groups=groups, source=source, repeats=repeats, leave_one_out=leave_one_out)
+    resolve_splits(cases, folders, info, reporter, request)
     options: Mapping[str, OptionValue] = {
         "--configuration": names if configurations else None,
         "--groups": groups,
         "--splits": source,
+        "--repeats": repeats,
+        "--leave-one-out": leave_one_out,
     }
     return make_preprocessing_graph(number, folders, place.root, options, min(parts, len(cases)))
 

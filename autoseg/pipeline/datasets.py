@@ -8,7 +8,7 @@ from autoseg.datasets.fingerprint import Fingerprint
 from autoseg.datasets.fingerprinting import compute_fingerprint
 from autoseg.datasets.info import DatasetInfo, info_file
 from autoseg.datasets.parts import choose_part
-from autoseg.datasets.splitting import resolve_splits
+from autoseg.datasets.splitting import SplitRequest, resolve_splits
 from autoseg.pipeline.options import add_speed, resolve_options
 from autoseg.planning.patch_growth import PatchesName
 from autoseg.planning.plan import ConfigurationName, Plan, PresetName, RulesName
@@ -150,6 +150,8 @@ def preprocess(
     plan_name: str | None = None,
     groups: str | None = None,
     splits: FilePath | None = None,
+    repeats: int | None = None,
+    leave_one_out: bool = False,
     part: str | None = None,
     workspace: FilePath | None = None,
     reporter: Reporter = SILENT,
@@ -161,7 +163,9 @@ def preprocess(
         configurations: Configurations to prepare; by default all that the plan has.
         plan_name: Name of the plan, if it is not the usual one.
         groups: See `plan_and_preprocess`.
-        splits: See `plan_and_preprocess`.
+        splits: See `plan_and_preprocess`, for this and the next two arguments.
+        repeats: How often all cases are assigned to folds.
+        leave_one_out: Whether each case is a fold of its own.
         part: "2/4" prepares the second of four parts of the cases, for four machines that share the work; "any" those
             that no other run has in work, until all are there, for machines that come and go.
         workspace: See `extract_fingerprint`.
@@ -181,13 +185,13 @@ def preprocess(
             autoseg.preprocess(4, configurations=["3d_fullres"])
     """
     choose_part([], part)
+    request = _request_splits(groups, splits, repeats, leave_one_out=leave_one_out)
     folders = find_workspace(workspace).dataset(number, plan_name)
     lock = run_alone if part is None else run_together
     with lock(folders.preprocessed):
         plan = load_plan(number, folders)
         info = DatasetInfo.load(info_file(folders.raw))
-        source = None if splits is None else as_path(splits, "splits")
-        folds = resolve_splits(list_planned_cases(folders), folders, info, reporter, groups=groups, source=source)
+        folds = resolve_splits(list_planned_cases(folders), folders, info, reporter, request)
         dataset = open_planned_dataset(number, folders, plan, folds)
         chosen = choose_configurations(plan, configurations)
         folds.save(folders.splits)
@@ -207,6 +211,8 @@ def plan_and_preprocess(
     plan_name: str | None = None,
     groups: str | None = None,
     splits: FilePath | None = None,
+    repeats: int | None = None,
+    leave_one_out: bool = False,
     skip: Sequence[str] = (),
     workspace: FilePath | None = None,
     reporter: Reporter = SILENT,
@@ -226,6 +232,9 @@ def plan_and_preprocess(
         plan_name: Name of a plan beside the usual one.
         groups: Regular expression that finds the patient in a case's name; see `resolve_splits`.
         splits: File of folds to train by, in this program's format or nnU-Net's; by default the cases are assigned.
+        repeats: How often all cases are assigned to folds, each time otherwise, so that each is held out as often; by
+            default as before, else once. Scores of small datasets vary by chance, and repeats say how much.
+        leave_one_out: Whether each case, or each group, is a fold of its own.
         skip: Names of cases to leave out.
         workspace: See `extract_fingerprint`.
         reporter: Shows progress and states what was decided.
@@ -248,6 +257,7 @@ def plan_and_preprocess(
         2
     """
     check_configuration_names(configurations)
+    request = _request_splits(groups, splits, repeats, leave_one_out=leave_one_out)
     folders = find_workspace(workspace).dataset(number, plan_name)
     dataset = Dataset.open(folders.raw).without(skip)
     options = resolve_options(
@@ -262,8 +272,8 @@ def plan_and_preprocess(
 
     with run_alone(folders.preprocessed):
         fingerprint = compute_fingerprint(dataset, folders, reporter)
-        names, source = [case.name for case in dataset.cases], None if splits is None else as_path(splits, "splits")
-        folds = resolve_splits(names, folders, dataset.info, reporter, groups=groups, source=source)
+        names = [case.name for case in dataset.cases]
+        folds = resolve_splits(names, folders, dataset.info, reporter, request)
         plan = make_plan(fingerprint, dataset.info, add_speed(options, folders, memory=memory, preset=preset))
         chosen = choose_configurations(plan, configurations)
 
@@ -271,3 +281,10 @@ def plan_and_preprocess(
         folds.save(folders.splits)
         prepare_cases(dataset, plan, configurations_to_preprocess(plan, chosen), folders, reporter)
     return plan
+
+
+def _request_splits(
+    groups: str | None, splits: FilePath | None, repeats: int | None, *, leave_one_out: bool
+) -> SplitRequest:
+    source = None if splits is None else as_path(splits, "splits")
+    return SplitRequest(groups=groups, source=source, repeats=repeats, leave_one_out=leave_one_out)

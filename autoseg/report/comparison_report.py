@@ -12,8 +12,9 @@ from autoseg.datasets.names import compose
 from autoseg.errors import AutosegError
 from autoseg.evaluation.overlay import label_colour
 from autoseg.evaluation.paired import FOREGROUND, Comparison, PairedScores
+from autoseg.evaluation.repeats import mean_of_defined
 from autoseg.evaluation.scores import METRICS
-from autoseg.evaluation.summary import CaseResult, Summary, mean_of_defined
+from autoseg.evaluation.summary import CaseResult, Summary
 from autoseg.report.charts import Chart, Frame, Series, make_chart
 from autoseg.report.held_out import MOST_PICTURES
 from autoseg.report.model_report import PICTURE_BYTES

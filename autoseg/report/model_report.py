@@ -8,6 +8,7 @@ from typing import Any
 from autoseg.datasets.dataset import Dataset
 from autoseg.datasets.info import DatasetInfo
 from autoseg.evaluation.overlay import label_colour
+from autoseg.evaluation.repeats import describe_repeats
 from autoseg.evaluation.scores import METRICS
 from autoseg.imaging.postprocessing import NO_RULES, PostprocessingRules
 from autoseg.models.best_model import BestModel
@@ -68,6 +69,7 @@ class RunView:
     failure_score: FailureScore | None
     calibration: Calibration | None
     reliability: Sequence[Chart]
+    repeats: str
 
 
 def examine_model(
@@ -158,6 +160,7 @@ def _view(run: ModelRun, cases: Sequence[ExaminedCase], info: DatasetInfo) -> Ru
         histograms=[histogram for histogram in drawn.values() if histogram is not None],
         confusion=summarize_confusion(matrices, info.targets, planes=all(map(math.isnan, volumes))),
         failure_score=judge_agreement([case.result for case in own]),
+        repeats=describe_repeats(run.summary.repeats) if run.summary and run.summary.repeats else "",
     )
 
 

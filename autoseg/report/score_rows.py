@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from autoseg.evaluation.repeats import mean_of_defined
 from autoseg.evaluation.scores import METRICS, LabelScores
-from autoseg.evaluation.summary import CaseResult, MeanScores, Summary, mean_of_defined
+from autoseg.evaluation.summary import CaseResult, MeanScores, Summary
 from autoseg.report.held_out import ExaminedCase
 
 SHOWN = ("dice", "nsd", "hd95_mm")

@@ -111,6 +111,11 @@ ALONE = (
         "--steps 2 --patch 16 16 16 --scale 0.08",
         ("epoch, ", "multiply-adds of a step", "hippocampus, mean Dice after 1 epochs, fold 0"),
     ),
+    Benchmark(
+        "few_labels.py",
+        "{task} {fresh} suggest --labelled 2 --unlabelled 3 --judged 1 --folds 2 --steps 2 --rounds 1 --count 1",
+        ("to begin with", "suggested", "at random"),
+    ),
     Benchmark("hippocampus.py", "{task} {fresh} --budget 2s", ("train", "predict", "evaluate")),
     Benchmark("instruction_sets.py", "--steps 2 --shape 16 20 14 --only AVX2 native", ("AVX2", "native")),
     Benchmark("int8.py", "{task} {fresh} --budget 2s", ("openvino, int8", "torch, as validated")),

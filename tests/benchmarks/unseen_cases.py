@@ -26,7 +26,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from autoseg.datasets.splits import Split
 from autoseg.evaluation.reliability import LabelledVoxels, calibrated_probabilities, measure_reliabilities
-from autoseg.evaluation.summary import mean_of_defined
+from autoseg.evaluation.repeats import mean_of_defined
 from autoseg.imaging.label_encoding import CaseLabels
 from autoseg.imaging.postprocessing import NO_RULES
 from autoseg.inference.agreement import EnsembleAgreement

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.datasets.splits import FOLDS, Split, Splits, find_leak, list_units, make_splits
+from autoseg.datasets.splits import FOLDS, CrossValidation, Split, Splits, find_leak, list_units, make_splits
 from autoseg.errors import ArtifactError, DatasetError, UsageError
+
+LEAVE_ONE_OUT = CrossValidation(leave_one_out=True)
 
 some_groups = st.lists(st.none() | st.integers(0, 8), min_size=2, max_size=60)
 
@@ -203,3 +205,59 @@ def test_cv_stands_for_every_number():
     assert splits.expand(["cv"]) == [0, 1, 2]
     assert splits.expand([2, "cv", "all", "all"]) == [2, 0, 1, "all"]
     assert splits.names == {"a", "b", "c"}
+
+
+def test_the_first_repeat_is_the_usual_cross_validation_and_the_others_differ():
+    """Every case is held out once in each repeat, together with other cases each time."""
+    names = [f"c{index:02d}" for index in range(20)]
+    once, thrice = make_splits(names), make_splits(names, scheme=CrossValidation(repeats=3))
+    repeats = [thrice.folds[start : start + FOLDS] for start in range(0, 3 * FOLDS, FOLDS)]
+    assert repeats[0] == once.folds
+    assert all(sorted(name for fold in folds for name in fold.validation) == names for folds in repeats)
+    assert len({fold.digest for fold in thrice.folds}) == 3 * FOLDS
+    assert thrice.expand(["cv"]) == list(range(15))
+
+
+def test_leave_one_out_holds_out_each_patient_alone():
+    """As many folds as patients, each of whose scans are held out together."""
+    groups = {"a1": "a", "a2": "a"}
+    splits = make_splits(["a1", "a2", *(f"c{index}" for index in range(8))], groups, scheme=LEAVE_ONE_OUT)
+    held_out = [fold.validation for fold in splits.folds]
+    assert len(held_out) == 9
+    assert ("a1", "a2") in held_out
+    assert find_leak(splits, groups) is None
+
+
+def test_a_scheme_survives_the_disk_and_the_usual_one_is_not_written(tmp_path):
+    """A file of five folds is what earlier versions wrote and read."""
+    for scheme in (CrossValidation(), CrossValidation(repeats=2), LEAVE_ONE_OUT):
+        splits = make_splits(["a", "b", "c"], scheme=scheme)
+        splits.save(tmp_path / "splits.json")
+        assert Splits.load(tmp_path / "splits.json").scheme == scheme
+        assert ("repeats" in splits.to_json()) == (scheme.repeats > 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(some_groups, st.integers(1, 3))
+def test_what_a_model_labelled_is_never_held_out_nor_beside_its_patient(numbers, repeats):
+    """Cases for training only are in every fold that does not hold out a case of their patient."""
+    names, groups = grouped(numbers)
+    machine = names[::3]
+    judged = [name for name in names if name not in machine]
+    if len(judged) < 2 or len(list_units(judged, groups)) < 2:
+        return
+    splits = make_splits(names, groups, scheme=CrossValidation(repeats=repeats), only_training=machine)
+    assert find_leak(splits, groups) is None
+    for fold in splits.folds:
+        held_out = {groups[name] for name in fold.validation if name in groups}
+        assert not set(fold.validation) & set(machine)
+        assert [name for name in machine if groups.get(name) not in held_out or name not in groups] == [
+            name for name in fold.training if name in machine
+        ]
+    assert sorted(name for fold in splits.folds for name in fold.validation) == sorted(judged * repeats)
+
+
+def test_one_case_that_people_labelled_is_refused():
+    """Two cases, one of which was labelled by a model, cannot be split."""
+    with pytest.raises(DatasetError, match="two cases that were not labelled by a model, there is 1"):
+        make_splits(["a", "b"], only_training=["b"])

@@ -1,13 +1,14 @@
 """Folds on disk: assigned, kept or loaded; reported to the user; and never with a patient on both sides."""
 
 import json
+from pathlib import Path
 
 import pytest
 from phantoms import Listener, write_json
 
 from autoseg.datasets.info import DatasetInfo
 from autoseg.datasets.splits import Splits, find_leak, make_splits
-from autoseg.datasets.splitting import resolve_splits
+from autoseg.datasets.splitting import SplitRequest, check_leaks, resolve_splits
 from autoseg.errors import ArtifactError, DatasetError, UsageError
 from autoseg.workspace import Workspace
 
@@ -28,7 +29,7 @@ def settle(folders, names, *, listed=None, **options):
     """The folds, and all that was said about them; `listed` are the groups of dataset.json."""
     listener = Listener()
     info = DatasetInfo.model_validate({**INFO, "groups": listed})
-    return resolve_splits(names, folders, info, listener, **options), listener.lines
+    return resolve_splits(names, folders, info, listener, SplitRequest(**options)), listener.lines
 
 
 def refusal(kind, folders, names, **options):
@@ -391,3 +392,62 @@ def test_folds_that_were_trained_on_another_division_are_named(folders):
 def test_too_few_cases_are_refused(folders, names):
     """Whatever the groups are."""
     assert "at least two cases" in refusal(DatasetError, folders, names, groups="^c")
+
+
+def test_repeats_are_asked_for_once_and_remembered(folders):
+    """Later calls without the option keep the scheme, also for more cases; one repeat goes back to five folds."""
+    splits, lines = settle(folders, STANDING, repeats=2)
+    assert len(splits.folds) == 10
+    assert lines == ["2 times 5 folds, 0 to 9: each case is held out once in each repeat"]
+    splits.save(folders.splits)
+    assert settle(folders, STANDING)[0] == splits
+    assert len(settle(folders, [*STANDING, "new"])[0].folds) == 10
+    back, lines = settle(folders, STANDING, repeats=1)
+    assert back == make_splits(STANDING)
+    assert lines == [f"assigned the cases anew, because {folders.splits} held them out in another way"]
+
+
+def test_leaving_one_out_is_said(folders):
+    """Ten cases, ten folds."""
+    splits, lines = settle(folders, STANDING, leave_one_out=True)
+    assert [len(fold.validation) for fold in splits.folds] == [1] * 10
+    assert lines == ["leave one out: 10 folds, each of which holds out one case"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"repeats": 0}, "--repeats 0 is impossible; take a number from 1 to 100"),
+        ({"repeats": 2, "leave_one_out": True}, "with --leave-one-out there is one way to assign the cases"),
+        ({"repeats": 2, "source": Path("folds.json")}, "--splits names the folds; leave out --repeats"),
+    ],
+)
+def test_impossible_schemes_are_refused(folders, options, text):
+    """Before anything is read."""
+    assert text in refusal(UsageError, folders, STANDING, **options)
+
+
+def test_edited_folds_are_not_replaced_by_a_scheme(folders):
+    """What somebody wrote by hand is kept, and the option that would undo it refused."""
+    write_ours(folders.splits, ("c00 c01", "c02"))
+    assert f"{folders.splits} says which folds there are; leave out" in refusal(
+        UsageError, folders, STANDING, repeats=2
+    )
+
+
+def test_folds_that_hold_out_what_a_model_labelled_are_refused(folders):
+    """A model would be judged by a model's opinion."""
+    write_ours(folders.splits, ("c00 c01", "c02"))
+    info = DatasetInfo.model_validate({**INFO, "machine_labelled": ["c02"]})
+    with pytest.raises(UsageError, match="fold 0 holds out 'c02', which was labelled by a model; correct the file"):
+        resolve_splits(STANDING, folders, info, Listener())
+    with pytest.raises(UsageError, match="fold 0 holds out 'c02', which was labelled by a model"):
+        check_leaks(Splits.load(folders.splits), folders, info)
+
+
+def test_unknown_cases_that_a_model_is_said_to_have_labelled_are_named(folders):
+    """A slip in dataset.json would let a model be judged by its own labels."""
+    write_raw(folders, STANDING)
+    info = DatasetInfo.model_validate({**INFO, "machine_labelled": ["c02", "c0x"]})
+    with pytest.raises(DatasetError, match=r'"machine_labelled" in .*dataset\.json names \'c0x\', which .* does not'):
+        resolve_splits(STANDING, folders, info, Listener())

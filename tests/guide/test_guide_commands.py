@@ -65,6 +65,8 @@ LINES_NOT_RUN = {
     ("fine_tuning", "train -d 5 -c 3d_fullres -f 0 --init resnet.pth --init-names names.json"): FOREIGN,
     ("README", "refine -d 4 -i corrected/ --machine masks/"): REFINED,
     ("refine", "refine -d 4 -i corrected/ --scans scans/ --machine masks/"): REFINED,
+    ("difficult_data", "pseudo_label -d 4 -i unlabelled/ --rounds 2"): "tests/pipeline/test_few_labels.py runs it",
+    ("difficult_data", "suggest -d 4 -i unlabelled/ --count 20 -o next.csv"): "tests/pipeline/test_few_labels.py does",
     ("README", "watch -d 4"): "tests/pipeline/test_watching.py runs it",
     ("README", "find_best -d 4"): "README trains one fold only; the page find_best runs it",
     (
