@@ -69,10 +69,7 @@ def read_image(paths: tuple[Path, ...], time_point: int | None = None) -> Volume
             raise ImageError(f"{paths[0]} and {path}: {difference}", "put all channels on one grid")
     with np.errstate(over="ignore"):  # values beyond 32 bit become infinite and are refused below
         array = np.concatenate([volume.array for volume in volumes], dtype=np.float32)
-    if not np.isfinite(array).all():
-        bad = int(np.size(array) - np.isfinite(array).sum())
-        what = f"{', '.join(map(str, paths))}: voxels that are NaN or infinite: {bad}"
-        raise ImageError(what, "replace them by numbers")
+    _check_finite(array, ", ".join(map(str, paths)))
     return Volume(array=array, geometry=geometry)
 
 
@@ -99,7 +96,8 @@ def read_label_map(path: Path, time_point: int | None = None) -> Volume:
         what = f"{path}: a label map has one channel, not {len(volume.array)}"
         raise ImageError(what, advise_one_channel(path))
     if np.issubdtype(array.dtype, np.floating):
-        whole = np.isfinite(array) & (np.abs(array - np.round(array)) <= LABEL_ROUNDING)
+        _check_finite(array, str(path))
+        whole = np.abs(array - np.round(array)) <= LABEL_ROUNDING
         if not whole.all():
             value = array[~whole].flat[0]
             raise ImageError(f"{path}: voxel value {value:g} is no label", "save whole numbers, without interpolation")
@@ -231,6 +229,13 @@ def _read(path: Path, *, as_mask: bool = False) -> Volume:
     volume = read_stored(path, as_mask=as_mask)
     check_straight(volume.geometry, name=str(path))
     return volume
+
+
+def _check_finite(array: NDArray[np.generic], name: str) -> None:
+    """Refuses voxels that are no numbers."""
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise ImageError(f"{name}: voxels that are NaN or infinite: {bad}", "replace them by numbers")
 
 
 def _take(volume: Volume, time_point: int | None) -> Volume:

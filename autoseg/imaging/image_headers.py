@@ -135,6 +135,8 @@ def find_nifti_header(path: Path) -> NiftiHeader | None:
         header = read_header(path)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {reason_of(error)}", advise_reading(error)) from error
+    except EOFError as error:
+        raise ImageError(f"{path} is cut off: it ends before its first voxel", "copy it again") from error
     if header is None:
         raise unreadable(path)
     return header

@@ -26,7 +26,6 @@ from autoseg.importing.corrections import (
     write_revision,
 )
 from autoseg.inference.scan_records import ScanRecords
-from autoseg.pipeline.datasets import preprocess
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import choose_configurations, configurations_to_preprocess
 from autoseg.runtime.reporting import Reporter
@@ -164,6 +163,8 @@ def enter_revision(
 
 def prepare_changed(request: RefineRequest, plan: Plan, reporter: Reporter) -> None:
     """Prepares the changed cases of all configurations of the plan that are prepared."""
+    from autoseg.pipeline import preprocess
+
     owners = configurations_to_preprocess(plan, list(plan.configurations))
     names = [name for name in owners if any(request.folders.cases(name).glob("*.zip"))]
     for name in configurations_to_preprocess(plan, [request.configuration]):

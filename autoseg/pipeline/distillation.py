@@ -15,7 +15,6 @@ from autoseg.datasets.splits import Splits
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary, summary_file
 from autoseg.pipeline.datasets import preprocess
-from autoseg.pipeline.training import train
 from autoseg.planning.distillation_settings import DistillationSettings
 from autoseg.planning.machine_speed import count_tiles, typical_shape
 from autoseg.planning.plan import ConfigurationName, Plan
@@ -107,6 +106,7 @@ def distil(
     from autoseg.inference.loading import PredictionOptions
     from autoseg.inference.teacher import describe_teacher
     from autoseg.models.model_source import find_model, opened_model
+    from autoseg.pipeline import train
 
     _check_numbers(work, seconds, weight)
     folders = find_workspace(workspace).dataset(number, name)

@@ -15,7 +15,6 @@ from autoseg.pipeline.corrected_masks import (
     make_revision,
     prepare_changed,
 )
-from autoseg.pipeline.training import train
 from autoseg.planning.plan import ConfigurationName
 from autoseg.planning.plan_file import load_plan_and_splits, open_planned_dataset
 from autoseg.runtime.lock import run_alone
@@ -154,6 +153,7 @@ def _train_on(
 ) -> Refinement:
     """Trains the folds on, or to the end where a run was stopped, and compares their scores with those of before."""
     from autoseg.model_selection.refined_folds import FoldState, compare_scores
+    from autoseg.pipeline import train
 
     summary = None
     for fold in folds:

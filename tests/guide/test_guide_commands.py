@@ -51,6 +51,10 @@ PACS = "tests/pacs/test_listen.py runs it with an archive"
 CROPS = "tests/inference/test_crop.py crops by models of both kinds"
 
 LINES_NOT_RUN = {
+    (
+        "runtimes",
+        "export -d 4 --runtime onnx --precision int8 -o Hippocampus_int8.zip",
+    ): "tests/model_selection/test_int8_export.py exports a network that has learned; int8 harms others at random",
     ("README", "train -d 4 -c 3d_fullres 2d -f cv --on slurm"): "tests/cluster/test_slurm.py runs such a line",
     **{
         (page, command): "tests/pipeline/test_whole_run.py runs it"

@@ -6,6 +6,7 @@ Source of the layouts: the headers nifti1.h and nifti2.h of the NIfTI Data Forma
 import gzip
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,9 @@ import numpy as np
 from autoseg.imaging.volume_files.nifti_placement import NiftiPlacement
 
 GZIP_START = b"\x1f\x8b"
+GZIP = 31  # zlib's code for the head of gzip
+BLOCK_BYTES = 2**14
+
 FIRST_BYTES, SECOND_BYTES = 348, 540
 """Sizes of the headers of the two versions of the format, which the headers begin with."""
 
@@ -155,17 +159,29 @@ def read_header(path: Path) -> NiftiHeader | None:
     """Reads the header of a NIfTI file, compressed or not, whatever its name says; None if it is none.
 
     Raises:
+        EOFError: It is compressed, and ends within its header.
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
-        start = file.read(SECOND_BYTES)
+        start = file.read(BLOCK_BYTES)
     if not start.startswith(GZIP_START):
         return parse_header(start)
     try:
-        with gzip.open(path) as packed:
-            return parse_header(packed.read(SECOND_BYTES), is_packed=True)
-    except (EOFError, OSError):  # it is damaged, which reading it names
+        return parse_header(_unpack_start(path, start), is_packed=True)
+    except (gzip.BadGzipFile, zlib.error):  # it is damaged, which reading it names
         return None
+
+
+def _unpack_start(path: Path, start: bytes) -> bytes:
+    """Returns the first unpacked bytes of a file, fewer if it is cut off."""
+    try:
+        with gzip.open(path) as packed:
+            return packed.read(SECOND_BYTES)
+    except EOFError:
+        unpacked = zlib.decompressobj(GZIP).decompress(start, SECOND_BYTES)
+        if len(unpacked) < FIRST_BYTES:
+            raise
+        return unpacked
 
 
 def is_nifti_name(path: Path) -> bool:

@@ -73,14 +73,14 @@ def is_cut_off(path: Path) -> bool:
     """
     if not is_nifti_name(path):
         return False
-    header = read_header(path)
-    if header is None:
-        return True
-    needed, unpacked = header.first_voxel + header.data_bytes, 0
+    unpacked = 0
     try:
+        header = read_header(path)
+        if header is None:
+            return True
         with gzip.open(path) if header.is_packed else path.open("rb") as file:
             while block := file.read(BLOCK_BYTES):
                 unpacked += len(block)
     except EOFError:
         return True
-    return unpacked < needed
+    return unpacked < header.first_voxel + header.data_bytes
