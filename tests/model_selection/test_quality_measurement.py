@@ -31,7 +31,7 @@ def measured(trained_volumes: Path, tmp_path_factory: pytest.TempPathFactory) ->
         app, [*words, "-w", str(root / "workspace")], catch_exceptions=False
     )
     assert done.exit_code == 0, done.output
-    assert "lost by a label, at most" in done.output
+    assert "balanced" in done.output
     return root
 
 
