@@ -7,10 +7,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from browsers import start_browser
 from custom_parts import register_all
 from hypothesis import settings
 from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
@@ -40,6 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if for_a_gpu and not torch.cuda.is_available():
         for item in for_a_gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A browser without a window, one for all tests of a process: playwright's driver does not start twice."""
+    with start_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsers import start_browser
 from PIL import Image, PngImagePlugin
 
 from autoseg.imaging.image_files import read_image, read_label_map
@@ -76,18 +75,18 @@ def read(folder: Path, kind: str, content: bytes) -> np.ndarray:
     return pixels
 
 
-def test_a_picture_is_turned_as_a_browser_shows_it(tmp_path: Path) -> None:
+def test_a_picture_is_turned_as_a_browser_shows_it(tmp_path: Path, browser: Any) -> None:
     """By EXIF, whatever XMP says; by XMP alone it is not turned."""
     cases = [(kind, {"exif": value}) for kind in ("png", "jpeg") for value in range(1, 9)]
     cases += [(kind, {"xmp": value}) for kind in ("png", "jpeg") for value in range(1, 9)]
     cases += [("jpeg", {"exif": 6, "xmp": 3}), ("png", {"exif": 8, "xmp": 1}), ("jpeg", {"exif": 1, "xmp": 6})]
-    with start_browser() as browser:
-        page = browser.new_page()
-        for kind, tags in cases:
-            content = encode(kind, **tags)
-            shown, mine = show(page, kind, content), read(tmp_path, kind, content)
-            assert shown.shape == mine.shape, (kind, tags)
-            assert np.abs(shown - mine).max() < 5, (kind, tags)
-        late = move_exif_behind_the_pixels(encode("png", exif=6))
-        assert np.array_equal(show(page, "png", late), PIXELS)  # the browser overlooks it
+    page = browser.new_page()
+    for kind, tags in cases:
+        content = encode(kind, **tags)
+        shown, mine = show(page, kind, content), read(tmp_path, kind, content)
+        assert shown.shape == mine.shape, (kind, tags)
+        assert np.abs(shown - mine).max() < 5, (kind, tags)
+    late = move_exif_behind_the_pixels(encode("png", exif=6))
+    assert np.array_equal(show(page, "png", late), PIXELS)  # the browser overlooks it
+    page.close()
     assert np.array_equal(read(tmp_path, "png", late), PIXELS[::-1].T)

@@ -156,4 +156,4 @@ def test_command(trained_volumes, tmp_path):
     assert "int8 by openvino" in done.output + done.stderr
     refused = CliRunner().invoke(app, [*arguments, "--format", "nnunet", "-o", str(tmp_path / "nnunet")])
     assert refused.exit_code == 2
-    assert "--precision is for exported networks" in refused.output + refused.stderr
+    assert "--precision is for bundles, which nnU-Net does not read" in refused.output + refused.stderr

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from autoseg.errors import ArtifactError, DatasetError, ModelError, Stopped, Usa
 from autoseg.imaging.image_files import read_image
 from autoseg.models.checkpoint import load_checkpoint
 from autoseg.pipeline.distillation import distil
+from autoseg.pipeline.interruption import LOOK_SECONDS
 from autoseg.pipeline.prediction import predict
 from autoseg.pipeline.scores import find_best
 from autoseg.pipeline.sharing import export_model
@@ -109,6 +111,7 @@ def test_a_stopped_student_goes_on_bit_for_bit(fresh, tmp_path):
             super().say(line)
             if line.startswith("epoch 0"):
                 stop(NUMBER, STUDENT, [0], plan_name="laptop", workspace=fresh)
+                time.sleep(3 * LOOK_SECONDS)  # tiny epochs would be over before the request is seen
 
     with pytest.raises(Stopped):
         run_distil(fresh, unlabelled=unlabelled_in(fresh), reporter=Stopping())

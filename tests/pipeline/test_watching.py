@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -19,8 +18,6 @@ import autoseg
 from autoseg.errors import UsageError
 from autoseg.pipeline import watch
 from autoseg.report.live import LivePage
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -130,25 +127,21 @@ def test_ctrl_c_ends_it(served):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_an_open_page_follows_the_training(served):
+def test_an_open_page_follows_the_training(served, browser):
     """It reloads by itself when an epoch is done, and says so when the watching has ended."""
-    playwright = pytest.importorskip("playwright.sync_api")
     address, root, process = served
     complaints: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser: Any = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address, timeout=120_000)
-        page.locator("#now td", has_text="3d_fullres, fold 0").wait_for()
-        model = folders_of(root).model("3d_fullres")
-        shutil.copytree(model.fold(0), model.fold(2), ignore=shutil.ignore_patterns("validation", "checkpoint.pt"))
-        page.get_by_text("fold 2: 2 of 2 epochs trained").wait_for(timeout=120_000)
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-        page.get_by_text("has ended; this is what was known last").wait_for(timeout=60_000)
-        browser.close()
+    page = browser.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address, timeout=120_000)
+    page.locator("#now td", has_text="3d_fullres, fold 0").wait_for()
+    model = folders_of(root).model("3d_fullres")
+    shutil.copytree(model.fold(0), model.fold(2), ignore=shutil.ignore_patterns("validation", "checkpoint.pt"))
+    page.get_by_text("fold 2: 2 of 2 epochs trained").wait_for(timeout=120_000)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    page.get_by_text("has ended; this is what was known last").wait_for(timeout=60_000)
+    page.close()
     assert complaints == []
 
 

@@ -1,18 +1,10 @@
-"""A real browser for pages, in which nothing may be written to the console."""
+"""Pages in a real browser, which may write nothing to its console."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import start_browser
-
-
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Any]:
-    """A browser without a window."""
-    with start_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

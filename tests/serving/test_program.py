@@ -19,7 +19,6 @@ from autoseg.errors import UsageError
 from autoseg.pipeline import serve
 
 GUIDE = Path(__file__).parents[2] / "autoseg" / "guide" / "serving.md"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TOKEN = "a-token-of-24-characters"  # noqa: S105 - of a test
 
 
@@ -112,17 +111,13 @@ def test_options_that_cannot_be(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(model, tmp_path):
+def test_the_page_in_a_browser(model, tmp_path, browser):
     """The token is asked for; a scan is chosen, its mask and volumes come; names and errors show as text."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
     scan = write_noise(tmp_path / "<img src=x onerror=alert(1)>.nii.gz")
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"no image")
     complaints, asked = [], []
-    with served(load_small(model), token=TOKEN) as (client, _, _lines), playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with served(load_small(model), token=TOKEN) as (client, _, _lines):
         page = browser.new_page(viewport={"width": 900, "height": 900})
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -146,6 +141,6 @@ def test_the_page_in_a_browser(model, tmp_path):
         assert np.asarray(nibabel.load(shutil.copy(download.value.path(), tmp_path / "m.nii.gz")).dataobj).any()
         if "AUTOSEG_SCREENSHOT" in os.environ:
             page.screenshot(path=os.environ["AUTOSEG_SCREENSHOT"])
-        browser.close()
+        page.close()
     assert complaints == []
     assert all(address.startswith((str(client.base_url), "blob:", "data:")) for address in asked)
