@@ -224,10 +224,11 @@ def test_a_plane_lies_where_itk_sees_it(tmp_path: Path, affine: np.ndarray) -> N
     assert read_stored(tmp_path / "a.nii").geometry.difference(expected) is None
 
 
-def test_threads_read_files_with_names_of_any_length(tmp_path: Path) -> None:
-    """ITK's reader for NIfTI is not asked, whose threads share the name of the last file."""
+def test_itk_is_not_asked_for_voxels_or_header(tmp_path: Path) -> None:
+    """The threads of its reader share the name of the last file, and none guards it."""
     path = tmp_path / "a.nii.gz"
     write_image(path, place(noise(0)[np.newaxis]))
-    with patch.object(sitk, "ReadImage", side_effect=AssertionError):
+    refusing = {"side_effect": AssertionError}
+    with patch.object(sitk, "ReadImage", **refusing), patch.object(sitk, "ImageFileReader", **refusing):
         np.testing.assert_array_equal(read_image((path,)).array[0], noise(0))
         assert read_image_header(path).shape == noise(0).shape
