@@ -1,13 +1,15 @@
 """Scans in DICOM: the series of each examination that are meant, as cases."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.dicom.examinations import Examination, describe_channels, group_examinations
 from autoseg.dicom.search import find_series
-from autoseg.dicom.selection import SeriesChoice, choose_series
+from autoseg.dicom.selection import NoSeriesError, SeriesChoice, choose_series
+from autoseg.dicom.series import Defect
 from autoseg.errors import DatasetError, ProblemsError, UsageError
 from autoseg.imaging.formats import readable_name
 
@@ -24,12 +26,13 @@ def find_dicom_scans(source: Path, info: DatasetInfo, choice: SeriesChoice) -> l
         choice: Which series are meant.
 
     Returns:
-        The scans, ordered by name; `Case.series` has one series per channel.
+        The scans, ordered by name; `Case.series` has one series per channel. Examinations that hold none that is meant
+        do not stop others, as those that cannot be read do not: their series has a defect that says so.
 
     Raises:
         DatasetError: There is no series at all.
         UsageError: pydicom is not installed, or a series is chosen in a way that does not fit.
-        SeriesChoiceError: It is not clear which series of the only examination is meant.
+        SeriesChoiceError: It is not clear which series of an examination is meant, or none of the only one is.
         ProblemsError: The same for several examinations, with a line for each.
     """
     check_number_of_channels(choice, info)
@@ -38,16 +41,22 @@ def find_dicom_scans(source: Path, info: DatasetInfo, choice: SeriesChoice) -> l
     if len(examinations) > 1 and any(text.isdigit() for text in choice.texts):
         what = f"{source} holds {len(examinations)} examinations, and numbers of series are those of one of them"
         raise UsageError(what, "choose the series by a pattern of their descriptions")
-    cases, errors = [], []
+    cases: list[Case] = []
+    unclear: list[UsageError] = []
+    without: list[tuple[Examination, NoSeriesError]] = []
     for examination in examinations:
         try:
             cases.append(make_case(examination, choice, modality))
+        except NoSeriesError as error:
+            without.append((examination, error))
         except UsageError as error:
-            errors.append(error)
+            unclear.append(error)
+    errors = [*unclear, *(error for _, error in without)] if unclear or not cases else []
     if len(errors) > 1:
         raise ProblemsError([str(error) for error in errors])
     if errors:
         raise errors[0]
+    cases += [_make_case_without(examination, error) for examination, error in without]
     return sorted(cases, key=lambda case: case.name)
 
 
@@ -72,6 +81,12 @@ def make_case(examination: Examination, choice: SeriesChoice, modality: str) -> 
     chosen = choose_series(examination.series, choice, examination.name, modality)
     images = tuple(series.paths[0] for series in chosen)
     return Case(name=readable_name(examination.name), images=images, series=chosen)
+
+
+def _make_case_without(examination: Examination, error: NoSeriesError) -> Case:
+    """Returns the case of an examination without a series that is meant; reading it raises the error."""
+    series = replace(examination.series[0], defect=Defect(what=error.what, fix=error.fix), geometry=None, remarks=())
+    return Case(name=readable_name(examination.name), images=(series.paths[0],), series=(series,))
 
 
 def check_number_of_channels(choice: SeriesChoice, info: DatasetInfo) -> None:

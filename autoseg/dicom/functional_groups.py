@@ -16,10 +16,22 @@ TELLING_APART = (
     "TriggerTime",
     "InversionTime",
     "ImageType",
+    "ConvolutionKernel",
     "AcquisitionTime",
     "ContentTime",
 )
 """Keywords whose values tell volumes of one series apart, in this order. Source: PS3.3, modules of CT, MR and PET."""
+
+
+STATED_BY_MAKERS = (
+    (0x0019, 0x0C, "SIEMENS MR HEADER"),
+    (0x0043, 0x39, "GEMS_PARM_01"),
+    (0x2001, 0x03, "Philips Imaging DD 001"),
+)
+"""Private elements with the b-value of diffusion: group, element, creator. Source: the makers' statements."""
+
+LARGEST_B_VALUE = 100_000
+"""From it on a b-value of GE has a billion added, a multiple of it. Decision: no scanner measures such ones."""
 
 
 class FunctionalGroups:
@@ -51,6 +63,8 @@ class FunctionalGroups:
             "ImageType": self._in_groups("MRImageFrameTypeSequence", "FrameType"),
         }
         found |= {keyword: join_values(value) for keyword, value in content.items() if value is not None}
+        if not found["DiffusionBValue"] and self._dataset.get("Modality") == "MR":
+            found["DiffusionBValue"] = private_b_value(self._dataset)
         return {keyword: value for keyword, value in found.items() if value}
 
     def _in_groups(self, sequence: str, keyword: str) -> Any:
@@ -59,6 +73,17 @@ class FunctionalGroups:
             if items and items[0].get(keyword) is not None:
                 return items[0].get(keyword)
         return None
+
+
+def private_b_value(dataset: Any) -> str:
+    """Returns the b-value of diffusion that older scanners state in an element of their maker's; empty without it."""
+    for group, element, creator in STATED_BY_MAKERS:
+        try:
+            value = float(values_of(dataset.private_block(group, creator)[element].value)[0])
+        except (KeyError, IndexError, TypeError, ValueError):
+            continue
+        return f"{value % LARGEST_B_VALUE:g}"
+    return ""
 
 
 def thickness_of(group: FunctionalGroups) -> float | None:

@@ -6,11 +6,12 @@ time, and copies of the same file. All are told apart by what their headers say,
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
+from autoseg.dicom.copies import find_conflict, unique_frames
 from autoseg.dicom.functional_groups import TELLING_APART
 from autoseg.dicom.headers import IMAGE, Header
 from autoseg.dicom.series import Defect, Frame, Series
@@ -20,6 +21,9 @@ from autoseg.imaging.geometry import DIRECTION_TOLERANCE, ORIGIN_TOLERANCE, SPAC
 MOST_ORIENTATIONS = 6
 """Orientations of single slices that are taken for a radial acquisition. Decision: localizers have three."""
 
+TIMES = 2
+"""Keywords at the end of `TELLING_APART` that are times of day, which differ from slice to slice."""
+
 Parts = list[tuple[str, list[Frame]]]
 
 
@@ -28,12 +32,14 @@ def group_series(headers: Iterable[Header]) -> list[Series]:
 
     Args:
         headers: Headers of files of any kind; those that are no images are left out. Images that state no series, as
-            some anonymised ones, are one series for each folder.
+            some anonymised ones, are one series for each folder. Those of two patients or studies are two series, even
+            if a program that removes names gave them one UID.
     """
-    by_uid: dict[str, list[Header]] = {}
+    by_uid: dict[tuple[str, str, str], list[Header]] = {}
     for header in headers:
         if header.kind == IMAGE:
-            by_uid.setdefault(header.uid or str(header.path.parent), []).append(header)
+            uid = header.uid or str(header.path.parent)
+            by_uid.setdefault((header.patient, header.study_uid, uid), []).append(header)
     series = [volume for same in by_uid.values() for volume in _volumes_of(same)]
     return sorted(series, key=lambda volume: (volume.number is None, volume.number or 0, volume.uid))
 
@@ -66,30 +72,23 @@ def _split_by_description(headers: list[Header]) -> list[list[Header]]:
 
 def _is_volume(headers: Sequence[Header]) -> bool:
     """Returns whether all frames of some files are the slices of one volume."""
-    frames = list(_unique_frames(headers).values())
+    frames = list(unique_frames(headers).values())
     return len(_split_by_grid(frames)) == 1 and stack_frames(frames).defect is None
 
 
-def _unique_frames(headers: Sequence[Header]) -> dict[tuple[Any, ...], Frame]:
-    """Returns the frames of files without copies: those of one SOP Instance UID that also lie at one place."""
-    unique: dict[tuple[Any, ...], Frame] = {}
-    for frame in (frame for header in headers for frame in header.frames):
-        same = (frame.sop_uid or str(frame.path), frame.number, frame.position_mm, frame.instance)
-        unique.setdefault((*same, tuple(sorted(frame.attributes.items()))), frame)
-    return unique
-
-
 def _volumes_of_role(headers: Sequence[Header], role: str) -> list[Series]:
-    unique = _unique_frames(headers)
+    unique = unique_frames(headers)
     copies = sum(len(header.frames) for header in headers) - len(unique)
     remarks = (f"{copies} of its slices are there twice",) if copies else ()
+    conflict = find_conflict(headers) if copies else None
     parts = _split_by_grid(list(unique.values()))
     volumes = [
         (_join(label, inner), same)
         for label, group in parts
         for inner, same in ([("", group)] if label == RADIAL else _split_repeated(group))
     ]
-    return [_make_series(headers[0], role, label, same, remarks) for label, same in volumes]
+    series = [_make_series(headers[0], role, label, same, remarks) for label, same in volumes]
+    return [replace(one, defect=conflict, geometry=None) for one in series] if conflict else series
 
 
 def _make_series(header: Header, role: str, part: str, frames: list[Frame], remarks: tuple[str, ...]) -> Series:
@@ -166,7 +165,7 @@ def _split_repeated(frames: list[Frame]) -> Parts:
     most = _count_at_one_position(frames)
     if most == 1:
         return _split_uneven(frames)
-    keys = [(key,) for key in TELLING_APART] + list(combinations(TELLING_APART[:-2], 2))
+    keys = [(key,) for key in TELLING_APART] + list(combinations(TELLING_APART[:-TIMES], 2))
     for key in keys:
         parts = _split_by(frames, key)
         if len(parts) == most and all(_count_at_one_position(part) == 1 for _, part in parts):
@@ -213,7 +212,17 @@ def _split_by_instance(frames: Sequence[Frame], most: int) -> Parts:
     for place, frame in sorted(zip(places, frames, strict=True), key=_by_instance):
         parts[seen[place]].append(frame)
         seen[place] += 1
-    return [(f"volume {index} of {most}", part) for index, part in enumerate(parts, start=1)]
+    labels = _describe_parts(parts)
+    return [(f"volume {index} of {most}{labels[index - 1]}", part) for index, part in enumerate(parts, start=1)]
+
+
+def _describe_parts(parts: Sequence[Sequence[Frame]]) -> list[str]:
+    """Describes volumes by the first keyword that each of them has one value of, and that they do not share."""
+    for key in TELLING_APART[:-TIMES]:
+        values = [{frame.attributes.get(key, "-") for frame in part} for part in parts]
+        if all(len(own) == 1 for own in values) and len(set[str]().union(*values)) > 1:
+            return [f", {key} {next(iter(own))}" for own in values]
+    return [""] * len(parts)
 
 
 def _by_instance(pair: tuple[int, Frame]) -> int:

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -68,13 +69,21 @@ def list_dicom_files(source: Path) -> list[Path]:
 
     Raises:
         UsageError: pydicom is not installed.
-        ImageError: A DICOMDIR is damaged, or a file that it lists is missing.
+        ImageError: The only file is no DICOM file, a DICOMDIR is damaged, or a file that it lists is missing.
     """
     if source.is_dir():
         paths = [path for path in list_files(source) if path.is_file() and is_dicom_file(path)]
         return [path for path in paths if path.name.upper() != DICOMDIR]
     check_installed(source)
-    return _list_directory(source) if source.name.upper() == DICOMDIR else [source]
+    if source.name.upper() == DICOMDIR:
+        return _list_directory(source)
+    if not is_dicom_file(source):
+        zipped = zipfile.is_zipfile(source)
+        raise ImageError(
+            f"{source} {'holds no' if zipped else 'is no'} DICOM file",
+            "unpack it, with the archives inside of it, and give the folder" if zipped else "give DICOM files",
+        )
+    return [source]
 
 
 @contextmanager
@@ -109,12 +118,18 @@ def _unpack(archive: zipfile.ZipFile, source: Path, target: Path) -> None:
         parts = [
             part for part in PurePosixPath(member.filename.replace("\\", "/")).parts if part not in ("/", "..", "")
         ]
-        path = target.joinpath(*parts)
+        path = _free_name(target.joinpath(*parts))
         path.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(member) as packed_file, path.open("wb") as file:
             shutil.copyfileobj(packed_file, file)
         changed = time.mktime((*member.date_time, 0, 0, -1))  # so that a file that is unpacked twice is the same
         os.utime(path, (changed, changed))
+
+
+def _free_name(path: Path) -> Path:
+    """Returns a path that is free: two names may become one where a zip file holds "a" and "/a", or "a" twice."""
+    candidates = (path.with_name(f"{path.name}_{number}") for number in count(2))
+    return path if not path.exists() else next(candidate for candidate in candidates if not candidate.exists())
 
 
 def _list_directory(path: Path) -> list[Path]:

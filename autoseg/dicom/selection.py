@@ -57,6 +57,10 @@ class SeriesChoiceError(UsageError):
         return type(self), (self.what, self.fix, self.series)
 
 
+class NoSeriesError(SeriesChoiceError):
+    """None of the series of a case is meant."""
+
+
 def choose_series(series: Sequence[Series], choice: SeriesChoice, name: str, modality: str = "") -> tuple[Series, ...]:
     """Returns the series that are meant, one per channel.
 
@@ -70,7 +74,7 @@ def choose_series(series: Sequence[Series], choice: SeriesChoice, name: str, mod
         modality: Modality of the model's images, such as "CT", if it is known.
 
     Raises:
-        UsageError: There is no scan, or none fits.
+        NoSeriesError: There is no scan, or none fits.
         SeriesChoiceError: Several fit.
     """
     if choice.texts:
@@ -101,7 +105,7 @@ def _choose(series: Sequence[Series], text: str, name: str, choice: SeriesChoice
     scans = [one for one in matching if not one.role] or matching
     if not scans:
         fix = f"{option} takes the number, a pattern of the description, or the UID of one of these: {_names(series)}"
-        raise SeriesChoiceError(f"{name} holds no series {text!r}", fix, series)
+        raise NoSeriesError(f"{name} holds no series {text!r}", fix, series)
     return _only(scans, f"{name} holds {len(scans)} series {text!r}", series, option)
 
 
@@ -109,7 +113,8 @@ def _choose_only(series: Sequence[Series], name: str, modality: str) -> Series:
     scans = [one for one in series if not one.role]
     if not scans:
         roles = ", ".join(sorted({f"{one.role} {one.description!r}" for one in series})) or "no images at all"
-        raise UsageError(f"{name} holds no scan ({roles})", "give a folder with one, or choose with --series")
+        what, fix = f"{name} holds no scan ({roles})", "give a folder with one, or choose with --series"
+        raise NoSeriesError(what, fix, series)
     scans = [one for one in scans if one.modality == modality] or scans
     scans = [one for one in scans if one.defect is None] or scans
     return _only(scans, f"{name} holds {len(scans)} series that could be meant", series, "--series")

@@ -108,6 +108,11 @@ class Series:
         return tuple(dict.fromkeys(frame.path for frame in self.frames))
 
     @property
+    def key(self) -> tuple[str, str, Path]:
+        """What tells this volume from all others of its files."""
+        return self.uid, self.part, self.frames[0].path
+
+    @property
     def name(self) -> str:
         """The series as people name it in messages, such as "series 4 't2_tse_tra' (MR)"."""
         number = "" if self.number is None else f" {self.number}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autoseg.dicom.quiet import quietly
 from autoseg.dicom.series import Frame
 from autoseg.errors import ImageError
 
@@ -70,8 +71,9 @@ def read_header(path: Path, frame: Frame) -> Any:
     from pydicom.errors import InvalidDicomError
 
     try:
-        stated = dcmread(path, stop_before_pixels=True, force=True, specific_tags=READ)
-        stated.decode()
+        with quietly():
+            stated = dcmread(path, stop_before_pixels=True, force=True, specific_tags=READ)
+            stated.decode()
     except (OSError, InvalidDicomError, ValueError, KeyError, NotImplementedError) as error:
         raise ImageError(f"cannot read {path}: {error}", "copy it anew") from error
     header = Dataset()

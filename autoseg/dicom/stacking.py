@@ -89,8 +89,14 @@ def positions_along(frames: Sequence[Frame]) -> NDArray[np.floating]:
 def _find_unplaced(frames: Sequence[Frame]) -> Defect | None:
     """Finds slices of which the header does not say where they lie, or says what cannot be."""
     row, column = frames[0].row_cosines, frames[0].column_cosines
-    if row is None or column is None or any(frame.position_mm is None for frame in frames):
+    unplaced = [frame for frame in frames if frame.position_mm is None]
+    if row is None or column is None or len(unplaced) == len(frames):
         return UNPLACED
+    if unplaced:
+        what = (
+            f"slices that do not state where they lie: {len(unplaced)} of {len(frames)}, first {unplaced[0].path.name}"
+        )
+        return Defect(what=what, fix="remove their files if they are no slices of it, or fetch them again")
     if frames[0].spacing_mm is None:
         return Defect(what="its files do not state the size of a pixel", fix="choose another series")
     if not _are_directions(np.asarray(row), np.asarray(column)):

@@ -11,7 +11,7 @@ from pathlib import Path
 from autoseg.datasets.dataset import Problem
 from autoseg.dicom.examinations import Examination, group_examinations
 from autoseg.dicom.headers import Header
-from autoseg.dicom.masks import MaskFile, describe_mask, read_mask
+from autoseg.dicom.masks import MaskFile, describe_frames, describe_mask, place_masks, read_mask
 from autoseg.dicom.pixels import read_series
 from autoseg.dicom.search import DicomFiles, find_series
 from autoseg.dicom.series import Series
@@ -76,13 +76,17 @@ def check_dicom_files(source: Path, labels: Path | None, reporter: Reporter) -> 
             raise ProblemsError([str(error) for error in damaged])
         raise DatasetError(f"{source} holds no series of images in DICOM", "check the path")
     examinations = group_examinations(files.series, source)
-    masks, unreadable = _describe_masks((*files.masks, *others.masks))
+    described, unreadable = _describe_masks((*files.masks, *others.masks))
+    placed = place_masks(described, files.series)
+    masks = [mask for mask, _ in placed]
     problems = [Problem(case="", what=error.what, fix=error.fix) for error in (*damaged, *unreadable)]
     problems += _check_series(examinations, reporter)
-    problems += _check_masks(examinations, masks, reporter)
+    problems += _check_masks(examinations, placed, reporter)
     for examination in examinations:
         for series, remark in ((one, remark) for one in examination.series for remark in one.remarks):
             reporter.say(f"{examination.name}: {series.name}: {remark}")
+    for line in describe_frames(placed):
+        reporter.say(line)
     structures = {mask.series_uid: tuple(_names_on(masks, mask.series_uid)) for mask in masks}
     place = source if labels is None else labels
     if not masks and place.is_dir() and (images := list_mask_files(place)):
@@ -143,33 +147,29 @@ def _memory_of(item: _Item) -> int:
 
 
 def _check_masks(
-    examinations: Sequence[Examination], masks: Sequence[MaskFile], reporter: Reporter
+    examinations: Sequence[Examination], placed: Sequence[tuple[MaskFile, list[Series]]], reporter: Reporter
 ) -> Iterator[Problem]:
     """Yields the problems of masks: those that refer to nothing, that name nothing, and that do not fit."""
-    drawn_on: dict[str, list[_Item]] = {}
-    for examination in examinations:
-        for series in examination.series:
-            drawn_on.setdefault(series.uid, []).append(_Item(name=examination.name, series=series))
+    names = {series.key: examination.name for examination in examinations for series in examination.series}
     owners: dict[tuple[str, str], Path] = {}
-    with reporter.task("reading masks", len(masks)) as task:
-        for mask in masks:
-            items = drawn_on.get(mask.series_uid, []) if mask.series_uid else []
-            case = items[0].name if items else ""
-            problem = _find_problem(mask, items) or _find_twice(mask, owners)
+    with reporter.task("reading masks", len(placed)) as task:
+        for mask, found in placed:
+            case = names[found[0].key] if found else ""
+            problem = _find_problem(mask, found) or _find_twice(mask, owners)
             if problem is not None:
                 yield Problem(case=case, what=problem.what, fix=problem.fix)
             task.advance()
 
 
-def _find_problem(mask: MaskFile, items: Sequence[_Item]) -> AutosegError | None:
-    if not mask.series_uid:
+def _find_problem(mask: MaskFile, found: Sequence[Series]) -> AutosegError | None:
+    if not mask.series_uid and not found:
         return DatasetError(f"{mask.path} does not say which series it was drawn on", LEAVE_OUT)
-    if not items:
+    if not found:
         what = f"{mask.path} was drawn on series {mask.series_uid}, which is not there"
         return DatasetError(what, "bring that series, or leave the mask out")
     if not mask.names:
         return DatasetError(f"{mask.path} holds no structure", LEAVE_OUT)
-    readable = [item.series for item in items if item.series.geometry is not None]
+    readable = [series for series in found if series.geometry is not None]
     errors = [error for series in readable if (error := _find_misfit(mask, series))]
     return errors[0] if len(errors) == len(readable) and errors else None
 

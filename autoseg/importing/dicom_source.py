@@ -18,7 +18,7 @@ from autoseg.datasets.dicom_scans import describe_dicom_scans, make_case
 from autoseg.datasets.info import DatasetInfo
 from autoseg.dicom.channels import resample
 from autoseg.dicom.examinations import Examination
-from autoseg.dicom.masks import MaskFile, describe_mask, read_mask
+from autoseg.dicom.masks import MaskFile, describe_frames, describe_mask, place_masks, read_mask
 from autoseg.dicom.pixels import grid_of_voxels
 from autoseg.dicom.search import DicomFiles, find_series
 from autoseg.dicom.selection import SeriesChoice
@@ -32,6 +32,9 @@ from autoseg.importing.dicom_files import name_channels, report_pairs
 from autoseg.importing.structures import PartCombination, Structures, number_structures
 from autoseg.runtime.reporting import Reporter
 from autoseg.runtime.thread_map import map_in_threads, results_or_raise
+
+SeriesKey = tuple[str, str, Path]
+"""What tells a volume from others; see `Series.key`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +182,7 @@ def _annotate(
     reporter: Reporter,
 ) -> list[AnnotatedCase]:
     """Chooses the series of each examination, and gives it the masks that were drawn on them."""
-    by_series: dict[str, list[MaskFile]] = {}
-    for mask in masks:
-        by_series.setdefault(mask.series_uid, []).append(mask)
+    by_series = _group_masks(examinations, masks, reporter)
     cases, errors, without = [], [], []
     for examination in examinations:
         try:
@@ -208,18 +209,32 @@ def _annotate(
     return cases
 
 
+def _group_masks(
+    examinations: Sequence[Examination], masks: Sequence[MaskFile], reporter: Reporter
+) -> dict[SeriesKey, list[MaskFile]]:
+    """Returns the masks that were drawn on each volume."""
+    placed = place_masks(masks, [series for examination in examinations for series in examination.series])
+    for line in describe_frames(placed):
+        reporter.say(line)
+    by_series: dict[SeriesKey, list[MaskFile]] = {}
+    for mask, found in placed:
+        for series in found:
+            by_series.setdefault(series.key, []).append(mask)
+    return by_series
+
+
 def _annotate_one(
-    examination: Examination, by_series: dict[str, list[MaskFile]], choice: SeriesChoice
+    examination: Examination, by_series: dict[SeriesKey, list[MaskFile]], choice: SeriesChoice
 ) -> AnnotatedCase | None:
-    drawn_on = [series for series in examination.series if series.uid in by_series]
+    drawn_on = [series for series in examination.series if series.key in by_series]
     if not drawn_on:
         return None
     candidates = examination if choice.texts else Examination(name=examination.name, series=drawn_on)
     case = make_case(candidates, choice, "")
-    channel = next((index for index, series in enumerate(case.series) if series.uid in by_series), None)
+    channel = next((index for index, series in enumerate(case.series) if series.key in by_series), None)
     if channel is None:
         return None
-    masks = tuple(by_series[case.series[channel].uid])
+    masks = tuple(by_series[case.series[channel].key])
     _check_names(examination.name, masks)
     for series in case.series:
         series.grid()  # what cannot be read is said before the work

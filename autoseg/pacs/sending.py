@@ -100,15 +100,21 @@ def _send_by_association(files: dict[Path, tuple[str, str]], peer: Peer, title: 
     with quietly():
         association = entity.associate(peer.host, peer.port, ae_title=peer.title, **arguments)
         if not association.is_established:
-            reason = "it refuses the titles" if association.is_rejected else "it does not answer"
-            raise TransferError(
-                f"cannot send to {peer} as {title}: {reason}", "check titles, host, port and encryption"
-            )
+            raise _not_established(association, peer, title, list(files))
         try:
             for path in files:
                 _store(association, path, peer)
         finally:
             association.release()
+
+
+def _not_established(association: Any, peer: Peer, title: str, paths: Sequence[Path]) -> TransferError:
+    """Returns why nothing can be sent; a peer that answers and takes none of the kinds of files is told apart."""
+    if association.rejected_contexts:
+        what = f"{peer} takes no files of the kind of {paths[0].name}"
+        return TransferError(what, "send them in another way, such as DICOMweb, or allow their kind there")
+    reason = "it refuses the titles" if association.is_rejected else "it does not answer"
+    return TransferError(f"cannot send to {peer} as {title}: {reason}", "check titles, host, port and encryption")
 
 
 def _store(association: Any, path: Path, peer: Peer) -> None:

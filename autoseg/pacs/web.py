@@ -78,13 +78,21 @@ def open_web(address: str) -> Any:
 @contextmanager
 def web_errors(address: str) -> Iterator[None]:
     """Turns what goes wrong with a service into a `TransferError` in one line."""
-    from requests.exceptions import RequestException
+    from requests.exceptions import ConnectionError as NoConnectionError
+    from requests.exceptions import RequestException, SSLError
 
     try:
         yield
+    except NoConnectionError as error:
+        if isinstance(error, SSLError):
+            raise TransferError(f"cannot use {address}: {_shorten(error)}", "check its certificate") from error
+        raise TransferError(f"cannot use {address}: it does not answer", "check the address and the service") from error
     except RequestException as error:
-        reason = " ".join(str(error).split())[:MOST_SHOWN]
-        raise TransferError(f"cannot use {address}: {reason}", "check the address and the service") from error
+        raise TransferError(f"cannot use {address}: {_shorten(error)}", "check the address and the service") from error
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:MOST_SHOWN]
 
 
 def _uid(item: Any) -> str:

@@ -68,6 +68,26 @@ def test_names_in_a_zip_file_cannot_lead_out_of_the_folder(tmp_path, scan):
         assert [file.name for file in folder.rglob("*.dcm")] == ["outside.dcm"]
 
 
+def test_names_in_a_zip_file_that_become_one_are_all_kept(tmp_path, scan):
+    """A slice that is written over would be lost without a word."""
+    path, files = tmp_path / "scan.zip", sorted((scan / "patient" / "series").iterdir())
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, name in zip(files, ("a/slice", "../a/slice", "/a/slice"), strict=True):
+            archive.writestr(name, file.read_bytes())
+    with unpacked(path) as folder:
+        assert [len(series.frames) for series in find_series(folder).series] == [3]
+
+
+def test_a_zip_file_of_zip_files_says_what_to_do(tmp_path, scan):
+    """It is not damaged; nor is a file of another kind."""
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(make_zip(tmp_path / "scan.zip", scan), "scan.zip")
+    with pytest.raises(ImageError, match=r"all.zip holds no DICOM file; unpack it, with the archives inside of it"):
+        list_dicom_files(tmp_path / "all.zip")
+    with pytest.raises(ImageError, match=r"notes.txt is no DICOM file"):
+        list_dicom_files(scan / "notes.txt")
+
+
 def test_a_zip_file_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
     """Nothing is unpacked."""
     monkeypatch.setattr("autoseg.dicom.search.GIGABYTE", 2**20)

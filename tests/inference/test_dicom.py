@@ -147,6 +147,19 @@ def test_python_names_what_is_not_clear(trained_volumes, tmp_path):
         model.predict(tmp_path / "scans")
 
 
+def test_an_examination_without_the_series_does_not_stop_others(trained_volumes, tmp_path):
+    """It is named at the end, with what it holds instead; if no examination has the series, nothing begins."""
+    write_series(tmp_path / "scans" / "anna", make_scan(trained_volumes, "T2"))
+    write_series(tmp_path / "scans" / "bert", make_scan(trained_volumes, "T1"))
+    with pytest.raises(ProblemsError, match=r"bert holds no series 't2\*'.*1 is series 1 'T1'") as caught:
+        run(trained_volumes, tmp_path / "scans", tmp_path / "masks", series="t2*", dicom="seg")
+    assert len(caught.value.lines) == 1
+    assert {path.name for path in (tmp_path / "masks" / "dicom").iterdir()} == {"anna_seg.dcm"}
+    with pytest.raises(ProblemsError, match="anna holds no series 'flair'"):
+        run(trained_volumes, tmp_path / "scans", tmp_path / "other", series="flair")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_damaged_slice_is_named(trained_volumes, tmp_path):
     """The voxels of one slice are cut off."""
     folder = write_series(tmp_path / "scan", make_scan(trained_volumes))

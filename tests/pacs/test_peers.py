@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 from dicom_files import make_series, write_series
-from orthanc import free_port
+from orthanc import free_port, run_orthanc
 
 from autoseg.errors import TransferError, UsageError
 from autoseg.pacs.peers import Peer, TlsFiles, choose_tls
@@ -15,7 +15,8 @@ from autoseg.pacs.receiving import Service, receive
 from autoseg.pacs.sending import send_files
 from autoseg.pipeline import push_dicom
 
-pytest.importorskip("pynetdicom")
+AE = pytest.importorskip("pynetdicom").AE
+dcmread = pytest.importorskip("pydicom").dcmread
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves sockets open
 
@@ -36,6 +37,39 @@ def tls(tmp_path):
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     return TlsFiles(certificate=certificate, key=key, authorities=certificate)
+
+
+@pytest.mark.slow
+def test_an_archive_takes_and_sends_encrypted(tmp_path, files, tls):
+    """Orthanc, which asks for a certificate; what it takes and sends back is the same."""
+    settings = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(tls.certificate),
+        "DicomTlsPrivateKey": str(tls.key),
+        "DicomTlsTrustedCertificates": str(tls.authorities),
+    }
+    queue = StudyQueue(tmp_path / "queue")
+    with run_orthanc(tmp_path / "orthanc", **settings) as archive:
+        peer = Peer(title="ORTHANC", host="127.0.0.1", port=archive.dicom)
+        with pytest.raises(TransferError, match="cannot send to ORTHANC"):
+            send_files(files, peer)
+        assert send_files(files, peer, tls=tls) == len(files)
+        with receive(Service(port=0, tls=tls), queue) as port:
+            archive.send_all_to("AUTOSEG", port, tls=True)
+    assert {path.stem for path in queue.received.rglob("*.dcm")} == {dcmread(path).SOPInstanceUID for path in files}
+
+
+def test_a_peer_that_takes_no_such_files_is_told_from_one_that_does_not_answer(tmp_path, files):
+    """As archives take no label maps by C-STORE that are older than these."""
+    entity = AE(ae_title="OLD")
+    entity.add_supported_context("1.2.840.10008.1.1")
+    server = entity.start_server(("127.0.0.1", 0), block=False)
+    try:
+        peer = Peer(title="OLD", host="127.0.0.1", port=server.server_address[1])
+        with pytest.raises(TransferError, match=r"OLD@.* takes no files of the kind of IM0000; send them in"):
+            send_files(files, peer)
+    finally:
+        server.shutdown()
 
 
 def count_received(queue: StudyQueue) -> int:
@@ -91,7 +125,7 @@ def test_what_cannot_be_reached_or_sent_is_one_line(tmp_path, files):
     source, port = files[0], free_port()
     with pytest.raises(TransferError, match="does not answer"):
         push_dicom([source], f"NOBODY@127.0.0.1:{port}")
-    with pytest.raises(TransferError, match="cannot use http"):
+    with pytest.raises(TransferError, match=r"cannot use http.*: it does not answer"):
         push_dicom([source], f"http://127.0.0.1:{port}/dicom-web")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no DICOM files"):

@@ -42,9 +42,10 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - this machine
             return json.loads(answer.read() or b"null")
 
-    def send_all_to(self, title: str, port: int) -> None:
+    def send_all_to(self, title: str, port: int, *, tls: bool = False) -> None:
         """Lets the archive send everything that it holds to a DICOM application, by C-STORE."""
-        self.call("/modalities/listener", {"AET": title, "Host": "127.0.0.1", "Port": port}, "PUT")
+        peer = {"AET": title, "Host": "127.0.0.1", "Port": port, "UseDicomTls": tls}
+        self.call("/modalities/listener", peer, "PUT")
         self.call("/modalities/listener/store", {"Resources": self.call("/studies"), "Synchronous": True})
 
 
@@ -56,8 +57,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def run_orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Runs an archive; skips the test where it is not installed."""
+def run_orthanc(folder: Path, **further: object) -> Iterator[Orthanc]:
+    """Runs an archive with further settings; skips the test where it is not installed."""
     program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
     if program is None or not PLUGIN.exists():
         pytest.skip("Orthanc with its DICOMweb plugin is not installed (orthanc, orthanc-dicomweb)")
@@ -73,6 +74,7 @@ def run_orthanc(folder: Path) -> Iterator[Orthanc]:
         "AuthenticationEnabled": False,
         "UnknownSopClassAccepted": True,
         "Plugins": [str(PLUGIN)],
+        **further,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "orthanc.json").write_text(json.dumps(settings))
