@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from contour_filling import fill
-from dicom_readers import list_errors
+from dicom_readers import list_errors, read_by_plastimatch
 from dicom_series import ORIENTATIONS, affine, slice_segmentation, write_enhanced_series, write_series
 
 from autoseg.dicom import structure_sets
@@ -68,6 +68,21 @@ def test_filled_contours_are_what_was_segmented(tmp_path, orientation):
     for name, numbers in STRUCTURES.items():
         assert np.array_equal(masks[name], np.isin(label, numbers)), name
     assert list_errors(path) == []
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_others_fill_what_was_segmented(tmp_path, orientation):
+    """A hollow ball and its core, as a planning program reads them, in each orientation."""
+    shape = (5, 31, 23)
+    series = write_series(tmp_path / "in", orientation=orientation, shape=shape)
+    middle = (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
+    radius = (((np.indices(shape) - middle) / middle) ** 2).sum(axis=0)
+    label = ((radius < 0.8).astype(np.uint8) + (radius < 0.2)).astype(np.uint8)
+    path = write_object(tmp_path, series, label, {"shell": (1,), "core": (2,), "whole": (1, 2)})
+    masks = read_by_plastimatch(path, tmp_path / "in", tmp_path / "out", affine(series.geometry), shape)
+    assert set(masks) == {"shell", "core", "whole"}
+    for name, numbers in {"shell": (1,), "core": (2,), "whole": (1, 2)}.items():
+        assert np.array_equal(masks[name], np.isin(label, numbers)), name
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 7), (2, 1, 1)])

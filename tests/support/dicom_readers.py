@@ -75,3 +75,19 @@ def read_by_dcmqi(path: Path, folder: Path, affine: np.ndarray, shape) -> dict[s
             mask = (array == segment["labelID"]).astype(np.uint8)
             masks[segment["SegmentLabel"]] = put_on_grid(mask, from_affine, affine, shape)
     return masks
+
+
+def read_by_plastimatch(path: Path, series: Path, folder: Path, affine: np.ndarray, shape) -> dict[str, np.ndarray]:
+    """Returns the mask of each structure of a structure set, by its name, as plastimatch fills its contours."""
+    import nibabel
+
+    command = [find_program("plastimatch"), "convert", "--input", str(path), "--referenced-ct", str(series)]
+    output = ["--output-prefix", str(folder), "--prefix-format", "nii.gz"]
+    subprocess.run([*command, *output], capture_output=True, check=True)
+    masks = {}
+    for file in folder.iterdir():
+        image = nibabel.load(file)
+        from_affine = np.diag([-1, -1, 1, 1]) @ image.affine
+        mask = (np.asanyarray(image.dataobj) != 0).astype(np.uint8)
+        masks[file.name.removesuffix(".nii.gz")] = put_on_grid(mask, from_affine, affine, shape)
+    return masks
