@@ -71,6 +71,11 @@ REFERENCE_PLANS = Benchmark("reference_plans.py", "{fresh} --datasets 1", ("",))
 TRAINING_STEP = Benchmark(
     "training_step.py", "--patch 16 16 16 --batch 2 --steps 2 --pairs 1", ("patch 16 x 16 x 16, batch 2",)
 )
+FIDELITY = Benchmark(
+    "fidelity.py",
+    "{workspace} -d 4 --patch 16 16 16 --features 4 --epochs 2 --steps 2 --seeds 1 2 --held-out 1",
+    ("autoseg", "nnU-Net"),
+)
 METRICS = Benchmark("metrics.py", "{labels} {masks} --cases 2 --rounds 1 --spacing 3 0.8 0.7", ("autoseg", "hd95_mm"))
 BESIDE_NNUNET = (FINGERPRINT, PREDICTION, PREPROCESSING, REFERENCE_PLANS, TRAINING_STEP)
 ALONE = (
@@ -188,6 +193,7 @@ STARTED_BY = {
     "gpu_overview_part.py": "gpu_overview.py",
     "measure_convolution_faults.py": "convolution_faults.py",
     "measure_busy_machine.py": "busy_machine.py",
+    "measure_fidelity.py": "fidelity.py",
     "measure_metrics.py": "metrics.py",
     "measure_prediction.py": "prediction.py",
     "measure_resampling.py": "preprocessing.py",
@@ -290,7 +296,7 @@ def test_runs_without_other_programs(benchmark_run: Benchmark, folders: dict[str
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("benchmark_run", BESIDE_NNUNET, ids=by_script)
+@pytest.mark.parametrize("benchmark_run", [*BESIDE_NNUNET, FIDELITY], ids=by_script)
 def test_runs_beside_nnunet(benchmark_run: Benchmark, folders: dict[str, Path]) -> None:
     """Nothing fails, and a row compares both programs."""
     output = run(benchmark_run, folders, "--nnunet", environment(NNUNET_VARIABLE))
@@ -300,6 +306,14 @@ def test_runs_beside_nnunet(benchmark_run: Benchmark, folders: dict[str, Path]) 
     elif benchmark_run is FINGERPRINT:
         assert "Shapes and spacings of all cases agree: yes." in output
         assert re.search(r"nnU-Net takes \d+\.\d times as long", output)
+    elif benchmark_run is FIDELITY:
+        for program in benchmark_run.rows:
+            seed, dice = find_row(output, program)[1:3]
+            assert (seed, 0 <= float(dice) <= 1) == ("2", True)
+        first, last = (find_row(output, epoch)[1:] for epoch in ("1", "2"))
+        assert all(re.fullmatch(r"-?\d+\.\d+ \(-?\d+\.\d+ to -?\d+\.\d+\)", cell) for cell in (*first, *last))
+        again = run(benchmark_run, folders, "--nnunet", environment(NNUNET_VARIABLE))
+        assert rows_of(again) == rows_of(output)  # nothing is trained twice
     else:
         compared = [find_row(output, beginning) for beginning in benchmark_run.rows if beginning != "48 x 41"]
         assert all(re.fullmatch(r"\*\*\d+\.\d\*\* \(\d+\.\d\)", row[3]) for row in compared), output
@@ -335,6 +349,6 @@ def test_runs_on_real_scans(folders: dict[str, Path]) -> None:
 def test_no_script_is_forgotten() -> None:
     """Every program of the folder is run here, or started by one that is."""
     programs = {path.name for path in FOLDER.glob("*.py") if "\nif __name__ ==" in path.read_text("utf-8")}
-    assert programs == {benchmark.script for benchmark in BENCHMARKS} | set(STARTED_BY)
+    assert programs == {benchmark.script for benchmark in (*BENCHMARKS, FIDELITY)} | set(STARTED_BY)
     for program, starter in STARTED_BY.items():
         assert program.removesuffix(".py") in (FOLDER / starter).read_text("utf-8")
