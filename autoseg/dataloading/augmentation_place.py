@@ -48,7 +48,8 @@ def augments_on_device(
     if choice == "device" and custom:
         raise UsageError(f"the transform {custom[0].name!r} changes patches on a CPU only", "choose --augment-on cpu")
     if choice == "device" and shapes:
-        what = "component_weight and skeleton_weight of the loss, and distillation, need patches that a CPU changes"
+        terms = "component_weight, skeleton_weight and border_weight of the loss"
+        what = f"{terms}, and distillation, need patches that a CPU changes"
         raise UsageError(what, "choose --augment-on cpu")
     if choice == "auto":
         return device.type == "cuda" and not custom and not shapes and augments_faster(device, voxels, cores)

@@ -22,7 +22,7 @@ class Batch:
             predicts, in most networks the whole patch.
         unknown: Structures that are not annotated in the case of each patch, shape (n, structures), bool; None if all
             structures are annotated in all cases.
-        regions, skeletons: Shapes of the structures, on the grid of the labels; see `shapes.Shapes`.
+        regions, skeletons, borders: Shapes of the structures, on the grid of the labels; see `shapes.Shapes`.
         soft: Probability of each structure by a teacher, shape (n, structures, *centre), float32; None without one.
     """
 
@@ -31,12 +31,13 @@ class Batch:
     unknown: torch.Tensor | None = None
     regions: torch.Tensor | None = None
     skeletons: torch.Tensor | None = None
+    borders: torch.Tensor | None = None
     soft: torch.Tensor | None = None
 
     @property
     def shapes(self) -> Shapes:
         """The shapes of the structures that the loss needs beside the labels."""
-        return Shapes(regions=self.regions, skeletons=self.skeletons)
+        return Shapes(regions=self.regions, skeletons=self.skeletons, borders=self.borders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,7 +136,7 @@ class Batches:
             return batch
         labels = batch.labels if self.previous is None else decode_labels(batch.labels, self._base)
         shapes = self.shapes.make(crop_to_centre(labels, self.configuration.patches.margin))
-        return replace(batch, regions=shapes.regions, skeletons=shapes.skeletons)
+        return replace(batch, regions=shapes.regions, skeletons=shapes.skeletons, borders=shapes.borders)
 
     @property
     def _augmentation(self) -> AugmentationSettings:

@@ -1,4 +1,4 @@
-"""Shapes that some losses need beside the labels: regions around connected components, and skeletons.
+"""Shapes that some losses need beside the labels: regions around connected components, skeletons, and borders.
 
 They follow from the labels of a patch as the network is to predict them, so they are made after its augmentation, by
 the threads that prepare batches.
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from autoseg.imaging.borders import number_components, weigh_borders
 from autoseg.imaging.skeletons import find_tube
 from autoseg.imaging.structure_masks import structure_masks
 from autoseg.imaging.targets import Targets
@@ -31,10 +32,13 @@ class Shapes:
             structures, *size), int16; 0 where a structure has no component. None if the loss does not need them.
         skeletons: Skeleton of each structure, thickened by a voxel, shape (n, structures, *size), bool. None if the
             loss does not need them.
+        borders: How near each voxel is to two components, 0 to 1, shape (n, 1, *size), or (n, structures, *size) if
+            structures may overlap, float32; see `imaging.borders`. None if the loss does not need them.
     """
 
     regions: torch.Tensor | None = None
     skeletons: torch.Tensor | None = None
+    borders: torch.Tensor | None = None
 
 
 NO_SHAPES = Shapes()
@@ -48,11 +52,13 @@ class ShapeMaker:
         targets: The structures.
         regions: Whether regions are made.
         skeletons: Whether skeletons are made.
+        border_sigma_voxels: How far the borders between components reach, in voxels; 0 if they are not made.
     """
 
     targets: Targets
     regions: bool = False
     skeletons: bool = False
+    border_sigma_voxels: float = 0.0
 
     @classmethod
     def of(cls, settings: LossSettings, targets: Targets) -> "ShapeMaker | None":
@@ -64,7 +70,12 @@ class ShapeMaker:
         """
         if not needs_shapes(settings):
             return None
-        return cls(targets=targets, regions=settings.component_weight > 0, skeletons=settings.skeleton_weight > 0)
+        return cls(
+            targets=targets,
+            regions=settings.component_weight > 0,
+            skeletons=settings.skeleton_weight > 0,
+            border_sigma_voxels=settings.border_sigma_voxels if settings.border_weight > 0 else 0.0,
+        )
 
     def make(self, labels: torch.Tensor) -> Shapes:
         """Returns the shapes of label maps of shape (n, *size), on the CPU."""
@@ -72,12 +83,19 @@ class ShapeMaker:
         return Shapes(
             regions=torch.from_numpy(_of_each(masks, find_regions)) if self.regions else None,
             skeletons=torch.from_numpy(_of_each(masks, find_tube)) if self.skeletons else None,
+            borders=torch.from_numpy(self._make_borders(masks)) if self.border_sigma_voxels else None,
         )
+
+    def _make_borders(self, masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Returns the borders between components of masks of shape (n, structures, *size); see `Shapes`."""
+        groups = masks if self.targets.exclusive else masks.reshape(-1, 1, *masks.shape[2:])
+        maps = [weigh_borders(number_components(group), self.border_sigma_voxels) for group in groups]
+        return np.stack(maps).reshape(len(masks), -1, *masks.shape[2:])
 
 
 def needs_shapes(settings: LossSettings) -> bool:
     """Returns whether a loss needs shapes beside the labels."""
-    return settings.component_weight > 0 or settings.skeleton_weight > 0
+    return settings.component_weight > 0 or settings.skeleton_weight > 0 or settings.border_weight > 0
 
 
 def find_regions(mask: NDArray[np.bool_]) -> NDArray[np.int16]:

@@ -72,6 +72,8 @@ class NetworkSpec:
         max_channels: The largest number of image channels; None if there is no limit.
         training: The fields of the plan's `TrainingSettings` that differ from those of the preset.
         recipe: How the paper trained it, in words, where training here differs.
+        published: The fields of the plan's `TrainingSettings` by which the paper trained it, as far as it states them,
+            for those who want to repeat it; empty where nobody wrote them down here.
     """
 
     title: str
@@ -89,6 +91,7 @@ class NetworkSpec:
     max_channels: Callable[[Any], int | None] = lambda _: None
     training: Callable[[Any], Mapping[str, JsonValue]] = lambda _: {}
     recipe: str = ""
+    published: Callable[[Any], Mapping[str, JsonValue]] = lambda _: {}
 
     def complete(self, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Returns the settings with all defaults filled in.

@@ -26,6 +26,10 @@ class LossSettings(Section):
             each structure that is found. 0 leaves it out.
         similarity_weight: Factor of a further term, for outlines: the structural similarity of each structure and its
             mask at five scales (MS-SSIM), as in UNet 3+. 0 leaves it out.
+        border_weight: How much more a voxel between neighbouring components counts in the voxelwise term, for objects
+            that touch, as in U-Net, which takes 10. With the distances d1 and d2 to the nearest and second nearest
+            component its weight is 1 + border_weight exp(-(d1 + d2)^2 / (2 border_sigma_voxels^2)). 0 leaves it out.
+        border_sigma_voxels: How far that reaches, in voxels of the patch.
         false_positives, false_negatives: Weights of false positives and false negatives in "tversky".
         focal_exponent: Exponent of "focal"; 0 gives the cross entropy.
         top_k_share: Fraction of the voxels, those with the largest loss, over which "top_k" averages.
@@ -41,6 +45,8 @@ class LossSettings(Section):
     component_weight: Factor = 0.0
     skeleton_weight: Factor = 0.0
     similarity_weight: Factor = 0.0
+    border_weight: Factor = 0.0
+    border_sigma_voxels: PositiveFloat = 5.0
     false_positives: PositiveFloat = 0.3
     false_negatives: PositiveFloat = 0.7
     focal_exponent: Annotated[float, Field(ge=0, le=10)] = 2.0
@@ -62,6 +68,8 @@ class LossSettings(Section):
             raise ValueError("overlap and voxelwise cannot both be 'none'")
         if self.class_weights is not None and self.voxelwise == "none":
             raise ValueError("class_weights belong to the voxelwise term, which is 'none'")
+        if self.border_weight and self.voxelwise in ("top_k", "none"):
+            raise ValueError(f"border_weight has no effect with voxelwise {self.voxelwise!r}; set it back to 0")
         if self.component_weight and self.voxelwise == "top_k":
             raise ValueError("component_weight cannot be combined with 'top_k', which picks voxels of the whole patch")
         return self

@@ -16,6 +16,7 @@ def component_loss(
     regions: torch.Tensor,
     settings: LossSettings,
     ranks: Ranks = ALONE,
+    borders: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns overlap and voxelwise loss of the region around each component, averaged over the components of a patch.
 
@@ -31,8 +32,9 @@ def component_loss(
             where a structure has no component. See `dataloading.shapes`.
         settings: The terms, and their weights.
         ranks: The processes that share the batch; the loss of each is its share.
+        borders: Borders between components, if they weigh more; see `voxelwise_loss.each_voxel`.
     """
-    losses, weights = each_voxel(logits, ground_truth, settings)
+    losses, weights = each_voxel(logits, ground_truth, settings, borders)
     losses = losses * weights
     probabilities, present = structure_probabilities(logits, ground_truth), ground_truth.present
     if ground_truth.counted is not None:

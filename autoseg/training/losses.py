@@ -64,7 +64,7 @@ class Loss:
                 In evaluation there is a single output, which is compared with the labels.
             labels: Label map of shape (n, *patch), or masks of shape (n, structures, *patch); see `GroundTruth`.
             unknown: Structures that were not annotated in the case of a patch, shape (n, structures), bool.
-            shapes: What the terms of components and skeletons need, on the grid of the labels.
+            shapes: What the terms of components, skeletons and borders need, on the grid of the labels.
             soft: Probability of each structure by a teacher, shape (n, structures, *patch); None without one.
 
         Returns:
@@ -115,7 +115,9 @@ class Loss:
             overlap = overlap_loss(logits, ground_truth, settings, batch_dice=self.batch_dice, ranks=self.ranks)
             total = total + settings.overlap_weight * overlap
         if settings.voxelwise != "none":
-            total = total + settings.voxelwise_weight * voxelwise_loss(logits, ground_truth, settings, self.ranks)
+            borders = _require(shapes.borders, "border_weight") if settings.border_weight else None
+            voxelwise = voxelwise_loss(logits, ground_truth, settings, self.ranks, borders)
+            total = total + settings.voxelwise_weight * voxelwise
         if settings.similarity_weight:
             total = total + settings.similarity_weight * similarity_loss(logits, ground_truth, self.ranks)
         if settings.component_weight or settings.skeleton_weight:
@@ -137,7 +139,7 @@ class Loss:
         settings, total = self.settings, logits.new_zeros(())
         if settings.component_weight:
             regions = _require(shapes.regions, "component_weight")
-            components = component_loss(logits, ground_truth, regions, settings, self.ranks)
+            components = component_loss(logits, ground_truth, regions, settings, self.ranks, shapes.borders)
             total = total + settings.component_weight * components
         if settings.skeleton_weight:
             skeletons = _require(shapes.skeletons, "skeleton_weight")
@@ -215,10 +217,10 @@ def coarsen(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 def _coarsen_shapes(shapes: Shapes, logits: torch.Tensor) -> Shapes:
     """Returns shapes on the grid of some logits, as `coarsen` does with labels."""
-    regions, skeletons = (
-        None if maps is None else coarsen(maps, logits) for maps in (shapes.regions, shapes.skeletons)
+    regions, skeletons, borders = (
+        None if maps is None else coarsen(maps, logits) for maps in (shapes.regions, shapes.skeletons, shapes.borders)
     )
-    return Shapes(regions=regions, skeletons=skeletons)
+    return Shapes(regions=regions, skeletons=skeletons, borders=borders)
 
 
 def _require(shapes: torch.Tensor | None, setting: str) -> torch.Tensor:

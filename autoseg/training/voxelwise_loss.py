@@ -12,7 +12,11 @@ from autoseg.training.ranks import ALONE, Ranks
 
 
 def voxelwise_loss(
-    logits: torch.Tensor, ground_truth: GroundTruth, settings: LossSettings, ranks: Ranks = ALONE
+    logits: torch.Tensor,
+    ground_truth: GroundTruth,
+    settings: LossSettings,
+    ranks: Ranks = ALONE,
+    borders: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns cross entropy, or a form of it, averaged over voxels.
 
@@ -25,16 +29,18 @@ def voxelwise_loss(
         ground_truth: The ground truth on the same grid.
         settings: The form, and the weight of each output.
         ranks: The processes that share the batch; see `losses.Loss`.
+        borders: Borders between components, if they weigh more; see `each_voxel`.
     """
     if (
         settings.voxelwise == "cross_entropy"
         and ground_truth.exclusive
         and ground_truth.counted is None
         and ranks.alone
+        and borders is None
     ):
         weight = None if settings.class_weights is None else _class_weights(settings.class_weights, logits.device)
         return F.cross_entropy(logits, ground_truth.classes, weight=weight)
-    losses, weights = each_voxel(logits, ground_truth, settings)
+    losses, weights = each_voxel(logits, ground_truth, settings, borders)
     if settings.voxelwise == "top_k":
         counted = None if ground_truth.counted is None else ground_truth.counted.expand_as(losses)
         return ranks.equal_share(_mean_of_highest(losses, counted, settings.top_k_share))
@@ -67,9 +73,17 @@ def _class_weights(weights: Sequence[float], device: torch.device) -> torch.Tens
 
 
 def each_voxel(
-    logits: torch.Tensor, ground_truth: GroundTruth, settings: LossSettings
+    logits: torch.Tensor, ground_truth: GroundTruth, settings: LossSettings, borders: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns cross entropy and weight of each voxel, shape (n, 1, *size), or of each structure if they may overlap."""
+    """Returns cross entropy and weight of each voxel, shape (n, 1, *size), or of each structure if they may overlap.
+
+    Args:
+        logits: Shape (n, outputs, *size).
+        ground_truth: The ground truth on the same grid.
+        settings: The form, the weight of each output, and that of borders.
+        borders: How near each voxel is to two components, 0 to 1, in the shape of the result; see `imaging.borders`.
+            None if voxels between components weigh as much as others.
+    """
     if ground_truth.exclusive:
         losses = F.cross_entropy(logits, ground_truth.classes, reduction="none").unsqueeze(1)
     else:
@@ -85,4 +99,6 @@ def each_voxel(
         class_weights = _class_weights(settings.class_weights, logits.device)
         spread = class_weights.reshape(1, -1, *[1] * (logits.ndim - 2))
         weights = weights * (class_weights[ground_truth.classes].unsqueeze(1) if ground_truth.exclusive else spread)
+    if borders is not None:
+        weights = weights * (1 + settings.border_weight * borders)
     return losses, weights

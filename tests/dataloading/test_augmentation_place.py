@@ -44,7 +44,9 @@ def test_shapes_for_the_loss_need_a_cpu():
     """Patches whose components or skeletons the loss needs change on the CPU; choosing the device is refused."""
     assert not augments_on_device("auto", torch.device("cuda"), shapes=True, **SIZE)
     assert not augments_on_device("cpu", torch.device("cuda"), shapes=True, **SIZE)
-    with pytest.raises(UsageError, match=r"component_weight and skeleton_weight .* choose --augment-on cpu"):
+    with pytest.raises(
+        UsageError, match=r"component_weight, skeleton_weight and border_weight .* choose --augment-on cpu"
+    ):
         augments_on_device("device", torch.device("cuda"), shapes=True, **SIZE)
 
 

@@ -1,4 +1,4 @@
-"""Regions and skeletons of patches equal sums over all voxels, and come with each batch."""
+"""Regions, skeletons and borders of patches equal those of their masks, and come with each batch."""
 
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from small_models import small_cases, small_configuration
 
 from autoseg.dataloading.loader import Batches
 from autoseg.dataloading.shapes import MOST_REGIONS, ShapeMaker, find_regions
+from autoseg.imaging.borders import number_components, weigh_borders
 from autoseg.imaging.label_encoding import code_base, encode_cascade
 from autoseg.imaging.skeletons import find_tube
 from autoseg.imaging.targets import Targets
@@ -17,7 +18,7 @@ from autoseg.planning.loss_settings import LossSettings
 
 LABELS = Targets.of_labels({"bright": 1, "dark": 2})
 REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False)
-BOTH = LossSettings(component_weight=1.0, skeleton_weight=1.0)
+BOTH = LossSettings(component_weight=1.0, skeleton_weight=1.0, border_weight=10.0, border_sigma_voxels=2.0)
 
 
 @pytest.mark.parametrize("shape", [(13, 17), (7, 9, 11)])
@@ -73,14 +74,29 @@ def test_shapes_of_every_structure(targets, size):
             assert np.array_equal(shapes.skeletons[patch, structure].numpy(), find_tube(mask))
 
 
+@pytest.mark.parametrize("targets", [LABELS, REGIONS])
+def test_borders_lie_between_all_labels_or_within_a_region(targets):
+    """Labels that exclude each other share a map of borders; regions have one each, since a voxel may be in several."""
+    labels = torch.from_numpy(np.random.default_rng(2).choice([0, 1, 2], p=[0.8, 0.1, 0.1], size=(2, 9, 8)))
+    borders = ShapeMaker.of(BOTH, targets).make(labels.to(torch.int16)).borders
+    assert borders.shape == (2, 1 if targets.exclusive else 2, 9, 8)
+    for patch in range(2):
+        masks = [np.isin(labels[patch].numpy(), numbers) for numbers in targets.structures.values()]
+        for channel, group in enumerate([masks] if targets.exclusive else [[mask] for mask in masks]):
+            expected = weigh_borders(number_components(group), 2.0)
+            assert expected.any()
+            assert np.array_equal(borders[patch, channel].numpy(), expected)
+
+
 def test_only_what_the_loss_needs_is_made():
     """Most losses need nothing beside the labels."""
     assert ShapeMaker.of(LossSettings(), LABELS) is None
     labels = torch.zeros((1, 4, 4), dtype=torch.int16)
     shapes = ShapeMaker.of(LossSettings(component_weight=0.1), LABELS).make(labels)
-    assert shapes.skeletons is None
+    assert shapes.skeletons is shapes.borders is None
     assert shapes.regions.shape == (1, 2, 4, 4)
     assert ShapeMaker.of(LossSettings(skeleton_weight=0.1), LABELS).make(labels).regions is None
+    assert ShapeMaker.of(LossSettings(border_weight=0.1), LABELS).make(labels).borders.shape == (1, 1, 4, 4)
 
 
 def small_batches(**changes):
@@ -108,7 +124,8 @@ def test_batches_bring_the_shapes_of_their_labels(dimensions):
         expected = batches.shapes.make(batch.labels)
         assert torch.equal(batch.regions, expected.regions)
         assert torch.equal(batch.skeletons, expected.skeletons)
-        assert plain.regions is plain.skeletons is None
+        assert torch.equal(batch.borders, expected.borders)
+        assert plain.regions is plain.skeletons is plain.borders is None
 
 
 def test_shapes_of_a_cascade_are_those_of_its_labels():
@@ -127,3 +144,4 @@ def test_ranks_share_the_shapes_of_a_batch():
     whole, second = small_batches().make(4), small_batches(share=(1, 2)).make(4)
     assert torch.equal(second.regions, whole.regions[1::2])
     assert torch.equal(second.skeletons, whole.skeletons[1::2])
+    assert torch.equal(second.borders, whole.borders[1::2])

@@ -4,6 +4,7 @@ python tests/guide/generated_pages.py writes them; a test asserts that they are 
 """
 
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -269,6 +270,10 @@ def _network_section(name: str) -> str:
     facts = f"{page.title}: {page.summary}. {page.source}; {page.licence}. Images: {page.describe_dimensions()}."
     patches = f"Patches and images: {page.describe_constraints(page.complete({}))}."
     recipe = [clean(f"Training in the paper: {page.recipe}.")] if page.recipe else []
+    published = page.published(page.parse({}))
+    if published:
+        settings = json.dumps({"training": published}, indent=2)
+        recipe += ["To repeat it, write these fields into `plan.json`:", f"```json\n{settings}\n```"]
     return "\n\n".join([f"## {name}", clean(facts), clean(patches), *recipe, describe_fields(page.settings)])
 
 

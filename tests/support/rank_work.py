@@ -145,6 +145,10 @@ LOSSES = {
     "skeletons, ignored voxels, overlapping": LossCase(
         ignore=3, exclusive=False, unknown=True, batch_dice=True, settings=(("skeleton_weight", 1.0),)
     ),
+    "borders": LossCase(settings=(("border_weight", 10.0), ("border_sigma_voxels", 1.0))),
+    "borders, components, ignored voxels, overlapping": LossCase(
+        ignore=3, exclusive=False, unknown=True, settings=(("border_weight", 10.0), ("component_weight", 0.5))
+    ),
     "similarity, what nobody looked for": LossCase(
         ignore=3, exclusive=False, unknown=True, batch_dice=True, settings=(("similarity_weight", 0.5),)
     ),

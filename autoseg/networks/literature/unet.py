@@ -20,6 +20,10 @@ Hounsfield units that belongs to that form, -200 to 300 mapped to 0 to 1, is wri
 "lower": -200, "upper": 300, "mean": -200, "std": 500. Decision: without normalization it is trained by Adam; at the
 presets' learning rates it predicts nothing but background.
 
+The paper's own training is `published` below: cross entropy that weighs pixels between cells, by stochastic gradient
+descent with a momentum of 0.99 and one image per step. Decision: a learning rate of 0.0001, which the paper does not
+state; V-Net, which has no normalization either, takes it with this momentum.
+
 Decision: convolutions are padded unless "padded" is false, so that the logits have the size of the image, as is usual
 today. With "padded": false it is the network of the paper: no convolution is padded, skips are cropped to the size of
 the decoder's map, and each pixel of the logits is predicted from pixels of the image alone. The weights are the same. A
@@ -108,4 +112,11 @@ UNET = NetworkSpec(
     forward=forward,
     training=lambda settings: {} if settings.batch_norm else adam(3e-4),
     recipe="cross entropy that weighs pixels between touching cells, momentum 0.99, and strong deformations",
+    published=lambda _: {
+        "optimizer": "sgd",
+        "learning_rate": 0.0001,
+        "momentum": 0.99,
+        "average_decay": 0.0,
+        "loss": {"overlap": "none", "border_weight": 10.0, "border_sigma_voxels": 5.0},
+    },
 )

@@ -11,6 +11,8 @@ import pytest
 from autoseg.networks.feature_map import FeatureMap
 from autoseg.networks.literature.table import NETWORKS
 from autoseg.networks.shape_ops import ShapeOps
+from autoseg.planning.settings import TrainingSettings
+from autoseg.training.optimization import learning_rate
 
 NNFORMER_FOR_ORGANS = {"features": 192, "token": [2, 4, 4], "decoder_head_features": 32}
 NNFORMER_FOR_THE_HEART = {
@@ -197,3 +199,24 @@ def test_pages_need_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["vnet", "unet"])
+def test_training_of_the_paper_is_a_plan_that_can_be_written(name):
+    """All fields are valid, none is what the plan of the network has anyway."""
+    spec = NETWORKS[name]
+    published, taken = (choose(spec.parse({})) for choose in (spec.published, spec.training))
+    settings = TrainingSettings.model_validate(published)
+    assert settings.optimizer == "sgd"
+    assert settings.momentum == 0.99
+    assert {**taken, **published} != taken
+    assert settings.loss != TrainingSettings().loss
+
+
+def test_rate_of_vnet_falls_after_25000_of_30000_steps():
+    """To a tenth, as its paper has it."""
+    settings = TrainingSettings.model_validate(NETWORKS["vnet"].published(NETWORKS["vnet"].parse({})))
+    steps = settings.epochs * settings.steps_per_epoch
+    rates = [learning_rate(step / steps, settings) for step in (0, 24_990, 25_010, steps - 1)]
+    assert steps == 30_000
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
