@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from scipy import ndimage
 
-from autoseg.imaging.geometry import Box, Geometry, Volume
+from autoseg.imaging.geometry import Box, Vector, Volume
 from autoseg.imaging.morphology import fill_holes, open_mask
+from autoseg.imaging.renumbering import numbers_with, numbers_without, renumber
+from autoseg.imaging.targets import Targets
 from autoseg.runtime.artifact import Artifact, Score
 
 
@@ -92,8 +94,8 @@ class PostprocessingRules(Artifact):
         keep_largest_foreground: Keep only the largest component of all labels together; done first.
         keep_largest: Numbers of the structures of which only the largest component is kept, each structure on its own.
         smallest: Structures whose small components are removed; done after that.
-        fill_holes: Numbers of the structures whose holes are filled, where these are background; done after that. What
-            fills a hole of a structure of several numbers gets the first of them.
+        fill_holes: Numbers of the structures whose holes are filled, where no other structure loses a voxel by it; done
+            after that. See `renumbering`.
         opening: Structures that are opened; done last.
         evidence: The trials that led to these rules.
     """
@@ -124,12 +126,13 @@ class PostprocessingRules(Artifact):
 NO_RULES = PostprocessingRules()
 
 
-def apply_rules(label_map: Volume, rules: PostprocessingRules) -> Volume:
-    """Sets the voxels that the rules remove to background, and fills holes.
+def apply_rules(label_map: Volume, rules: PostprocessingRules, targets: Targets | None = None) -> Volume:
+    """Sets the voxels that the rules on components remove to background; fills holes and opens structures.
 
     Args:
         label_map: Shape (z, y, x); it is not changed.
         rules: The rules; structures that the map does not hold are ignored.
+        targets: Structures of the label map; left out, no voxel belongs to several.
 
     Returns:
         A new label map of the same grid and number type.
@@ -143,8 +146,28 @@ def apply_rules(label_map: Volume, rules: PostprocessingRules) -> Volume:
     for rule in rules.smallest:
         mask = find_structure(result, rule.structure)
         result[mask & ~large_components(mask, rule.mm3, label_map.geometry.voxel_size)] = 0
-    _apply_morphology(result, rules, label_map.geometry)
+    for numbers in rules.fill_holes:
+        fill_structure(result, numbers, targets, label_map.geometry.dimensions)
+    for opening in rules.opening:
+        open_structure(result, opening, targets, label_map.geometry.spacing_mm)
     return Volume(array=result, geometry=label_map.geometry)
+
+
+def fill_structure(
+    label_map: NDArray[np.integer], numbers: tuple[int, ...], targets: Targets | None, dimensions: int
+) -> None:
+    """Fills the holes of a structure of a label map, in place; see `renumbering.numbers_with`."""
+    holes = fill_holes(mask := find_structure(label_map, numbers), dimensions) & ~mask
+    renumber(label_map, holes, numbers_with(numbers, targets))
+
+
+def open_structure(
+    label_map: NDArray[np.integer], opening: Opening, targets: Targets | None, spacing_mm: Vector
+) -> None:
+    """Opens a structure of a label map, in place; see `renumbering.numbers_without`."""
+    mask = find_structure(label_map, opening.structure)
+    thin = mask & ~open_mask(mask, opening.radius_mm, spacing_mm)
+    renumber(label_map, thin, numbers_without(opening.structure, targets))
 
 
 def apply_to_mask(mask: Volume, numbers: tuple[int, ...], rules: PostprocessingRules) -> Volume:
@@ -170,16 +193,6 @@ def apply_to_mask(mask: Volume, numbers: tuple[int, ...], rules: PostprocessingR
         if opening.structure == numbers:
             array = open_mask(array > 0, opening.radius_mm, mask.geometry.spacing_mm).astype(array.dtype)
     return Volume(array=array, geometry=mask.geometry)
-
-
-def _apply_morphology(label_map: NDArray[np.integer], rules: PostprocessingRules, geometry: Geometry) -> None:
-    """Fills holes and opens structures of a label map, in place."""
-    for numbers in rules.fill_holes:
-        mask = find_structure(label_map, numbers)
-        label_map[fill_holes(mask, geometry.dimensions) & (label_map == 0)] = numbers[0]
-    for opening in rules.opening:
-        mask = find_structure(label_map, opening.structure)
-        label_map[mask & ~open_mask(mask, opening.radius_mm, geometry.spacing_mm)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ class EnsemblePrediction:
         if self.targets.as_masks:
             return stack_masks(self.masks())
         labels = self._decide_regions() if self.targets.region_class_order else self._decide_classes()
-        return apply_rules(Volume(array=labels, geometry=self.geometry), self.rules)
+        return apply_rules(Volume(array=labels, geometry=self.geometry), self.rules, self.targets)
 
     def masks(self) -> Iterator[Volume]:
         """Yields the mask (z, y, x), 0 or 1, of each structure, where structures may overlap; after postprocessing."""

@@ -48,7 +48,7 @@ class Prediction:
         if self.targets.as_masks:
             return stack_masks(self.masks())
         labels = restore_case(self.logits, self.record, self.targets.region_class_order)
-        return apply_rules(self._clear_outside(labels), self.rules)
+        return apply_rules(self._clear_outside(labels), self.rules, self.targets)
 
     def masks(self) -> Iterator[Volume]:
         """Yields the mask (z, y, x), 0 or 1, of each structure, where structures may overlap; after postprocessing."""

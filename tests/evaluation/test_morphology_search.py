@@ -8,7 +8,7 @@ from autoseg.evaluation.morphology_search import RADII_MM, find_morphology
 from autoseg.evaluation.summary import SegmentedCase, score_case, summarize
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.morphology import open_mask
-from autoseg.imaging.postprocessing import NO_RULES, Opening, PostprocessingRules, apply_rules
+from autoseg.imaging.postprocessing import NO_RULES, Opening, PostprocessingRules, apply_rules, apply_to_mask
 from autoseg.imaging.targets import Targets
 
 LABELS = Targets.of_labels({"organ": 1, "lesion": 2})
@@ -73,7 +73,7 @@ def test_rules_on_components_come_first():
 
 
 def test_what_nobody_labelled_proves_nothing():
-    """Ignored voxels, structures that were not annotated, and regions, which are left as they are."""
+    """Ignored voxels, and structures that were not annotated."""
     guess = organ()
     guess[2, 3, 3] = 0
     ignored = organ()
@@ -82,9 +82,65 @@ def test_what_nobody_labelled_proves_nothing():
     assert find_morphology([pair(ignored, guess, targets)], NO_RULES, targets).fill_holes == ()
     case = pair(organ(), guess, unannotated=("organ",))
     assert find_morphology([case], NO_RULES, LABELS).fill_holes == ()
-    regions = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, region_class_order=(1, 2))
-    assert find_morphology([pair(organ(), guess, regions)], NO_RULES, regions) == NO_RULES
     assert find_morphology([], NO_RULES, LABELS) == NO_RULES
+
+
+REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, region_class_order=(1, 2))
+
+
+def tumour():
+    """A tumour of rounded blocks, one in the other."""
+    outer, inner = np.zeros((2, 9, 14, 14), dtype=bool)
+    outer[1:8, 1:11, 1:11], inner[2:7, 3:9, 3:9] = True, True
+    outer, inner = (open_mask(mask, 1.0, (1.0, 1.0, 1.0)) for mask in (outer, inner))
+    return outer.astype(np.uint8) + inner
+
+
+def test_regions_are_filled_and_opened_by_the_numbers_of_all_their_regions():
+    """A hole of the core, which is tumour, becomes core; its spike becomes tumour, and one of the tumour nothing."""
+    guess = tumour()
+    guess[4, 5, 5] = 1
+    guess[4, 6, 5] = 0  # beside it: a hole in both
+    guess[4, 5, 9:11] = 2
+    guess[4, 5, 11:14] = 1
+    rules = find_morphology([pair(tumour(), guess, REGIONS)], NO_RULES, REGIONS)
+    assert rules.fill_holes == ((1, 2), (2,))
+    assert [(rule.structure, rule.radius_mm) for rule in rules.opening] == [((1, 2), 1.0), ((2,), 1.0)]
+    cleaned = apply_rules(on_grid(guess), rules, REGIONS).array
+    different = np.argwhere(cleaned != tumour()).tolist()
+    assert different == [[4, 5, 9], [4, 5, 11]]  # where a ball that fits into the block reaches
+
+
+def test_a_change_that_makes_another_region_worse_is_not_made():
+    """What fills a hole of the core becomes tumour as well, which is wrong more often than the core gains by it."""
+    reference = np.zeros((9, 14, 14), dtype=np.uint8)
+    reference[1:8, 1:11, 1:11] = 1
+    reference[2:7, 2:7, 2:7], reference[2:7, 8:11, 2:11] = 2, 2
+    guess = reference.copy()
+    guess[2:7, 8:11, 2:11] = 1  # half of the core is missing
+    hole = ((4, 4, 4, 4, 4), (4, 4, 4, 5, 5), (3, 4, 5, 3, 4))
+    guess[hole], reference[hole] = 0, (2, 2, 0, 0, 0)
+    core = Targets(structures={"core": (2,)}, exclusive=False, region_class_order=(2,))
+    alone = find_morphology([pair(2 * (reference == 2), 2 * (guess == 2), core)], NO_RULES, core)
+    assert alone.fill_holes == ((2,),)
+    both = find_morphology([pair(reference, guess, REGIONS)], NO_RULES, REGIONS)
+    assert both.fill_holes == ()
+    [trial] = [trial for trial in both.evidence if trial.rule == "fill the holes of 'core'"]
+    assert trial.after["core"] > trial.before["core"]
+    assert not trial.adopted
+
+
+def test_masks_that_overlap_freely_are_changed_each_on_its_own():
+    """A hole of one that lies in the other is filled as well, and neither is changed by the other's rules."""
+    targets = Targets(structures={"lung": (1, 3), "ribs": (2, 3)}, exclusive=False)
+    reference = np.where(tumour() > 0, 1, 0)
+    reference[4, :, 5] += 2
+    guess = reference.copy()
+    guess[4, 5, 5] = 2  # a hole of the lung, in a rib
+    rules = find_morphology([pair(reference, guess, targets)], NO_RULES, targets)
+    assert rules.fill_holes == ((1, 3),)
+    mask = apply_to_mask(on_grid(np.isin(guess, (1, 3))), (1, 3), rules).array > 0
+    assert (mask == np.isin(reference, (1, 3))).all()
 
 
 @settings(max_examples=15, deadline=None)
