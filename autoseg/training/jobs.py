@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 
 from autoseg.dataloading.augmentation_place import augments_on_device
 from autoseg.dataloading.shapes import needs_shapes
+from autoseg.datasets.revisions import list_revisions
+from autoseg.datasets.splits import Splits
 from autoseg.datasets.splitting import check_leaks
 from autoseg.errors import ModelError, UsageError
-from autoseg.models.checkpoint import check_resumable
+from autoseg.models.checkpoint import Checkpoint, check_resumable
 from autoseg.planning.plan import ConfigurationName
 from autoseg.planning.plan_file import (
     choose_configurations,
@@ -150,12 +152,23 @@ def resolve_job(job: FoldJob, length: LengthRequest) -> FoldJob:
         return job
     if checkpoint.cases != job.split.digest:
         what = f"fold {job.fold} of {job.configuration_name} was begun with other cases than splits.json gives it now"
-        raise ModelError(what, "restore splits.json, or add --restart to train the fold anew")
+        raise ModelError(what, _advise_on_other_cases(job, checkpoint))
     plan = resolve_duration(job.plan, checkpoint, job.configuration_name, length_was_given=length.is_given)
     if length.extend is not None:
         training = checkpoint.training
         plan = length.extend_from(plan, step=training["step"], elapsed_seconds=training["elapsed_seconds"])
     return replace(job, plan=plan)
+
+
+def _advise_on_other_cases(job: FoldJob, checkpoint: Checkpoint) -> str:
+    """Returns what helps a fold whose cases have changed: to refine it, if they changed by the last revision."""
+    folders, numbers = job.folders, [revision.number for revision in list_revisions(job.folders.raw)]
+    if checkpoint.finished and numbers and folders.splits_before(numbers[-1]).is_file():
+        before = Splits.load(folders.splits_before(numbers[-1])).fold(job.fold)
+        if before.digest == checkpoint.cases:
+            command = f"refine -d {folders.number}{folders.plan_option} -c {job.configuration_name} -f {job.fold}"
+            return f"let it learn from revision {numbers[-1]} with 'autoseg {command}', or train it anew with --restart"
+    return "restore splits.json, or add --restart to train the fold anew"
 
 
 def prepare_cascade_labels(job: FoldJob, number: int, reporter: Reporter) -> None:

@@ -164,6 +164,10 @@ def test_a_stopped_run_goes_on(workspace, monkeypatch):
     assert refinement.dice_after is not None
     assert "fold 0 has learned from revision 1 already" in run_refine(workspace, source=source, folds=0)[1]
     assert "revision 1: 1 label map corrected" in text or "1 drawn" in text
+    with pytest.raises(ModelError, match=r"begun with other cases .*'autoseg refine -d 1 -c 3d_fullres -f 1'"):
+        train(NUMBER, CONFIGURATION, [1], device="cpu", workspace=workspace)
+    run_refine(workspace, configuration=CONFIGURATION, folds=1, extend="1")
+    assert checkpoint_of(workspace, 1).training["step"] == (EPOCHS + 1) * STEPS
 
 
 def test_masks_may_be_brought_back_without_training(workspace):
