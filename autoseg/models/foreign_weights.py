@@ -1,12 +1,13 @@
 """Reading of checkpoints of other programs without running any code from them.
 
 The file is the container of `torch.save`: a zip that holds a pickle and a file with the numbers of each storage. The
-pickle is read by `pickles`; then only the numbers that belong to weights are read.
+pickle is read by `pickles`; then only the numbers that belong to weights are read. Or it is a .safetensors file, see
+`safetensors_file`.
 """
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -24,6 +25,7 @@ from autoseg.models.pickles import (
     StoredTensor,
     read_pickle,
 )
+from autoseg.models.safetensors_file import SafetensorsFile, is_safetensors, open_safetensors
 
 WRAPPINGS = ("module.", "_orig_mod.")
 """Prefixes that torch adds to the names when a network is wrapped for several devices, or compiled."""
@@ -58,6 +60,10 @@ class Container:
             raise ModelError(f"{self.path} describes itself in {entry.file_size} bytes", UNTRUSTED)
         return self.archive.read(entry)
 
+    def read_content(self) -> Any:
+        """Reads the pickle as tensors and plain values."""
+        return read_pickle(self.read_description(), CHECKPOINT_NAMES, str(self.path))
+
     def read_numbers(self, numbers: StoredNumbers) -> torch.Tensor:
         """Reads a storage as a tensor of shape (length,).
 
@@ -69,6 +75,18 @@ class Container:
         if entry.file_size != numbers.length * dtype.itemsize:
             raise ValueError("a tensor has other numbers than are stored")
         return torch.frombuffer(bytearray(self.archive.read(entry)), dtype=dtype)
+
+
+WeightsFile = Container | SafetensorsFile
+
+
+def open_weights(path: Path) -> AbstractContextManager[WeightsFile]:
+    """Opens a file of weights of another program, of either kind.
+
+    Raises:
+        ModelError: It is damaged or no such file; also for errors of any kind while it is open.
+    """
+    return open_safetensors(path) if is_safetensors(path) else open_container(path)
 
 
 @contextmanager
@@ -112,7 +130,7 @@ def _check_container(archive: zipfile.ZipFile, path: Path) -> str:
 
 
 def read_foreign_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Reads the weights in a checkpoint of any program, to the CPU.
+    """Reads the weights in a checkpoint of any program, or in a .safetensors file, to the CPU.
 
     The file holds a dictionary of tensors, or has one under a name of `WEIGHTS_KEYS`. Everything else is left out, such
     as the state of an optimizer; so are prefixes that torch adds to names, see `unwrap`.
@@ -131,9 +149,8 @@ def read_foreign_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist", "check the path")
-    with open_container(path) as container:
-        content = read_pickle(container.read_description(), CHECKPOINT_NAMES, str(path))
-        return read_weights(find_weights(content, path), container)
+    with open_weights(path) as container:
+        return read_weights(find_weights(container.read_content(), path), container)
 
 
 def find_weights(content: Any, path: Path, key: str | None = None) -> dict[Any, Any]:
@@ -156,7 +173,7 @@ def find_weights(content: Any, path: Path, key: str | None = None) -> dict[Any, 
 
 
 def read_weights(
-    tensors: Mapping[Any, Any], container: Container, is_duplicate: Callable[[str], bool] = lambda _: False
+    tensors: Mapping[Any, Any], container: WeightsFile, is_duplicate: Callable[[str], bool] = lambda _: False
 ) -> dict[str, torch.Tensor]:
     """Reads each weight once, and each storage once, even if several weights share it.
 

@@ -1,7 +1,7 @@
 """The weights of a network that another program trained, under the names of the network of a plan.
 
-Files of `torch.save` are read as `foreign_weights` does, so that nothing in them is run. Their weights are found by the
-first of these that applies:
+Files of `torch.save` and .safetensors files are read as `foreign_weights` does, so that nothing in them is run. Their
+weights are found by the first of these that applies:
 
     names of a file that the user wrote                  see `weight_patterns`
     "nnssl_adaptation_plan" in the file                  encoder and stem, whose keys the file names; see below
@@ -25,9 +25,10 @@ import torch
 
 from autoseg.errors import ModelError, UsageError
 from autoseg.models.bundle_format import MANIFEST
-from autoseg.models.foreign_weights import find_weights, open_container, read_weights, unwrap
+from autoseg.models.foreign_weights import find_weights, open_container, open_weights, read_weights, unwrap
 from autoseg.models.nnunet_names import all_names, to_nnunet_name
-from autoseg.models.pickles import CHECKPOINT_NAMES, DAMAGED, read_pickle
+from autoseg.models.pickles import DAMAGED
+from autoseg.models.safetensors_file import is_safetensors
 from autoseg.models.weight_patterns import WeightPatterns
 from autoseg.networks.architecture import Architecture
 from autoseg.runtime.printable import printable
@@ -69,11 +70,13 @@ class ForeignWeights:
 
 
 def is_foreign(path: Path) -> bool:
-    """Returns whether a file is one of `torch.save`, and no checkpoint or bundle of this program; nothing in it is run.
+    """Returns whether a file is one of `torch.save`, and none of this program, or a .safetensors file; runs nothing.
 
     Raises:
         ModelError: The file is damaged or no container of torch's.
     """
+    if is_safetensors(path):
+        return True
     if _is_bundle(path):
         return False
     with open_container(path) as container:
@@ -105,8 +108,8 @@ def match_foreign_weights(
         ArtifactError, UsageError: The file of names is missing or wrong.
     """
     patterns = None if patterns_file is None else WeightPatterns.load(patterns_file)
-    with open_container(path) as container:
-        content = read_pickle(container.read_description(), CHECKPOINT_NAMES, str(path))
+    with open_weights(path) as container:
+        content = container.read_content()
         plan = _find_plan(content, path)
         key = NNSSL_WEIGHTS if plan is not None else None if patterns is None else patterns.weights
         stored = {unwrap(str(name)): tensor for name, tensor in find_weights(content, path, key).items()}
