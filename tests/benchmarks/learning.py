@@ -2,10 +2,13 @@
 
     python tests/benchmarks/learning.py WORKSPACE -d 4 -c 3d_fullres --folds 0 1 --seeds 1 2 --steps 800
     python tests/benchmarks/learning.py WORKSPACE -d 4 -c 3d_fullres --steps 5000 --only fixed growing --share 0.5
+    python tests/benchmarks/learning.py WORKSPACE -d 3 -c 2d --only fixed "fixed, neighbouring slices"
+    python tests/benchmarks/learning.py WORKSPACE -d 7 -c 3d_fullres --plan windows --only fixed
 
-WORKSPACE holds a dataset that was prepared with `plan_and_preprocess`. Work is counted in multiply-adds, so a machine
-that is slow or busy gives the same table: every training gets as many as the plan with patches of one size takes for
-the steps that are asked for, or a share of them. Nothing is timed.
+WORKSPACE holds a dataset that was prepared with `plan_and_preprocess`; `--plan` takes a plan with a name, such as one
+whose normalization was edited to windows of CT, to be compared with the usual plan. Work is counted in multiply-adds,
+so a machine that is slow or busy gives the same table: every training gets as many as the plan with patches of one size
+takes for the steps that are asked for, or a share of them. Nothing is timed.
 """
 
 import argparse
@@ -45,12 +48,14 @@ class Variant:
         settings: Settings of the training that differ from the plan's.
         width: Factor of the number of features of each stage.
         coarser_weight: Weight of an output of the network divided by that of the next finer one, in the loss.
+        neighbouring_slices: Slices on each side that a 2D network sees as further channels.
     """
 
     batch_power: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     width: float = 1.0
     coarser_weight: float = 0.5
+    neighbouring_slices: int = 0
 
 
 VARIANTS = {
@@ -77,6 +82,9 @@ VARIANTS = {
         settings={"loss": {"component_weight": 1.0}, "foreground_sampling": "components"}
     ),
     "fixed, skeleton recall": Variant(settings={"loss": {"skeleton_weight": 1.0}}),
+    "fixed, structural similarity": Variant(settings={"loss": {"similarity_weight": 1.0}}),
+    "fixed, border weights": Variant(settings={"loss": {"border_weight": 10.0}}),
+    "fixed, neighbouring slices": Variant(neighbouring_slices=1),
 }
 
 
@@ -84,7 +92,7 @@ def main() -> None:
     """Trains in each way and prints a row of a table in Markdown for each training."""
     arguments = parse_arguments()
     print_machine()
-    folders = Workspace(root=arguments.workspace).dataset(arguments.number)
+    folders = Workspace(root=arguments.workspace).dataset(arguments.number).with_plan(arguments.plan)
     print("| training | fold | seed | steps | work | Dice of whole held-out cases | lesion F1 | labels |")
     print("|---" * 8 + "|", flush=True)
     for fold in arguments.folds:
@@ -93,7 +101,7 @@ def main() -> None:
         )
         [job] = make_jobs(request)
         for seed in arguments.seeds:
-            for name in arguments.only or VARIANTS:
+            for name in arguments.only or list_suitable(job):
                 weigh = partial(weigh_outputs, coarser_weight=VARIANTS[name].coarser_weight)
                 with TemporaryDirectory() as results, patch.object(losses, "deep_supervision_weights", weigh):
                     changed = change_job(job, VARIANTS[name], seed, arguments.steps * arguments.share, Path(results))
@@ -106,12 +114,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("-d", "--number", type=int, required=True)
     parser.add_argument("-c", "--configuration", default="3d_fullres")
+    parser.add_argument("--plan", metavar="NAME", help="a plan beside the usual one")
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=800, help="steps with patches of one size")
     parser.add_argument("--share", type=float, default=1.0, help="share of their work that is spent")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS))
     return parser.parse_args()
+
+
+def list_suitable(job: FoldJob) -> list[str]:
+    """Returns the names of the ways to train that a configuration can be trained in."""
+    is_flat = job.configuration.architecture.dimensions == 2
+    return [name for name, variant in VARIANTS.items() if is_flat or not variant.neighbouring_slices]
 
 
 def change_job(job: FoldJob, variant: Variant, seed: int, full_steps: float, results: Path) -> FoldJob:
@@ -127,7 +142,11 @@ def change_job(job: FoldJob, variant: Variant, seed: int, full_steps: float, res
     fixed = job.configuration.model_copy(update={"patch_growth": ()})
     growth = () if variant.batch_power is None else tuple(grow(fixed, variant.batch_power))
     architecture = widen(fixed.architecture, variant.width)
-    changes = {"patch_growth": growth, "architecture": architecture.model_dump(by_alias=True)}
+    changes = {
+        "patch_growth": growth,
+        "architecture": architecture.model_dump(by_alias=True),
+        "neighbouring_slices": variant.neighbouring_slices,
+    }
     configuration = Configuration.model_validate({**fixed.model_dump(by_alias=True), **changes})
     steps = full_steps * step_work(fixed) / step_work(configuration)
     per_epoch = min(STEPS_PER_EPOCH, max(1, round(steps)))

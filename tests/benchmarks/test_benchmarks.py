@@ -125,7 +125,16 @@ ALONE = (
     Benchmark("instruction_sets.py", "--steps 2 --shape 16 20 14 --only AVX2 native", ("AVX2", "native")),
     Benchmark("int8.py", "{task} {fresh} --budget 2s", ("openvino, int8", "torch, as validated")),
     Benchmark("large_metrics.py", "--shape 20 30 30 --structures 3 5", ("3", "5")),
-    Benchmark("learning.py", "{workspace} -d 4 --seeds 1 --steps 2 --only fixed growing", ("fixed", "growing")),
+    Benchmark(
+        "learning.py",
+        "{workspace} -d 4 --seeds 1 --steps 2 --only growing 'fixed, structural similarity' 'fixed, border weights'",
+        ("growing", "fixed, structural similarity", "fixed, border weights"),
+    ),
+    Benchmark(
+        "learning.py",
+        "{workspace} -d 4 -c 2d --seeds 1 --steps 2 --only fixed 'fixed, neighbouring slices'",
+        ("fixed", "fixed, neighbouring slices"),
+    ),
     Benchmark("memory.py", '--only "2D, V-Net"', ("2D, V-Net stages",)),
     Benchmark("memory_order.py", "--patch 16 16 16 --steps 2", ("of the device", "float32")),
     Benchmark("network_schedules.py", "{workspace} --budget 1s --only attention_unet", ("attention_unet",)),
