@@ -45,6 +45,8 @@ PLAN_NAME = "fidelity"
 USUAL_FEATURES = 32
 PROGRAMS = ("autoseg", "nnU-Net")
 LOSS_ROWS = 10
+UNIMPORTANT = ("workspace", "number", "configuration", "nnunet", "seeds", "threads")
+"""Arguments that change no training."""
 
 
 def main() -> None:
@@ -175,10 +177,6 @@ def train_all(
             found[program].append(json.loads(path.read_text()))
             print(f"{program}, seed {seed}: mean Dice {found[program][-1]['dice']:.4f}", file=sys.stderr, flush=True)
     return found
-
-
-UNIMPORTANT = ("workspace", "number", "configuration", "nnunet", "seeds", "threads")
-"""Arguments that change no training."""
 
 
 def train_here(job: FoldJob, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
