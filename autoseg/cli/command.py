@@ -38,11 +38,15 @@ FIXABLE_OS_ERRORS = {
     errno.ENAMETOOLONG,
 }
 LEFT_OUT = {
+    "PIL": "pillow",
+    "SimpleITK": "SimpleITK",
     "batchgenerators": "batchgenerators",
     "blosc2": "blosc2",
     "jinja2": "jinja2",
     "matplotlib": "matplotlib",
     "pandas": "pandas",
+    "skimage": "scikit-image",
+    "tifffile": "tifffile",
     "torch": "torch",
 }
 """Modules that prediction without torch does without, to the names of their packages."""
@@ -75,9 +79,10 @@ class Command(TyperCommand):
             sys.stderr.write(f"{str(interrupt) or INTERRUPTED}\n")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except ModuleNotFoundError as error:
-            if error.name not in LEFT_OUT:
+            package = LEFT_OUT.get((error.name or "").partition(".")[0])
+            if package is None:
                 raise
-            fail(f"this needs {LEFT_OUT[error.name]}, which is not installed; pip install {LEFT_OUT[error.name]}")
+            fail(f"this needs {package}, which is not installed; pip install {package}")
         except OSError as error:
             if not _can_be_fixed(error):
                 raise

@@ -8,8 +8,8 @@ l + s x base. So it is read, rotated, deformed and mirrored exactly as labels ar
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from autoseg.dataloading.sampling import DerivedCase, PatchSource
 from autoseg.imaging.geometry import Box
@@ -153,12 +153,12 @@ def _dilate(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     """Dilates a mask with a ball, by a distance transform, which is far faster than a morphological operation."""
     if not mask.any():
         return mask
-    return np.asarray(ndimage.distance_transform_edt(~mask) <= radius)
+    return np.asarray(scipy.ndimage.distance_transform_edt(~mask) <= radius)
 
 
 def _remove_component(previous: DatasetLabels, numbers: Numbers, random: np.random.Generator) -> DatasetLabels:
     """Removes a random one of the small components of a structure, if there are any."""
-    components, count = ndimage.label(np.isin(previous, numbers))
+    components, count = scipy.ndimage.label(np.isin(previous, numbers))
     sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
     (small,) = np.nonzero(sizes < LARGEST_REMOVED * previous.size)
     if not len(small):

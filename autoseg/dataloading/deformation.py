@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 def count_points(size: int, spacing_voxels: float) -> int:
@@ -44,7 +44,7 @@ def spline_weights(size: int, spacing_voxels: float) -> NDArray[np.float32]:
     """
     points = count_points(size, spacing_voxels)
     positions = (np.arange(size) - (size - 1) / 2) / spacing_voxels + (points - 1) / 2
-    columns = [ndimage.map_coordinates(row, [positions], order=3, mode="mirror") for row in np.eye(points)]
+    columns = [scipy.ndimage.map_coordinates(row, [positions], order=3, mode="mirror") for row in np.eye(points)]
     return np.stack(columns, axis=1).astype(np.float32)
 
 

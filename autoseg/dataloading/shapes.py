@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from autoseg.imaging.borders import number_components, weigh_borders
 from autoseg.imaging.skeletons import find_tube
@@ -115,10 +115,10 @@ def find_regions(mask: NDArray[np.bool_]) -> NDArray[np.int16]:
     Returns:
         Number of the component of each voxel, from 1; 0 everywhere if there is none.
     """
-    components, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
+    components, count = scipy.ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     if count < 2:
         return np.full(mask.shape, count, dtype=np.int16)
-    nearest = ndimage.distance_transform_edt(components == 0, return_distances=False, return_indices=True)
+    nearest = scipy.ndimage.distance_transform_edt(components == 0, return_distances=False, return_indices=True)
     regions: NDArray[np.int16] = np.minimum(components[tuple(nearest)], MOST_REGIONS).astype(np.int16)
     return regions
 

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from autoseg.imaging.geometry import Vector
 
@@ -95,8 +94,8 @@ def _measure_parts(runs: _Runs, shape: tuple[int, ...], numbers: int) -> tuple[N
     pairs = [_touching_runs(runs, width, (runs.starts // width + 1) % height > 0), _touching_runs(runs, width * height)]
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
     size = runs.starts.size
-    graph = coo_array((np.ones(first.size, dtype=np.int8), (first, second)), shape=(size, size))
-    count, part_of_run = connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array((np.ones(first.size, dtype=np.int8), (first, second)), shape=(size, size))
+    count, part_of_run = scipy.sparse.csgraph.connected_components(graph, directed=False)
     voxels = np.bincount(part_of_run, weights=runs.lengths, minlength=count).astype(np.intp)
     labels = np.zeros(count, dtype=np.intp)
     labels[part_of_run] = runs.labels

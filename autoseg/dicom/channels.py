@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.dicom.pixels import read_series
@@ -49,6 +48,8 @@ def resample(volume: Volume, grid: Geometry, *, nearest: bool, name: str) -> Vol
     Raises:
         ImageError: The volume lies entirely outside of the grid.
     """
+    import SimpleITK as sitk
+
     array: NDArray[np.generic] = volume.array[0] if volume.array.ndim == 4 else volume.array
     moving = to_sitk(Volume(array=array, geometry=volume.geometry))
     fixed = to_sitk(Volume(array=np.zeros(grid.shape, dtype=np.uint8), geometry=grid))

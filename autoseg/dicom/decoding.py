@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.dicom.pixel_layout import JPEG, JPEG_8_BIT, JPEG_2000, JPEG_LS, RLE
@@ -62,6 +61,7 @@ def decode_frames(dataset: Any, indices: Sequence[int]) -> Iterator[NDArray[Any]
 
 def _decode_by_itk(dataset: Any, indices: Sequence[int], syntax: str) -> Iterator[NDArray[Any]]:
     """Decodes frames by SimpleITK, each as a file that holds nothing but its pixels, so that they are not rescaled."""
+    import SimpleITK as sitk
     from pydicom.encaps import generate_frames
 
     count = int(dataset.get("NumberOfFrames") or 1)

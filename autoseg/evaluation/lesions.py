@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from autoseg.evaluation.masks import MaskPair
 
@@ -82,8 +81,8 @@ def _count_components(runs: _Runs, subset: _Runs) -> tuple[int, int]:
     pairs = [_find_touching(runs, step) for step in runs.steps]
     first, second = (np.concatenate(indices) for indices in zip(*pairs, strict=True))
     size = len(runs.starts)
-    touching = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(size, size))
-    count, component = connected_components(touching, directed=False)
+    touching = scipy.sparse.coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(size, size))
+    count, component = scipy.sparse.csgraph.connected_components(touching, directed=False)
     containing = np.searchsorted(runs.starts, subset.starts, side="right") - 1
     return int(count), len(np.unique(component[containing]))
 

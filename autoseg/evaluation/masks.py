@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from autoseg.imaging.geometry import Box
 from autoseg.imaging.targets import Numbers, Targets
@@ -43,7 +43,7 @@ def crop_masks(
     """
     if not targets.structures:
         return
-    boxes = [ndimage.find_objects(label_map, max(targets.values)) for label_map in (reference, prediction)]
+    boxes = [scipy.ndimage.find_objects(label_map, max(targets.values)) for label_map in (reference, prediction)]
     for name, numbers in targets.structures.items():
         box = _join(of_map[number - 1] for of_map in boxes for number in numbers)
         ground_truth = reference[box.slices]

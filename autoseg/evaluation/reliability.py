@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Annotated, Self
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.optimize import minimize_scalar
 
 from autoseg.runtime.artifact import Score
 
@@ -158,7 +158,9 @@ def _fit_region(voxels: LabelledVoxels, output: int) -> float:
 def _minimize(cross_entropy: Callable[[float], float]) -> float:
     """Returns the temperature of the lowest cross entropy, which has one minimum."""
     bounds = (math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))
-    found = minimize_scalar(lambda exponent: cross_entropy(math.exp(exponent)), bounds=bounds, method="bounded")
+    found = scipy.optimize.minimize_scalar(
+        lambda exponent: cross_entropy(math.exp(exponent)), bounds=bounds, method="bounded"
+    )
     return math.exp(found.x)
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from autoseg.evaluation.masks import MaskPair
 from autoseg.imaging.geometry import SPACING_TOLERANCE, Geometry, Vector
@@ -150,7 +150,7 @@ def _nearest(border: NDArray[np.bool_], other: NDArray[np.bool_], grid: Measurem
             return np.stack([indices[axis] * grid.spacing_mm[axis] for axis in grid.axes], axis=1)
 
         # For points on a grid, trees whose cells are split in the middle are faster than balanced trees.
-        tree = cKDTree(positions(np.flatnonzero(flat_other)), balanced_tree=False, compact_nodes=False)
+        tree = scipy.spatial.cKDTree(positions(np.flatnonzero(flat_other)), balanced_tree=False, compact_nodes=False)
         distances[waiting] = tree.query(positions(voxels[waiting]))[0]
     return distances
 

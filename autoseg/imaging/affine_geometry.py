@@ -26,8 +26,8 @@ ROUNDING = 1e-6
 NUMBER_ROUNDING = 2.0**-24
 """Largest relative error of a number of 32 bit. Source: IEEE 754."""
 
-MILLIMETRES = 2
-"""Code of the unit in NIfTI files."""
+MILLIMETRES, SECONDS = 2, 8
+"""Codes of the units in NIfTI files."""
 
 LEFT_AND_BACK = np.array([-1.0, -1.0, 1.0])
 """From the frame of the matrices to that of a geometry, (x, y, z), and back."""
@@ -56,14 +56,12 @@ def place_by_header(geometry: Geometry, placement: NiftiPlacement, *, name: str)
     return replace(grid_of_affine((straight or affines)[0], geometry.shape, name=name), nifti=placement)
 
 
-def find_carried(geometry: Geometry) -> NiftiPlacement | None:
-    """Returns what the header of a NIfTI file on a grid says of its place; None leaves it to ITK.
+def find_carried(geometry: Geometry) -> NiftiPlacement:
+    """Returns what the header of a NIfTI file on a grid says of its place.
 
-    It is that of the scan, if the grid is still where that says. ITK rounds the steps of turned axes twice, which moves
-    the last voxels of a large grid by hundredths of a millimetre, and it turns axes that are off right angles, however
-    little: the header of such a grid is made here.
+    It is what that of the scan says, if the grid is still there; else it describes the grid itself.
     """
-    return _find_own(geometry) or _describe_turned(geometry)
+    return _find_own(geometry) or _describe(geometry)
 
 
 def _find_own(geometry: Geometry) -> NiftiPlacement | None:
@@ -77,27 +75,26 @@ def _find_own(geometry: Geometry) -> NiftiPlacement | None:
     return geometry.nifti if expected.difference(geometry) is None else None
 
 
-def _describe_turned(geometry: Geometry) -> NiftiPlacement | None:
-    """Returns a header with the axes of a grid as they are; None if they are those of the patient, which ITK writes.
+def _describe(geometry: Geometry) -> NiftiPlacement:
+    """Returns a header with the axes of a grid as they are.
 
     Its numbers have 32 bit, so that a voxel lies at most `NUMBER_ROUNDING` times its distance from the origin, added up
     along the axes, beside its place. The qform, which holds no shear, is there only if the axes are at right angles.
     """
-    direction = np.asarray(geometry.direction)
-    if geometry.dimensions == 2 or np.count_nonzero(direction) == len(direction):
-        return None
-    x, y, z = geometry.spacing_mm[::-1]
-    affine = affine_of(geometry)
+    _, y, x = geometry.spacing_mm
+    grid = replace(geometry, spacing_mm=(1.0, y, x)) if geometry.dimensions == 2 else geometry
+    z = grid.spacing_mm[0]
+    affine = affine_of(grid)
     turn = affine[:3, :3] / (x, y, z)
     handedness = -1.0 if np.linalg.det(turn) < 0 else 1.0
     return NiftiPlacement(
         sform_code=1,
         sform=tuple(map(float, affine[:3].ravel())),
-        qform_code=int(shear(direction) <= ROUNDING),
+        qform_code=int(shear(np.asarray(geometry.direction)) <= ROUNDING),
         quaternion=find_quaternion(turn * (1, 1, handedness)),
         offset=tuple(map(float, affine[:3, 3])),
         pixdim=(handedness, x, y, z),
-        units=MILLIMETRES,
+        units=MILLIMETRES | SECONDS,
         description="",
     )
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
@@ -26,6 +25,9 @@ from autoseg.imaging.image_headers import count_points
 from autoseg.imaging.sitk_conversion import from_sitk, join_series, to_sitk
 from autoseg.imaging.tensor_conversion import convert_meta_tensor, has_affine
 from autoseg.imaging.volume_files.nifti_placement import NiftiPlacement
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 ImagePath = str | PathLike[str]
 
@@ -71,7 +73,7 @@ def _convert_placed(image: Any, spacing_mm: Any = None) -> ConvertedImage:
         (isinstance(image, str | PathLike), lambda path: _read_channels([path])),
         (has_affine(image), convert_meta_tensor),
         (hasattr(image, "affine") and hasattr(image, "dataobj"), _convert_nibabel),
-        (isinstance(image, sitk.Image), _convert_sitk),
+        (name_type(image) == "SimpleITK.Image", _convert_sitk),
     )
     for fits, convert in converters:
         if fits and spacing_mm is not None:
@@ -128,7 +130,7 @@ def _read_channels(paths: Sequence[ImagePath]) -> ConvertedImage:
     return ConvertedImage(volume=volume, give_back=to_sitk, channels_are=which, points_in_time=points)
 
 
-def _convert_sitk(image: sitk.Image) -> ConvertedImage:
+def _convert_sitk(image: "sitk.Image") -> ConvertedImage:
     name = "the image of SimpleITK"
     pixels = image.GetPixelIDTypeAsString()
     for kind, function in (("label", "Cast"), ("complex", "ComplexToModulus")):
@@ -149,7 +151,7 @@ def _convert_sitk(image: sitk.Image) -> ConvertedImage:
     )
 
 
-def _join_like(image: sitk.Image, results: Sequence[Volume]) -> sitk.Image:
+def _join_like(image: "sitk.Image", results: Sequence[Volume]) -> "sitk.Image":
     """Returns the maps of a series with the place, in space and time, of the image that it was."""
     joined = join_series(results)
     joined.CopyInformation(image)

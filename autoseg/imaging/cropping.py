@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from autoseg.imaging.geometry import Box
 
@@ -34,7 +34,7 @@ def nonzero_region(image: NDArray[np.generic]) -> tuple[Box, NDArray[np.bool_]]:
     box = box_around(mask)
     inside = mask[box.slices]
     if not inside.all():  # holes lie inside the box, with all that encloses them
-        inside[...] = ndimage.binary_fill_holes(inside)
+        inside[...] = scipy.ndimage.binary_fill_holes(inside)
     return box, mask
 
 

@@ -1,6 +1,7 @@
-"""Reading and writing of image files as volumes. `sitk_files` opens and saves the images of SimpleITK in between.
+"""Reading and writing of image files as volumes.
 
 >>> import tempfile
+>>> from autoseg.imaging.geometry import Geometry
 >>> geometry = Geometry(shape=(1, 2, 2), spacing_mm=(3.0, 1.0, 1.0))
 >>> label = Volume(array=np.array([[[0, 1], [2, 0]]], dtype=np.int32), geometry=geometry)
 >>> image = Volume(array=np.array([[[[0.5, 1.0], [2.0, 4.0]]]], dtype=np.float32), geometry=geometry)
@@ -22,16 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
-from autoseg.imaging.affine_geometry import check_straight, describe_difference, find_carried, place_by_header
+from autoseg.imaging.affine_geometry import check_straight, describe_difference, place_by_header
 from autoseg.imaging.corruption import check_file
 from autoseg.imaging.foreign_formats import unreadable
-from autoseg.imaging.geometry import Geometry, Volume
-from autoseg.imaging.image_headers import read_image_header
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_headers import find_nifti_header, find_stored_image, read_image_header
+from autoseg.imaging.image_writing import save_volume
 from autoseg.imaging.label_channels import advise_one_channel, join_shares
 from autoseg.imaging.pictures.files import is_picture, read_picture
-from autoseg.imaging.sitk_conversion import from_sitk, geometry_of, join_series, place, to_sitk
-from autoseg.imaging.sitk_files import ORTHONORMAL, open_image, save_image, split_channels
+from autoseg.imaging.volume_files.nifti import read_nifti
 from autoseg.imaging.volume_files.nifti_placement import NiftiPlacement
+from autoseg.imaging.volume_files.stored_image import open_stored
 
 LABEL_ROUNDING = 1e-4
 """How far a label may be from a whole number. Decision: scale factors of 32 bit leave less, and interpolation more."""
@@ -41,7 +43,7 @@ LOSSY_ENDINGS = (".jpg", ".jpeg")
 # Parts of SimpleITK's messages for intact files that it does not support, and what to tell the user: (what, fix).
 KNOWN_REASONS = {
     "allocate memory": ("it does not fit into the memory", "crop it, or use a machine with more"),
-    ORTHONORMAL: ("its axes are not at right angles", "resample it with 'autoseg straighten'"),
+    "orthonormal": ("its axes are not at right angles", "resample it with 'autoseg straighten'"),
     "Unknown PixelType": ("pixels of its kind are not supported", "save plain grey"),
 }
 
@@ -122,7 +124,7 @@ def write_label_map(path: Path, volume: Volume) -> None:
     if path.suffix.lower() in LOSSY_ENDINGS:
         raise ImageError(f"cannot write {path}: JPEG would change labels", "choose .png")
     dtype = np.uint8 if highest < 256 else np.uint16
-    _write(path, volume.array.astype(dtype), volume.geometry)
+    save_volume(path, Volume(array=volume.array.astype(dtype), geometry=volume.geometry))
 
 
 def write_image(path: Path, volume: Volume, *, compact: bool = False) -> None:
@@ -140,7 +142,7 @@ def write_image(path: Path, volume: Volume, *, compact: bool = False) -> None:
     array = np.asarray(volume.array[0], dtype=np.float32)
     if compact and np.abs(array).max(initial=0) < np.iinfo(np.int16).max and np.array_equal(array, np.rint(array)):
         array = array.astype(np.int16)
-    _write(path, array, volume.geometry)
+    save_volume(path, Volume(array=array, geometry=volume.geometry))
 
 
 def write_probabilities(path: Path, volume: Volume) -> None:
@@ -150,7 +152,8 @@ def write_probabilities(path: Path, volume: Volume) -> None:
         ImageError: The format cannot hold this volume or the file cannot be written.
         ArtifactError: The folder cannot be written.
     """
-    _write(path, np.rint(volume.array * np.float32(255)).astype(np.uint8), volume.geometry)
+    shares = np.rint(volume.array * np.float32(255)).astype(np.uint8)
+    save_volume(path, Volume(array=shares, geometry=volume.geometry))
 
 
 def convert_image(source: Path, targets: tuple[Path, ...], time_point: int | None = None) -> None:
@@ -167,21 +170,19 @@ def convert_image(source: Path, targets: tuple[Path, ...], time_point: int | Non
         ImageError: The file cannot be read or written, or has another number of channels.
         ArtifactError: The folder cannot be written.
     """
-    try:
-        image, placement = open_image(source)
-        parts = [image] if len(targets) == 1 and image.GetDimension() < 4 else split_channels(image)
-        if time_point is not None:
-            parts = split_channels(image)[time_point : time_point + 1]
-    except RuntimeError as error:
-        raise unreadable(source) from error
+    volume, header = _read(source), read_image_header(source)
+    points_in_time = time_point is None and header.volumes is not None
+    parts = [volume] if len(targets) == 1 and not points_in_time else _split(volume)
+    if time_point is not None:
+        parts = _split(volume)[time_point : time_point + 1]
     if len(parts) != len(targets):
         raise ImageError(f"{source} holds {len(parts)} channels, not {len(targets)}", "leave it out or mend it")
     for part, target in zip(parts, targets, strict=True):
-        grid = geometry_of(part)
-        if placement is not None:
-            grid = place_by_header(grid, placement, name=str(source))
-        place(part, check_straight(grid, name=str(source)))
-        save_image(target, part, find_carried(grid))
+        save_volume(target, part)
+
+
+def _split(volume: Volume) -> list[Volume]:
+    return [Volume(array=channel, geometry=volume.geometry) for channel in volume.array]
 
 
 def write_series(path: Path, volumes: Sequence[Path], source: Path) -> None:
@@ -197,8 +198,8 @@ def write_series(path: Path, volumes: Sequence[Path], source: Path) -> None:
         ArtifactError: The folder cannot be written.
     """
     parts = [_read(volume) for volume in volumes]
-    image = join_series(parts, read_image_header(source).time_step_s)
-    save_image(path, image, find_carried(parts[0].geometry))
+    series = Volume(array=np.concatenate([part.array for part in parts]), geometry=parts[0].geometry)
+    save_volume(path, series, read_image_header(source).time_step_s)
 
 
 def transform_image(source: Path, target: Path, transform: Callable[[Volume], Volume]) -> None:
@@ -214,14 +215,7 @@ def transform_image(source: Path, target: Path, transform: Callable[[Volume], Vo
         ArtifactError: The folder cannot be written.
     """
     volume, header = read_stored(source), read_image_header(source)
-    result = transform(volume)
-    if header.volumes is not None:
-        points = [Volume(array=channel, geometry=result.geometry) for channel in result.array]
-        image = join_series(points, header.time_step_s)
-    else:
-        array = result.array if len(result.array) > 1 else result.array[0]
-        image = to_sitk(Volume(array=array, geometry=result.geometry))
-    save_image(target, image, find_carried(result.geometry))
+    save_volume(target, transform(volume), None if header.volumes is None else header.time_step_s)
 
 
 def _read(path: Path, *, as_mask: bool = False) -> Volume:
@@ -256,7 +250,7 @@ def read_stored(path: Path, *, as_mask: bool = False) -> Volume:
         ImageError: The file is missing, damaged or no image.
     """
     try:
-        volume, placement = _read_picture(path, as_mask=as_mask) if is_picture(path) else _read_by_itk(path)
+        volume, placement = _read_picture(path, as_mask=as_mask) if is_picture(path) else _read_volume(path)
     except MemoryError as error:
         raise ImageError(f"{path} does not fit into the memory", "crop it, or use a machine with more") from error
     except RuntimeError as error:
@@ -278,15 +272,14 @@ def _read_picture(path: Path, *, as_mask: bool) -> tuple[Volume, None]:
     return read_picture(path, as_mask=as_mask), None
 
 
-def _read_by_itk(path: Path) -> tuple[Volume, NiftiPlacement | None]:
-    image, placement = open_image(path)
-    return from_sitk(image), placement
+def _read_volume(path: Path) -> tuple[Volume, NiftiPlacement | None]:
+    check_file(path)
+    header = find_nifti_header(path)
+    if header is not None:
+        return open_stored(read_nifti(path, header)), header.placement
+    stored = find_stored_image(path)
+    if stored is not None:
+        return open_stored(stored), None
+    from autoseg.imaging.sitk_files import read_by_itk  # noqa: PLC0415 - SimpleITK is not installed everywhere
 
-
-def _write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
-    try:
-        image = to_sitk(Volume(array=array, geometry=geometry))
-    except RuntimeError as error:
-        what = f"cannot write {path}: image files hold no such grid or numbers"
-        raise ImageError(what, "give axes at right angles, and numbers of 8 to 64 bit") from error
-    save_image(path, image, find_carried(geometry))
+    return read_by_itk(path), None

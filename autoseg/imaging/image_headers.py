@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from autoseg.errors import ImageError
 from autoseg.imaging.affine_geometry import place_by_header
 from autoseg.imaging.corruption import check_name
@@ -107,20 +105,7 @@ def read_image_header(path: Path) -> ImageHeader:
     stored = find_stored_image(path)
     if stored is not None:
         return _from_stored(stored)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        with ITK_READING:
-            reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise unreadable(path) from error
-    (x, y, z), (step_x, step_y, step_z) = (*reader.GetSize(), 1)[:3], (*reader.GetSpacing(), 1.0)[:3]
-    return ImageHeader(
-        shape=(z, y, x),
-        spacing_mm=(step_z, step_y, step_x),
-        volumes=int(reader.GetSize()[3]) if reader.GetDimension() == 4 else None,
-        components=int(reader.GetNumberOfComponents()),
-    )
+    return _read_by_itk(path)
 
 
 def find_nifti_header(path: Path) -> NiftiHeader | None:
@@ -179,3 +164,22 @@ def _from_nifti(header: NiftiHeader, path: Path) -> ImageHeader:
     stored = read_nifti(path, header)
     grid = place_by_header(stored.geometry, header.placement, name=str(path))
     return replace(_from_stored(stored), spacing_mm=grid.spacing_mm)
+
+
+def _read_by_itk(path: Path) -> ImageHeader:
+    import SimpleITK as sitk  # noqa: PLC0415 - formats that people use are read without it
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with ITK_READING:
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise unreadable(path) from error
+    (x, y, z), (step_x, step_y, step_z) = (*reader.GetSize(), 1)[:3], (*reader.GetSpacing(), 1.0)[:3]
+    return ImageHeader(
+        shape=(z, y, x),
+        spacing_mm=(step_z, step_y, step_x),
+        volumes=int(reader.GetSize()[3]) if reader.GetDimension() == 4 else None,
+        components=int(reader.GetNumberOfComponents()),
+    )

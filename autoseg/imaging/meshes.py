@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
-from skimage.measure import marching_cubes, regionprops
 
 from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.targets import Targets
@@ -78,6 +77,8 @@ def make_mesh(name: str, mask: NDArray[np.bool_], geometry: Geometry) -> Mesh:
         >>> 230 < mesh.volume_mm3 < 256
         True
     """
+    from skimage.measure import marching_cubes, regionprops  # noqa: PLC0415 - only predictions with meshes need it
+
     [structure] = regionprops(mask.view(np.uint8))
     corner = np.asarray(structure.bbox[: mask.ndim])
     bordered = np.pad(structure.image.astype(np.float32), 1)  # a border of background closes the surface
@@ -108,9 +109,9 @@ def smooth(points: NDArray[np.floating], triangles: NDArray[np.integer]) -> NDAr
     count = len(points)
     first, second = np.concatenate([triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]).T
     ends = np.concatenate([first, second]), np.concatenate([second, first])
-    neighbours = sparse.csr_matrix((np.ones(len(ends[0])), ends), shape=(count, count))
+    neighbours = scipy.sparse.csr_matrix((np.ones(len(ends[0])), ends), shape=(count, count))
     neighbours.data[:] = 1  # each edge is of two triangles
-    mean_of_neighbours = sparse.diags(1 / np.asarray(neighbours.sum(axis=1)).ravel()) @ neighbours
+    mean_of_neighbours = scipy.sparse.diags(1 / np.asarray(neighbours.sum(axis=1)).ravel()) @ neighbours
     moved = np.asarray(points, dtype=np.float64)
     for step in (SHRINK, GROW) * SMOOTHING_STEPS:
         moved = moved + step * (mean_of_neighbours @ moved - moved)

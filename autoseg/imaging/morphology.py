@@ -7,8 +7,8 @@
 """
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from autoseg.imaging.geometry import Vector
 
@@ -31,7 +31,7 @@ def fill_holes(mask: Mask, dimensions: int) -> Mask:
     inside = _box(mask)
     if inside is not None:
         part = mask[inside]
-        result[inside] = ndimage.binary_fill_holes(part[0])[np.newaxis] if dimensions == 2 else _fill(part)
+        result[inside] = scipy.ndimage.binary_fill_holes(part[0])[np.newaxis] if dimensions == 2 else _fill(part)
     return result
 
 
@@ -70,10 +70,10 @@ def open_mask(mask: Mask, radius_mm: float, spacing_mm: Vector) -> Mask:
 
 
 def _fill(part: Mask) -> Mask:
-    return np.asarray(ndimage.binary_fill_holes(part), dtype=bool)
+    return np.asarray(scipy.ndimage.binary_fill_holes(part), dtype=bool)
 
 
 def _box(mask: Mask, margin: int = 0) -> tuple[slice, ...] | None:
     """Returns the smallest box that holds a mask, wider by some voxels where the image goes on; None if it is empty."""
-    boxes = ndimage.find_objects(mask.view(np.uint8))
+    boxes = scipy.ndimage.find_objects(mask.view(np.uint8))
     return None if not boxes else tuple(slice(max(0, edge.start - margin), edge.stop + margin) for edge in boxes[0])

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from scipy import ndimage
 
 from autoseg.imaging.geometry import Box, Vector, Volume
 from autoseg.imaging.morphology import fill_holes, open_mask
@@ -229,7 +229,7 @@ def find_components(mask: NDArray[np.bool_]) -> Components | None:
         return None
     inside = np.ascontiguousarray(mask[box.slices])
     numbers = np.empty(inside.shape, dtype=np.intp)
-    ndimage.label(inside, structure=np.ones((3, 3, 3)), output=numbers)
+    scipy.ndimage.label(inside, structure=np.ones((3, 3, 3)), output=numbers)
     return Components(box=box, numbers=numbers, voxels=np.bincount(numbers.ravel())[1:])
 
 
@@ -293,7 +293,7 @@ def _mean(dice: dict[str, float]) -> float:
 
 def _bounding_box(mask: NDArray[np.bool_]) -> Box | None:
     """Returns the smallest box that holds all true voxels, or None if there are none."""
-    boxes = ndimage.find_objects(mask.view(np.uint8))
+    boxes = scipy.ndimage.find_objects(mask.view(np.uint8))
     if not boxes:
         return None
     z, y, x = boxes[0]

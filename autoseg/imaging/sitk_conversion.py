@@ -1,12 +1,21 @@
-"""Conversion of SimpleITK images to volumes and back: here axes are reversed, from (z, y, x) to (x, y, z)."""
+"""Conversion of SimpleITK images to volumes and back: here axes are reversed, from (z, y, x) to (x, y, z).
 
-from collections.abc import Sequence
+SimpleITK is imported by the functions that call it, since most files are read and written without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from autoseg.imaging.geometry import Geometry, Matrix, Vector, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import SimpleITK as sitk
+    from numpy.typing import NDArray
 
 
 def from_sitk(image: sitk.Image) -> Volume:
@@ -30,6 +39,8 @@ def from_sitk(image: sitk.Image) -> Volume:
         >>> back.geometry == geometry, back.array.tolist()
         (True, [[[[0, 0, 1], [0, 2, 0]]]])
     """
+    import SimpleITK as sitk
+
     dimensions, has_colours = image.GetDimension(), image.GetNumberOfComponentsPerPixel() > 1
     if dimensions > 3:
         return _from_series(image)
@@ -42,6 +53,8 @@ def from_sitk(image: sitk.Image) -> Volume:
 
 def _from_series(image: sitk.Image) -> Volume:
     """Converts an image with a fourth dimension."""
+    import SimpleITK as sitk
+
     sizes = image.GetSize()
     if image.GetNumberOfComponentsPerPixel() > 1 or 1 not in (sizes[3], *sizes[4:], *(() if sizes[4:] else (1,))):
         raise ValueError(f"its voxels have {image.GetDimension()} dimensions, of sizes {sizes}, and several values")
@@ -56,6 +69,8 @@ def to_sitk(volume: Volume) -> sitk.Image:
     Args:
         volume: A map (z, y, x), or masks or channels (c, z, y, x), which become components if there are several.
     """
+    import SimpleITK as sitk
+
     if volume.array.ndim == 4 and len(volume.array) == 1:
         volume = Volume(array=volume.array[0], geometry=volume.geometry)
     if volume.array.ndim == 4:
@@ -81,6 +96,8 @@ def join_series(volumes: Sequence[Volume], time_step_s: float = 1.0) -> sitk.Ima
         >>> join_series([point, point, point, point]).GetSize()
         (3, 2, 1, 4)
     """
+    import SimpleITK as sitk
+
     return sitk.JoinSeries([to_sitk(volume) for volume in volumes], 0.0, time_step_s)
 
 

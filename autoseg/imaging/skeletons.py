@@ -1,8 +1,8 @@
 """Skeletons: the centre lines of vessels and of other thin structures."""
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 def find_skeleton(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -25,7 +25,7 @@ def find_skeleton(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """
     from skimage.morphology import skeletonize  # noqa: PLC0415 - it takes a while
 
-    skeleton, boxes = np.zeros_like(mask), ndimage.find_objects(mask.astype(np.uint8))
+    skeleton, boxes = np.zeros_like(mask), scipy.ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
         return skeleton
     box = tuple(boxes[0])
@@ -49,4 +49,4 @@ def find_tube(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         A new mask of the same shape.
     """
     skeleton = find_skeleton(mask)
-    return mask & ndimage.binary_dilation(skeleton, structure=np.ones((3,) * mask.ndim, dtype=bool))
+    return mask & scipy.ndimage.binary_dilation(skeleton, structure=np.ones((3,) * mask.ndim, dtype=bool))

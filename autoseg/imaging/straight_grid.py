@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from autoseg.imaging.geometry import Geometry, Matrix, Shape, Vector, Volume
 
@@ -105,7 +105,7 @@ def straighten(volume: Volume, kind: Literal["image", "labels"]) -> Volume:
 def _resample_slice(channel: NDArray[Any], grid: StraightGrid, z: int, order: Literal[0, 1]) -> NDArray[Any]:
     """Returns a slice of the straight grid, shape (y, x); whole numbers are rounded."""
     is_whole = not np.issubdtype(channel.dtype, np.floating)
-    values: NDArray[Any] = ndimage.affine_transform(
+    values: NDArray[Any] = scipy.ndimage.affine_transform(
         channel,
         grid.matrix,
         grid.offset + z * grid.matrix[:, 0],

@@ -10,6 +10,7 @@ from autoseg.datasets.info import BACKGROUND, DatasetInfo, info_file
 from autoseg.datasets.names import compose
 from autoseg.datasets.scans import result_ending
 from autoseg.errors import ProblemsError, UsageError, WriteError
+from autoseg.imaging.image_writing import require_writer
 from autoseg.imaging.label_files import check_mask_names, file_stem
 from autoseg.inference.continuation import PROVENANCE_FILE, PredictionProvenance, find_waiting, list_maps
 from autoseg.inference.crop import describe_gain
@@ -183,6 +184,8 @@ def _make_run(
     writers: Sequence[ResultWriter],
 ) -> "_Run":
     check_mask_names(segmenter.info.targets)
+    for ending in {result_ending(scan) for scan in scans}:
+        require_writer(ending)
     maps = name_probability_maps(scans, labels)
     return _Run(segmenter=segmenter, output=output, maps=maps, reporter=reporter, writers=writers)
 

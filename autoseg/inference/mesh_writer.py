@@ -72,12 +72,15 @@ def choose_meshes(kinds: Sequence[str], targets: Targets) -> MeshWriter | None:
 
     Raises:
         UsageError: There is no such kind, or two structures would have the same file.
+        ModuleNotFoundError: scikit-image is not installed, which finds surfaces.
     """
     if not kinds:
         return None
     for kind in kinds:
         if kind not in MESH_KINDS:
             raise UsageError(f"there are no meshes of the kind {kind!r}", f"choose from {', '.join(MESH_KINDS)}")
+    import skimage.measure  # noqa: F401, PLC0415 - its lack is noticed before the work
+
     if "stl" in kinds:
         name_files(targets.names, ".stl", "meshes")
     return MeshWriter(kinds=tuple(dict.fromkeys(kinds)), targets=targets)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import SimpleITK as sitk
 
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.names import compose
 from autoseg.dicom.pixels import grid_of_voxels
 from autoseg.errors import ImageError, UsageError
+from autoseg.imaging.converted_image import name_type
 from autoseg.imaging.geometry import Volume
 from autoseg.imaging.label_combinations import number_masks
 from autoseg.imaging.label_files import file_stem
@@ -109,7 +109,7 @@ def save_objects(
 
 def _on_grid(image: Any, scan: Case) -> Volume:
     """Returns an image of SimpleITK as a volume, with its components along the first axis if it has several."""
-    if not isinstance(image, sitk.Image):
+    if name_type(image) != "SimpleITK.Image":
         what = f"the segmentation is {type(image).__name__}, which says nothing of where its voxels lie"
         raise ImageError(what, "give the image that predict or analyse returned for the DICOM files")
     volume = from_sitk(image)

@@ -9,6 +9,7 @@ from autoseg.datasets.dataset import Case
 from autoseg.errors import UsageError
 from autoseg.imaging.formats import SERIES_ENDINGS, split_ending, writable_ending
 from autoseg.imaging.image_files import convert_image, write_series
+from autoseg.imaging.image_writing import require_writer
 from autoseg.inference.folder import segment_scans
 from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.runtime.reporting import Reporter
@@ -70,4 +71,5 @@ def check_single_file(segmenter: ImageSegmenter, scans: Sequence[Case], output: 
         raise UsageError(f"{ending} holds no series over time", "choose .nii.gz, .nrrd or .mha, or give a folder")
     if output.resolve() in {image.resolve() for image in scans[0].images}:
         raise UsageError(f"{output} is the scan itself", "give another file with -o")
+    require_writer(ending)
     check_writable(output.parent)

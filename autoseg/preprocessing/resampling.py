@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from autoseg.imaging.geometry import Shape, Vector
 
@@ -56,7 +56,9 @@ def resampling_matrix(old: int, new: int, order: Order) -> NDArray[np.float64]:
         >>> resampling_matrix(2, 4, 0).tolist()
         [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     """
-    matrix: NDArray[np.float64] = ndimage.zoom(np.eye(old), (new / old, 1), order=order, mode="nearest", grid_mode=True)
+    matrix: NDArray[np.float64] = scipy.ndimage.zoom(
+        np.eye(old), (new / old, 1), order=order, mode="nearest", grid_mode=True
+    )
     matrix.flags.writeable = False
     return matrix
 

@@ -129,6 +129,8 @@ async def _segment(
         if refusal.status != HTTPStatus.REQUEST_TIMEOUT:  # else nothing more comes
             await drain(request)
         return _refuse(refusal)
+    except ModuleNotFoundError as error:
+        return _refuse(Refusal(415, f"scans of this kind need {error.name}, which this server lacks; send NIfTI"))
     except Exception:
         LOG.exception("a scan could not be segmented")
         return _refuse(Refusal(500, BROKEN))

@@ -11,14 +11,17 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nifti_files import write_nifti
+from nifti_files import write_nifti as write_header
 from phantoms import REALDATA, blocks, noise, place
 
 from autoseg.errors import ImageError
+from autoseg.imaging.affine_geometry import find_carried
+from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.image_files import read_image, read_label_map, read_stored, write_image, write_label_map
 from autoseg.imaging.image_headers import read_image_header
-from autoseg.imaging.sitk_conversion import geometry_of
-from autoseg.imaging.volume_files.nifti_writing import is_cut_off
+from autoseg.imaging.sitk_conversion import geometry_of, join_series, to_sitk
+from autoseg.imaging.volume_files.nifti_header import read_header
+from autoseg.imaging.volume_files.nifti_writing import write_nifti
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -38,19 +41,54 @@ def test_cut_off_files_are_refused(tmp_path: Path, fraction: float, ending: str,
         read_label_map(path) if is_label else read_image((path,))
 
 
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_files_that_were_written_to_a_full_disk_are_noticed(tmp_path: Path, ending: str) -> None:
-    """The library that writes them says nothing; NaN is the writer's own business, and so are other formats."""
-    path = tmp_path / f"a{ending}"
-    image = noise(0)[np.newaxis]
-    image[0, 0, 0, 0] = np.nan
-    write_image(path, place(image))
-    assert not is_cut_off(path)
-    content = path.read_bytes()
-    for size in (0, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:size])
-        assert is_cut_off(path)
-    assert not is_cut_off(tmp_path / "a.nrrd")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no file that is always full")
+def test_a_full_disk_is_noticed() -> None:
+    """No file is taken for written that is not."""
+    volume = place(noise(0))
+    with pytest.raises(OSError, match="No space left"):
+        write_nifti(Path("/dev/full"), volume, find_carried(volume.geometry))
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "dimensions", "time_step_s"),
+    [
+        ("u1", 1, 3, None),
+        ("f4", 1, 3, None),
+        ("u2", 3, 3, None),
+        ("i2", 1, 2, None),
+        ("f8", 2, 3, 2.5),
+        ("i4", 1, 3, 1),
+    ],
+)
+def test_the_header_is_the_one_that_itk_writes(tmp_path, kind, channels, dimensions, time_step_s) -> None:
+    """Sizes, types, axes of vectors and of time, units, and both matrices; and the voxels behind it."""
+    shape = (1, 5, 6) if dimensions == 2 else (4, 5, 6)
+    geometry = Geometry(shape=shape, spacing_mm=(2.5, 0.5, 0.75), origin_mm=(0.0, -2.0, 1.0), dimensions=dimensions)
+    volume = Volume(
+        array=np.arange(channels * np.prod(shape)).reshape(channels, *shape).astype(kind), geometry=geometry
+    )
+    points = [Volume(array=channel, geometry=geometry) for channel in volume.array]
+    image = to_sitk(volume) if time_step_s is None else join_series(points, time_step_s)
+    sitk.WriteImage(image, str(tmp_path / "itk.nii"))
+    write_nifti(tmp_path / "a.nii", volume, find_carried(geometry), time_step_s)
+    mine, itk = (read_header(tmp_path / name).fields for name in ("a.nii", "itk.nii"))
+    for name in mine.dtype.names:
+        if name == "quatern":  # turns by half a circle have two signs
+            np.testing.assert_allclose(np.abs(mine[name]), np.abs(itk[name]), atol=1e-6)
+        elif mine[name].dtype.kind == "f":
+            np.testing.assert_allclose(mine[name], itk[name], atol=1e-6, err_msg=name)
+        else:
+            assert np.array_equal(mine[name], itk[name]), name
+    assert (tmp_path / "a.nii").read_bytes()[348:] == (tmp_path / "itk.nii").read_bytes()[348:]
+
+
+def test_what_the_format_does_not_hold_is_refused(tmp_path) -> None:
+    """Sizes of 16 bit, and numbers that have no code."""
+    for array, words in ((np.zeros((1, 1, 40_000), np.uint8), "32767 voxels"), (np.zeros((2, 2, 2), "f2"), "float16")):
+        geometry = Geometry(shape=array.shape, spacing_mm=(1.0, 1.0, 1.0))
+        with pytest.raises(ImageError, match=words):
+            write_nifti(tmp_path / "a.nii", Volume(array=array, geometry=geometry), find_carried(geometry))
+        assert not (tmp_path / "a.nii").exists()
 
 
 def test_one_missing_byte_is_noticed(tmp_path: Path) -> None:
@@ -145,7 +183,7 @@ def test_numbers_are_scaled_as_by_nibabel(tmp_path: Path, slope: float, intercep
     """A slope that is 0 or no number scales nothing, whatever the intercept."""
     voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     path = tmp_path / ("a.nii.gz" if packed else "a.nii")
-    write_nifti(path, voxels, scl_slope=slope, scl_inter=intercept, sform_code=1, srow=np.eye(4)[:3].ravel())
+    write_header(path, voxels, scl_slope=slope, scl_inter=intercept, sform_code=1, srow=np.eye(4)[:3].ravel())
     assert np.array_equal(read_image((path,)).array[0].T, np.asarray(nibabel.load(path).dataobj))
 
 

@@ -16,7 +16,7 @@ from tiny_workspaces import tilted
 from autoseg.errors import ImageError
 from autoseg.imaging.image_files import convert_image, read_image
 from autoseg.imaging.image_headers import find_stored_image, read_image_header
-from autoseg.imaging.sitk_conversion import geometry_of
+from autoseg.imaging.sitk_conversion import from_sitk, geometry_of
 from autoseg.imaging.volume_files.stored_image import open_stored
 
 KINDS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
@@ -42,11 +42,13 @@ def compare(path: Path) -> None:
     """The reader here and SimpleITK find the same voxels at the same place."""
     stored = find_stored_image(path)
     assert stored is not None
-    mine, theirs = open_stored(stored), sitk.ReadImage(str(path))
-    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(mine), sitk.GetArrayViewFromImage(theirs))
-    assert sitk.GetArrayViewFromImage(mine).dtype == sitk.GetArrayViewFromImage(theirs).dtype
-    for place in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection", "GetNumberOfComponentsPerPixel"):
-        assert getattr(mine, place)() == pytest.approx(getattr(theirs, place)(), abs=1e-9), place
+    theirs = sitk.ReadImage(str(path))
+    mine, expected = open_stored(stored), from_sitk(theirs)
+    np.testing.assert_array_equal(mine.array, expected.array)
+    assert mine.array.dtype == expected.array.dtype
+    for place in ("shape", "spacing_mm", "origin_mm", "dimensions"):
+        assert getattr(mine.geometry, place) == pytest.approx(getattr(expected.geometry, place), abs=1e-9), place
+    np.testing.assert_allclose(mine.geometry.direction, expected.geometry.direction, atol=1e-9)
     header = read_image_header(path)
     assert header.components == theirs.GetNumberOfComponentsPerPixel()
     assert header.volumes == (theirs.GetSize()[3] if theirs.GetDimension() == 4 else None)

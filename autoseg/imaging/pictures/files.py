@@ -6,23 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import ImageError
-from autoseg.imaging.formats import COLOUR_ENDINGS
+from autoseg.imaging.formats import COLOUR_ENDINGS, TIFF_ENDINGS
 from autoseg.imaging.geometry import Volume
-from autoseg.imaging.pictures.bmp import open_bmp
-from autoseg.imaging.pictures.jpeg import open_jpeg
 from autoseg.imaging.pictures.picture import Picture
-from autoseg.imaging.pictures.png import open_png
-from autoseg.imaging.pictures.tiff import open_tiff
 from autoseg.runtime.os_errors import advise_reading, reason_of
-
-READERS: dict[str, Callable[[Path], Picture]] = {
-    ".png": open_png,
-    ".bmp": open_bmp,
-    ".jpg": open_jpeg,
-    ".jpeg": open_jpeg,
-    ".tif": open_tiff,
-    ".tiff": open_tiff,
-}
 
 
 def is_picture(path: Path) -> bool:
@@ -51,9 +38,28 @@ def open_picture(path: Path) -> Picture:
         ImageError: The file cannot be read, is damaged, or of a kind that is not read.
     """
     try:
-        return READERS[path.suffix.lower()](path)
+        return _choose_reader(path.suffix.lower())(path)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {reason_of(error)}", advise_reading(error)) from error
+
+
+def _choose_reader(ending: str) -> Callable[[Path], Picture]:
+    """Returns what reads the pictures of an ending; decoders are imported when such a picture is met."""
+    if ending == ".png":
+        from autoseg.imaging.pictures.png import open_png
+
+        return open_png
+    if ending == ".bmp":
+        from autoseg.imaging.pictures.bmp import open_bmp
+
+        return open_bmp
+    if ending in TIFF_ENDINGS:
+        from autoseg.imaging.pictures.tiff import open_tiff
+
+        return open_tiff
+    from autoseg.imaging.pictures.jpeg import open_jpeg
+
+    return open_jpeg
 
 
 def read_picture(path: Path, *, as_mask: bool) -> Volume:

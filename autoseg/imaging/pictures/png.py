@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
@@ -179,6 +178,8 @@ def _decode(path: Path, head: _Head, chunks: _Chunks) -> NDArray[Any]:
     """Returns the pixels as they are stored, (y, x) or (y, x, 3): indices of a palette, no transparency."""
     _check_pixels(path, head, chunks)
     if head.bits == 16 and head.kind in (COLOURS, COLOURS_ALPHA):
+        import SimpleITK as sitk
+
         try:
             with ITK_READING:
                 array = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))

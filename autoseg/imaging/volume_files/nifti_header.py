@@ -39,7 +39,9 @@ def _layout(size: int, **fields: tuple[str, int]) -> np.dtype[np.void]:
 FIRST = _layout(
     FIRST_BYTES,
     sizeof_hdr=("i4", 0),
+    regular=("S1", 38),
     dim=("8i2", 40),
+    intent_code=("i2", 68),
     datatype=("i2", 70),
     bitpix=("i2", 72),
     pixdim=("8f4", 76),

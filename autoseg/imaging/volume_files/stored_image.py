@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageError
 from autoseg.imaging.affine_geometry import LEFT_AND_BACK, grid_of_affine
 from autoseg.imaging.file_kind import check_kind
-from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.sitk_conversion import place
+from autoseg.imaging.geometry import Geometry, Volume
 from autoseg.imaging.volume_files.stored_voxels import StoredVoxels, read_voxels
 from autoseg.runtime.printable import printable
 
@@ -160,33 +158,19 @@ def beside(path: Path, name: str) -> Path:
     return file
 
 
-def open_stored(image: StoredImage) -> sitk.Image:
-    """Reads the voxels of an image.
+def open_stored(image: StoredImage) -> Volume:
+    """Reads the voxels of an image as (c, z, y, x) in their own number type: its components, or its volumes.
 
     Raises:
         ImageError: The file ends too early or too late, cannot be unpacked, or does not fit into the memory.
+        ValueError: It holds several volumes of several components.
     """
-    array = read_voxels(image.voxels).reshape(image.voxels.sizes[::-1])
-    last = array.ndim - 1
-    if image.volume_axis is not None:
-        array = np.moveaxis(array, last - image.volume_axis, 0)
-    is_vector = image.vector_axis is not None
-    if image.vector_axis is not None:
-        array = np.moveaxis(array, last - image.vector_axis, -1)
-        if image.components == 1:
-            array, is_vector = array[..., 0], False
-    opened = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=is_vector)
-    if image.volume_axis is None:
-        place(opened, image.geometry)
-    else:
-        _place_series(opened, image.geometry, image.time_step_s)
-    return opened
-
-
-def _place_series(series: sitk.Image, geometry: Geometry, time_step_s: float) -> None:
-    """Places each volume of a series, an image of four dimensions, on a grid."""
-    direction = np.eye(4)
-    direction[:3, :3] = np.asarray(geometry.direction)[::-1, ::-1]
-    series.SetSpacing((*geometry.spacing_mm[::-1], time_step_s))
-    series.SetOrigin((*geometry.origin_mm[::-1], 0.0))
-    series.SetDirection(direction.flatten().tolist())
+    sizes = image.voxels.sizes
+    if image.volume_axis is not None and image.components > 1:
+        raise ValueError(f"its voxels have {len(sizes)} dimensions, of sizes {sizes}, and several values")
+    array = read_voxels(image.voxels).reshape(sizes[::-1])
+    channel_axis = image.vector_axis if image.volume_axis is None else image.volume_axis
+    if channel_axis is not None:
+        array = np.moveaxis(array, -1 - channel_axis, 0)
+    channels = 1 if channel_axis is None else sizes[channel_axis]
+    return Volume(array=array.reshape(channels, *image.geometry.shape), geometry=image.geometry)
