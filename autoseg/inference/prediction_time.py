@@ -1,7 +1,11 @@
 """How long a prediction will take: said before the first scan, from the headers of the scans and a probe of the CPU."""
 
+import math
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from operator import mul
+
+import numpy as np
 
 from autoseg.datasets.dataset import Case
 from autoseg.datasets.scan_images import find_grid
@@ -11,7 +15,7 @@ from autoseg.inference.cropped_segmenter import CroppedSegmenter
 from autoseg.inference.ensemble import EnsembleSegmenter
 from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.segmenter import Segmenter
-from autoseg.planning.machine_speed import MachineSpeed, describe_roughly, scan_seconds
+from autoseg.planning.machine_speed import count_tiles, describe_roughly
 from autoseg.preprocessing.target_grid import resampled_shape, target_spacing
 from autoseg.runtime.arrays import NumpyDevice
 from autoseg.runtime.machine import is_busy
@@ -19,6 +23,10 @@ from autoseg.runtime.machine import is_busy
 DAY = 24 * 3600.0
 SHORT_SECONDS = 2.0
 """Time in all below which nothing is said. Decision: one may as well wait for the progress bar."""
+WORTH_PASSES = 20
+"""Passes from which on the pass that is measured is worth its time. Decision: it is at most a twentieth of them."""
+ENOUGH_SECONDS = 0.6
+"""Time after which an exported network is not measured again."""
 SIMILAR = 1.5
 """Ratio of the longest to the shortest scan up to which all of them are said to take equally long."""
 
@@ -26,63 +34,89 @@ SIMILAR = 1.5
 def describe_prediction_time(segmenter: ImageSegmenter, scans: Sequence[Case]) -> Iterator[str]:
     """Yields lines on how long the networks take per scan and in all, and what to do if that is more than a day.
 
-    The device is measured for about a second. Nothing is said if all are done within `SHORT_SECONDS`, on a CUDA GPU,
-    where the progress bar soon tells, nor for a network whose work cannot be counted or that was exported.
+    The device is measured for about a second, or the exported network itself for a patch. Nothing is said if all are
+    done within `SHORT_SECONDS`, on a CUDA GPU, where the progress bar soon tells, nor for a network of torch whose work
+    cannot be counted.
 
     Args:
         segmenter: The model.
         scans: The scans, of which the headers are read; one that cannot be read does not count.
     """
     parts = list_networks(segmenter)
-    if not parts or not scans or parts[0].device.type == "cuda" or isinstance(parts[0].device, NumpyDevice):
+    if not parts or not scans or parts[0].device.type == "cuda":
         return
-    from autoseg.models.speed import measure_speed  # noqa: PLC0415 - it needs torch
-    from autoseg.models.work import measure_patch_work  # noqa: PLC0415 - likewise
-
-    work = [measure_patch_work(part.configuration) for part in parts]
-    counted = [(part, patch_work) for part, patch_work in zip(parts, work, strict=True) if patch_work is not None]
-    if len(counted) < len(parts):
+    passes = [numbers for numbers in (count_passes(parts, scan) for scan in scans) if numbers is not None]
+    is_exported = isinstance(parts[0].device, NumpyDevice)
+    probe = _time_exported if is_exported else _time_by_speed
+    measured = probe(parts, sum(map(sum, passes))) if passes else None
+    if measured is None:
         return
-    speed = measure_speed(parts[0].device, exact=parts[0].exact)
-    model = CountedModel(parts=tuple(counted), speed=speed)
-    seconds = [value for value in (model.estimate(scan) for scan in scans) if value is not None]
+    each, precision = measured
+    seconds = [sum(map(mul, numbers, each)) for numbers in passes]
     if sum(seconds) < SHORT_SECONDS:
         return
     beside = ", beside other programs" if is_busy() else ""
     most = "at most " if isinstance(segmenter, CroppedSegmenter) else ""
-    where = f"here, in {speed.precision} on {speed.device}{beside}"
+    where = f"here, in {precision} on {parts[0].device}{beside}"
     yield f"the networks take {most}about {_describe_scans(seconds)} {where}"
     if sum(seconds) > DAY:
-        yield f"that is more than a day; instead, {'; or '.join(_list_ways_out(parts))}"
+        yield f"that is more than a day; instead, {'; or '.join(_list_ways_out(parts, is_exported=is_exported))}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountedModel:
-    """The configurations that segment a scan one after the other, with their work.
+def _time_by_speed(parts: Sequence[Segmenter], _passes: int) -> tuple[list[float], str] | None:
+    """Returns the seconds of a pass of each network, by its work and the speed of the device, and the precision.
 
-    Attributes:
-        parts: Each configuration with the multiply-adds of the forward pass of a patch.
-        speed: The speed of the device.
+    None if the work of a network cannot be counted.
     """
+    from autoseg.models.speed import measure_speed  # noqa: PLC0415 - it needs torch
+    from autoseg.models.work import measure_patch_work  # noqa: PLC0415 - likewise
 
-    parts: tuple[tuple[Segmenter, int], ...]
-    speed: MachineSpeed
+    work = [measure_patch_work(part.configuration) for part in parts]
+    counted = [patch_work for patch_work in work if patch_work is not None]
+    if len(counted) < len(parts):
+        return None
+    speed = measure_speed(parts[0].device, exact=parts[0].exact)
+    speeds = [speed.of_network(part.configuration).prediction for part in parts]
+    return [patch_work / own for patch_work, own in zip(counted, speeds, strict=True)], speed.precision
 
-    def estimate(self, scan: Case) -> float | None:
-        """Returns the seconds in which the networks predict a scan; None if its header cannot be read.
 
-        The scan is taken as it lies in its file, without the border of zeros being cut off.
-        """
-        try:
-            shape, spacing_mm = find_grid(scan)
-        except ImageError:
-            return None
-        total = 0.0
-        for part, work in self.parts:
-            size = find_network_shape(part, shape, spacing_mm)
-            step = part.quality.overlap_step
-            total += scan_seconds(part.configuration, size, self.speed, work, votes=part.votes, overlap_step=step)
-        return total
+def _time_exported(parts: Sequence[Segmenter], passes: int) -> tuple[list[float], str] | None:
+    """Returns the seconds of a pass of each exported network, which are measured, and the precision.
+
+    None if there are so few passes that those of the measurement would be noticed.
+    """
+    if passes < WORTH_PASSES * len(parts):
+        return None
+    return [_time_vote(part) for part in parts], "float32" if all(part.exact for part in parts) else "int8"
+
+
+def _time_vote(part: Segmenter) -> float:
+    """Returns the seconds in which the first of the networks calculates a patch: once, or a few times if it is fast."""
+    shape = (1, part.configuration.architecture.in_channels, *part.configuration.patch_size)
+    patch = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    begin, fastest = time.perf_counter(), math.inf
+    while fastest == math.inf or time.perf_counter() - begin + fastest < ENOUGH_SECONDS:
+        started = time.perf_counter()
+        next(part.predictor.list_votes(patch))
+        fastest = min(fastest, time.perf_counter() - started)
+    return fastest
+
+
+def count_passes(parts: Sequence[Segmenter], scan: Case) -> tuple[int, ...] | None:
+    """Returns the number of passes through each network for a scan; None if its header cannot be read.
+
+    The scan is taken as it lies in its file, without the border of zeros being cut off.
+    """
+    try:
+        shape, spacing_mm = find_grid(scan)
+    except ImageError:
+        return None
+    sizes = [find_network_shape(part, shape, spacing_mm) for part in parts]
+    tiles = [
+        count_tiles(part.configuration, size, part.quality.overlap_step)
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+    return tuple(part.votes * count for part, count in zip(parts, tiles, strict=True))
 
 
 def find_network_shape(part: Segmenter, shape: Shape, spacing_mm: Vector) -> Shape:
@@ -125,10 +159,10 @@ def _describe_scans(seconds: Sequence[float]) -> str:
     return f"{each} per scan, {describe_roughly(sum(seconds))} for all {len(seconds)}"
 
 
-def _list_ways_out(parts: Sequence[Segmenter]) -> Iterator[str]:
+def _list_ways_out(parts: Sequence[Segmenter], *, is_exported: bool) -> Iterator[str]:
     """Yields what shortens a prediction that would take more than a day."""
     images = max(part.quality.count_images(len(part.configuration.augmentation.averaged_axes)) for part in parts)
     if images > 1:
         yield f"--quality fast, which takes about 1/{images} of the time or less"
     yield "--part 1/4 and so on, on several machines"
-    yield "a machine with a GPU"
+    yield "a machine with more cores" if is_exported else "a machine with a GPU"

@@ -1,6 +1,7 @@
 """What a prediction says of its end; speeds are values."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from autoseg.inference import prediction_time
 from autoseg.inference.ensemble import EnsembleSegmenter
 from autoseg.inference.loading import PredictionOptions, load_segmenter
 from autoseg.inference.prediction_time import describe_prediction_time
+from autoseg.inference.predictor import FunctionPredictor, MirroringPredictor
 from autoseg.models import speed, work
 from autoseg.pipeline.prediction import predict
 from autoseg.planning.machine_speed import MachineSpeed
+from autoseg.runtime.arrays import NumpyDevice
 
 PATCH_SECONDS = 0.5
 
@@ -125,6 +128,25 @@ def test_nothing_is_said_where_it_cannot_be_known(segmenter, scans, tmp_path, mo
     assert list(describe_prediction_time(segmenter, [Case(name="scan", images=(damaged,))])) == []
     monkeypatch.setattr(work, "measure_patch_work", lambda _: None)
     assert list(describe_prediction_time(segmenter, scans)) == []
+
+
+def test_an_exported_network_is_timed_itself(segmenter, scans, monkeypatch):
+    """A pass of half a second; with so few passes that one more would be noticed, nothing is said."""
+    clock = iter(number * PATCH_SECONDS for number in range(100))
+    monkeypatch.setattr(prediction_time, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    shapes = []
+
+    def calculate(patches):
+        shapes.append(patches.shape)
+        return patches
+
+    predictor = MirroringPredictor(FunctionPredictor(calculate), axes=(0, 1, 2))
+    exported = replace(segmenter, device=NumpyDevice(), predictor=predictor, exact=False)
+    assert list(describe_prediction_time(exported, scans[:1] * 2)) == []
+    assert shapes == []
+    [line] = describe_prediction_time(exported, scans[:1] * 3)
+    assert line == "the networks take about 4 s per scan, 10 s for all 3 here, in int8 on cpu"
+    assert shapes == [(1, 1, *segmenter.configuration.patch_size)]
 
 
 def test_predict_says_it_first(trained_volumes, tmp_path):
