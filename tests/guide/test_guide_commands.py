@@ -40,6 +40,9 @@ NOT_RUN = {
 }
 """Pages whose commands are parsed only, and why."""
 
+OF_DOCKER = {"--cpus", "--from", "--memory", "--network", "--read-only", "--rm", "--tmpfs", "--user"}
+"""Options of Docker, which the page on containers names."""
+
 COMPARED = "tests/report/test_comparison_report.py compares such runs"
 
 FOREIGN = "tests/training/test_foreign_start.py begins with such files"
@@ -248,7 +251,7 @@ def test_commands_and_options_in_text_exist(path: Path) -> None:
         options = {word for word in words if re.match(r"--?[a-z]", word)}
         assert options <= spellings_of(parser) | {"--help"}, command
     mine = re.sub(r"^.*(pip|python3?|torchrun|tensorboard) .*$", "", text, flags=re.MULTILINE)
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", mine)) - {"--strict"}
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", mine)) - {"--strict"} - OF_DOCKER
     assert mentioned <= set().union(*map(spellings_of, all_commands().values())) | {"--help", "--version"}
 
 
