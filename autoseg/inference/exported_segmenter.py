@@ -78,7 +78,8 @@ def make_exported_segmenter(
     """
     exported = [load_exported(folder, fold) for fold in folds]
     check_folds([fold.description for fold in exported])
-    data = [check_onnx(folder.exported_network(fold)) for fold in folds]
+    shape = shape_of_patches(exported[0].description.configuration)
+    data = [check_onnx(folder.exported_network(fold), shape) for fold in folds]
     chosen = choose_runtime(runtime, data[0], choose_timed_shape(exported[0]))
     networks = open_networks(exported, data, chosen)
     exact = all(fold.int8 is None for fold in exported)
@@ -111,6 +112,11 @@ def open_networks(exported: Sequence[ExportedFold], data: Sequence[bytes], runti
         device=NumpyDevice(),
         at_once=PATCHES_AT_ONCE,
     )
+
+
+def shape_of_patches(configuration: Configuration) -> tuple[int, ...]:
+    """Returns the shape (n, c, *patch) in which a network gets the patches of a configuration."""
+    return (PATCHES_AT_ONCE, configuration.architecture.in_channels, *configuration.patch_size)
 
 
 def choose_timed_shape(fold: ExportedFold) -> tuple[int, ...]:

@@ -5,12 +5,15 @@ repeat parts of the network for ever. So a network is refused unless it holds al
 the export writes, and neither functions nor parts that are repeated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from autoseg.errors import ModelError, UsageError
+from autoseg.models.onnx_memory import find_peak_bytes
+from autoseg.runtime.machine import free_memory_bytes
+from autoseg.runtime.units import describe_memory
 
 INSTALL_ONNX = "pip install 'autoseg[onnx]'"
 
@@ -93,14 +96,19 @@ OPERATORS = frozenset(
 LARGEST_BYTES = 2**31 - 1
 """Largest size of a network. Source: protocol buffers, in which ONNX is written, hold no more."""
 
+MOST_BYTES = 2**36
+"""Most bytes of maps where the system does not say how much memory is free. Decision: what large machines have."""
+
 UNTRUSTED = "do not use it; get another from somebody you trust"
 
 
-def check_onnx(path: Path) -> bytes:
+def check_onnx(path: Path, shape: Sequence[int] | None = None) -> bytes:
     """Reads a network and makes sure that no runtime can be harmed by it.
 
     Args:
         path: The file network.onnx.
+        shape: Shape (n, c, *patch) of the patches that it will get, for which its maps must fit into the free memory;
+            None leaves that open.
 
     Returns:
         The bytes of the file.
@@ -123,7 +131,19 @@ def check_onnx(path: Path) -> bytes:
     problem = find_problem(model)
     if problem is not None:
         raise ModelError(f"{path} {problem}, which no network needs that 'autoseg export' writes", UNTRUSTED)
+    if shape is not None:
+        _check_memory(path, model, tuple(shape))
     return data
+
+
+def _check_memory(path: Path, model: Any, shape: tuple[int, ...]) -> None:
+    """Refuses a network whose maps take more memory than is free, or whose shapes only the image decides."""
+    peak, free = find_peak_bytes(model, shape), free_memory_bytes()
+    if peak is None:
+        raise ModelError(f"{path} holds maps whose shapes cannot be told before it is calculated", UNTRUSTED)
+    if peak > (MOST_BYTES if free is None else free):
+        what = f"{path} needs {describe_memory(peak)} for the maps of a patch of shape {shape[2:]}, more than is free"
+        raise ModelError(what, "if it is from somebody you trust, close other programs, or take a machine with more")
 
 
 def find_problem(model: Any) -> str | None:

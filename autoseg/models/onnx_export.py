@@ -21,6 +21,7 @@ from autoseg.models.build import restore_network
 from autoseg.models.checkpoint import Checkpoint
 from autoseg.models.fold_description import ExportedFold, Parity
 from autoseg.models.onnx_checks import INSTALL_ONNX, check_onnx, find_problem
+from autoseg.models.onnx_memory import find_peak_bytes
 from autoseg.models.runtimes import ExportedNetwork, list_installed
 from autoseg.models.weight_digest import digest_weights
 from autoseg.planning.plan import Configuration
@@ -147,7 +148,10 @@ def _export(network: nn.Module, configuration: Configuration, trial: _Trial, pat
     except Exception as error:  # torch fails in many ways where ONNX lacks an operator
         what = f"{name} cannot be exported to ONNX: {(str(error) or type(error).__name__).splitlines()[0][:200]}"
         raise UsageError(what, "export the model without --runtime") from error
-    problem = find_problem(onnx.load(str(path), load_external_data=False))
+    model = onnx.load(str(path), load_external_data=False)
+    problem = find_problem(model)
+    if problem is None and find_peak_bytes(model, patches.shape) is None:
+        problem = "holds maps whose shapes cannot be told before it is calculated"
     if problem is not None:
         raise UsageError(f"{name} cannot be exported to ONNX: it {problem}", "export the model without --runtime")
 

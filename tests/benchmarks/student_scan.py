@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--memory", default="4GB")
     parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), metavar=("Z", "Y", "X"))
     parser.add_argument("--labels", type=int, default=13)
+    parser.add_argument("--quality", choices=("fast", "balanced", "best"), default="fast")
     arguments = parser.parse_args()
     print_machine()
     shape: Shape = tuple(arguments.shape)
@@ -69,7 +70,9 @@ def main() -> None:
     write_model(root / "student", plan, info)
     scans = write_scan(root / "scans", shape)
     command = [sys.executable, "-m", "autoseg", "predict", "-m", root / "student", "-i", scans, "-o", root / "masks"]
-    measured = watch([str(word) for word in (*command, "--device", "cpu")], root / "predict.log")
+    measured = watch(
+        [str(word) for word in (*command, "--device", "cpu", "--quality", arguments.quality)], root / "predict.log"
+    )
     [student] = plan.configurations.values()
     print("\n".join(f"- {sentence}" for sentence in plan.why[:4]))
     print("\n| | allowed | planned | measured |\n|---|---:|---:|---:|")
