@@ -11,7 +11,9 @@ from autoseg.cli.options import (
     Device,
     Epochs,
     Mirroring,
+    ModelPath,
     PlanName,
+    TrainedConfiguration,
     WorkspacePath,
     parse_folds,
 )
@@ -22,24 +24,8 @@ def distil(
     name: Annotated[
         str, typer.Option("--for", help="Name of the student's plan, after what it is for.", metavar="NAME")
     ] = "laptop",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "-m",
-            "--model",
-            help="A model folder, a bundle or the name of an installed model that teaches. [default: what is trained]",
-            metavar="MODEL",
-        ),
-    ] = None,
-    configuration: Annotated[
-        str | None,
-        typer.Option(
-            "-c",
-            "--configuration",
-            help="Which teaches. [default: the choice of find_best, else the one that is trained]",
-            metavar="NAME",
-        ),
-    ] = None,
+    model: ModelPath = None,
+    configuration: TrainedConfiguration = None,
     folds: Annotated[
         list[str] | None,
         typer.Option("-f", "--fold", help="Folds of the student: 0 to 4, cv, or all. [default: cv]", metavar="FOLD..."),

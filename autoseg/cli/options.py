@@ -16,6 +16,32 @@ DatasetNumber = Annotated[
         "-d", "--dataset", min=1, max=999, help="Number of the dataset: 4 for Dataset004_Name.", metavar="NUMBER"
     ),
 ]
+TrainedDataset = Annotated[
+    int | None,
+    typer.Option("-d", "--dataset", min=1, max=999, help="Number of the dataset that was trained.", metavar="NUMBER"),
+]
+ModelPath = Annotated[
+    Path | None,
+    typer.Option(
+        "-m",
+        "--model",
+        help="A model folder, one that holds fold_0; a bundle, model.zip; or an installed model. [default: that of -d]",
+        metavar="MODEL",
+    ),
+]
+TrainedConfiguration = Annotated[
+    str | None,
+    typer.Option(
+        "-c",
+        "--configuration",
+        help="Which one. [default: the choice of find_best, else the one that is trained]",
+        metavar="NAME",
+    ),
+]
+TrainedFolds = Annotated[
+    list[str] | None,
+    typer.Option("-f", "--fold", help="Which of its folds. [default: all that are trained]", metavar="FOLD..."),
+]
 WorkspacePath = Annotated[
     Path | None,
     typer.Option(

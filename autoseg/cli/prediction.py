@@ -12,11 +12,15 @@ from autoseg.cli.options import (
     CropMargin,
     Device,
     Mirroring,
+    ModelPath,
     PlanName,
     Quality,
     ResampleTilt,
     Runtime,
     SeriesOption,
+    TrainedConfiguration,
+    TrainedDataset,
+    TrainedFolds,
     WorkspacePath,
     parse_folds,
 )
@@ -28,34 +32,10 @@ def predict(
         Path,
         typer.Option("-o", "--output", help="Folder for the segmentations; or for one scan a file.", metavar="PATH"),
     ],
-    number: Annotated[
-        int | None,
-        typer.Option(
-            "-d", "--dataset", min=1, max=999, help="Number of the dataset that was trained.", metavar="NUMBER"
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "-m",
-            "--model",
-            help="Instead of -d: a model folder, one that holds fold_0; a bundle, model.zip; or an installed model.",
-            metavar="MODEL",
-        ),
-    ] = None,
-    configuration: Annotated[
-        str | None,
-        typer.Option(
-            "-c",
-            "--configuration",
-            help="Which one. [default: what find_best chose, else the trained one, or 3d_fullres]",
-            metavar="NAME",
-        ),
-    ] = None,
-    folds: Annotated[
-        list[str] | None,
-        typer.Option("-f", "--fold", help="Which to average. [default: all that are trained]", metavar="FOLD..."),
-    ] = None,
+    number: TrainedDataset = None,
+    model: ModelPath = None,
+    configuration: TrainedConfiguration = None,
+    folds: TrainedFolds = None,
     probabilities: Annotated[
         list[str] | None,
         typer.Option(

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from autoseg.cli.options import Device, PlanName, SplitsFile, WorkspacePath, parse_folds
+from autoseg.cli.options import (
+    Device,
+    PlanName,
+    SplitsFile,
+    TrainedConfiguration,
+    TrainedDataset,
+    TrainedFolds,
+    WorkspacePath,
+    parse_folds,
+)
 from autoseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,25 +28,9 @@ def export(
     model: Annotated[
         Path | None, typer.Argument(help="A model folder, or an installed model, instead of -d.", metavar="MODEL")
     ] = None,
-    number: Annotated[
-        int | None,
-        typer.Option(
-            "-d", "--dataset", min=1, max=999, help="Number of the dataset that was trained.", metavar="NUMBER"
-        ),
-    ] = None,
-    configuration: Annotated[
-        str | None,
-        typer.Option(
-            "-c",
-            "--configuration",
-            help="Which one. [default: what find_best chose, or the only one that is trained]",
-            metavar="NAME",
-        ),
-    ] = None,
-    folds: Annotated[
-        list[str] | None,
-        typer.Option("-f", "--fold", help="Which to pack. [default: all that are finished]", metavar="FOLD..."),
-    ] = None,
+    number: TrainedDataset = None,
+    configuration: TrainedConfiguration = None,
+    folds: TrainedFolds = None,
     licence: Annotated[
         str, typer.Option("--licence", help="For the card: under which others may use it.", metavar="TEXT")
     ] = "",

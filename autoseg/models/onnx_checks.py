@@ -86,6 +86,7 @@ OPERATORS = frozenset(
         "Squeeze",
         "Sub",
         "Tanh",
+        "Tile",
         "Transpose",
         "Unsqueeze",
         "Where",

@@ -67,17 +67,7 @@ def test_prediction_imports_no_torch(bundles, tmp_path):
     geometry = Geometry(shape=IMAGE.shape, spacing_mm=SPACING)
     write_image(tmp_path / "scans" / "case_0000.nii.gz", Volume(array=IMAGE[None], geometry=geometry))
     options = ["-m", bundles["onnx"], "-i", tmp_path / "scans", "-o", tmp_path / "masks", "--disagreement"]
-    command = [
-        sys.executable,
-        "-c",
-        WITHOUT_TORCH,
-        "predict",
-        *map(str, options),
-        "--probabilities",
-        "all",
-        "--meshes",
-        "stl",
-    ]
+    command = [sys.executable, "-c", WITHOUT_TORCH, "predict", *map(str, options), "--probabilities", "all"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     mask = read_label_map(tmp_path / "masks" / "case.nii.gz")

@@ -19,8 +19,9 @@ from autoseg.imaging.volume_files.nifti_placement import NiftiPlacement
 
 BLOCK_BYTES = 2**20
 
-COMPRESSION = 6
-"""Level of compression. Source: zlib's default, which ITK takes as well."""
+COMPRESSION = 4
+"""Level of compression. Decision: beside zlib's usual 6, a jagged mask of ten million voxels takes 0.23 s of processor
+time in place of 0.91 s, and 8 % more room; a smooth one takes as long."""
 
 CODES = {NUMBER_TYPES[code]: code for code in (2, 4, 8, 16, 32, 64, 256, 512, 768, 1024, 1280, 1792)}
 """Code of each type of numbers."""
