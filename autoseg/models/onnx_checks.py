@@ -32,6 +32,7 @@ OPERATORS = frozenset(
         "ConvTranspose",
         "DequantizeLinear",
         "Div",
+        "Einsum",
         "Elu",
         "Equal",
         "Erf",

@@ -6,6 +6,7 @@ ends the process. So the shape of every map is calculated for patches of the siz
 be calculated from constants and from other shapes, as the export writes it, but not from the values of an image.
 """
 
+import math
 from collections.abc import Iterable
 from math import prod
 from typing import Any
@@ -52,6 +53,9 @@ SHAPE_OPERATORS = frozenset(
 )
 """Operators by which shapes are calculated, none of which returns more numbers than all its inputs hold together, but
 for broadcasting."""
+
+MAKERS = frozenset(["ConstantOfShape", "Expand", "Range", "Tile"])
+"""Operators that may return any number of numbers, whose values are calculated only if they are known to be few."""
 
 Values = dict[str, NDArray[Any]]
 
@@ -128,7 +132,7 @@ def _calculate_values(model: Any, known: Values, sizes: dict[str, int]) -> bool:
     shapes = {info.name: info.type.tensor_type.shape.dim for info in (*model.graph.value_info, *model.graph.input)}
     found: Values = {}
     for node in model.graph.node:
-        if node.op_type not in SHAPE_OPERATORS or node.output[0] in known:
+        if not _decides_shapes(node, sizes) or node.output[0] in known:
             continue
         if node.op_type == "Shape" and node.input[0] in shapes and (node.input[0] in sizes or node.input[0] == "image"):
             axes = np.array([axis.dim_value for axis in shapes[node.input[0]]], np.int64)
@@ -145,6 +149,12 @@ def _calculate_values(model: Any, known: Values, sizes: dict[str, int]) -> bool:
     model.graph.node.extend(kept)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in found.items())
     return bool(found)
+
+
+def _decides_shapes(node: Any, sizes: dict[str, int]) -> bool:
+    """Returns whether an operator may calculate shapes, and returns few numbers."""
+    is_small = sizes.get(node.output[0], math.inf) <= SMALL
+    return node.op_type in SHAPE_OPERATORS or (node.op_type in MAKERS and is_small)
 
 
 def _evaluate(node: Any, known: Values, opsets: Any) -> list[NDArray[Any]]:
