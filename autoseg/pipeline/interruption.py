@@ -8,7 +8,7 @@ import _thread
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def interruptible(file: Path, *, handles_signals: bool = False) -> Iterator[None]:
+def interruptible(file: Path, *, ask_to_end: Callable[[], bool] | None = None) -> Iterator[None]:
     """Ends the work inside when the file appears, or at SIGTERM.
 
     In other threads than the main one, which receive no signals in Python, and in programs that handle SIGTERM
@@ -31,7 +31,8 @@ def interruptible(file: Path, *, handles_signals: bool = False) -> Iterator[None
 
     Args:
         file: The file that asks the run to end.
-        handles_signals: Whether the work handles SIGTERM itself, by ending with `Stopped`.
+        ask_to_end: Asks work that handles SIGTERM itself to end with `Stopped`, and returns whether it listens by now;
+            called from another thread until it does. None for work that is interrupted.
 
     Raises:
         Stopped: The run was asked to stop.
@@ -42,7 +43,7 @@ def interruptible(file: Path, *, handles_signals: bool = False) -> Iterator[None
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    watch = _Watch(file, handles_signals=handles_signals)
+    watch = _Watch(file, ask_to_end)
     watch.begin()
     try:
         try:
@@ -60,7 +61,7 @@ def interruptible(file: Path, *, handles_signals: bool = False) -> Iterator[None
 
 
 class _Watch:
-    """Waits for the file and for SIGTERM while work goes on, and ends the work by KeyboardInterrupt.
+    """Waits for the file and for SIGTERM while work goes on, and ends the work by KeyboardInterrupt, or asks it to end.
 
     A signal that arrives when the work has just ended is noted as well, but breaks into nothing any more.
 
@@ -69,8 +70,8 @@ class _Watch:
         is_over: Whether the work has ended.
     """
 
-    def __init__(self, file: Path, *, handles_signals: bool) -> None:
-        self._file, self._handles_signals = file, handles_signals
+    def __init__(self, file: Path, ask_to_end: Callable[[], bool] | None) -> None:
+        self._file, self._ask_to_end = file, ask_to_end
         self.reasons: list[Stopped] = []
         self.is_over = False
         self._ended = threading.Event()
@@ -78,7 +79,7 @@ class _Watch:
 
     def begin(self) -> None:
         """Begins to wait."""
-        if not self._handles_signals:
+        if self._ask_to_end is None:
             signal.signal(signal.SIGTERM, self._terminate)
         self._thread.start()
 
@@ -86,7 +87,7 @@ class _Watch:
         """Ends waiting; SIGTERM is handled until nobody can send it any more, since it would end the program."""
         self._ended.set()
         self._thread.join()
-        if not self._handles_signals:
+        if self._ask_to_end is None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _terminate(self, _number: int, _frame: FrameType | None) -> None:
@@ -95,12 +96,21 @@ class _Watch:
             raise KeyboardInterrupt
 
     def _look(self) -> None:
-        """Sends SIGTERM to the main thread once the file is there and the signal is handled; then ends."""
+        """Ends the work once the file is there; then ends."""
         while not self._ended.wait(LOOK_SECONDS):
-            if self._file.exists() and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL and not self.is_over:
-                self.reasons.append(Stopped(*BY_FILE))
-                if sys.platform == "win32":
-                    _thread.interrupt_main(signal.SIGTERM)
-                else:
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            if self._file.exists() and not self.is_over and self._end_work():
                 return
+
+    def _end_work(self) -> bool:
+        """Asks the work to end, or sends SIGTERM to the main thread, where it is handled; returns whether it did."""
+        if self._ask_to_end is not None:
+            if not self._ask_to_end():
+                return False
+            self.reasons.append(Stopped(*BY_FILE))
+            return True
+        self.reasons.append(Stopped(*BY_FILE))
+        if sys.platform == "win32":
+            _thread.interrupt_main(signal.SIGTERM)
+        else:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        return True

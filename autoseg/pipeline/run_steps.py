@@ -1,5 +1,6 @@
 """The steps of `run`: how each finds out that it is done, does its work, and tells what it would do."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from autoseg.errors import AutosegError, ProblemsError
@@ -23,8 +24,9 @@ class RunStep(Protocol):
     purpose: str
     trains: bool
 
-    def handles_signals(self, context: RunContext) -> bool:
-        """Returns whether the work handles SIGTERM itself."""
+    @property
+    def ask_to_end(self) -> Callable[[], bool] | None:
+        """What asks the work to end, if it handles SIGTERM itself and is not to be interrupted; see `interruptible`."""
 
     def find_done(self, context: RunContext) -> str:
         """Returns what is done, in a few words; empty if it is not done."""
@@ -40,9 +42,7 @@ class _Step:
     """What most steps have in common."""
 
     name, purpose, trains = "", "", False
-
-    def handles_signals(self, _context: RunContext) -> bool:
-        return False
+    ask_to_end: Callable[[], bool] | None = None
 
     def find_done(self, _context: RunContext) -> str:
         return ""
@@ -162,13 +162,19 @@ class _Preprocessing(_Step):
         return f"{'done' if self.find_done(context) else 'to do or to check'}: {', '.join(counts)}"
 
 
+def _ask_trainings() -> bool:
+    """Asks the trainings of this process to end, once they have saved all; returns whether there are any."""
+    from autoseg.training.stopping import BY_FILE, ask_this_process
+
+    return ask_this_process(BY_FILE)
+
+
 class _Training(_Step):
     """Trains and validates all folds of each configuration, here."""
 
     name, purpose, trains = "train", "train all folds, each judged on the cases that it has not seen", True
 
-    def handles_signals(self, _context: RunContext) -> bool:
-        return True
+    ask_to_end = staticmethod(_ask_trainings)
 
     def find_done(self, context: RunContext) -> str:
         if not context.is_imported:
@@ -257,8 +263,7 @@ class _Jobs(_Step):
 
     name, purpose, trains = "jobs", "train all folds, find the best of them and show them in a page, as jobs", True
 
-    def handles_signals(self, _context: RunContext) -> bool:
-        return True
+    ask_to_end = staticmethod(_ask_trainings)
 
     def find_done(self, context: RunContext) -> str:
         return _Choosing().find_done(context) if _Reporting().find_done(context) else ""

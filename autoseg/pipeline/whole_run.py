@@ -140,7 +140,7 @@ def _do_steps(context: RunContext) -> RunOutcome:
     lines, stop_file = [], context.workspace.run(context.number).stop_file
     steps = list_steps(context)
     for position, step in enumerate(steps, start=1):
-        with interruptible(stop_file, handles_signals=step.handles_signals(context)):
+        with interruptible(stop_file, ask_to_end=step.ask_to_end):
             done = step.find_done(context)
             text = f"step {position} of {len(steps)}, {step.name}: "
             context.reporter.say(f"{text}{'done before: ' + done if done else step.purpose}")

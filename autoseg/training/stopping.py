@@ -127,6 +127,37 @@ NEVER = StopRequest()
 """The request of a run that is never asked to stop."""
 
 
+_LISTENERS: list[Callable[[int], object]] = []
+"""What each run in this process that can be asked to stop does with the reason."""
+
+
+@contextmanager
+def listening(note: Callable[[int], object]) -> Iterator[None]:
+    """Has `ask_this_process` call a function with the reason, for the duration of the context."""
+    _LISTENERS.append(note)
+    try:
+        yield
+    finally:
+        _LISTENERS.remove(note)
+
+
+def ask_this_process(reason: int) -> bool:
+    """Asks the runs of this process to stop, as SIGTERM would, but without a signal; from any thread.
+
+    A signal would end the process if it arrived just after the last run that handles it had ended.
+
+    Args:
+        reason: The reason to stop, such as `BY_FILE`.
+
+    Returns:
+        Whether there was a run to be asked.
+    """
+    listeners = tuple(_LISTENERS)
+    for note in listeners:
+        note(reason)
+    return bool(listeners)
+
+
 def held_folds(model: ModelFolder) -> list[Fold]:
     """Returns the folds that are being trained; a lock that a killed run left does not count."""
     return [fold for fold in model.running_folds() if not is_abandoned(model.fold(fold))]

@@ -23,7 +23,7 @@ from autoseg.runtime.lock import FILE_NAME as LOCK_NAME
 from autoseg.runtime.process_end import ProcessEnd, call_briefly, end_process_with, find_process_end
 from autoseg.runtime.reporting import SILENT, Reporter
 from autoseg.training.ranks import ALONE, Ranks
-from autoseg.training.stopping import BY_INTERRUPT, BY_SIGTERM, NO_REASON, REASONS, StopRequest
+from autoseg.training.stopping import BY_INTERRUPT, BY_SIGTERM, NO_REASON, REASONS, StopRequest, listening
 
 PATIENCE_SECONDS = 4.0
 """How long a run that was asked to stop may take to do so by itself. Decision: longer than most steps, which are lost
@@ -71,7 +71,11 @@ def watch_for_stop(file: Path, ranks: Ranks = ALONE, reporter: Reporter = SILENT
             with handled_signals(request.note):
                 yield request
         else:
-            with _watched(request, process_end, reporter), _signals_read(request, process_end):
+            with (
+                _watched(request, process_end, reporter),
+                listening(request.note),
+                _signals_read(request, process_end),
+            ):
                 yield request
     finally:
         if ranks.is_main:
@@ -88,10 +92,10 @@ def _is_meant_for_this_run(file: Path) -> bool:
 
 @contextmanager
 def handled_signals(note: Callable[[int], object]) -> Iterator[None]:
-    """Handles the first of the `SIGNALS` that arrives; a second one does what it does by default.
+    """Handles the first of the `SIGNALS` that arrives, and requests of this process; see `ask_this_process`.
 
-    A signal is left alone if the program handles it already, and in other threads than the main one, which receive no
-    signals in Python.
+    A second signal does what it does by default. A signal is left alone if the program handles it already, and in
+    other threads than the main one, which receive no signals in Python.
 
     Args:
         note: Called with the reason to stop.
@@ -105,7 +109,8 @@ def handled_signals(note: Callable[[int], object]) -> Iterator[None]:
     for number in numbers:
         signal.signal(number, handle)
     try:
-        yield
+        with listening(note):
+            yield
     finally:
         _restore_signals(numbers)
 

@@ -4,12 +4,15 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from autoseg.errors import Stopped
 from autoseg.pipeline import interruption
 from autoseg.pipeline.interruption import interruptible
+from autoseg.training.stopping import BY_FILE, REASONS, ask_this_process
+from autoseg.training.watchdog import handled_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a process can wait for")
 
@@ -36,34 +39,50 @@ def _looks_at_once(monkeypatch):
     monkeypatch.setattr(interruption, "LOOK_SECONDS", 0.01)
 
 
-@pytest.mark.parametrize("handles_signals", [False, True])
-def test_a_file_that_appears_at_the_end_of_the_work_ends_no_program(handles_signals):
+@pytest.mark.parametrize("ask_to_end", [None, lambda: False, lambda: True])
+def test_a_file_that_appears_at_the_end_of_the_work_ends_no_program(ask_to_end):
     """SIGTERM is not sent when nobody handles it any more; the next step sees the file."""
     file = LateFile()
-    with interruptible(file, handles_signals=handles_signals):
+    with interruptible(file, ask_to_end=ask_to_end):
         assert file.seen.wait(10)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     with pytest.raises(Stopped, match="stopped by 'autoseg stop'"), interruptible(file):
         pytest.fail("the next step was begun")
 
 
-def test_a_file_is_left_to_the_next_step_while_nobody_handles_the_signal(tmp_path):
-    """Work that handles SIGTERM itself does so from some moment on."""
+def test_work_that_handles_signals_is_asked_once_it_listens(tmp_path):
+    """It is not interrupted before, and no signal is sent: that could arrive when nobody handles it any more."""
     file, heard = tmp_path / "stop", []
 
     def work() -> None:
         file.touch()
         time.sleep(0.1)
-        signal.signal(signal.SIGTERM, lambda *_: heard.append(True))  # no event: its lock may be held by this thread
-        try:
+        with handled_signals(heard.append):
             for _ in range(1000):
                 time.sleep(0 if heard else 0.01)
-            assert heard == [True]
-            raise Stopped(*interruption.BY_SIGTERM)
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(0.1)
+        raise Stopped(*REASONS[heard[0]])
 
-    with pytest.raises(Stopped, match="stopped by 'autoseg stop'"), interruptible(file, handles_signals=True):
+    ask = partial(ask_this_process, BY_FILE)
+    with pytest.raises(Stopped, match="stopped by 'autoseg stop'"), interruptible(file, ask_to_end=ask):
+        work()
+    assert heard == [BY_FILE]
+
+
+def test_a_request_that_comes_too_late_ends_the_run_before_the_next_step(tmp_path):
+    """The work was asked, and had ended by itself."""
+    file, asked = tmp_path / "stop", threading.Event()
+
+    def ask() -> bool:
+        asked.set()
+        return True
+
+    def work() -> None:
+        file.touch()
+        assert asked.wait(10)
+        time.sleep(0.1)
+
+    with pytest.raises(Stopped, match="stopped by 'autoseg stop'"), interruptible(file, ask_to_end=ask):
         work()
 
 
