@@ -17,6 +17,7 @@ from browsers import start_browser
 from custom_parts import register_all
 from hypothesis import settings
 from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
+from xdist.scheduler import LoadFileScheduling
 
 from autoseg.pipeline.training import train
 from autoseg.planning import plugins
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if for_a_gpu and not torch.cuda.is_available():
         for item in for_a_gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """The tests of a file run in one process, so that its fixtures train once; those that take minutes are spread."""
+    return LoadFileScheduling(config, log) if "not slow" in config.option.markexpr else None
 
 
 @pytest.fixture(scope="session")

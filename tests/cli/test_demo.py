@@ -54,6 +54,7 @@ def run(workspace: Path, *options: str, code: int = 0) -> str:
     return result.output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_demo_goes_all_the_way_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run says how long it takes and makes masks and a picture; a second one keeps the model and judges it again."""

@@ -255,6 +255,7 @@ def test_commands_and_options_in_text_exist(path: Path) -> None:
     assert mentioned <= set().union(*map(spellings_of, all_commands().values())) | {"--help", "--version"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", runnable())
 def test_commands_run(page: str, folder: Path) -> None:

@@ -70,6 +70,7 @@ def regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_regions_are_learned_and_written_as_numbers(regions: Path) -> None:
     """A voxel of the inner region is one of the outer region too; the label map holds the number of the inner."""
     folders = folders_of(regions)
@@ -144,6 +145,7 @@ def test_a_cascade_gets_a_channel_for_each_region(tmp_path: Path) -> None:
         assert one.previous_channels == (2 if one.previous else 0), name
 
 
+@pytest.mark.slow
 def test_what_nobody_labelled_is_learned_and_judged_by_the_rest(tmp_path: Path) -> None:
     """Every second plane has the number of "ignore": no mask has it, and the scores are those of the other planes."""
     folders = write_volumes(tmp_path)
@@ -267,6 +269,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_structures_that_overlap_are_learned_and_written_as_masks(masks: Path) -> None:
     """A file for each, in a folder per scan; the scores are those of the masks."""
     folders = folders_of(masks)

@@ -104,6 +104,7 @@ def test_several_series_are_listed_and_one_is_chosen(trained_volumes, tmp_path, 
         run(trained_volumes, folder, tmp_path / "masks", series="FLAIR")
 
 
+@pytest.mark.slow
 def test_channels_come_from_several_series_and_are_resampled(trained_oblique, tmp_path):
     """The second series has half as many pixels; it is brought onto the grid of the first, which is said."""
     rng = np.random.default_rng(3)

@@ -96,6 +96,7 @@ def set_scores(folders: DatasetFolders, scores: dict[str, float]) -> None:
             path.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_each_case_is_segmented_by_those_that_never_saw_it(compared: Path) -> None:
     """The pair is the mean of the two folds that held the case out, on the grid of its image."""
     folders = folders_of(compared)

@@ -28,7 +28,7 @@ from autoseg.planning.plugins import register_network
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
+@pytest.mark.parametrize("instructions", ["AVX2", pytest.param("DEFAULT", marks=pytest.mark.slow)])
 def test_gradients_of_strided_convolutions_are_right(instructions, threads):
     """Runs with the instructions of older CPUs and of this one, in a process of its own, since it may crash."""
     found = subprocess.run(

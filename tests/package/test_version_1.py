@@ -202,6 +202,7 @@ def test_trained_models_segment_as_before(workspace: Path, expected: Path, tmp_p
     assert "find_best" not in told  # which would be advised if the folds seemed to have changed since
 
 
+@pytest.mark.slow
 def test_rules_and_expectations_of_a_model_are_read(workspace: Path, tmp_path: Path) -> None:
     """Its postprocessing is applied, and a scan unlike those of training is remarked upon."""
     image = sitk.ReadImage(scan(workspace))
@@ -263,6 +264,7 @@ def test_weights_find_their_places_in_every_network(networks: Path, workspace: P
 # --- Training and judging ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stopped_fold_is_trained_to_its_end(copy: Path, expected: Path, tmp_path: Path) -> None:
     """From the step that it had reached, to what it would have become."""
     options = f"-d {NUMBER} -w {copy} --plan stopped --device cpu"
@@ -279,6 +281,7 @@ def test_stopped_fold_is_trained_to_its_end(copy: Path, expected: Path, tmp_path
     assert (folder / "fold_0" / "validation" / "summary.json").is_file()
 
 
+@pytest.mark.slow
 def test_finished_folds_are_known_as_finished(copy: Path) -> None:
     """They are neither trained nor validated again, until they are extended."""
     folder = model(copy, "3d_fullres")
@@ -291,6 +294,7 @@ def test_finished_folds_are_known_as_finished(copy: Path) -> None:
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
 
 
+@pytest.mark.slow
 def test_training_begins_with_a_trained_fold(copy: Path) -> None:
     """Its weights are worth more than an epoch from random ones."""
     folder = model(copy, "3d_fullres")
@@ -300,6 +304,7 @@ def test_training_begins_with_a_trained_fold(copy: Path) -> None:
     assert begun["training_loss"] < scratch["training_loss"] - 0.2
 
 
+@pytest.mark.slow
 def test_cascade_is_trained_after_the_folds_before_it(copy: Path) -> None:
     """On the segmentations of held-out cases by the coarse model."""
     run(f"train -d {NUMBER} -w {copy} -c 3d_cascade_fullres -f 1 --device cpu")

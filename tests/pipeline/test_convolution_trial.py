@@ -13,6 +13,7 @@ RUN = subprocess.run
 BEGUN = "import sys; print('begun', flush=True)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
 def test_own_convolutions_are_right(instructions, monkeypatch):
     """With the instructions of older CPUs and of this one, whatever torch's own do."""

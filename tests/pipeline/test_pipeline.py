@@ -115,6 +115,7 @@ def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Journey(kind=kind, root=root, plan=plan, listener=listener, summary=summary, written=written)
 
 
+@pytest.mark.slow
 def test_axes_are_ordered_by_spacing(journey):
     """The thickest axis comes first, wherever it is in the file."""
     assert journey.plan.axis_order == journey.kind.axis_order

@@ -148,6 +148,7 @@ ONE_BY_ONE = [
 """Every eighth network; the slow tests take all but the first."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ONE_BY_ONE[1:], ids=lambda case: case.name)
 def test_estimate_holds_for_samples_that_are_normalized_one_by_one(case, monkeypatch):
     """With the channels last on a GPU, convolutions copy less than estimated."""

@@ -107,6 +107,7 @@ def assert_same_training(root, straight):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 @knows_open_files
 def test_training_goes_on_while_the_disk_is_slow(fresh, straight, monkeypatch):
     """The first checkpoint is not on the disk before the last step is reached, and all is there at the end."""
@@ -148,6 +149,7 @@ def test_a_run_that_is_killed_while_it_writes_goes_on(fresh, straight):
     assert epochs_of(fresh) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_training_with_one_line(fresh, straight, monkeypatch):
     """The checkpoint of before stays, and the run goes on when there is space."""
     save = torch.save
@@ -169,6 +171,7 @@ def test_a_full_disk_ends_the_training_with_one_line(fresh, straight, monkeypatc
     assert_same_training(fresh, straight)
 
 
+@pytest.mark.slow
 @knows_open_files
 def test_an_error_of_the_training_leaves_the_epoch_before(fresh, straight, monkeypatch):
     """Its checkpoint is on the disk when the error is raised, also if the disk is slow."""

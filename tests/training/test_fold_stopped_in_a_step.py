@@ -252,6 +252,7 @@ def test_scan_of_a_minute_is_given_up(fresh, straight):
     assert_second_case_is_left(fresh, straight)
 
 
+@pytest.mark.slow
 def test_validation_is_stopped_between_two_tiles(fresh, straight, monkeypatch):
     """Within a scan, and without ending the process that called the function."""
 
@@ -268,6 +269,7 @@ def test_validation_is_stopped_between_two_tiles(fresh, straight, monkeypatch):
     assert_second_case_is_left(fresh, straight)
 
 
+@pytest.mark.slow
 def test_kept_scan_of_other_weights_is_segmented_again(fresh, straight, monkeypatch):
     """So is one whose label has changed since."""
     with monkeypatch.context() as patch:

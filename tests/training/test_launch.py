@@ -295,6 +295,7 @@ def test_torchrun_trains_in_processes_of_its_own(fresh):
     assert checkpoint_of(fresh).finished
 
 
+@pytest.mark.slow
 def test_batch_that_is_too_small_is_refused(fresh):
     """The error is one line, before anything is written."""
     with pytest.raises(UsageError, match="a batch of 2 patches cannot be shared among 3 processes; take at most 2"):

@@ -42,6 +42,7 @@ def in_float32(monkeypatch):
     monkeypatch.setattr(device, "precision", lambda _: torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_shares_add_up_to_the_loss_of_the_batch(shares, name):
     """Gradients add up too, patch by patch: of five patches the first rank has three."""
@@ -52,6 +53,7 @@ def test_shares_add_up_to_the_loss_of_the_batch(shares, name):
         torch.testing.assert_close(part, gradient[rank::2], atol=1e-7, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("name", STEPS)
 def test_gradients_are_those_of_the_whole_batch(shares, name):
