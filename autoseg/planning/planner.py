@@ -22,7 +22,11 @@ from autoseg.planning.patch_size import PlanningConstraints, format_size
 from autoseg.planning.plan import Plan, PresetName, RulesName
 from autoseg.planning.plugin_settings import Plugin
 from autoseg.planning.presets import LADDER, PRESETS, RULES, Preset
-from autoseg.planning.scattered_labels import explain_scattered_labels
+from autoseg.planning.scattered_labels import (
+    adapt_to_scattered_labels,
+    explain_scattered_labels,
+    explain_scattered_training,
+)
 from autoseg.planning.schedule import choose_training, explain_training
 
 
@@ -178,9 +182,14 @@ def _plan(
     training = choose_training(preset, decisions.grid)
     if options.network is not None:
         training = adapt_training(training, options.network)
+    counts_parts = bool(decisions.scattered) and preset_name == CPU_PRESET and options.network is None
+    if counts_parts:
+        training = adapt_to_scattered_labels(training)
     why = [*explain_preset(constraints), explain_training(training, preset, decisions.grid), *decisions.explain()]
     if options.patches is None and preset.patches == "growing" and decisions.scattered:
         why.append(explain_scattered_labels(decisions.scattered))
+    if counts_parts:
+        why.append(explain_scattered_training(decisions.scattered))
     for result in results:
         if isinstance(result, str):
             why.append(result)
