@@ -157,6 +157,7 @@ def change_job(job: FoldJob, variant: Variant, seed: int, full_steps: float, res
         "epochs": max(1, round(steps / per_epoch)),
         "budget_seconds": None,
         "validation_steps": 2,
+        "loss": {},  # the usual one, whatever the planner chose for the labels
         **variant.settings,
     }
     content = {**job.plan.model_dump(by_alias=True), "training": settings}
