@@ -155,7 +155,7 @@ def _find_frames(dataset: Any, path: Path, offset: int, modality: str) -> Iterat
         group = FunctionalGroups(groups[number] if groups else None, shared, dataset)
         yield Frame(
             path=path,
-            number=number if count > 1 or groups else None,
+            number=number if count > 1 else None,
             sop_uid=str(dataset.get("SOPInstanceUID") or ""),
             position_mm=vector_of(group.find("PlanePositionSequence", "ImagePositionPatient"))
             if count == 1 or groups
@@ -166,7 +166,7 @@ def _find_frames(dataset: Any, path: Path, offset: int, modality: str) -> Iterat
             spacing_mm=spacing_of(group.find("PixelMeasuresSequence", "PixelSpacing"))
             or spacing_of(dataset.get("ImagerPixelSpacing")),
             thickness_mm=thickness_of(group),
-            instance=integer_of(dataset.get("InstanceNumber")) if not groups else number + 1,
+            instance=integer_of(dataset.get("InstanceNumber")) if count == 1 else number + 1,
             attributes=group.attributes(),
             slope=number_of(group.find("PixelValueTransformationSequence", "RescaleSlope"), 1.0),
             intercept=number_of(group.find("PixelValueTransformationSequence", "RescaleIntercept"), 0.0),

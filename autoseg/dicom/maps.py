@@ -10,6 +10,7 @@ from autoseg.dicom.codes import Code
 from autoseg.dicom.object_content import SlicedSegmentation, coded, describe_object, describe_segments
 from autoseg.dicom.quiet import quietly
 from autoseg.dicom.segmentation_objects import EXPLICIT_LITTLE_ENDIAN, match_frames
+from autoseg.dicom.single_frames import restore_classes
 from autoseg.dicom.source import Source
 from autoseg.runtime.artifact import atomic_file
 
@@ -46,6 +47,7 @@ def write_probabilities(path: Path, probabilities: NDArray[np.floating], segment
             content_label="PROBABILITY",
             **describe_object("probabilities", segmentation.source, segmentation.model),
         )
+        restore_classes(written, segmentation.source.headers)
         _save(written, path)
 
 
@@ -86,6 +88,7 @@ def write_disagreement(path: Path, disagreement: NDArray[np.floating], segmentat
             **describe_object("disagreement", source, segmentation.model),
         )
         written.Laterality = ""  # not known, but to be stated
+        restore_classes(written, source.headers)
         _save(written, path)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from autoseg.dicom.object_content import SlicedSegmentation, describe_object, describe_segments, may_overlap
 from autoseg.dicom.quiet import quietly
+from autoseg.dicom.single_frames import restore_classes, stand_in
 from autoseg.dicom.source import Source
 from autoseg.errors import UsageError
 from autoseg.imaging.targets import Numbers
@@ -42,6 +43,7 @@ def write_segmentation(path: Path, segmentation: SlicedSegmentation, kind: Liter
     headers, segments = match_frames(segments, segmentation.source)
     with quietly():
         written = _build(headers, segments, segmentation, kind)
+        restore_classes(written, segmentation.source.headers)
         if kind == "labelmap":
             written.compress(RLE, encoding_plugin=RLE_ENCODER, generate_instance_uid=False)
         with atomic_file(path) as writing:
@@ -69,7 +71,7 @@ def match_frames(segments: NDArray[Any], source: Source) -> tuple[list[Any], NDA
         segments: Array of shape (slices, rows, columns, ...).
         source: The series.
     """
-    headers = list(source.headers)
+    headers = list(source.headers) if source.is_multi_frame else stand_in(source.headers)
     if not source.is_multi_frame:
         return (headers, segments) if segments.any() else (headers[:1], segments[:1])
     frames = int(headers[0].NumberOfFrames)

@@ -45,6 +45,9 @@ TYPE_3 = (
 NOT_STATED = "not stated by the source"
 """The method by which a patient's identity was removed, where the source says only that it was."""
 
+GROUPS = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+"""What says of a file of several slices where they lie."""
+
 STRUCTURE = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -55,14 +58,11 @@ STRUCTURE = (
     "Modality",
     "SeriesNumber",
     "SliceThickness",
-    "NumberOfFrames",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
 )
-"""What says which object this is, and where its frames lie."""
+"""What says which object this is, and where its slice lies."""
 
 
-READ = [*TYPE_2, *TYPE_3, *STRUCTURE, "DeidentificationMethodCodeSequence"]
+READ = [*TYPE_2, *TYPE_3, *STRUCTURE, *GROUPS, "DeidentificationMethodCodeSequence"]
 
 
 def read_header(path: Path, frame: Frame) -> Any:
@@ -82,7 +82,8 @@ def read_header(path: Path, frame: Frame) -> Any:
         if value or keyword in TYPE_2:
             setattr(header, keyword, value)
     _state_deidentification(header, stated)
-    for keyword in STRUCTURE:
+    # an enhanced file of a single slice is referred to as any other slice
+    for keyword in STRUCTURE if frame.number is None else (*STRUCTURE, *GROUPS):
         if stated.get(keyword) not in (None, ""):
             setattr(header, keyword, stated[keyword].value)
     header.SpecificCharacterSet = "ISO_IR 192"

@@ -187,7 +187,10 @@ def select_folds(folder: ModelFolder, asked: Sequence[Fold] = ()) -> list[Fold]:
     """
     trained = folder.trained_folds()
     if not trained:
-        raise ModelError(f"{folder.path} holds no trained fold", "train one with 'autoseg train', or check the path")
+        fix = "train one with 'autoseg train', or check the path"
+        if inside := [path for path in sorted(folder.path.glob("*/")) if ModelFolder(path=path).trained_folds()]:
+            fix = f"give the configuration, such as {inside[0]}, or choose the best one with 'autoseg find_best'"
+        raise ModelError(f"{folder.path} holds no trained fold", fix)
     numbers = [fold for fold in trained if fold != "all"] or trained
     selected = list(dict.fromkeys(fold for name in asked or ["cv"] for fold in (numbers if name == "cv" else [name])))
     missing = [fold for fold in selected if fold not in trained]

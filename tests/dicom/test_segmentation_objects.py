@@ -4,11 +4,15 @@ import getpass
 
 import numpy as np
 import pytest
+from dicom_files import make_enhanced, make_series, random_voxels
+from dicom_files import write_series as write_files
 from dicom_readers import list_errors, put_on_grid, read_by_dcmqi, read_by_highdicom
 from dicom_series import MODEL, ORIENTATIONS, affine, slice_segmentation, write_enhanced_series, write_series
 
+from autoseg.dicom.maps import write_disagreement
+from autoseg.dicom.search import find_series
 from autoseg.dicom.segmentation_objects import write_segmentation
-from autoseg.dicom.structure_sets import write_structure_set
+from autoseg.dicom.structure_sets import STUDY, write_structure_set
 from autoseg.errors import UsageError
 
 pydicom = pytest.importorskip("pydicom")
@@ -78,6 +82,31 @@ def test_frames_of_one_file_are_referenced(tmp_path, kind):
         assert image.ReferencedSOPInstanceUID == series.frames[0].sop_uid
         frames.add(int(image.ReferencedFrameNumber))
     assert frames == {frame.number + 1 for frame in series.frames}
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_enhanced_files_of_a_single_slice_are_referenced(tmp_path, modality):
+    """Scanners write such series; readers find each slice by its file, whose class is that of the file."""
+    shape = (4, 7, 5)
+    slices = make_series(random_voxels(shape, np.int16), modality=modality)
+    enhanced = [make_enhanced([data]) for data in slices]
+    [series] = find_series(write_files(tmp_path / "in", enhanced)).series
+    label = make_label(shape)
+    for kind in ("seg", "labelmap"):
+        path = write_object(tmp_path, series, label, LABELS, kind)
+        check_masks(read_by_highdicom(path, affine(series.geometry), shape), label, LABELS)
+        check_masks(read_by_dcmqi(path, tmp_path / f"dcmqi_{kind}", affine(series.geometry), shape), label, LABELS)
+        assert list_errors(path) == []
+    segmentation = slice_segmentation(series, label, LABELS)
+    write_structure_set(tmp_path / "rtstruct.dcm", segmentation)
+    shares = np.random.default_rng(0).random(shape)
+    write_disagreement(tmp_path / "disagreement.dcm", shares, segmentation)
+    for name in ("seg", "labelmap", "rtstruct", "disagreement"):
+        written = pydicom.dcmread(tmp_path / f"{name}.dcm")
+        assert list_errors(tmp_path / f"{name}.dcm") == []
+        named = [item for item in written.iterall() if item.keyword == "ReferencedSOPClassUID"]
+        images = {str(item.value) for item in named} - {STUDY}
+        assert images == {str(enhanced[0].SOPClassUID)}
 
 
 def test_patient_study_and_references_are_kept_and_uids_are_new(tmp_path):

@@ -99,3 +99,11 @@ def test_what_lies_at_a_path_comes_before_an_installed_name(tmp_path: Path, monk
     assert find_model("liver", "2d", workspace=tmp_path / "work") == installed / "2d"
     Path("liver").mkdir()
     assert find_model("liver", workspace=tmp_path / "work") == Path("liver")
+
+
+def test_a_folder_of_configurations_names_one_that_is_trained(tmp_path):
+    """The folder of a dataset holds none itself, as long as nothing says which configuration is the best."""
+    with_folds(ModelFolder(path=tmp_path / "model" / "3d_fullres"), 0)
+    (tmp_path / "model" / "2d").mkdir()
+    with pytest.raises(ModelError, match=r"give the configuration, such as .*model/3d_fullres"):
+        select_folds(ModelFolder(path=tmp_path / "model"))
