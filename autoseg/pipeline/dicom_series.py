@@ -1,7 +1,9 @@
 """Series of DICOM files, listed and checked before any of them is imported or segmented."""
 
 import os
+from pathlib import Path
 
+from autoseg.datasets.passed_over import find_passed_over
 from autoseg.dicom.examinations import Examination, group_examinations
 from autoseg.dicom.search import find_series, unpacked
 from autoseg.errors import DatasetError, ProblemsError
@@ -41,10 +43,19 @@ def list_series(source: str | os.PathLike[str], *, reporter: Reporter = SILENT) 
         if files.damaged and not files.series:
             raise ProblemsError([str(error) for error in files.damaged])
         if not files.series:
-            raise DatasetError(f"{path} holds no series of images in DICOM", "check the path")
+            raise _no_series(path)
         for error in files.damaged:
             reporter.say(str(error))
         return group_examinations(files.series, folder)
+
+
+def _no_series(path: Path) -> DatasetError:
+    """Returns the error of a folder without series, which says what is in it instead, such as zip files."""
+    instead = [passed.describe() for passed in find_passed_over(path)]
+    what = f"{path} holds no series of images in DICOM"
+    if not instead:
+        return DatasetError(what, "check the path")
+    return DatasetError(f"{what}, but {', and '.join(instead)}", "give one of them, or a folder of DICOM files")
 
 
 def check_dicom(

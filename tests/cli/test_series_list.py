@@ -50,3 +50,13 @@ def test_a_source_without_series_is_refused(tmp_path):
     (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + bytes(200))
     with pytest.raises(ProblemsError, match=r"broken\.dcm is damaged"):
         autoseg.list_series(tmp_path)
+
+
+def test_a_folder_of_zip_files_says_so(tmp_path):
+    """Archives send each patient as one; they are given one by one, or unpacked."""
+    scan = write_series(tmp_path / "scan", make_series(random_voxels((2, 5, 7))))
+    (tmp_path / "patients").mkdir()
+    with zipfile.ZipFile(tmp_path / "patients" / "anna.zip", "w") as archive:
+        archive.write(scan / "IM0000", "IM0000")
+    with pytest.raises(DatasetError, match=r"holds no series of images in DICOM, but .*anna.zip.*archive"):
+        autoseg.list_series(tmp_path / "patients")

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from dicom_files import ORIENTATIONS, make_series, random_voxels, write_series
 from dicom_masks import make_segmentation, make_structure_set, save
+from dicom_readers import draw_by_plastimatch
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from autoseg.dicom.masks import describe_mask, read_mask
+from autoseg.dicom.masks import describe_mask, place_masks, read_mask
 from autoseg.dicom.search import find_series
 from autoseg.dicom.structure_contours import fill_polygon
 from autoseg.errors import ImageError
+from autoseg.imaging.geometry import Volume
+from autoseg.imaging.image_files import write_label_map
 
 SHAPE = (4, 9, 11)
 
@@ -115,6 +118,24 @@ def test_contours_with_holes_and_islands_are_filled(tmp_path, orientation):
     expected[1, 4, 5:7] = True
     assert np.array_equal(read["GTV"], expected)
     assert "Empty" not in read
+
+
+@pytest.mark.parametrize("orientation", ["axial", "sagittal", "oblique"])
+def test_contours_of_a_planning_program_are_filled(tmp_path, orientation):
+    """A hollow ball, drawn by plastimatch from the mask."""
+    shape = (6, 31, 23)
+    slices = make_series(random_voxels(shape), orientation=ORIENTATIONS[orientation])
+    [series] = find_series(write_series(tmp_path / "scan", slices)).series
+    middle = (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
+    radius = (((np.indices(shape) - middle) / middle) ** 2).sum(axis=0)
+    drawn = (radius < 0.8) & (radius > 0.15)
+    write_label_map(tmp_path / "mask.nrrd", Volume(array=drawn.astype(np.uint8), geometry=series.grid()))
+    draw_by_plastimatch(tmp_path / "mask.nrrd", tmp_path / "scan", tmp_path / "contours")
+    [header] = find_series(tmp_path / "contours").masks
+    [(mask, found)] = place_masks([describe_mask(header)], [series])
+    assert found == [series]
+    [(_, read)] = read_mask(mask, series.grid())
+    assert np.array_equal(read, drawn)
 
 
 def test_contours_between_slices_are_refused(tmp_path):

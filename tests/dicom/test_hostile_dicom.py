@@ -9,7 +9,14 @@ from pathlib import Path
 import hostile_dicom
 import numpy as np
 import pytest
+from dicom_files import make_series, random_voxels, write_series
+from dicom_masks import make_segmentation, make_structure_set, save
 from hostile_dicom import make_file, make_hostile, read
+
+from autoseg.dicom.masks import describe_mask, read_mask
+from autoseg.dicom.search import find_series
+from autoseg.dicom.series import Series
+from autoseg.errors import AutosegError
 
 MOST_SECONDS = 20.0
 MOST_MEGABYTES = 1500
@@ -46,9 +53,43 @@ def test_random_changes_are_read_or_named(tmp_path, enhanced):
     sound = np.frombuffer(make_file(tmp_path / "scratch", enhanced=enhanced), dtype=np.uint8)
     folder = tmp_path / "file"
     folder.mkdir()
-    for _ in range(150):
-        content = sound.copy()
-        places = rng.integers(128, min(len(content), 3000), size=rng.integers(1, 8))
-        content[places] = rng.integers(0, 256, size=len(places))
-        (folder / "slice.dcm").write_bytes(content.tobytes())
+    for _ in range(75):
+        (folder / "slice.dcm").write_bytes(change(sound, rng, last=3000))
         assert "\n" not in read(folder)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "RTSTRUCT"])
+def test_random_changes_of_masks_are_read_or_named(tmp_path, kind):
+    """The same of segmentations and structure sets, whose masks are read on the series that they were drawn on."""
+    rng = np.random.default_rng(12)
+    slices = make_series(random_voxels((2, 9, 11)))
+    [series] = find_series(write_series(tmp_path / "scan", slices)).series
+    square = np.array([[1, 1, 0], [6, 1, 0], [6, 6, 0]]) + np.asarray(slices[0].ImagePositionPatient, float)
+    mask = np.ones((2, 9, 11), bool)
+    made = (
+        make_segmentation(slices, {"a": mask}, kind)
+        if kind != "RTSTRUCT"
+        else make_structure_set(slices, {"a": [square]})
+    )
+    sound = np.frombuffer(save(tmp_path, made, "sound.dcm").read_bytes(), dtype=np.uint8)
+    for _ in range(20):
+        (tmp_path / "sound.dcm").write_bytes(change(sound, rng, last=len(sound)))
+        assert "\n" not in read_masks(tmp_path / "sound.dcm", series)
+
+
+def read_masks(path: Path, series: Series) -> str:
+    """Reads all masks of a file; returns the error."""
+    try:
+        for header in find_series(path).masks:
+            list(read_mask(describe_mask(header), series.grid()))
+    except AutosegError as error:
+        return str(error)
+    return ""
+
+
+def change(sound: np.ndarray, rng: np.random.Generator, last: int) -> bytes:
+    """Returns the bytes of a file, some of which before the last were changed."""
+    content = sound.copy()
+    places = rng.integers(128, min(len(content), last), size=rng.integers(1, 8))
+    content[places] = rng.integers(0, 256, size=len(places))
+    return content.tobytes()

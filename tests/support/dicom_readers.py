@@ -91,3 +91,9 @@ def read_by_plastimatch(path: Path, series: Path, folder: Path, affine: np.ndarr
         mask = (np.asanyarray(image.dataobj) != 0).astype(np.uint8)
         masks[file.name.removesuffix(".nii.gz")] = put_on_grid(mask, from_affine, affine, shape)
     return masks
+
+
+def draw_by_plastimatch(mask: Path, series: Path, folder: Path) -> None:
+    """Writes the structure set that plastimatch makes of a mask in an image file on the slices of a series."""
+    command = [find_program("plastimatch"), "convert", "--input-ss-img", str(mask), "--referenced-ct", str(series)]
+    subprocess.run([*command, "--output-dicom", str(folder)], capture_output=True, check=True)
