@@ -3,6 +3,7 @@
     queue/received/STUDY/SERIES/INSTANCE.dcm   complete files; further ones may come
     queue/working/STUDY/images/SERIES/...      the study that is segmented, and its objects once all are written
     queue/failed/STUDY_DATE/SERIES/...         studies that could not be segmented; moved back to received/ by hand
+    queue/failed/STUDY_DATE.txt                what a developer needs, if the program itself failed
 
 A file is on disk, whole, before its sender is told that it is stored. A study moves from folder to folder by renaming,
 so that after a power cut it is in one of them.
@@ -91,6 +92,13 @@ class StudyQueue:
                 study.rename(taken / "images")
                 _sync_folder(self.received)
             yield taken
+
+    def count_try(self, study: Path) -> int:
+        """Notes that the segmentation of a study begins; returns how often it has."""
+        path = study / "tries"
+        tries = len(path.read_bytes()) + 1 if path.exists() else 1
+        path.write_bytes(b"." * tries)
+        return tries
 
     def finish(self, study: Path) -> None:
         """Removes a study whose objects are stored."""

@@ -2,13 +2,14 @@
 
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from autoseg.dicom.quiet import quietly
-from autoseg.errors import AutosegError, TransferError, WriteError
+from autoseg.errors import AutosegError, ImageError, TransferError, WriteError
 from autoseg.pacs.peers import Peer, TlsFiles
 from autoseg.pacs.received import StudyQueue
 from autoseg.pacs.sending import send_files
@@ -20,6 +21,10 @@ Segment = Callable[[Path, Path], Sequence[Path]]
 RETRY_SECONDS = 60.0
 """Time after which objects are sent again that an archive did not take. Decision: it may be restarting."""
 
+
+MOST_TRIES = 5
+"""Times that the segmentation of a study is begun. Decision: one for which the memory is too small, which ends the
+program, does not keep others waiting for ever; and nobody restarts a service so often within one study."""
 
 REMARKS = "remarks.txt"
 """File beside the objects of a study that says which series have none."""
@@ -123,12 +128,27 @@ class StudyWorker:
                 raise
             except AutosegError as error:
                 line = f"failed, and lies in {self._queue.fail(study)}: {' '.join(str(error).split())}"
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a fault of the program must not stop it at each restart again
+                line = self._put_aside(study, error)
             self._say(f"study {study.name}: {line} ({time.perf_counter() - started:.0f} s)")
+
+    def _put_aside(self, study: Path, error: Exception) -> str:
+        """Puts a study aside on which the program itself failed, with what a developer needs; returns the line."""
+        folder = self._queue.fail(study)
+        report = folder.with_name(f"{folder.name}.txt")
+        report.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"failed by a fault of the program, and lies in {folder}; please report {report}: {reason}"
 
     def _work_on(self, study: Path) -> str:
         """Segments a study unless an earlier process has, and stores its objects; returns what was done."""
         objects = study / "objects"
         if not objects.is_dir():
+            if (tries := self._queue.count_try(study)) > MOST_TRIES:
+                what = f"the program ended {tries - 1} times while the study was segmented"
+                raise ImageError(what, "look whether the memory of the machine is enough, and segment it by itself")
             with atomic_folder(objects) as writing:
                 self._segment_all(study / "images", writing)
         files, remarks = sorted(objects.glob("*.dcm")), (objects / REMARKS).read_text(encoding="utf-8")
