@@ -24,6 +24,9 @@ MOST_ORIENTATIONS = 6
 TIMES = 2
 """Keywords at the end of `TELLING_APART` that are times of day, which differ from slice to slice."""
 
+PLANES = ("sagittal", "coronal", "axial")
+"""Names of the planes whose normals are x, y and z."""
+
 Parts = list[tuple[str, list[Frame]]]
 
 
@@ -136,7 +139,14 @@ def _split_by_grid(frames: list[Frame]) -> Parts:
         return [(RADIAL, frames)]
     if len(groups) == 1:
         return [("", frames)]
-    return [(f"grid {index} of {len(groups)}", group) for index, group in enumerate(groups, start=1)]
+    return [(f"grid {index} of {len(groups)}{_plane(group[0])}", group) for index, group in enumerate(groups, start=1)]
+
+
+def _plane(frame: Frame) -> str:
+    """Returns the plane that a slice is nearest to, for a label; empty if it does not state where it lies."""
+    if frame.row_cosines is None or frame.column_cosines is None:
+        return ""
+    return f", {PLANES[int(np.argmax(np.abs(np.cross(frame.row_cosines, frame.column_cosines))))]}"
 
 
 def _have_one_grid(one: Frame, other: Frame) -> bool:

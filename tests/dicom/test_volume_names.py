@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from dicom_files import make_series, random_voxels, write_series
+from dicom_files import ORIENTATIONS, make_series, random_voxels, write_series
 from pydicom.dataset import Dataset
 
 from autoseg.dicom.pixels import read_series
@@ -64,6 +64,20 @@ def test_kernels_of_one_series_are_volumes(tmp_path):
         for data in volume:
             data.ConvolutionKernel = kernel
     assert [one.part for one in find(tmp_path, volumes)] == ["ConvolutionKernel B30f", "ConvolutionKernel B70f"]
+
+
+def test_orientations_of_one_series_are_named_by_their_planes(tmp_path):
+    """Three planes that nothing calls localizers; one of them is chosen by its name."""
+    planes = ("axial", "sagittal", "coronal")
+    volumes = [make_series(VOXELS[0], orientation=ORIENTATIONS[plane], description="survey") for plane in planes]
+    for data in (data for volume in volumes for data in volume):
+        data.SeriesInstanceUID, data.StudyInstanceUID = volumes[0][0].SeriesInstanceUID, volumes[0][0].StudyInstanceUID
+    series = find(tmp_path, volumes)
+    assert [one.part for one in series] == [
+        f"grid {index} of 3, {plane}" for index, plane in enumerate(planes, start=1)
+    ]
+    [chosen] = choose_series(series, SeriesChoice(series="survey*sagittal"), "case")
+    assert chosen == series[1]
 
 
 def test_a_slice_without_a_position_is_named(tmp_path):
