@@ -55,6 +55,8 @@ def find_series(source: Path) -> DicomFiles:
     errors: dict[Path, ImageError] = {}
     for path in list_dicom_files(source):
         try:
+            if path == source:
+                _check_kind(path)
             headers.append(read_header(path))
         except ImageError as error:
             errors[path] = error
@@ -69,7 +71,7 @@ def list_dicom_files(source: Path) -> list[Path]:
 
     Raises:
         UsageError: pydicom is not installed.
-        ImageError: The only file is no DICOM file, a DICOMDIR is damaged, or a file that it lists is missing.
+        ImageError: A DICOMDIR is damaged, or a file that it lists is missing.
     """
     if source.is_dir():
         paths = [path for path in list_files(source) if path.is_file() and is_dicom_file(path)]
@@ -77,13 +79,21 @@ def list_dicom_files(source: Path) -> list[Path]:
     check_installed(source)
     if source.name.upper() == DICOMDIR:
         return _list_directory(source)
-    if not is_dicom_file(source):
-        zipped = zipfile.is_zipfile(source)
-        raise ImageError(
-            f"{source} {'holds no' if zipped else 'is no'} DICOM file",
-            "unpack it, with the archives inside of it, and give the folder" if zipped else "give DICOM files",
-        )
     return [source]
+
+
+def _check_kind(path: Path) -> None:
+    """Checks that a file that was named, and not found by its content, is a DICOM file.
+
+    Raises:
+        ImageError: It is not.
+    """
+    if is_dicom_file(path):
+        return
+    if zipfile.is_zipfile(path):
+        fix = "unpack it, with the archives inside of it, and give the folder"
+        raise ImageError(f"{path} holds no DICOM file", fix)
+    raise ImageError(f"{path} is no DICOM file", "give DICOM files")
 
 
 @contextmanager

@@ -82,10 +82,10 @@ def test_a_zip_file_of_zip_files_says_what_to_do(tmp_path, scan):
     """It is not damaged; nor is a file of another kind."""
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.write(make_zip(tmp_path / "scan.zip", scan), "scan.zip")
-    with pytest.raises(ImageError, match=r"all.zip holds no DICOM file; unpack it, with the archives inside of it"):
-        list_dicom_files(tmp_path / "all.zip")
-    with pytest.raises(ImageError, match=r"notes.txt is no DICOM file"):
-        list_dicom_files(scan / "notes.txt")
+    [error] = find_series(tmp_path / "all.zip").damaged
+    assert "all.zip holds no DICOM file; unpack it, with the archives inside of it" in str(error)
+    [error] = find_series(scan / "notes.txt").damaged
+    assert "notes.txt is no DICOM file" in str(error)
 
 
 def test_a_zip_file_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
