@@ -1,6 +1,8 @@
 """Reads broken and hostile DICOM files in a process of its own: how long the slowest takes, and the memory of all.
 
-python tests/benchmarks/dicom_hostile.py
+    python tests/benchmarks/dicom_hostile.py
+
+The files are those of tests/support/hostile_dicom.py, read one after the other.
 """
 
 import argparse
