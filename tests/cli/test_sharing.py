@@ -56,6 +56,7 @@ def test_from_one_workspace_to_another(trained_volumes: Path, tmp_path: Path) ->
         assert [name for name in archive.namelist() if "fold" in name] == ["3d_fullres/fold_1/checkpoint.pt"]
 
 
+@pytest.mark.slow
 def test_trained_model_is_begun_with_but_not_gone_on_with(trained_volumes: Path, tmp_path: Path) -> None:
     """What came from a bundle is a start for other folds with --init; to train it on is refused in one line."""
     shutil.copytree(trained_volumes, tmp_path / "work")

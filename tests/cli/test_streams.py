@@ -68,6 +68,7 @@ def test_lists_and_errors_are_written_in_every_encoding(monkeypatch, encoding):
     assert "\x1b" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", TERMINALS, ids=str)
 def test_tables_are_whole_on_every_terminal(monkeypatch, terminal):
     """Numbers and words are neither cut off nor broken into letters."""

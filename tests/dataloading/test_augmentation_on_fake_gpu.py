@@ -54,6 +54,7 @@ def test_all_rows_stay_on_the_gpu(dimensions, changes):
     assert counts.total_kernels <= MOST_KERNELS * len(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", OFF)
 def test_each_row_stays_on_the_gpu(row):
     """Each row of the table alone, so that none hides behind another."""

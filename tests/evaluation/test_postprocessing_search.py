@@ -116,7 +116,7 @@ MAPS = st.lists(st.integers(0, 2), min_size=9, max_size=9).map(lambda values: np
 
 
 @given(st.lists(st.tuples(MAPS, MAPS), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_choice_follows_the_stated_rule_step_by_step(cases):
     """Trying each rule in turn, with scores from the summary, leads to the same rules and the same evidence."""
     before = mean_dice(cases, PostprocessingRules())
@@ -160,7 +160,7 @@ SIZES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 @given(st.lists(st.tuples(MAPS, MAPS), min_size=1, max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_sizes_are_chosen_as_if_each_were_applied(cases):
     """Relabelling every case for every size leads to the same sizes as counting components once."""
     rules = find(cases)

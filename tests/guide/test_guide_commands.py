@@ -268,6 +268,7 @@ def test_commands_run(page: str, folder: Path) -> None:
         shorten_training(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["python"])
 def test_python_runs(page: str, folder: Path) -> None:
     """The blocks do what they say, one after the other."""

@@ -87,6 +87,7 @@ def test_regions_are_learned_and_written_as_numbers(regions: Path) -> None:
     assert dice(prediction, ground_truth, 2) == pytest.approx(case.scores["dark"].dice)
 
 
+@pytest.mark.slow
 def test_regions_are_predicted_with_probabilities_and_evaluated(regions: Path, tmp_path: Path) -> None:
     """Probabilities of regions need not sum to one; where one is above a half, the mask has its region."""
     folders = folders_of(regions)
@@ -105,6 +106,7 @@ def test_regions_are_predicted_with_probabilities_and_evaluated(regions: Path, t
         predict(folders.raw / "imagesTs", tmp_path, model=folder, probabilities="background", device="cpu")
 
 
+@pytest.mark.slow
 def test_places_of_regions_are_stored(regions: Path) -> None:
     """Patches are centred on each region as often."""
     folders = folders_of(regions)
@@ -113,6 +115,7 @@ def test_places_of_regions_are_stored(regions: Path) -> None:
     assert stored.content.foreground == ((label > 0).sum(), (label == 2).sum())
 
 
+@pytest.mark.slow
 def test_other_regions_make_prepared_cases_stale(regions: Path) -> None:
     """The order of the regions is that of the outputs."""
     folders = folders_of(regions)
@@ -287,6 +290,7 @@ def test_structures_that_overlap_are_learned_and_written_as_masks(masks: Path) -
     assert pictures == {"overlay_worst.png", "overlay_median.png"}
 
 
+@pytest.mark.slow
 def test_masks_are_predicted_and_evaluated(masks: Path, tmp_path: Path) -> None:
     """Against label maps of the dataset, and against folders of masks; equal ones agree."""
     folders = folders_of(masks)
@@ -316,6 +320,7 @@ def test_masks_are_predicted_and_evaluated(masks: Path, tmp_path: Path) -> None:
         evaluate(folders.raw / "labelsTr", tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_postprocessing_of_a_mask_takes_nothing_from_others(masks: Path, tmp_path: Path) -> None:
     """The largest component of one structure."""
     folders = folders_of(masks)

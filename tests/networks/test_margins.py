@@ -285,6 +285,7 @@ def prepared(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "configuration"), [("unet", "2d"), ("unet_3d", "3d_fullres")])
 def test_network_without_padding_goes_all_the_way(prepared, tmp_path, monkeypatch, name, configuration):
     """Planned by name and settings, trained, validated and exported; results have the size of the scans."""

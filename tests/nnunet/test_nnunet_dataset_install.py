@@ -157,6 +157,7 @@ def test_folds_lie_as_if_they_had_been_trained_here(work: Path, theirs: Path) ->
         predict(folders.raw / "imagesTs", work / "out", number=NUMBER, workspace=work, device="cpu")
 
 
+@pytest.mark.slow
 def test_it_competes_with_what_was_trained_here(work: Path, theirs: Path, tmp_path: Path) -> None:
     """It is compared alone and in a pair; `predict`, `export` and bundles follow the choice."""
     plan_tiny(work, patches="fixed", epochs=1)

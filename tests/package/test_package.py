@@ -118,6 +118,7 @@ def test_every_public_function_has_an_example():
         assert "Example:" in (inspect.getdoc(getattr(pipeline, name)) or ""), name
 
 
+@pytest.mark.slow
 def test_names_are_listed_before_they_are_loaded():
     """So that completion and help show them."""
     listed = run_python("import autoseg; print(*dir(autoseg))").split()

@@ -101,7 +101,13 @@ class Journey:
         return next(iter(sorted((self.folders.raw / "imagesTs").iterdir())))
 
 
-@pytest.fixture(scope="module", params=KINDS)
+USUAL = ("oblique", "colour")
+"""What is tried every time; the other kinds take minutes together."""
+
+
+@pytest.fixture(
+    scope="module", params=[name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
+)
 def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Journey:
     """Plans, preprocesses, trains fold 0, and segments the new scan."""
     kind, root, listener = KINDS[request.param], tmp_path_factory.mktemp("journey"), Listener()
@@ -115,7 +121,6 @@ def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Journey(kind=kind, root=root, plan=plan, listener=listener, summary=summary, written=written)
 
 
-@pytest.mark.slow
 def test_axes_are_ordered_by_spacing(journey):
     """The thickest axis comes first, wherever it is in the file."""
     assert journey.plan.axis_order == journey.kind.axis_order

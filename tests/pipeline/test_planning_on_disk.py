@@ -258,6 +258,7 @@ def test_a_cascade_is_planned_and_its_cases_prepared(tmp_path):
         train(NUMBER, "3d_cascade_fullres", [0], device="cpu", workspace=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_fold_never_goes_on_with_other_cases(tmp_path):
     """After the folds changed, a begun fold would be validated on cases that it learned from; so it is refused."""
     folders = write_volumes(tmp_path, cases=4)

@@ -49,6 +49,7 @@ print("ended", child.exitcode)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
 def test_children_segment_what_their_parent_does_or_say_why_not(tmp_path: Path) -> None:
     """Workers of a pool and of a DataLoader do; a fork in the midst of a prediction is refused."""

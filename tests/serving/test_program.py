@@ -47,6 +47,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_examples_of_the_guide_run(model, tmp_path, monkeypatch):
     """Those for curl and for Python, and they give the same mask; then SIGTERM ends the server and leaves no file."""
     monkeypatch.chdir(tmp_path)

@@ -166,6 +166,7 @@ def test_finished_fold_is_left_alone(trained):
     assert {path: path.stat().st_mtime_ns for path in model_of(trained).fold(0).rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_finished_folds_are_passed_over(trained):
     """Of folds 0 and 1, only fold 1 is trained, and the scores are those of both."""
     listener = run_train(trained, [0, 1])
@@ -207,12 +208,14 @@ def test_restart_trains_anew(trained, straight):
     assert_same_training(checkpoint_of(trained), checkpoint_of(straight))
 
 
+@pytest.mark.slow
 def test_restart_may_change_the_length(trained):
     """The length of the earlier training does not matter."""
     assert trained_epochs(run_train(trained, restart=True, epochs=1)) == [0]
     assert checkpoint_of(trained).plan.training.epochs == 1
 
 
+@pytest.mark.slow
 def test_restart_forgets_the_old_judgement(trained, monkeypatch):
     """A restarted fold is scored again, even after a stop, so no masks of old weights are left."""
     (model_of(trained).validation(0) / "old").touch()
@@ -225,6 +228,7 @@ def test_restart_forgets_the_old_judgement(trained, monkeypatch):
     assert not (model_of(trained).validation(0) / "old").exists()
 
 
+@pytest.mark.slow
 def test_restart_that_was_stopped_at_once_begins_anew(trained, monkeypatch):
     """The old weights are not taken for the result of the new run."""
     with monkeypatch.context() as patch:
@@ -234,6 +238,7 @@ def test_restart_that_was_stopped_at_once_begins_anew(trained, monkeypatch):
     assert trained_epochs(run_train(trained)) == list(range(EPOCHS))
 
 
+@pytest.mark.slow
 def test_fold_of_a_budget_goes_on_without_options(fresh, monkeypatch):
     """The limit of seconds and the seconds that were used are remembered."""
     seconds = iter(range(10**6))
@@ -254,6 +259,7 @@ def test_fold_of_a_budget_goes_on_without_options(fresh, monkeypatch):
     assert ended.training["step"] > begun.training["step"]
 
 
+@pytest.mark.slow
 def test_fold_all_learns_from_every_case_and_is_judged_on_none(fresh):
     """With a numbered fold, the scores are those of that fold; alone, there are none."""
     listener = run_train(fresh, ["all"])

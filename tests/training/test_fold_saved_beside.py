@@ -199,6 +199,7 @@ def test_an_error_of_the_training_leaves_the_epoch_before(fresh, straight, monke
     assert_same_training(fresh, straight)
 
 
+@pytest.mark.slow
 @knows_open_files
 def test_a_run_that_is_stopped_waits_for_the_disk(fresh, straight, monkeypatch):
     """The checkpoint of the last step follows that of the epoch before, which is still being written."""

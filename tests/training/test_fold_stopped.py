@@ -119,6 +119,7 @@ def test_stop_file_ends_a_run_within_an_epoch(fresh, straight, monkeypatch):
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
 
 
+@pytest.mark.slow
 def test_stop_during_the_last_step_is_heard(fresh, straight, monkeypatch):
     """The last epoch is not measured yet, and the fold not scored, so that the run ends quickly."""
     with monkeypatch.context() as patch:
@@ -246,6 +247,7 @@ def test_finished_fold_is_extended(trained, monkeypatch):
     assert run_train(trained).totals == {}  # the longer length is that of the fold now
 
 
+@pytest.mark.slow
 def test_fold_is_extended_by_a_time(trained):
     """The fold is trained for that much longer."""
     used = checkpoint_of(trained).training["elapsed_seconds"]

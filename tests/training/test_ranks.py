@@ -88,11 +88,13 @@ def test_memory_that_fills_up_later_ends_several_ranks():
     assert advise_on_memory(ALONE).endswith("plan again with less --memory")
 
 
+@pytest.mark.slow
 def test_all_follow_the_clock_of_the_first(shares):
     """So a limit of seconds ends all ranks after the same step."""
     assert [share["pace"] for share in shares] == [10.0, 10.0]
 
 
+@pytest.mark.slow
 def test_values_of_any_kind_are_shared_and_collected(shares):
     """All ranks get the value of the main rank, or those of all in their order, of any length."""
     for share in shares:
