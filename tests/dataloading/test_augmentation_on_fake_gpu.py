@@ -14,7 +14,7 @@ from autoseg.dataloading.warping import interpolate_labels
 from autoseg.imaging.label_encoding import code_base, encode_cascade
 from autoseg.imaging.targets import Targets
 
-pytestmark = requires_pretended_cuda
+pytestmark = [pytest.mark.slow, requires_pretended_cuda]
 
 MOST_KERNELS = 255  # with the single copy of a batch
 
@@ -54,7 +54,6 @@ def test_all_rows_stay_on_the_gpu(dimensions, changes):
     assert counts.total_kernels <= MOST_KERNELS * len(finished)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row", OFF)
 def test_each_row_stays_on_the_gpu(row):
     """Each row of the table alone, so that none hides behind another."""

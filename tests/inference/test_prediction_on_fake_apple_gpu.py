@@ -13,7 +13,7 @@ from autoseg.inference.predictor import EnsemblePredictor, MirroringPredictor
 from autoseg.inference.sliding_window import predict_volume
 from autoseg.networks.default_unet import UNet
 
-pytestmark = requires_pretended_cuda
+pytestmark = [pytest.mark.slow, requires_pretended_cuda]
 
 LABELS = Targets.of_labels({"one": 1, "two": 2, "three": 3})
 MASKS = Targets(structures={f"s{number}": (number,) for number in range(1, 11)}, exclusive=False)

@@ -17,7 +17,7 @@ from autoseg.inference.sliding_window import predict_volume
 from autoseg.networks.default_unet import UNet
 from autoseg.preprocessing.case import PreprocessRecord
 
-pytestmark = requires_pretended_cuda
+pytestmark = [pytest.mark.slow, requires_pretended_cuda]
 
 WAITS_PER_TILE = 1
 """Largest number of waits per tile, with agreement or without: for the tile before, whose logits must be finite."""

@@ -12,7 +12,7 @@ from autoseg.preprocessing import device_resampling
 from autoseg.preprocessing.case import PreprocessRecord, preprocess_case, restore_case, restore_masks
 from autoseg.preprocessing.device_resampling import resample_and_choose_on_device, resample_image_on
 
-pytestmark = requires_pretended_cuda
+pytestmark = [pytest.mark.slow, requires_pretended_cuda]
 
 GRIDS = [
     ((6, 10, 10), (9, 15, 12), (1.0, 1.0, 1.0)),

@@ -12,7 +12,7 @@ from autoseg.networks.auxiliary_outputs import AuxiliaryOutput
 from autoseg.planning.loss_settings import LossSettings
 from autoseg.training.losses import Loss
 
-pytestmark = requires_pretended_cuda
+pytestmark = [pytest.mark.slow, requires_pretended_cuda]
 
 LABELS = Targets(structures={"one": (1,), "two": (2,), "three": (3,)})
 REGIONS = Targets(structures={"one": (1,), "two": (1, 2), "three": (3,)}, exclusive=False)

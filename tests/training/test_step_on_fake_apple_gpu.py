@@ -19,7 +19,7 @@ from autoseg.training.losses import Loss
 from autoseg.training.ranks import check_device
 from autoseg.training.state import pack_state, unpack_state
 
-pytestmark = requires_pretended_cuda
+pytestmark = [pytest.mark.slow, requires_pretended_cuda]
 
 MISSING = {
     "aten::grid_sampler_3d",

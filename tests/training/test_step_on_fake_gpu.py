@@ -21,7 +21,7 @@ from autoseg.runtime.reporting import SILENT
 from autoseg.training.loop import check_numbers, measure, train_step
 from autoseg.training.monitoring.health import check_losses
 
-pytestmark = requires_pretended_cuda
+pytestmark = [pytest.mark.slow, requires_pretended_cuda]
 
 REGIONS = Targets(structures={"whole": (1, 2), "core": (2,)}, exclusive=False, region_class_order=(1, 2))
 LABELS = Targets.of_labels({"bright": 1, "dark": 2})
