@@ -48,15 +48,15 @@ def _identity(frame: Frame) -> tuple[Any, ...]:
 
 def _differ(first: Frame, second: Frame) -> bool:
     """Returns whether the pixels of two files differ, from the element of the pixels on."""
-    one, other = first.layout, second.layout
-    if one is None or other is None or one.transfer_syntax != other.transfer_syntax:
+    layout, copied = first.layout, second.layout
+    if layout is None or copied is None or layout.transfer_syntax != copied.transfer_syntax:
         return False
-    left = one.frames * first.size[0] * first.size[1] * one.bits_allocated // 8 + LONGEST_ELEMENT_HEAD
-    if not one.is_plain:
+    left = layout.frames * first.size[0] * first.size[1] * layout.bits_allocated // 8 + LONGEST_ELEMENT_HEAD
+    if not layout.is_plain:
         left = max(first.path.stat().st_size, second.path.stat().st_size)
     with first.path.open("rb") as file, second.path.open("rb") as copy:
-        file.seek(one.offset)
-        copy.seek(other.offset)
+        file.seek(layout.offset)
+        copy.seek(copied.offset)
         while left > 0:
             block = file.read(min(left, BLOCK_BYTES))
             if block != copy.read(min(left, BLOCK_BYTES)):
