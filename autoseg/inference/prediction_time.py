@@ -15,7 +15,7 @@ from autoseg.inference.cropped_segmenter import CroppedSegmenter
 from autoseg.inference.ensemble import EnsembleSegmenter
 from autoseg.inference.interfaces import ImageSegmenter
 from autoseg.inference.segmenter import Segmenter
-from autoseg.planning.machine_speed import count_tiles, describe_roughly
+from autoseg.planning.machine_speed import count_tiles, describe_roughly, share_of_speed
 from autoseg.preprocessing.target_grid import resampled_shape, target_spacing
 from autoseg.runtime.arrays import NumpyDevice
 from autoseg.runtime.machine import is_busy
@@ -68,16 +68,18 @@ def _time_by_speed(parts: Sequence[Segmenter], _passes: int) -> tuple[list[float
 
     None if the work of a network cannot be counted.
     """
-    from autoseg.models.speed import measure_speed  # noqa: PLC0415 - it needs torch
+    from autoseg.models.speed import measure_prediction_speed, name_precision  # noqa: PLC0415 - it needs torch
     from autoseg.models.work import measure_patch_work  # noqa: PLC0415 - likewise
 
     work = [measure_patch_work(part.configuration) for part in parts]
     counted = [patch_work for patch_work in work if patch_work is not None]
     if len(counted) < len(parts):
         return None
-    speed = measure_speed(parts[0].device, exact=parts[0].exact)
-    speeds = [speed.of_network(part.configuration).prediction for part in parts]
-    return [patch_work / own for patch_work, own in zip(counted, speeds, strict=True)], speed.precision
+    device, exact = parts[0].device, parts[0].exact
+    speed = measure_prediction_speed(device, exact=exact)
+    shares = [share_of_speed(part.configuration) for part in parts]
+    seconds = [patch_work / (share * speed) for patch_work, share in zip(counted, shares, strict=True)]
+    return seconds, name_precision(device, exact=exact)
 
 
 def _time_exported(parts: Sequence[Segmenter], passes: int) -> tuple[list[float], str] | None:

@@ -172,7 +172,10 @@ def measure_volumes(segmentation: Volume, targets: Targets, voxel: float) -> dic
     array, structures = segmentation.array, targets.structures
     if array.ndim == 4:
         return {name: float(np.count_nonzero(mask) * voxel) for name, mask in zip(structures, array, strict=True)}
-    counts = np.bincount(array.ravel(), minlength=max(targets.values) + 1)
+    # Plane by plane, because each number is widened to 64 bits first.
+    counts = np.zeros(max(targets.values) + 1, dtype=np.int64)
+    for plane in array:
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
     return {name: float(counts[list(numbers)].sum() * voxel) for name, numbers in structures.items()}
 
 

@@ -5,6 +5,7 @@ that order, and is replaced here; the replacement holds the same parameters unde
 calculates it if it is installed; see `fused_norm`.
 """
 
+from math import gcd
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,14 @@ NORM_EPSILON = 1e-5
 FEW_SAMPLES = 8
 """Largest batch whose samples are normalized one by one on a GPU. Decision: batches of volumes are smaller; those of 2D
 images would start too many kernels."""
+
+COLUMNS = 512
+"""Number of values of neighbouring voxels whose statistics are measured side by side; see `measure_statistics`.
+Decision: from 128 to 1024 it takes the same time, and more are more precise."""
+
+FEW_FEATURES, MANY_VALUES = 8, 2**18
+"""Most features, and fewest values, of a map whose statistics are measured so where precision is not asked for.
+Decision: of 32 features torch's own way is as fast, and a few microseconds shorter for small maps."""
 
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -83,31 +92,15 @@ class InstanceNorm(nn.Module):
     def normalize_each(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size) sample by sample, which keeps the order of the memory.
 
-        On a CPU without gradients the result overwrites `x`, which saves half of the time.
+        On a CPU without gradients the result overwrites `x`, which saves half of the time. The statistics are precise
+        then in float32; 16 bits could not represent the digits that are gained.
         """
         if torch.is_grad_enabled() or x.device.type != "cpu":
             return torch.cat([self._batch_norm(sample, self.weight, self.bias) for sample in x.chunk(len(x))])
-        statistics = torch.empty(2, x.shape[1], dtype=self.weight.dtype)
         precise = x.dtype == self.weight.dtype and has_channels_last(x)
         for sample in x.chunk(len(x)):
-            if precise:
-                self._normalize_precisely(sample)
-                continue
-            torch.native_batch_norm(
-                sample, self.weight, self.bias, None, None, True, 0, NORM_EPSILON, out=(sample, *statistics)
-            )
+            _normalize(sample, self.weight, self.bias, precise=precise, out=sample)
         return x
-
-    def _normalize_precisely(self, sample: Tensor) -> None:
-        """Normalizes (1, features, *size) with the channels last, in place.
-
-        Decision: used in float32 alone. With the channels last, torch's batch norm sums the voxels of a feature
-        sequentially, which costs the logits two of their digits; 16 bits cannot represent these anyway.
-        """
-        voxels = sample.movedim(1, -1).view(-1, sample.shape[1])
-        voxels -= voxels.mean(dim=0)
-        scale = self.weight * (voxels.square().mean(dim=0) + NORM_EPSILON).rsqrt()
-        torch.addcmul(self.bias, voxels, scale, out=voxels)
 
     def normalize_stacked(self, x: Tensor) -> Tensor:
         """Normalizes (n, features, *size) as a GPU does; returns (1, n * features, *size)."""
@@ -142,9 +135,96 @@ class InstanceNorm(nn.Module):
         return fused_norm.normalize_activate(x, self.weight, self.bias, shortcut, slope=slope, epsilon=NORM_EPSILON)
 
 
+def _normalize(sample: Tensor, weight: Tensor, bias: Tensor, *, precise: bool, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Writes a sample (1, features, *size) on a CPU into `out`, normalized; see `measure_statistics`.
+
+    Returns:
+        For each feature, its mean, and the scale that brings its standard deviation to 1.
+    """
+    statistics = torch.empty(2, sample.shape[1], dtype=weight.dtype)
+    if not precise and not is_narrow(sample):
+        torch.native_batch_norm(sample, weight, bias, None, None, True, 0, NORM_EPSILON, out=(out, *statistics))
+        return statistics[0], statistics[1]
+    mean, variance = measure_statistics(sample)
+    torch.native_batch_norm(sample, weight, bias, mean, variance, False, 0, NORM_EPSILON, out=(out, *statistics[:, :0]))
+    return mean, (variance + NORM_EPSILON).rsqrt()
+
+
+def is_narrow(sample: Tensor) -> bool:
+    """Returns whether a sample (1, features, *size) with the channels last has so few features that torch is slow."""
+    return sample.shape[1] <= FEW_FEATURES and sample.numel() >= MANY_VALUES and has_channels_last(sample)
+
+
+def measure_statistics(sample: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and variance of each feature of a sample (1, features, *size) on a CPU, in float32 or higher.
+
+    Decision: with the channels last, torch goes through a map voxel by voxel, which is slow with few features, and adds
+    up one voxel after another, which in float32 costs the logits two of their digits. So neighbouring voxels are taken
+    together as if they were further features, whose statistics are then combined. With 8 features and 128 x 128 x 128
+    voxels a norm takes a ninth of the time (two cores, AVX-512), and the mean is off by 1e-6 instead of 8e-5.
+
+    Example:
+        >>> sample = torch.tensor([1.0, 5.0]).reshape(1, 1, 1, 1, 2)
+        >>> [values.tolist() for values in measure_statistics(sample)]
+        [[3.0], [4.0]]
+    """
+    columns = _side_by_side(sample)
+    initial = torch.zeros(2, columns.shape[1], dtype=torch.promote_types(sample.dtype, torch.float32))
+    measured = torch.batch_norm_update_stats(columns, initial[0], initial[1], 0.0)  # in the precision of these
+    mean, variance = (values.view(-1, sample.shape[1]) for values in measured)
+    return mean.mean(dim=0), variance.mean(dim=0) + mean.var(dim=0, correction=0)
+
+
+def _side_by_side(sample: Tensor) -> Tensor:
+    """Returns a view (1, together * features, voxels / together, 1) of a sample: neighbouring voxels as features.
+
+    With another order of the memory, the sample itself.
+    """
+    if not has_channels_last(sample):
+        return sample
+    features = sample.shape[1]
+    together = gcd(sample.numel() // features, max(1, COLUMNS // features))
+    return sample.movedim(1, -1).view(1, -1, 1, together * features).movedim(-1, 1)
+
+
+def _differentiate_narrow(
+    gradient: Tensor, sample: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Goes backwards through the norm of a narrow sample, whose gradient is written into `out`.
+
+    With the normalized sample n before weight and bias, and the gradient g of the result, the gradient of the sample is
+    `weight * scale * (g - mean(g) - n * mean(g * n))`. Torch's own way is as slow here as forwards.
+
+    Returns:
+        The gradients of weight and bias.
+    """
+    columns, voxels = _side_by_side(sample), sample.numel() // sample.shape[1]
+    together = columns.shape[1] // sample.shape[1]
+    repeated = torch.ones_like(weight).repeat(together), None, None, mean.repeat(together), scale.repeat(together)
+    _, *sums = torch.ops.aten.native_batch_norm_backward(
+        _side_by_side(gradient), columns, *repeated, True, NORM_EPSILON, [False, True, True]
+    )
+    of_weight, of_bias = (values.view(together, -1).sum(dim=0) for values in sums)
+    factor = weight * scale
+    of_value = -factor * scale * of_weight / voxels
+    constant = -factor * of_bias / voxels - of_value * mean
+    statistics = torch.zeros_like(mean), torch.ones_like(mean)  # with which it multiplies and adds, and nothing else
+    unused = torch.empty(2, 0, dtype=weight.dtype)
+    torch.native_batch_norm(gradient, factor, constant, *statistics, False, 0, 0.0, out=(out, *unused))
+    _side_by_side(out).addcmul_(columns, of_value.repeat(together).to(out.dtype)[:, None, None])
+    return of_weight, of_bias
+
+
 def learns_on_cpu(x: Tensor) -> bool:
     """Returns whether a layer that calculates with a map on a CPU has its gradients recorded, and is not compiled."""
     return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def predicts_on_cpu(x: Tensor) -> bool:
+    """Returns whether a layer that calculates with a map on a CPU has no gradients recorded, and is not compiled."""
+    return (
+        x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_traced()
+    )
 
 
 def _normalize_and_activate(x: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, slope: float) -> Tensor:
@@ -171,9 +251,7 @@ class NormalizedActivation(torch.autograd.Function):
         y = torch.empty_like(x)
         statistics = torch.empty(len(x), 2, x.shape[1], dtype=weight.dtype)
         for sample, normalized, (mean, scale) in zip(x.chunk(len(x)), y.chunk(len(y)), statistics, strict=True):
-            torch.native_batch_norm(
-                sample, weight, bias, None, None, True, 0, NORM_EPSILON, out=(normalized, mean, scale)
-            )
+            mean[:], scale[:] = _normalize(sample, weight, bias, precise=False, out=normalized)
         if shortcut is not None:
             y += shortcut
         ctx.slope = slope
@@ -198,10 +276,14 @@ class NormalizedActivation(torch.autograd.Function):
                 torch.ops.aten.leaky_relu_backward.grad_input(
                     gradient[sample], y[sample], ctx.slope, True, grad_input=of_sum
                 )
-            of_sample, of_its_weight, of_its_bias = torch.ops.aten.native_batch_norm_backward(
-                of_sum, x[sample], weight, None, None, mean, scale, True, NORM_EPSILON, [True, True, True]
-            )
-            of_x[sample] = of_sample
+            if is_narrow(x[sample]):
+                of_its_weight, of_its_bias = _differentiate_narrow(
+                    of_sum, x[sample], weight, mean, scale, out=of_x[sample]
+                )
+            else:
+                of_x[sample], of_its_weight, of_its_bias = torch.ops.aten.native_batch_norm_backward(
+                    of_sum, x[sample], weight, None, None, mean, scale, True, NORM_EPSILON, [True, True, True]
+                )
             of_weight += of_its_weight
             of_bias += of_its_bias
         return of_x, of_weight, of_bias, of_shortcut if keeps_shortcut else None, None

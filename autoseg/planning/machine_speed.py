@@ -69,11 +69,10 @@ class MachineSpeed(Artifact):
         return f"{number} billion multiply-adds per second in {self.precision}"
 
     def of_network(self, configuration: Configuration) -> Self:
-        """Returns the speed that the network of a configuration reaches: `NARROW_SHARE` if it has few features."""
-        if configuration.network is not None or configuration.architecture.stages[0].features > NARROW_FEATURES:
-            return self
-        training, prediction = NARROW_SHARE * self.training, NARROW_SHARE * self.prediction
-        return self.model_copy(update={"training": training, "prediction": prediction})
+        """Returns the speed that the network of a configuration reaches; see `share_of_speed`."""
+        share = share_of_speed(configuration)
+        update = {"training": share * self.training, "prediction": share * self.prediction}
+        return self if share == 1 else self.model_copy(update=update)
 
     def step_seconds(self, patch_work: float, batch_size: int) -> float:
         """Returns the seconds of a training step.
@@ -83,6 +82,12 @@ class MachineSpeed(Artifact):
             batch_size: Number of patches of the step.
         """
         return TRAINING_PASSES * STEP_OVERHEAD * patch_work * batch_size / self.training
+
+
+def share_of_speed(configuration: Configuration) -> float:
+    """Returns the share of a machine's speed that a network reaches: `NARROW_SHARE` if it has few features, else 1."""
+    is_narrow = configuration.network is None and configuration.architecture.stages[0].features <= NARROW_FEATURES
+    return NARROW_SHARE if is_narrow else 1.0
 
 
 def count_patch_work(configuration: Configuration, patch_size: Sequence[int] | None = None) -> int | None:

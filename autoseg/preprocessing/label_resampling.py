@@ -8,17 +8,21 @@ to 150 x 400 x 400 voxels, it takes an eighth of the time.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing.resampling import Order, resampling_matrix, separate_axis
+from autoseg.runtime.machine import count_cores
+from autoseg.runtime.thread_pool import ThreadPool
 
 # Decision: both bound the memory to some MB, and keep the voxels at work in the cache of a core.
 VOXELS_AT_ONCE = 2**20  # Number of new voxels that are searched for mixed cells together
 MIXED_AT_ONCE = 2**16  # Number of new voxels in mixed cells whose corners are gathered together
+CHOSEN_AT_ONCE = 2**14  # Number of new voxels in mixed cells for which an output is chosen together
+MOST_THREADS = 8  # Decision: with more threads, the memory is the limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +120,24 @@ def resample_and_choose(
         [[[0, 0, 1, 1]]]
     """
     dtype = np.uint8 if len(logits) <= 255 else np.int16
-    chosen = np.stack([choose(logits[:, index]).astype(dtype) for index in range(logits.shape[1])])
+    chosen: NDArray[np.uint8] | NDArray[np.int16] = np.empty(logits.shape[1:], dtype=dtype)
+
+    def choose_old_plane(number: int) -> None:
+        chosen[number] = choose(logits[:, number])
+
+    _call_in_threads(choose_old_plane, len(chosen))
     if chosen.shape == shape:
         return chosen
     axes = _prepare_axes(chosen.shape, shape, separate_axis(spacing_mm, target_spacing_mm))
     result = _take_grid(chosen, [axis.nearest for axis in axes])
-    voxels = result.reshape(-1)
-    for indices in _find_mixed(chosen, axes):
-        voxels[indices] = choose(_interpolate(logits, _find_corners(chosen.shape, axes, indices)))
+    mixed_cells = _mark_mixed_cells(chosen, axes)
+
+    def choose_new_plane(number: int) -> None:
+        plane = _NewPlane.of(logits, mixed_cells, axes, number)
+        for voxels, values in plane.interpolate_mixed():
+            result[number].reshape(-1)[voxels] = choose(values)
+
+    _call_in_threads(choose_new_plane, len(result))
     return result
 
 
@@ -138,7 +152,9 @@ def choose_class(logits: Iterable[NDArray[np.floating]]) -> NDArray[np.int16]:
     best = np.array(next(classes), dtype=np.float32)
     chosen = np.zeros(best.shape, dtype=np.int16)
     for number, values in enumerate(classes, start=1):
-        np.copyto(chosen, np.int16(number), where=values > best)
+        np.maximum(
+            chosen, np.multiply(values > best, number, dtype=np.int16), out=chosen
+        )  # of classes so far, the last
         np.maximum(best, values, out=best)
     return chosen
 
@@ -269,7 +285,68 @@ def _sum_shares(has_label: NDArray[np.bool_], weights: NDArray[np.float64]) -> N
     return total
 
 
-def _interpolate(logits: NDArray[np.floating], corners: _Corners) -> Iterator[NDArray[np.floating]]:
-    """Yields the interpolated logits of some voxels, output by output."""
-    weights = corners.weights.astype(np.float32)
-    return (np.einsum("kn,kn->n", volume.take(corners.index), weights) for volume in logits)
+@dataclass(frozen=True, slots=True)
+class _NewPlane:
+    """A new plane (y, x), of whose voxels only those in mixed cells are interpolated.
+
+    Decision: logits are interpolated axis by axis, whole planes along z, whole rows along y, and single voxels along x.
+    A new voxel then takes two values of each output from memory, and not those at the eight corners of its cell.
+
+    Attributes:
+        logits: Shape (outputs, old y, old x), float32: those of the plane, still on the old grid.
+        mixed: Shape (new y, new x): the voxels in mixed cells.
+        y, x: The interpolation along these axes.
+    """
+
+    logits: NDArray[np.float32]
+    mixed: NDArray[np.bool_]
+    y: _Axis
+    x: _Axis
+
+    @classmethod
+    def of(cls, logits: NDArray[np.floating], mixed_cells: NDArray[np.bool_], axes: _Axes, number: int) -> Self:
+        """Interpolates along z; with no mixed voxel nothing is calculated."""
+        z, y, x = axes
+        lower, upper, (weight, rest) = z.lower[number], z.upper[number], z.weights[:, number].astype(np.float32)
+        mixed = mixed_cells[lower].take(y.lower, axis=0).take(x.lower, axis=1)
+        plane = (
+            np.multiply(logits[:, lower], weight, dtype=np.float32) if mixed.any() else np.empty((0, 0, 0), np.float32)
+        )
+        if plane.size and rest:
+            plane += np.multiply(logits[:, upper], rest, dtype=np.float32)
+        return cls(logits=plane, mixed=mixed, y=y, x=x)
+
+    def interpolate_mixed(self) -> Iterator[tuple[_VoxelIndices, NDArray[np.float32]]]:
+        """Yields indices into the flattened plane, and the logits (outputs, n) there, for some rows at a time."""
+        (rows,) = np.nonzero(self.mixed.any(axis=1))
+        at_once = max(1, len(rows) * CHOSEN_AT_ONCE // max(1, int(np.count_nonzero(self.mixed))))
+        for part in (rows[start : start + at_once] for start in range(0, len(rows), at_once)):
+            lower, upper = self.y.weights[:, part, np.newaxis].astype(np.float32)
+            lines = self.logits.take(self.y.lower[part], axis=1) * lower
+            lines += self.logits.take(self.y.upper[part], axis=1) * upper
+            line, column = np.nonzero(self.mixed[part])
+            lines, start = lines.reshape(len(lines), -1), line * self.logits.shape[2]
+            lower, upper = self.x.weights[:, column].astype(np.float32)
+            values = lines.take(start + self.x.lower[column], axis=1)
+            values *= lower
+            following = lines.take(start + self.x.upper[column], axis=1)
+            following *= upper
+            values += following
+            yield part[line] * self.mixed.shape[1] + column, values
+
+
+def _call_in_threads(work: Callable[[int], None], count: int) -> None:
+    """Calls a function of NumPy's, which frees the lock of Python, with each number below `count`."""
+    threads = min(MOST_THREADS, count_cores(), count)
+    if threads < 2:
+        for number in range(count):
+            work(number)
+        return
+    with ThreadPool(threads, name="labels") as pool:
+        for part in [pool.submit(_call_each, work, range(first, count, threads)) for first in range(threads)]:
+            part.result()
+
+
+def _call_each(work: Callable[[int], None], numbers: Iterable[int]) -> None:
+    for number in numbers:
+        work(number)

@@ -57,7 +57,7 @@ def normalize(
         elif settings.window_hu is not None:
             _apply_windows(channel, settings.window_hu, normalized)
         else:
-            normalized[:] = _SCHEMES[settings.scheme](channel, settings, mask)
+            _SCHEMES[settings.scheme](channel, settings, mask, normalized[0])
     return result
 
 
@@ -109,57 +109,55 @@ def _apply_windows(channel: Image, windows: Sequence[Window], result: Image) -> 
         result[number] /= (upper - lower) / 2
 
 
-def _ct(channel: Image, settings: Normalization, _mask: Mask) -> Image:
+def _ct(channel: Image, settings: Normalization, _mask: Mask, result: Image) -> None:
     measured = (settings.lower, settings.upper, settings.mean, settings.std)
     lower, upper, mean, std = (number for number in measured if number is not None)
-    result = np.clip(channel, lower, upper)
+    np.clip(channel, lower, upper, out=result)
     result -= mean
     result /= max(std, SMALLEST_DIVISOR)
-    return result
 
 
-def _zscore(channel: Image, settings: Normalization, mask: Mask) -> Image:
+def _zscore(channel: Image, settings: Normalization, mask: Mask, result: Image) -> None:
     if not settings.only_nonzero:
-        return _standardize(channel)
-    result = channel.copy()
+        _standardize(channel, result)
+        return
+    result[:] = channel
     if mask.any():
-        result[mask] = _standardize(channel[mask])
-    return result
+        inside = channel[mask]
+        _standardize(inside, inside)
+        result[mask] = inside
 
 
-def _standardize(values: Image) -> Image:
+def _standardize(values: Image, result: Image) -> None:
     mean, std = (float(statistic(values, dtype=np.float64)) for statistic in (np.mean, np.std))
-    result = values - np.float32(mean)
+    np.subtract(values, np.float32(mean), out=result)
     result /= np.float32(max(std, SMALLEST_DIVISOR))
-    return result
 
 
-def _rescale_to_0_1(channel: Image, _settings: Normalization, _mask: Mask) -> Image:
-    result: Image = channel - channel.min()
+def _rescale_to_0_1(channel: Image, _settings: Normalization, _mask: Mask, result: Image) -> None:
+    np.subtract(channel, channel.min(), out=result)
     result /= max(result.max(), np.float32(SMALLEST_DIVISOR))
-    return result
 
 
-def _rgb_to_0_1(channel: Image, _settings: Normalization, _mask: Mask) -> Image:
+def _rgb_to_0_1(channel: Image, _settings: Normalization, _mask: Mask, result: Image) -> None:
     lowest, highest = float(channel.min()), float(channel.max())
     if lowest < 0 or highest > 255:
         raise ImageError(
             f"a colour channel holds values from {lowest:g} to {highest:g}, outside 0 to 255",
             "give colours of 8 bit, or name the channel otherwise in dataset.json to have it z-scored",
         )
-    result = channel.copy()
-    result /= 255
-    return result
+    np.divide(channel, np.float32(255), out=result)
 
 
-def _none(channel: Image, _settings: Normalization, _mask: Mask) -> Image:
-    return channel
+def _none(channel: Image, _settings: Normalization, _mask: Mask, result: Image) -> None:
+    result[:] = channel
 
 
-_SCHEMES: dict[str, Callable[[Image, Normalization, Mask], Image]] = {
+_SCHEMES: dict[str, Callable[[Image, Normalization, Mask, Image], None]] = {
     "ct": _ct,
     "zscore": _zscore,
     "rescale_to_0_1": _rescale_to_0_1,
     "rgb_to_0_1": _rgb_to_0_1,
     "none": _none,
 }
+"""Each writes a channel (z, y, x) into a result of its shape."""

@@ -53,11 +53,14 @@ class TorchArrays:
     def add_weighted(self, target: Tensor, logits: Tensor, weights: Tensor) -> None:
         """Adds logits times weights on the device of the target."""
         logits, weights = logits.to(target.device), weights.to(target.device)
-        if target.dtype == torch.float32:
+        if target.dtype == torch.float32 and target.device.type != "cpu":
             target.addcmul_(logits, weights)
             return
-        for target_map, tile_map in zip(target, logits, strict=True):  # sums in float32, of one class at a time
-            target_map.copy_(target_map.float().addcmul_(tile_map, weights))
+        for target_map, tile_map in zip(target, logits, strict=True):  # of one class at a time, whose weights stay near
+            if target_map.dtype == torch.float32:
+                target_map.addcmul_(tile_map.float(), weights)
+            else:
+                target_map.copy_(target_map.float().addcmul_(tile_map, weights))
 
     def read_sum(self, logits: Tensor) -> Callable[[], float]:
         """Starts to sum up logits, and to copy the sum to the CPU."""

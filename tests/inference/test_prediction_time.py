@@ -18,7 +18,6 @@ from autoseg.inference.prediction_time import describe_prediction_time
 from autoseg.inference.predictor import FunctionPredictor, MirroringPredictor
 from autoseg.models import speed, work
 from autoseg.pipeline.prediction import predict
-from autoseg.planning.machine_speed import MachineSpeed
 from autoseg.runtime.arrays import NumpyDevice
 
 PATCH_SECONDS = 0.5
@@ -46,13 +45,8 @@ def machine(monkeypatch):
     """A patch takes half a second, times a factor; returns the factor, which tests may change."""
     factor = [1.0]
 
-    def measure(device, *, exact):
-        prediction = 10**6 / PATCH_SECONDS / factor[0]
-        return MachineSpeed(
-            machine="any", device="cpu", precision="float32", training=prediction, prediction=prediction
-        )
-
-    monkeypatch.setattr(speed, "measure_speed", measure)
+    monkeypatch.setattr(speed, "measure_prediction_speed", lambda *_, **__: 10**6 / PATCH_SECONDS / factor[0])
+    monkeypatch.setattr(speed, "name_precision", lambda *_, **__: "float32")
     monkeypatch.setattr(work, "measure_patch_work", lambda _: 10**6)
     monkeypatch.setattr(prediction_time, "is_busy", lambda: False)
     return factor

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from autoseg.networks.architecture import Stage
 from autoseg.networks.blocks import ConvBlock, ConvStage, ResidualBlock, Upsampling, average_pool
-from autoseg.networks.instance_norm import InstanceNorm, channels_last
+from autoseg.networks.instance_norm import InstanceNorm, channels_last, is_narrow, measure_statistics
 from autoseg.networks.joined_input import convolve_both
 
 
@@ -225,6 +225,37 @@ def test_norm_and_activation_have_the_bits_of_the_single_layers(dtype):
     ours, theirs = (torch.autograd.grad(value, (x, *block.parameters()), weighting) for value in (y, expected))
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their)
+
+
+@pytest.mark.parametrize("size", [(32, 33, 32), (512, 512)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_of_few_features_is_right_forwards_and_backwards(size, dtype):
+    """Large maps of 8 features, whose voxels are taken side by side, against torch's norm in double precision."""
+    generator = torch.Generator().manual_seed(6)
+    x = channels_last((torch.randn(2, 8, *size, generator=generator) * 3 + 20).to(dtype))
+    assert is_narrow(x[:1])
+    weighting = channels_last(torch.randn(x.shape, generator=generator).to(dtype))
+    norm = InstanceNorm(8)
+    disturb(norm)
+    x.requires_grad_()
+    y = norm(x)
+    ours = y, *torch.autograd.grad(y, (x, *norm.parameters()), weighting)
+    precise = [tensor.detach().double().requires_grad_() for tensor in (x, *norm.parameters())]
+    expected = F.instance_norm(precise[0], weight=precise[1], bias=precise[2], eps=1e-5)
+    theirs = expected, *torch.autograd.grad(expected, precise, weighting.double())
+    tolerances = {"rtol": 1e-5, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our.double() / their.abs().max(), their / their.abs().max(), **tolerances)
+
+
+@pytest.mark.parametrize("order", [channels_last, torch.clone])
+def test_statistics_keep_their_digits_far_from_zero(order):
+    """A mean a thousand times the standard deviation, which sums of squares would lose."""
+    x = torch.randn(1, 8, 24, 20, 16, generator=torch.Generator().manual_seed(7)) + 1000
+    variance, mean = torch.var_mean(x.double(), dim=(0, 2, 3, 4), correction=0)
+    ours = measure_statistics(order(x))
+    torch.testing.assert_close(ours[0].double(), mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours[1].double(), variance, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("samples", [1, 2])

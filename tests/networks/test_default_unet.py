@@ -10,6 +10,7 @@ from autoseg.networks import default_unet
 from autoseg.networks.architecture import Architecture, Stage
 from autoseg.networks.blocks import ResidualBlock
 from autoseg.networks.default_unet import UNet, build_network, segment
+from autoseg.networks.instance_norm import channels_last
 
 
 def architecture(
@@ -314,3 +315,18 @@ def test_head_is_a_convolution_of_kernel_1(dimensions, outputs):
         *(torch.autograd.grad(y, (x, *head.parameters()), weighting) for y in results), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_head_of_many_outputs_writes_one_map_after_the_other(dimensions, dtype):
+    """The values are those of a convolution, in maps of their own, with the same bits in a batch of any size."""
+    generator = torch.Generator().manual_seed(4)
+    head = (nn.Conv2d, nn.Conv3d)[dimensions - 2](8, 14, 1).to(dtype)
+    x = channels_last(torch.randn(3, 8, *(9, 12, 10)[:dimensions], generator=generator).to(dtype))
+    with torch.inference_mode():
+        logits = segment(head, x)
+        assert logits.is_contiguous()
+        torch.testing.assert_close(logits, head(x).contiguous())
+        for number in range(3):
+            assert torch.equal(segment(head, x[number : number + 1])[0], logits[number])
