@@ -37,8 +37,9 @@ from autoseg.imaging.geometry import Box, Geometry, Shape, Vector, Volume
 from autoseg.imaging.label_encoding import DatasetLabels, StoredLabels, mark_outside
 from autoseg.imaging.spatial_words import describe_shape
 from autoseg.imaging.targets import Numbers
-from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose, resample_labels
+from autoseg.preprocessing.label_resampling import resample_labels
 from autoseg.preprocessing.normalization import find_missing, normalize
+from autoseg.preprocessing.output_choice import choose_class, choose_region, resample_and_choose
 from autoseg.preprocessing.resampling import IMAGE_ORDER, Order, resample_image
 from autoseg.preprocessing.target_grid import check_memory, resampled_shape, target_spacing
 from autoseg.runtime.artifact import Artifact

@@ -49,7 +49,8 @@ def main() -> None:
 
 def choose_ours(task: str, shape: tuple[int, int, int]) -> Resampling:
     """Returns the function that autoseg calls in preprocessing or export."""
-    from autoseg.preprocessing.label_resampling import choose_class, resample_and_choose, resample_labels
+    from autoseg.preprocessing.label_resampling import resample_labels
+    from autoseg.preprocessing.output_choice import choose_class, resample_and_choose
     from autoseg.preprocessing.resampling import resample_image
 
     if task == "image":

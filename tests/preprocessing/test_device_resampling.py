@@ -21,7 +21,7 @@ from autoseg.preprocessing.device_resampling import (
     resample_image_if_it_fits,
     resample_image_on,
 )
-from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose
+from autoseg.preprocessing.output_choice import choose_class, choose_region, resample_and_choose
 from autoseg.preprocessing.probabilities import restore_probabilities
 from autoseg.preprocessing.resampling import resample_image
 

@@ -1,16 +1,17 @@
-"""Resampled label maps and logits equal those of interpolating every label everywhere."""
+"""Resampled label maps equal those of interpolating every label everywhere."""
 
 import numpy as np
 import pytest
 from batchgenerators.augmentations.utils import resize_segmentation
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from linear_interpolation import interpolate
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.imaging.geometry import Shape, Vector
 from autoseg.preprocessing import label_resampling
-from autoseg.preprocessing.label_resampling import choose_class, choose_region, resample_and_choose, resample_labels
+from autoseg.preprocessing.label_resampling import resample_labels
 from autoseg.preprocessing.resampling import resampling_matrix
 
 ISOTROPIC: Vector = (1.0, 1.0, 1.0)
@@ -24,14 +25,6 @@ def make_labels(shape: Shape, seed: int, *, blobs: bool) -> NDArray[np.int8]:
         return random.integers(-1, 4, shape).astype(np.int8)
     field = ndimage.gaussian_filter(random.normal(size=shape), 1.5)
     return np.clip(np.round(field * 20), -1, 3).astype(np.int8)
-
-
-def interpolate(volume: NDArray[np.float32], shape: Shape, separate: int | None = None) -> NDArray[np.float32]:
-    """Linear interpolation of the whole volume, with the nearest slice along one axis."""
-    for axis, size in enumerate(shape):
-        matrix = resampling_matrix(volume.shape[axis], size, 0 if axis == separate else 1)
-        volume = np.moveaxis(np.tensordot(matrix, volume, axes=(1, axis)), 0, axis)
-    return volume
 
 
 def assert_same_winners(
@@ -103,74 +96,3 @@ def test_equal_shapes_are_not_resampled() -> None:
     """The label map itself comes back."""
     labels = make_labels((3, 4, 5), 0, blobs=False)
     assert resample_labels(labels, ISOTROPIC, (3, 4, 5), (2.0, 1.0, 1.0)) is labels
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    old=shapes,
-    new=shapes,
-    classes=st.integers(1, 5),
-    seed=st.integers(0, 99),
-    smooth=st.booleans(),
-    axis=st.sampled_from([None, 0, 1, 2]),
-)
-def test_winners_equal_those_of_all_logits_resampled(
-    old: Shape, new: Shape, classes: int, seed: int, smooth: bool, axis: int | None
-) -> None:
-    """Looking only at mixed cells loses nothing; rounding may decide where two classes all but draw."""
-    spacing_mm: Vector = tuple(5.0 if other == axis else 1.0 for other in range(3))  # type: ignore[assignment]
-    logits = np.random.default_rng(seed).normal(size=(classes, *old))
-    logits = (ndimage.gaussian_filter(logits, (0, 2, 2, 2)) if smooth else logits).astype(np.float32)
-    everywhere = np.stack([interpolate(volume, new, axis) for volume in logits])
-    result = resample_and_choose(logits, choose_class, spacing_mm, new, ISOTROPIC)
-    chosen = np.take_along_axis(everywhere, result[np.newaxis].astype(np.intp), axis=0)[0]
-    np.testing.assert_allclose(chosen, everywhere.max(axis=0), atol=1e-6)
-
-
-def test_the_lowest_class_wins_a_draw() -> None:
-    """Equal logits give background, at the old voxels and between them."""
-    logits = np.zeros((3, 2, 2, 2), dtype=np.float32)
-    assert not resample_and_choose(logits, choose_class, ISOTROPIC, (2, 2, 2), ISOTROPIC).any()
-    logits[1, 0], logits[0, 1] = 1, 1
-    middle = resample_and_choose(logits, choose_class, ISOTROPIC, (3, 2, 2), ISOTROPIC)[1]
-    assert not middle.any()
-
-
-def test_a_class_that_wins_at_no_corner_can_win_between_them() -> None:
-    """The second best of both neighbours is the best in the middle."""
-    logits = np.array([[5, -5], [-5, 5], [3, 3]], dtype=np.float32).reshape(3, 2, 1, 1)
-    chosen = resample_and_choose(logits, choose_class, ISOTROPIC, (3, 1, 1), ISOTROPIC)
-    np.testing.assert_array_equal(chosen.ravel(), [0, 2, 1])
-
-
-def test_more_than_256_classes_are_told_apart() -> None:
-    """Labels do not wrap around."""
-    logits = np.zeros((300, 1, 1, 2), dtype=np.float16)
-    logits[299, :, :, 0], logits[7, :, :, 1] = 9, 9
-    chosen = resample_and_choose(logits, choose_class, ISOTROPIC, (1, 1, 4), ISOTROPIC)
-    np.testing.assert_array_equal(chosen.ravel(), [299, 299, 7, 7])
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    old=shapes,
-    new=shapes,
-    regions=st.integers(1, 4),
-    seed=st.integers(0, 99),
-    smooth=st.booleans(),
-    axis=st.sampled_from([None, 0, 1, 2]),
-)
-def test_regions_are_painted_as_if_all_logits_were_resampled(
-    old: Shape, new: Shape, regions: int, seed: int, smooth: bool, axis: int | None
-) -> None:
-    """The last region that is likelier than not, wherever rounding does not decide."""
-    spacing_mm: Vector = tuple(5.0 if other == axis else 1.0 for other in range(3))  # type: ignore[assignment]
-    logits = np.random.default_rng(seed).normal(size=(regions, *old))
-    logits = (ndimage.gaussian_filter(logits, (0, 2, 2, 2)) if smooth else logits).astype(np.float32)
-    everywhere = np.stack([interpolate(volume, new, axis) for volume in logits])
-    expected = np.zeros(new, dtype=int)
-    for number, volume in enumerate(everywhere, start=1):
-        expected[volume > 0] = number
-    result = resample_and_choose(logits, choose_region, spacing_mm, new, ISOTROPIC)
-    sure = (np.abs(everywhere) > 1e-6).all(axis=0)
-    np.testing.assert_array_equal(result[sure], expected[sure])
