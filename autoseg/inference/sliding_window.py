@@ -120,6 +120,7 @@ def predict_tiles(
                     wanted[(slice(None), *region)], prediction[(slice(None), *part)], weights(tile)[part]
                 )
             predictor.locate_patch(number, group)
+        del logits, prediction  # before those of the next batch are calculated
         on_progress(sum(map(len, batch)) / len(tiled.tiles))
     check.finish()
     if result is None:

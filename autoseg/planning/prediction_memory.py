@@ -32,6 +32,6 @@ def prediction_bytes(configuration: Configuration, shape: Sequence[float], file_
     channels, outputs = configuration.image_channels, configuration.architecture.out_channels
     widest, voxels = configuration.architecture.stages[0].features, prod(shape)
     preprocessing = FILE_BYTES * (channels + 1) * file_voxels + 3 * FLOAT_BYTES * channels * voxels
-    tile = TILES_AT_ONCE * MAPS_AT_ONCE * FLOAT_BYTES * widest * configuration.patch_voxels
+    tile = TILES_AT_ONCE * FLOAT_BYTES * (MAPS_AT_ONCE * widest + outputs) * configuration.patch_voxels
     predicting = FLOAT_BYTES * channels * file_voxels + FLOAT_BYTES * (channels + outputs) * voxels + tile
     return round(PROGRAM_BYTES + max(preprocessing, predicting))
