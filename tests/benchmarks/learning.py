@@ -26,6 +26,7 @@ from measured_on import print_machine
 from autoseg.model_selection.validation import segment_held_out
 from autoseg.models.work import measure_patch_work
 from autoseg.networks.architecture import Architecture
+from autoseg.pipeline import evaluate
 from autoseg.planning.patch_growth import PatchStage, grow_patches
 from autoseg.planning.plan import Configuration, Plan
 from autoseg.runtime.reporting import SILENT
@@ -93,8 +94,9 @@ def main() -> None:
     arguments = parse_arguments()
     print_machine()
     folders = Workspace(root=arguments.workspace).dataset(arguments.number).with_plan(arguments.plan)
-    print("| training | fold | seed | steps | work | Dice of whole held-out cases | lesion F1 | labels |")
-    print("|---" * 8 + "|", flush=True)
+    metrics = ["Dice of whole held-out cases", "lesion F1", *["centreline Dice"] * arguments.centrelines]
+    print(f"| training | fold | seed | steps | work | {' | '.join(metrics)} | labels |")
+    print("|---" * (6 + len(metrics)) + "|", flush=True)
     for fold in arguments.folds:
         request = TrainingRequest(
             number=arguments.number, folders=folders, configuration=arguments.configuration, folds=(fold,)
@@ -105,7 +107,10 @@ def main() -> None:
                 weigh = partial(weigh_outputs, coarser_weight=VARIANTS[name].coarser_weight)
                 with TemporaryDirectory() as results, patch.object(losses, "deep_supervision_weights", weigh):
                     changed = change_job(job, VARIANTS[name], seed, arguments.steps * arguments.share, Path(results))
-                    print(f"| {name} | {fold} | {seed} | {learn(changed)} |", flush=True)
+                    print(
+                        f"| {name} | {fold} | {seed} | {learn(changed, centrelines=arguments.centrelines)} |",
+                        flush=True,
+                    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -120,6 +125,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=800, help="steps with patches of one size")
     parser.add_argument("--share", type=float, default=1.0, help="share of their work that is spent")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS))
+    parser.add_argument("--centrelines", action="store_true", help="measure the centreline Dice as well")
     return parser.parse_args()
 
 
@@ -197,7 +203,7 @@ def step_work(configuration: Configuration) -> float:
     return sum(works) / len(works)
 
 
-def learn(job: FoldJob) -> str:
+def learn(job: FoldJob, *, centrelines: bool) -> str:
     """Trains and judges a fold; returns the rest of its row."""
     with hold_fold(job, SILENT) as stop:
         checkpoint = train_to_end(job, stop, SILENT)
@@ -209,7 +215,12 @@ def learn(job: FoldJob) -> str:
     steps = training.epochs * training.steps_per_epoch
     work = 3 * steps * step_work(job.configuration) / 1e12  # the backward pass takes twice as many again
     means = summary.foreground_mean
-    return f"{steps} | {work:.1f} T | {means.dice:.4f} | {means.lesion_f1:.4f} | {labels}"
+    cells = [f"{steps}", f"{work:.1f} T", f"{means.dice:.4f}", f"{means.lesion_f1:.4f}"]
+    if centrelines:
+        masks = job.model.validation(job.fold)
+        measured = evaluate(job.folders.raw / "labelsTr", masks, centrelines=True, save=False)
+        cells.append(f"{measured.foreground_mean.centreline_dice:.4f}")
+    return " | ".join([*cells, labels])
 
 
 if __name__ == "__main__":
