@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import sys
 import zipfile
 
 import nibabel
@@ -26,6 +27,17 @@ def send(client, path, answer="json", **options):
 def voxels_of(content: bytes) -> np.ndarray:
     """The voxels of a NIfTI file in memory, by nibabel."""
     return np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj)
+
+
+def test_kind_whose_package_is_missing_is_refused_by_name(client, tmp_path, monkeypatch):
+    """A server without SimpleITK says what it lacks and what to send, and goes on."""
+    path = write_noise(tmp_path / "a.mha")
+    monkeypatch.delitem(sys.modules, "autoseg.imaging.sitk_files", raising=False)
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    answer = send(client, path)
+    assert answer.status_code == 415
+    assert answer.json()["error"] == "scans of this kind need SimpleITK, which this server lacks; send NIfTI"
+    assert send(client, write_noise(tmp_path / "a.nii")).status_code == 200
 
 
 @pytest.fixture(scope="module")
