@@ -3,6 +3,7 @@
     python tests/benchmarks/learning.py WORKSPACE -d 4 -c 3d_fullres --folds 0 1 --seeds 1 2 --steps 800
     python tests/benchmarks/learning.py WORKSPACE -d 4 -c 3d_fullres --steps 5000 --only fixed growing --share 0.5
     python tests/benchmarks/learning.py WORKSPACE -d 3 -c 2d --only fixed "fixed, neighbouring slices"
+    python tests/benchmarks/learning.py WORKSPACE -d 6 --steps 400 --only fixed "fixed, skeleton recall" --centrelines
     python tests/benchmarks/learning.py WORKSPACE -d 7 -c 3d_fullres --plan windows --only fixed
 
 WORKSPACE holds a dataset that was prepared with `plan_and_preprocess`; `--plan` takes a plan with a name, such as one

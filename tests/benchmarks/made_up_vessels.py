@@ -1,16 +1,17 @@
 """A dataset of made-up vessels: thin, bent tubes that branch, in noise, beside blobs that are as bright.
 
     python tests/benchmarks/made_up_vessels.py WORKSPACE -d 6 --cases 12
-    python tests/benchmarks/learning.py WORKSPACE -d 6 --steps 400 --only fixed "fixed, skeleton recall" --centrelines
 
-Writes raw/Dataset006_Vessels, plans it with the preset `small`, and prepares it. No data of real vessels come with this
+Writes raw/Dataset006_Vessels, plans it with the preset `small`, and prepares it for `learning.py`. No data of real vessels come with this
 project; what is learned here says how a loss treats thin structures, not how well vessels of patients are found.
 """
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
+from measured_on import print_machine
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -37,16 +38,19 @@ def main() -> None:
     parser.add_argument("-d", "--number", type=int, default=6)
     parser.add_argument("--cases", type=int, default=12)
     arguments = parser.parse_args()
-    write_vessels(arguments.workspace, arguments.number, arguments.cases)
+    print_machine()
+    share = write_vessels(arguments.workspace, arguments.number, arguments.cases)
+    print(f"| cases | voxels of vessels |\n|---|---|\n| {arguments.cases} | {share:.2%} |")
     plan_and_preprocess(arguments.number, preset="small", configurations=["3d_fullres"], workspace=arguments.workspace)
 
 
-def write_vessels(workspace: Path, number: int, cases: int) -> None:
-    """Writes the raw dataset."""
+def write_vessels(workspace: Path, number: int, cases: int) -> float:
+    """Writes the raw dataset; returns the share of the voxels that belong to vessels."""
     raw = Workspace(root=workspace).folders(f"Dataset{number:03d}_{NAME}").raw
     info = DatasetInfo(channel_names={"0": "CTA"}, labels={"background": 0, "vessel": 1}, file_ending=".nii.gz")
     info.save(raw / "dataset.json")
     geometry = Geometry(shape=SHAPE, spacing_mm=(1.0, 1.0, 1.0))
+    shares = []
     for case in range(cases):
         random = np.random.default_rng(case)
         vessels = draw_vessels(random)
@@ -56,6 +60,8 @@ def write_vessels(workspace: Path, number: int, cases: int) -> None:
         volume = Volume(array=(100 * image).round()[np.newaxis].astype(np.float32), geometry=geometry)
         write_image(raw / "imagesTr" / f"{name}_0000.nii.gz", volume, compact=True)
         write_label_map(raw / "labelsTr" / f"{name}.nii.gz", Volume(array=vessels.astype(np.uint8), geometry=geometry))
+        shares.append(float(vessels.mean()))
+    return fmean(shares)
 
 
 def draw_vessels(random: np.random.Generator) -> NDArray[np.bool_]:

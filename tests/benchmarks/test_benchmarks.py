@@ -137,6 +137,12 @@ ALONE = (
         "{workspace} -d 4 -c 2d --seeds 1 --steps 2 --only fixed 'fixed, neighbouring slices'",
         ("fixed", "fixed, neighbouring slices"),
     ),
+    Benchmark(
+        "learning.py",
+        "{workspace} -d 4 --seeds 1 --steps 2 --only fixed 'fixed, skeleton recall' --centrelines",
+        ("fixed", "fixed, skeleton recall"),
+    ),
+    Benchmark("made_up_vessels.py", "{fresh} --cases 5", ("5",)),
     Benchmark("memory.py", '--only "2D, V-Net"', ("2D, V-Net stages",)),
     Benchmark("memory_order.py", "--patch 16 16 16 --steps 2", ("of the device", "float32")),
     Benchmark("network_schedules.py", "{workspace} --budget 1s --only attention_unet", ("attention_unet",)),
