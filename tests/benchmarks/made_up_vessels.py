@@ -2,8 +2,9 @@
 
     python tests/benchmarks/made_up_vessels.py WORKSPACE -d 6 --cases 12
 
-Writes raw/Dataset006_Vessels, plans it with the preset `small`, and prepares it for `learning.py`. No data of real vessels come with this
-project; what is learned here says how a loss treats thin structures, not how well vessels of patients are found.
+Writes raw/Dataset006_Vessels, plans it with the preset `small`, and prepares it for `learning.py`. No data of real
+vessels come with this project; what is learned here says how a loss treats thin structures, not how well vessels of
+patients are found.
 """
 
 import argparse
