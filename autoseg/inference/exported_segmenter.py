@@ -16,6 +16,7 @@ from autoseg.models.onnx_checks import check_onnx
 from autoseg.models.runtimes import ExportedNetwork, choose_runtime
 from autoseg.planning.plan import Configuration
 from autoseg.runtime.arrays import Array, NumpyDevice
+from autoseg.runtime.machine import retain_freed_memory
 from autoseg.workspace import Fold, ModelFolder
 
 TIMED_VOXELS = 2**18
@@ -76,6 +77,7 @@ def make_exported_segmenter(
         ModelError: A fold is missing or damaged, or the folds follow different plans.
         UsageError: The runtime is not installed.
     """
+    retain_freed_memory()  # between tiles, whose arrays are as large as those of torch
     exported = [load_exported(folder, fold) for fold in folds]
     check_folds([fold.description for fold in exported])
     shape = shape_of_patches(exported[0].description.configuration)
