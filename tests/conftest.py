@@ -1,12 +1,20 @@
-"""Trained workspaces that several test files look at. They are made once: copy them before you change anything."""
+"""Trained workspaces that several test files look at.
+
+They are made once, for all processes of a run: copy them before you change anything.
+"""
 
 import os
+
+# What is compiled is kept. Tests start hundreds of programs, and each would compile the package anew; so would pytest
+# its tests, in each of its processes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Steps of tiny networks are several times slower on two threads that wait for each other. Must be set before torch is
 # loaded, and is inherited by the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +24,7 @@ import torch
 from browsers import start_browser
 from custom_parts import register_all
 from hypothesis import settings
+from made_once import made_once
 from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
 from xdist.scheduler import LoadFileScheduling
 
@@ -24,6 +33,8 @@ from autoseg.planning import plugins
 from autoseg.runtime import gpu_decisions
 
 CONFIGURATION = "3d_fullres"
+
+sys.dont_write_bytecode = False  # neither by this process
 
 # Programs that tests start find the modules of tests/support as the tests do.
 SUPPORT = str(Path(__file__).parent / "support")
@@ -60,25 +71,15 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def trained_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_volumes(request: pytest.FixtureRequest) -> Path:
     """A workspace of equal-sided voxels and one channel; the folds 0, 1 and "all" are trained."""
-    root = tmp_path_factory.mktemp("volumes")
-    write_volumes(root)
-    plan_tiny(root, epochs=2, steps_per_epoch=4)
-    train(NUMBER, CONFIGURATION, [0, 1, "all"], device="cpu", workspace=root)
-    return root
+    return made_once(request, "volumes", _train_volumes)
 
 
 @pytest.fixture(scope="session")
-def trained_oblique(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_oblique(request: pytest.FixtureRequest) -> Path:
     """A workspace of two channels whose slices are tilted and stacked along the file's first axis; all are learned."""
-    root = tmp_path_factory.mktemp("oblique")
-    write_volumes(
-        root, shape=(26, 30, 8), spacing_mm=(1.0, 0.8, 4.0), direction=tilted(20, -15, 30), channels=2, cases=2
-    )
-    plan_tiny(root, epochs=2, steps_per_epoch=20)
-    train(NUMBER, CONFIGURATION, [0, "all"], device="cpu", workspace=root)
-    return root
+    return made_once(request, "oblique", _train_oblique)
 
 
 @pytest.fixture
@@ -98,3 +99,17 @@ def gpu_beliefs(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("channels_last", "compile", "augment_on_device")
     }
     monkeypatch.setattr(gpu_decisions, "read_decisions", lambda: table.model_copy(update=beliefs))
+
+
+def _train_volumes(root: Path) -> None:
+    write_volumes(root)
+    plan_tiny(root, epochs=2, steps_per_epoch=4)
+    train(NUMBER, CONFIGURATION, [0, 1, "all"], device="cpu", workspace=root)
+
+
+def _train_oblique(root: Path) -> None:
+    write_volumes(
+        root, shape=(26, 30, 8), spacing_mm=(1.0, 0.8, 4.0), direction=tilted(20, -15, 30), channels=2, cases=2
+    )
+    plan_tiny(root, epochs=2, steps_per_epoch=20)
+    train(NUMBER, CONFIGURATION, [0, "all"], device="cpu", workspace=root)
