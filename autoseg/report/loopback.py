@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,9 @@ from autoseg.errors import UsageError
 HOST = "127.0.0.1"
 TOKEN_BYTES = 18
 SECONDS_TO_SEND_REQUEST = 30
+
+SECONDS_TO_END = 0.1
+"""Interval at which a server that runs looks whether it is to end."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -76,6 +80,8 @@ class LoopbackServer:
             fix = "choose another one with --port, or leave it out"
             raise UsageError(f"port {port} cannot be used: {error}", fix) from error
         self._server.daemon_threads = True
+        self._lock = Lock()
+        self._is_closed = self._is_running = False
 
     @property
     def address(self) -> str:
@@ -84,8 +90,15 @@ class LoopbackServer:
 
     def run(self) -> None:
         """Answers until Ctrl-C is pressed, or `__exit__` is called in another thread."""
-        with suppress(KeyboardInterrupt):
-            self._server.serve_forever()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_running = True
+        try:
+            with suppress(KeyboardInterrupt):
+                self._server.serve_forever(SECONDS_TO_END)
+        finally:
+            self._is_running = False
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +106,10 @@ class LoopbackServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._lock:
+            self._is_closed = True
+        if self._is_running:
+            self._server.shutdown()  # else the other thread asks the closed socket for ever, as fast as it can
         self._server.server_close()
 
     def _make_handler(self, answer: Callable[[str], Answer | None]) -> type[BaseHTTPRequestHandler]:

@@ -136,6 +136,20 @@ def test_tokens_differ_and_cannot_be_guessed():
     assert all(len(token) == 24 for token in tokens)
 
 
+def test_a_server_that_is_left_ends_in_its_thread():
+    """Asking a closed socket again and again would keep a processor busy until the program ends."""
+    with LoopbackServer({}.get, port=0) as server:
+        thread = Thread(target=server.run, daemon=True)
+        thread.start()
+        assert ask(server.address, "/")[0] == 404
+    thread.join(10)
+    assert not thread.is_alive()
+    late = Thread(target=server.run, daemon=True)
+    late.start()
+    late.join(10)
+    assert not late.is_alive()
+
+
 def test_port_that_is_taken_is_said(root, monkeypatch):
     """After the page was written."""
     with socket.socket() as taken:
