@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def explain_student(
-    student: "Student", limits: "StudentLimits", training: "TrainingSettings", size_mm: float | None
+    student: "Student", limits: "StudentLimits", training: "TrainingSettings", usual_epochs: int, size_mm: float | None
 ) -> Iterator[str]:
     """Yields a sentence per decision.
 
@@ -24,6 +24,7 @@ def explain_student(
         student: The student that was chosen.
         limits: The limits that it keeps.
         training: How long it is trained.
+        usual_epochs: How many epochs the preset has.
         size_mm: Diameter of the smallest structure in mm, if it is known.
     """
     settings, name, costs = limits.settings, student.planned.name, student.costs
@@ -47,7 +48,13 @@ def explain_student(
         f"teacher's {describe_work(limits.teacher_work)}, and about {describe_memory(costs.memory_bytes)} of memory"
         f"{_describe_seconds(student, limits)}; prediction takes each tile once, without its mirror images."
     )
-    yield f"Training lasts {training.epochs} epochs of {training.steps_per_epoch} steps, as in the preset small."
+    times = training.epochs / usual_epochs
+    longer = (
+        f"{times:.2g} times as many as in the preset small, since a step is as much less work than one of the teacher"
+        if times > 1
+        else "as in the preset small"
+    )
+    yield f"Training lasts {training.epochs} epochs of {training.steps_per_epoch} steps, {longer}."
     yield from explain_configuration(student.planned, student.configuration, student.constraints)
 
 
