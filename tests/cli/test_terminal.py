@@ -176,8 +176,8 @@ def test_a_task_without_items_gives_signs_of_life(monkeypatch, capsys):
 
 
 def test_a_pipe_that_nobody_reads_ends_no_work(tmp_path):
-    """What is printed later goes nowhere, and the program ends as usual."""
-    code = "from autoseg.cli.terminal import console\nfor _ in range(99999): console.print('a line')\nopen('done', 'w')"
+    """What is printed later goes nowhere, and the program ends as usual; a pipe holds half of what is printed."""
+    code = "from autoseg.cli.terminal import console\nfor _ in range(20000): console.print('a line')\nopen('done', 'w')"
     program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path)
     program.stdout.readline()
     program.stdout.close()
