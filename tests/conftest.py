@@ -23,6 +23,7 @@ import pytest
 import torch
 from browsers import start_browser
 from custom_parts import register_all
+from drawn_once import like_pictures_drawn_once
 from hypothesis import settings
 from made_once import made_once
 from tiny_workspaces import NUMBER, plan_tiny, tilted, write_volumes
@@ -61,6 +62,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
     """The tests of a file run in one process, so that its fixtures train once; those that take minutes are spread."""
     return LoadFileScheduling(config, log) if "not slow" in config.option.markexpr else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Pictures of one kind are drawn once by each process; a picture takes as long as a tiny training."""
+    with like_pictures_drawn_once():
+        yield
 
 
 @pytest.fixture(scope="session")
