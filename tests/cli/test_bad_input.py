@@ -71,6 +71,12 @@ def only(lines: list[str]) -> str:
     return line
 
 
+@pytest.fixture(scope="module")
+def trained_volumes(trained_volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the trained workspace, in which no other process locks anything while it is looked for changes."""
+    return shutil.copytree(trained_volumes, tmp_path_factory.mktemp("bad_input") / "volumes")
+
+
 @pytest.fixture
 def trained(trained_volumes: Path, tmp_path: Path) -> Path:
     """A trained workspace to be spoilt."""
