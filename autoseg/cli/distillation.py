@@ -59,7 +59,7 @@ def distil(
         typer.Option(
             "--weight", help="Share of the loss that compares with the teacher, the rest with labels.", metavar="SHARE"
         ),
-    ] = 0.5,
+    ] = 0.1,
     mirroring: Mirroring = None,
     epochs: Epochs = None,
     budget: Budget = None,

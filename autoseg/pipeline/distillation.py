@@ -15,7 +15,7 @@ from autoseg.datasets.splits import Splits
 from autoseg.errors import UsageError
 from autoseg.evaluation.summary import Summary, summary_file
 from autoseg.pipeline.datasets import preprocess
-from autoseg.planning.distillation_settings import DistillationSettings
+from autoseg.planning.distillation_settings import TEACHER_WEIGHT, DistillationSettings
 from autoseg.planning.machine_speed import count_tiles, typical_shape
 from autoseg.planning.plan import ConfigurationName, Plan
 from autoseg.planning.plan_file import list_planned_cases, load_fingerprint, load_plan, save_plan
@@ -46,7 +46,7 @@ def distil(
     work: float = WORK_SHARE,
     seconds: float | None = None,
     memory: str = MEMORY,
-    weight: float = 0.5,
+    weight: float = TEACHER_WEIGHT,
     mirroring: bool | None = None,
     epochs: int | None = None,
     budget: str | None = None,

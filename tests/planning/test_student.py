@@ -81,7 +81,7 @@ def test_a_hippocampus_keeps_its_spacing_at_a_third_of_the_work():
     assert student.augmentation.averaged_axes == ()
     assert plan.training.distillation == limits.settings
     text = "\n".join(plan.why)
-    assert "A student of 3d_fullres: 50% of the loss" in text
+    assert "A student of 3d_fullres: 10% of the loss" in text
     assert "of the teacher's" in text
     assert "All images are resampled to 1 x 1 x 1 mm (z, y, x), the median" not in text
 
