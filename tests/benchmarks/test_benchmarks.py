@@ -92,6 +92,11 @@ ALONE = (
         ("whole scan", "ball and 8 mm", "ball and 32 mm"),
     ),
     Benchmark("convolution_faults.py", "--cases 40 --repetitions 1 --instructions AVX2", ("AVX2",)),
+    Benchmark(
+        "ct_windows.py",
+        "{scans}/hippocampus_001.nii.gz {labels}/hippocampus_001.nii.gz {fresh} --labels 1 2 --blocks 2",
+        ("block_0", "block_1"),
+    ),
     Benchmark("demo.py", "{fresh} --seeds 3 --training-seeds 1 --cases 2 --coarser 2", ("3",)),
     Benchmark(
         "distillation.py",
