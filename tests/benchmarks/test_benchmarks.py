@@ -106,7 +106,7 @@ ALONE = (
     Benchmark(
         "dicom_objects.py", "--size 32 --slices 6 --structures 3", ("seg", "overlapping", "labelmap", "rtstruct")
     ),
-    Benchmark("dicom_hostile.py", "", ("files",)),
+    Benchmark("dicom_hostile.py", "", ("47",)),
     Benchmark("dicom_round_trip.py", "--slices 3 --size 9", ("seg", "labelmap")),
     Benchmark("dicom_reading.py", "--slices 6 --size 32 --rounds 1", ("autoseg", "dcm2niix")),
     Benchmark("duplicates.py", '"{task}/imagesTr/*.nii.gz"', ("Task04",)),
