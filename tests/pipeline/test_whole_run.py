@@ -295,14 +295,15 @@ def begin(source: Path, root: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(process: "subprocess.Popen[str]", *texts: str) -> None:
-    """Reads what the program prints until a line has one of the texts."""
+def wait_for(process: "subprocess.Popen[str]", *texts: str) -> str:
+    """Reads what the program prints until a line has one of the texts, and returns that text."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if any(text in line for text in texts):
-            return
+        for text in texts:
+            if text in line:
+                return text
     raise AssertionError("".join(lines))
 
 
@@ -319,10 +320,9 @@ def test_a_run_that_is_ended_at_each_step_gives_what_one_that_was_not_gives(sour
                 process = begin(source, root)
                 wait_for(process, f"step {position} of 7, {step}: ")
                 if step == "train":
-                    wait_for(
-                        process, "step takes about", "step 6 of 7"
-                    )  # a fast machine has trained before the last end
-                    time.sleep(1.5)
+                    # A fast machine has trained all folds before it is ended in the last way.
+                    if wait_for(process, "step takes about", "step 6 of 7") == "step takes about":
+                        time.sleep(0.5)
                 if how == "stop":
                     try:
                         stop_run(NUMBER, workspace=root)
@@ -331,7 +331,9 @@ def test_a_run_that_is_ended_at_each_step_gives_what_one_that_was_not_gives(sour
                 else:
                     process.send_signal({"kill": signal.SIGKILL, "Ctrl-C": signal.SIGINT}.get(how, signal.SIGTERM))
                 output, _ = process.communicate(timeout=120)
-                assert process.returncode in (expected, 0), (step, how, output)
+                # Once all is done and said, Python leaves, and lets signals end the process.
+                leaving = [-signal.SIGINT, -signal.SIGTERM] if "segment new scans" in output else []
+                assert process.returncode in (expected, 0, *leaving), (step, how, output)
                 assert "Traceback" not in output, (step, how, output)
     last = begin(source, root)
     output = last.communicate(timeout=900)[0]
