@@ -319,10 +319,9 @@ def test_a_run_that_is_ended_at_each_step_gives_what_one_that_was_not_gives(sour
             if step in ("train", "find_best", "report") or how in ("kill", "stop"):
                 process = begin(source, root)
                 wait_for(process, f"step {position} of 7, {step}: ")
-                if step == "train":
-                    # A fast machine has trained all folds before it is ended in the last way.
-                    if wait_for(process, "step takes about", "step 6 of 7") == "step takes about":
-                        time.sleep(0.5)
+                # A fast machine has trained all folds before it is ended in the last way.
+                if step == "train" and wait_for(process, "step takes about", "step 6 of 7") == "step takes about":
+                    time.sleep(0.5)
                 if how == "stop":
                     try:
                         stop_run(NUMBER, workspace=root)
