@@ -1,6 +1,7 @@
 """``python -m autoseg`` and the ``autoseg`` command."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before a command has begun, or after it has ended
         sys.exit(INTERRUPTED)
     finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends Python while it leaves, without a traceback
         _remove_empty_cache()
 
 

@@ -79,9 +79,8 @@ def choose_class(logits: Iterable[NDArray[np.floating]]) -> NDArray[np.int16]:
     best = np.array(next(classes), dtype=np.float32)
     chosen = np.zeros(best.shape, dtype=np.int16)
     for number, values in enumerate(classes, start=1):
-        np.maximum(
-            chosen, np.multiply(values > best, number, dtype=np.int16), out=chosen
-        )  # of classes so far, the last
+        if_better = np.multiply(values > best, number, dtype=np.int16)
+        np.maximum(chosen, if_better, out=chosen)  # later classes have larger numbers
         np.maximum(best, values, out=best)
     return chosen
 

@@ -28,8 +28,9 @@ TREES, SEGMENTS, STEPS = 3, 7, 110
 """Trees of a case, vessels of a tree, and steps of half a voxel of a vessel."""
 BEND = 0.1
 """Standard deviation of the change of the direction from one step to the next."""
-CONTRAST, NOISE = 1.5, 1.0
-"""Brightness of the middle of a wide vessel, and of the noise. Decision: a thin vessel is seen, but not everywhere."""
+CONTRAST, NOISE = 1.5, 0.5
+"""Brightness of the middle of a wide vessel, and standard deviation of the noise. Decision: a thin vessel is seen, but
+not everywhere."""
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def write_vessels(workspace: Path, number: int, cases: int) -> float:
         random = np.random.default_rng(case)
         vessels = draw_vessels(random)
         image = CONTRAST * ndimage.gaussian_filter((vessels | draw_blobs(random)).astype(np.float32), 0.6)
-        image += random.normal(0, NOISE, SHAPE).astype(np.float32) * 0.5
+        image += random.normal(0, NOISE, SHAPE).astype(np.float32)
         name = f"vessels_{case:02d}"
         volume = Volume(array=(100 * image).round()[np.newaxis].astype(np.float32), geometry=geometry)
         write_image(raw / "imagesTr" / f"{name}_0000.nii.gz", volume, compact=True)
